@@ -1,0 +1,49 @@
+"""Zero-shot anomaly detection for pictures: every CLIP-based system of the literature behind one API.
+
+The names below are imported when they are first used, so that `import zsad` stays as cheap as NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from zsad.backbones.loading import list_backbones as list_backbones
+    from zsad.detector import Detector as Detector
+    from zsad.detector import load as load
+    from zsad.registry import list_methods as list_methods
+    from zsad.types import MethodInfo as MethodInfo
+    from zsad.types import Prediction as Prediction
+    from zsad.types import RawOutput as RawOutput
+    from zsad.types import Sample as Sample
+    from zsad.types import WeightRecord as WeightRecord
+
+_HOME = {
+    "Detector": "zsad.detector",
+    "load": "zsad.detector",
+    "list_methods": "zsad.registry",
+    "list_backbones": "zsad.backbones.loading",
+    "MethodInfo": "zsad.types",
+    "Prediction": "zsad.types",
+    "RawOutput": "zsad.types",
+    "Sample": "zsad.types",
+    "WeightRecord": "zsad.types",
+}
+_SUBMODULES = ("metrics", "errors")
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - every name is a key of _HOME
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _SUBMODULES:
+        return importlib.import_module(f"zsad.{name}")
+    raise AttributeError(f"module 'zsad' has no attribute {name!r}; it has: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, *_SUBMODULES])

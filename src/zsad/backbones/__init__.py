@@ -1,0 +1,1 @@
+"""CLIP networks: the towers, the tokenizer and the loaders of published weights."""

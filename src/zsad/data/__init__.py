@@ -1,0 +1,1 @@
+"""Datasets, their layouts, transforms and synthetic anomalies."""

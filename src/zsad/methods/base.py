@@ -1,0 +1,157 @@
+"""The contract of a method: everything that one file in this folder has to provide.
+
+A method module holds a docstring (paper, idea, deviations), `INFO`, a frozen `Config` and one subclass of
+`Method`. Registry, command line, contract tests, training, evaluation and export work through this class alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from zsad.errors import ConfigError, WeightsError
+from zsad.types import MethodInfo, RawOutput
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
+
+DEFAULT_CLASS = "object"
+
+
+class Method(nn.Module, ABC):
+    """One anomaly-detection system on a frozen CLIP backbone.
+
+    Shapes: B pictures, S pixels a side, N = G*G patches, E joint embedding width, C class names.
+
+    Attributes:
+        backbone: the CLIP network; its parameters never require gradients.
+        config: the method's frozen `Config`.
+    """
+
+    INFO: ClassVar[MethodInfo]
+    Config: ClassVar[type]
+
+    def __init__(self, backbone: CLIP, config: Any) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.config = config
+
+    @abstractmethod
+    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> Any:
+        """Text and reference features, made once and used for many pictures.
+
+        Args:
+            classes: one class name for all pictures, or one per picture of the batch that follows.
+            references: (R, 3, S, S) normalised normal pictures for few-shot scoring, or None.
+
+        Returns:
+            The method's own frozen `State`; its rows match `classes`, a single row broadcasts over a batch.
+        """
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Any:
+        """The part that does not depend on what is learnt, so that training can cache it.
+
+        Args:
+            images: (B, 3, S, S) resized and normalised pictures.
+
+        Returns:
+            The method's own frozen `Features`.
+        """
+
+    @abstractmethod
+    def score(self, features: Any, state: Any) -> RawOutput:
+        """Scores (B,) and maps (B, S, S) from features and state; pure and exportable."""
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Smallest and largest value that a map can take; the fixed colour scale."""
+        return (0.0, 1.0)
+
+    def loss(
+        self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """The named terms whose sum training minimises.
+
+        Args:
+            images: (B, 3, S, S) resized and normalised pictures.
+            masks: (B, S, S) or (B, 1, S, S) in {0, 1}, 1 where anomalous.
+            labels: (B,) in {0, 1}, 1 for an anomalous picture.
+            classes: as for `prepare`; None means "object" for all.
+
+        Returns:
+            Scalar tensors by name.
+
+        Raises:
+            ConfigError: the method has nothing to learn.
+        """
+        features = self.features(images)
+        return self.loss_from_features(features, masks, labels, classes)
+
+    def loss_from_features(
+        self, features: Any, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """`loss`, with the frozen part already computed (the feature cache enters here)."""
+        raise ConfigError(f"{self.INFO.name} has nothing to train; `zsad methods` shows which methods do")
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and parameter of everything that is learnt; empty for training-free methods."""
+        yield from ()
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """The tensors that `Detector.save` writes: exactly the trainable parameters."""
+        return {name: parameter.detach().clone() for name, parameter in self.trainable()}
+
+    def load_learned(self, state: Mapping[str, Tensor]) -> None:
+        """Takes back what `learned_state` gave.
+
+        Raises:
+            WeightsError: names or shapes differ; the message lists them.
+        """
+        parameters = dict(self.trainable())
+        check_names(self.INFO.name, expected=parameters, found=state)
+        for name, parameter in parameters.items():
+            parameter.data.copy_(state[name])
+
+    def load_official(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes the file that the method's authors published, as `torch.load(weights_only=True)` returns it.
+
+        Raises:
+            WeightsError: the file is not of the authors' layout; the message lists missing and unexpected names.
+        """
+        raise WeightsError(f"the authors of {self.INFO.title} publish no weights; load it without checkpoint=")
+
+    @classmethod
+    def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """The `Config` fields that the shapes of an authors' file determine; a contradicting setting is refused."""
+        return {}
+
+
+def check_names(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Refuses weights whose names or shapes differ from the expected ones.
+
+    Args:
+        what: whose weights these should be, for the message.
+        expected: tensors by name, as the network has them.
+        found: tensors by name, as the file has them.
+
+    Raises:
+        WeightsError: naming missing, unexpected and wrongly shaped entries (at most five of each).
+    """
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    reshaped = [
+        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    parts = [
+        f"{title}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for title, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", reshaped))
+        if names
+    ]
+    if parts:
+        raise WeightsError(f"these are not weights of {what} for this backbone: {'; '.join(parts)}")
