@@ -1,0 +1,529 @@
+"""The CLIP network: a picture tower and a text tower with one joint space.
+
+Small on purpose, and our own, because every method works inside it: it taps the token stream after chosen
+blocks, runs a value-value stream beside it, and puts learnt tokens in before chosen blocks of either tower.
+Parameter names are those of OpenAI's release, so its files load without renaming.
+
+Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
+
+Shapes: B pictures or sentences, S pixels a side, N = G*G patches, L text tokens, D tower width, E joint width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsad.backbones.attention import Attention, DeepPrompts, check_position_interpolation, resize_positions
+from zsad.errors import ConfigError, unknown_name
+from zsad.types import Activation, PositionInterpolation, WeightRecord
+
+MLP_RATIO = 4
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Shape of the picture tower.
+
+    Attributes:
+        image_size: pixels a side that the position table was made for.
+        patch_size: pixels a side of one patch.
+        width: D of the tower.
+        layers: number of blocks.
+        heads: attention heads of a block.
+        stem: "patch" for CLIP's strided convolution, else a name that `zsad.backbones.stems` knows.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    stem: str = "patch"
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side at `image_size`."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Shape of the text tower.
+
+    Attributes:
+        width: D of the tower.
+        layers: number of blocks.
+        heads: attention heads of a block.
+        context_length: longest sentence in tokens, the two end marks included.
+        vocab_size: rows of the token table.
+        embedding_rank: inner width of a factorised token table; None for a full one.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    context_length: int = 77
+    vocab_size: int = 49408
+    embedding_rank: int | None = None
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Shape of a CLIP.
+
+    Attributes:
+        vision: the picture tower.
+        text: the text tower.
+        embed_dim: E, width of the joint space.
+        activation: of the MLPs of both towers, as the weights were trained.
+    """
+
+    vision: VisionConfig
+    text: TextConfig
+    embed_dim: int
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class VisionOutput:
+    """What one pass through the picture tower gives; row 0 of token tensors is the class token.
+
+    Attributes:
+        class_token: (B, D) after the last block, before `ln_post`.
+        tokens: tapped block -> (B, 1 + N, D), the original stream after that block.
+        value_tokens: tapped block -> (B, 1 + N, D), the value-value stream after that block; before the stream
+            starts it is the original one. Empty if no value-value stream was asked for.
+    """
+
+    class_token: Tensor
+    tokens: dict[int, Tensor]
+    value_tokens: dict[int, Tensor]
+
+
+class Mlp(nn.Module):
+    """Two linear layers with CLIP's activation between them; D -> 4D -> D."""
+
+    def __init__(self, width: int, activation: Activation) -> None:
+        super().__init__()
+        if activation not in get_args(Activation):
+            raise unknown_name("activation", activation, get_args(Activation))
+        self.activation = activation
+        self.c_fc = nn.Linear(width, MLP_RATIO * width)
+        self.c_proj = nn.Linear(MLP_RATIO * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        hidden = self.c_fc(x)
+        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.activation == "quick_gelu" else F.gelu(hidden)
+        out: Tensor = self.c_proj(hidden)
+        return out
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block: x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
+
+    def __init__(self, width: int, heads: int, activation: Activation) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, activation)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        x = x + self.attn(self.ln_1(x), causal)
+        return x + self.mlp(self.ln_2(x))
+
+    def forward_dual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The block's output (B, L, D) and what it adds to the value-value stream (B, L, D)."""
+        original, value_value = self.attn.forward_dual(self.ln_1(x))
+        x = x + original
+        return x + self.mlp(self.ln_2(x)), value_value
+
+
+class Transformer(nn.Module):
+    """A stack of blocks.
+
+    Attributes:
+        resblocks: the blocks; block number 1 of all documentation is `resblocks[0]`.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, activation: Activation) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ConfigError(f"a tower needs at least one block, got layers={layers}")
+        self.resblocks = nn.ModuleList(Block(width, heads, activation) for _ in range(layers))
+
+    def reset_parameters(self) -> None:
+        """Initialises the blocks as OpenAI's code does: deep stacks get smaller output projections."""
+        for block in self.resblocks:
+            assert isinstance(block, Block)  # noqa: S101 - tells the type checker what ModuleList forgets
+            width = block.ln_1.weight.shape[0]
+            narrow = width**-0.5
+            output = narrow * (2 * len(self.resblocks)) ** -0.5
+            nn.init.normal_(block.attn.in_proj_weight, std=narrow)
+            nn.init.zeros_(block.attn.out_proj.bias)
+            nn.init.normal_(block.attn.out_proj.weight, std=output)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=output)
+
+
+class VisionTower(nn.Module):
+    """Picture -> class token and patch tokens.
+
+    Attributes:
+        config: its shape.
+        position_interpolation: how the position table is resized for pictures of another size.
+    """
+
+    def __init__(
+        self,
+        config: VisionConfig,
+        embed_dim: int,
+        activation: Activation,
+        position_interpolation: PositionInterpolation = "bicubic_antialias",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.position_interpolation: PositionInterpolation = position_interpolation
+        width = config.width
+        if config.stem == "patch":
+            self.conv1 = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size, bias=False)
+        else:
+            from zsad.backbones.stems import build_stem
+
+            self.stem = build_stem(config.stem, width)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(config.grid**2 + 1, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, config.layers, config.heads, activation)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, embed_dim))
+        self._resized_positions: dict[tuple[int, str], tuple[tuple[object, ...], Tensor]] = {}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random weights for training from scratch."""
+        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
+            nn.init.normal_(parameter, std=self.config.width**-0.5)
+        self.transformer.reset_parameters()
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patch embedding, class token and positions, before `ln_pre`.
+
+        Args:
+            images: (B, 3, S, S) normalised pictures, S a multiple of the patch size.
+
+        Returns:
+            (B, 1 + N, D).
+
+        Raises:
+            ConfigError: the pictures are not square, or S is not a multiple of the patch size.
+        """
+        height, width = images.shape[-2:]
+        check_image_size(height, width, self.config.patch_size)
+        images = images.to(self.class_embedding.dtype)
+        patches = self.conv1(images) if self.config.stem == "patch" else self.stem(images)
+        patches = patches.flatten(2).transpose(1, 2)
+        class_token = self.class_embedding.expand(patches.shape[0], 1, -1)
+        return torch.cat([class_token, patches], dim=1) + self.positions(height // self.config.patch_size)
+
+    def positions(self, grid: int) -> Tensor:
+        """The position table for a patch grid, computed once per grid and kept.
+
+        Args:
+            grid: patches along one side.
+
+        Returns:
+            (1 + grid*grid, D); the parameter itself at its native grid.
+        """
+        table = self.positional_embedding
+        if grid == self.config.grid:
+            return table
+        key = (grid, self.position_interpolation)
+        kept = self._resized_positions.get(key)
+        if torch.compiler.is_compiling():
+            # An exported graph must not hold the fake tensors of its own tracing: a kept table enters it as a constant.
+            return kept[1] if kept else resize_positions(table, grid, self.position_interpolation)
+        if table.requires_grad and torch.is_grad_enabled():
+            return resize_positions(table, grid, self.position_interpolation)
+        # Loading, moving and optimiser steps change one of these, so a stale table is never used.
+        state = (
+            table.data_ptr(),
+            table.device,
+            table.dtype,
+            None if table.is_inference() else table._version,
+        )
+        if kept is None or kept[0] != state:
+            # Outside inference mode, so that a table made while predicting also serves training.
+            with torch.inference_mode(False), torch.no_grad():
+                kept = (state, resize_positions(table.detach(), grid, self.position_interpolation))
+            self._resized_positions[key] = kept
+        return kept[1]
+
+    def forward(
+        self,
+        images: Tensor,
+        taps: Sequence[int] = (),
+        value_value_from: int | None = None,
+        deep_prompts: DeepPrompts | None = None,
+    ) -> VisionOutput:
+        """All blocks in one pass.
+
+        The value-value stream starts as a copy of the original one at the input of block `value_value_from`;
+        each block from there on adds its value-value attention of `ln_1(original stream)`, and no MLP
+        (AnomalyCLIP, section 3.3, DPAM).
+
+        Args:
+            images: (B, 3, S, S) normalised pictures, S a multiple of the patch size.
+            taps: 1-based block numbers after which tokens are returned.
+            value_value_from: first block of the value-value stream; None for no such stream.
+            deep_prompts: tokens appended after the patches (AdaCLIP); dropped from everything returned.
+
+        Returns:
+            Class token and tapped tokens.
+
+        Raises:
+            ConfigError: a block number or the picture size is impossible.
+        """
+        layers = self.config.layers
+        check_blocks(taps, value_value_from, layers)
+        if deep_prompts is not None:
+            deep_prompts.check(layers)
+        x: Tensor = self.ln_pre(self.embed(images))
+        length = x.shape[1]
+        value = x
+        tokens: dict[int, Tensor] = {}
+        value_tokens: dict[int, Tensor] = {}
+        for number, block in enumerate(self.transformer.resblocks, start=1):
+            prompts = deep_prompts.before(number, x.shape[0], x) if deep_prompts is not None else None
+            if prompts is not None:
+                x = torch.cat([x[:, :length], prompts], dim=1)
+            assert isinstance(block, Block)  # noqa: S101 - tells the type checker what ModuleList forgets
+            if value_value_from is not None and number >= value_value_from:
+                x, step = block.forward_dual(x)
+                value = value + step[:, :length]
+            else:
+                x = block(x)
+                value = x[:, :length]
+            if number in taps:
+                tokens[number] = x[:, :length]
+                if value_value_from is not None:
+                    value_tokens[number] = value
+        return VisionOutput(x[:, 0], tokens, value_tokens)
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Runs embedded tokens through the tower, for instance those of WinCLIP's windows.
+
+        Args:
+            tokens: (M, L, D) as `embed` gives them, class token first.
+
+        Returns:
+            (M, D) class token of the last block, before `ln_post`.
+        """
+        x: Tensor = self.ln_pre(tokens)
+        for block in self.transformer.resblocks:
+            x = block(x)
+        return x[:, 0]
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Final norm and projection into the joint space: (..., D) -> (..., E), not normalised."""
+        projected: Tensor = self.ln_post(tokens) @ self.proj
+        return projected
+
+
+class FactorisedEmbedding(nn.Module):
+    """A token table of low rank, which keeps a small model's file small.
+
+    Attributes:
+        weight: (V, r).
+        projection: (r, D).
+    """
+
+    def __init__(self, vocab_size: int, rank: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, rank))
+        self.projection = nn.Parameter(torch.empty(rank, width))
+
+    def reset_parameters(self) -> None:
+        """Random weights whose product has the spread of a full table's."""
+        nn.init.normal_(self.weight, std=0.02)
+        nn.init.normal_(self.projection, std=self.projection.shape[0] ** -0.5)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L, D)."""
+        return F.embedding(token_ids, self.weight) @ self.projection
+
+
+class CLIP(nn.Module):
+    """Picture tower, text tower and the joint space of both.
+
+    Attributes:
+        config: the network's shape.
+        record: where the weights come from and how pictures are prepared for them; None for random weights.
+        visual: the picture tower.
+        logit_scale: scalar, natural logarithm of the inverse temperature.
+    """
+
+    def __init__(
+        self,
+        config: ClipConfig,
+        record: WeightRecord | None = None,
+        position_interpolation: PositionInterpolation = "bicubic_antialias",
+    ) -> None:
+        super().__init__()
+        check_position_interpolation(position_interpolation)
+        self.config = config
+        self.record = record
+        text = config.text
+        self.visual = VisionTower(config.vision, config.embed_dim, config.activation, position_interpolation)
+        self.token_embedding: nn.Embedding | FactorisedEmbedding = (
+            nn.Embedding(text.vocab_size, text.width)
+            if text.embedding_rank is None
+            else FactorisedEmbedding(text.vocab_size, text.embedding_rank, text.width)
+        )
+        self.positional_embedding = nn.Parameter(torch.empty(text.context_length, text.width))
+        self.transformer = Transformer(text.width, text.layers, text.heads, config.activation)
+        self.ln_final = nn.LayerNorm(text.width)
+        self.text_projection = nn.Parameter(torch.empty(text.width, config.embed_dim))
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Random weights of the text tower for training from scratch."""
+        if isinstance(self.token_embedding, FactorisedEmbedding):
+            self.token_embedding.reset_parameters()
+        else:
+            nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=self.config.text.width**-0.5)
+        self.transformer.reset_parameters()
+
+    @property
+    def position_interpolation(self) -> PositionInterpolation:
+        """How the picture tower resizes its position table; may be set at any time."""
+        return self.visual.position_interpolation
+
+    @position_interpolation.setter
+    def position_interpolation(self, mode: PositionInterpolation) -> None:
+        check_position_interpolation(mode)
+        self.visual.position_interpolation = mode
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Pictures in the joint space.
+
+        Args:
+            images: (B, 3, S, S) normalised pictures, S a multiple of the patch size.
+
+        Returns:
+            (B, E), not normalised.
+        """
+        return self.visual.project(self.visual(images).class_token)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """Sentences in the joint space.
+
+        Args:
+            token_ids: (B, L) as `zsad.backbones.tokenizer.tokenize` gives them; the end mark has the largest id.
+
+        Returns:
+            (B, E), not normalised.
+        """
+        return self.encode_embeddings(self.embed_tokens(token_ids), token_ids.argmax(dim=-1))
+
+    def embed_tokens(self, token_ids: Tensor) -> Tensor:
+        """Token embeddings without positions; prompt learners replace some of the rows: (B, L) -> (B, L, D)."""
+        embedded: Tensor = self.token_embedding(token_ids)
+        return embedded
+
+    def encode_embeddings(
+        self, embeddings: Tensor, end_positions: Tensor, deep_prompts: DeepPrompts | None = None
+    ) -> Tensor:
+        """Sentences given as token embeddings in the joint space.
+
+        Attention is causal, so nothing after the last end mark of the batch can matter, and it is not computed.
+
+        Args:
+            embeddings: (B, L, D) without positions.
+            end_positions: (B,) index of each sentence's end mark.
+            deep_prompts: tokens that overwrite positions before chosen blocks.
+
+        Returns:
+            (B, E), not normalised.
+
+        Raises:
+            ConfigError: the sentences or the deep prompts do not fit into the tower.
+        """
+        context = self.config.text.context_length
+        if embeddings.shape[1] > context:
+            raise ConfigError(
+                f"sentences of {embeddings.shape[1]} tokens; the text tower reads at most {context}"
+            )
+        if deep_prompts is not None:
+            deep_prompts.check(self.config.text.layers)
+        length = int(end_positions.max()) + 1
+        x = embeddings[:, :length] + self.positional_embedding[:length]
+        for number, block in enumerate(self.transformer.resblocks, start=1):
+            if deep_prompts is not None:
+                x = overwrite(x, deep_prompts.before(number, x.shape[0], x), deep_prompts.start)
+            x = block(x, causal=True)
+        rows = torch.arange(x.shape[0], device=x.device)
+        # One row per sentence first: the norm is per token, so the others need not pass it.
+        ends = self.ln_final(x[rows, end_positions.to(x.device)])
+        features: Tensor = ends @ self.text_projection
+        return features
+
+
+def overwrite(x: Tensor, prompts: Tensor | None, start: int) -> Tensor:
+    """Replaces the rows from `start` on, as far as they reach.
+
+    Args:
+        x: (B, L, D).
+        prompts: (B, n, D), or None to change nothing.
+        start: first row replaced.
+
+    Returns:
+        (B, L, D); prompts that reach past L are cut, since causal attention hides them from every row kept.
+    """
+    if prompts is None:
+        return x
+    length = x.shape[1]
+    return torch.cat([x[:, :start], prompts[:, : length - start], x[:, start + prompts.shape[1] :]], dim=1)
+
+
+def check_blocks(taps: Sequence[int], value_value_from: int | None, layers: int) -> None:
+    """Refuses block numbers that a tower does not have.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    outside = sorted(tap for tap in taps if not 1 <= tap <= layers)
+    if outside:
+        raise ConfigError(f"taps {outside} are not blocks of this picture tower: choose from 1 to {layers}")
+    if value_value_from is not None and not 1 <= value_value_from <= layers:
+        raise ConfigError(
+            f"the value-value stream must start at a block from 1 to {layers}, got {value_value_from}"
+        )
+
+
+def check_image_size(height: int, width: int, patch_size: int) -> None:
+    """Refuses pictures that the patch grid does not divide.
+
+    Raises:
+        ConfigError: with the nearest sizes that fit.
+    """
+    if height != width:
+        raise ConfigError(f"pictures must be square tensors (B, 3, S, S), got {height} x {width} pixels")
+    if height % patch_size or height == 0:
+        below = height // patch_size * patch_size
+        near = f"{below} or {below + patch_size}" if below else str(patch_size)
+        raise ConfigError(
+            f"image size {height} is not a multiple of the patch size {patch_size}: the nearest sizes are {near}"
+        )
