@@ -23,8 +23,8 @@ POSITION_INTERPOLATIONS: tuple[PositionInterpolation, ...] = get_args(PositionIn
 class DeepPrompts:
     """Learnt tokens that enter a tower before chosen blocks.
 
-    The picture tower appends them after the patches at the first prompted block and replaces them at the later
-    ones; the text tower overwrites the positions `start`, `start + 1`, ... of the sentence.
+    The picture tower appends them after the patches at the first prompted block and replaces them at the
+    later ones; the text tower overwrites the positions `start`, `start + 1`, ... of the sentence.
 
     Attributes:
         tokens: 1-based block number -> (n, D), or (B, n, D) where each item has its own.
@@ -35,7 +35,7 @@ class DeepPrompts:
     start: int = 1
 
     def before(self, block: int, batch: int, like: Tensor) -> Tensor | None:
-        """The prompts of a block as (B, n, D) in the type and on the device of `like`; None if it has none."""
+        """A block's prompts as (B, n, D) in the type and on the device of `like`; None if it has none."""
         prompts = self.tokens.get(block)
         if prompts is None:
             return None
@@ -135,8 +135,8 @@ def check_position_interpolation(mode: str) -> None:
 def resize_positions(table: Tensor, grid: int, mode: PositionInterpolation) -> Tensor:
     """The position table for another patch grid; the class token's row is kept.
 
-    "bilinear" is what AnomalyCLIP's family runs and "bicubic" (a = -0.75) what AdaCLIP runs; "bicubic_antialias"
-    is open_clip's, whose cubic coefficient is -0.5 even when the grid grows. None aligns corners.
+    "bilinear" is what AnomalyCLIP's family runs, "bicubic" (a = -0.75) what AdaCLIP runs; "bicubic_antialias"
+    is open_clip's, whose cubic coefficient is -0.5 even when the grid grows. None of them aligns corners.
 
     Args:
         table: (1 + G*G, D), class token first, patches row by row.
@@ -156,7 +156,7 @@ def resize_positions(table: Tensor, grid: int, mode: PositionInterpolation) -> T
         raise ConfigError(f"a position table of 1 + {patches} rows does not belong to a square patch grid")
     if side == grid:
         return table
-    # Interpolated in float32: half precision has no CPU kernel for it, and would lose digits that cost nothing.
+    # In float32, because some devices have no half-precision kernel for it, and it costs nothing.
     plane = table[1:].float().T.reshape(1, -1, side, side)
     resized = F.interpolate(
         plane,

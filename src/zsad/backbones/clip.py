@@ -6,7 +6,8 @@ Parameter names are those of OpenAI's release, so its files load without renamin
 
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
 
-Shapes: B pictures or sentences, S pixels a side, N = G*G patches, L text tokens, D tower width, E joint width.
+Shapes: B pictures or sentences, S pixels a side, N = G*G patches, L text tokens, D tower width, E joint
+width.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsad.backbones.attention import Attention, DeepPrompts, check_position_interpolation, resize_positions
-from zsad.errors import ConfigError, unknown_name
-from zsad.types import Activation, PositionInterpolation, WeightRecord
+from zsad.backbones.attention import DeepPrompts, check_position_interpolation, resize_positions
+from zsad.backbones.transformer import Transformer
+from zsad.errors import ConfigError
 
-MLP_RATIO = 4
+if TYPE_CHECKING:
+    from zsad.types import Activation, PositionInterpolation, WeightRecord
 
 
 @dataclass(frozen=True)
@@ -98,81 +100,13 @@ class VisionOutput:
     Attributes:
         class_token: (B, D) after the last block, before `ln_post`.
         tokens: tapped block -> (B, 1 + N, D), the original stream after that block.
-        value_tokens: tapped block -> (B, 1 + N, D), the value-value stream after that block; before the stream
-            starts it is the original one. Empty if no value-value stream was asked for.
+        value_tokens: tapped block -> (B, 1 + N, D), the value-value stream after that block, and the original
+            stream before the value-value stream starts. Empty if none was asked for.
     """
 
     class_token: Tensor
     tokens: dict[int, Tensor]
     value_tokens: dict[int, Tensor]
-
-
-class Mlp(nn.Module):
-    """Two linear layers with CLIP's activation between them; D -> 4D -> D."""
-
-    def __init__(self, width: int, activation: Activation) -> None:
-        super().__init__()
-        if activation not in get_args(Activation):
-            raise unknown_name("activation", activation, get_args(Activation))
-        self.activation = activation
-        self.c_fc = nn.Linear(width, MLP_RATIO * width)
-        self.c_proj = nn.Linear(MLP_RATIO * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
-        hidden = self.c_fc(x)
-        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.activation == "quick_gelu" else F.gelu(hidden)
-        out: Tensor = self.c_proj(hidden)
-        return out
-
-
-class Block(nn.Module):
-    """One pre-norm transformer block: x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
-
-    def __init__(self, width: int, heads: int, activation: Activation) -> None:
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = Attention(width, heads)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, activation)
-
-    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
-        x = x + self.attn(self.ln_1(x), causal)
-        return x + self.mlp(self.ln_2(x))
-
-    def forward_dual(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The block's output (B, L, D) and what it adds to the value-value stream (B, L, D)."""
-        original, value_value = self.attn.forward_dual(self.ln_1(x))
-        x = x + original
-        return x + self.mlp(self.ln_2(x)), value_value
-
-
-class Transformer(nn.Module):
-    """A stack of blocks.
-
-    Attributes:
-        resblocks: the blocks; block number 1 of all documentation is `resblocks[0]`.
-    """
-
-    def __init__(self, width: int, layers: int, heads: int, activation: Activation) -> None:
-        super().__init__()
-        if layers < 1:
-            raise ConfigError(f"a tower needs at least one block, got layers={layers}")
-        self.resblocks = nn.ModuleList(Block(width, heads, activation) for _ in range(layers))
-
-    def reset_parameters(self) -> None:
-        """Initialises the blocks as OpenAI's code does: deep stacks get smaller output projections."""
-        for block in self.resblocks:
-            assert isinstance(block, Block)  # noqa: S101 - tells the type checker what ModuleList forgets
-            width = block.ln_1.weight.shape[0]
-            narrow = width**-0.5
-            output = narrow * (2 * len(self.resblocks)) ** -0.5
-            nn.init.normal_(block.attn.in_proj_weight, std=narrow)
-            nn.init.zeros_(block.attn.out_proj.bias)
-            nn.init.normal_(block.attn.out_proj.weight, std=output)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=output)
 
 
 class VisionTower(nn.Module):
@@ -250,7 +184,7 @@ class VisionTower(nn.Module):
         key = (grid, self.position_interpolation)
         kept = self._resized_positions.get(key)
         if torch.compiler.is_compiling():
-            # An exported graph must not hold the fake tensors of its own tracing: a kept table enters it as a constant.
+            # The fake tensors of a tracer must not be kept; a kept table enters the graph as a constant.
             return kept[1] if kept else resize_positions(table, grid, self.position_interpolation)
         if table.requires_grad and torch.is_grad_enabled():
             return resize_positions(table, grid, self.position_interpolation)
@@ -302,11 +236,10 @@ class VisionTower(nn.Module):
         value = x
         tokens: dict[int, Tensor] = {}
         value_tokens: dict[int, Tensor] = {}
-        for number, block in enumerate(self.transformer.resblocks, start=1):
+        for number, block in enumerate(self.transformer.blocks(), start=1):
             prompts = deep_prompts.before(number, x.shape[0], x) if deep_prompts is not None else None
             if prompts is not None:
                 x = torch.cat([x[:, :length], prompts], dim=1)
-            assert isinstance(block, Block)  # noqa: S101 - tells the type checker what ModuleList forgets
             if value_value_from is not None and number >= value_value_from:
                 x, step = block.forward_dual(x)
                 value = value + step[:, :length]
@@ -329,7 +262,7 @@ class VisionTower(nn.Module):
             (M, D) class token of the last block, before `ln_post`.
         """
         x: Tensor = self.ln_pre(tokens)
-        for block in self.transformer.resblocks:
+        for block in self.transformer.blocks():
             x = block(x)
         return x[:, 0]
 
@@ -431,7 +364,7 @@ class CLIP(nn.Module):
         """Sentences in the joint space.
 
         Args:
-            token_ids: (B, L) as `zsad.backbones.tokenizer.tokenize` gives them; the end mark has the largest id.
+            token_ids: (B, L) as `zsad.backbones.tokenizer` makes them; the largest id is the end mark.
 
         Returns:
             (B, E), not normalised.
@@ -439,7 +372,7 @@ class CLIP(nn.Module):
         return self.encode_embeddings(self.embed_tokens(token_ids), token_ids.argmax(dim=-1))
 
     def embed_tokens(self, token_ids: Tensor) -> Tensor:
-        """Token embeddings without positions; prompt learners replace some of the rows: (B, L) -> (B, L, D)."""
+        """Token embeddings without positions, (B, L) -> (B, L, D); prompt learners replace some rows."""
         embedded: Tensor = self.token_embedding(token_ids)
         return embedded
 
@@ -448,7 +381,7 @@ class CLIP(nn.Module):
     ) -> Tensor:
         """Sentences given as token embeddings in the joint space.
 
-        Attention is causal, so nothing after the last end mark of the batch can matter, and it is not computed.
+        Attention is causal: nothing after the last end mark of the batch matters, and none of it is computed.
 
         Args:
             embeddings: (B, L, D) without positions.
@@ -470,7 +403,7 @@ class CLIP(nn.Module):
             deep_prompts.check(self.config.text.layers)
         length = int(end_positions.max()) + 1
         x = embeddings[:, :length] + self.positional_embedding[:length]
-        for number, block in enumerate(self.transformer.resblocks, start=1):
+        for number, block in enumerate(self.transformer.blocks(), start=1):
             if deep_prompts is not None:
                 x = overwrite(x, deep_prompts.before(number, x.shape[0], x), deep_prompts.start)
             x = block(x, causal=True)
@@ -525,5 +458,5 @@ def check_image_size(height: int, width: int, patch_size: int) -> None:
         below = height // patch_size * patch_size
         near = f"{below} or {below + patch_size}" if below else str(patch_size)
         raise ConfigError(
-            f"image size {height} is not a multiple of the patch size {patch_size}: the nearest sizes are {near}"
+            f"image size {height} is not a multiple of the patch size {patch_size}: the nearest are {near}"
         )

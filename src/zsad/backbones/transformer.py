@@ -1,0 +1,92 @@
+"""The transformer that both towers of CLIP share: pre-norm blocks and their MLP.
+
+Shapes: B pictures or sentences, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsad.backbones.attention import Attention
+from zsad.errors import ConfigError, unknown_name
+from zsad.types import Activation
+
+MLP_RATIO = 4
+
+
+class Mlp(nn.Module):
+    """Two linear layers with CLIP's activation between them; D -> 4D -> D."""
+
+    def __init__(self, width: int, activation: Activation) -> None:
+        super().__init__()
+        if activation not in get_args(Activation):
+            raise unknown_name("activation", activation, get_args(Activation))
+        self.activation = activation
+        self.c_fc = nn.Linear(width, MLP_RATIO * width)
+        self.c_proj = nn.Linear(MLP_RATIO * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        hidden = self.c_fc(x)
+        hidden = hidden * torch.sigmoid(1.702 * hidden) if self.activation == "quick_gelu" else F.gelu(hidden)
+        out: Tensor = self.c_proj(hidden)
+        return out
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block: x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
+
+    def __init__(self, width: int, heads: int, activation: Activation) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, activation)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        return self.add_mlp(x + self.attn(self.ln_1(x), causal))
+
+    def forward_dual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The block's output (B, L, D) and what it adds to the value-value stream (B, L, D)."""
+        original, value_value = self.attn.forward_dual(self.ln_1(x))
+        return self.add_mlp(x + original), value_value
+
+    def add_mlp(self, x: Tensor) -> Tensor:
+        """The block's second half, (B, L, D) -> (B, L, D)."""
+        added: Tensor = x + self.mlp(self.ln_2(x))
+        return added
+
+
+class Transformer(nn.Module):
+    """A stack of blocks.
+
+    Attributes:
+        resblocks: the blocks; block number 1 of all documentation is `resblocks[0]`.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, activation: Activation) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ConfigError(f"a tower needs at least one block, got layers={layers}")
+        self.resblocks = nn.ModuleList(Block(width, heads, activation) for _ in range(layers))
+
+    def blocks(self) -> list[Block]:
+        """The blocks in order, with the type that `ModuleList` forgets."""
+        return cast("list[Block]", list(self.resblocks))
+
+    def reset_parameters(self) -> None:
+        """Initialises the blocks as OpenAI's code does: deep stacks get smaller output projections."""
+        for block in self.blocks():
+            width = block.ln_1.normalized_shape[0]
+            narrow = width**-0.5
+            output = narrow * (2 * len(self.resblocks)) ** -0.5
+            nn.init.normal_(block.attn.in_proj_weight, std=narrow)
+            nn.init.zeros_(block.attn.out_proj.bias)
+            nn.init.normal_(block.attn.out_proj.weight, std=output)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=output)
