@@ -1,0 +1,111 @@
+"""OpenAI's byte-pair tokenizer for CLIP, run by Hugging Face `tokenizers`.
+
+Beside this file lies `clip_merges.txt.gz`: the 48,894 merges of OpenAI's public `bpe_simple_vocab_16e6.txt`
+that CLIP uses (MIT licence, see NOTICE), one a line. The vocabulary follows from them.
+
+Source: Radford et al. 2021, section 2.4; Sennrich et al. 2016 for byte-pair encoding.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import html
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zsad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import Split
+
+START_TOKEN = 49406
+END_TOKEN = 49407
+# Anybody may type these into a sentence; OpenAI's tokenizer then takes them for the marks themselves.
+LITERAL_MARKS = {"<|startoftext|>": START_TOKEN, "<|endoftext|>": END_TOKEN}
+MERGES_FILE = "clip_merges.txt.gz"
+WORD_END = "</w>"
+# English clitics, runs of letters, single digits, runs of anything else but white space.
+WORDS = r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+
+def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:
+    """Token ids of sentences, as CLIP's text tower reads them.
+
+    Args:
+        texts: one sentence or several.
+        context_length: L, tokens of a sentence with start and end mark; longer ones are cut and end with the mark.
+
+    Returns:
+        (B, L) int64: start mark, words, end mark, zeros.
+
+    Raises:
+        ConfigError: a text is not a string, or no room is left between the marks.
+    """
+    if context_length < 2:
+        raise ConfigError(f"context_length must leave room for start and end mark, got {context_length}")
+    sentences = [texts] if isinstance(texts, str) else list(texts)
+    ids = torch.zeros(len(sentences), context_length, dtype=torch.long)
+    for row, sentence in zip(ids, sentences, strict=True):
+        if not isinstance(sentence, str):
+            raise ConfigError(f"a text must be a string, got {type(sentence).__name__} {sentence!r}")
+        kept = [START_TOKEN, *encode(sentence)[: context_length - 2], END_TOKEN]
+        row[: len(kept)] = torch.tensor(kept)
+    return ids
+
+
+def encode(text: str) -> list[int]:
+    """Token ids of one sentence, without the marks and uncut."""
+    cleaned = clean(text)
+    tokenizer, words = byte_pair_encoder()
+    if not any(mark in cleaned for mark in LITERAL_MARKS):
+        return list(tokenizer.encode(cleaned, add_special_tokens=False).ids)
+    ids: list[int] = []
+    for word, _ in words.pre_tokenize_str(cleaned):
+        mark = LITERAL_MARKS.get(word)
+        ids.extend(tokenizer.encode(word, add_special_tokens=False).ids if mark is None else [mark])
+    return ids
+
+
+def clean(text: str) -> str:
+    """OpenAI's cleaning: broken Unicode mended, HTML entities resolved twice, white space joined, lower case."""
+    import ftfy
+
+    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(mended.split()).lower()
+
+
+@functools.cache
+def byte_pair_encoder() -> tuple[Tokenizer, Split]:
+    """The encoder and its word splitter, built at the first call."""
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+
+    packed = (files(__package__) / MERGES_FILE).read_bytes()
+    merges = [tuple(line.split(" ")) for line in gzip.decompress(packed).decode("utf-8").split("\n")]
+    symbols = byte_symbols()
+    entries = [
+        *symbols,
+        *(symbol + WORD_END for symbol in symbols),
+        *(left + right for left, right in merges),
+    ]
+    vocabulary = {entry: number for number, entry in enumerate(entries)}
+    words = Split(Regex(WORDS), behavior="removed", invert=True)
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END))
+    tokenizer.pre_tokenizer = Sequence([words, ByteLevel(add_prefix_space=False, use_regex=False)])
+    return tokenizer, words
+
+
+def byte_symbols() -> list[str]:
+    """The printable stand-ins of the 256 byte values, in the order of CLIP's vocabulary.
+
+    Printable bytes of Latin-1 stand for themselves and come first; the others are the characters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
