@@ -134,6 +134,11 @@ class VisionTower(nn.Module):
             from zsad.backbones.stems import build_stem
 
             self.stem = build_stem(config.stem, width)
+            if self.stem.patch_size != config.patch_size:
+                raise ConfigError(
+                    f"stem {config.stem!r} makes patches of {self.stem.patch_size} pixels, "
+                    f"but the configuration says {config.patch_size}"
+                )
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.positional_embedding = nn.Parameter(torch.empty(config.grid**2 + 1, width))
         self.ln_pre = nn.LayerNorm(width)

@@ -39,7 +39,7 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:
 
     Args:
         texts: one sentence or several.
-        context_length: L, tokens of a sentence with start and end mark; longer ones are cut and end with the mark.
+        context_length: L, tokens of a sentence with both marks; longer sentences are cut before the end mark.
 
     Returns:
         (B, L) int64: start mark, words, end mark, zeros.
@@ -73,7 +73,7 @@ def encode(text: str) -> list[int]:
 
 
 def clean(text: str) -> str:
-    """OpenAI's cleaning: broken Unicode mended, HTML entities resolved twice, white space joined, lower case."""
+    """OpenAI's cleaning: Unicode mended, HTML entities resolved twice, white space joined, lower case."""
     import ftfy
 
     mended = html.unescape(html.unescape(ftfy.fix_text(text)))
@@ -88,13 +88,11 @@ def byte_pair_encoder() -> tuple[Tokenizer, Split]:
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
     packed = (files(__package__) / MERGES_FILE).read_bytes()
-    merges = [tuple(line.split(" ")) for line in gzip.decompress(packed).decode("utf-8").split("\n")]
+    lines = gzip.decompress(packed).decode("utf-8").split("\n")
+    merges = [(left, right) for left, right in (line.split(" ") for line in lines)]
     symbols = byte_symbols()
-    entries = [
-        *symbols,
-        *(symbol + WORD_END for symbol in symbols),
-        *(left + right for left, right in merges),
-    ]
+    word_ends = [symbol + WORD_END for symbol in symbols]
+    entries = [*symbols, *word_ends, *(left + right for left, right in merges)]
     vocabulary = {entry: number for number, entry in enumerate(entries)}
     words = Split(Regex(WORDS), behavior="removed", invert=True)
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END))
@@ -105,7 +103,7 @@ def byte_pair_encoder() -> tuple[Tokenizer, Split]:
 def byte_symbols() -> list[str]:
     """The printable stand-ins of the 256 byte values, in the order of CLIP's vocabulary.
 
-    Printable bytes of Latin-1 stand for themselves and come first; the others are the characters from U+0100 on.
+    Printable bytes of Latin-1 stand for themselves and come first; U+0100 and on stand for the others.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]
