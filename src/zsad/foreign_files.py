@@ -1,0 +1,119 @@
+"""What a file is that turned out not to be a readable picture, and what its owner can do about it.
+
+Judged by the first bytes, never by the suffix: a web page saved as "part.png" is the common case.
+"""
+
+from __future__ import annotations
+
+import re
+
+_WANTED = "PNG, JPEG, BMP, TIFF, WebP or GIF"
+
+# (first bytes, offset, what it is and what to do)
+_SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
+    (b"%PDF", 0, "is a PDF document; export its pages as pictures"),
+    (b"%!PS", 0, "is a PostScript drawing; export it as PNG"),
+    (b"8BPS", 0, "is a Photoshop file; export it as PNG or TIFF"),
+    (b"\x00\x00\x01\x00", 0, "is a Windows icon; export it as PNG"),
+    (
+        b"DICM",
+        128,
+        "is a DICOM file; choose the window to show and export it as 8-bit or 16-bit PNG, for instance with pydicom",
+    ),
+    (b"\x93NUMPY", 0, "is a NumPy array file; read it with numpy.load and give the array"),
+    (b"\x89HDF", 0, "is an HDF5 or MATLAB file; read the array from it and give the array"),
+    (b"PK\x03\x04", 0, "is a ZIP archive; unpack it"),
+    (b"\x1f\x8b", 0, "is gzip-compressed; unpack it"),
+    (b"BZh", 0, "is bzip2-compressed; unpack it"),
+    (b"\xfd7zXZ", 0, "is xz-compressed; unpack it"),
+    (b"7z\xbc\xaf", 0, "is a 7z archive; unpack it"),
+    (b"Rar!", 0, "is a RAR archive; unpack it"),
+    (b"\x1aE\xdf\xa3", 0, "is a video; take pictures out of it first, for instance with ffmpeg"),
+    (
+        b"version https://git-lfs",
+        0,
+        "is a Git LFS pointer, the picture was not downloaded; run 'git lfs pull'",
+    ),
+    (b"\xff\x0a", 0, "is JPEG XL, which Pillow lacks; pip install pillow-jxl-plugin, or save it as PNG"),
+    (
+        b"\x00\x00\x00\x0cJXL ",
+        0,
+        "is JPEG XL, which Pillow lacks; pip install pillow-jxl-plugin, or save it as PNG",
+    ),
+    (b"\x7fELF", 0, "is a program; name a picture file"),
+)
+
+_READABLE: tuple[tuple[bytes, int, str], ...] = (
+    (b"\x89PNG", 0, "PNG"),
+    (b"\xff\xd8", 0, "JPEG"),
+    (b"GIF8", 0, "GIF"),
+    (b"BM", 0, "BMP"),
+    (b"II*\x00", 0, "TIFF"),
+    (b"MM\x00*", 0, "TIFF"),
+    (b"II+\x00", 0, "BigTIFF"),
+    (b"MM\x00+", 0, "BigTIFF"),
+    (b"WEBP", 8, "WebP"),
+    (b"\x00\x00\x00\x0cjP  ", 0, "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
+    (b"qoif", 0, "QOI"),
+)
+
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def is_heif(start: bytes) -> bool:
+    """Whether a file begins like HEIF/HEIC (telephones), given its first 16 bytes or more."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
+
+
+def is_avif(start: bytes) -> bool:
+    """Whether a file begins like AVIF, given its first 16 bytes or more."""
+    return start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis")
+
+
+def what_it_is(start: bytes) -> str:
+    """Names the kind of a file that no decoder took.
+
+    Args:
+        start: its first bytes, up to a few thousand; not empty.
+
+    Returns:
+        "is ...; what to do", to stand after the file's name.
+    """
+    for signature, offset, sentence in _SIGNATURES:
+        if start.startswith(signature, offset):
+            return f"{sentence}"
+    for signature, offset, kind in _READABLE:
+        if start.startswith(signature, offset):
+            return (
+                f"begins like {kind}, but its header is damaged or of an unknown kind; save or copy it again"
+            )
+    if is_heif(start):
+        return "is HEIC/HEIF, which Pillow lacks; pip install pillow-heif, or save it as JPEG or PNG"
+    if is_avif(start):
+        return "is AVIF, which this Pillow lacks or cannot decode; pip install --upgrade pillow, or save it as PNG"
+    if start[4:8] == b"ftyp" or (start[:4] == b"RIFF" and start[8:12] == b"AVI "):
+        return "is a video; take pictures out of it first, for instance with ffmpeg"
+    return _text_or_unknown(start)
+
+
+def _text_or_unknown(start: bytes) -> str:
+    head = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if re.match(rb"(<\?xml.*?>\s*)?(<!--.*?-->\s*)?(<!doctype svg.*?>\s*)?<svg\b", head, re.DOTALL):
+        return "is an SVG drawing; export it as PNG"
+    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "is a web page, not a picture; the download probably failed, fetch the picture itself"
+    if head.startswith(b"<?xml"):
+        return "is an XML file; name a picture file"
+    if not start.strip(b"\x00"):
+        return "holds only zero bytes, as after a failed copy; copy or download it again"
+    if _is_text(start):
+        return f"is a text file; expected {_WANTED}"
+    return f"is not a picture that can be read; expected {_WANTED}"
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether bytes read as UTF-8 text; a character cut off at the end does not count against it."""
+    text = start.decode("utf-8", errors="ignore")
+    lost = len(start) - len(text.encode("utf-8"))
+    return lost <= 3 and all(character.isprintable() or character in "\t\r\n\f" for character in text)

@@ -1,0 +1,199 @@
+"""From any array or any Pillow mode to 8-bit RGB: pure functions, no files, no torch.
+
+Every rule here is fixed: a value's brightness never depends on the other values of the same picture, except
+where the container leaves the unit open (modes "I" and "F"), and there the unit is chosen from three named ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zsad.errors import ImageReadError
+
+BACKGROUND = (255, 255, 255)
+"""What shows through transparent pixels: white, as in a browser or on paper."""
+
+_MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_TIFF_BITS_PER_SAMPLE = 258
+_TIFF_PHOTOMETRIC = 262
+_HALF_LEVEL = 0.5 / 255
+_EXPECTED = (
+    "expected a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a float array or tensor "
+    "of shape (C, H, W) with values in [0, 1]"
+)
+
+
+def eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Scales unsigned whole numbers of a known depth to 8 bits, rounding to the nearest level.
+
+    16-bit values are divided by 257, so that 0 stays 0 and 65535 becomes 255; nothing is clipped below that.
+
+    Args:
+        values: whole numbers of any shape, 0 to 2**bits - 1; larger ones count as the largest.
+        bits: depth of the data, 1 to 16.
+
+    Returns:
+        uint8, same shape.
+    """
+    largest = 2**bits - 1
+    table = np.minimum(np.arange(65536, dtype=np.int64), largest)
+    table = (table * 510 + largest) // (2 * largest)
+    return table.astype(np.uint8)[values.astype(np.uint16, copy=False)]
+
+
+def rgb_from_array(array: NDArray[Any]) -> Image.Image:
+    """A picture in memory as RGB.
+
+    Args:
+        array: uint8, uint16 or bool of shape (H, W) or (H, W, C), or floating point in [0, 1] of shape (H, W) or
+            (C, H, W); C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). uint16 is divided by 257.
+            Floats are rounded to 8 bits, so that `array / 255` gives the same picture as `array`; an excess of
+            less than half a grey level over [0, 1] is clipped.
+
+    Returns:
+        Mode "RGB"; alpha is composited over white.
+
+    Raises:
+        ImageReadError: another type, shape or range.
+    """
+    kind = f"{array.dtype} array of shape {tuple(array.shape)}"
+    is_float = np.issubdtype(array.dtype, np.floating)
+    if not is_float and array.dtype.name not in ("uint8", "uint16", "bool"):
+        hint = "; convert it with .astype('uint8')" if np.issubdtype(array.dtype, np.integer) else ""
+        raise ImageReadError(f"{kind}: this type of number is not a picture; {_EXPECTED}{hint}")
+    if array.size == 0:
+        raise ImageReadError(f"{kind}: it holds no pixels; {_EXPECTED}")
+    if array.ndim == 4:
+        raise ImageReadError(f"{kind}: this is a batch; give its pictures one by one, as list(batch)")
+    if array.ndim not in (2, 3):
+        raise ImageReadError(f"{kind}: {_EXPECTED}")
+    if array.ndim == 3:
+        array = _channels_last(array, kind, is_float)
+    if is_float:
+        array = _levels_from_unit_range(array, kind)
+    elif array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype != np.uint8:
+        array = eight_bits(array, 16)
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    pixels = array[..., 0] if array.ndim == 3 and channels == 1 else array
+    # Image.fromarray finds the mode by itself: L, LA, RGB or RGBA for these four shapes.
+    return rgb_from_pillow(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+def _channels_last(array: NDArray[Any], kind: str, is_float: bool) -> NDArray[Any]:
+    """(H, W, C) from a 3-D array in the order its type stands for; refuses the other order by name."""
+    here, there = (0, 2) if is_float else (2, 0)
+    if array.shape[here] in _MODE_OF_CHANNELS:
+        return array.transpose(1, 2, 0) if is_float else array
+    if array.shape[there] in _MODE_OF_CHANNELS:
+        order, wanted, call = (
+            ("(H, W, C)", "(C, H, W)", "2, 0, 1") if is_float else ("(C, H, W)", "(H, W, C)", "1, 2, 0")
+        )
+        raise ImageReadError(
+            f"{kind}: the order looks like {order}, expected {wanted} for this type of number; "
+            f"use .transpose({call}) (torch: .permute({call}))"
+        )
+    raise ImageReadError(f"{kind}: {array.shape[here]} channels; {_EXPECTED}")
+
+
+def _levels_from_unit_range(array: NDArray[Any], kind: str) -> NDArray[np.uint8]:
+    """uint8 levels from floats in [0, 1]."""
+    lowest, highest = float(array.min()), float(array.max())  # NaN if any value is
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise ImageReadError(f"{kind}: it holds values that are not finite; expected values in [0, 1]")
+    if lowest < -_HALF_LEVEL or highest > 1 + _HALF_LEVEL:
+        hint = "divide by 255" if lowest >= 0 and highest <= 255 else "undo the normalisation first"
+        raise ImageReadError(
+            f"{kind}: its values go from {lowest:.4g} to {highest:.4g}, expected values in [0, 1]; {hint}"
+        )
+    precise = array.astype(np.float32) if array.dtype.itemsize < 4 else array
+    return np.clip(np.rint(precise * 255), 0, 255).astype(np.uint8)
+
+
+def rgb_from_pillow(image: Image.Image) -> Image.Image:
+    """A loaded Pillow picture of any mode as RGB.
+
+    * "1", "L", "RGB", "YCbCr", "HSV", "LAB", "CMYK": Pillow's own conversion; colour profiles are not applied
+      (nor are they in the code of the published systems).
+    * alpha in any form ("LA", "PA", "RGBA", "RGBa", a transparent palette entry or colour): over white.
+    * "I;16" in either byte order: v / 257, rounded; a TIFF's own depth (12 bits) and white-is-zero are heeded.
+    * "I": 16-bit where the file format cannot hold more (PNG, PGM); otherwise 8-bit if no value exceeds 255,
+      16-bit if none exceeds 65535, else refused.
+    * "F": times 255 if all values lie in [0, 1], else as "I".
+
+    Args:
+        image: any size and mode.
+
+    Returns:
+        A new picture of mode "RGB" with empty `info`.
+
+    Raises:
+        ImageReadError: values without a known unit, or a mode that Pillow cannot convert.
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        converted = _rgb_from_numbers(image)
+    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        converted = _over_background(image)
+    else:
+        try:
+            converted = image.convert("RGB")
+        except (ValueError, OSError) as error:
+            raise ImageReadError(
+                f"Pillow cannot convert mode {image.mode!r} to RGB; convert it yourself"
+            ) from error
+    converted.info = {}
+    return converted
+
+
+def _over_background(image: Image.Image) -> Image.Image:
+    """Composites a picture with alpha over `BACKGROUND`; colours under alpha 0 never show."""
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
+    opaque_below = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(opaque_below, tuple) and max(opaque_below) > 255:
+        # A 16-bit PNG: Pillow keeps the upper byte of the pixels but the whole transparent colour.
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in opaque_below)
+    coloured = image.convert("RGBA")
+    background = Image.new("RGB", image.size, BACKGROUND)
+    background.paste(coloured.convert("RGB"), mask=coloured.getchannel("A"))
+    return background
+
+
+def _rgb_from_numbers(image: Image.Image) -> Image.Image:
+    """RGB from the greyscale modes that hold more than 8 bits."""
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        depth = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
+        levels = eight_bits(np.clip(values, 0, 65535), min(max(int(depth), 1), 16))
+        if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts this only for 8 bits
+            levels = 255 - levels
+    else:
+        levels = _levels_from_open_range(values, image.mode)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        levels = np.where(values == transparent, np.uint8(BACKGROUND[0]), levels)
+    return Image.fromarray(np.ascontiguousarray(levels)).convert("RGB")
+
+
+def _levels_from_open_range(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    """uint8 levels from 32-bit numbers whose unit the container does not tell."""
+    lowest, highest = float(values.min()), float(values.max())
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise ImageReadError(f"mode {mode!r} with values that are not finite; replace them first")
+    if mode == "F" and -_HALF_LEVEL <= lowest and highest <= 1 + _HALF_LEVEL:
+        return _levels_from_unit_range(values, "picture of mode 'F'")
+    if lowest < 0 or highest > 65535:
+        units = "0..1, 0..255 or 0..65535" if mode == "F" else "0..255 or 0..65535"
+        raise ImageReadError(
+            f"mode {mode!r} with values from {lowest:.6g} to {highest:.6g}, expected {units}; "
+            "choose the range to show and save it as 8-bit or 16-bit"
+        )
+    rounded = np.rint(values)
+    return rounded.astype(np.uint8) if highest <= 255 else eight_bits(rounded.astype(np.uint16), 16)
