@@ -5,6 +5,7 @@ Shapes: B pictures or sentences, L tokens, D width, H heads, d = D / H, N patche
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
@@ -150,8 +151,8 @@ def resize_positions(table: Tensor, grid: int, mode: PositionInterpolation) -> T
         ConfigError: the mode is unknown, or the table is not that of a square grid.
     """
     check_position_interpolation(mode)
-    patches = table.shape[0] - 1
-    side = round(patches**0.5)
+    patches = int(table.shape[0]) - 1
+    side = math.isqrt(patches)
     if side * side != patches:
         raise ConfigError(f"a position table of 1 + {patches} rows does not belong to a square patch grid")
     if side == grid:

@@ -109,6 +109,21 @@ class VisionOutput:
     value_tokens: dict[int, Tensor]
 
 
+@dataclass(frozen=True)
+class ResizedPositions:
+    """A position table for another grid, with what tells whether it is still up to date.
+
+    Attributes:
+        source: the parameter it was made from.
+        state: address, device, type and version of that parameter at the time.
+        resized: (1 + N, D).
+    """
+
+    source: Tensor
+    state: tuple[object, ...]
+    resized: Tensor
+
+
 class VisionTower(nn.Module):
     """Picture -> class token and patch tokens.
 
@@ -145,7 +160,7 @@ class VisionTower(nn.Module):
         self.transformer = Transformer(width, config.layers, config.heads, activation)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, embed_dim))
-        self._resized_positions: dict[tuple[int, str], tuple[tuple[object, ...], Tensor]] = {}
+        self._resized_positions: dict[tuple[int, str], ResizedPositions] = {}
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -166,7 +181,7 @@ class VisionTower(nn.Module):
         Raises:
             ConfigError: the pictures are not square, or S is not a multiple of the patch size.
         """
-        height, width = images.shape[-2:]
+        height, width = int(images.shape[-2]), int(images.shape[-1])  # tracers give tensors here
         check_image_size(height, width, self.config.patch_size)
         images = images.to(self.class_embedding.dtype)
         patches = self.conv1(images) if self.config.stem == "patch" else self.stem(images)
@@ -175,7 +190,9 @@ class VisionTower(nn.Module):
         return torch.cat([class_token, patches], dim=1) + self.positions(height // self.config.patch_size)
 
     def positions(self, grid: int) -> Tensor:
-        """The position table for a patch grid, computed once per grid and kept.
+        """The position table for a patch grid, computed once per grid and kept until the weights change.
+
+        Run one picture before exporting: the graph then holds the table instead of the interpolation.
 
         Args:
             grid: patches along one side.
@@ -188,24 +205,21 @@ class VisionTower(nn.Module):
             return table
         key = (grid, self.position_interpolation)
         kept = self._resized_positions.get(key)
-        if torch.compiler.is_compiling():
-            # The fake tensors of a tracer must not be kept; a kept table enters the graph as a constant.
-            return kept[1] if kept else resize_positions(table, grid, self.position_interpolation)
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            # A tracer's tensors must not be kept; a table kept before enters the graph as a constant.
+            return kept.resized if kept else resize_positions(table, grid, self.position_interpolation)
         if table.requires_grad and torch.is_grad_enabled():
             return resize_positions(table, grid, self.position_interpolation)
-        # Loading, moving and optimiser steps change one of these, so a stale table is never used.
-        state = (
-            table.data_ptr(),
-            table.device,
-            table.dtype,
-            None if table.is_inference() else table._version,
-        )
-        if kept is None or kept[0] != state:
+        # Loading, moving and optimiser steps change one of these.
+        version = None if table.is_inference() else table._version
+        state = (table.data_ptr(), table.device, table.dtype, version)
+        if kept is None or kept.source is not table or kept.state != state:
             # Outside inference mode, so that a table made while predicting also serves training.
             with torch.inference_mode(False), torch.no_grad():
-                kept = (state, resize_positions(table.detach(), grid, self.position_interpolation))
+                resized = resize_positions(table.detach(), grid, self.position_interpolation)
+            kept = ResizedPositions(table, state, resized)
             self._resized_positions[key] = kept
-        return kept[1]
+        return kept.resized
 
     def forward(
         self,
