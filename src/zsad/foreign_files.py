@@ -18,7 +18,7 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (
         b"DICM",
         128,
-        "is a DICOM file; choose the window to show and export it as 8-bit or 16-bit PNG, for instance with pydicom",
+        "is a DICOM file; choose the window to show and export it as PNG, for instance with pydicom",
     ),
     (b"\x93NUMPY", 0, "is a NumPy array file; read it with numpy.load and give the array"),
     (b"\x89HDF", 0, "is an HDF5 or MATLAB file; read the array from it and give the array"),
@@ -82,7 +82,7 @@ def what_it_is(start: bytes) -> str:
     """
     for signature, offset, sentence in _SIGNATURES:
         if start.startswith(signature, offset):
-            return f"{sentence}"
+            return sentence
     for signature, offset, kind in _READABLE:
         if start.startswith(signature, offset):
             return (
@@ -91,7 +91,7 @@ def what_it_is(start: bytes) -> str:
     if is_heif(start):
         return "is HEIC/HEIF, which Pillow lacks; pip install pillow-heif, or save it as JPEG or PNG"
     if is_avif(start):
-        return "is AVIF, which this Pillow lacks or cannot decode; pip install --upgrade pillow, or save it as PNG"
+        return "is AVIF that this Pillow cannot decode; pip install --upgrade pillow, or save it as PNG"
     if start[4:8] == b"ftyp" or (start[:4] == b"RIFF" and start[8:12] == b"AVI "):
         return "is a video; take pictures out of it first, for instance with ffmpeg"
     return _text_or_unknown(start)

@@ -1,7 +1,7 @@
 """From any array or any Pillow mode to 8-bit RGB: pure functions, no files, no torch.
 
 Every rule here is fixed: a value's brightness never depends on the other values of the same picture, except
-where the container leaves the unit open (modes "I" and "F"), and there the unit is chosen from three named ones.
+where the container leaves the unit open (modes "I" and "F"); there the unit is one of three named ones.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ def eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     largest = 2**bits - 1
     table = np.minimum(np.arange(65536, dtype=np.int64), largest)
     table = (table * 510 + largest) // (2 * largest)
-    return table.astype(np.uint8)[values.astype(np.uint16, copy=False)]
+    levels: NDArray[np.uint8] = table.astype(np.uint8)[values.astype(np.uint16, copy=False)]
+    return levels
 
 
 def rgb_from_array(array: NDArray[Any]) -> Image.Image:
     """A picture in memory as RGB.
 
     Args:
-        array: uint8, uint16 or bool of shape (H, W) or (H, W, C), or floating point in [0, 1] of shape (H, W) or
-            (C, H, W); C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). uint16 is divided by 257.
-            Floats are rounded to 8 bits, so that `array / 255` gives the same picture as `array`; an excess of
-            less than half a grey level over [0, 1] is clipped.
+        array: uint8, uint16 or bool of shape (H, W) or (H, W, C), or floating point in [0, 1] of shape (H, W)
+            or (C, H, W); C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). uint16 is divided
+            by 257. Floats are rounded to 8 bits, so that `array / 255` gives the same picture as `array`; an
+            excess of less than half a grey level over [0, 1] is clipped.
 
     Returns:
         Mode "RGB"; alpha is composited over white.
@@ -112,7 +113,8 @@ def _levels_from_unit_range(array: NDArray[Any], kind: str) -> NDArray[np.uint8]
             f"{kind}: its values go from {lowest:.4g} to {highest:.4g}, expected values in [0, 1]; {hint}"
         )
     precise = array.astype(np.float32) if array.dtype.itemsize < 4 else array
-    return np.clip(np.rint(precise * 255), 0, 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.clip(np.rint(precise * 255), 0, 255).astype(np.uint8)
+    return levels
 
 
 def rgb_from_pillow(image: Image.Image) -> Image.Image:
@@ -121,7 +123,7 @@ def rgb_from_pillow(image: Image.Image) -> Image.Image:
     * "1", "L", "RGB", "YCbCr", "HSV", "LAB", "CMYK": Pillow's own conversion; colour profiles are not applied
       (nor are they in the code of the published systems).
     * alpha in any form ("LA", "PA", "RGBA", "RGBa", a transparent palette entry or colour): over white.
-    * "I;16" in either byte order: v / 257, rounded; a TIFF's own depth (12 bits) and white-is-zero are heeded.
+    * "I;16" in either byte order: v / 257, rounded; a TIFF's own depth (12 bits) and white-is-zero count.
     * "I": 16-bit where the file format cannot hold more (PNG, PGM); otherwise 8-bit if no value exceeds 255,
       16-bit if none exceeds 65535, else refused.
     * "F": times 255 if all values lie in [0, 1], else as "I".
@@ -142,7 +144,7 @@ def rgb_from_pillow(image: Image.Image) -> Image.Image:
     else:
         try:
             converted = image.convert("RGB")
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             raise ImageReadError(
                 f"Pillow cannot convert mode {image.mode!r} to RGB; convert it yourself"
             ) from error
@@ -187,7 +189,7 @@ def _levels_from_open_range(values: NDArray[Any], mode: str) -> NDArray[np.uint8
     lowest, highest = float(values.min()), float(values.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise ImageReadError(f"mode {mode!r} with values that are not finite; replace them first")
-    if mode == "F" and -_HALF_LEVEL <= lowest and highest <= 1 + _HALF_LEVEL:
+    if mode == "F" and lowest >= -_HALF_LEVEL and highest <= 1 + _HALF_LEVEL:
         return _levels_from_unit_range(values, "picture of mode 'F'")
     if lowest < 0 or highest > 65535:
         units = "0..1, 0..255 or 0..65535" if mode == "F" else "0..255 or 0..65535"

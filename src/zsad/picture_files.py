@@ -1,0 +1,138 @@
+"""Which picture files the paths, folders and patterns of a command line stand for."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from zsad.errors import DataError
+
+PICTURE_SUFFIXES = frozenset(
+    {
+        *(
+            ".png",
+            ".apng",
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".mpo",
+            ".bmp",
+            ".dib",
+            ".tif",
+            ".tiff",
+            ".webp",
+        ),
+        *(".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif"),
+        ".qoi",
+    }
+)
+"""What counts as a picture inside a folder; files named one by one may have any suffix."""
+
+
+def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path]:
+    """The picture files that files, folders and patterns stand for.
+
+    * An existing file is taken whatever its suffix is.
+    * A folder gives its files with a suffix of `PICTURE_SUFFIXES`, in natural order ("2.png" before
+      "10.png"), then its sub-folders'; names that begin with a dot are left out; links to folders are
+      followed, each folder once.
+    * A pattern ("shots/**/*.png", quoted from the shell) gives the files and the folders' pictures that it
+      matches; unless it ends in a literal suffix, only picture suffixes are taken.
+    * A path that does not exist, a pattern without a match or a folder that may not be listed is returned
+      as it is, so that reading it reports the reason while the other pictures are processed.
+
+    Args:
+        inputs: paths and patterns; one alone may come without a list.
+        recursive: also look into sub-folders of folders.
+
+    Returns:
+        Paths without duplicates, in the order of the inputs.
+
+    Raises:
+        DataError: nothing was given, or folders and patterns hold no picture at all; the message names
+            what was looked for and where.
+    """
+    wanted = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    found: dict[str, Path] = {}
+    unmatched = []
+    for given in wanted:
+        item = os.fspath(given)
+        paths = list(_expand(item, recursive))
+        for path in paths:
+            found.setdefault(os.path.normcase(os.path.abspath(path)), path)
+        if not paths and not os.path.isdir(item):
+            unmatched.append(Path(item))
+    if not found:
+        places = ", ".join(printable(item) for item in wanted) or "nothing (no path was given)"
+        depth = "" if recursive else " (sub-folders were not searched)"
+        raise DataError(
+            f"no pictures found in {places}{depth}; looked for files ending in "
+            f"{' '.join(sorted(PICTURE_SUFFIXES))}; a file with another suffix can be named itself"
+        )
+    return [*found.values(), *unmatched]
+
+
+def printable(path: object) -> str:
+    """A name on one line that any terminal can print; control characters and lone bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path that does not exist reads as a pattern of `find_images`."""
+    return glob.has_magic(path)
+
+
+def _expand(item: str, recursive: bool) -> Iterator[Path]:
+    """The files that one input of `find_images` stands for."""
+    if item and os.path.isdir(item):
+        yield from _walk(Path(item), recursive)
+    elif is_pattern(item) and not os.path.lexists(item):
+        any_suffix = re.search(r"\.\w+$", item) is not None
+        for match in sorted(glob.iglob(item, recursive=True), key=_natural_key):
+            if os.path.isdir(match):
+                yield from _walk(Path(match), recursive)
+            elif any_suffix or _is_picture_name(match):
+                yield Path(match)
+    else:
+        yield Path(item)
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """The pictures of a folder in natural order, then its sub-folders'; an unlistable folder as itself."""
+    seen: set[str] = set()
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        identity = os.path.realpath(current)  # a link may lead back up
+        if identity in seen:
+            continue
+        seen.add(identity)
+        try:
+            with os.scandir(current) as listing:
+                entries = sorted(listing, key=lambda entry: _natural_key(entry.name))
+        except OSError:
+            yield current
+            continue
+        visible = [(entry, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+        yield from (Path(e.path) for e, is_folder in visible if not is_folder and _is_picture_name(e.name))
+        if recursive:
+            pending.extend(Path(entry.path) for entry, is_folder in reversed(visible) if is_folder)
+
+
+def _is_picture_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+
+
+def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Orders runs of digits by value and letters without regard to case; the name itself breaks ties."""
+    # Digits compare by length, then by character: no conversion, so no limit on how many there are.
+    parts = re.split(r"([0-9]+)", name)
+    keys = [
+        (len(part.lstrip("0")), part.lstrip("0")) if index % 2 else (0, part.casefold())
+        for index, part in enumerate(parts)
+    ]
+    return keys, name
