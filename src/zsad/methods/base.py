@@ -1,24 +1,30 @@
 """The contract of a method: everything that one file in this folder has to provide.
 
 A method module holds a docstring (paper, idea, deviations), `INFO`, a frozen `Config` and one subclass of
-`Method`. Registry, command line, contract tests, training, evaluation and export work through this class alone.
+`Method`. Registry, command line, contract tests, training, evaluation and export work through this class
+alone.
 """
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from zsad.backbones.transformer import Mlp
 from zsad.errors import ConfigError, WeightsError
-from zsad.types import MethodInfo, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
+    from zsad.types import Activation, MethodInfo, RawOutput, WeightRecord
 
 DEFAULT_CLASS = "object"
+OPENAI_L14_336_SIZE = 336
+PAPERS_IMAGE_SIZE = 518
 
 
 class Method(nn.Module, ABC):
@@ -26,18 +32,67 @@ class Method(nn.Module, ABC):
 
     Shapes: B pictures, S pixels a side, N = G*G patches, E joint embedding width, C class names.
 
+    Every `Config` has the fields `activation` (None: the rule of `activation_for`) and
+    `position_interpolation`. The constructor sets both on the backbone, so a backbone serves one method at a
+    time.
+
     Attributes:
         backbone: the CLIP network; its parameters never require gradients.
         config: the method's frozen `Config`.
+        SHAPE_FIELDS: the `Config` fields that decide the shapes of what is learnt; a setting that contradicts
+            a checkpoint in one of them is refused, in any other it overrides.
+        AUTHORS_ACTIVATION: what the authors' code ran on OpenAI's weights, whatever those were trained with;
+            None: what the weights' record says.
     """
 
     INFO: ClassVar[MethodInfo]
-    Config: ClassVar[type]
+    Config: ClassVar[type[Any]]
+    SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Takes `INFO` and `Config` from the module that defines the method."""
+        super().__init_subclass__(**kwargs)
+        module = sys.modules[cls.__module__]
+        for name in ("INFO", "Config"):
+            if name not in vars(cls) and hasattr(module, name):
+                setattr(cls, name, getattr(module, name))
 
     def __init__(self, backbone: CLIP, config: Any) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.config = config
+        backbone.position_interpolation = config.position_interpolation
+        activation = config.activation or self.activation_for(backbone.record)
+        if activation is not None:
+            set_activation(backbone, activation)
+
+    @classmethod
+    def activation_for(cls, record: WeightRecord | None) -> Activation | None:
+        """The activation to run when the user names none.
+
+        On OpenAI's own weights it is what the authors' code ran, right or wrong, since their published
+        numbers and weights rest on it; on all others it is what the weights were trained with.
+
+        Args:
+            record: of the backbone's weights; None for random ones.
+
+        Returns:
+            None: leave the network as it is.
+        """
+        if cls.AUTHORS_ACTIVATION is not None and is_openai(record):
+            return cls.AUTHORS_ACTIVATION
+        return None if record is None else record.activation
+
+    @classmethod
+    def default_image_size(cls, record: WeightRecord) -> int:
+        """Pixels a side when the user names none: the weights' own, but 518 where the papers ran it.
+
+        All learnt methods of the literature run OpenAI's ViT-L/14-336 at 518 x 518.
+        """
+        if cls.INFO.needs_training and is_openai(record) and record.image_size == OPENAI_L14_336_SIZE:
+            return PAPERS_IMAGE_SIZE
+        return record.image_size
 
     @abstractmethod
     def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> Any:
@@ -113,21 +168,37 @@ class Method(nn.Module, ABC):
         """
         parameters = dict(self.trainable())
         check_names(self.INFO.name, expected=parameters, found=state)
-        for name, parameter in parameters.items():
-            parameter.data.copy_(state[name])
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state[name])
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the file that the method's authors published, as `torch.load(weights_only=True)` returns it.
 
         Raises:
-            WeightsError: the file is not of the authors' layout; the message lists missing and unexpected names.
+            WeightsError: the file is not of the authors' layout; the message lists missing and unexpected
+                names.
         """
-        raise WeightsError(f"the authors of {self.INFO.title} publish no weights; load it without checkpoint=")
+        raise WeightsError(
+            f"the authors of {self.INFO.title} publish no weights; load it without checkpoint="
+        )
 
     @classmethod
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """The `Config` fields that the shapes of an authors' file determine; a contradicting setting is refused."""
+        """The `Config` fields that an authors' file determines; a contradicting setting is refused."""
         return {}
+
+
+def is_openai(record: WeightRecord | None) -> bool:
+    """Whether weights are OpenAI's own, or a file in their layout that the authors' code would run alike."""
+    return record is not None and "openai" in f"{record.name} {record.source} {record.notes}".lower()
+
+
+def set_activation(backbone: CLIP, activation: Activation) -> None:
+    """Switches the MLPs of both towers to an activation; nothing else depends on it."""
+    for module in backbone.modules():
+        if isinstance(module, Mlp):
+            module.activation = activation
 
 
 def check_names(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -155,3 +226,38 @@ def check_names(what: str, expected: Mapping[str, Tensor], found: Mapping[str, T
     ]
     if parts:
         raise WeightsError(f"these are not weights of {what} for this backbone: {'; '.join(parts)}")
+
+
+def check_tensors(whose: str, found: Mapping[str, Any]) -> None:
+    """Refuses a file that holds anything but tensors where learnt weights belong.
+
+    Raises:
+        WeightsError: naming the first entry that is none.
+    """
+    for name, value in found.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(
+                f"not a file of {whose}: {name!r} is a {type(value).__name__}, expected a tensor"
+            )
+
+
+def check_masks(masks: Tensor, batch: int, size: int) -> Tensor:
+    """Ground-truth masks in one shape.
+
+    Args:
+        masks: (B, S, S) or (B, 1, S, S) in {0, 1}.
+        batch: B.
+        size: S.
+
+    Returns:
+        (B, S, S) float32.
+
+    Raises:
+        ConfigError: another shape came.
+    """
+    squeezed = masks[:, 0] if masks.ndim == 4 and masks.shape[1] == 1 else masks
+    if squeezed.shape != (batch, size, size):
+        raise ConfigError(
+            f"masks must be ({batch}, {size}, {size}) like the pictures, got {tuple(masks.shape)}"
+        )
+    return squeezed.float()

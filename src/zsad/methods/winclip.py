@@ -1,0 +1,229 @@
+"""WinCLIP and WinCLIP+: window-based zero-shot and few-normal-shot anomaly classification and segmentation.
+
+Jeong et al., CVPR 2023, https://arxiv.org/abs/2303.14814; the authors published no code.
+
+Idea: nothing is trained. A normal and an abnormal text vector are averages over every state word in every
+sentence template. The picture's score is the abnormal probability of its class token. For the map, small
+windows of patches go through the picture tower one by one, each with the class token, as if the rest of the
+picture were not there; a patch gets the harmonic mean of the windows that cover it, and the harmonic mean
+over window sizes and the whole picture. With a few normal reference pictures (WinCLIP+), distances to the
+nearest reference feature are averaged in.
+
+What the paper leaves open, and the choice here, which is that of the re-implementation in anomalib:
+
+* temperature 0.07 (CLIP's own is 0.01; the order of pictures by score does not change, the harmonic means
+  do);
+* patch features for references: the tokens after the final layer norm, not projected;
+* with references the map is (zero-shot + distance) / 2 and the score (zero-shot + largest distance) / 2.
+
+`prompt_set="paper"` takes the paper's 22 templates, brings each sentence vector to length 1, averages, and
+brings the mean to length 1. `prompt_set="anomalib"` takes the 21 entries of the re-implementations (one of
+the 22 is lost, one stands in another's place) and averages without normalising. Both score by cosine.
+
+Deviation: distances below 0, which only rounding makes, are cut to 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.errors import ConfigError
+from zsad.functional import (
+    grid_side,
+    harmonic_window_mean,
+    nearest_distance,
+    similarity_softmax,
+    upsample,
+    window_indices,
+)
+from zsad.methods.base import Method
+from zsad.prompts.templates import TextEnsemble, prompt_set
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
+
+# Bounds the memory of a pass over windows; the width-896 tower then holds about 60 MB for its widest layer.
+MOST_TOKENS_AT_ONCE = 4096
+REFERENCES_AT_ONCE = 4
+
+INFO = MethodInfo(
+    name="winclip",
+    title="WinCLIP",
+    year=2023,
+    paper="https://arxiv.org/abs/2303.14814",
+    code=None,
+    needs_training=False,
+    uses_class_names=True,
+    accepts_references=True,
+    scores_batch_jointly=False,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings, by the paper's terms.
+
+    Attributes:
+        scales: window sizes in patches a side; the whole picture is always one more.
+        temperature: of the softmax over normal and abnormal.
+        prompt_set: "paper" or "anomalib", see the module's description.
+        activation: None: what the weights were trained with.
+        position_interpolation: how the position table is resized to other picture sizes.
+    """
+
+    scales: tuple[int, ...] = (2, 3)
+    temperature: float = 0.07
+    prompt_set: Literal["paper", "anomalib"] = "paper"
+    activation: Activation | None = None
+    position_interpolation: PositionInterpolation = "bicubic_antialias"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
+        if not all(scale >= 1 for scale in self.scales):
+            raise ConfigError(f"scales are window sizes of 1 patch or more, got {self.scales}")
+
+
+@dataclass(frozen=True)
+class References:
+    """What normal reference pictures look like.
+
+    Attributes:
+        patch_tokens: (R * N, D) float32 patch tokens of all R pictures.
+        window_features: one (R * W, E) float32 tensor of window embeddings for each scale.
+    """
+
+    patch_tokens: Tensor
+    window_features: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """Text and reference features.
+
+    Attributes:
+        text_features: (C, 2, E) float32, normal then abnormal.
+        references: None for zero-shot scoring.
+    """
+
+    text_features: Tensor
+    references: References | None
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything that WinCLIP reads off a batch.
+
+    Attributes:
+        image_features: (B, E) float32 picture embedding, not normalised.
+        patch_tokens: (B, N, D) float32 after the final layer norm, not projected.
+        window_features: (B, W, E) float32 window embeddings, the windows of all scales one after the other.
+    """
+
+    image_features: Tensor
+    patch_tokens: Tensor
+    window_features: Tensor
+
+
+class WinCLIP(Method):
+    """See the module's description."""
+
+    def __init__(self, backbone: CLIP, config: Config) -> None:
+        super().__init__(backbone, config)
+        self.text = TextEnsemble(backbone, prompt_set(config.prompt_set))
+
+    @torch.no_grad()
+    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+        """Text vectors of the classes and, if pictures are given, the reference memories."""
+        memory = None if references is None or len(references) == 0 else self._remember(references)
+        return State(self.text.encode(classes), memory)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Features:
+        """The whole picture once, and every window by itself.
+
+        Raises:
+            ConfigError: a window is larger than the patch grid of the pictures.
+        """
+        visual = self.backbone.visual
+        embedded = visual.embed(images)
+        tokens = visual.ln_pre(embedded)
+        for block in visual.transformer.blocks():
+            tokens = block(tokens)
+        windows = [self._encode_windows(embedded, scale) for scale in self.config.scales]
+        return Features(
+            visual.project(tokens[:, 0]).float(),
+            visual.ln_post(tokens[:, 1:]).float(),
+            torch.cat(windows, dim=1),
+        )
+
+    def score(self, features: Features, state: State) -> RawOutput:
+        """Zero-shot scores and maps, averaged with distances to the references if there are any."""
+        grid = grid_side(features.patch_tokens.shape[1])
+        temperature = self.config.temperature
+        scores = similarity_softmax(features.image_features, state.text_features, temperature)[:, 1]
+        windows = similarity_softmax(features.window_features, state.text_features, temperature)[..., 1]
+        inverse = 1 / scores[:, None, None]
+        for scale, window_scores in zip(self.config.scales, self._split(windows, grid), strict=True):
+            inverse = inverse + 1 / harmonic_window_mean(window_scores, grid, scale)
+        maps = (1 + len(self.config.scales)) / inverse
+        if state.references is not None:
+            distances = self._distances(features, state.references, grid)
+            scores = (scores + distances.amax(dim=(1, 2))) / 2
+            maps = (maps + distances) / 2
+        return RawOutput(scores, upsample(maps, grid * self.backbone.config.vision.patch_size))
+
+    def _encode_windows(self, embedded: Tensor, scale: int) -> Tensor:
+        """Embeddings (B, W, E) float32 of all windows of one size.
+
+        Args:
+            embedded: (B, 1 + N, D) tokens with positions, before `ln_pre`.
+            scale: patches a side of a window.
+        """
+        visual = self.backbone.visual
+        batch, _, width = embedded.shape
+        indices = window_indices(grid_side(embedded.shape[1] - 1), scale).to(embedded.device)
+        indices = F.pad(
+            indices + 1, (1, 0)
+        )  # (W, 1 + scale^2): token 0, the class token, goes with each window
+        at_once = max(1, MOST_TOKENS_AT_ONCE // (batch * indices.shape[1]))
+        encoded = []
+        for chunk in torch.split(indices, at_once):
+            sequences = embedded[:, chunk].reshape(-1, chunk.shape[1], width)
+            encoded.append(
+                visual.project(visual.encode_tokens(sequences)).float().reshape(batch, len(chunk), -1)
+            )
+        return torch.cat(encoded, dim=1)
+
+    def _split(self, windows: Tensor, grid: int) -> Sequence[Tensor]:
+        """Separates the windows (B, W, ...) of all scales by scale."""
+        return torch.split(windows, [(grid - scale + 1) ** 2 for scale in self.config.scales], dim=1)
+
+    def _remember(self, references: Tensor) -> References:
+        """The memories of normal reference pictures (R, 3, S, S)."""
+        parts = [self.features(part) for part in torch.split(references, REFERENCES_AT_ONCE)]
+        tokens = torch.cat([part.patch_tokens for part in parts])
+        windows = torch.cat([part.window_features for part in parts])
+        return References(
+            tokens.flatten(0, 1),
+            tuple(scale.flatten(0, 1) for scale in self._split(windows, grid_side(tokens.shape[1]))),
+        )
+
+    def _distances(self, features: Features, references: References, grid: int) -> Tensor:
+        """Mean distance (B, G, G) to the nearest reference over single patches and all window sizes.
+
+        Source: WinCLIP (2303.14814), section 4.3.
+        """
+        patches = nearest_distance(features.patch_tokens, references.patch_tokens)
+        levels = [patches.reshape(-1, grid, grid)]
+        windows = self._split(features.window_features, grid)
+        for scale, found, memory in zip(self.config.scales, windows, references.window_features, strict=True):
+            levels.append(harmonic_window_mean(nearest_distance(found, memory), grid, scale))
+        return torch.stack(levels).mean(dim=0)
