@@ -1,0 +1,94 @@
+"""One camera for the whole picture: light, colour, optics, sensor, compression.
+
+It runs after the defects, the same for normal and anomalous pictures, so that no trace of processing marks a defect.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from zsad.data.synthetic.noise import Bytes, Picture, Rng, smooth_noise, to_bytes
+
+
+def photograph(image: Bytes, rng: Rng, *, grey: bool | None = None) -> Bytes:
+    """Take a picture of a scene with a random camera.
+
+    Args:
+        image: uint8, (H, W, 3).
+        rng: source of randomness.
+        grey: turn to greyscale; about one picture in four when None.
+
+    Returns:
+        uint8, (H, W, 3); geometry is unchanged, so masks stay valid.
+    """
+    picture = _light(image.astype(np.float32), rng)
+    grey = rng.random() < 0.22 if grey is None else grey
+    if grey:
+        mix = rng.dirichlet([4, 6, 2]).astype(np.float32)
+        picture = np.repeat((picture @ mix)[..., None], 3, axis=2)
+    sharp = _optics(to_bytes(picture), rng)
+    noisy = _sensor(sharp, rng, grey=grey)
+    return _compress(noisy, rng)
+
+
+def _light(picture: Picture, rng: Rng) -> Picture:
+    height, width = picture.shape[:2]
+    if rng.random() < 0.45:
+        y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
+        x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
+        slope = rng.normal(0, 0.25, 2).astype(np.float32)
+        gain = 1 + slope[0] * y + slope[1] * x
+        if rng.random() < 0.4:
+            gain = gain * (1 - np.float32(rng.uniform(0, 0.9)) * (x**2 + y**2))
+        if rng.random() < 0.15:
+            gain = gain * (
+                1 + np.float32(rng.uniform(0.05, 0.2)) * smooth_noise(rng, height, width, max(width / 2, 1))
+            )
+        picture = picture * np.clip(gain, 0.25, 1.8)[..., None]
+    if rng.random() < 0.4:
+        picture = picture * np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
+    gain, offset = np.exp(rng.normal(0, 0.12)), rng.normal(0, 8)
+    picture = np.clip(picture * np.float32(gain) + np.float32(offset), 0, 255)
+    if rng.random() < 0.5:
+        table = 255 * (np.arange(256) / 255) ** np.exp(rng.normal(0, 0.22))
+        picture = table.astype(np.float32)[to_bytes(picture)]
+    return picture
+
+
+def _optics(image: Bytes, rng: Rng) -> Bytes:
+    photo = Image.fromarray(image)
+    choice = rng.random()
+    if choice < 0.22:
+        photo = photo.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
+    elif choice < 0.38:
+        scale = rng.uniform(0.45, 0.9)
+        small = (max(round(photo.width * scale), 1), max(round(photo.height * scale), 1))
+        up = Image.Resampling.BICUBIC if rng.random() < 0.6 else Image.Resampling.BILINEAR
+        photo = photo.resize(small, Image.Resampling.BILINEAR).resize((image.shape[1], image.shape[0]), up)
+    elif choice < 0.5:
+        photo = photo.filter(ImageFilter.UnsharpMask(rng.uniform(0.8, 2.5), int(rng.integers(30, 140)), 2))
+    return np.asarray(photo)
+
+
+def _sensor(image: Bytes, rng: Rng, *, grey: bool) -> Bytes:
+    if rng.random() < 0.45:
+        return image
+    height, width = image.shape[:2]
+    sigma = float(np.clip(rng.lognormal(np.log(3.0), 0.7), 0.5, 18))
+    channels = 1 if grey or rng.random() < 0.4 else 3
+    noise = rng.standard_normal((height, width, channels), dtype=np.float32)
+    if rng.random() < 0.3:
+        noise[1:] = 0.6 * noise[1:] + 0.6 * noise[:-1]
+    return to_bytes(image + np.float32(sigma) * noise)
+
+
+def _compress(image: Bytes, rng: Rng) -> Bytes:
+    if rng.random() < 0.4:
+        return image
+    buffer = io.BytesIO()
+    quality, subsampling = int(rng.integers(60, 99)), int(rng.choice([0, 2]))
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(buffer))

@@ -1,0 +1,188 @@
+"""The table of defects and `add_defect`, which puts one of them into any picture with an exact mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from zsad.data.synthetic import marks, patches, reliefs
+from zsad.data.synthetic.noise import Bytes, Field, Mask, Picture, Rng, blur_field, grow, luminance, to_bytes
+from zsad.data.synthetic.shapes import Site
+from zsad.errors import ConfigError, unknown_name
+
+Defect = Callable[[Picture, Rng, Site], tuple[Picture, Field]]
+
+DEFECTS: Mapping[str, Defect] = MappingProxyType(
+    {
+        "scratch": marks.scratch,
+        "crack": marks.crack,
+        "craquelure": marks.craquelure,
+        "fibre": marks.fibre,
+        "hole": marks.hole,
+        "spot": marks.spot,
+        "stain": marks.stain,
+        "powder": marks.powder,
+        "print": marks.print_mark,
+        "droplet": marks.droplet,
+        "vein": marks.vein,
+        "foreign_texture": patches.foreign_texture,
+        "displaced_patch": patches.displaced_patch,
+        "discolouration": patches.discolouration,
+        "burn": patches.burn,
+        "smear": patches.smear,
+        "grain": patches.grain,
+        "cut_scar": patches.cut_scar,
+        "missing_texture": patches.missing_texture,
+        "bump": reliefs.bump,
+        "dent": reliefs.dent,
+        "lesion": reliefs.lesion,
+        "deformation": reliefs.deformation,
+        "wrinkle": reliefs.wrinkle,
+        "step_edge": reliefs.step_edge,
+        "thread_fault": reliefs.thread_fault,
+        "tear": reliefs.tear,
+        "chip": reliefs.chip,
+    }
+)
+
+_WEIGHTS: Mapping[str, float] = {
+    "scratch": 2.0,
+    "crack": 2.2,
+    "craquelure": 0.5,
+    "hole": 1.8,
+    "spot": 2.0,
+    "stain": 1.5,
+    "foreign_texture": 1.8,
+    "displaced_patch": 1.2,
+    "discolouration": 1.2,
+    "lesion": 1.6,
+    "bump": 1.5,
+    "missing_texture": 1.2,
+    "cut_scar": 0.8,
+    "step_edge": 0.6,
+    "thread_fault": 0.8,
+    "droplet": 0.6,
+    "print": 0.7,
+    "smear": 0.8,
+}
+_MAY_OVERFLOW = frozenset({"fibre", "powder", "droplet"})
+_ATTEMPTS = 6
+
+
+def sample_fraction(rng: Rng) -> float:
+    """Area of a defect as a fraction of the picture: log-uniform in 0.03-30 %, mostly 0.2-5 %."""
+    low, high = (2e-3, 5e-2) if rng.random() < 0.72 else (3e-4, 0.3)
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def add_defect(
+    image: Bytes,
+    rng: Rng,
+    *,
+    kind: str | None = None,
+    region: Mask | None = None,
+    foreign: Bytes | None = None,
+    fraction: float | None = None,
+) -> tuple[Bytes, Mask, str]:
+    """Put one synthetic defect into a picture.
+
+    The mask holds what an annotator would outline, cut down to where the change can be seen against the picture's
+    own texture; it is never empty. Pixels outside the mask's neighbourhood stay as they are.
+
+    Args:
+        image: uint8, (H, W, 3) RGB, any size of at least 1x1.
+        rng: source of randomness; the result depends on nothing else.
+        kind: a key of `DEFECTS`; random when None.
+        region: bool, (H, W), where the defect should lie (the object); the whole picture when None or empty.
+        foreign: uint8, (H, W, 3), another picture that "foreign_texture" takes its pixels from; noise when None.
+        fraction: wanted area relative to the picture in (0, 1]; random when None (thin defects cover less).
+
+    Returns:
+        (picture uint8 (H, W, 3), mask bool (H, W), kind).
+
+    Raises:
+        ConfigError: for an unknown kind, or arrays of the wrong shape or type.
+    """
+    if kind is not None and kind not in DEFECTS:
+        raise unknown_name("defect", kind, DEFECTS)
+    _check(image, region, foreign)
+    height, width = image.shape[:2]
+    everywhere = np.ones((height, width), dtype=bool)
+    region = region if region is not None and region.any() else everywhere
+    names = list(DEFECTS)
+    weights = np.array([_WEIGHTS.get(name, 1.0) for name in names])
+    picture = image.astype(np.float32)
+    for attempt in range(_ATTEMPTS):
+        name = kind or str(rng.choice(names, p=weights / weights.sum()))
+        overflow = name in _MAY_OVERFLOW and rng.random() < 0.3
+        allowed = everywhere if overflow else region
+        site = _site(rng, region, foreign, fraction, attempt)
+        changed, cover = DEFECTS[name](picture, rng, site)
+        result = _confine(picture, changed, cover, allowed, site)
+        if result is not None:
+            return (*result, name)
+    return (*_certain_spot(image, rng, region), kind or "spot")
+
+
+def _check(image: Bytes, region: Mask | None, foreign: Bytes | None) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ConfigError(f"add_defect takes a uint8 picture (H, W, 3); got {image.dtype} {image.shape}")
+    if region is not None and (region.shape != image.shape[:2] or region.dtype != np.bool_):
+        raise ConfigError(
+            f"add_defect: region must be bool {image.shape[:2]}; got {region.dtype} {region.shape}"
+        )
+    if foreign is not None and foreign.shape != image.shape:
+        raise ConfigError(
+            f"add_defect: foreign must have the picture's shape {image.shape}; got {foreign.shape}"
+        )
+
+
+def _site(rng: Rng, region: Mask, foreign: Bytes | None, fraction: float | None, attempt: int) -> Site:
+    """A random place in the region; later attempts are larger and stronger, so that one of them is seen."""
+    inside = np.flatnonzero(region)
+    y, x = divmod(int(inside[rng.integers(inside.size)]), region.shape[1])
+    share = sample_fraction(rng) if fraction is None else fraction
+    area = min(share * region.size * (1 + 0.5 * attempt), 0.5 * inside.size)
+    strength = float(np.clip(rng.beta(1.4, 2.0) + 0.12 * attempt, 0, 1))
+    return Site(float(y), float(x), max(float(np.sqrt(area / np.pi)), 1.0), region, strength, foreign)
+
+
+def _confine(
+    picture: Picture, changed: Picture, cover: Field, allowed: Mask, site: Site
+) -> tuple[Bytes, Mask] | None:
+    """The change limited to the allowed area, and its mask; None when it could not be seen."""
+    if not allowed.all():
+        inside = blur_field(allowed.astype(np.float32), 0.7) * allowed
+        changed = picture + (changed - picture) * inside[..., None]
+    # Rendering leaves traces far from the defect (blurred shading, rounding): they are taken back.
+    near = grow(cover > 0.02, 2)
+    result = to_bytes(np.where(near[..., None], changed, picture))
+    difference = np.abs(result.astype(np.float32) - picture).max(axis=2)
+    smoothed = blur_field(difference, 0.6)
+    visible = grow(smoothed > 6.0, max(1, min(int(site.radius * 0.15), 6)))
+    mask = (cover > 0.35) & visible & allowed
+    if mask.sum() < max(4, mask.size * 8e-5) and mask.size > 64:
+        return None
+    if not mask.any():
+        return None
+    # A change far below the surface's own contrast cannot be found by anybody.
+    texture = luminance(picture)
+    roughness = float(np.abs(texture - blur_field(texture, 2.0))[mask].mean())
+    if float(difference[mask].mean()) < max(8.0, 1.1 * roughness):
+        return None
+    return result, mask
+
+
+def _certain_spot(image: Bytes, rng: Rng, region: Mask) -> tuple[Bytes, Mask]:
+    """The fallback for pictures on which nothing else shows: a filled disc of inverse brightness."""
+    inside = np.flatnonzero(region)
+    y, x = divmod(int(inside[rng.integers(inside.size)]), region.shape[1])
+    rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
+    radius = max(0.03 * max(image.shape[:2]), 1.5)
+    mask = ((rows - y) ** 2 + (columns - x) ** 2 <= radius**2) & region
+    result = image.copy()
+    colour = np.where(image[mask].mean(axis=0) > 127, 20, 235)
+    result[mask] = colour.astype(np.uint8)
+    return result, mask

@@ -1,0 +1,142 @@
+"""`generate`: one synthetic picture with its mask and caption, from a seed and a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from zsad.data.synthetic.arrays import Layout
+from zsad.data.synthetic.camera import photograph
+from zsad.data.synthetic.captions import caption
+from zsad.data.synthetic.defects import add_defect
+from zsad.data.synthetic.materials import Materials
+from zsad.data.synthetic.noise import Bytes, Mask, Rng, blur_field, to_bytes
+from zsad.data.synthetic.scenes import SCENES, distract
+from zsad.errors import ConfigError, unknown_name
+
+
+@dataclass(frozen=True)
+class SyntheticPicture:
+    """What `generate` returns.
+
+    Attributes:
+        image: uint8, (S, S, 3), RGB.
+        mask: bool, (S, S), True on defective pixels; all False for a normal picture.
+        label: 1 anomalous, 0 normal; 1 exactly when the mask holds a True.
+        caption: a sentence in CLIP's style about the object and its state.
+        object_name: "metal plate", "screw", ...
+        defect: a key of `CAPTIONS` (of the last defect, when there are several), "good" when normal.
+    """
+
+    image: Bytes
+    mask: Mask
+    label: int
+    caption: str
+    object_name: str
+    defect: str
+
+
+def _default_shares() -> dict[str, float]:
+    return {
+        "surface": 0.34,
+        "one_object": 0.28,
+        "many_objects": 0.1,
+        "pattern": 0.1,
+        "scan": 0.14,
+        "photograph": 0.04,
+    }
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """What to generate.
+
+    Attributes:
+        size: side of the square pictures, pixels, at least 32.
+        anomalous_fraction: share of pictures with defects, in [0, 1].
+        scenes: share of each kind of scene (keys of `SCENES`), normalised to 1.
+        structural_fraction: share of faults of order and form (missing, moved, bitten) where the scene can have them.
+        camera: whether the camera's chain (light, blur, noise, JPEG) is run.
+    """
+
+    size: int = 320
+    anomalous_fraction: float = 0.5
+    scenes: dict[str, float] = field(default_factory=_default_shares)
+    structural_fraction: float = 0.45
+    camera: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size < 32:
+            raise ConfigError(f"SyntheticConfig.size is at least 32; got {self.size}")
+        if not 0 <= self.anomalous_fraction <= 1:
+            raise ConfigError(
+                f"SyntheticConfig.anomalous_fraction lies in [0, 1]; got {self.anomalous_fraction}"
+            )
+        for name in self.scenes:
+            if name not in SCENES:
+                raise unknown_name("scene", name, SCENES)
+        if not self.scenes or sum(self.scenes.values()) <= 0:
+            raise ConfigError("SyntheticConfig.scenes needs at least one scene with a positive share")
+
+
+_STRUCTURAL = frozenset({"one_object", "many_objects", "pattern"})
+
+
+def generate(index: int, materials: Materials, config: SyntheticConfig, seed: int) -> SyntheticPicture:
+    """Picture number `index` of an endless synthetic set.
+
+    Args:
+        index: number of the picture, at least 0.
+        materials: the stock to draw from.
+        config: size and shares.
+        seed: of the set; the result depends on (seed, index), `materials` and `config` alone.
+
+    Returns:
+        The picture, its mask and its words.
+    """
+    rng = np.random.default_rng([seed, index])
+    names = list(config.scenes)
+    shares = np.array([config.scenes[name] for name in names], dtype=np.float64)
+    scene = str(rng.choice(names, p=shares / shares.sum()))
+    layout = SCENES[scene](rng, materials, config.size)
+    mask = np.zeros((config.size, config.size), dtype=bool)
+    image, defect = to_bytes(layout.picture), "good"
+    if rng.random() < config.anomalous_fraction:
+        structural = scene in _STRUCTURAL and rng.random() < config.structural_fraction
+        spoiled = _structural(layout, rng) if structural else None
+        image, mask, defect = spoiled or _superficial(image, layout, materials, rng)
+    image = distract(image, rng)
+    if config.camera:
+        image = photograph(image, rng)
+    words = caption(rng, layout.name, defect)
+    return SyntheticPicture(image, mask, int(mask.any()), words, layout.name, defect)
+
+
+def _structural(layout: Layout, rng: Rng) -> tuple[Bytes, Mask, str] | None:
+    """A fault of form or order, with the mask where it shows; None when it could not be seen."""
+    good = to_bytes(layout.picture).astype(np.float32)
+    for _ in range(4):
+        picture, cover, kind = layout.fault(rng)
+        image = to_bytes(picture)
+        difference = np.abs(image.astype(np.float32) - good).max(axis=2)
+        # A moved part changes few of its own pixels; its outline as a whole is what an annotator would draw.
+        visible = blur_field((difference > 12).astype(np.float32), 4.0) > 0.12
+        mask = (cover > 0.4) & visible
+        if mask.sum() >= max(10, mask.size * 1.5e-4) and float(difference[mask].mean()) > 14:
+            return image, mask, kind
+    return None
+
+
+def _superficial(image: Bytes, layout: Layout, materials: Materials, rng: Rng) -> tuple[Bytes, Mask, str]:
+    """One to three defects of the surface."""
+    size = image.shape[0]
+    mask, kind = np.zeros(image.shape[:2], dtype=bool), "good"
+    repeated: str | None = None
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.72, 0.2, 0.08]))):
+        foreign = to_bytes(materials.texture(rng, size)[0]) if rng.random() < 0.15 else None
+        wanted = "foreign_texture" if foreign is not None else repeated
+        image, more, kind = add_defect(image, rng, kind=wanted, region=layout.region, foreign=foreign)
+        mask |= more
+        repeated = kind if rng.random() < 0.6 and kind != "foreign_texture" else None
+    return image, mask, kind

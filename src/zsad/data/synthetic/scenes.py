@@ -1,0 +1,153 @@
+"""Whole scenes: what stands before the camera, before any defect of the surface is added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from zsad.data.synthetic.arrays import Faulty, Layout, line_art, many, single, tiling
+from zsad.data.synthetic.layers import place, random_shadow
+from zsad.data.synthetic.materials import Materials
+from zsad.data.synthetic.noise import (
+    Bytes,
+    Picture,
+    Rng,
+    blur_picture,
+    fractal_noise,
+    resize_picture,
+    smooth_noise,
+    to_bytes,
+)
+from zsad.data.synthetic.scans import random_scan
+from zsad.data.synthetic.shapes import Site, specks
+from zsad.data.synthetic.surfaces import random_colour
+
+
+def _no_fault(picture: Picture) -> Callable[[Rng], Faulty]:
+    def fault(rng: Rng) -> Faulty:
+        return picture, np.zeros(picture.shape[:2], dtype=np.float32), "wrong"
+
+    return fault
+
+
+def _full(picture: Picture, name: str) -> Layout:
+    return Layout(picture, np.ones(picture.shape[:2], dtype=bool), name, _no_fault(picture))
+
+
+def ground(rng: Rng, materials: Materials, size: int) -> Picture:
+    """A background for objects: plain, graded, or a (blurred) surface; black and white are common."""
+    choice = rng.random()
+    if choice < 0.3:
+        level = float(rng.choice([rng.uniform(0, 30), rng.uniform(215, 255), rng.uniform(40, 210)]))
+        picture = np.full((size, size, 3), level, dtype=np.float32) + rng.normal(0, 4, 3).astype(np.float32)
+    elif choice < 0.62:
+        clouds = fractal_noise(rng, size, size, size / 1.5, octaves=2) * rng.uniform(0, 10)
+        picture = random_colour(rng, saturation=0.8) + clouds[..., None]
+    else:
+        picture, _ = materials.texture(rng, size)
+        if rng.random() < 0.5:
+            picture = blur_picture(picture, rng.uniform(0.5, 5))
+        if rng.random() < 0.3:
+            picture = picture * np.float32(rng.uniform(0.3, 0.8))
+    return picture.astype(np.float32)
+
+
+def surface(rng: Rng, materials: Materials, size: int) -> Layout:
+    """A material that fills the picture."""
+    picture, name = materials.texture(rng, size)
+    if rng.random() < 0.25:
+        grey = picture.mean(axis=2, keepdims=True)
+        spread = np.float32(rng.uniform(0.25, 1))
+        picture = np.repeat((grey - grey.mean()) * spread + rng.uniform(50, 200), 3, axis=2).astype(
+            np.float32
+        )
+    return _full(picture, name)
+
+
+def scan(rng: Rng, materials: Materials, size: int) -> Layout:
+    """A picture of an instrument."""
+    del materials
+    picture, name, region = random_scan(rng, size)
+    return Layout(picture, region, name, _no_fault(picture))
+
+
+def one_object(rng: Rng, materials: Materials, size: int) -> Layout:
+    """One object on a ground."""
+    piece, name = materials.object(rng, int(size * 0.9))
+    extent = size * rng.uniform(0.45, 0.98)
+    angle = float(rng.choice([0.0, 0.0, 90.0, rng.uniform(0, 360)]))
+    y, x = size / 2 + rng.normal(0, size * 0.04, 2)
+    layer = place(piece, size, y, x, extent, angle, flip=rng.random() < 0.5)
+    if (layer[..., 3] > 0.5).sum() < 0.01 * size * size:
+        return surface(rng, materials, size)
+    return single(rng, ground(rng, materials, size), layer, random_shadow(rng, size), name)
+
+
+def many_objects(rng: Rng, materials: Materials, size: int) -> Layout:
+    """Equal objects in rows or strewn about."""
+    piece, name = materials.object(rng, size // 3)
+    other, _ = materials.object(rng, size // 3)
+    return many(rng, ground(rng, materials, size), piece, other, name)
+
+
+def pattern(rng: Rng, materials: Materials, size: int) -> Layout:
+    """Line art or a repeated tile."""
+    if rng.random() < 0.55:
+        return line_art(rng, size)
+    texture, name = materials.texture(rng, size)
+    side = int(size * rng.uniform(0.06, 0.3))
+    tile = resize_picture(to_bytes(texture[: side * 2, : side * 2]), side, side).astype(np.float32)
+    if rng.random() < 0.4:
+        piece, name = materials.object(rng, side)
+        tile = place(piece, side, side / 2, side / 2, side * 0.95, float(rng.choice([0, 90, 45])))
+        tile = tile[..., :3] * tile[..., 3:] + (1 - tile[..., 3:]) * random_colour(rng)
+    return tiling(rng, tile.astype(np.float32), size, name)
+
+
+def place_photo(rng: Rng, materials: Materials, size: int) -> Layout:
+    """A photograph as it is."""
+    picture, name = materials.photograph(rng, size)
+    return _full(picture, name)
+
+
+Scene = Callable[[Rng, Materials, int], Layout]
+
+SCENES: Mapping[str, Scene] = MappingProxyType(
+    {
+        "surface": surface,
+        "one_object": one_object,
+        "many_objects": many_objects,
+        "pattern": pattern,
+        "scan": scan,
+        "photograph": place_photo,
+    }
+)
+
+
+def distract(picture: Bytes, rng: Rng) -> Bytes:
+    """Legitimate irregularities all over the picture: even dust, soft cast shadows, broad highlights.
+
+    Args:
+        picture: uint8, (S, S, 3).
+        rng: source of randomness.
+
+    Returns:
+        uint8, (S, S, 3).
+    """
+    size = picture.shape[0]
+    result = picture.astype(np.float32)
+    if rng.random() < 0.1:
+        everywhere = Site(size / 2, size / 2, size * 0.8, np.ones((size, size), dtype=bool), 0.5, None)
+        dust = specks(rng, everywhere, int(rng.integers(60, 300)), rng.uniform(0.8, 1.6))
+        result = result + (dust * rng.choice([-1, 1]) * rng.uniform(10, 60))[..., None]
+    if rng.random() < 0.12:
+        broad = smooth_noise(rng, size, size, size * rng.uniform(0.3, 0.8))
+        edge = np.clip(broad * rng.uniform(0.5, 3), 0, 1)
+        result = result * (1 - np.float32(rng.uniform(0.1, 0.35)) * edge)[..., None]
+    if rng.random() < 0.12:
+        broad = smooth_noise(rng, size, size, size * rng.uniform(0.2, 0.6), stretch=rng.uniform(1, 4))
+        glare = np.clip(broad - rng.uniform(0.3, 1.2), 0, 1)
+        result = result + (glare * rng.uniform(10, 90))[..., None]
+    return to_bytes(result)
