@@ -446,8 +446,8 @@ def overwrite(x: Tensor, prompts: Tensor | None, start: int) -> Tensor:
     """
     if prompts is None:
         return x
-    length = x.shape[1]
-    return torch.cat([x[:, :start], prompts[:, : length - start], x[:, start + prompts.shape[1] :]], dim=1)
+    kept = prompts[:, : max(x.shape[1] - start, 0)]
+    return torch.cat([x[:, :start], kept, x[:, start + prompts.shape[1] :]], dim=1)
 
 
 def check_blocks(taps: Sequence[int], value_value_from: int | None, layers: int) -> None:
