@@ -1,0 +1,61 @@
+"""Writing files so that a reader never meets half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Opens a file that appears under its name only when everything has been written.
+
+    The bytes go to a hidden file in the same folder, which takes the name at the end; after an error, a full
+    disk or Ctrl-C the hidden file is removed and an older file of that name stays as it was.
+
+    Args:
+        path: the file to write; missing folders are made.
+
+    Yields:
+        A binary file to write to.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; `filename` is the path that was asked for.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "deep" / "note.txt"
+        >>> with atomic_file(target) as file:
+        ...     _ = file.write(b"whole")
+        >>> target.read_bytes()
+        b'whole'
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".zsad-", suffix=".tmp", dir=target.parent)
+        hidden = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+            hidden.chmod(0o666 & ~_umask())  # mkstemp makes files private; results are for sharing
+            hidden.replace(target)
+        except BaseException:
+            hidden.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.filename is None or Path(str(error.filename)).name.startswith(".zsad-"):
+            error.filename = str(target)
+            error.filename2 = None
+        raise
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,312 @@
+"""Scores files and folders of pictures and leaves tables, overlays and a page; what `zsad predict` calls.
+
+One bad file becomes a record with an error and never stops the others; Ctrl-C leaves complete files, and a
+run can be resumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import zsad
+from zsad.errors import ConfigError, DataError, unknown_name
+from zsad.picture_files import find_images
+from zsad.prediction_pipeline import PredictionPipeline, RunOptions
+from zsad.report import ReportEntry, write_report
+from zsad.results import (
+    RESULTS_FILE,
+    ResultRecord,
+    ResultsWriter,
+    check_same_settings,
+    read_results,
+    read_settings,
+    write_settings,
+)
+from zsad.run_layout import RunLayout, common_folder
+from zsad.visualize import FILE_SUFFIXES, FileKind, Scale
+
+if TYPE_CHECKING:
+    from zsad.detector import Detector
+
+DEFAULT_DIRECTORY = "zsad-results"
+DEFAULT_FORMATS: tuple[FileKind, ...] = ("overlay", "map")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to.
+
+    Attributes:
+        directory: where everything was written.
+        page: its `index.html`.
+        records: of all pictures in the folder's results, resumed ones included, in input order.
+        resumed: how many of them an earlier run had scored.
+        seconds: wall time of this run without loading the method.
+    """
+
+    directory: Path
+    page: Path
+    records: tuple[ResultRecord, ...]
+    resumed: int
+    seconds: float
+
+    @property
+    def failed(self) -> tuple[ResultRecord, ...]:
+        """The records with an error."""
+        return tuple(record for record in self.records if record.error is not None)
+
+    @property
+    def scored(self) -> tuple[ResultRecord, ...]:
+        """The records with a score, most anomalous first."""
+        scored = [record for record in self.records if record.score is not None]
+        return tuple(sorted(scored, key=lambda record: -(record.score or 0.0)))
+
+
+def predict_folder(
+    inputs: str | Path | Iterable[str | Path],
+    detector: Detector | Callable[[], Detector],
+    directory: str | Path = DEFAULT_DIRECTORY,
+    *,
+    class_name: str | None = None,
+    threshold: float | None = None,
+    map_threshold: float | None = None,
+    batch_size: int = 8,
+    recursive: bool = True,
+    formats: Sequence[FileKind] = DEFAULT_FORMATS,
+    scale: Scale = "fixed",
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RunSummary:
+    """Scores pictures and writes `results.jsonl`, `results.csv`, pictures and `index.html` into a folder.
+
+    Args:
+        inputs: files, folders and glob patterns, or one of them.
+        detector: as `zsad.load` gives it, or a function that gives it, which is called when the inputs have
+            turned out to be there.
+        directory: for the results; made if it is not there. Without `resume`, earlier results are replaced.
+        class_name: the name of what the pictures show, for methods that use it.
+        threshold: image score from which on a picture counts as anomalous; None takes the detector's, if any.
+        map_threshold: map value from which on a pixel counts as anomalous; None takes the detector's, if any.
+        batch_size: pictures that go through the network at once. A method that scores a whole batch together
+            gets all pictures as one batch.
+        recursive: also look into sub-folders.
+        formats: what is written for each picture: "overlay", "map" (16-bit PNG), "npy", "mask", "contour".
+        scale: the overlays' colour scale, as for `zsad.visualize.overlay`.
+        resume: keep the results that an earlier run with the same settings left in `directory`, and score
+            only what is new, has changed or failed then.
+        settings: anything else that the scores depend on (the checkpoint's name, say); it is remembered,
+            compared on `resume` and shown on the page.
+        progress: called with the number of pictures done and to do, at the start and after each picture.
+
+    Returns:
+        The records and where the page is.
+
+    Raises:
+        ConfigError: an argument is impossible, none of the inputs exists, or `resume` meets other settings.
+        DataError: the inputs hold no picture, or the earlier results are damaged.
+        OSError: the results cannot be written (no permission, disk full); what was written so far is valid.
+        KeyboardInterrupt: after Ctrl-C, when results and page of the pictures done so far are written.
+    """
+    started = time.perf_counter()
+    directory = Path(directory)
+    formats = checked_formats(formats)
+    if batch_size < 1:
+        raise ConfigError(f"batch size must be at least 1, got {batch_size}")
+    files = find_pictures(inputs, directory, recursive)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(f"the results' folder {directory} is a file: choose another --out") from error
+    detector = _loaded(detector)
+    is_joint = detector.method.INFO.scores_batch_jointly
+    threshold = detector.threshold if threshold is None else threshold
+    all_settings = {
+        **describe_detector(detector),
+        "class_name": class_name,
+        "threshold": threshold,
+        "map_threshold": map_threshold,
+        "formats": sorted(formats),
+        "scale": scale,
+        **(settings or {}),
+    }
+    kept, root = _earlier_results(directory, all_settings) if resume else ([], None)
+    if kept and is_joint:
+        raise ConfigError(
+            f"{all_settings['method']} scores all pictures together, so none can be added later: "
+            "leave --resume out"
+        )
+    names = [str(path) for path in files]
+    layout = RunLayout.plan(directory, [record.path for record in kept] + names, root)
+    wanted = set(names)
+    kept = [r for r in kept if r.path not in wanted or layout.is_complete(r.path, formats)]
+    done = {record.path for record in kept}
+    to_do = [path for path in files if str(path) not in done]
+    write_settings(directory, {**all_settings, "root": layout.root})
+
+    options = RunOptions(formats, scale, class_name, threshold, map_threshold)
+    pipeline = PredictionPipeline(detector, layout, options)
+    interrupted: KeyboardInterrupt | None = None
+    with ResultsWriter(directory, kept, names) as writer:
+        count = 0
+        if progress:
+            progress(count, len(to_do))
+        try:
+            for record in pipeline.records(to_do, len(to_do) if is_joint else batch_size):
+                writer.add(record)
+                count += 1
+                if progress:
+                    progress(count, len(to_do))
+        except KeyboardInterrupt as stop:
+            interrupted = stop
+            for record in pipeline.written():
+                writer.add(record)
+    page = _write_page(layout, writer.records, all_settings, detector, formats)
+    if interrupted is not None:
+        raise interrupted
+    return RunSummary(directory, page, tuple(writer.records), len(kept), time.perf_counter() - started)
+
+
+def find_pictures(
+    inputs: str | Path | Iterable[str | Path], directory: str | Path, recursive: bool = True
+) -> list[Path]:
+    """The pictures to score: what `zsad.images.find_images` finds, without this run's own pictures.
+
+    Args:
+        inputs: files, folders and glob patterns, or one of them.
+        directory: the results' folder, which may lie inside an input.
+        recursive: also look into sub-folders.
+
+    Returns:
+        Paths without duplicates, in the order of the inputs; some may not exist if others do.
+
+    Raises:
+        ConfigError: none of the inputs exists.
+        DataError: there is no picture.
+    """
+    found = find_images(inputs, recursive)
+    if not any(os.path.lexists(path) for path in found):
+        listed = ", ".join(str(path) for path in found[:3]) + (" and others" if len(found) > 3 else "")
+        raise ConfigError(f"no such file or folder, and no match: {listed}")
+    own = [os.path.join(os.path.abspath(directory), folder, "") for folder in RunLayout.FOLDERS]
+    pictures = [path for path in found if not os.path.abspath(path).startswith(tuple(own))]
+    if not pictures:
+        raise DataError(f"the only pictures found are those that zsad wrote itself into {directory}")
+    return pictures
+
+
+def checked_formats(formats: Sequence[str]) -> tuple[FileKind, ...]:
+    """The kinds of files to write, each once.
+
+    Raises:
+        ConfigError: a name is unknown; the message holds the known ones.
+    """
+    for name in formats:
+        if name not in FILE_SUFFIXES:
+            raise unknown_name("format", name, FILE_SUFFIXES)
+    return tuple(dict.fromkeys(formats))  # type: ignore[arg-type] # the loop has checked them
+
+
+def describe_detector(detector: Detector) -> dict[str, Any]:
+    """What a detector's scores depend on, as plain JSON values.
+
+    Returns:
+        `method`, `backbone`, `image_size`, `config` (the method's settings) and `weights` (a digest of what
+        was learnt; None for a method that learns nothing).
+    """
+    digest = hashlib.sha256()
+    learned = detector.method.learned_state()
+    for name, tensor in sorted(learned.items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return {
+        "method": detector.method.INFO.name,
+        "backbone": detector.record.name,
+        "image_size": detector.image_size,
+        "config": {name: _plain(value) for name, value in dataclasses.asdict(detector.method.config).items()},
+        "weights": digest.hexdigest()[:16] if learned else None,
+    }
+
+
+def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list[ResultRecord], str | None]:
+    """The scored records of an earlier run with the same settings, and the root of its layout."""
+    earlier = read_settings(directory)
+    records = [record for record in read_results(directory / RESULTS_FILE) if record.error is None]
+    if earlier is None:
+        if records:
+            raise ConfigError(
+                f"cannot resume in {directory}: settings.json is missing, so its settings are unknown. "
+                "Choose another --out, or leave --resume out to start over"
+            )
+        return [], None
+    root = earlier.pop("root", None)
+    check_same_settings(directory, earlier, settings)
+    return records, root if isinstance(root, str) else None
+
+
+def _loaded(detector: Detector | Callable[[], Detector]) -> Detector:
+    if hasattr(detector, "predict"):
+        return cast("Detector", detector)
+    return cast("Callable[[], Detector]", detector)()
+
+
+def _write_page(
+    layout: RunLayout,
+    records: Sequence[ResultRecord],
+    settings: Mapping[str, Any],
+    detector: Detector,
+    formats: tuple[FileKind, ...],
+) -> Path:
+    scored = [record for record in records if record.error is None]
+    entries = []
+    for record in scored:
+        large = layout.existing_file(record.path, "overlay") if "overlay" in formats else None
+        entries.append(ReportEntry(record, large, layout.thumbnail(record.path)))
+    source = common_folder([record.path for record in records])
+    count = "1 picture" if len(scored) == 1 else f"{len(scored)} pictures"
+    when = f"{datetime.now():%d %B %Y, %H:%M}".lstrip("0")
+    shown = {
+        name.replace("_", " "): _shown(value)
+        for name, value in settings.items()
+        if value not in (None, [], "")
+    }
+    python = platform.python_version()
+    return write_report(
+        layout.directory,
+        entries,
+        title=Path(source).name or "Results",
+        about=f"{count} scored by {settings['method']} on {settings['backbone']}, {when}",
+        failed=[record for record in records if record.error is not None],
+        threshold=settings["threshold"],
+        map_range=detector.method.map_range,
+        fixed_scale=settings["scale"] == "fixed",
+        settings={
+            "folder": source,
+            **shown,
+            "versions": f"zsad {zsad.__version__}, torch {metadata.version('torch')}, Python {python}",
+        },
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_shown(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return " ".join(_shown(item) for item in value)
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON holds it; what JSON cannot hold becomes its text."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,200 @@
+"""Pictures in, records out: reads ahead and writes behind in threads while the network scores batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zsad.atomic import atomic_file
+from zsad.errors import ConfigError, ZsadError
+from zsad.images import read_image
+from zsad.results import ResultRecord, one_line
+from zsad.types import Prediction
+from zsad.visualize import FileKind, Scale, overlay, save_jpeg, thumbnail, write_file
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from zsad.detector import Detector
+    from zsad.run_layout import RunLayout
+
+_THREADS = min(4, os.cpu_count() or 1)
+# What may go wrong with one picture while the others are fine; a wrong argument stops the run instead.
+_PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run does with each picture; the fields are arguments of `zsad.prediction.predict_folder`."""
+
+    formats: tuple[FileKind, ...]
+    scale: Scale = "fixed"
+    class_name: str | None = None
+    threshold: float | None = None
+    map_threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture as it was read, or the line that says why it could not be."""
+
+    path: Path
+    image: Image.Image | None
+    error: str
+    seconds: float
+
+
+class PredictionPipeline:
+    """Scores pictures in batches, writes their files, and yields a record when these are complete."""
+
+    def __init__(self, detector: Detector, layout: RunLayout, options: RunOptions) -> None:
+        self.detector = detector
+        self.layout = layout
+        self.options = options
+        self._writing: deque[Future[ResultRecord]] = deque()
+
+    def records(self, paths: Sequence[Path], batch_size: int) -> Iterator[ResultRecord]:
+        """Scores pictures; records come in the order of the paths.
+
+        Args:
+            paths: of the pictures.
+            batch_size: pictures that go through the network at once.
+
+        Yields:
+            One record per path, with an error where the picture could not be read or scored.
+
+        Raises:
+            ConfigError: the detector refuses an argument, which would be the same for every picture.
+            OSError: a picture's files cannot be written.
+        """
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="zsad")
+        try:
+            for batch in _batches(_read_ahead(pool, paths, batch_size + _THREADS), batch_size):
+                for read, outcome, seconds in self._predict(batch):
+                    self._writing.append(pool.submit(self._finish, read, outcome, seconds))
+                while len(self._writing) > batch_size:  # one batch is written while the next is scored
+                    yield self._oldest()
+            while self._writing:
+                yield self._oldest()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def written(self) -> Iterator[ResultRecord]:
+        """After an interruption: the records that were not yielded but whose files are complete."""
+        for future in self._writing:
+            if not future.cancelled() and future.done() and future.exception() is None:
+                yield future.result()
+
+    def _oldest(self) -> ResultRecord:
+        record = self._writing[0].result()  # taken off when it is there, since Ctrl-C may come while waiting
+        self._writing.popleft()
+        return record
+
+    def _predict(self, batch: Sequence[_Read]) -> Iterator[tuple[_Read, Prediction | str, float]]:
+        """Each picture's prediction or error line, and its share of the time."""
+        outcomes = self._score([read for read in batch if read.image is not None])
+        for read in batch:
+            outcome, seconds = outcomes.get(read.path, (read.error, 0.0))
+            yield read, outcome, seconds
+
+    def _score(self, reads: Sequence[_Read]) -> dict[Path, tuple[Prediction | str, float]]:
+        """Scores a batch; one that fails is tried again picture by picture, to find and spare the others."""
+        if not reads:
+            return {}
+        started = time.perf_counter()
+        try:
+            predictions = self.detector.predict(
+                [read.image for read in reads], classes=self.options.class_name
+            )
+        except ConfigError:
+            raise
+        except _PICTURE_ERRORS as error:
+            if len(reads) > 1 and not self.detector.method.INFO.scores_batch_jointly:
+                return {path: outcome for read in reads for path, outcome in self._score([read]).items()}
+            seconds = (time.perf_counter() - started) / len(reads)
+            return {read.path: (one_line(error), seconds) for read in reads}
+        seconds = (time.perf_counter() - started) / len(reads)
+        pairs = zip(reads, predictions, strict=True)
+        return {read.path: (prediction, seconds) for read, prediction in pairs}
+
+    def _finish(self, read: _Read, outcome: Prediction | str, seconds: float) -> ResultRecord:
+        """Writes a picture's files and makes its record; runs in a thread."""
+        started = time.perf_counter()
+        options = self.options
+        score = width = height = decision = None
+        error = outcome if isinstance(outcome, str) else None
+        if isinstance(outcome, Prediction):
+            if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
+                map_threshold = (
+                    outcome.map_threshold if options.map_threshold is None else options.map_threshold
+                )
+                prediction = dataclasses.replace(
+                    outcome, path=read.path, threshold=options.threshold, map_threshold=map_threshold
+                )
+                self._write(prediction, str(read.path))
+                score = float(prediction.score)
+                decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
+                height, width = prediction.anomaly_map.shape
+            else:
+                error = "the method gave values that are not finite (try --precision float32)"
+        return ResultRecord(
+            path=str(read.path),
+            score=score,
+            is_anomalous=decision,
+            threshold=options.threshold,
+            width=width,
+            height=height,
+            seconds=round(read.seconds + seconds + time.perf_counter() - started, 4),
+            method=self.detector.method.INFO.name,
+            backbone=self.detector.record.name,
+            error=error,
+        )
+
+    def _write(self, prediction: Prediction, path: str) -> None:
+        scale = self.options.scale
+        for kind in self.options.formats:
+            write_file(prediction, kind, self.layout.file(path, kind), scale=scale)
+        heat = overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale)
+        with atomic_file(self.layout.thumbnail(path)) as file:
+            save_jpeg(thumbnail(heat), file, quality=82)
+
+
+def _read_ahead(pool: ThreadPoolExecutor, paths: Sequence[Path], ahead: int) -> Iterator[_Read]:
+    """Reads pictures in threads, in order, a bounded number of them before they are asked for."""
+    waiting: deque[Future[_Read]] = deque()
+    for path in paths:
+        waiting.append(pool.submit(_read, path))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read(path: Path) -> _Read:
+    started = time.perf_counter()
+    image, reason = None, ""
+    try:
+        image = read_image(path)
+    except Exception as error:  # whatever a decoder stumbles over, the other files are to be finished
+        reason = one_line(error)
+    return _Read(path, image, reason, time.perf_counter() - started)
+
+
+def _batches(reads: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
+    batch: list[_Read] = []
+    for read in reads:
+        batch.append(read)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
