@@ -72,8 +72,9 @@ def check_size(width: int, height: int, limit: int) -> None:
     pixels = width * height
     if pixels > limit:
         raise ImageReadError(
-            f"{width} x {height} = {pixels} pixels are more than the limit of {limit}; make it smaller or cut "
-            f"it into tiles, or, if you trust it, raise the limit: {MAX_PIXELS_VARIABLE}={pixels} or max_pixels="
+            f"{width} x {height} = {pixels} pixels are more than the limit of {limit}; make it smaller or "
+            f"cut it into tiles, or, if you trust it, raise the limit with {MAX_PIXELS_VARIABLE}={pixels} "
+            f"or max_pixels={pixels}"
         )
 
 

@@ -208,7 +208,9 @@ def _array(source: Any) -> NDArray[Any]:
             f"cannot become a NumPy array ({printable(error)}); make it dense first"
         ) from error
     if is_tensor and array.ndim == 3 and array.dtype.kind in "bu" and array.shape[0] in (1, 2, 3, 4):
-        return array.transpose(1, 2, 0)  # a tensor is (C, H, W) whatever its type, as torchvision reads files
+        array = np.transpose(
+            array, (1, 2, 0)
+        )  # a tensor is (C, H, W) whatever its type, as torchvision reads files
     if array.ndim < 2:
         raise ImageReadError(f"{array.ndim} dimensions, expected 2 or 3: (H, W), (H, W, C) or (C, H, W)")
     return array

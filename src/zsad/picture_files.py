@@ -117,7 +117,7 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
         except OSError:
             yield current
             continue
-        visible = [(entry, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+        visible = [(entry, os.path.isdir(entry.path)) for entry in entries if not entry.name.startswith(".")]
         yield from (Path(e.path) for e, is_folder in visible if not is_folder and _is_picture_name(e.name))
         if recursive:
             pending.extend(Path(entry.path) for entry, is_folder in reversed(visible) if is_folder)
@@ -128,9 +128,9 @@ def _is_picture_name(name: str) -> bool:
 
 
 def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Orders runs of digits by value and letters without regard to case; the name itself breaks ties."""
+    """Orders runs of digits by value and letters without regard to case; suffix and name break ties."""
     # Digits compare by length, then by character: no conversion, so no limit on how many there are.
-    parts = re.split(r"([0-9]+)", name)
+    parts = re.split(r"([0-9]+)", os.path.splitext(name)[0])
     keys = [
         (len(part.lstrip("0")), part.lstrip("0")) if index % 2 else (0, part.casefold())
         for index, part in enumerate(parts)

@@ -18,6 +18,8 @@ BACKGROUND = (255, 255, 255)
 """What shows through transparent pixels: white, as in a browser or on paper."""
 
 _MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+_KEYED_MODES = ("1", "L", "P", "RGB")  # a colour or some palette entries may count as transparent
 _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262
 _HALF_LEVEL = 0.5 / 255
@@ -139,7 +141,7 @@ def rgb_from_pillow(image: Image.Image) -> Image.Image:
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         converted = _rgb_from_numbers(image)
-    elif image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    elif image.mode in _ALPHA_MODES or (image.mode in _KEYED_MODES and "transparency" in image.info):
         converted = _over_background(image)
     else:
         try:
@@ -156,11 +158,11 @@ def _over_background(image: Image.Image) -> Image.Image:
     """Composites a picture with alpha over `BACKGROUND`; colours under alpha 0 never show."""
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
-    opaque_below = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(opaque_below, tuple) and max(opaque_below) > 255:
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
         # A 16-bit PNG: Pillow keeps the upper byte of the pixels but the whole transparent colour.
         image = image.copy()
-        image.info["transparency"] = tuple(value >> 8 for value in opaque_below)
+        image.info["transparency"] = tuple(value >> 8 for value in key)
     coloured = image.convert("RGBA")
     background = Image.new("RGB", image.size, BACKGROUND)
     background.paste(coloured.convert("RGB"), mask=coloured.getchannel("A"))
