@@ -17,7 +17,8 @@ from zsad.errors import ConfigError
 CORPUS_SIZE = 3000
 WORDS = (
     "a photo of the damaged metal nut without flaw for visual inspection it's they're I'll you've he'd we'm",
-    "don't jpeg-corrupted close-up black/white 0.5mm x-ray pcb1 macaroni2 pipe_fryum C3PO No.7 www.example.org",
+    "don't jpeg-corrupted close-up black/white 0.5mm x-ray pcb1 macaroni2 pipe_fryum",
+    "C3PO No.7 www.example.org",
     "Straße naïve Ærøskøbing Łódź İstanbul ſharp ﬁne ΣΊΣΥΦΟΣ",
     "ὈΔΥΣΣΕΎΣ Привет ЩУКА שָׁלוֹם العَرَبِيَّة हिन्दी ไทย",
     "한국어 日本語 中文字 カメラ ｆｕｌｌ Ⅷ ½ ① ٣ ၇ ＡＢＣ İ ß ẞ 𝔘𝔫𝔦 𐐀𐐨",
