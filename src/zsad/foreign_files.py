@@ -116,4 +116,8 @@ def _is_text(start: bytes) -> bool:
     """Whether bytes read as UTF-8 text; a character cut off at the end does not count against it."""
     text = start.decode("utf-8", errors="ignore")
     lost = len(start) - len(text.encode("utf-8"))
-    return lost <= 3 and all(character.isprintable() or character in "\t\r\n\f" for character in text)
+    return (
+        bool(text)
+        and lost <= 3
+        and all(character.isprintable() or character in "\t\r\n\f" for character in text)
+    )
