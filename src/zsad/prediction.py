@@ -82,7 +82,7 @@ def predict_folder(
     map_threshold: float | None = None,
     batch_size: int = 8,
     recursive: bool = True,
-    formats: Sequence[FileKind] = DEFAULT_FORMATS,
+    formats: Sequence[FileKind] | None = None,
     scale: Scale = "fixed",
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
@@ -101,7 +101,8 @@ def predict_folder(
         batch_size: pictures that go through the network at once. A method that scores a whole batch together
             gets all pictures as one batch.
         recursive: also look into sub-folders.
-        formats: what is written for each picture: "overlay", "map" (16-bit PNG), "npy", "mask", "contour".
+        formats: what is written for each picture: "overlay", "map" (16-bit PNG), "npy", "mask", "contour";
+            None means overlay and map, and the mask when there is a map threshold.
         scale: the overlays' colour scale, as for `zsad.visualize.overlay`.
         resume: keep the results that an earlier run with the same settings left in `directory`, and score
             only what is new, has changed or failed then.
@@ -120,58 +121,40 @@ def predict_folder(
     """
     started = time.perf_counter()
     directory = Path(directory)
-    formats = checked_formats(formats)
     if batch_size < 1:
-        raise ConfigError(f"batch size must be at least 1, got {batch_size}")
+        raise ConfigError(f"the batch size must be at least 1, got {batch_size}")
+    options = RunOptions(
+        None if formats is None else checked_formats(formats), scale, class_name, threshold, map_threshold
+    )
     files = find_pictures(inputs, directory, recursive)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise ConfigError(f"the results' folder {directory} is a file: choose another --out") from error
     detector = _loaded(detector)
+    options = _completed(options, detector)
+    known = {**describe_detector(detector), **_described(options), **(settings or {})}
     is_joint = detector.method.INFO.scores_batch_jointly
-    threshold = detector.threshold if threshold is None else threshold
-    all_settings = {
-        **describe_detector(detector),
-        "class_name": class_name,
-        "threshold": threshold,
-        "map_threshold": map_threshold,
-        "formats": sorted(formats),
-        "scale": scale,
-        **(settings or {}),
-    }
-    kept, root = _earlier_results(directory, all_settings) if resume else ([], None)
-    if kept and is_joint:
-        raise ConfigError(
-            f"{all_settings['method']} scores all pictures together, so none can be added later: "
-            "leave --resume out"
-        )
-    names = [str(path) for path in files]
-    layout = RunLayout.plan(directory, [record.path for record in kept] + names, root)
-    wanted = set(names)
-    kept = [r for r in kept if r.path not in wanted or layout.is_complete(r.path, formats)]
+    layout, kept = _plan(directory, files, known, options, resume=resume, is_joint=is_joint)
     done = {record.path for record in kept}
     to_do = [path for path in files if str(path) not in done]
-    write_settings(directory, {**all_settings, "root": layout.root})
+    write_settings(directory, {**known, "root": layout.root})
 
-    options = RunOptions(formats, scale, class_name, threshold, map_threshold)
     pipeline = PredictionPipeline(detector, layout, options)
+    report_progress = progress or (lambda done, total: None)
     interrupted: KeyboardInterrupt | None = None
-    with ResultsWriter(directory, kept, names) as writer:
-        count = 0
-        if progress:
-            progress(count, len(to_do))
+    with ResultsWriter(directory, kept, [str(path) for path in files]) as writer:
+        report_progress(0, len(to_do))
         try:
-            for record in pipeline.records(to_do, len(to_do) if is_joint else batch_size):
+            records = pipeline.records(to_do, len(to_do) if is_joint else batch_size)
+            for count, record in enumerate(records, start=1):
                 writer.add(record)
-                count += 1
-                if progress:
-                    progress(count, len(to_do))
+                report_progress(count, len(to_do))
         except KeyboardInterrupt as stop:
             interrupted = stop
             for record in pipeline.written():
                 writer.add(record)
-    page = _write_page(layout, writer.records, all_settings, detector, formats)
+    page = _write_page(layout, writer.records, known, detector.method.map_range)
     if interrupted is not None:
         raise interrupted
     return RunSummary(directory, page, tuple(writer.records), len(kept), time.perf_counter() - started)
@@ -221,20 +204,68 @@ def describe_detector(detector: Detector) -> dict[str, Any]:
     """What a detector's scores depend on, as plain JSON values.
 
     Returns:
-        `method`, `backbone`, `image_size`, `config` (the method's settings) and `weights` (a digest of what
-        was learnt; None for a method that learns nothing).
+        `method`, `backbone`, `image_size`, `config` (the method's settings) and `weights` (a digest of the
+        backbone and of what was learnt).
     """
-    digest = hashlib.sha256()
-    learned = detector.method.learned_state()
-    for name, tensor in sorted(learned.items()):
+    from zsad.backbones.loading import backbone_fingerprint
+
+    digest = hashlib.sha256(backbone_fingerprint(detector.backbone).encode())
+    for name, tensor in sorted(detector.method.learned_state().items()):
         digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
     return {
         "method": detector.method.INFO.name,
         "backbone": detector.record.name,
         "image_size": detector.image_size,
         "config": {name: _plain(value) for name, value in dataclasses.asdict(detector.method.config).items()},
-        "weights": digest.hexdigest()[:16] if learned else None,
+        "weights": digest.hexdigest()[:16],
     }
+
+
+def _loaded(detector: Detector | Callable[[], Detector]) -> Detector:
+    if hasattr(detector, "predict"):
+        return cast("Detector", detector)
+    return detector()
+
+
+def _completed(options: RunOptions, detector: Detector) -> RunOptions:
+    """Options with the detector's thresholds where none were given, and with the default files."""
+    threshold = detector.threshold if options.threshold is None else options.threshold
+    map_threshold = detector.map_threshold if options.map_threshold is None else options.map_threshold
+    formats = options.formats
+    if formats is None:
+        formats = DEFAULT_FORMATS if map_threshold is None else (*DEFAULT_FORMATS, "mask")
+    elif map_threshold is None and {"mask", "contour"} & set(formats):
+        raise ConfigError("masks and contours need a threshold for map values: give --map-threshold VALUE")
+    return dataclasses.replace(options, formats=formats, threshold=threshold, map_threshold=map_threshold)
+
+
+def _described(options: RunOptions) -> dict[str, Any]:
+    return {**dataclasses.asdict(options), "formats": sorted(options.formats or ())}
+
+
+def _plan(
+    directory: Path,
+    files: Sequence[Path],
+    settings: Mapping[str, Any],
+    options: RunOptions,
+    *,
+    resume: bool,
+    is_joint: bool,
+) -> tuple[RunLayout, list[ResultRecord]]:
+    """Where files go, and which records of an earlier run stay."""
+    names = [str(path) for path in files]
+    if not resume:
+        return RunLayout.plan(directory, names), []
+    earlier, root = _earlier_results(directory, settings)
+    if earlier and is_joint:
+        raise ConfigError(
+            f"{settings['method']} scores all pictures together, so none can be added later: "
+            "leave --resume out"
+        )
+    layout = RunLayout.plan(directory, [record.path for record in earlier] + names, root)
+    wanted = set(names)
+    formats = options.formats or ()
+    return layout, [r for r in earlier if r.path not in wanted or layout.is_complete(r.path, formats)]
 
 
 def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list[ResultRecord], str | None]:
@@ -253,23 +284,16 @@ def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list
     return records, root if isinstance(root, str) else None
 
 
-def _loaded(detector: Detector | Callable[[], Detector]) -> Detector:
-    if hasattr(detector, "predict"):
-        return cast("Detector", detector)
-    return cast("Callable[[], Detector]", detector)()
-
-
 def _write_page(
     layout: RunLayout,
     records: Sequence[ResultRecord],
     settings: Mapping[str, Any],
-    detector: Detector,
-    formats: tuple[FileKind, ...],
+    map_range: tuple[float, float],
 ) -> Path:
     scored = [record for record in records if record.error is None]
     entries = []
     for record in scored:
-        large = layout.existing_file(record.path, "overlay") if "overlay" in formats else None
+        large = layout.existing_file(record.path, "overlay") if "overlay" in settings["formats"] else None
         entries.append(ReportEntry(record, large, layout.thumbnail(record.path)))
     source = common_folder([record.path for record in records])
     count = "1 picture" if len(scored) == 1 else f"{len(scored)} pictures"
@@ -287,7 +311,7 @@ def _write_page(
         about=f"{count} scored by {settings['method']} on {settings['backbone']}, {when}",
         failed=[record for record in records if record.error is not None],
         threshold=settings["threshold"],
-        map_range=detector.method.map_range,
+        map_range=map_range,
         fixed_scale=settings["scale"] == "fixed",
         settings={
             "folder": source,

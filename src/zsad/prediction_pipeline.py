@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zsad.atomic import atomic_file
-from zsad.errors import ConfigError, ZsadError
+from zsad.errors import ConfigError, ZsadError, unknown_name
 from zsad.images import read_image
 from zsad.results import ResultRecord, one_line
 from zsad.types import Prediction
-from zsad.visualize import FileKind, Scale, overlay, save_jpeg, thumbnail, write_file
+from zsad.visualize import SCALES, FileKind, Scale, overlay, save_jpeg, thumbnail, write_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,11 +36,19 @@ _PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
 class RunOptions:
     """What a run does with each picture; the fields are arguments of `zsad.prediction.predict_folder`."""
 
-    formats: tuple[FileKind, ...]
+    formats: tuple[FileKind, ...] | None = None
     scale: Scale = "fixed"
     class_name: str | None = None
     threshold: float | None = None
     map_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise unknown_name("scale", str(self.scale), SCALES)
+        for name in ("threshold", "map_threshold"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value):
+                raise ConfigError(f"the {name.replace('_', ' ')} must be a finite number, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ class PredictionPipeline:
 
     def _write(self, prediction: Prediction, path: str) -> None:
         scale = self.options.scale
-        for kind in self.options.formats:
+        for kind in self.options.formats or ():
             write_file(prediction, kind, self.layout.file(path, kind), scale=scale)
         heat = overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale)
         with atomic_file(self.layout.thumbnail(path)) as file:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Scale = Literal["fixed", "picture"]
 FileKind = Literal["overlay", "map", "npy", "mask", "contour"]
 
+SCALES: tuple[Scale, ...] = ("fixed", "picture")
 FILE_SUFFIXES: dict[str, str] = {
     "overlay": "_overlay.jpg",
     "map": "_map.png",
@@ -87,8 +88,8 @@ def overlay(
     _check_aligned(image, anomaly_map)
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength is an opacity between 0 and 1, got {strength!r}")
-    if scale not in ("fixed", "picture"):
-        raise unknown_name("scale", str(scale), ("fixed", "picture"))
+    if scale not in SCALES:
+        raise unknown_name("scale", str(scale), SCALES)
     chosen_range = map_range if scale == "fixed" else _range_of(anomaly_map)
     # A smooth step keeps low values nearly clear, since normal surface must look like the picture itself.
     values = np.linspace(0, 1, 256)

@@ -1,0 +1,410 @@
+"""The command line: each command parses its options, calls the library and prints.
+
+Nothing heavy is imported before a command runs, so that `zsad --help` answers at once. Exit codes: 0 done,
+2 wrong usage, 3 some inputs failed and the rest is done, 130 after Ctrl-C, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from zsad.prediction import RunSummary
+
+WRONG_USAGE, SOME_FAILED, INTERRUPTED, FAILED = 2, 3, 130, 1
+DEBUG_VARIABLE = "ZSAD_DEBUG"
+
+
+class _OneLineErrors(TyperGroup):
+    """Prints errors as one line instead of a stack trace; ZSAD_DEBUG=1 shows the trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from zsad.errors import ConfigError, ZsadError
+
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _fail("interrupted", INTERRUPTED)
+        except ZsadError as error:
+            _fail(error, WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
+        except Exception as error:
+            # typer's own ways out carry an exit code, and it handles a closed pipe (`zsad methods | head`)
+            if hasattr(error, "exit_code") or isinstance(error, typer.Abort | BrokenPipeError | EOFError):
+                raise
+            _fail(error, FAILED)
+
+
+app = typer.Typer(
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Zero-shot anomaly detection for pictures: every CLIP-based system, one command.",
+)
+
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        "--method", "-m", help="One of `zsad methods`. Default: the checkpoint's, else anomalyclip."
+    ),
+]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        "-b",
+        help="One of `zsad backbones`, hf-hub:ORG/REPO, open_clip:ARCH/TAG or a path. Default: tiny.",
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: the fastest one there is.")
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting of the method, by the paper's term. Repeatable."
+    ),
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def main() -> None:
+    """The `zsad` program."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from zsad import __version__
+
+        typer.echo(f"zsad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Pictures to score.", show_default=False),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),
+    method: MethodOption = None,
+    backbone: BackboneOption = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Learnt weights: a file of zsad or of the method's authors.")
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class-name", "-c", help='What the pictures show, e.g. "metal nut".')
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference", help="A picture, folder or glob of good examples (few-shot). Repeatable."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Image score from which on a picture is anomalous.")
+    ] = None,
+    map_threshold: Annotated[
+        float | None, typer.Option(help="Map value from which on a pixel is anomalous (mask, contour).")
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="What to write for each picture, comma-separated: overlay, map (16-bit PNG), npy, mask, "
+            "contour; or none. Default: overlay,map and, with a map threshold, mask.",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="Colours of the overlays: fixed (comparable), or picture (each its own).")
+    ] = "fixed",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the network's input. Default: as the weights were made for."),
+    ] = None,
+    device: DeviceOption = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
+    recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run, skipping what is done.")
+    ] = False,
+    settings: SettingsOption = None,
+    offline: OfflineOption = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print the records as JSON lines.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Score pictures, draw heat maps and write a page to look at.
+
+    The results are OUT/index.html, results.jsonl, results.csv, overlays/ and maps/. The exit code is 0 if
+    every picture was scored and 3 if some could not be read.
+    """
+    config = _parse_settings(settings or [])
+    _go_offline(offline)
+    from zsad.prediction import checked_formats, predict_folder
+
+    kinds = None if formats is None else checked_formats(_comma_list(formats))
+    errors = _stderr()
+
+    def load() -> Any:
+        import zsad
+        from zsad.picture_files import find_images
+
+        with errors.status("Loading the method..."):
+            return zsad.load(
+                method=method,
+                backbone=backbone,
+                checkpoint=checkpoint,
+                image_size=image_size,
+                device=device,
+                precision=precision,
+                references=find_images(references, recursive) if references else None,
+                **config,
+            )
+
+    errors.quiet = quiet
+    remembered = {"checkpoint": checkpoint, "precision": precision, "references": references}
+    with _Bar(errors, "Scoring") as bar:
+        summary = predict_folder(
+            inputs,
+            load,
+            out,
+            class_name=class_name,
+            threshold=threshold,
+            map_threshold=map_threshold,
+            batch_size=batch_size,
+            recursive=recursive,
+            formats=kinds,
+            scale=scale,  # type: ignore[arg-type] # checked by the library, which names the choices
+            resume=resume,
+            settings=remembered,
+            progress=bar.show,
+        )
+    if json_lines:
+        for record in summary.records:
+            typer.echo(record.to_json())
+    elif not quiet:
+        _print_summary(summary)
+    _print_failures(summary)
+    if summary.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def methods() -> None:
+    """List the systems of the literature that zsad holds."""
+    from zsad.registry import list_methods, method_class
+
+    table = _table("name", "title", "year", "trained", "class names", "references", "whole batch", "paper")
+    for name in list_methods():
+        info = method_class(name).INFO
+        flags = (
+            info.needs_training,
+            info.uses_class_names,
+            info.accepts_references,
+            info.scores_batch_jointly,
+        )
+        table.add_row(
+            name, info.title, str(info.year), *("yes" if flag else "-" for flag in flags), info.paper
+        )
+    console = _stdout()
+    console.print(table)
+    console.print(
+        "trained: has learnt weights; class names: --class-name matters; references: takes --reference; "
+        "whole batch: a picture's score depends on the others.",
+        style="dim",
+    )
+
+
+@app.command()
+def backbones() -> None:
+    """List the CLIP weights that zsad knows by name, and which of them are here."""
+    from zsad.backbones.records import backbone_records, is_available_offline
+    from zsad.doctor import human_bytes
+
+    table = _table("name", "here", "download", "size", "licence", "trained on")
+    for record in backbone_records():
+        here = is_available_offline(record)
+        size = "?" if record.bytes is None else human_bytes(record.bytes)
+        table.add_row(
+            record.name,
+            "yes" if here else "no",
+            "-" if here else size,
+            f"{record.image_size} px",
+            record.licence,
+            record.auxiliary_data or "-",
+        )
+    console = _stdout()
+    console.print(table)
+    console.print(
+        "Others: hf-hub:ORG/REPO, open_clip:ARCH/TAG, or the path of a file or folder.", style="dim"
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, device, extras, cache, and a real prediction."""
+    from rich.text import Text
+
+    from zsad.doctor import diagnose
+
+    console = _stdout()
+    signs = {"ok": ("ok", "green"), "note": ("--", "yellow"), "problem": ("!!", "bold red")}
+    problems = 0
+    for finding in diagnose():
+        sign, style = signs[finding.state]
+        line = Text.assemble((f"{sign:3}", style), (f"{finding.name:18} ", "bold"), finding.value)
+        if finding.advice:
+            line.append(f"  ->  {finding.advice}", style=style)
+        console.print(line)
+        problems += finding.state == "problem"
+    if problems:
+        _fail(f"{problems} problem{'s' if problems > 1 else ''} found, marked !! above", FAILED)
+
+
+class _Bar:
+    """A progress bar with the time left, drawn on standard error once the work's size is known."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            transient=True,
+        )
+        self._title = title
+        self._task: Any = None
+
+    def show(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task(self._title, total=total)
+            self._progress.start()
+        self._progress.update(self._task, completed=done)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+
+def _print_summary(summary: RunSummary) -> None:
+    from rich.text import Text
+
+    console = _stdout()
+    scored = summary.scored
+    if scored:
+        table = _table("score", "decision", "picture")
+        decisions = {None: Text("-"), True: Text("anomalous", "bold red"), False: Text("normal", "green")}
+        for record in scored[:10]:
+            table.add_row(f"{record.score:.4f}", decisions[record.is_anomalous], Text(record.path))
+        console.print(table)
+        if len(scored) > 10:
+            console.print(f"... and {len(scored) - 10} pictures with lower scores", style="dim")
+    new = len(scored) - summary.resumed
+    pace = f" ({summary.seconds / new:.2f} s each)" if new > 0 else ""
+    line = f"{_count(new, 'picture')} scored in {summary.seconds:.1f} s{pace}"
+    if summary.resumed:
+        line += f", {summary.resumed} from an earlier run"
+    if scored and scored[0].threshold is not None:
+        line += f", {sum(record.is_anomalous is True for record in scored)} anomalous"
+    if summary.failed:
+        line += f", {len(summary.failed)} failed"
+    console.print(line)
+    console.print(Text.assemble("Page: ", (str(summary.page), "bold")))
+
+
+def _print_failures(summary: RunSummary) -> None:
+    console = _stderr()
+    for record in summary.failed[:10]:
+        message = record.error or ""
+        shown = message if message.startswith(record.path) else f"{record.path}: {message}"
+        console.print(f"failed: {shown}", markup=False, highlight=False, soft_wrap=True)
+    if len(summary.failed) > 10:
+        console.print(f"failed: {len(summary.failed) - 10} more, see results.csv")
+
+
+def _parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Turns KEY=VALUE into Python values: numbers, lists, true, false and none are read as such."""
+    from zsad.errors import ConfigError
+    from zsad.settings_text import parse_setting
+
+    settings = dict(parse_setting(pair) for pair in pairs)
+    if len(settings) < len(pairs):
+        raise ConfigError("--set names a setting twice")
+    return settings
+
+
+def _comma_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip() not in ("", "none")]
+
+
+def _go_offline(wanted: bool) -> None:
+    if wanted:
+        os.environ["ZSAD_OFFLINE"] = "1"
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _stderr() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _fail(error: BaseException | str, code: int) -> NoReturn:
+    """Prints one line and leaves."""
+    from zsad.errors import ZsadError
+    from zsad.results import one_line
+
+    if os.environ.get(DEBUG_VARIABLE) and isinstance(error, BaseException):
+        raise error
+    message = error if isinstance(error, str) else one_line(error)
+    if isinstance(error, BaseException) and not isinstance(error, ZsadError | OSError):
+        message = f"unexpected {type(error).__name__}: {message} ({DEBUG_VARIABLE}=1 shows where)"
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
