@@ -2,7 +2,7 @@
 
     python benchmarks/evaluate_folders.py --data ../shared/data/evaluation --out benchmarks/results/default
 
-The pictures of `test/*` are used, those of `train` are not. Maps and masks are compared at the network's input
+Pictures of `test/*` are used, those of `train` are not. Maps and masks are compared at the network's input
 size, as the papers do. Metrics are computed per category, where it allows them (image metrics need normal and
 anomalous pictures, pixel metrics a mask for each anomalous one), and averaged over those categories without
 weights. Seconds are the median over a category's pictures of reading, preparing and scoring one. Only one
