@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -68,12 +69,14 @@ _WEIGHTS: Mapping[str, float] = {
     "smear": 0.8,
 }
 _MAY_OVERFLOW = frozenset({"fibre", "powder", "droplet"})
+_NEEDS_WHOLE = frozenset({"displaced_patch", "cut_scar"})
 _ATTEMPTS = 6
 
 
 def sample_fraction(rng: Rng) -> float:
-    """Area of a defect as a fraction of the picture: log-uniform in 0.03-30 %, mostly 0.2-5 %."""
-    low, high = (2e-3, 5e-2) if rng.random() < 0.72 else (3e-4, 0.3)
+    """Area of a defect as a fraction of the picture: log-uniform in 0.03-30 %, mostly 0.3-7 %."""
+    ranges = [(3e-3, 7e-2), (3e-4, 4e-3), (5e-2, 0.3)]
+    low, high = ranges[int(rng.choice(3, p=[0.66, 0.2, 0.14]))]
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -119,10 +122,15 @@ def add_defect(
         overflow = name in _MAY_OVERFLOW and rng.random() < 0.3
         allowed = everywhere if overflow else region
         site = _site(rng, region, foreign, fraction, attempt)
-        changed, cover = DEFECTS[name](picture, rng, site)
-        result = _confine(picture, changed, cover, allowed, site)
-        if result is not None:
-            return (*result, name)
+        window, local = _window(site, whole=name in _NEEDS_WHOLE)
+        piece = picture[window]
+        changed, cover = DEFECTS[name](piece, rng, local)
+        spoiled = _confine(piece, changed, cover, allowed[window], local, picture.shape[0] * picture.shape[1])
+        if spoiled is None:
+            continue
+        result, mask = image.copy(), np.zeros((height, width), dtype=bool)
+        result[window], mask[window] = spoiled
+        return result, mask, name
     return (*_certain_spot(image, rng, region), kind or "spot")
 
 
@@ -146,13 +154,29 @@ def _site(rng: Rng, region: Mask, foreign: Bytes | None, fraction: float | None,
     share = sample_fraction(rng) if fraction is None else fraction
     area = min(share * region.size * (1 + 0.5 * attempt), 0.5 * inside.size)
     strength = float(np.clip(rng.beta(1.4, 2.0) + 0.12 * attempt, 0, 1))
-    return Site(float(y), float(x), max(float(np.sqrt(area / np.pi)), 1.0), region, strength, foreign)
+    radius = max(float(np.sqrt(area / np.pi)), 1.0)
+    return Site(float(y), float(x), radius, region, strength, foreign, min(region.shape) / 320)
+
+
+def _window(site: Site, *, whole: bool) -> tuple[tuple[slice, slice], Site]:
+    """The part of the picture that a defect can reach, and the site in its coordinates: small defects cost little."""
+    if whole:
+        return (slice(0, site.height), slice(0, site.width)), site
+    reach = int(4 * site.radius + 24)
+    top, left = max(int(site.y) - reach, 0), max(int(site.x) - reach, 0)
+    window = (slice(top, int(site.y) + reach + 1), slice(left, int(site.x) + reach + 1))
+    foreign = None if site.foreign is None else site.foreign[window]
+    local = replace(site, y=site.y - top, x=site.x - left, region=site.region[window], foreign=foreign)
+    return window, local
 
 
 def _confine(
-    picture: Picture, changed: Picture, cover: Field, allowed: Mask, site: Site
+    picture: Picture, changed: Picture, cover: Field, allowed: Mask, site: Site, pixels: int
 ) -> tuple[Bytes, Mask] | None:
-    """The change limited to the allowed area, and its mask; None when it could not be seen."""
+    """The change limited to the allowed area, and its mask; None when it could not be seen.
+
+    `pixels` is the area of the whole picture, of which `picture` may be a window.
+    """
     if not allowed.all():
         inside = blur_field(allowed.astype(np.float32), 0.7) * allowed
         changed = picture + (changed - picture) * inside[..., None]
@@ -163,9 +187,7 @@ def _confine(
     smoothed = blur_field(difference, 0.6)
     visible = grow(smoothed > 6.0, max(1, min(int(site.radius * 0.15), 6)))
     mask = (cover > 0.35) & visible & allowed
-    if mask.sum() < max(4, mask.size * 8e-5) and mask.size > 64:
-        return None
-    if not mask.any():
+    if mask.sum() < max(1, min(4, pixels // 16), pixels * 1.2e-4):
         return None
     # A change far below the surface's own contrast cannot be found by anybody.
     texture = luminance(picture)

@@ -83,7 +83,7 @@ def lay(image: Picture, cover: Field, colour: np.ndarray, *, kept: float = 0.0) 
 def scratch(image: Picture, rng: Rng, site: Site) -> Drawn:
     """One or several thin lines, straight or curved, bright or dark, often with a two-tone relief."""
     length = site.radius * rng.uniform(2.0, 5.0)
-    width = float(np.clip(rng.lognormal(np.log(1.6), 0.5), 0.7, 6)) * max(site.height, 64) / 320
+    width = float(np.clip(rng.lognormal(np.log(1.6), 0.5), 0.7, 6)) * site.scale
     count = int(rng.choice([1, 1, 1, 2, 3, 6]))
     bend = rng.choice([0.02, 0.1, 0.5, 1.5])
     main = curve(rng, site, length, bend=bend)
@@ -136,7 +136,7 @@ def craquelure(image: Picture, rng: Rng, site: Site) -> Drawn:
     strokes = []
     for _ in range(int(rng.integers(4, 12))):
         offset = rng.normal(0, 0.4, 2) * site.radius
-        part = Site(site.y + offset[0], site.x + offset[1], site.radius, site.region, site.strength, None)
+        part = site.part(site.y + offset[0], site.x + offset[1], site.radius)
         strokes += crack_strokes(rng, part, site.radius * rng.uniform(0.6, 1.6), rng.uniform(0.8, 2.2))
     cover = draw_strokes(strokes, site.height, site.width) * area
     dark = local_colour(image, site) * rng.uniform(0.1, 0.6)
@@ -145,7 +145,7 @@ def craquelure(image: Picture, rng: Rng, site: Site) -> Drawn:
 
 def fibre(image: Picture, rng: Rng, site: Site) -> Drawn:
     """A hair or thread that lies on the surface, with a faint shadow."""
-    thick = max(rng.uniform(0.7, 4.0) * max(site.height, 64) / 320, 0.7)
+    thick = max(rng.uniform(0.7, 4.0) * site.scale, 0.7)
     points = curve(rng, site, site.radius * rng.uniform(3, 7), bend=rng.uniform(1, 5))
     cover = draw_strokes([(points, np.full(len(points), thick))], site.height, site.width)
     shadow = np.roll(blur_field(cover, 1.2), (int(np.ceil(thick)), int(np.ceil(thick))), axis=(0, 1))
@@ -164,7 +164,7 @@ def hole(image: Picture, rng: Rng, site: Site) -> Drawn:
     for _ in range(count):
         offset = rng.normal(0, site.radius * 1.5, 2) if count > 1 else np.zeros(2)
         radius = max(site.radius * rng.uniform(0.4, 1.0) / np.sqrt(count), 1.0)
-        part = Site(site.y + offset[0], site.x + offset[1], radius, site.region, site.strength, None)
+        part = site.part(site.y + offset[0], site.x + offset[1], radius)
         distance = blob_distance(rng, part, irregularity=rng.uniform(0, 0.35))
         inside = coverage(distance, rng.uniform(0.15, 0.8))
         dark = local_colour(image, part) * rng.uniform(0.02, 0.8 - 0.6 * site.strength)

@@ -154,7 +154,7 @@ def blur_field(field: Field, sigma: float) -> Field:
     if sigma < 0.3 or min(height, width) < 2:
         return field
     if sigma >= 1.6 and min(height, width) > 2 * sigma:
-        factor = sigma / 0.45
+        factor = sigma / 0.5
         small = (max(round(height / factor), 2), max(round(width / factor), 2))
         reduced = Image.fromarray(np.ascontiguousarray(field, dtype=np.float32)).resize(
             (small[1], small[0]), Image.Resampling.BILINEAR

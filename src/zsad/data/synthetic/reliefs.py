@@ -117,7 +117,9 @@ def wrinkle(image: Picture, rng: Rng, site: Site) -> Drawn:
     changed = warp(image, push * np.float32(np.cos(angle)), -push * np.float32(np.sin(angle)))
     light = angle + np.pi / 2 + rng.normal(0, 0.4)
     shade = relief(ridge * width, light, 30 + 110 * site.strength)
-    return changed + shade[..., None], np.clip(ridge * 2.2 - 0.3, 0, 1)
+    # Folds side by side are one defect: the valleys between them belong to it.
+    extent = np.clip(((count + 0.2) * width * 1.25 - np.abs(across)) / width, 0, 1) * (np.abs(along) < length)
+    return changed + shade[..., None], np.maximum(np.clip(ridge * 2.2 - 0.3, 0, 1), extent)
 
 
 def step_edge(image: Picture, rng: Rng, site: Site) -> Drawn:

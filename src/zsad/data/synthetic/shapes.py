@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -23,6 +24,7 @@ class Site:
         region: bool (H, W), where the defect should lie.
         strength: how visible it should be, 0 (barely) to 1 (glaring).
         foreign: uint8 (H, W, 3), another picture of the same size, or None.
+        scale: side of the whole picture relative to 320 pixels; line widths follow it.
     """
 
     y: float
@@ -31,6 +33,11 @@ class Site:
     region: Mask
     strength: float
     foreign: np.ndarray | None
+    scale: float = 1.0
+
+    def part(self, y: float, x: float, radius: float) -> Site:
+        """Another place of another size in the same picture."""
+        return replace(self, y=y, x=x, radius=radius)
 
     @property
     def height(self) -> int:
@@ -160,7 +167,7 @@ def draw_strokes(strokes: list[tuple[np.ndarray, np.ndarray]], height: int, widt
     draw = ImageDraw.Draw(canvas)
     for points, widths in strokes:
         local = ((points - [left, top]) * scale).tolist()
-        for (start, end), stroke in zip(zip(local, local[1:], strict=False), widths, strict=False):
+        for (start, end), stroke in zip(itertools.pairwise(local), widths, strict=False):
             pixels = max(round(float(stroke) * scale), 1)
             draw.line([tuple(start), tuple(end)], fill=255, width=pixels)
             if pixels > scale:
