@@ -1,0 +1,251 @@
+"""Reads files of tensors without ever running what is inside them.
+
+Formats: safetensors; PyTorch's own, through `torch.load(weights_only=True)`; and TorchScript archives, which
+OpenAI's CLIP weights come as. Those are read here, since `torch.jit.load`, deprecated besides, would build
+the program inside the archive, and only its tensors are wanted.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from zsad.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FileKind = Literal["safetensors", "torchscript", "torch"]
+
+AGAIN = "download it again"
+LONGEST_HEADER = 100_000_000  # bytes that the safetensors format allows its header
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # the keys that training scripts put a state dict under
+PARALLEL_PREFIX = "module."  # what torch's (Distributed)DataParallel puts before every name
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+def file_kind(path: Path) -> FileKind:
+    """Tells the format of a file of tensors by its content; the name's ending is not looked at.
+
+    Raises:
+        WeightsError: there is no such file, or it is of another format; the message says what it is.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give a file of weights"
+        )
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
+    if not head:
+        raise WeightsError(f"{path} is empty: {AGAIN}")
+    if head.startswith(b"version https://git-lfs"):
+        size = re.search(rb"size (\d+)", head)
+        whole = f" of {int(size[1]) / 1e6:.0f} MB" if size else ""
+        raise WeightsError(
+            f"{path} is only a git-lfs pointer to a file{whole}: run `git lfs pull` in its repository"
+        )
+    if head.lstrip()[:1] == b"<":
+        raise WeightsError(f"{path} is a web page (probably a saved error message), not weights: {AGAIN}")
+    if head.startswith(b"PK\x03\x04"):
+        return _zip_kind(path)
+    # Before the pickles' mark, which the length of a safetensors header may look like.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
+        return "safetensors"
+    if head.startswith(b"\x80"):
+        return "torch"
+    raise WeightsError(
+        f"{path} is not a file of weights (it begins with {head[:8]!r}): "
+        "give a .safetensors, PyTorch .pt/.pth/.bin or TorchScript file"
+    )
+
+
+def _zip_kind(path: Path) -> FileKind:
+    """Tells a TorchScript archive from a file of `torch.save`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or truncated: {AGAIN}") from error
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise WeightsError(
+            f"{path} is a zip archive of other things ({', '.join(names[:3])}), not PyTorch weights"
+        )
+    return "torchscript" if any(name.endswith("/constants.pkl") for name in names) else "torch"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a file holds, nested as it was saved; the layouts of the methods' authors need that.
+
+    Args:
+        path: a safetensors, PyTorch or TorchScript file.
+
+    Returns:
+        Tensors, numbers and strings by name; tensors on the CPU, in the file's precision.
+
+    Raises:
+        WeightsError: see `file_kind`; or the file is damaged, or holds Python objects.
+    """
+    path = Path(path)
+    kind = file_kind(path)
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    if kind == "torchscript":
+        return ScriptArchive.read(path)
+    return _read_torch(path)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The state dict of a file: tensors by name.
+
+    A state dict that training scripts wrapped in {"state_dict": ...} is unwrapped, the prefix "module." of
+    parallel training is taken off, and whatever is not a tensor is left out.
+
+    Args:
+        path: as for `read_checkpoint`.
+
+    Raises:
+        WeightsError: as for `read_checkpoint`; or there are no tensors in it.
+    """
+    import torch
+
+    content: Mapping[str, Any] = read_checkpoint(path)
+    wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+    if wrapper is not None:
+        content = content[wrapper]
+    tensors = {
+        name: value.detach()
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if not tensors:
+        keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise WeightsError(
+            f"{path} holds no state dict (found: {keys}): save it as torch.save(model.state_dict(), path)"
+        )
+    if all(name.startswith(PARALLEL_PREFIX) for name in tensors):
+        return {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file ({error}): {AGAIN}") from error
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may fail anywhere inside torch
+        text = str(error)
+        refused = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"(?:global|class) ([\w.]+\.[\w.]+)", text)
+        if refused:
+            raise WeightsError(
+                f"{path} holds Python objects ({refused[1]}), which could run code and are not loaded: "
+                "save only the state dict, best as safetensors"
+            ) from error
+        raise WeightsError(f"{path} is damaged, truncated or not PyTorch weights: {AGAIN}") from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__}, not a state dict: save model.state_dict()"
+        )
+    return dict(content)
+
+
+class ScriptArchive(pickle.Unpickler):
+    """Reads the tensors of a TorchScript archive, and can make nothing else.
+
+    The archive's data.pkl describes the module tree. An unpickler calls what `find_class` gives it; this one
+    gives inert bags of attributes for the archive's own classes, a tensor builder, lists and ordered dicts,
+    and refuses every other name, so that neither the archive's code nor any other is run.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        self._archive = archive
+        self._root = root
+        # Made per file: a pickle can set attributes of a class, which must not outlive it.
+        self._module = type("ScriptModule", (), {})
+
+    @classmethod
+    def read(cls, path: Path) -> dict[str, Any]:
+        """Tensors by their dotted names, as the module's state dict has them.
+
+        Raises:
+            WeightsError: the archive is damaged, or holds something else than modules and tensors.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).split("/")[0]
+                reader = cls(archive, root)
+                return dict(reader._walk(reader.load(), ""))
+        except pickle.UnpicklingError as error:
+            raise WeightsError(f"{path} is not an archive of plain weights: {error}") from error
+        except Exception as error:  # a damaged archive may fail anywhere
+            raise WeightsError(f"{path} is a damaged TorchScript archive ({error}): {AGAIN}") from error
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The few things a pickle of modules may refer to."""
+        if module == "__torch__" or module.startswith("__torch__."):
+            return self._module
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return self._tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch.jit._pickle" and name.startswith("build_") and name.endswith("list"):
+            return list
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not loaded")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """One storage of the archive, as a flat tensor."""
+        import torch
+
+        _, dtype, key, _, _ = pid
+        data = bytearray(self._archive.read(f"{self._root}/data/{key}"))
+        kind = getattr(torch, dtype)
+        return torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
+
+    def _tensor(self, storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+        """A tensor over a storage; torch itself refuses one that would reach outside it."""
+        return storage.as_strided(tuple(size), tuple(stride), offset)
+
+    def _walk(self, module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+        import torch
+
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                yield prefix + name, value
+            elif isinstance(value, self._module):
+                yield from self._walk(value, f"{prefix}{name}.")
