@@ -1,0 +1,266 @@
+"""Builds backbones: `load_backbone`, zsad's own file layout, and the fingerprint that tells weights apart.
+
+`sources.py` finds and reads weights, `layouts.py` and `configurations.py` translate what others publish,
+`records.py` is the table of well-known weights, and `zsad.weights` fetches files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+from weakref import WeakKeyDictionary
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from zsad.atomic import atomic_file
+from zsad.backbones.clip import CLIP
+from zsad.backbones.layouts import clip_config_from_state_dict
+from zsad.backbones.records import backbone_records, is_available_offline, list_backbones
+from zsad.backbones.sources import PACKAGED_CONFIG, Source, packaged_source, read_source
+from zsad.errors import ConfigError, WeightsError, unknown_name
+from zsad.types import Activation, PositionInterpolation
+from zsad.weights import is_offline
+
+__all__ = [
+    "backbone_fingerprint",
+    "backbone_records",
+    "clip_config_from_state_dict",
+    "is_available_offline",
+    "list_backbones",
+    "load_backbone",
+    "read_packaged",
+    "write_packaged",
+]
+
+PRECISIONS = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+# Small tensors that differ between any two trainings, for a quick fingerprint.
+FINGERPRINT_NAMES = (
+    "visual.class_embedding",
+    "visual.ln_pre.weight",
+    "visual.ln_post.weight",
+    "visual.ln_post.bias",
+    "positional_embedding",
+    "ln_final.weight",
+    "ln_final.bias",
+    "logit_scale",
+)
+
+# What a backbone's fingerprint was before its weights were rounded to a lower precision.
+_exact_fingerprints: WeakKeyDictionary[CLIP, str] = WeakKeyDictionary()
+
+
+def load_backbone(
+    name: str | Path | None = None,
+    *,
+    activation: Activation | None = None,
+    position_interpolation: PositionInterpolation | None = None,
+    device: str | torch.device | None = None,
+    precision: str | torch.dtype | None = None,
+    offline: bool | None = None,
+) -> CLIP:
+    """A CLIP from any of the layouts that CLIP weights are published in.
+
+    Args:
+        name: None or "tiny": the weights in this package | a name of `list_backbones` | "hf-hub:ORG/REPO" or
+            "hf-hub:ORG/REPO@REVISION" | "open_clip:ARCH/TAG" | a path: OpenAI's .pt, an open_clip file with
+            its configuration beside it, or a folder of open_clip, Hugging Face or `write_packaged`.
+        activation: of the MLPs; None for the one that the weights were trained with.
+        position_interpolation: how the position table is resized; None for "bicubic_antialias".
+        device: of the weights; None for the CPU.
+        precision: of the weights: "float32" (None), "float16", "bfloat16" or a torch dtype.
+        offline: True never touches the network; None asks ZSAD_OFFLINE.
+
+    Returns:
+        The network with its `record`, frozen, in evaluation mode.
+
+    Raises:
+        ConfigError: an unknown name, activation, interpolation, device or precision.
+        WeightsError: the weights are missing, damaged, unsupported, or not to be downloaded while offline.
+        MissingExtraError: "open_clip:" without the package open_clip_torch.
+    """
+    if activation is not None and activation not in get_args(Activation):
+        raise unknown_name("activation", activation, get_args(Activation))
+    place, kind = check_device(device), check_precision(precision)
+    source = read_source(name, activation, is_offline(offline))
+    if activation is not None:
+        source = dataclasses.replace(source, config=dataclasses.replace(source.config, activation=activation))
+    return _build(source, position_interpolation, place, kind)
+
+
+def check_device(device: str | torch.device | None) -> torch.device:
+    """The torch device of a name.
+
+    Raises:
+        ConfigError: there is no such device, or not on this machine.
+    """
+    try:
+        place = torch.device("cpu" if device is None else device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        known = ["cpu"]
+        known += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        known += ["mps"] if torch.backends.mps.is_available() else []
+        raise ConfigError(
+            f"device {str(device)!r} is not available here; there is: {', '.join(known)}"
+        ) from error
+    return place
+
+
+def check_precision(precision: str | torch.dtype | None) -> torch.dtype:
+    """The torch dtype of a precision's name.
+
+    Raises:
+        ConfigError: it is not a floating-point type that the network runs in.
+    """
+    if precision is None:
+        return torch.float32
+    if isinstance(precision, torch.dtype):
+        precision = str(precision).removeprefix("torch.")
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    return PRECISIONS[precision]
+
+
+def _build(
+    source: Source,
+    position_interpolation: PositionInterpolation | None,
+    device: torch.device,
+    precision: torch.dtype,
+) -> CLIP:
+    """The network around the tensors; it is made without memory of its own, so that weights exist once."""
+    with torch.device("meta"):
+        network = CLIP(source.config, source.record)
+    if position_interpolation is not None:
+        network.position_interpolation = position_interpolation
+    expected = network.state_dict()
+    _check_fit(source, expected)
+    exact = _fingerprint(source.tensors) if precision != torch.float32 else None
+    tensors: dict[str, Tensor] = {}
+    for name in expected:
+        tensor = source.tensors.pop(name)
+        tensors[name] = tensor.to(device, precision if tensor.is_floating_point() else None).contiguous()
+    network.load_state_dict(tensors, assign=True)
+    network.requires_grad_(False).eval()
+    if exact is not None:
+        _exact_fingerprints[network] = exact
+    return network
+
+
+def _check_fit(source: Source, expected: Mapping[str, Tensor]) -> None:
+    """Refuses tensors that do not fit the configuration.
+
+    Raises:
+        WeightsError: naming up to five missing, unexpected and wrongly shaped ones.
+    """
+    found = source.tensors
+    wrong = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "wrong shape": [
+            f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in expected
+            if name in found and found[name].shape != expected[name].shape
+        ],
+    }
+    parts = [
+        f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for what, names in wrong.items()
+        if names
+    ]
+    if parts:
+        raise WeightsError(
+            f"the weights of {source.record.name} do not fit their configuration: {'; '.join(parts)}"
+        )
+
+
+def backbone_fingerprint(clip: CLIP) -> str:
+    """Tells whether two backbones have the same weights, in a few milliseconds.
+
+    It does not depend on device and precision: values are rounded to float16, and a backbone loaded in a
+    lower precision keeps the fingerprint of its file.
+
+    Args:
+        clip: the network.
+
+    Returns:
+        SHA-256, hexadecimal, over the names and shapes of all tensors and the values of a few small ones.
+    """
+    kept = _exact_fingerprints.get(clip)
+    return kept if kept is not None else _fingerprint(clip.state_dict())
+
+
+def _fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)}\n".encode())
+    for name in FINGERPRINT_NAMES:
+        digest.update(tensors[name].detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_packaged(clip: CLIP, folder: str | Path) -> list[Path]:
+    """Writes a backbone in zsad's own layout: config.json and weights in float16.
+
+    Args:
+        clip: the network; its `record` must be set. `bytes` and `sha256` of the record are filled in.
+        folder: made if it is not there; its files are replaced.
+
+    Returns:
+        The two files.
+
+    Raises:
+        WeightsError: there is no record, or a value does not fit into float16.
+    """
+    if clip.record is None:
+        raise WeightsError(
+            "a backbone without record cannot be written: set clip.record, which says where it comes from"
+        )
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float16 if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in clip.state_dict().items()
+    }
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise WeightsError(f"values of {', '.join(broken[:5])} are not finite in float16")
+    folder = Path(folder)
+    stem = re.sub(r"[^\w.-]+", "_", clip.record.name.rpartition("/")[2]).strip("_.") or "backbone"
+    weights, card = folder / f"{stem}.safetensors", folder / PACKAGED_CONFIG
+    data = save(tensors)
+    record = dataclasses.replace(clip.record, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    content = {
+        "weights": weights.name,
+        "config": dataclasses.asdict(clip.config),
+        "record": dataclasses.asdict(record),
+    }
+    # Renamed into place: a loaded backbone may still map the old file into memory.
+    with atomic_file(weights) as file:
+        file.write(data)
+    with atomic_file(card) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+    return [card, weights]
+
+
+def read_packaged(folder: str | Path) -> CLIP:
+    """A backbone that `write_packaged` wrote, in float32 on the CPU.
+
+    Args:
+        folder: holds config.json and the weights.
+
+    Raises:
+        WeightsError: files are missing, damaged or contradict each other.
+    """
+    return _build(packaged_source(Path(folder)), None, torch.device("cpu"), torch.float32)

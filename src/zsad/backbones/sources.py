@@ -1,0 +1,382 @@
+"""Finds and reads the weights that a backbone's name means, in whatever layout they are published."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
+from zsad.backbones.configurations import clip_config_from_hugging_face, clip_config_from_open_clip
+from zsad.backbones.layouts import clip_config_from_state_dict, find_layout, to_openai_names
+from zsad.backbones.records import (
+    CLIP_MEAN,
+    CLIP_STD,
+    HUB,
+    OPEN_CLIP_WEIGHTS,
+    PACKAGE_FOLDER,
+    WELL_KNOWN,
+    list_backbones,
+    read_json,
+    record_from_json,
+)
+from zsad.errors import ConfigError, MissingExtraError, WeightsError, unknown_name
+from zsad.tensorfile import file_kind, read_tensors
+from zsad.types import Activation, WeightRecord
+from zsad.weights import download, hub_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OPEN_CLIP = "open_clip:"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+HUGGING_FACE_CONFIG = "config.json"
+HUGGING_FACE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+PACKAGED_CONFIG = "config.json"
+PACKAGED_WEIGHTS = "tiny.safetensors"
+FORMS = (
+    "hf-hub:ORG/REPO",
+    "open_clip:ARCH/TAG",
+    "a path (OpenAI .pt, open_clip file or folder, Hugging Face folder)",
+)
+SEE_PUBLISHER = "see the publisher"
+
+Triple = tuple[float, float, float]
+Colours = tuple[Triple, Triple]  # mean and standard deviation of the RGB channels
+Fetch = Callable[[str], Path | None]  # file name -> the file, None if the folder or repository lacks it
+
+
+class FilesMissingError(WeightsError):
+    """A folder or repository lacks files; for a repository, offline, they may just not be cached."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that were read and understood, ready to be built.
+
+    Attributes:
+        config: the network's shape, with the activation of the weights.
+        tensors: by OpenAI's names.
+        record: where they come from.
+    """
+
+    config: ClipConfig
+    tensors: dict[str, Tensor]
+    record: WeightRecord
+
+
+def read_source(name: str | Path | None, activation: Activation | None, offline: bool) -> Source:
+    """Reads whatever a backbone name means.
+
+    Args:
+        name: as for `load_backbone`.
+        activation: what the caller says of weights that do not tell it.
+        offline: never touch the network.
+
+    Raises:
+        ConfigError: the name is unknown.
+        WeightsError: the weights are missing, damaged, unsupported or not to be downloaded.
+        MissingExtraError: "open_clip:" without the package open_clip_torch.
+    """
+    if name is None or name == "tiny":
+        return packaged_source(PACKAGE_FOLDER / "tiny")
+    if isinstance(name, str):
+        if name.startswith(HUB):
+            return _from_hub(name, offline)
+        if name.startswith(OPEN_CLIP):
+            return _from_open_clip_table(name, offline)
+        # OpenAI and the papers write "ViT-L/14@336px".
+        plain = name.replace("/", "-").replace("@336px", "-336")
+        record = next((record for record in WELL_KNOWN if record.name == plain), None)
+        if record is not None:
+            return _from_record(record, offline)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _from_folder(
+            lambda file: path / file if (path / file).is_file() else None, str(name), str(path)
+        )
+    if path.exists():
+        return _from_file(path, str(name), activation)
+    if (
+        isinstance(name, Path)
+        or path.suffix in {".pt", ".pth", ".bin", ".safetensors", ".json"}
+        or os.sep in name
+    ):
+        raise WeightsError(f"backbone {str(name)!r}: no such file or folder ({path.absolute()})")
+    raise unknown_name("backbone", name, [*list_backbones(), *FORMS])
+
+
+def _from_record(record: WeightRecord, offline: bool) -> Source:
+    """One of the well-known weights."""
+    if record.source.startswith(HUB):
+        source = _from_hub(record.source, offline)
+        return dataclasses.replace(source, record=record)
+    tensors = to_openai_names(
+        read_tensors(download(record.source, record.sha256, record.bytes, offline=offline)), record.name
+    )
+    return Source(clip_config_from_state_dict(tensors, record.activation, record.name), tensors, record)
+
+
+def _from_hub(name: str, offline: bool) -> Source:
+    """A repository of the Hugging Face hub, in open_clip's, Hugging Face's or our own layout."""
+    repository, _, revision = name.removeprefix(HUB).partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ConfigError(f"backbone {name!r} is not of the form hf-hub:ORG/REPO or hf-hub:ORG/REPO@REVISION")
+
+    def fetch(file: str) -> Path | None:
+        return hub_file(repository, file, revision or None, offline=offline)
+
+    try:
+        return _from_folder(fetch, name, name)
+    except FilesMissingError as error:
+        raise _not_cached(name, repository) if offline else error from None
+
+
+def _not_cached(name: str, repository: str) -> WeightsError:
+    return WeightsError(
+        f"{name} is not (whole) in the Hugging Face cache and the offline switch is on: run "
+        f"`hf download {repository}` with a network, then copy the cache here or give the folder as a path"
+    )
+
+
+def _from_folder(fetch: Fetch, name: str, source: str) -> Source:
+    """A folder or repository: its configuration file tells the layout."""
+    config_file = fetch(OPEN_CLIP_CONFIG)
+    if config_file is not None:
+        weights = _first(fetch, OPEN_CLIP_WEIGHTS + HUGGING_FACE_WEIGHTS, name)
+        return _open_clip(read_json(config_file), read_tensors(weights), name, source)
+    config_file = fetch(HUGGING_FACE_CONFIG)
+    if config_file is None:
+        raise FilesMissingError(
+            f"{name} has neither {OPEN_CLIP_CONFIG} nor {HUGGING_FACE_CONFIG}: "
+            "it is no folder of CLIP weights that can be loaded"
+        )
+    config = read_json(config_file)
+    if "record" in config:
+        return _packaged_files(config_file, config, fetch)
+    shape = clip_config_from_hugging_face(config, name)
+    tensors = to_openai_names(_hugging_face_tensors(fetch, name), name)
+    preprocessing = fetch("preprocessor_config.json")
+    image = read_json(preprocessing) if preprocessing is not None else {}
+    colours = _colours(image, "image_mean", "image_std", name)
+    return Source(shape, tensors, _record(name, source, shape, colours))
+
+
+def _first(fetch: Fetch, names: tuple[str, ...], origin: str) -> Path:
+    """The first of several files that is there."""
+    for name in names:
+        path = fetch(name)
+        if path is not None:
+            return path
+    raise FilesMissingError(f"{origin} has none of the weight files {', '.join(names)}")
+
+
+def _hugging_face_tensors(fetch: Fetch, origin: str) -> dict[str, Tensor]:
+    """The tensors of a CLIPModel, in one file or in several with an index; safetensors first."""
+    for name in HUGGING_FACE_WEIGHTS:
+        whole = fetch(name)
+        if whole is not None:
+            return read_tensors(whole)
+        index_file = fetch(f"{name}.index.json")
+        if index_file is not None:
+            weight_map = read_json(index_file).get("weight_map")
+            if not isinstance(weight_map, dict) or not weight_map:
+                raise WeightsError(f"{index_file} has no weight_map")
+            tensors: dict[str, Tensor] = {}
+            for shard in sorted(set(weight_map.values())):
+                if Path(shard).name != shard:
+                    raise WeightsError(f"{index_file} names a file outside its folder: {shard!r}")
+                tensors.update(read_tensors(_first(fetch, (shard,), origin)))
+            return tensors
+    raise FilesMissingError(f"{origin} has none of the weight files {', '.join(HUGGING_FACE_WEIGHTS)}")
+
+
+def _open_clip(config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str, source: str) -> Source:
+    """open_clip's configuration and tensors."""
+    model = config.get("model_cfg", config)
+    preprocessing = config.get("preprocess_cfg", {})
+    if not isinstance(model, Mapping) or not isinstance(preprocessing, Mapping):
+        raise WeightsError(f"{name}: model_cfg and preprocess_cfg must be objects")
+    shape = clip_config_from_open_clip(model, name)
+    colours = _colours(preprocessing, "mean", "std", name)
+    interpolation = preprocessing.get("interpolation", "bicubic")
+    notes = (
+        "" if interpolation == "bicubic" else f"trained on pictures resized by {interpolation} interpolation"
+    )
+    return Source(shape, to_openai_names(tensors, name), _record(name, source, shape, colours, notes))
+
+
+def _from_open_clip_table(name: str, offline: bool) -> Source:
+    """open_clip's table of architectures and tags; its package gives the table, the network is ours."""
+    arch, _, tag = name.removeprefix(OPEN_CLIP).rpartition("/")
+    arch = arch.replace("/", "-")
+    if not arch or not tag:
+        raise ConfigError(
+            f"backbone {name!r} is not of the form open_clip:ARCH/TAG, as open_clip:ViT-B-16/openai"
+        )
+    try:
+        import open_clip
+        from open_clip.pretrained import get_pretrained_cfg
+    except ImportError as error:
+        raise MissingExtraError("open_clip_torch", "open-clip", f"backbone {name!r}") from error
+    model = open_clip.get_model_config(arch)
+    if model is None:
+        raise unknown_name("open_clip architecture", arch, _supported(open_clip))
+    entry = get_pretrained_cfg(arch, tag)
+    if not entry:
+        tags = open_clip.list_pretrained_tags_by_model(arch)
+        raise unknown_name(f"open_clip tag of {arch}", tag, tags)
+    # The tag knows how its weights were trained; the architecture's flag only counts where the tag is silent.
+    model["quick_gelu"] = bool(entry.get("quick_gelu", model.get("quick_gelu", False))) or tag == "openai"
+    clip_config_from_open_clip(model, name)  # refuses what is unsupported before anything is downloaded
+    hub = entry.get("hf_hub", "")
+    if hub:
+        repository, _, file = hub.rpartition("/")
+
+        def fetch(wanted: str) -> Path | None:
+            return hub_file(repository, wanted, offline=offline)
+
+        source = f"{HUB}{repository}"
+        try:
+            weights = _first(fetch, (file,) if file else OPEN_CLIP_WEIGHTS, source)
+        except FilesMissingError as error:
+            raise _not_cached(source, repository) if offline else error from None
+    else:
+        source = entry["url"]
+        weights = download(source, _published_sum(source), offline=offline)
+    return _open_clip({"model_cfg": model, "preprocess_cfg": entry}, read_tensors(weights), name, source)
+
+
+def _supported(open_clip: Any) -> list[str]:
+    """The architectures of open_clip that the network here can be."""
+    names = []
+    for arch in open_clip.list_models():
+        with contextlib.suppress(WeightsError):
+            clip_config_from_open_clip(open_clip.get_model_config(arch), arch)
+            names.append(arch)
+    return names
+
+
+def _published_sum(url: str) -> str | None:
+    """The checksum that OpenAI's and open_clip's addresses carry, whole or its first eight digits."""
+    folder, file = url.split("/")[-2:]
+    if re.fullmatch(r"[0-9a-f]{64}", folder):
+        return folder
+    digits = re.search(r"-([0-9a-f]{8})\.\w+$", file)
+    return digits[1] if digits and "/open_clip/releases/" in url else None
+
+
+def _from_file(path: Path, name: str, activation: Activation | None) -> Source:
+    """One file of weights, with its configuration beside it unless it is OpenAI's."""
+    kind = file_kind(path)
+    tensors = read_tensors(path)
+    layout = find_layout(tensors, str(path))
+    if layout == "hugging_face":
+        return _from_folder(_beside(path), name, str(path))
+    for config_file in (
+        path.with_name(OPEN_CLIP_CONFIG),
+        path.with_suffix(".json"),
+        path.with_name(HUGGING_FACE_CONFIG),
+    ):
+        if config_file.is_file() and (
+            "vision_cfg" in (config := read_json(config_file)) or "model_cfg" in config
+        ):
+            return _open_clip(config, tensors, name, str(path))
+    record = next((record for record in WELL_KNOWN if record.source.endswith(f"/{path.name}")), None)
+    if record is None and activation is None and kind != "torchscript":
+        if path.suffix in {".safetensors", ".bin"} or layout == "custom_text":
+            raise WeightsError(
+                f"{path} does not tell its activation: put its {OPEN_CLIP_CONFIG} beside it, "
+                'or pass activation="gelu" or "quick_gelu"'
+            )
+        warnings.warn(
+            f"{path.name} is taken for OpenAI's weights, with QuickGELU; if open_clip trained it, put its "
+            f'{OPEN_CLIP_CONFIG} beside it or pass activation="gelu"',
+            stacklevel=4,
+        )
+    tensors = to_openai_names(tensors, str(path))
+    trained = record.activation if record else activation or "quick_gelu"
+    shape = clip_config_from_state_dict(tensors, trained, str(path))
+    colours = (record.mean, record.std) if record else (CLIP_MEAN, CLIP_STD)
+    return Source(shape, tensors, _record(name, str(path), shape, colours))
+
+
+def _beside(path: Path) -> Fetch:
+    """The folder of a weights file, in which that file is the only one of weights."""
+
+    def fetch(file: str) -> Path | None:
+        if file == HUGGING_FACE_WEIGHTS[0]:
+            return path
+        return path.with_name(file) if path.with_name(file).is_file() else None
+
+    return fetch
+
+
+def _record(name: str, source: str, config: ClipConfig, colours: Colours, notes: str = "") -> WeightRecord:
+    mean, std = colours
+    return WeightRecord(
+        name=name,
+        source=source,
+        image_size=config.vision.image_size,
+        mean=mean,
+        std=std,
+        activation=config.activation,
+        licence=SEE_PUBLISHER,
+        notes=notes,
+    )
+
+
+def _colours(settings: Mapping[str, Any], mean: str, std: str, origin: str) -> Colours:
+    """Mean and deviation of the RGB channels from a configuration; CLIP's own where it has none."""
+    return (
+        _three(settings.get(mean, CLIP_MEAN), f"{origin}: {mean}"),
+        _three(settings.get(std, CLIP_STD), f"{origin}: {std}"),
+    )
+
+
+def _three(values: Any, where: str) -> Triple:
+    """Three numbers, one per colour channel."""
+    if isinstance(values, (list, tuple)) and len(values) == 3:
+        try:
+            red, green, blue = (float(value) for value in values)
+            return red, green, blue
+        except (TypeError, ValueError):
+            pass
+    raise WeightsError(f"{where} is {values!r}, expected three numbers")
+
+
+def packaged_source(folder: Path) -> Source:
+    """A folder that `write_packaged` wrote.
+
+    Raises:
+        WeightsError: files are missing, damaged or contradict each other.
+    """
+    card = folder / PACKAGED_CONFIG
+    if not card.is_file():
+        if folder.parent == PACKAGE_FOLDER:
+            raise WeightsError(f"the package's own weights are missing ({card}): install zsad again")
+        raise WeightsError(f"{folder} is no folder that zsad wrote: {card.name} is missing")
+    return _packaged_files(
+        card, read_json(card), lambda file: folder / file if (folder / file).is_file() else None
+    )
+
+
+def _packaged_files(card: Path, content: Mapping[str, Any], fetch: Fetch) -> Source:
+    """The layout of `write_packaged`: config.json with "config", "record" and the weights' file name."""
+    record = record_from_json(content.get("record"), card)
+    weights_name = content.get("weights", PACKAGED_WEIGHTS)
+    if not isinstance(weights_name, str) or Path(weights_name).name != weights_name:
+        raise WeightsError(f'{card}: "weights" must name a file of the same folder, got {weights_name!r}')
+    try:
+        fields = dict(content["config"])
+        vision, text = VisionConfig(**fields.pop("vision")), TextConfig(**fields.pop("text"))
+        config = ClipConfig(vision=vision, text=text, **fields)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f'{card}: "config" does not describe a backbone ({error})') from error
+    return Source(config, read_tensors(_first(fetch, (weights_name,), str(card.parent))), record)
