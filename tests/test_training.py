@@ -395,3 +395,23 @@ def test_methods_without_training_are_refused(config):
 def test_impossible_settings_are_refused(config, changes, message):
     with pytest.raises(ConfigError, match=message):
         config(**changes)
+
+
+def test_the_command_trains_and_resumes(backbone, folder, tmp_path):
+    from typer.testing import CliRunner
+
+    from zsad.cli import app
+
+    out = tmp_path / "prompts.safetensors"
+    command = ["train", "--data", str(folder), "--out", str(out), "--backbone", backbone, "--epochs", "1"]
+    command += ["--batch-size", "4", "--set", "n_ctx=4", "--set", "sigma=1", "--device", "cpu"]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    assert "1 epoch in" in first.output
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 2
+    assert "--resume goes on" in again.output
+    longer = CliRunner().invoke(app, [*command, "--epochs", "2", "--resume"])
+    assert longer.exit_code == 0, longer.output
+    assert "went on after epoch 1" in longer.output
+    assert zsad.load(checkpoint=out, backbone=backbone, device="cpu").method.config.n_ctx == 4

@@ -212,6 +212,83 @@ def predict(
 
 
 @app.command()
+def train(
+    *,
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", "-d", help="Folder in MVTec AD layout, or of such folders. Repeatable."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the learnt weights (.safetensors).")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="One that learns; see `zsad methods`.")
+    ] = "anomalyclip",
+    backbone: BackboneOption = None,
+    split: Annotated[
+        str, typer.Option(help="test: normal and anomalous, as the papers do; all: also train/good.")
+    ] = "test",
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 15,
+    batch_size: Annotated[int, typer.Option(help="Pictures of one step.")] = 8,
+    learning_rate: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of initial weights and data order.")] = 111,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side of the network's input. Default: as the weights were made for."),
+    ] = None,
+    device: DeviceOption = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16 autocast.")] = "fp32",
+    workers: Annotated[int, typer.Option(help="Threads that read pictures.")] = 2,
+    settings: SettingsOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last finished epoch, if there is one.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew although OUT or a checkpoint is there.")
+    ] = False,
+    offline: OfflineOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn a method's weights from pictures with masks; the defaults are AnomalyCLIP's recipe.
+
+    OUT is for `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds the
+    checkpoint of the last finished epoch and log.csv with the loss of every step.
+    """
+    config = _parse_settings(settings or [])
+    _go_offline(offline)
+    from zsad.training import TrainConfig
+    from zsad.training import train as run
+
+    result = run(
+        TrainConfig(
+            out=out,
+            data=tuple(data),
+            split=split,  # type: ignore[arg-type] # checked by the library, which names the choices
+            method=method,
+            backbone=backbone,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            image_size=image_size,
+            device=device,
+            precision=precision,  # type: ignore[arg-type] # likewise
+            settings=config,
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+        ),
+        show_progress=not quiet,
+    )
+    if not quiet:
+        console = _stdout()
+        started = f" (went on after epoch {result.resumed_from})" if result.resumed_from else ""
+        console.print(
+            f"{_count(len(result.losses), 'epoch')} in {result.seconds:.0f} s{started}, mean loss "
+            f"{result.losses[0]:.4f} in the first, {result.losses[-1]:.4f} in the last"
+        )
+        console.print(f"Weights: {result.path}\nLog: {result.log}", markup=False, soft_wrap=True)
+
+
+@app.command()
 def methods() -> None:
     """List the systems of the literature that zsad holds."""
     from zsad.registry import list_methods, method_class
