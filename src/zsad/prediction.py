@@ -119,7 +119,6 @@ def predict_folder(
         OSError: the results cannot be written (no permission, disk full); what was written so far is valid.
         KeyboardInterrupt: after Ctrl-C, when results and page of the pictures done so far are written.
     """
-    started = time.perf_counter()
     directory = Path(directory)
     if batch_size < 1:
         raise ConfigError(f"the batch size must be at least 1, got {batch_size}")
@@ -132,6 +131,7 @@ def predict_folder(
     except FileExistsError as error:
         raise ConfigError(f"the results' folder {directory} is a file: choose another --out") from error
     detector = _loaded(detector)
+    started = time.perf_counter()
     options = _completed(options, detector)
     known = {**describe_detector(detector), **_described(options), **(settings or {})}
     is_joint = detector.method.INFO.scores_batch_jointly
@@ -253,7 +253,7 @@ def _plan(
     is_joint: bool,
 ) -> tuple[RunLayout, list[ResultRecord]]:
     """Where files go, and which records of an earlier run stay."""
-    names = [str(path) for path in files]
+    names = [str(path) for path in files if os.path.lexists(path)]
     if not resume:
         return RunLayout.plan(directory, names), []
     earlier, root = _earlier_results(directory, settings)
@@ -295,7 +295,7 @@ def _write_page(
     for record in scored:
         large = layout.existing_file(record.path, "overlay") if "overlay" in settings["formats"] else None
         entries.append(ReportEntry(record, large, layout.thumbnail(record.path)))
-    source = common_folder([record.path for record in records])
+    source = common_folder([record.path for record in scored or records])
     count = "1 picture" if len(scored) == 1 else f"{len(scored)} pictures"
     when = f"{datetime.now():%d %B %Y, %H:%M}".lstrip("0")
     shown = {

@@ -48,6 +48,7 @@
       mark.setAttribute("x1", place);
       mark.setAttribute("x2", place);
     }
+    slider.classList.toggle("unset", threshold === null);
     find("clear").disabled = threshold === null;
     for (const option of document.querySelectorAll("input[name=show]")) {
       option.disabled = threshold === null && option.value !== "all";
@@ -127,6 +128,11 @@
     picture.removeAttribute("src");
     if (current) current.link.focus();
     current = null;
+  });
+  picture.addEventListener("load", () => {
+    // Small pictures are enlarged, but not until they are only blur.
+    picture.style.maxWidth = `${4 * picture.naturalWidth}px`;
+    picture.style.maxHeight = `${4 * picture.naturalHeight}px`;
   });
   picture.addEventListener("error", () => {
     if (current && original) {
