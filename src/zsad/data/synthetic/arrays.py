@@ -35,12 +35,14 @@ class Layout:
         region: bool, (S, S), where surface defects should lie.
         name: what the picture shows.
         fault: draws the scene with one fault: picture, coverage (S, S) of the fault, kind.
+        likely: kinds of `DEFECTS` that such a thing suffers from; empty when any.
     """
 
     picture: Picture
     region: Mask
     name: str
     fault: Callable[[Rng], Faulty]
+    likely: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,7 @@ def single(rng: Rng, ground: Picture, layer: Layer, shadow: Shadow, name: str) -
 
     def fault(rng: Rng) -> Faulty:
         radius = float(np.sqrt(area / np.pi)) * float(np.exp(rng.uniform(np.log(0.08), np.log(0.5))))
-        change = LAYER_FAULTS[int(rng.choice(len(LAYER_FAULTS), p=[0.35, 0.2, 0.2, 0.25]))]
+        change = LAYER_FAULTS[int(rng.choice(len(LAYER_FAULTS), p=[0.3, 0.15, 0.17, 0.2, 0.18]))]
         changed, cover, kind = change(layer, rng, radius)
         return composite(ground, changed, shadow), cover, kind
 

@@ -37,6 +37,8 @@ CAPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "thread_fault": ("flawed", "irregular"),
         "tear": ("torn", "ripped", "frayed"),
         "chip": ("chipped", "broken"),
+        "spall": ("crumbling", "damaged", "eroded"),
+        "split": ("broken", "cracked", "split"),
         "missing": ("incomplete", "broken"),
         "moved": ("misplaced", "misaligned"),
         "wrong": ("wrong", "mixed up"),

@@ -45,6 +45,7 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
         "thread_fault": reliefs.thread_fault,
         "tear": reliefs.tear,
         "chip": reliefs.chip,
+        "spall": reliefs.spall,
     }
 )
 
@@ -67,6 +68,7 @@ _WEIGHTS: Mapping[str, float] = {
     "droplet": 0.6,
     "print": 0.7,
     "smear": 0.8,
+    "spall": 1.3,
 }
 _MAY_OVERFLOW = frozenset({"fibre", "powder", "droplet"})
 _NEEDS_WHOLE = frozenset({"displaced_patch", "cut_scar"})
@@ -154,6 +156,9 @@ def _site(rng: Rng, region: Mask, foreign: Bytes | None, fraction: float | None,
     share = sample_fraction(rng) if fraction is None else fraction
     area = min(share * region.size * (1 + 0.5 * attempt), 0.5 * inside.size)
     strength = float(np.clip(rng.beta(1.4, 2.0) + 0.12 * attempt, 0, 1))
+    if rng.random() < 0.12:
+        # Now and then something crosses the whole object: long cracks, scratches, threads.
+        area = max(area, 0.1 * inside.size)
     radius = max(float(np.sqrt(area / np.pi)), 1.0)
     return Site(float(y), float(x), radius, region, strength, foreign, min(region.shape) / 320)
 

@@ -9,7 +9,7 @@ import numpy as np
 from zsad.data.synthetic.arrays import Layout
 from zsad.data.synthetic.camera import photograph
 from zsad.data.synthetic.captions import caption
-from zsad.data.synthetic.defects import add_defect
+from zsad.data.synthetic.defects import add_defect, sample_fraction
 from zsad.data.synthetic.materials import Materials
 from zsad.data.synthetic.noise import Bytes, Mask, Rng, blur_field, to_bytes
 from zsad.data.synthetic.scenes import SCENES, distract
@@ -132,11 +132,18 @@ def _superficial(image: Bytes, layout: Layout, materials: Materials, rng: Rng) -
     """One to three defects of the surface."""
     size = image.shape[0]
     mask, kind = np.zeros(image.shape[:2], dtype=bool), "good"
-    repeated: str | None = None
-    for _ in range(int(rng.choice([1, 2, 3], p=[0.72, 0.2, 0.08]))):
-        foreign = to_bytes(materials.texture(rng, size)[0]) if rng.random() < 0.15 else None
-        wanted = "foreign_texture" if foreign is not None else repeated
-        image, more, kind = add_defect(image, rng, kind=wanted, region=layout.region, foreign=foreign)
+    wanted = str(rng.choice(layout.likely)) if layout.likely and rng.random() < 0.65 else None
+    count = int(rng.choice([1, 2, 3, 6], p=[0.66, 0.19, 0.09, 0.06]))
+    # Many defects in one picture are small ones.
+    limit = 1.0 if count == 1 else 0.1 / count
+    for _ in range(count):
+        foreign = to_bytes(materials.texture(rng, size)[0]) if wanted is None and rng.random() < 0.1 else None
+        chosen = "foreign_texture" if foreign is not None else wanted
+        share = min(sample_fraction(rng), limit)
+        image, more, kind = add_defect(
+            image, rng, kind=chosen, region=layout.region, foreign=foreign, fraction=share
+        )
         mask |= more
-        repeated = kind if rng.random() < 0.6 and kind != "foreign_texture" else None
+        if wanted is None and kind != "foreign_texture" and rng.random() < 0.7:
+            wanted = kind
     return image, mask, kind

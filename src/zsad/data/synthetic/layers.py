@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from zsad.data.synthetic.noise import Field, Picture, Rng, blur_field, grow, smooth_noise, to_bytes
+from zsad.data.synthetic.noise import (
+    Field,
+    Picture,
+    Rng,
+    blur_field,
+    fractal_noise,
+    grow,
+    smooth_noise,
+    to_bytes,
+)
 from zsad.data.synthetic.objects import Layer
 from zsad.data.synthetic.reliefs import warp
 from zsad.data.synthetic.shapes import Site, blob_distance, coverage, polygon
@@ -173,4 +182,38 @@ def bent(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
     return result, (changed.max(axis=2) > 20) * weight.clip(0, 1) * 4, "bent"
 
 
-LAYER_FAULTS: tuple[LayerFault, ...] = (bitten, cut_off, outgrowth, bent)
+def split(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
+    """The object is broken in two along a jagged line; one piece has moved away a little."""
+    del radius
+    height, width = layer.shape[:2]
+    solid = layer[..., 3] > 0.5
+    places = np.flatnonzero(solid if solid.any() else np.ones_like(solid))
+    centre_y, centre_x = divmod(int(places[rng.integers(places.size)]), width)
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    jag = fractal_noise(rng, height, width, height * rng.uniform(0.05, 0.2), octaves=4, persistence=0.6)
+    side = (y - centre_y) * np.float32(np.cos(angle)) - (x - centre_x) * np.float32(np.sin(angle))
+    first = np.clip(side + jag * np.float32(height * rng.uniform(0.005, 0.03)) + 0.5, 0, 1)
+    gap = float(height * np.exp(rng.uniform(np.log(0.006), np.log(0.06))))
+    turn = rng.normal(0, 0.05)
+    moved = warp(
+        np.dstack([layer, first]),
+        (-np.cos(angle) * gap - turn * (x - centre_x)).astype(np.float32),
+        (np.sin(angle) * gap + turn * (y - centre_y)).astype(np.float32),
+    )
+    result = layer.copy()
+    result[..., 3] *= 1 - first
+    piece = moved[..., :4].copy()
+    piece[..., 3] *= moved[..., 4]
+    joined = result[..., 3:] * (1 - piece[..., 3:])
+    alpha = joined + piece[..., 3:]
+    colours = (result[..., :3] * joined + piece[..., :3] * piece[..., 3:]) / np.maximum(alpha, 1e-3)
+    # The seam and the gap are the defect; the shifted but sound pieces are not.
+    seam = np.clip(blur_field(first * (1 - first) * 4, 1.0) * 1.5, 0, 1)
+    hole = np.clip(layer[..., 3] - alpha[..., 0], 0, 1)
+    cover = np.maximum(hole, seam * (layer[..., 3] > 0.3))
+    near_line = np.abs(side) < 3 * gap + height * 0.08
+    return np.dstack([colours, alpha]).astype(np.float32), cover * near_line, "split"
+
+
+LAYER_FAULTS: tuple[LayerFault, ...] = (bitten, cut_off, outgrowth, bent, split)

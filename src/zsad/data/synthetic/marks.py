@@ -84,16 +84,17 @@ def scratch(image: Picture, rng: Rng, site: Site) -> Drawn:
     """One or several thin lines, straight or curved, bright or dark, often with a two-tone relief."""
     length = site.radius * rng.uniform(2.0, 5.0)
     width = float(np.clip(rng.lognormal(np.log(1.6), 0.5), 0.7, 6)) * site.scale
-    count = int(rng.choice([1, 1, 1, 2, 3, 6]))
+    count = int(rng.choice([1, 1, 1, 2, 3, 6, 10]))
     bend = rng.choice([0.02, 0.1, 0.5, 1.5])
+    spread = rng.choice([0.03, 0.15])
     main = curve(rng, site, length, bend=bend)
     strokes = []
     for _ in range(count):
         points = main
         if count > 1:
-            turn = rng.normal(0, 0.15)
+            turn = rng.normal(0, spread)
             rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-            shift = rng.normal(0, max(site.radius * 0.25, 3), 2)
+            shift = rng.normal(0, max(site.radius * 0.35, 3), 2)
             points = (main - [site.x, site.y]) @ rotation * rng.uniform(0.4, 1) + [site.x, site.y] + shift
         widths = width * np.clip(
             np.interp(np.linspace(0, 5, len(points)), np.arange(6), rng.random(6)), 0.25, 1
@@ -107,15 +108,17 @@ def scratch(image: Picture, rng: Rng, site: Site) -> Drawn:
     if rng.random() < 0.5:
         shade = relief(blur_field(cover, 0.8), rng.uniform(0, 7), 60 + 160 * site.strength)
         changed = changed + shade[..., None]
-    return changed, np.clip(blur_field(cover, 0.8) * 1.8, 0, 1)
+    return changed, outlined(cover, rng)
 
 
 def crack(image: Picture, rng: Rng, site: Site) -> Drawn:
     """A dark jagged branching line with, sometimes, a bright rim or a height step between its sides."""
     length = site.radius * rng.uniform(2.2, 5.0)
-    width = float(np.clip(site.radius * rng.uniform(0.04, 0.16), 0.8, 9))
+    width = float(np.clip(site.radius * rng.uniform(0.03, 0.16), 0.8, 10 * max(site.scale, 0.3)))
     strokes = crack_strokes(rng, site, length, width)
     cover = draw_strokes(strokes, site.height, site.width)
+    if width > 2.5:
+        cover = np.clip(ragged(rng, cover, 0.6) * 1.3, 0, 1)
     base = local_colour(image, site)
     dark = base * rng.uniform(0.05, 0.75 - 0.5 * site.strength)
     changed = image
@@ -127,7 +130,12 @@ def crack(image: Picture, rng: Rng, site: Site) -> Drawn:
     changed = lay(changed, cover * rng.uniform(0.7, 1), dark, kept=0.2)
     if rng.random() < 0.4:
         changed = changed + relief(blur_field(cover, 1.0), rng.uniform(0, 7), 90 * rng.random())[..., None]
-    return changed, np.clip(blur_field(cover, 0.8) * 1.8, 0, 1)
+    return changed, outlined(cover, rng)
+
+
+def outlined(cover: Field, rng: Rng) -> Field:
+    """A thin mark as annotators trace it: with a margin of about one pixel to three."""
+    return np.clip(blur_field(cover, rng.uniform(0.7, 1.5)) * 2.2, 0, 1)
 
 
 def craquelure(image: Picture, rng: Rng, site: Site) -> Drawn:
@@ -153,7 +161,7 @@ def fibre(image: Picture, rng: Rng, site: Site) -> Drawn:
     changed = lay(changed, cover, contrast_colour(image, rng, site, coloured=0.5))
     if thick > 2:
         changed = changed + relief(blur_field(cover, 0.8), rng.uniform(0, 7), 80)[..., None]
-    return changed, np.clip(blur_field(cover, 0.8) * 1.8, 0, 1)
+    return changed, outlined(cover, rng)
 
 
 def hole(image: Picture, rng: Rng, site: Site) -> Drawn:

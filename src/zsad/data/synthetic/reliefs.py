@@ -18,7 +18,15 @@ from zsad.data.synthetic.noise import (
     smooth_noise,
 )
 from zsad.data.synthetic.patches import blend
-from zsad.data.synthetic.shapes import Site, blob_distance, coverage, crack_strokes, draw_strokes, offsets
+from zsad.data.synthetic.shapes import (
+    Site,
+    blob_distance,
+    coverage,
+    crack_strokes,
+    draw_strokes,
+    noise_blob,
+    offsets,
+)
 
 
 def warp(image: Picture, shift_y: np.ndarray, shift_x: np.ndarray) -> Picture:
@@ -28,9 +36,9 @@ def warp(image: Picture, shift_y: np.ndarray, shift_x: np.ndarray) -> Picture:
 
 
 def bump(image: Picture, rng: Rng, site: Site) -> Drawn:
-    """A smooth raised lump (blister, swelling, polyp): magnified texture, shading, highlight, own tint."""
-    distance = blob_distance(rng, site, irregularity=rng.uniform(0, 0.3), elongation=rng.uniform(1, 2))
-    dome = np.clip(1 - distance**2, 0, 1) ** rng.uniform(0.6, 1.6)
+    """A smooth raised lump (blister, swelling, polyp): magnified texture, shading, highlights, own tint."""
+    distance = blob_distance(rng, site, irregularity=rng.uniform(0, 0.25), elongation=rng.uniform(1, 2))
+    dome = np.clip(1 - distance**2, 0, 1) ** rng.uniform(0.7, 2.0)
     cover = coverage(distance, rng.uniform(0.1, 0.5))
     y, x = offsets(site)
     zoom = np.float32(rng.uniform(0.1, 0.5)) * dome
@@ -42,10 +50,14 @@ def bump(image: Picture, rng: Rng, site: Site) -> Drawn:
     shadow = np.clip(1 - np.abs(distance - 1.05) / 0.25, 0, 1)
     side = np.clip((x * np.cos(light) + y * np.sin(light)) / -site.radius, 0, 1)
     changed = changed * (1 - np.float32(rng.uniform(0, 0.6)) * shadow * side)[..., None]
-    if rng.random() < 0.4:
-        spot_y, spot_x = y + np.sin(light) * site.radius * 0.4, x + np.cos(light) * site.radius * 0.4
-        glint = np.exp(-(spot_y**2 + spot_x**2) / (0.03 * site.radius**2 + 0.5))
-        changed = changed + (glint * rng.uniform(20, 140))[..., None]
+    if rng.random() < 0.3:
+        knobs = fractal_noise(rng, site.height, site.width, max(site.radius * 0.4, 3), octaves=2)
+        changed = changed + (relief(knobs * dome * site.radius * 0.2, light, 40 * rng.random()))[..., None]
+    for _ in range(int(rng.choice([0, 0, 1, 2, 4]))):
+        off = -np.array([np.sin(light), np.cos(light)]) * 0.4 + rng.normal(0, 0.25, 2)
+        size = rng.uniform(0.002, 0.03) * site.radius**2 + 0.5
+        glint = np.exp(-((y - off[0] * site.radius) ** 2 + (x - off[1] * site.radius) ** 2) / size)
+        changed = changed + (glint * cover * rng.uniform(20, 160))[..., None]
     return changed, coverage(distance, 0.1)
 
 
@@ -189,4 +201,24 @@ def chip(image: Picture, rng: Rng, site: Site) -> Drawn:
         lines = draw_strokes(crack_strokes(rng, site, site.radius * 3, 1.2), site.height, site.width)
         changed = lay(changed, lines * 0.8, local_colour(image, site) * 0.4)
         cover = np.maximum(cover, np.clip(blur_field(lines, 0.8) * 1.8, 0, 1))
+    return changed, cover
+
+
+def spall(image: Picture, rng: Rng, site: Site) -> Drawn:
+    """A rough cavity where matter has crumbled away: coarse broken ground, shaded rim, shadow inside."""
+    ragged_outline = rng.random() < 0.6
+    cover = (
+        noise_blob(rng, site)
+        if ragged_outline
+        else coverage(blob_distance(rng, site, irregularity=0.4), 0.08)
+    )
+    cell = max(site.radius * rng.uniform(0.1, 0.5), 2.5)
+    rough = fractal_noise(rng, site.height, site.width, cell, octaves=4, persistence=0.75)
+    light = rng.uniform(0, 2 * np.pi)
+    base = local_colour(image, site)
+    tone = base * rng.uniform(0.45, 1.15) + rng.normal(0, 10, 3)
+    ground = tone.astype(np.float32) + (relief(rough, light, 10 + 50 * site.strength) + rough * 9)[..., None]
+    changed = blend(image, ground.astype(np.float32), cover)
+    depth = blur_field(cover, max(site.radius * 0.06, 1.0))
+    changed = changed + relief(-depth, light, 150 * rng.uniform(0.2, 1))[..., None]
     return changed, cover

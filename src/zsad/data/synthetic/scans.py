@@ -1,6 +1,7 @@
 """Procedural pictures of instruments: tissue, radiographs, ultrasound, slices of a head, luminescent cells.
 
-The same convention as in `surfaces`, with the region that a defect may lie in as a third value.
+The same convention as in `surfaces`; a third value is the region that a defect may lie in, a fourth the defects
+that such pictures suffer from.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from zsad.data.synthetic.noise import (
 from zsad.data.synthetic.shapes import Site, blob_distance, coverage, curve, draw_strokes
 from zsad.data.synthetic.surfaces import grid
 
-Scan = tuple[Picture, str, Mask]
+Scan = tuple[Picture, str, Mask, tuple[str, ...]]
 
 
 def _site(size: int, y: float, x: float, radius: float) -> Site:
@@ -45,72 +46,99 @@ def _vessels(rng: Rng, size: int, count: int, thickness: float) -> Field:
 
 
 def _frame(rng: Rng, size: int) -> Field:
-    """The round or cut-off field of view of an endoscope, coverage (size, size)."""
+    """The round, cornered or full field of view of an endoscope, coverage (size, size)."""
     y, x = grid(size)
-    if rng.random() < 0.4:
+    choice = rng.random()
+    if choice < 0.35:
         return np.ones((size, size), dtype=np.float32)
-    half = size * rng.uniform(0.46, 0.62)
-    power = float(rng.choice([2, 2, 4, 8]))
-    distance = (np.abs(y - size / 2) / half) ** power + (np.abs(x - size / 2) / half) ** power
-    return np.clip((1 - distance) * half / 4, 0, 1)
+    y, x = np.abs(y - size / 2), np.abs(x - size / 2 + size * rng.uniform(-0.04, 0.04))
+    half = size * rng.uniform(0.46, 0.6)
+    if choice < 0.7:
+        cut = half * rng.uniform(1.3, 1.7)
+        return np.clip(np.minimum(half - np.maximum(y, x), cut - y - x) / 2, 0, 1)
+    power = float(rng.choice([2, 4, 8]))
+    return np.clip((1 - (y / half) ** power - (x / half) ** power) * half / 4, 0, 1)
 
 
 def mucosa(rng: Rng, size: int) -> Scan:
     """The inside of a gut: red folds lit from the camera, vessels, wet highlights, a dark lumen."""
     y, x = grid(size)
-    folds = fractal_noise(rng, size, size, size / rng.uniform(1.5, 4), octaves=3, persistence=0.4)
+    swell = fractal_noise(rng, size, size, size / rng.uniform(1.2, 3), octaves=3, persistence=0.35)
     centre = rng.uniform(0.1, 0.9, 2) * size
     reach = np.sqrt((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / size
-    rings = np.sin(reach * rng.uniform(10, 40) + folds * rng.uniform(0.5, 2)) * rng.uniform(0, 1)
-    height = folds + rings * np.float32(0.6)
-    base = np.array([rng.uniform(140, 225), rng.uniform(60, 150), rng.uniform(45, 125)], dtype=np.float32)
-    light = 0.75 + 0.25 * folds * 0.4 + relief(height * 10, rng.uniform(0, 7), rng.uniform(0.04, 0.2))
-    lumen = 1 - np.float32(rng.uniform(0.3, 1.0)) * np.exp(-((reach / rng.uniform(0.12, 0.4)) ** 2))
-    picture = base * (np.clip(light, 0.1, 1.4) * lumen)[..., None]
-    vessels = blur_field(_vessels(rng, size, int(rng.integers(0, 8)), 2.5), 0.8) * rng.uniform(0.1, 0.45)
-    picture = picture * (1 - vessels[..., None] * np.array([0.5, 1.0, 0.8], dtype=np.float32))
-    wet = smooth_noise(rng, size, size, rng.uniform(5, 16)) + folds * 0.5
-    shine = np.clip((wet - rng.uniform(1.5, 2.4)) * 4, 0, 1)
-    picture = picture + shine[..., None] * (245 - picture)
-    picture = picture + (smooth_noise(rng, size, size, 2) * rng.uniform(0, 5))[..., None]
-    frame = _frame(rng, size)
-    return (
-        (picture * frame[..., None]).astype(np.float32),
-        str(rng.choice(["colon", "tissue", "mucosa"])),
-        frame > 0.9,
+    # Folds run round the lumen; their crests are broad and their valleys narrow and dark.
+    fold = np.abs(np.sin(reach * rng.uniform(5, 16) + swell * rng.uniform(0.5, 1.6)))
+    fold = fold ** rng.uniform(0.3, 0.8) * rng.uniform(0, 1)
+    fine = fractal_noise(rng, size, size, size / rng.uniform(12, 30), octaves=3, persistence=0.6)
+    height = swell * 14 + fold * 22 + fine * rng.uniform(0, 1.2)
+    base = np.array([rng.uniform(150, 235), rng.uniform(70, 150), rng.uniform(50, 120)], dtype=np.float32)
+    light_y, light_x = rng.uniform(0.25, 0.75, 2) * size
+    lamp = np.exp(-((y - light_y) ** 2 + (x - light_x) ** 2) / (size * rng.uniform(0.45, 0.9)) ** 2)
+    light = (0.3 + 0.75 * lamp) * (0.7 + 0.3 * fold) + relief(
+        height, rng.uniform(0, 7), rng.uniform(0.08, 0.3)
     )
+    lumen = 1 - np.float32(rng.uniform(0.2, 1.0)) * np.exp(-((reach / rng.uniform(0.1, 0.3)) ** 2))
+    light = np.clip(light, 0.06, 1.4) * lumen
+    # Less light makes flesh redder, not only darker.
+    dim = (1 - np.clip(light, 0, 1))[..., None]
+    picture = base * light[..., None] * (1 - dim * np.array([0.0, 0.3, 0.35], dtype=np.float32))
+    vessels = blur_field(_vessels(rng, size, int(rng.integers(0, 9)), 2.0), 1.0) * rng.uniform(0.1, 0.4)
+    picture = picture * (1 - vessels[..., None] * np.array([0.35, 0.9, 0.7], dtype=np.float32))
+    blotch = fractal_noise(rng, size, size, size / 5, octaves=3) * rng.uniform(0, 0.08)
+    picture = picture * (1 + blotch[..., None] * np.array([0.3, 1, 1], dtype=np.float32))
+    wet = (
+        fine
+        + swell * 0.4
+        + fold
+        + smooth_noise(rng, size, size, rng.uniform(4, 12), stretch=rng.uniform(1, 3))
+    )
+    shine = np.clip((wet - np.quantile(wet[::4, ::4], rng.uniform(0.95, 0.999))) * 3, 0, 1) * (light > 0.35)
+    picture = picture + blur_field(shine.astype(np.float32), 0.7)[..., None] * (248 - picture)
+    frame = _frame(rng, size)
+    names = ["colon", "tissue", "mucosa", "colon in an endoscopy picture"]
+    likely = ("bump", "bump", "bump", "lesion", "spot", "stain")
+    return (picture * frame[..., None]).astype(np.float32), str(rng.choice(names)), frame > 0.9, likely
 
 
 def slice_of_organ(rng: Rng, size: int) -> Scan:
-    """A tomographic slice: a bright or dark shell, two tissues folded into one another, cavities."""
-    centre, radius = size / 2 + rng.normal(0, size * 0.03, 2), size * rng.uniform(0.3, 0.44)
-    body = blob_distance(rng, _site(size, *centre, radius), irregularity=0.08, elongation=rng.uniform(1, 1.4))
-    folded = fractal_noise(rng, size, size, size / rng.uniform(6, 14), octaves=3)
-    depth = 1 - body
-    white = rng.uniform(90, 190)
-    grey = white * rng.uniform(0.5, 1.5)
-    matter = np.where(depth + 0.06 * folded > 0.2, white, grey)
-    picture = blur_field(matter.astype(np.float32), 1.2) + folded * rng.uniform(1, 8)
-    mirror = rng.random() < 0.7
-    for _ in range(int(rng.integers(1, 5))):
-        angle, far = rng.uniform(0, 7), rng.uniform(0.05, 0.5)
-        place = centre + radius * far * np.array([np.sin(angle), np.cos(angle)])
-        organ = _site(size, place[0], place[1], radius * rng.uniform(0.06, 0.28))
-        shape = coverage(blob_distance(rng, organ, irregularity=0.3), 0.25)
-        if mirror:
-            shape = np.maximum(shape, np.roll(shape[:, ::-1], round(2 * centre[1] - size), axis=1))
-        level = rng.uniform(0.15, 1.5) * white
-        picture = picture + shape * (level - picture)
-    inside = np.clip((1 - body) * radius / 2, 0, 1)
-    shell = np.exp(-(((body - rng.uniform(1.03, 1.12)) / 0.03) ** 2)) * rng.uniform(60, 220)
-    picture = picture * inside + shell + rng.uniform(0, 14)
-    picture = picture + np.abs(smooth_noise(rng, size, size, 1.5)) * rng.uniform(1, 7)
-    region = body < 0.92
-    return (
-        np.repeat(picture[..., None], 3, axis=2).astype(np.float32),
-        str(rng.choice(["brain", "brain scan", "organ"])),
-        region,
+    """A tomographic slice through a head: shell, dark gap, folded grey and white matter, symmetric cavities."""
+    centre, radius = size / 2 + rng.normal(0, size * 0.02, 2), size * rng.uniform(0.34, 0.45)
+    body = blob_distance(
+        rng, _site(size, *centre, radius), irregularity=0.025, elongation=rng.uniform(1, 1.35)
     )
+    folded = fractal_noise(rng, size, size, radius / rng.uniform(3, 6), octaves=3, persistence=0.6)
+    ribbon = np.abs(smooth_noise(rng, size, size, radius / rng.uniform(4, 8)))
+    white, grey, fluid = np.sort(rng.uniform(0.1, 1, 3))[:: int(rng.choice([-1, 1]))] * rng.uniform(120, 220)
+    depth = 1 - body
+    core = np.clip((depth - 0.12 + 0.07 * folded) * 25, 0, 1)
+    matter = grey + core * (white - grey)
+    groove = np.clip((0.16 - ribbon) * 12, 0, 1) * np.clip((0.3 - depth) * 8, 0, 1)
+    matter = matter + groove * (fluid - matter)
+    y, x = grid(size)
+    middle = np.exp(-(((x - centre[1]) / rng.uniform(1, 2.5)) ** 2)) * (rng.random() < 0.7)
+    matter = matter + middle * 0.7 * (fluid - matter)
+    for _ in range(int(rng.integers(1, 4))):
+        angle, far = rng.uniform(0, 7), rng.uniform(0.05, 0.4)
+        place = centre + radius * far * np.array([np.sin(angle), np.cos(angle)])
+        organ = _site(size, place[0], place[1], radius * rng.uniform(0.06, 0.2))
+        shape = coverage(blob_distance(rng, organ, irregularity=0.25, elongation=rng.uniform(1, 4)), 0.3)
+        mirrored = np.roll(shape[:, ::-1], round(2 * centre[1] - size), axis=1)
+        shape = np.maximum(shape, mirrored)
+        matter = matter + shape * (rng.choice([fluid, grey]) - matter)
+    picture = blur_field(matter.astype(np.float32), rng.uniform(0.6, 1.6)) + folded * rng.uniform(1, 5)
+    bias = smooth_noise(rng, size, size, size / 1.5) * rng.uniform(0, 0.12)
+    inside = np.clip((1 - body) * radius / 2, 0, 1)
+    shell = np.exp(-(((body - rng.uniform(1.08, 1.16)) / rng.uniform(0.02, 0.045)) ** 2)) * rng.uniform(
+        60, 230
+    )
+    picture = picture * inside * (1 + bias) + shell + rng.uniform(0, 12)
+    picture = picture + np.abs(smooth_noise(rng, size, size, 1.5)) * rng.uniform(1, 6)
+    if rng.random() < 0.3:
+        picture = picture.T
+        body = body.T
+    rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
+    names = ["brain", "brain scan", "brain mri", "organ", "head in a tomographic scan"]
+    return rgb, str(rng.choice(names)), body < 0.9, ("lesion", "lesion", "lesion", "lesion", "spot", "bump")
 
 
 def radiograph(rng: Rng, size: int) -> Scan:
@@ -122,15 +150,16 @@ def radiograph(rng: Rng, size: int) -> Scan:
         layers = layers + shape * rng.normal(0, 30)
     if rng.random() < 0.5:
         y, x = grid(size)
-        ribs = np.sin((y + 0.3 * np.abs(x - size / 2)) * np.float32(2 * np.pi / rng.uniform(25, 60)))
+        arch = (
+            y + (x - size / 2) ** 2 * rng.uniform(0, 1.2) / size + smooth_noise(rng, size, size, size / 2) * 6
+        )
+        ribs = np.sin(arch * np.float32(2 * np.pi / rng.uniform(25, 70)))
         layers = layers + blur_field(np.clip(ribs * 3, 0, 1), 2) * rng.uniform(5, 30)
     layers = layers + smooth_noise(rng, size, size, 1.3) * rng.uniform(1, 8)
     picture = np.repeat(layers[..., None], 3, axis=2).astype(np.float32)
-    return (
-        picture,
-        str(rng.choice(["x-ray", "radiograph", "lung", "weld"])),
-        np.ones((size, size), dtype=bool),
-    )
+    names = ["x-ray", "radiograph", "lung", "weld"]
+    likely = ("lesion", "lesion", "spot", "hole", "crack", "vein")
+    return picture, str(rng.choice(names)), np.ones((size, size), dtype=bool), likely
 
 
 def ultrasound(rng: Rng, size: int) -> Scan:
@@ -145,11 +174,8 @@ def ultrasound(rng: Rng, size: int) -> Scan:
     if rng.random() < 0.5:
         sector = np.abs(x - size / 2) < (y + size * 0.25) * rng.uniform(0.35, 0.7)
     picture = np.where(sector, picture, 4.0)
-    return (
-        np.repeat(picture[..., None], 3, axis=2).astype(np.float32),
-        str(rng.choice(["ultrasound scan", "tissue"])),
-        sector,
-    )
+    rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
+    return rgb, str(rng.choice(["ultrasound scan", "tissue"])), sector, ("lesion", "lesion", "spot")
 
 
 def luminescent_cell(rng: Rng, size: int) -> Scan:
@@ -179,11 +205,9 @@ def luminescent_cell(rng: Rng, size: int) -> Scan:
     region = (edge >= margin + 2) & ~corner
     picture = picture if rng.random() < 0.5 else picture.T
     picture = picture + smooth_noise(rng, size, size, 1.2) * rng.uniform(0, 6)
-    return (
-        np.repeat(picture[..., None], 3, axis=2).astype(np.float32),
-        str(rng.choice(["solar cell", "wafer", "panel"])),
-        region,
-    )
+    rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
+    likely = ("crack", "crack", "lesion", "burn", "stain", "thread_fault", "discolouration")
+    return rgb, str(rng.choice(["solar cell", "wafer", "panel"])), region, likely
 
 
 def fundus(rng: Rng, size: int) -> Scan:
@@ -206,11 +230,9 @@ def fundus(rng: Rng, size: int) -> Scan:
     vessels = blur_field(draw_strokes(strokes, size, size), 0.7)
     picture = picture * (1 - vessels[..., None] * np.array([0.35, 0.6, 0.5], dtype=np.float32))
     inside = np.clip((1 - reach) * half / 3, 0, 1)
-    return (
-        (picture * inside[..., None]).astype(np.float32),
-        str(rng.choice(["retina", "fundus"])),
-        reach < 0.93,
-    )
+    likely = ("powder", "spot", "spot", "lesion", "stain")
+    rgb = (picture * inside[..., None]).astype(np.float32)
+    return rgb, str(rng.choice(["retina", "fundus"])), reach < 0.93, likely
 
 
 SCANS: tuple[Callable[[Rng, int], Scan], ...] = (

@@ -69,8 +69,8 @@ def surface(rng: Rng, materials: Materials, size: int) -> Layout:
 def scan(rng: Rng, materials: Materials, size: int) -> Layout:
     """A picture of an instrument."""
     del materials
-    picture, name, region = random_scan(rng, size)
-    return Layout(picture, region, name, _no_fault(picture))
+    picture, name, region, likely = random_scan(rng, size)
+    return Layout(picture, region, name, _no_fault(picture), likely)
 
 
 def one_object(rng: Rng, materials: Materials, size: int) -> Layout:

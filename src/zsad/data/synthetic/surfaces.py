@@ -1,7 +1,7 @@
 """Procedural surfaces that fill a picture: metal, wood, cloth, stone, leather, bricks, grids.
 
 Each builder is a function of (rng, size) that returns a float32 picture (size, size, 3) in [0, 255] and the
-material's name. Everything in them is legitimate: veins, seams, holes that repeat and speckles are not defects.
+material's name. Everything in them is legitimate: veins, seams, repeated holes and speckles are not defects.
 """
 
 from __future__ import annotations
@@ -26,9 +26,22 @@ Surface = tuple[Picture, str]
 
 
 def random_colour(rng: Rng, *, saturation: float = 0.6, low: float = 0.12, high: float = 0.95) -> np.ndarray:
-    """A colour (3,) float32 in [0, 255]; greyish ones are the commonest."""
-    tint = saturation * float(rng.beta(1.1, 2.2))
-    colour = colorsys.hsv_to_rgb(rng.random(), tint, rng.uniform(low, high))
+    """A colour (3,) float32 in [0, 255], as common as things are: greys, then browns and beiges, then any hue.
+
+    Args:
+        rng: source of randomness.
+        saturation: upper bound for colours of any hue, 0 to 1 (values above 1 count as 1).
+        low: least brightness, 0 to 1.
+        high: greatest brightness, 0 to 1.
+    """
+    choice, value = rng.random(), rng.uniform(low, high)
+    if choice < 0.45:
+        hue, tint = rng.random(), rng.uniform(0, 0.1)
+    elif choice < 0.75:
+        hue, tint = rng.uniform(0.02, 0.14), rng.uniform(0.1, 0.65)
+    else:
+        hue, tint = rng.random(), min(saturation, 1.0) * float(rng.beta(1.4, 1.6))
+    colour = colorsys.hsv_to_rgb(hue, min(tint, max(saturation, 0.1)), value)
     return np.array(colour, dtype=np.float32) * 255
 
 
