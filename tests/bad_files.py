@@ -1,4 +1,4 @@
-"""Files that are no readable picture, by kind, and what the message about each must say (a regular expression)."""
+"""Files that are no readable picture, by kind, with a regular expression for the message about each."""
 
 from __future__ import annotations
 

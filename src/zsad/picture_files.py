@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from zsad.errors import DataError
+from zsad.errors import ConfigError, DataError
 
 PICTURE_SUFFIXES = frozenset(
     {
@@ -55,12 +55,15 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     Raises:
         DataError: nothing was given, or folders and patterns hold no picture at all; the message names
             what was looked for and where.
+        ConfigError: an input is empty.
     """
     wanted = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     found: dict[str, Path] = {}
     unmatched = []
     for given in wanted:
         item = os.fspath(given)
+        if not item:
+            raise ConfigError("an empty path was given; name a file, a folder or a pattern")
         paths = list(_expand(item, recursive))
         for path in paths:
             found.setdefault(os.path.normcase(os.path.abspath(path)), path)
@@ -88,7 +91,7 @@ def is_pattern(path: str) -> bool:
 
 def _expand(item: str, recursive: bool) -> Iterator[Path]:
     """The files that one input of `find_images` stands for."""
-    if item and os.path.isdir(item):
+    if os.path.isdir(item):
         yield from _walk(Path(item), recursive)
     elif is_pattern(item) and not os.path.lexists(item):
         any_suffix = re.search(r"\.\w+$", item) is not None
