@@ -66,6 +66,10 @@ BackboneOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: the fastest one there is.")
 ]
+ImageSizeOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Side of the network's input. Default: as the weights were made for."),
+]
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -140,10 +144,7 @@ def predict(
         str, typer.Option(help="Colours of the overlays: fixed (comparable), or picture (each its own).")
     ] = "fixed",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Side of the network's input. Default: as the weights were made for."),
-    ] = None,
+    image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
     recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
@@ -230,10 +231,7 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Pictures of one step.")] = 8,
     learning_rate: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of initial weights and data order.")] = 111,
-    image_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Side of the network's input. Default: as the weights were made for."),
-    ] = None,
+    image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16 autocast.")] = "fp32",
     workers: Annotated[int, typer.Option(help="Threads that read pictures.")] = 2,
