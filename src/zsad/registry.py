@@ -12,16 +12,17 @@ import inspect
 import pkgutil
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import zsad.methods
 from zsad.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from zsad.methods.base import Method
 
 PLUGIN_GROUP = "zsad.methods"
+METHODS_FOLDER = Path(__file__).parent / "methods"
 NOT_A_METHOD = "base"
 
 
@@ -62,7 +63,7 @@ def method_class(name: str) -> type[Method]:
 @lru_cache(maxsize=1)
 def _shipped() -> frozenset[str]:
     """Module names in the `methods` folder; a leading underscore marks a module that is no method."""
-    names = (module.name for module in pkgutil.iter_modules(zsad.methods.__path__))
+    names = (module.name for module in pkgutil.iter_modules([str(METHODS_FOLDER)]))
     return frozenset(name for name in names if name != NOT_A_METHOD and not name.startswith("_"))
 
 
@@ -72,13 +73,11 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def _only_method(module: ModuleType) -> type[Method]:
-    """The one subclass of `Method` that a module defines (not those that it imports)."""
-    from zsad.methods.base import Method
-
-    found = [
+    """The one method that a module defines (not those that it imports); a class with `INFO` is a method."""
+    found: list[type[Any]] = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Method) and member.__module__ == module.__name__
+        if hasattr(member, "INFO") and member.__module__ == module.__name__
     ]
     if len(found) != 1:
         raise ConfigError(f"{module.__name__} must define exactly one Method subclass, found {len(found)}")

@@ -1,0 +1,432 @@
+"""`zsad.load` and the `Detector` that it gives: prepare once, predict many.
+
+A detector is a method on a backbone, with everything fixed that a prediction depends on: weights, picture
+size, device, references, thresholds. Text is encoded once per class name and kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zsad import checkpoints, registry
+from zsad.backbones.clip import CLIP, check_image_size
+from zsad.backbones.loading import backbone_fingerprint, check_device, check_precision, load_backbone
+from zsad.checkpoints import Checkpoint, CheckpointInfo
+from zsad.errors import ConfigError
+from zsad.functional import upsample
+from zsad.images import find_images, prepare, read_image, to_array
+from zsad.methods.base import DEFAULT_CLASS, Method
+from zsad.settings import build_config
+from zsad.types import Prediction, RawOutput, WeightRecord
+
+MOST_AT_ONCE = 16
+MOST_STATES_KEPT = 64
+READING_THREADS = 4
+
+Classes = str | Sequence[str] | None
+
+
+def load(
+    method: str | None = None,
+    backbone: str | Path | CLIP | None = None,
+    checkpoint: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    references: Sequence[Any] | None = None,
+    **config: Any,
+) -> Detector:
+    """A detector, ready to predict if there are weights for it.
+
+    Args:
+        method: a name of `zsad.list_methods()`; None: the checkpoint's own, else "anomalyclip".
+        backbone: what `zsad.backbones.loading.load_backbone` accepts, or a network that it gave (which this
+            detector then takes over); None: the checkpoint's own, else "tiny", which ships with zsad.
+        checkpoint: a file of `Detector.save` or of the method's authors; None: the weights that zsad ships
+            for method and backbone, if any; "fresh": new random parameters, to be trained.
+        image_size: pixels a side that pictures are resized to, a multiple of the patch size; None: the
+            checkpoint's own, else what the backbone's weights (or the method's paper) were made for.
+        device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
+        precision: of the backbone: "fp32" (None), "bf16" or "fp16".
+        references: normal pictures for few-shot methods, as `Detector.set_references` takes them.
+        **config: the method's settings, by the paper's terms; a checkpoint's own are the default.
+
+    Returns:
+        The detector.
+
+    Raises:
+        ConfigError: an unknown name or an impossible or contradicting value.
+        WeightsError: weights that are missing, damaged or made for something else.
+        ImageReadError: a reference picture cannot be read.
+    """
+    found = checkpoints.find(method, backbone, checkpoint)
+    name = checkpoints.method_name(method, found)
+    kind = registry.method_class(name)
+    settings = config if found is None else checkpoints.merge_settings(found, kind, config)
+    chosen = build_config(kind.Config, settings, name)
+    network = _find_backbone(backbone, found, chosen.activation, _find_device(device), precision)
+    if network.record is None:
+        raise ConfigError("a backbone given as a network needs its record: set clip.record to a WeightRecord")
+    fingerprint = backbone_fingerprint(network)  # before rounding to another precision
+    if found is not None:
+        checkpoints.check_backbone(found, network.record, fingerprint)
+    if precision is not None:
+        network.to(check_precision(precision))
+    built = kind(network, chosen).to(network.text_projection.device).eval()
+    if found is not None:
+        checkpoints.take_weights(built, found)
+    info = None if found is None else found.info
+    detector = Detector(
+        built,
+        _first_given(image_size, info.image_size if info else None, kind.default_image_size(network.record)),
+        is_trained=found is not None,
+        threshold=info.threshold if info else None,
+        map_threshold=info.map_threshold if info else None,
+        auxiliary_data=info.auxiliary_data if info else "",
+        fingerprint=fingerprint,
+    )
+    if references is not None:
+        detector.set_references(references)
+    return detector
+
+
+class Detector:
+    """A method on a backbone that scores pictures.
+
+    Attributes:
+        method: the system; `method.loss`, `method.trainable()` and so on are there for training.
+        backbone: its CLIP network.
+        record: of the backbone's weights.
+        image_size: pixels a side that pictures are resized to.
+        is_trained: whether what the method learns has been learnt; a training run sets it.
+        threshold: image score from which on a picture counts as anomalous; None while uncalibrated.
+        map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
+        auxiliary_data: what the method was trained on; written into its checkpoint.
+        fingerprint: of the backbone's weights in their own precision.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        image_size: int,
+        *,
+        is_trained: bool = True,
+        threshold: float | None = None,
+        map_threshold: float | None = None,
+        auxiliary_data: str = "",
+        fingerprint: str | None = None,
+    ) -> None:
+        if method.backbone.record is None:
+            raise ConfigError("the method's backbone needs a record, which says how pictures are prepared")
+        patch_size = method.backbone.config.vision.patch_size
+        if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < patch_size:
+            raise ConfigError(
+                f"image_size must be a multiple of the patch size {patch_size} in pixels, got {image_size!r}"
+            )
+        check_image_size(image_size, image_size, patch_size)
+        self.method = method
+        self.backbone = method.backbone
+        self.record: WeightRecord = method.backbone.record
+        self.image_size = image_size
+        self.is_trained = is_trained or not any(True for _ in method.trainable())
+        self.threshold = threshold
+        self.map_threshold = map_threshold
+        self.auxiliary_data = auxiliary_data
+        self.fingerprint = fingerprint or backbone_fingerprint(self.backbone)
+        self._references: Tensor | None = None
+        self._states: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.backbone.text_projection.device
+
+    def predict(self, inputs: Any, classes: Classes = None, batch_size: int | None = None) -> Any:
+        """Scores one picture or several.
+
+        Args:
+            inputs: a picture (path, open file, PIL image, uint8 HWC array, float CHW tensor in [0, 1]), or a
+                list, a tuple or a four-dimensional array of them.
+            classes: what the pictures show: one name for all, or one per picture; None for "object".
+            batch_size: pictures that go through the network at once; None: all, but at most 16.
+
+        Returns:
+            A `Prediction` for one picture, a list of them for several.
+
+        Raises:
+            ImageReadError: a picture cannot be read.
+            ConfigError: names and pictures do not match in number, or the method has not been trained.
+        """
+        if isinstance(inputs, (list, tuple)) or getattr(inputs, "ndim", 0) == 4:
+            whole = max(1, len(inputs))
+            if batch_size is None:
+                batch_size = whole if self.method.INFO.scores_batch_jointly else min(whole, MOST_AT_ONCE)
+            return list(self.predict_iter(inputs, batch_size, classes))
+        self._check_trained()
+        return self._predict_batch([self._read(inputs)], _names(classes, 1))[0]
+
+    def predict_iter(
+        self, source: str | Path | Iterable[Any], batch_size: int = 8, classes: Classes = None
+    ) -> Iterator[Prediction]:
+        """Scores a stream of pictures; reads ahead by one batch while the network works.
+
+        Args:
+            source: a folder, a glob pattern, or anything that yields pictures as `predict` takes them.
+            batch_size: pictures that go through the network at once.
+            classes: as for `predict`.
+
+        Yields:
+            Predictions in the order of the pictures.
+
+        Raises:
+            ImageReadError: a picture cannot be read; those before its batch have been yielded.
+            DataError: the folder or pattern holds no picture.
+            ConfigError: as for `predict`.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size must be a whole number of pictures above 0, got {batch_size!r}")
+        if isinstance(source, Image.Image) or getattr(source, "ndim", 4) < 4:
+            raise ConfigError("predict_iter takes many pictures; for one picture use predict(picture)")
+        self._check_trained()
+        pictures: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
+        return self._predict_stream(_with_names(pictures, classes), batch_size)
+
+    def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
+        """Scores pictures that are already resized and normalised.
+
+        Args:
+            images: (B, 3, S, S) floating; S a multiple of the patch size.
+            classes: as for `predict`.
+
+        Returns:
+            (B,) scores and (B, S, S) maps, float32, on the detector's device: exactly what the authors'
+            evaluation scripts feed to the metrics. An untrained method is scored as it is.
+
+        Raises:
+            ConfigError: another shape or type came, or names and pictures do not match in number.
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+            shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ConfigError(f"score_tensors takes a tensor of shape (B, 3, S, S), got {shape}")
+        if not images.is_floating_point():
+            raise ConfigError(f"score_tensors takes normalised floating pictures, got {images.dtype}")
+        return self._score(images, _names(classes, len(images)))
+
+    def set_references(self, references: Sequence[Any] | None) -> None:
+        """Gives normal pictures to a few-shot method.
+
+        Args:
+            references: pictures as `predict` takes them, all of one class; None or an empty list goes back to
+                zero-shot scoring. They are not written into checkpoints.
+
+        Raises:
+            ConfigError: the method cannot use references.
+            ImageReadError: one cannot be read.
+        """
+        if references and not self.method.INFO.accepts_references:
+            able = [
+                name
+                for name in registry.list_methods()
+                if registry.method_class(name).INFO.accepts_references
+            ]
+            raise ConfigError(
+                f"{self.method.INFO.name} takes no reference pictures; methods that do: {', '.join(able)}"
+            )
+        self._references = self._stack([self._read(item)[1] for item in references]) if references else None
+        self._states.clear()
+
+    def save(self, path: str | Path) -> Path:
+        """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, but no backbone weights.
+
+        Args:
+            path: of the file, ".safetensors" by custom; it is replaced in one step.
+
+        Returns:
+            The path.
+
+        Raises:
+            WeightsError: the file cannot be written.
+        """
+        info = CheckpointInfo(
+            method=self.method.INFO.name,
+            backbone=self.record.name,
+            fingerprint=self.fingerprint,
+            image_size=self.image_size,
+            config=asdict(self.method.config),
+            auxiliary_data=self.auxiliary_data,
+            threshold=self.threshold,
+            map_threshold=self.map_threshold,
+        )
+        checkpoints.write(path, self.method.learned_state(), info)
+        return Path(path)
+
+    def _check_trained(self) -> None:
+        if not self.is_trained:
+            name = self.method.INFO.name
+            raise ConfigError(
+                f"{name} on {self.record.name} has random parameters, so its predictions would mean nothing: "
+                "give checkpoint=FILE, or train it with "
+                f"`zsad train --method {name} --backbone {self.record.name}`"
+            )
+
+    def _predict_stream(
+        self, pictures: Iterator[tuple[Any, str | None]], batch_size: int
+    ) -> Iterator[Prediction]:
+        """Batches of pictures through the network; the next batch is read meanwhile, and no more."""
+        pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
+        try:
+            waiting: list[tuple[Future[tuple[Path | None, Image.Image]], str | None]] = []
+            while True:
+                batch = list(itertools.islice(pictures, batch_size))
+                coming = [(pool.submit(self._read, item), name) for item, name in batch]
+                if waiting:
+                    yield from self._predict_batch(
+                        [future.result() for future, _ in waiting], [name for _, name in waiting]
+                    )
+                if not batch:
+                    return
+                waiting = coming
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _read(source: Any) -> tuple[Path | None, Image.Image]:
+        """A picture and the file that it came from."""
+        path = Path(source) if isinstance(source, (str, Path)) else None
+        return path, read_image(source)
+
+    def _stack(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Pictures as the network takes them: (B, 3, S, S) float32 on the detector's device."""
+        record = self.record
+        arrays = [prepare(image, self.image_size, record.mean, record.std) for image in pictures]
+        return torch.from_numpy(np.stack(arrays)).to(self.device)
+
+    def _predict_batch(
+        self, pictures: Sequence[tuple[Path | None, Image.Image]], names: Sequence[str | None]
+    ) -> list[Prediction]:
+        """Predictions for pictures that have been read."""
+        raw = self._score(self._stack([image for _, image in pictures]), names)
+        predictions = []
+        for (path, image), name, score, raw_map in zip(
+            pictures, names, raw.scores.tolist(), raw.maps, strict=True
+        ):
+            resized = upsample(raw_map, (image.height, image.width))
+            predictions.append(
+                Prediction(
+                    score=score,
+                    anomaly_map=resized.cpu().numpy(),
+                    image=to_array(image),
+                    path=path,
+                    threshold=self.threshold,
+                    map_threshold=self.map_threshold,
+                    map_range=self.method.map_range,
+                    class_name=name if self.method.INFO.uses_class_names else None,
+                )
+            )
+        return predictions
+
+    @torch.inference_mode()
+    def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
+        """Scores and maps of a batch, float32."""
+        features = self.method.features(images.to(self.device))
+        raw = self.method.score(features, self._state(names))
+        return RawOutput(raw.scores.float(), raw.maps.float())
+
+    def _state(self, names: Sequence[str | None]) -> Any:
+        """The method's state for the class names of a batch, from memory if it was asked for before."""
+        classes = tuple(name or DEFAULT_CLASS for name in names)
+        if not self.method.INFO.uses_class_names:
+            classes = (DEFAULT_CLASS,)
+        elif len(set(classes)) == 1:
+            classes = classes[:1]
+        key = (classes, self._stamp())
+        if key not in self._states:
+            self._states[key] = self.method.prepare(classes, self._references)
+        self._states.move_to_end(key)
+        state = self._states[key]
+        while len(self._states) > MOST_STATES_KEPT:
+            self._states.popitem(last=False)
+        return state
+
+    def _stamp(self) -> tuple[float, ...]:
+        """Changes when what was learnt does, so that a training step outdates what was prepared before it."""
+        sums = [parameter.detach().float().sum() for _, parameter in self.method.trainable()]
+        return tuple(torch.stack(sums).tolist()) if sums else ()
+
+
+def _first_given(*sizes: int | None) -> int:
+    """The first that is not None; the last always is a number."""
+    return next(size for size in sizes if size is not None)
+
+
+def _names(classes: Classes, count: int) -> list[str | None]:
+    """One class name, or None, per picture.
+
+    Raises:
+        ConfigError: there are more or fewer names than pictures, or one is not a text.
+    """
+    if classes is None or isinstance(classes, str):
+        return [_checked_name(classes)] * count
+    if len(classes) != count:
+        raise ConfigError(
+            f"{len(classes)} class names for {count} pictures: give one name, or one per picture"
+        )
+    return [_checked_name(name) for name in classes]
+
+
+def _with_names(pictures: Iterable[Any], classes: Classes) -> Iterator[tuple[Any, str | None]]:
+    """Pictures with their class names, without counting the pictures first unless that is free."""
+    if classes is None or isinstance(classes, str):
+        name = _checked_name(classes)
+        return ((picture, name) for picture in pictures)
+    items = pictures if isinstance(pictures, Sequence) else list(pictures)
+    return zip(items, _names(classes, len(items)), strict=True)
+
+
+def _checked_name(name: Any) -> str | None:
+    """A class name that prompts can hold; None stays None.
+
+    Raises:
+        ConfigError: it is not a text or an empty one.
+    """
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(f'a class name must be a text such as "metal nut", got {name!r}')
+    return name
+
+
+def _find_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the fastest that is there."""
+    if device is not None:
+        return check_device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _find_backbone(
+    backbone: str | Path | CLIP | None,
+    found: Checkpoint | None,
+    activation: Any,
+    device: torch.device,
+    precision: str | None,
+) -> CLIP:
+    """The network, loaded or taken over, on its device; one that is loaded also in its precision."""
+    if isinstance(backbone, CLIP):
+        return backbone.to(device).eval()
+    if backbone is None and found is not None and found.info is not None:
+        backbone = found.info.backbone
+    return load_backbone(backbone, activation=activation, device=device, precision=precision)

@@ -1,0 +1,184 @@
+"""What every registered method must do; a new method is covered before its author writes a test."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import zsad
+from zsad import registry
+from zsad.errors import ConfigError, WeightsError
+
+METHODS = zsad.list_methods()
+CLASSES = ["metal nut", "carpet", "metal nut"]
+
+
+def kind(name):
+    return registry.method_class(name)
+
+
+def names_if_used(name):
+    return CLASSES if kind(name).INFO.uses_class_names else None
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def make(make_small_clip):
+    """Makes a detector with the same small random backbone and the same fresh parameters each time."""
+
+    def build(name, **settings):
+        torch.manual_seed(3)
+        return zsad.load(name, make_small_clip(**settings), "fresh", device="cpu")
+
+    return build
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_info_and_config_are_complete(name):
+    info = kind(name).INFO
+    assert info.name == name
+    assert info.paper.startswith("https://")
+    fields = {field.name: field for field in dataclasses.fields(kind(name).Config)}
+    assert {"activation", "position_interpolation"} <= fields.keys()
+    assert fields.keys() >= kind(name).SHAPE_FIELDS
+    assert kind(name).Config.__dataclass_params__.frozen
+    assert kind(name).Config.__doc__
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_shapes_and_ranges(name, make, images):
+    detector = make(name)
+    raw = detector.score_tensors(images, names_if_used(name))
+    assert raw.scores.shape == (3,)
+    assert raw.maps.shape == (3, 32, 32)
+    assert raw.scores.dtype == raw.maps.dtype == torch.float32
+    assert torch.isfinite(raw.maps).all()
+    assert ((raw.scores >= 0) & (raw.scores <= 1)).all()
+    lowest, highest = detector.method.map_range
+    assert ((raw.maps >= lowest - 1e-5) & (raw.maps <= highest + 1e-5)).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_equals_its_pictures(name, make, images):
+    if kind(name).INFO.scores_batch_jointly:
+        pytest.skip("scores a whole batch together by design")
+    detector, names = make(name), names_if_used(name)
+    together = detector.score_tensors(images, names)
+    for index in range(len(images)):
+        alone = detector.score_tensors(images[index : index + 1], names and [names[index]])
+        torch.testing.assert_close(together.scores[index], alone.scores[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.maps[index], alone.maps[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_deterministic(name, make, images):
+    first, second = (make(name).score_tensors(images, names_if_used(name)) for _ in range(2))
+    assert torch.equal(first.scores, second.scores)
+    assert torch.equal(first.maps, second.maps)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_save_and_load(name, make, images, make_small_clip, tmp_path):
+    detector = make(name)
+    detector.threshold, detector.map_threshold, detector.auxiliary_data = 0.25, 0.75, "a test"
+    path = detector.save(tmp_path / "saved.safetensors")
+    again = zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu")
+    assert again.method.INFO.name == name
+    assert again.method.config == detector.method.config
+    assert (again.threshold, again.map_threshold, again.auxiliary_data) == (0.25, 0.75, "a test")
+    assert again.image_size == detector.image_size
+    expected = detector.score_tensors(images, names_if_used(name))
+    found = again.score_tensors(images, names_if_used(name))
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.maps, expected.maps)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("no_network")
+def test_needs_no_network(name, make, pictures, tmp_path, make_small_clip):
+    path = make(name).save(tmp_path / "saved.safetensors")
+    assert len(zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu").predict(pictures)) == 3
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_refuses_a_checkpoint_of_another_backbone(name, make, make_small_clip, tmp_path):
+    path = make(name).save(tmp_path / "saved.safetensors")
+    with pytest.raises(WeightsError, match="trained on backbone 'small', not on 'other'"):
+        zsad.load(checkpoint=path, backbone=make_small_clip(seed=7, name="other"), device="cpu")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_refuses_a_checkpoint_of_another_method(name, make, make_small_clip, tmp_path):
+    other = next(method for method in METHODS if method != name)
+    path = make(other).save(tmp_path / "saved.safetensors")
+    with pytest.raises(WeightsError, match=f"holds weights of {other}, not of {name}"):
+        zsad.load(name, make_small_clip(), path, device="cpu")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_refuses_a_file_of_something_else(name, make_small_clip, tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match=r"other\.pth|not a file of|publish no weights"):
+        zsad.load(name, make_small_clip(), path, device="cpu")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gradients_reach_exactly_what_is_trainable(name, make, images):
+    method = make(name).method
+    masks = torch.zeros(3, 32, 32)
+    masks[1, 4:12, 4:12] = 1
+    labels = torch.tensor([0, 1, 1])
+    if not kind(name).INFO.needs_training:
+        assert dict(method.trainable()) == {}
+        with pytest.raises(ConfigError, match="nothing to train"):
+            method.loss(images, masks, labels)
+        return
+    terms = method.loss(images, masks, labels, names_if_used(name))
+    assert all(term.ndim == 0 for term in terms.values())
+    sum(terms.values()).backward()
+    trainable = dict(method.trainable())
+    assert trainable
+    reached = {id(p) for p in method.parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert reached == {id(parameter) for parameter in trainable.values()}
+    cached = method.loss_from_features(method.features(images), masks, labels, names_if_used(name))
+    for term, value in terms.items():
+        torch.testing.assert_close(cached[term], value)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_lower_precision_stays_close(name, make, images, make_small_clip, tmp_path):
+    exact = make(name)
+    path = exact.save(tmp_path / "saved.safetensors")
+    rounded = zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu", precision="bf16")
+    found, expected = (detector.score_tensors(images) for detector in (rounded, exact))
+    assert found.scores.dtype == torch.float32
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_unknown_settings_are_refused_by_name(name, make_small_clip):
+    with pytest.raises(
+        ConfigError, match=f"unknown setting of {name} 'activatoin': did you mean 'activation'"
+    ):
+        zsad.load(name, make_small_clip(), activatoin="gelu")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_references_only_where_they_are_accepted(name, make, pictures):
+    detector = make(name)
+    if kind(name).INFO.accepts_references:
+        plain = detector.predict(pictures[0]).anomaly_map
+        detector.set_references(pictures[1:])
+        assert not (detector.predict(pictures[0]).anomaly_map == plain).all()
+        detector.set_references(None)
+        assert (detector.predict(pictures[0]).anomaly_map == plain).all()
+    else:
+        with pytest.raises(ConfigError, match="takes no reference pictures"):
+            detector.set_references(pictures)
