@@ -1,0 +1,183 @@
+"""Convolutional stems of hybrid vision transformers: picture in, patch embeddings out.
+
+A plain ViT cuts the picture into patches with one strided convolution. A hybrid one (Dosovitskiy et al. 2021,
+section 3.1) lets a small convolutional network make the patch embeddings, which a two-core machine can train
+far faster than a transformer from scratch. `tiny` starts from EfficientNet-Lite2 (Tan & Le 2019; Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of inverted-bottleneck blocks: `repeats` blocks, the first with `stride`."""
+
+    channels: int
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+
+
+# EfficientNet-Lite2: B0's stages, 1.1 times as wide and 1.2 times as deep; no squeeze-excitation, ReLU6.
+LITE2_STAGES = (
+    Stage(16, 1, 3, 1, 1),
+    Stage(24, 3, 3, 2, 6),
+    Stage(48, 3, 5, 2, 6),
+    Stage(88, 4, 3, 2, 6),
+    Stage(120, 4, 5, 1, 6),
+    Stage(208, 5, 5, 2, 6),
+    Stage(352, 1, 3, 1, 6),
+)
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "same" padding: the odd pixel goes to the right and the bottom.
+
+    The output has ceil(size / stride) pixels a side. Batch normalisation is folded into weight and bias.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        if stride == 1:
+            return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, 1, self.groups)
+        height, width = x.shape[-2:]
+        vertical = max((-(-height // stride) - 1) * stride + kernel - height, 0)
+        horizontal = max((-(-width // stride) - 1) * stride + kernel - width, 0)
+        x = F.pad(x, (horizontal // 2, horizontal - horizontal // 2, vertical // 2, vertical - vertical // 2))
+        return F.conv2d(x, self.weight, self.bias, stride, 0, 1, self.groups)
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand 1x1, filter depthwise, project 1x1; with a skip where shapes allow (MobileNetV2, ReLU6)."""
+
+    def __init__(self, channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = channels * expansion
+        self.expand = SameConv2d(channels, hidden, 1) if expansion > 1 else None
+        self.depthwise = SameConv2d(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = SameConv2d(hidden, out_channels, 1)
+        self.skip = stride == 1 and channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C', H / stride, W / stride)."""
+        hidden = x if self.expand is None else F.relu6(self.expand(x))
+        out = self.project(F.relu6(self.depthwise(hidden)))
+        return x + out if self.skip else out
+
+
+class EfficientNetLiteTrunk(nn.Module):
+    """The convolutional pyramid of EfficientNet-Lite, batch normalisation folded, classifier left out."""
+
+    def __init__(self, stages: tuple[Stage, ...] = LITE2_STAGES) -> None:
+        super().__init__()
+        self.first = SameConv2d(3, 32, 3, 2)
+        self.stages = nn.ModuleList()
+        channels = 32
+        for stage in stages:
+            blocks = []
+            for index in range(stage.repeats):
+                stride = stage.stride if index == 0 else 1
+                blocks.append(
+                    InvertedBottleneck(channels, stage.channels, stage.kernel, stride, stage.expansion)
+                )
+                channels = stage.channels
+            self.stages.append(nn.Sequential(*blocks))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) to the output of every stage, finest first."""
+        x = F.relu6(self.first(images))
+        outputs = []
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+
+def self_novelty(features: Tensor, neighbours: int = 8) -> Tensor:
+    """How little each position resembles the rest of its own picture.
+
+    An anomaly is rare within its picture, whatever the picture shows, so this is what a small network finds
+    hardest to learn and profits from most. It is the single-picture case of mutual scoring (MuSc, ICLR 2024,
+    section 3.2); the position itself and its eight neighbours are left out, since they overlap.
+
+    Args:
+        features: (B, C, G, G).
+        neighbours: how many most similar positions the second channel averages.
+
+    Returns:
+        (B, 3, G, G) float32: 1 - cosine to the most similar position, 1 - mean cosine to the `neighbours`
+        most similar ones (both in [0, 2], channels standardised within the picture), and the distance from
+        the picture's mean in units of its spread.
+    """
+    side = features.shape[-1]
+    tokens = features.float().flatten(2).transpose(1, 2)  # (B, N, C)
+    centred = tokens - tokens.mean(dim=1, keepdim=True)
+    spread = centred.square().mean(dim=1, keepdim=True).sqrt()
+    distance = centred.norm(dim=-1) / (spread.norm(dim=-1) + 1e-4)
+    directions = F.normalize(centred / (spread + 1e-4), dim=-1)
+    similarity = directions @ directions.transpose(1, 2)  # (B, N, N)
+    row = torch.arange(side * side, device=features.device) // side
+    column = torch.arange(side * side, device=features.device) % side
+    close = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
+    best = similarity.masked_fill(close, -1.0).topk(min(neighbours, side * side), dim=-1).values
+    novelty = torch.stack([1 - best[..., 0], 1 - best.mean(dim=-1), distance], dim=1)
+    return novelty.unflatten(2, (side, side))
+
+
+class EfficientNetLiteStem(nn.Module):
+    """Patch embeddings of stride 16 from three levels of the trunk's pyramid and their self-novelty.
+
+    The stride-8 level is folded 2x2 into channels, so that thin defects keep their place; the stride-32 level
+    is enlarged and adds context. One 1x1 convolution maps all of it to the tower's width.
+    """
+
+    patch_size = 16
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.trunk = EfficientNetLiteTrunk()
+        self.projection = nn.Conv2d(4 * 48 + 120 + 352 + 9, width, 1)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) to the trunk's levels of stride 8, 16 and 32 (48, 120 and 352 channels)."""
+        levels = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        return [levels[2], levels[4], levels[6]]
+
+    def combine(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
+        """Three levels to what the projection reads: (B, 673, S / 16, S / 16)."""
+        enlarged = F.interpolate(coarse, size=middle.shape[-2:], mode="bilinear", align_corners=False)
+        novelty = [self_novelty(level) for level in (F.avg_pool2d(fine, 2), middle, enlarged)]
+        folded = F.pixel_unshuffle(fine, 2)
+        return torch.cat(
+            [folded, middle, enlarged, *(channel.to(middle.dtype) for channel in novelty)], dim=1
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) to (B, width, S / 16, S / 16); S must be a multiple of 16."""
+        out: Tensor = self.projection(self.combine(*self.pyramid(images)))
+        return out
+
+
+def build_stem(name: str, width: int) -> EfficientNetLiteStem:
+    """A stem by the name that a `VisionConfig` holds.
+
+    Args:
+        name: "efficientnet_lite2".
+        width: channels of the patch embeddings.
+
+    Raises:
+        ConfigError: the name is unknown.
+    """
+    if name != "efficientnet_lite2":
+        raise unknown_name("stem", name, ["patch", "efficientnet_lite2"])
+    return EfficientNetLiteStem(width)

@@ -1,0 +1,15 @@
+"""The shape of `tiny`, shared by the tools that train its towers."""
+
+from __future__ import annotations
+
+from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
+
+# Joint width 384: the sentence teacher's space.
+TINY_CONFIG = ClipConfig(
+    vision=VisionConfig(image_size=384, patch_size=16, width=256, layers=4, heads=4, stem="efficientnet_lite2"),
+    text=TextConfig(width=256, layers=4, heads=4, embedding_rank=64),
+    embed_dim=384,
+    activation="quick_gelu",
+)
+IMAGE_MEAN = (127 / 255, 127 / 255, 127 / 255)
+IMAGE_STD = (128 / 255, 128 / 255, 128 / 255)
