@@ -22,7 +22,7 @@ STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2, dt
 
 
 class Module(nn.Module):
-    """All that an archive of weights holds: parameters, buffers, precisions, nested modules, a shared storage."""
+    """All that an archive of weights holds: parameters, buffers, precisions, nesting, a shared storage."""
 
     def __init__(self) -> None:
         super().__init__()

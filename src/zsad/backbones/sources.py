@@ -45,6 +45,7 @@ FORMS = (
     "open_clip:ARCH/TAG",
     "a path (OpenAI .pt, open_clip file or folder, Hugging Face folder)",
 )
+WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
 SEE_PUBLISHER = "see the publisher"
 
 Triple = tuple[float, float, float]
@@ -96,20 +97,21 @@ def read_source(name: str | Path | None, activation: Activation | None, offline:
         record = next((record for record in WELL_KNOWN if record.name == plain), None)
         if record is not None:
             return _from_record(record, offline)
+        if not name:
+            raise unknown_name("backbone", name, [*list_backbones(), *FORMS])
     path = Path(name).expanduser()
     if path.is_dir():
-        return _from_folder(
-            lambda file: path / file if (path / file).is_file() else None, str(name), str(path)
-        )
+        return _from_folder(_folder(path), str(name), str(path))
     if path.exists():
         return _from_file(path, str(name), activation)
-    if (
-        isinstance(name, Path)
-        or path.suffix in {".pt", ".pth", ".bin", ".safetensors", ".json"}
-        or os.sep in name
-    ):
+    if isinstance(name, Path) or path.suffix in WEIGHT_SUFFIXES or "/" in name or os.sep in name:
         raise WeightsError(f"backbone {str(name)!r}: no such file or folder ({path.absolute()})")
     raise unknown_name("backbone", name, [*list_backbones(), *FORMS])
+
+
+def _folder(path: Path) -> Fetch:
+    """Gives the files of a folder by their names."""
+    return lambda file: path / file if (path / file).is_file() else None
 
 
 def _from_record(record: WeightRecord, offline: bool) -> Source:
@@ -149,8 +151,10 @@ def _from_folder(fetch: Fetch, name: str, source: str) -> Source:
     """A folder or repository: its configuration file tells the layout."""
     config_file = fetch(OPEN_CLIP_CONFIG)
     if config_file is not None:
-        weights = _first(fetch, OPEN_CLIP_WEIGHTS + HUGGING_FACE_WEIGHTS, name)
-        return _open_clip(read_json(config_file), read_tensors(weights), name, source)
+        names = OPEN_CLIP_WEIGHTS + HUGGING_FACE_WEIGHTS
+        return _open_clip(
+            read_json(config_file), lambda: read_tensors(_first(fetch, names, name)), name, source
+        )
     config_file = fetch(HUGGING_FACE_CONFIG)
     if config_file is None:
         raise FilesMissingError(
@@ -197,8 +201,10 @@ def _hugging_face_tensors(fetch: Fetch, origin: str) -> dict[str, Tensor]:
     raise FilesMissingError(f"{origin} has none of the weight files {', '.join(HUGGING_FACE_WEIGHTS)}")
 
 
-def _open_clip(config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str, source: str) -> Source:
-    """open_clip's configuration and tensors."""
+def _open_clip(
+    config: Mapping[str, Any], read: Callable[[], Mapping[str, Tensor]], name: str, source: str
+) -> Source:
+    """open_clip's configuration and tensors; those are read after the configuration has been checked."""
     model = config.get("model_cfg", config)
     preprocessing = config.get("preprocess_cfg", {})
     if not isinstance(model, Mapping) or not isinstance(preprocessing, Mapping):
@@ -209,7 +215,8 @@ def _open_clip(config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: s
     notes = (
         "" if interpolation == "bicubic" else f"trained on pictures resized by {interpolation} interpolation"
     )
-    return Source(shape, to_openai_names(tensors, name), _record(name, source, shape, colours, notes))
+    tensors = to_openai_names(read(), name)
+    return Source(shape, tensors, _record(name, source, shape, colours, notes))
 
 
 def _from_open_clip_table(name: str, offline: bool) -> Source:
@@ -234,23 +241,22 @@ def _from_open_clip_table(name: str, offline: bool) -> Source:
         raise unknown_name(f"open_clip tag of {arch}", tag, tags)
     # The tag knows how its weights were trained; the architecture's flag only counts where the tag is silent.
     model["quick_gelu"] = bool(entry.get("quick_gelu", model.get("quick_gelu", False))) or tag == "openai"
-    clip_config_from_open_clip(model, name)  # refuses what is unsupported before anything is downloaded
-    hub = entry.get("hf_hub", "")
-    if hub:
-        repository, _, file = hub.rpartition("/")
+    config = {"model_cfg": model, "preprocess_cfg": entry}
+    if not entry.get("hf_hub"):
+        url = entry["url"]
+        sha256 = _published_sum(url)
+        return _open_clip(config, lambda: read_tensors(download(url, sha256, offline=offline)), name, url)
+    repository, _, file = entry["hf_hub"].rpartition("/")
 
-        def fetch(wanted: str) -> Path | None:
-            return hub_file(repository, wanted, offline=offline)
+    def fetch(wanted: str) -> Path | None:
+        return hub_file(repository, wanted, offline=offline)
 
-        source = f"{HUB}{repository}"
-        try:
-            weights = _first(fetch, (file,) if file else OPEN_CLIP_WEIGHTS, source)
-        except FilesMissingError as error:
-            raise _not_cached(source, repository) if offline else error from None
-    else:
-        source = entry["url"]
-        weights = download(source, _published_sum(source), offline=offline)
-    return _open_clip({"model_cfg": model, "preprocess_cfg": entry}, read_tensors(weights), name, source)
+    source = f"{HUB}{repository}"
+    names = (file,) if file else OPEN_CLIP_WEIGHTS
+    try:
+        return _open_clip(config, lambda: read_tensors(_first(fetch, names, source)), name, source)
+    except FilesMissingError as error:
+        raise _not_cached(source, repository) if offline else error from None
 
 
 def _supported(open_clip: Any) -> list[str]:
@@ -287,7 +293,7 @@ def _from_file(path: Path, name: str, activation: Activation | None) -> Source:
         if config_file.is_file() and (
             "vision_cfg" in (config := read_json(config_file)) or "model_cfg" in config
         ):
-            return _open_clip(config, tensors, name, str(path))
+            return _open_clip(config, lambda: tensors, name, str(path))
     record = next((record for record in WELL_KNOWN if record.source.endswith(f"/{path.name}")), None)
     if record is None and activation is None and kind != "torchscript":
         if path.suffix in {".safetensors", ".bin"} or layout == "custom_text":
@@ -301,7 +307,11 @@ def _from_file(path: Path, name: str, activation: Activation | None) -> Source:
             stacklevel=4,
         )
     tensors = to_openai_names(tensors, str(path))
-    trained = record.activation if record else activation or "quick_gelu"
+    trained: Activation = "quick_gelu"
+    if record is not None:
+        trained = record.activation
+    elif activation is not None and kind != "torchscript":
+        trained = activation
     shape = clip_config_from_state_dict(tensors, trained, str(path))
     colours = (record.mean, record.std) if record else (CLIP_MEAN, CLIP_STD)
     return Source(shape, tensors, _record(name, str(path), shape, colours))
@@ -362,9 +372,7 @@ def packaged_source(folder: Path) -> Source:
         if folder.parent == PACKAGE_FOLDER:
             raise WeightsError(f"the package's own weights are missing ({card}): install zsad again")
         raise WeightsError(f"{folder} is no folder that zsad wrote: {card.name} is missing")
-    return _packaged_files(
-        card, read_json(card), lambda file: folder / file if (folder / file).is_file() else None
-    )
+    return _packaged_files(card, read_json(card), _folder(folder))
 
 
 def _packaged_files(card: Path, content: Mapping[str, Any], fetch: Fetch) -> Source:
