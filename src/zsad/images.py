@@ -82,7 +82,8 @@ def prepare(
     """Resizes and normalises a picture for the network, as the published systems do.
 
     Pillow's bicubic filter (antialiased) squashes the picture to a square, the aspect ratio is not kept; then
-    x / 255, minus mean, over std.
+    x / 255, minus mean, over std. Pillow rounds to whole levels after each of the two directions; which one
+    comes first depends on the shape from Pillow 13 on, so that older versions may differ by two levels.
 
     Args:
         image: mode "RGB", as `read_image` gives it.
