@@ -20,7 +20,15 @@ from zsad.data.synthetic.layers import (
     random_shadow,
     shrink,
 )
-from zsad.data.synthetic.noise import Field, Mask, Picture, Rng, blur_field, grow, smooth_noise
+from zsad.data.synthetic.noise import (
+    Field,
+    Mask,
+    Picture,
+    Rng,
+    blur_field,
+    grow,
+    smooth_noise,
+)
 from zsad.data.synthetic.surfaces import neighbour, random_colour
 
 Faulty = tuple[Picture, Field, str]
@@ -76,7 +84,15 @@ def _grid_items(rng: Rng, size: int, extent: float) -> list[_Item]:
         for column in range(int(size / pitch_x) + 2):
             y = start_y + (row - 0.5) * pitch_y + rng.normal(0, 1) * loose * extent
             x = start_x + (column - 0.5 + stagger * (row % 2)) * pitch_x + rng.normal(0, 1) * loose * extent
-            items.append(_Item(y, x, turn + (rng.normal(0, 60) * loose if loose else 0.0), extent, 0))
+            items.append(
+                _Item(
+                    y,
+                    x,
+                    turn + (rng.normal(0, 60) * loose if loose else 0.0),
+                    extent,
+                    0,
+                )
+            )
     return items
 
 
@@ -85,7 +101,15 @@ def _scattered_items(rng: Rng, size: int, extent: float) -> list[_Item]:
     for _ in range(int(rng.integers(30, 80))):
         y, x = rng.uniform(0.06, 0.94, 2) * size
         if all((y - other.y) ** 2 + (x - other.x) ** 2 > (0.85 * extent) ** 2 for other in items):
-            items.append(_Item(y, x, float(rng.uniform(0, 360)), extent * rng.uniform(0.95, 1.05), 0))
+            items.append(
+                _Item(
+                    y,
+                    x,
+                    float(rng.uniform(0, 360)),
+                    extent * rng.uniform(0.95, 1.05),
+                    0,
+                )
+            )
     return items[: int(rng.integers(2, 30))]
 
 
@@ -124,17 +148,25 @@ def many(rng: Rng, ground: Picture, piece: Layer, other: Layer, name: str) -> La
                 far, way = extent * rng.uniform(0.15, 0.5), rng.uniform(0, 2 * np.pi)
                 new = replace(item, y=item.y + far * np.sin(way), x=item.x + far * np.cos(way))
             elif kind == "turned":
-                new = replace(item, angle=item.angle + float(rng.choice([-1, 1]) * rng.uniform(25, 155)))
+                new = replace(
+                    item,
+                    angle=item.angle + float(rng.choice([-1, 1]) * rng.uniform(25, 155)),
+                )
             else:
                 new = replace(item, piece=int(rng.integers(1, 3)))
             changed = [*items[:chosen], *items[chosen + 1 :], new]
         redrawn = _draw(changed, pieces, size)
         cover = np.maximum(
-            _own(item, pieces, size), 0 if kind == "missing" else _own(changed[-1], pieces, size)
+            _own(item, pieces, size),
+            0 if kind == "missing" else _own(changed[-1], pieces, size),
         )
         result = composite(ground, redrawn, shadow)
         near = blur_field(cover, shadow.blur + 3)[..., None] > 0.01
-        return np.where(near, result, picture), cover, "moved" if kind == "turned" else kind
+        return (
+            np.where(near, result, picture),
+            cover,
+            "moved" if kind == "turned" else kind,
+        )
 
     return Layout(picture, layer[..., 3] > 0.5, name, fault)
 
@@ -204,7 +236,11 @@ def line_art(rng: Rng, size: int) -> Layout:
     def fault(rng: Rng) -> Faulty:
         changed, kind = _break_pattern(rng, pattern)
         difference = np.abs(changed - pattern) > 0.3
-        return paint(changed), grow(difference, int(rng.integers(1, 5))).astype(np.float32), kind
+        return (
+            paint(changed),
+            grow(difference, int(rng.integers(1, 8))).astype(np.float32),
+            kind,
+        )
 
     name = str(rng.choice(["printed circuit board", "circuit board", "circuit", "pcb"]))
     return Layout(paint(pattern), np.ones((size, size), dtype=bool), name, fault)
@@ -217,7 +253,7 @@ def _break_pattern(rng: Rng, pattern: Field) -> tuple[Field, str]:
     places = np.flatnonzero(rim if rim.any() else np.ones_like(solid))
     y, x = divmod(int(places[rng.integers(places.size)]), size)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    radius = size / 320 * rng.uniform(2.0, 7.0)
+    radius = size / 320 * rng.uniform(2.5, 9.0)
     angle, ratio = rng.uniform(0, np.pi), rng.uniform(1, 3)
     along = (columns - x) * np.cos(angle) + (rows - y) * np.sin(angle)
     across = (rows - y) * np.cos(angle) - (columns - x) * np.sin(angle)
@@ -257,7 +293,10 @@ def tiling(rng: Rng, tile: Picture, size: int, name: str) -> Layout:
 
     def fault(rng: Rng) -> Faulty:
         rows, columns = (size + top) // side, (size + left) // side
-        row, column = int(rng.integers(0, max(rows, 1))), int(rng.integers(0, max(columns, 1)))
+        row, column = (
+            int(rng.integers(0, max(rows, 1))),
+            int(rng.integers(0, max(columns, 1))),
+        )
         changed, cover = full.copy(), np.zeros(full.shape[:2], dtype=np.float32)
         wide, high = (1, 1) if rng.random() < 0.6 else (int(rng.integers(1, 4)), int(rng.integers(1, 3)))
         area = (

@@ -50,6 +50,13 @@ def _light(picture: Picture, rng: Rng) -> Picture:
         picture = picture * np.clip(gain, 0.25, 1.8)[..., None]
     if rng.random() < 0.4:
         picture = picture * np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
+    if rng.random() < 0.5:
+        # Automatic exposure: the darkest and brightest tones are spread towards the ends of the scale.
+        low, high = np.percentile(picture[::4, ::4], [2, 98])
+        black, white = rng.uniform(2, 45), rng.uniform(170, 252)
+        stretch = np.clip((white - black) / max(high - low, 1.0), 0.5, 2.2)
+        middle = rng.uniform(0.35, 0.65) * 255 if high - low < 60 else (black + white) / 2
+        picture = (picture - np.float32((low + high) / 2)) * np.float32(stretch) + np.float32(middle)
     gain, offset = np.exp(rng.normal(0, 0.12)), rng.normal(0, 8)
     picture = np.clip(picture * np.float32(gain) + np.float32(offset), 0, 255)
     if rng.random() < 0.5:
@@ -65,7 +72,10 @@ def _optics(image: Bytes, rng: Rng) -> Bytes:
         photo = photo.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
     elif choice < 0.38:
         scale = rng.uniform(0.45, 0.9)
-        small = (max(round(photo.width * scale), 1), max(round(photo.height * scale), 1))
+        small = (
+            max(round(photo.width * scale), 1),
+            max(round(photo.height * scale), 1),
+        )
         up = Image.Resampling.BICUBIC if rng.random() < 0.6 else Image.Resampling.BILINEAR
         photo = photo.resize(small, Image.Resampling.BILINEAR).resize((image.shape[1], image.shape[0]), up)
     elif choice < 0.5:

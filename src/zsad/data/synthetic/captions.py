@@ -52,7 +52,15 @@ CAPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Adjectives for every defect kind, those of `add_defect` and those of whole scenes."""
 
-NORMAL_STATES = ("{}", "flawless {}", "perfect {}", "unblemished {}", "good {}", "intact {}", "normal {}")
+NORMAL_STATES = (
+    "{}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "good {}",
+    "intact {}",
+    "normal {}",
+)
 NORMAL_STATES += ("{} without flaw", "{} without defect", "{} without damage")
 ANOMALOUS_STATES = ("damaged {}", "defective {}", "flawed {}", "abnormal {}", "bad {}")
 ANOMALOUS_STATES += ("{} with flaw", "{} with defect", "{} with damage")

@@ -9,7 +9,17 @@ from types import MappingProxyType
 import numpy as np
 
 from zsad.data.synthetic import marks, patches, reliefs
-from zsad.data.synthetic.noise import Bytes, Field, Mask, Picture, Rng, blur_field, grow, luminance, to_bytes
+from zsad.data.synthetic.noise import (
+    Bytes,
+    Field,
+    Mask,
+    Picture,
+    Rng,
+    blur_field,
+    grow,
+    luminance,
+    to_bytes,
+)
 from zsad.data.synthetic.shapes import Site
 from zsad.errors import ConfigError, unknown_name
 
@@ -127,7 +137,14 @@ def add_defect(
         window, local = _window(site, whole=name in _NEEDS_WHOLE)
         piece = picture[window]
         changed, cover = DEFECTS[name](piece, rng, local)
-        spoiled = _confine(piece, changed, cover, allowed[window], local, picture.shape[0] * picture.shape[1])
+        spoiled = _confine(
+            piece,
+            changed,
+            cover,
+            allowed[window],
+            local,
+            picture.shape[0] * picture.shape[1],
+        )
         if spoiled is None:
             continue
         result, mask = image.copy(), np.zeros((height, width), dtype=bool)
@@ -155,7 +172,7 @@ def _site(rng: Rng, region: Mask, foreign: Bytes | None, fraction: float | None,
     y, x = divmod(int(inside[rng.integers(inside.size)]), region.shape[1])
     share = sample_fraction(rng) if fraction is None else fraction
     area = min(share * region.size * (1 + 0.5 * attempt), 0.5 * inside.size)
-    strength = float(np.clip(rng.beta(1.4, 2.0) + 0.12 * attempt, 0, 1))
+    strength = float(np.clip(rng.beta(1.2, 2.2) + 0.12 * attempt, 0, 1))
     if rng.random() < 0.12:
         # Now and then something crosses the whole object: long cracks, scratches, threads.
         area = max(area, 0.1 * inside.size)
@@ -171,12 +188,23 @@ def _window(site: Site, *, whole: bool) -> tuple[tuple[slice, slice], Site]:
     top, left = max(int(site.y) - reach, 0), max(int(site.x) - reach, 0)
     window = (slice(top, int(site.y) + reach + 1), slice(left, int(site.x) + reach + 1))
     foreign = None if site.foreign is None else site.foreign[window]
-    local = replace(site, y=site.y - top, x=site.x - left, region=site.region[window], foreign=foreign)
+    local = replace(
+        site,
+        y=site.y - top,
+        x=site.x - left,
+        region=site.region[window],
+        foreign=foreign,
+    )
     return window, local
 
 
 def _confine(
-    picture: Picture, changed: Picture, cover: Field, allowed: Mask, site: Site, pixels: int
+    picture: Picture,
+    changed: Picture,
+    cover: Field,
+    allowed: Mask,
+    site: Site,
+    pixels: int,
 ) -> tuple[Bytes, Mask] | None:
     """The change limited to the allowed area, and its mask; None when it could not be seen.
 

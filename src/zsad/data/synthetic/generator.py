@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from zsad.data.synthetic.arrays import Layout
+from zsad.data.synthetic.arrays import Faulty, Layout
 from zsad.data.synthetic.camera import photograph
 from zsad.data.synthetic.captions import caption
 from zsad.data.synthetic.defects import add_defect, sample_fraction
 from zsad.data.synthetic.materials import Materials
 from zsad.data.synthetic.noise import Bytes, Mask, Rng, blur_field, to_bytes
-from zsad.data.synthetic.scenes import SCENES, distract
+from zsad.data.synthetic.scenes import SCENES, distract, lettering
 from zsad.errors import ConfigError, unknown_name
 
 
@@ -39,12 +39,13 @@ class SyntheticPicture:
 
 def _default_shares() -> dict[str, float]:
     return {
-        "surface": 0.34,
-        "one_object": 0.28,
-        "many_objects": 0.1,
+        "surface": 0.33,
+        "one_object": 0.25,
+        "many_objects": 0.09,
         "pattern": 0.1,
+        "assembly": 0.06,
         "scan": 0.14,
-        "photograph": 0.04,
+        "photograph": 0.03,
     }
 
 
@@ -80,7 +81,9 @@ class SyntheticConfig:
             raise ConfigError("SyntheticConfig.scenes needs at least one scene with a positive share")
 
 
-_STRUCTURAL = frozenset({"one_object", "many_objects", "pattern"})
+_WHOLE = frozenset({"moved", "wrong", "missing"})
+_PRINTABLE = frozenset({"surface", "one_object", "assembly"})
+_STRUCTURAL = frozenset({"one_object", "many_objects", "pattern", "assembly"})
 
 
 def generate(index: int, materials: Materials, config: SyntheticConfig, seed: int) -> SyntheticPicture:
@@ -100,6 +103,8 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
     shares = np.array([config.scenes[name] for name in names], dtype=np.float64)
     scene = str(rng.choice(names, p=shares / shares.sum()))
     layout = SCENES[scene](rng, materials, config.size)
+    if scene in _PRINTABLE and rng.random() < 0.08:
+        layout = _printed(layout, rng)
     mask = np.zeros((config.size, config.size), dtype=bool)
     image, defect = to_bytes(layout.picture), "good"
     if rng.random() < config.anomalous_fraction:
@@ -113,6 +118,22 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
     return SyntheticPicture(image, mask, int(mask.any()), words, layout.name, defect)
 
 
+def _printed(layout: Layout, rng: Rng) -> Layout:
+    """The scene with lettering that belongs to it, in its faultless and its faulty form."""
+    seed = int(rng.integers(2**31))
+
+    def fault(rng: Rng) -> Faulty:
+        picture, cover, kind = layout.fault(rng)
+        return (
+            lettering(picture, layout.region, np.random.default_rng(seed)),
+            cover,
+            kind,
+        )
+
+    picture = lettering(layout.picture, layout.region, np.random.default_rng(seed))
+    return replace(layout, picture=picture, fault=fault)
+
+
 def _structural(layout: Layout, rng: Rng) -> tuple[Bytes, Mask, str] | None:
     """A fault of form or order, with the mask where it shows; None when it could not be seen."""
     good = to_bytes(layout.picture).astype(np.float32)
@@ -120,10 +141,12 @@ def _structural(layout: Layout, rng: Rng) -> tuple[Bytes, Mask, str] | None:
         picture, cover, kind = layout.fault(rng)
         image = to_bytes(picture)
         difference = np.abs(image.astype(np.float32) - good).max(axis=2)
-        # A moved part changes few of its own pixels; its outline as a whole is what an annotator would draw.
+        # A moved part changes few of its own pixels; as a whole it is what an annotator would draw.
         visible = blur_field((difference > 12).astype(np.float32), 4.0) > 0.12
-        mask = (cover > 0.4) & visible
-        if mask.sum() >= max(10, mask.size * 1.5e-4) and float(difference[mask].mean()) > 14:
+        mask = cover > 0.4
+        if kind not in _WHOLE or visible[mask].mean() < 0.1:
+            mask &= visible
+        if mask.sum() >= max(10, mask.size * 1.5e-4) and float(difference[mask].mean()) > 10:
             return image, mask, kind
     return None
 
@@ -132,7 +155,7 @@ def _superficial(image: Bytes, layout: Layout, materials: Materials, rng: Rng) -
     """One to three defects of the surface."""
     size = image.shape[0]
     mask, kind = np.zeros(image.shape[:2], dtype=bool), "good"
-    wanted = str(rng.choice(layout.likely)) if layout.likely and rng.random() < 0.65 else None
+    wanted = str(rng.choice(layout.likely)) if layout.likely and rng.random() < 0.75 else None
     count = int(rng.choice([1, 2, 3, 6], p=[0.66, 0.19, 0.09, 0.06]))
     # Many defects in one picture are small ones.
     limit = 1.0 if count == 1 else 0.1 / count
@@ -141,7 +164,12 @@ def _superficial(image: Bytes, layout: Layout, materials: Materials, rng: Rng) -
         chosen = "foreign_texture" if foreign is not None else wanted
         share = min(sample_fraction(rng), limit)
         image, more, kind = add_defect(
-            image, rng, kind=chosen, region=layout.region, foreign=foreign, fraction=share
+            image,
+            rng,
+            kind=chosen,
+            region=layout.region,
+            foreign=foreign,
+            fraction=share,
         )
         mask |= more
         if wanted is None and kind != "foreign_texture" and rng.random() < 0.7:

@@ -41,7 +41,9 @@ def random_shadow(rng: Rng, size: int) -> Shadow:
     angle = rng.uniform(0, 2 * np.pi)
     offset = (round(reach * np.sin(angle)), round(reach * np.cos(angle)))
     return Shadow(
-        offset, size * rng.uniform(0.004, 0.03), rng.uniform(0.1, 0.6) if rng.random() < 0.66 else 0.0
+        offset,
+        size * rng.uniform(0.004, 0.03),
+        rng.uniform(0.1, 0.6) if rng.random() < 0.66 else 0.0,
     )
 
 
@@ -55,7 +57,14 @@ def composite(ground: Picture, layer: Layer, shadow: Shadow) -> Picture:
 
 
 def place(
-    piece: Layer, size: int, y: float, x: float, extent: float, angle: float, *, flip: bool = False
+    piece: Layer,
+    size: int,
+    y: float,
+    x: float,
+    extent: float,
+    angle: float,
+    *,
+    flip: bool = False,
 ) -> Layer:
     """A piece scaled, turned and put into an empty square layer.
 
@@ -176,7 +185,9 @@ def bent(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
     weight = coverage(blob_distance(rng, site, irregularity=0.1), 0.95)
     angle, reach = rng.uniform(0, 2 * np.pi), site.radius * rng.uniform(0.4, 0.9)
     result = warp(
-        layer, weight * np.float32(reach * np.sin(angle)), weight * np.float32(reach * np.cos(angle))
+        layer,
+        weight * np.float32(reach * np.sin(angle)),
+        weight * np.float32(reach * np.cos(angle)),
     )
     changed = np.abs(result - layer) * [1, 1, 1, 255]
     return result, (changed.max(axis=2) > 20) * weight.clip(0, 1) * 4, "bent"

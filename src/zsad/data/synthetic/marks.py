@@ -9,7 +9,14 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from zsad.data.synthetic.noise import Field, Picture, Rng, blur_field, relief, smooth_noise
+from zsad.data.synthetic.noise import (
+    Field,
+    Picture,
+    Rng,
+    blur_field,
+    relief,
+    smooth_noise,
+)
 from zsad.data.synthetic.shapes import (
     Site,
     blob_distance,
@@ -30,12 +37,13 @@ Drawn = tuple[Picture, Field]
 def local_colour(image: Picture, site: Site) -> np.ndarray:
     """Mean colour (3,) of the picture around the site."""
     reach = max(int(site.radius), 3)
-    top, left = max(int(site.y) - reach, 0), max(int(site.x) - reach, 0)
-    window = image[top : int(site.y) + reach + 1, left : int(site.x) + reach + 1]
+    y = int(np.clip(site.y, 0, image.shape[0] - 1))
+    x = int(np.clip(site.x, 0, image.shape[1] - 1))
+    window = image[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
     return np.asarray(window.reshape(-1, 3).mean(axis=0))
 
 
-def contrast_colour(image: Picture, rng: Rng, site: Site, *, coloured: float = 0.3) -> np.ndarray:
+def contrast_colour(image: Picture, rng: Rng, site: Site, *, coloured: float = 0.2) -> np.ndarray:
     """A colour that differs from the surface at the site: darker or brighter, sometimes of another hue.
 
     Args:
@@ -48,13 +56,17 @@ def contrast_colour(image: Picture, rng: Rng, site: Site, *, coloured: float = 0
         (3,), may lie outside [0, 255].
     """
     base = local_colour(image, site)
-    change = 18 + 150 * site.strength
+    change = 14 + 140 * site.strength
+    if float(np.ptp(image[::4, ::4].mean(axis=(0, 1)))) < 5:
+        # In a grey picture a coloured mark would give itself away.
+        coloured *= 0.25
     level = float(base.mean())
     # Dark and bright are equally welcome, unless the surface leaves no room on that side.
     sign = 1.0 if rng.random() < np.clip((255 - level) / 255 + rng.normal(0, 0.2), 0.05, 0.95) else -1.0
     if rng.random() < coloured:
         hue = rng.uniform(-1, 1, 3)
-        return base + hue / max(float(np.abs(hue).max()), 0.1) * change
+        hue += rng.normal(0, 0.5)
+        return base + hue / max(float(np.abs(hue).max()), 0.1) * change * 0.8
     if sign < 0:
         return base * max(1 - change / max(level, 60.0), 0.02)
     return base + change * (0.6 + 0.4 * rng.random(3) ** 0.3)
@@ -97,13 +109,18 @@ def scratch(image: Picture, rng: Rng, site: Site) -> Drawn:
             shift = rng.normal(0, max(site.radius * 0.35, 3), 2)
             points = (main - [site.x, site.y]) @ rotation * rng.uniform(0.4, 1) + [site.x, site.y] + shift
         widths = width * np.clip(
-            np.interp(np.linspace(0, 5, len(points)), np.arange(6), rng.random(6)), 0.25, 1
+            np.interp(np.linspace(0, 5, len(points)), np.arange(6), rng.random(6)),
+            0.25,
+            1,
         )
         strokes.append((points, widths * (1.2 if count == 1 else 0.8)))
     cover = draw_strokes(strokes, site.height, site.width)
     opacity = cover if rng.random() < 0.5 else ragged(rng, cover, rng.uniform(0.2, 0.8))
     changed = lay(
-        image, opacity * rng.uniform(0.6, 1), contrast_colour(image, rng, site, coloured=0.12), kept=0.4
+        image,
+        opacity * rng.uniform(0.6, 1),
+        contrast_colour(image, rng, site, coloured=0.12),
+        kept=0.4,
     )
     if rng.random() < 0.5:
         shade = relief(blur_field(cover, 0.8), rng.uniform(0, 7), 60 + 160 * site.strength)
@@ -158,7 +175,7 @@ def fibre(image: Picture, rng: Rng, site: Site) -> Drawn:
     cover = draw_strokes([(points, np.full(len(points), thick))], site.height, site.width)
     shadow = np.roll(blur_field(cover, 1.2), (int(np.ceil(thick)), int(np.ceil(thick))), axis=(0, 1))
     changed = image * (1 - np.float32(rng.uniform(0, 0.5)) * shadow)[..., None]
-    changed = lay(changed, cover, contrast_colour(image, rng, site, coloured=0.5))
+    changed = lay(changed, cover, contrast_colour(image, rng, site, coloured=0.35))
     if thick > 2:
         changed = changed + relief(blur_field(cover, 0.8), rng.uniform(0, 7), 80)[..., None]
     return changed, outlined(cover, rng)
@@ -190,7 +207,12 @@ def spot(image: Picture, rng: Rng, site: Site) -> Drawn:
     opacity = cover * rng.uniform(0.6, 1)
     if rng.random() < 0.4:
         opacity = ragged(rng, opacity, rng.uniform(0.1, 0.5))
-    changed = lay(image, opacity, contrast_colour(image, rng, site), kept=rng.choice([0.0, 0.3, 0.9]))
+    changed = lay(
+        image,
+        opacity,
+        contrast_colour(image, rng, site),
+        kept=rng.choice([0.0, 0.3, 0.9]),
+    )
     return changed, np.clip(coverage(distance, 0.1) * (cover > 0.05) + cover, 0, 1)
 
 
@@ -201,7 +223,7 @@ def stain(image: Picture, rng: Rng, site: Site) -> Drawn:
         if rng.random() < 0.6
         else coverage(blob_distance(rng, site), rng.uniform(0.1, 1))
     )
-    colour = contrast_colour(image, rng, site, coloured=0.5)
+    colour = contrast_colour(image, rng, site, coloured=0.35)
     changed = lay(image, cover * rng.uniform(0.4, 0.9), colour, kept=rng.uniform(0.6, 1.0))
     if rng.random() < 0.3:
         edge = np.clip(blur_field(cover, 1.5) - blur_field(cover, 4.0), 0, 1)
@@ -226,7 +248,10 @@ def print_mark(image: Picture, rng: Rng, site: Site) -> Drawn:
     cover = text_cover(text, size, rng.uniform(-180, 180), site)
     opacity = ragged(rng, cover, rng.uniform(0, 0.9))
     changed = lay(
-        image, opacity * rng.uniform(0.6, 1), contrast_colour(image, rng, site, coloured=0.5), kept=0.3
+        image,
+        opacity * rng.uniform(0.6, 1),
+        contrast_colour(image, rng, site, coloured=0.35),
+        kept=0.3,
     )
     return changed, envelope(cover, max(size * 0.06, 1.0))
 
@@ -255,7 +280,10 @@ def droplet(image: Picture, rng: Rng, site: Site) -> Drawn:
     rim = np.exp(-(((distance - 0.95) / 0.08) ** 2))
     changed = changed * (1 - rng.uniform(0.1, 0.5) * rim)[..., None]
     y, x = offsets(site)
-    glint_y, glint_x = y + np.sin(light) * site.radius * 0.5, x + np.cos(light) * site.radius * 0.5
+    glint_y, glint_x = (
+        y + np.sin(light) * site.radius * 0.5,
+        x + np.cos(light) * site.radius * 0.5,
+    )
     glint = np.exp(-(glint_y**2 + glint_x**2) / (0.05 * site.radius**2 + 0.5))
     tint = rng.uniform(-25, 25, 3) * rng.random()
     return changed + (glint * rng.uniform(30, 160))[..., None] + cover[..., None] * tint, coverage(
@@ -273,6 +301,6 @@ def vein(image: Picture, rng: Rng, site: Site) -> Drawn:
     if rng.random() < 0.5:
         rough = smooth_noise(rng, site.height, site.width, max(thick * 0.4, 2))
         cover = np.clip(cover + np.float32(0.5) * rough * cover, 0, 1)
-    colour = contrast_colour(image, rng, site, coloured=0.25)
+    colour = contrast_colour(image, rng, site, coloured=0.2)
     changed = lay(image, cover * rng.uniform(0.5, 1), colour, kept=rng.uniform(0, 1))
     return changed, np.maximum(hard, cover)

@@ -87,7 +87,7 @@ class Materials:
         path = self.scenes[int(rng.integers(len(self.scenes)))]
         return _crop(rng, self._read(path), size, least=0.5, turn=False), _name(path)
 
-    def object(self, rng: Rng, size: int, *, photo: float = 0.55) -> tuple[Layer, str]:
+    def object(self, rng: Rng, size: int, *, photo: float = 0.4) -> tuple[Layer, str]:
         """One object as a layer whose longer side is about `size`.
 
         Args:
@@ -104,7 +104,10 @@ class Materials:
         path = self.objects[int(rng.integers(len(self.objects)))]
         raw = self._read(path)
         scale = size / max(raw.shape[:2])
-        shape = (max(round(raw.shape[0] * scale), 2), max(round(raw.shape[1] * scale), 2))
+        shape = (
+            max(round(raw.shape[0] * scale), 2),
+            max(round(raw.shape[1] * scale), 2),
+        )
         if scale < 1:
             raw = resize_picture(raw, *shape)
         layer = raw.astype(np.float32)

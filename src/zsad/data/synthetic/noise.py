@@ -57,7 +57,12 @@ def smooth_noise(rng: Rng, height: int, width: int, cell: float, *, stretch: flo
     rows, columns = int(np.ceil(height / cell_y)) + 3, int(np.ceil(width / cell_x)) + 3
     grid = rng.standard_normal((rows, columns), dtype=np.float32)
     left, top = 1 + float(rng.random()), 1 + float(rng.random())
-    box = (left, top, min(left + width / cell_x, columns), min(top + height / cell_y, rows))
+    box = (
+        left,
+        top,
+        min(left + width / cell_x, columns),
+        min(top + height / cell_y, rows),
+    )
     field = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC, box=box)
     return np.array(field, dtype=np.float32)
 

@@ -11,7 +11,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zsad.data.synthetic.noise import Field, Picture, Rng, blur_field, fractal_noise, relief, smooth_noise
+from zsad.data.synthetic.noise import (
+    Field,
+    Picture,
+    Rng,
+    blur_field,
+    fractal_noise,
+    relief,
+    smooth_noise,
+)
 from zsad.data.synthetic.surfaces import neighbour, random_colour
 
 Layer = np.ndarray
@@ -175,7 +183,10 @@ def bolt(rng: Rng, size: int, texture: Picture) -> Built:
     width = width * np.clip((1.0 - x) / max(1.0 - tip, 0.05), 0, 1)
     body = np.maximum(np.abs(y) - width, neck - x)
     slope = rng.choice([0.0, 0.6])
-    cap = np.maximum(np.maximum(np.abs(y) - head + slope * np.clip(x + 0.95, 0, 1), x - neck), -0.97 - x)
+    cap = np.maximum(
+        np.maximum(np.abs(y) - head + slope * np.clip(x + 0.95, 0, 1), x - neck),
+        -0.97 - x,
+    )
     distance = np.minimum(body, cap)
     skin = material(rng, size, texture)
     round_width = np.where(x < neck, head, np.maximum(width, 1e-3))
@@ -204,7 +215,11 @@ def plate(rng: Rng, size: int, texture: Picture) -> Built:
             letters = line & (np.abs(x) < box_x * 0.8) & (np.sin(x * 60 + np.sin(x * 37) * 3) > -0.2)
             skin = skin * (1 - 0.7 * letters[..., None])
     for _ in range(int(rng.choice([0, 0, 1, 2, 4]))):
-        hole_y, hole_x, hole = rng.uniform(0.3, 0.8) * high, rng.uniform(0.3, 0.8), rng.uniform(0.05, 0.14)
+        hole_y, hole_x, hole = (
+            rng.uniform(0.3, 0.8) * high,
+            rng.uniform(0.3, 0.8),
+            rng.uniform(0.05, 0.14),
+        )
         gap = hole - np.sqrt((np.abs(y) - hole_y) ** 2 + (np.abs(x) - hole_x) ** 2)
         distance = np.maximum(distance, gap)
     layer = shaded(rng, skin, _dome(distance, size, rng) * 0.3, inside(distance, size))

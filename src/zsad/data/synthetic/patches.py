@@ -130,12 +130,18 @@ def smear(image: Picture, rng: Rng, site: Site) -> Drawn:
     if kind == 0:
         other = blur_picture(image, rng.uniform(2, 7))
     elif kind == 1:
-        angle, reach = rng.uniform(0, np.pi), max(site.radius * rng.uniform(0.2, 0.8), 4)
+        angle, reach = (
+            rng.uniform(0, np.pi),
+            max(site.radius * rng.uniform(0.2, 0.8), 4),
+        )
         other = np.zeros_like(image)
         y, x = np.mgrid[: site.height, : site.width].astype(np.float32)
         for step in np.linspace(-1, 1, 7):
             shift = reach * step
-            shifted = (y + np.float32(shift * np.sin(angle)), x + np.float32(shift * np.cos(angle)))
+            shifted = (
+                y + np.float32(shift * np.sin(angle)),
+                x + np.float32(shift * np.cos(angle)),
+            )
             other += sample_bilinear(image, *shifted) / 7
     else:
         other = blur_picture(image, 8) * 0.5 + local_colour(image, site).astype(np.float32) * 0.5

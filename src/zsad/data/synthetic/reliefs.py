@@ -120,7 +120,10 @@ def wrinkle(image: Picture, rng: Rng, site: Site) -> Drawn:
     across = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
     across = across + site.radius * 0.25 * smooth_noise(rng, site.height, site.width, max(site.radius, 6))
     count = int(rng.choice([1, 1, 2, 4]))
-    length, width = site.radius * rng.uniform(1.2, 2.4), max(site.radius * rng.uniform(0.12, 0.35), 1.5)
+    length, width = (
+        site.radius * rng.uniform(1.2, 2.4),
+        max(site.radius * rng.uniform(0.12, 0.35), 1.5),
+    )
     ridge = np.zeros((site.height, site.width), dtype=np.float32)
     for number in range(count):
         shifted = across - (number - (count - 1) / 2) * width * 2.5
@@ -140,7 +143,10 @@ def step_edge(image: Picture, rng: Rng, site: Site) -> Drawn:
     angle = float(rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)]))
     along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
     across = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
-    half, length = max(site.radius * rng.uniform(0.15, 0.5), 1.5), site.radius * rng.uniform(1.2, 4)
+    half, length = (
+        max(site.radius * rng.uniform(0.15, 0.5), 1.5),
+        site.radius * rng.uniform(1.2, 4),
+    )
     cover = np.clip(half - np.abs(across) + 0.5, 0, 1) * np.clip(length - np.abs(along) + 0.5, 0, 1)
     shift = rng.choice([-1, 1]) * rng.uniform(0.6, 2.0) * max(half, 3)
     y_shift, x_shift = cover * shift * np.sin(angle), cover * shift * np.cos(angle)
@@ -152,7 +158,10 @@ def thread_fault(image: Picture, rng: Rng, site: Site) -> Drawn:
     y, x = offsets(site)
     vertical = rng.random() < 0.5
     across, along = (x, y) if vertical else (y, x)
-    half, length = max(site.radius * rng.uniform(0.04, 0.2), 1.0), site.radius * rng.uniform(1.5, 6)
+    half, length = (
+        max(site.radius * rng.uniform(0.04, 0.2), 1.0),
+        site.radius * rng.uniform(1.5, 6),
+    )
     cover = np.clip(half - np.abs(across) + 0.5, 0, 1) * np.clip(length - np.abs(along) + 0.5, 0, 1)
     jump = 2 * half * rng.choice([-1, 1])
     shifts = (0.0, jump) if vertical else (jump, 0.0)
@@ -163,7 +172,10 @@ def thread_fault(image: Picture, rng: Rng, site: Site) -> Drawn:
 
 def tear(image: Picture, rng: Rng, site: Site) -> Drawn:
     """A rip: a spindle-shaped opening with frayed lips, dark or showing what lies below."""
-    length, width = site.radius * rng.uniform(2, 3.5), site.radius * rng.uniform(0.25, 0.8)
+    length, width = (
+        site.radius * rng.uniform(2, 3.5),
+        site.radius * rng.uniform(0.25, 0.8),
+    )
     angle = rng.uniform(0, np.pi)
     y, x = offsets(site)
     along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
@@ -182,7 +194,12 @@ def tear(image: Picture, rng: Rng, site: Site) -> Drawn:
         at = rng.uniform(-0.4, 0.4) * length
         start = np.array([site.x + at * np.cos(angle), site.y + at * np.sin(angle)])
         end = start + rng.normal(0, width * 0.6, 2)
-        strokes.append((np.stack([start, (start + end) / 2 + rng.normal(0, 1, 2), end]), np.full(3, 0.9)))
+        strokes.append(
+            (
+                np.stack([start, (start + end) / 2 + rng.normal(0, 1, 2), end]),
+                np.full(3, 0.9),
+            )
+        )
     threads = draw_strokes(strokes, site.height, site.width)
     changed = lay(changed, threads, local_colour(image, site) * rng.uniform(0.8, 1.3))
     return changed, np.clip(np.maximum(inside, np.clip(blur_field(threads, 1) * 2, 0, 1)) + lip * 0.6, 0, 1)

@@ -21,7 +21,13 @@ from zsad.data.synthetic.noise import (
     smooth_noise,
     worley_noise,
 )
-from zsad.data.synthetic.shapes import Site, blob_distance, coverage, curve, draw_strokes
+from zsad.data.synthetic.shapes import (
+    Site,
+    blob_distance,
+    coverage,
+    curve,
+    draw_strokes,
+)
 from zsad.data.synthetic.surfaces import grid
 
 Scan = tuple[Picture, str, Mask, tuple[str, ...]]
@@ -40,7 +46,12 @@ def _vessels(rng: Rng, size: int, count: int, thickness: float) -> Field:
         strokes.append((points, np.maximum(widths, 0.5)))
         for _ in range(2):
             at = points[int(rng.integers(len(points)))]
-            branch = curve(rng, _site(size, at[1], at[0], 9), size * rng.uniform(0.1, 0.4), bend=1.0)
+            branch = curve(
+                rng,
+                _site(size, at[1], at[0], 9),
+                size * rng.uniform(0.1, 0.4),
+                bend=1.0,
+            )
             strokes.append((branch, np.full(len(branch), max(thickness * 0.4, 0.5))))
     return draw_strokes(strokes, size, size)
 
@@ -71,7 +82,10 @@ def mucosa(rng: Rng, size: int) -> Scan:
     fold = fold ** rng.uniform(0.3, 0.8) * rng.uniform(0, 1)
     fine = fractal_noise(rng, size, size, size / rng.uniform(12, 30), octaves=3, persistence=0.6)
     height = swell * 14 + fold * 22 + fine * rng.uniform(0, 1.2)
-    base = np.array([rng.uniform(150, 235), rng.uniform(70, 150), rng.uniform(50, 120)], dtype=np.float32)
+    base = np.array(
+        [rng.uniform(150, 235), rng.uniform(70, 150), rng.uniform(50, 120)],
+        dtype=np.float32,
+    )
     light_y, light_x = rng.uniform(0.25, 0.75, 2) * size
     lamp = np.exp(-((y - light_y) ** 2 + (x - light_x) ** 2) / (size * rng.uniform(0.45, 0.9)) ** 2)
     light = (0.3 + 0.75 * lamp) * (0.7 + 0.3 * fold) + relief(
@@ -97,14 +111,25 @@ def mucosa(rng: Rng, size: int) -> Scan:
     frame = _frame(rng, size)
     names = ["colon", "tissue", "mucosa", "colon in an endoscopy picture"]
     likely = ("bump", "bump", "bump", "lesion", "spot", "stain")
-    return (picture * frame[..., None]).astype(np.float32), str(rng.choice(names)), frame > 0.9, likely
+    return (
+        (picture * frame[..., None]).astype(np.float32),
+        str(rng.choice(names)),
+        frame > 0.9,
+        likely,
+    )
 
 
 def slice_of_organ(rng: Rng, size: int) -> Scan:
     """A tomographic slice through a head: shell, dark gap, folded grey and white matter, symmetric cavities."""
-    centre, radius = size / 2 + rng.normal(0, size * 0.02, 2), size * rng.uniform(0.34, 0.45)
+    centre, radius = (
+        size / 2 + rng.normal(0, size * 0.02, 2),
+        size * rng.uniform(0.34, 0.45),
+    )
     body = blob_distance(
-        rng, _site(size, *centre, radius), irregularity=0.025, elongation=rng.uniform(1, 1.35)
+        rng,
+        _site(size, *centre, radius),
+        irregularity=0.025,
+        elongation=rng.uniform(1, 1.35),
     )
     folded = fractal_noise(rng, size, size, radius / rng.uniform(3, 6), octaves=3, persistence=0.6)
     ribbon = np.abs(smooth_noise(rng, size, size, radius / rng.uniform(4, 8)))
@@ -121,7 +146,10 @@ def slice_of_organ(rng: Rng, size: int) -> Scan:
         angle, far = rng.uniform(0, 7), rng.uniform(0.05, 0.4)
         place = centre + radius * far * np.array([np.sin(angle), np.cos(angle)])
         organ = _site(size, place[0], place[1], radius * rng.uniform(0.06, 0.2))
-        shape = coverage(blob_distance(rng, organ, irregularity=0.25, elongation=rng.uniform(1, 4)), 0.3)
+        shape = coverage(
+            blob_distance(rng, organ, irregularity=0.25, elongation=rng.uniform(1, 4)),
+            0.3,
+        )
         mirrored = np.roll(shape[:, ::-1], round(2 * centre[1] - size), axis=1)
         shape = np.maximum(shape, mirrored)
         matter = matter + shape * (rng.choice([fluid, grey]) - matter)
@@ -138,7 +166,12 @@ def slice_of_organ(rng: Rng, size: int) -> Scan:
         body = body.T
     rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
     names = ["brain", "brain scan", "brain mri", "organ", "head in a tomographic scan"]
-    return rgb, str(rng.choice(names)), body < 0.9, ("lesion", "lesion", "lesion", "lesion", "spot", "bump")
+    return (
+        rgb,
+        str(rng.choice(names)),
+        body < 0.9,
+        ("lesion", "lesion", "lesion", "lesion", "spot", "bump"),
+    )
 
 
 def radiograph(rng: Rng, size: int) -> Scan:
@@ -175,7 +208,12 @@ def ultrasound(rng: Rng, size: int) -> Scan:
         sector = np.abs(x - size / 2) < (y + size * 0.25) * rng.uniform(0.35, 0.7)
     picture = np.where(sector, picture, 4.0)
     rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
-    return rgb, str(rng.choice(["ultrasound scan", "tissue"])), sector, ("lesion", "lesion", "spot")
+    return (
+        rgb,
+        str(rng.choice(["ultrasound scan", "tissue"])),
+        sector,
+        ("lesion", "lesion", "spot"),
+    )
 
 
 def luminescent_cell(rng: Rng, size: int) -> Scan:
@@ -206,7 +244,15 @@ def luminescent_cell(rng: Rng, size: int) -> Scan:
     picture = picture if rng.random() < 0.5 else picture.T
     picture = picture + smooth_noise(rng, size, size, 1.2) * rng.uniform(0, 6)
     rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
-    likely = ("crack", "crack", "lesion", "burn", "stain", "thread_fault", "discolouration")
+    likely = (
+        "crack",
+        "crack",
+        "lesion",
+        "burn",
+        "stain",
+        "thread_fault",
+        "discolouration",
+    )
     return rgb, str(rng.choice(["solar cell", "wafer", "panel"])), region, likely
 
 
@@ -215,7 +261,10 @@ def fundus(rng: Rng, size: int) -> Scan:
     y, x = grid(size)
     half = size * rng.uniform(0.44, 0.55)
     reach = np.sqrt((y - size / 2) ** 2 + (x - size / 2) ** 2) / half
-    base = np.array([rng.uniform(150, 230), rng.uniform(60, 120), rng.uniform(15, 60)], dtype=np.float32)
+    base = np.array(
+        [rng.uniform(150, 230), rng.uniform(60, 120), rng.uniform(15, 60)],
+        dtype=np.float32,
+    )
     shade = 1.05 - 0.35 * reach**2 + fractal_noise(rng, size, size, size / 3, octaves=4) * 0.05
     picture = base * shade[..., None]
     disc_x = size * (0.5 + rng.choice([-1, 1]) * rng.uniform(0.12, 0.3))

@@ -8,7 +8,9 @@ from types import MappingProxyType
 import numpy as np
 
 from zsad.data.synthetic.arrays import Faulty, Layout, line_art, many, single, tiling
+from zsad.data.synthetic.assemblies import component
 from zsad.data.synthetic.layers import place, random_shadow
+from zsad.data.synthetic.marks import text_cover
 from zsad.data.synthetic.materials import Materials
 from zsad.data.synthetic.noise import (
     Bytes,
@@ -76,7 +78,7 @@ def scan(rng: Rng, materials: Materials, size: int) -> Layout:
 def one_object(rng: Rng, materials: Materials, size: int) -> Layout:
     """One object on a ground."""
     piece, name = materials.object(rng, int(size * 0.9))
-    extent = size * rng.uniform(0.45, 0.98)
+    extent = size * (rng.uniform(0.5, 1.0) if rng.random() < 0.85 else rng.uniform(1.0, 1.5))
     angle = float(rng.choice([0.0, 0.0, 90.0, rng.uniform(0, 360)]))
     y, x = size / 2 + rng.normal(0, size * 0.04, 2)
     layer = place(piece, size, y, x, extent, angle, flip=rng.random() < 0.5)
@@ -106,6 +108,11 @@ def pattern(rng: Rng, materials: Materials, size: int) -> Layout:
     return tiling(rng, tile.astype(np.float32), size, name)
 
 
+def assembly(rng: Rng, materials: Materials, size: int) -> Layout:
+    """A part with legs on a board, or parts in a frame."""
+    return component(rng, materials.texture(rng, size)[0], ground(rng, materials, size))
+
+
 def place_photo(rng: Rng, materials: Materials, size: int) -> Layout:
     """A photograph as it is."""
     picture, name = materials.photograph(rng, size)
@@ -120,6 +127,7 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
         "one_object": one_object,
         "many_objects": many_objects,
         "pattern": pattern,
+        "assembly": assembly,
         "scan": scan,
         "photograph": place_photo,
     }
@@ -151,3 +159,58 @@ def distract(picture: Bytes, rng: Rng) -> Bytes:
         glare = np.clip(broad - rng.uniform(0.3, 1.2), 0, 1)
         result = result + (glare * rng.uniform(10, 90))[..., None]
     return to_bytes(result)
+
+
+def lettering(picture: Picture, region: np.ndarray, rng: Rng) -> Picture:
+    """Legitimate print: an upright label, a block of lines or a bar code, crisp and straight, inside a region.
+
+    Args:
+        picture: float32, (S, S, 3).
+        region: bool, (S, S), the object.
+        rng: source of randomness.
+
+    Returns:
+        float32, (S, S, 3).
+    """
+    size = picture.shape[0]
+    inside = np.argwhere(region[::4, ::4]) * 4
+    if len(inside) < 40:
+        return picture
+    centre = inside.mean(axis=0) + rng.normal(0, 0.15, 2) * np.ptp(inside, axis=0)
+    high, wide = np.ptp(inside, axis=0) * rng.uniform(0.15, 0.5, 2)
+    y, x = (
+        np.abs(np.arange(size)[:, None] - centre[0]),
+        np.abs(np.arange(size)[None, :] - centre[1]),
+    )
+    field = ((y < high / 2) & (x < wide / 2) & region).astype(np.float32)
+    base = picture[region].mean(axis=0)
+    ink = np.clip(base + rng.choice([-1, 1]) * rng.uniform(60, 160), 5, 250).astype(np.float32)
+    result = picture
+    if rng.random() < 0.5:
+        paper = random_colour(rng, saturation=1.0)
+        result = result + field[..., None] * (paper - result)
+        ink = np.full(3, 20.0 if paper.mean() > 110 else 235.0, dtype=np.float32)
+    marks = np.zeros((size, size), dtype=np.float32)
+    if rng.random() < 0.3:
+        bars = np.repeat(rng.random(size // 2) < 0.5, 2)[:size]
+        marks[:, : bars.size] = bars[None]
+    else:
+        lines = int(rng.choice([1, 1, 2, 4]))
+        for line in range(lines):
+            text = "".join(
+                rng.choice(
+                    list("ABCDEFGHIKLMNOPRSTUVXYZ0123456789 -"),
+                    int(rng.integers(3, 10)),
+                )
+            )
+            place = Site(
+                float(centre[0] + (line - (lines - 1) / 2) * high / lines),
+                float(centre[1]),
+                9.0,
+                region,
+                0.5,
+                None,
+            )
+            letters = max(min(int(high / lines * 0.8), int(1.7 * wide / len(text))), 6)
+            marks = np.maximum(marks, text_cover(text, letters, 0.0, place))
+    return result + (marks * field)[..., None] * (ink - result)

@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw
 
-from zsad.data.synthetic.noise import Field, Mask, Rng, blur_field, fractal_noise, smooth_noise
+from zsad.data.synthetic.noise import (
+    Field,
+    Mask,
+    Rng,
+    blur_field,
+    fractal_noise,
+    smooth_noise,
+)
 
 _SUPERSAMPLING = 3
 
@@ -58,7 +65,11 @@ def offsets(site: Site) -> tuple[Field, Field]:
 
 
 def blob_distance(
-    rng: Rng, site: Site, *, irregularity: float | None = None, elongation: float | None = None
+    rng: Rng,
+    site: Site,
+    *,
+    irregularity: float | None = None,
+    elongation: float | None = None,
 ) -> Field:
     """Distance from the site's centre relative to the rim of a random star-shaped outline.
 
@@ -125,7 +136,10 @@ def polygon(rng: Rng, site: Site, corners: int | None = None) -> Field:
 def rectangle(rng: Rng, site: Site, *, upright: bool = False) -> Field:
     """A random (rotated unless `upright`) rectangle of about the site's area, coverage (H, W)."""
     ratio = float(np.exp(rng.normal(0, 0.5)))
-    half_long, half_short = 0.89 * site.radius * np.sqrt(ratio), 0.89 * site.radius / np.sqrt(ratio)
+    half_long, half_short = (
+        0.89 * site.radius * np.sqrt(ratio),
+        0.89 * site.radius / np.sqrt(ratio),
+    )
     angle = 0.0 if upright else rng.uniform(0, np.pi)
     corner = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * [half_long, half_short]
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -172,7 +186,15 @@ def draw_strokes(strokes: list[tuple[np.ndarray, np.ndarray]], height: int, widt
             draw.line([tuple(start), tuple(end)], fill=255, width=pixels)
             if pixels > scale:
                 half = pixels / 2
-                draw.ellipse([start[0] - half, start[1] - half, start[0] + half, start[1] + half], fill=255)
+                draw.ellipse(
+                    [
+                        start[0] - half,
+                        start[1] - half,
+                        start[0] + half,
+                        start[1] + half,
+                    ],
+                    fill=255,
+                )
     result[top:bottom, left:right] = np.asarray(canvas.reduce(scale), dtype=np.float32) / 255
     return result
 
@@ -219,7 +241,10 @@ def crack_strokes(rng: Rng, site: Site, length: float, width: float) -> list[tup
     heading = rng.uniform(0, 2 * np.pi)
     centre = np.array([site.x, site.y])
     half = length / 2
-    strokes = [walk(centre, heading, half, width), walk(centre, heading + np.pi, half, width)]
+    strokes = [
+        walk(centre, heading, half, width),
+        walk(centre, heading + np.pi, half, width),
+    ]
     for _ in range(int(rng.choice([0, 0, 1, 2, 3, 5]))):
         points, widths = strokes[int(rng.integers(len(strokes)))]
         at = int(rng.integers(len(points)))
@@ -243,7 +268,11 @@ def specks(rng: Rng, site: Site, count: int, size: float) -> Field:
     spread = rng.normal(0, 0.5, (count, 2)) * site.radius
     diameters = size * rng.lognormal(0, 0.5, count)
     for (dx, dy), diameter in zip(spread, diameters, strict=True):
-        x, y, half = (site.x + dx) * scale, (site.y + dy) * scale, max(diameter, 0.7) * scale / 2
+        x, y, half = (
+            (site.x + dx) * scale,
+            (site.y + dy) * scale,
+            max(diameter, 0.7) * scale / 2,
+        )
         draw.ellipse([x - half, y - half * rng.uniform(0.6, 1), x + half, y + half], fill=255)
     return np.asarray(canvas.reduce(scale), dtype=np.float32) / 255
 

@@ -122,7 +122,10 @@ def wood(rng: Rng, size: int) -> Surface:
     profile = rings - np.floor(rings)
     profile = profile ** np.float32(rng.uniform(0.6, 3))
     streaks = smooth_noise(rng, size, size, 1.5, stretch=12)
-    dark = np.array([rng.uniform(60, 150), rng.uniform(35, 100), rng.uniform(15, 70)], dtype=np.float32)
+    dark = np.array(
+        [rng.uniform(60, 150), rng.uniform(35, 100), rng.uniform(15, 70)],
+        dtype=np.float32,
+    )
     light = np.clip(dark * rng.uniform(1.1, 1.9), 0, 250).astype(np.float32)
     picture = mix(1 - profile, dark, light) + (streaks * np.float32(rng.uniform(2, 8)))[..., None]
     if rng.random() < 0.3:
@@ -192,7 +195,12 @@ def concrete(rng: Rng, size: int) -> Surface:
     """Plaster, concrete, cardboard: clouds at all sizes and pores."""
     base = random_colour(rng, saturation=0.35, low=0.3, high=0.9)
     clouds = fractal_noise(
-        rng, size, size, size / rng.uniform(1, 4), octaves=6, persistence=rng.uniform(0.5, 0.85)
+        rng,
+        size,
+        size,
+        size / rng.uniform(1, 4),
+        octaves=6,
+        persistence=rng.uniform(0.5, 0.85),
     )
     picture = base + (clouds * np.float32(rng.uniform(4, 18)))[..., None]
     if rng.random() < 0.4:
