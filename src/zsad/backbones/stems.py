@@ -71,7 +71,7 @@ class InvertedBottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
         hidden = x if self.expand is None else F.relu6(self.expand(x))
-        out = self.project(F.relu6(self.depthwise(hidden)))
+        out: Tensor = self.project(F.relu6(self.depthwise(hidden)))
         return x + out if self.skip else out
 
 
@@ -131,7 +131,7 @@ def self_novelty(features: Tensor, neighbours: int = 8) -> Tensor:
     close = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
     best = similarity.masked_fill(close, -1.0).topk(min(neighbours, side * side), dim=-1).values
     novelty = torch.stack([1 - best[..., 0], 1 - best.mean(dim=-1), distance], dim=1)
-    return novelty.unflatten(2, (side, side))
+    return novelty.view(-1, 3, side, side)
 
 
 class EfficientNetLiteStem(nn.Module):
