@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -164,6 +165,15 @@ def test_text_is_encoded_once(detector, pictures, monkeypatch):
     monkeypatch.setattr(detector.backbone, "encode_text", lambda *_: pytest.fail("encoded again"))
     detector.predict(pictures, classes="screw")
     detector.predict(pictures[:1], classes=["screw"])
+
+
+def test_threads_may_share_a_detector(detector, pictures):
+    names = [f"object {index % 3}" for index in range(12)]
+    expected = [detector.predict(pictures[0], classes=name).score for name in names]
+    detector.set_references(None)
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda name: detector.predict(pictures[0], classes=name).score, names)
+    assert list(found) == expected
 
 
 def test_untrained_parameters_do_not_predict(untrained, pictures):

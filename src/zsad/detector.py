@@ -7,15 +7,17 @@ size, device, references, thresholds. Text is encoded once per class name and ke
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -33,8 +35,10 @@ from zsad.types import Prediction, RawOutput, WeightRecord
 MOST_AT_ONCE = 16
 MOST_STATES_KEPT = 64
 READING_THREADS = 4
+SEVERAL_PICTURES = 4  # dimensions of an array that holds several
 
 Classes = str | Sequence[str] | None
+Picture = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
 
 
 def load(
@@ -147,13 +151,29 @@ class Detector:
         self.fingerprint = fingerprint or backbone_fingerprint(self.backbone)
         self._references: Tensor | None = None
         self._states: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()  # a server predicts from several threads
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return self.backbone.text_projection.device
 
-    def predict(self, inputs: Any, classes: Classes = None, batch_size: int | None = None) -> Any:
+    @overload
+    def predict(
+        self, inputs: Picture, classes: Classes = None, batch_size: int | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, inputs: list[Any] | tuple[Any, ...], classes: Classes = None, batch_size: int | None = None
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        inputs: Picture | list[Any] | tuple[Any, ...],
+        classes: Classes = None,
+        batch_size: int | None = None,
+    ) -> Prediction | list[Prediction]:
         """Scores one picture or several.
 
         Args:
@@ -169,7 +189,9 @@ class Detector:
             ImageReadError: a picture cannot be read.
             ConfigError: names and pictures do not match in number, or the method has not been trained.
         """
-        if isinstance(inputs, (list, tuple)) or getattr(inputs, "ndim", 0) == 4:
+        if isinstance(inputs, (list, tuple)) or (
+            isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == SEVERAL_PICTURES
+        ):
             whole = max(1, len(inputs))
             if batch_size is None:
                 batch_size = whole if self.method.INFO.scores_batch_jointly else min(whole, MOST_AT_ONCE)
@@ -197,7 +219,7 @@ class Detector:
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size must be a whole number of pictures above 0, got {batch_size!r}")
-        if isinstance(source, Image.Image) or getattr(source, "ndim", 4) < 4:
+        if isinstance(source, Image.Image) or getattr(source, "ndim", SEVERAL_PICTURES) < SEVERAL_PICTURES:
             raise ConfigError("predict_iter takes many pictures; for one picture use predict(picture)")
         self._check_trained()
         pictures: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
@@ -244,8 +266,10 @@ class Detector:
             raise ConfigError(
                 f"{self.method.INFO.name} takes no reference pictures; methods that do: {', '.join(able)}"
             )
-        self._references = self._stack([self._read(item)[1] for item in references]) if references else None
-        self._states.clear()
+        pictures = self._stack([self._read(item)[1] for item in references]) if references else None
+        with self._lock:
+            self._references = pictures
+            self._states.clear()
 
     def save(self, path: str | Path) -> Path:
         """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, but no backbone weights.
@@ -352,12 +376,13 @@ class Detector:
         elif len(set(classes)) == 1:
             classes = classes[:1]
         key = (classes, self._stamp())
-        if key not in self._states:
-            self._states[key] = self.method.prepare(classes, self._references)
-        self._states.move_to_end(key)
-        state = self._states[key]
-        while len(self._states) > MOST_STATES_KEPT:
-            self._states.popitem(last=False)
+        with self._lock:
+            if key not in self._states:
+                self._states[key] = self.method.prepare(classes, self._references)
+            self._states.move_to_end(key)
+            state = self._states[key]
+            while len(self._states) > MOST_STATES_KEPT:
+                self._states.popitem(last=False)
         return state
 
     def _stamp(self) -> tuple[float, ...]:

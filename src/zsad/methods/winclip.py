@@ -49,8 +49,8 @@ from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
-# Bounds the memory of a pass over windows; the width-896 tower then holds about 60 MB for its widest layer.
-MOST_TOKENS_AT_ONCE = 4096
+# Bounds the memory of a pass over windows; the widest layer of the width-896 tower then takes 120 MB.
+MOST_TOKENS_AT_ONCE = 8192
 REFERENCES_AT_ONCE = 4
 
 INFO = MethodInfo(
