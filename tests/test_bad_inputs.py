@@ -351,7 +351,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[], object], str]] = {
         "w.pt", lambda: torch.save({"fc.weight": torch.zeros(2)}, "w.pt"), "fc.weight|not .*layout",
     ),
     "other method": ("winclip.safetensors", make_other_method, "weights of winclip, not of anomalyclip"),
-    "a backbone": ("small/small.safetensors", lambda: None, "not a file of AnomalyCLIP's authors"),
+    "a backbone": ("small/small.safetensors", lambda: None, r"small\.safetensors: not a file of AnomalyCLIP"),
 }  # fmt: skip
 
 

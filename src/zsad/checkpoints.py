@@ -149,7 +149,10 @@ def merge_settings(
         WeightsError: the file is not of this method.
     """
     if checkpoint.info is None:
-        found = method.official_config(checkpoint.content)
+        try:
+            found = method.official_config(checkpoint.content)
+        except WeightsError as error:
+            raise WeightsError(f"{checkpoint.path}: {error}") from error
         fixed = set(found)
     else:
         found = checkpoint.info.config

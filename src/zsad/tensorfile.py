@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -165,7 +166,9 @@ def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of odd pickles; what is wrong follows as an error
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may fail anywhere inside torch
         text = str(error)
         refused = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"(?:global|class) ([\w.]+\.[\w.]+)", text)
