@@ -1,20 +1,21 @@
-"""Collect photographs of surfaces, cut-out objects and scenes from free Debian packages for `zsad.data.synthetic`.
+"""Collect photographs of surfaces, objects and scenes from free Debian packages for `zsad.data.synthetic`.
 
-Download and unpack the packages first (no root needed; about 1.5 GB, of which the folder written keeps some 200 MB):
+Download and unpack the packages first (no root needed; about 1.5 GB, of which some 250 MB are kept):
 
     mkdir -p debs unpacked && cd debs
-    apt-get download tuxpaint-stamps-default openclipart-png nexuiz-textures supertuxkart-data cube2-data torcs-data
-    apt-get download 0ad-data krita-data gimp-data plasma-workspace-wallpapers gnome-backgrounds mate-backgrounds
-    apt-get download redeclipse-data
+    apt-get download tuxpaint-stamps-default openclipart-png nexuiz-textures supertuxkart-data cube2-data
+    apt-get download torcs-data 0ad-data krita-data gimp-data redeclipse-data
+    apt-get download plasma-workspace-wallpapers gnome-backgrounds mate-backgrounds
     for deb in *.deb; do dpkg-deb -x "$deb" "../unpacked/${deb%%_*}"; done
 
 Then:
 
     python tools/collect_materials.py --out materials unpacked/*
 
-Every folder given is one package, named as the package. Archives inside (.zip, .pk3) are read too. Normal maps,
-masks, interface graphics, texture atlases and near-duplicates are left out by name and by statistics. The output is
-the same for the same input. `sources.json` says for each file which package, file and licence text it comes from.
+Every folder given is one package, named as the package. Archives inside (.zip, .pk3) are read too. Normal
+maps, masks, interface graphics, texture atlases and near-duplicates are left out by name and by statistics.
+The output is the same for the same input. `sources.json` says for each file which package, file and licence
+text it comes from.
 """
 
 from __future__ import annotations
@@ -36,36 +37,43 @@ from PIL import Image
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tga", ".rgb", ".dds", ".webp", ".bmp")
 _ARCHIVES = (".zip", ".pk3")
-_NOT_A_COLOUR_MAP = re.compile(
-    r"(_|-|\b)(n|nm|norm|normal|normals|local|nrm|bump|b|gloss|spec|s|specular|glow|h|height|heightmap|disp|"
-    r"displacement|mask|masks|ao|lightmap|add|lm|shadow|depth|z|alpha|reflect|gltf|metal_rough|data|pants|shirt|"
-    r"luma|splat|splatt?ing|colorize|emit|emission|parallax|env|envmap|cube|ft|bk|lf|rt|up|dn)$",
-    re.IGNORECASE,
-)
-_NOT_A_SURFACE = re.compile(
-    r"(/|_|-|\b)(gui|ui|icons?|skins?|skybox(es)?|skyboxes|sky|skies|particles?|crosshairs?|fonts?|karts?|editor|keys|"
-    r"brushes|caustics|cursors?|logos?|maps|models?|animated|portraits?|themes|splash|screenshots?|minimap|hud|"
-    r"background|preset_icons|pics|alphamaps|cars|drivers|decals?|text|signs?|symbols|flags?|loading|menu|"
-    r"animals|people|levelshots?|space|nebula|moon|sunset|mountains?|panorama|horizon|vegetation|props|player|gfx|effects?|wheels?|lamps?|flare|fire|smoke|lava)"
-    r"(?=/|_|-|\b|\d)",
-    re.IGNORECASE,
-)
-_NOT_AN_OBJECT = re.compile(
-    r"/(alphabets|symbols|stars|flags?|signs_and_symbols|geography|roadsigns|map_symbols|icons|letters|"
-    r"numbers|patterns|shapes|action|actions|education|people|webpage|buttons|special|animals|buildings|houses|"
-    r"cartoon|comic|recreation|computer)(/|$)",
-    re.IGNORECASE,
-)
+_OTHER_MAPS = """
+    n nm norm normal normals local nrm bump b gloss spec s specular glow h height heightmap disp displacement
+    mask masks ao lightmap add lm shadow depth z alpha reflect gltf metal_rough data pants shirt luma splat
+    splating splatting colorize emit emission parallax env envmap cube ft bk lf rt up dn
+"""
+_OTHER_THINGS = """
+    gui ui icon icons skin skins skybox skyboxes sky skies particle particles crosshair crosshairs font fonts
+    kart karts editor keys brushes caustics cursor cursors logo logos maps model models animated portrait
+    portraits themes splash screenshot screenshots minimap hud background preset_icons pics alphamaps cars
+    drivers decal decals text sign signs symbols flag flags loading menu animals people levelshot levelshots
+    space nebula moon sunset mountain mountains panorama horizon vegetation props player gfx effect effects
+    wheel wheels lamp lamps flare fire smoke lava
+"""
+_OTHER_DRAWINGS = """
+    alphabets symbols stars flag flags signs_and_symbols geography roadsigns map_symbols icons letters numbers
+    patterns shapes action actions education people webpage buttons special animals buildings houses cartoon
+    comic recreation computer
+"""
+
+
+def _any_of(words: str, before: str, after: str) -> re.Pattern[str]:
+    return re.compile(f"{before}({'|'.join(words.split())}){after}", re.IGNORECASE)
+
+
+_NOT_A_COLOUR_MAP = _any_of(_OTHER_MAPS, r"(_|-|\b)", "$")
+_NOT_A_SURFACE = _any_of(_OTHER_THINGS, r"(/|_|-|\b)", r"(?=/|_|-|\b|\d)")
+_NOT_AN_OBJECT = _any_of(_OTHER_DRAWINGS, "/", "(/|$)")
 _CUT_OUTS = ("tuxpaint-stamps-default", "openclipart-png")
 _WALLPAPERS = ("plasma-workspace-wallpapers", "gnome-backgrounds", "mate-backgrounds", "ukui-wallpapers")
 _WORDS = {
-    "metal": "metal steel iron chrome alum mtl rust grate grill plate rivet pipe copper brass panel duct vent hull",
+    "metal": "metal steel iron chrome alum mtl rust grate grill plate rivet pipe copper brass panel",
     "wood": "wood plank bark timber oak pine crate parquet log board trunk",
     "brick wall": "brick bricks brik",
     "stone": "stone rock cobble granite boulder cliff slate gravel pebble rubble ruin",
     "concrete": "concrete cement conc pavement plaster stucco",
     "tile": "tile tiles tiled mosaic ceramic bath marble",
-    "ground": "dirt mud sand soil ground terrain earth dune desert clay snow ice",
+    "ground": "dirt mud sand soil ground terrain earth dune desert clay snow",
     "grass": "grass moss lawn leaf leaves foliage hedge ivy forest savanna",
     "asphalt": "asphalt road tarmac street track",
     "fabric": "cloth fabric carpet rug curtain textile wool felt canvas jeans denim tapestry linen silk",
@@ -103,7 +111,9 @@ def sources(folder: Path) -> Iterator[Source]:
             for member in sorted(archive.namelist()):
                 plain = member.lower().removesuffix(".cached.dds")
                 if member.lower().endswith(_SUFFIXES) or plain.endswith(_SUFFIXES):
-                    yield Source(folder.name, f"{relative}!{member}", licence, lambda a=archive, m=member: a.read(m))
+                    yield Source(
+                        folder.name, f"{relative}!{member}", licence, lambda a=archive, m=member: a.read(m)
+                    )
 
 
 def stem(name: str) -> str:
@@ -188,7 +198,7 @@ class Collection:
         self.records: list[dict[str, str]] = []
 
     def add(self, part: str, words: str, source: Source, image: Image.Image) -> bool:
-        """Write one picture unless it is a duplicate or its origin has given enough; say whether it was written."""
+        """Write one picture unless it is a duplicate or its origin has given enough; say whether."""
         place = f"{part}/{source.package}/{Path(source.name).parent}"
         whole = f"{part}/{source.package}"
         if self.count[place] >= self.per_folder or self.count[whole] >= self.per_package:
@@ -197,7 +207,9 @@ class Collection:
         if print_of_image in self.seen:
             return False
         self.seen.add(print_of_image)
-        digest = hashlib.sha256(f"{source.package}/{source.name}/{self.count[place]}".encode()).hexdigest()[:10]
+        digest = hashlib.sha256(f"{source.package}/{source.name}/{self.count[place]}".encode()).hexdigest()[
+            :10
+        ]
         suffix = "png" if part == "objects" else "jpg"
         file = self.out / part / f"{words.replace(' ', '-')}__{digest}.{suffix}"
         if suffix == "png":
@@ -287,7 +299,7 @@ def collect(folders: list[Path], out: Path, *, per_folder: int, per_package: int
             try:
                 _sort_in(source, collection)
             except (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError):
-                # Odd files of games: formats that Pillow does not know, truncated files. There are plenty of others.
+                # Odd formats and truncated files are passed over: there are plenty of others.
                 continue
         done = {part: collection.count[f"{part}/{folder.name}"] for part in ("textures", "objects", "scenes")}
         sys.stderr.write(f"{folder.name}: {done}\n")
@@ -300,8 +312,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("folders", nargs="+", type=Path, help="unpacked packages, each named as its package")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--per-folder", type=int, default=80, help="at most so many pictures of one source folder")
-    parser.add_argument("--per-package", type=int, default=600, help="at most so many of one part from a package")
+    parser.add_argument(
+        "--per-folder", type=int, default=80, help="at most so many pictures of one source folder"
+    )
+    parser.add_argument(
+        "--per-package", type=int, default=600, help="at most so many of one part from a package"
+    )
     options = parser.parse_args()
     missing = [str(folder) for folder in options.folders if not folder.is_dir()]
     if missing:

@@ -47,7 +47,8 @@ def test_same_seed_and_index_give_the_same_picture(materials):
         again = generate(index, Materials.procedural(), SMALL, seed=3)
         assert np.array_equal(first.image, again.image)
         assert np.array_equal(first.mask, again.mask)
-        assert (first.caption, first.object_name, first.defect) == (again.caption, again.object_name, again.defect)
+        assert (first.caption, first.object_name) == (again.caption, again.object_name)
+        assert first.defect == again.defect
 
 
 def test_other_seeds_and_indices_give_other_pictures(materials):
@@ -114,7 +115,8 @@ def test_defect_stays_in_its_region(kind):
     region[30:90, 40:100] = True
     overflowing = kind in {"fibre", "powder", "droplet"}
     for seed in range(3):
-        result, mask, _ = add_defect(image, np.random.default_rng(seed), kind=kind, region=region, fraction=0.02)
+        rng = np.random.default_rng(seed)
+        result, mask, _ = add_defect(image, rng, kind=kind, region=region, fraction=0.02)
         assert mask.any()
         if not overflowing:
             assert not mask[~region].any()
@@ -216,9 +218,9 @@ def test_materials_that_cannot_be_used(tmp_path):
     (tmp_path / "textures").mkdir()
     (tmp_path / "textures" / "broken__1.png").write_bytes(b"no picture")
     stock = Materials.from_folder(tmp_path)
+    only_photos = [np.random.default_rng(seed) for seed in range(9)]
     with pytest.raises(ZsadError, match="broken__1"):
-        for index in range(20):
-            generate(index, stock, SMALL, seed=0)
+        [stock.texture(rng, 64) for rng in only_photos]
 
 
 def test_no_torch_is_imported():

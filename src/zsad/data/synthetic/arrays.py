@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from zsad.data.synthetic.layers import (
     LAYER_FAULTS,
-    Layer,
     Shadow,
     composite,
     paste_over,
@@ -30,6 +30,9 @@ from zsad.data.synthetic.noise import (
     smooth_noise,
 )
 from zsad.data.synthetic.surfaces import neighbour, random_colour
+
+if TYPE_CHECKING:
+    from zsad.data.synthetic.objects import Layer
 
 Faulty = tuple[Picture, Field, str]
 
@@ -194,7 +197,7 @@ def _tracks(rng: Rng, size: int) -> Image.Image:
                 np.array([column + length // 2, row + lane]),
                 turn * slope,
             )
-            points = [a, b, b + [abs(c), c], b + [abs(c) + length // 2, c]]
+            points = [a, b, b + np.array([abs(c), c]), b + np.array([abs(c) + length // 2, c])]
             if vertical:
                 points = [point[::-1] for point in points]
             line = [tuple(float(value) * pitch for value in point) for point in points]
@@ -216,10 +219,11 @@ def _tracks(rng: Rng, size: int) -> Image.Image:
 
 def line_art(rng: Rng, size: int) -> Layout:
     """Printed circuits, masks, stencils: two tones; tracks may be open, short, bitten or spurred."""
+    rough: Field
     canvas = _tracks(rng, size)
     pattern = np.asarray(canvas.resize((size, size), Image.Resampling.BOX), dtype=np.float32) / 255
     if rng.random() < 0.4:
-        front, back = np.float32([255, 255, 255]), np.float32([0, 0, 0])
+        front, back = np.full(3, 255, dtype=np.float32), np.zeros(3, dtype=np.float32)
         rough = np.zeros((size, size, 1), dtype=np.float32)
     else:
         back = random_colour(rng, saturation=1.2)
@@ -231,7 +235,7 @@ def line_art(rng: Rng, size: int) -> Layout:
         front, back = back, front
 
     def paint(cover: Field) -> Picture:
-        return back + cover[..., None] * (front - back) + rough
+        return np.asarray(back + cover[..., None] * (front - back) + rough)
 
     def fault(rng: Rng) -> Faulty:
         changed, kind = _break_pattern(rng, pattern)

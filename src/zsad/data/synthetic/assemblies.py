@@ -1,4 +1,4 @@
-"""Parts with legs on a board: electronic components, plugs, brackets; their faults are bent, cut or missing parts."""
+"""Parts with legs on a board: electronic components, plugs, brackets; legs may be bent, cut or missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zsad.data.synthetic.surfaces import neighbour, random_colour
 
 @dataclass(frozen=True)
 class _Part:
-    """The component's geometry in pixels: centre, half sides, turn of the body, and one polyline (n, 2) per leg."""
+    """The component's geometry in pixels: centre, half sides, turn of the body, a polyline (n, 2) per leg."""
 
     centre: tuple[float, float]
     half: tuple[float, float]
@@ -62,7 +62,7 @@ def board(rng: Rng, size: int) -> Picture:
     if rng.random() < 0.5:
         ring = np.clip(radius * 1.7 - distance + 0.5, 0, 1)[..., None]
         picture = picture + ring * (random_colour(rng) - picture)
-    return (picture + dark * (base * rng.uniform(0.05, 0.4) - picture)).astype(np.float32)
+    return np.asarray((picture + dark * (base * rng.uniform(0.05, 0.4) - picture)).astype(np.float32))
 
 
 def _draw(part: _Part, look: _Look, size: int) -> tuple[np.ndarray, list[Field], Field]:
@@ -103,8 +103,8 @@ def _legs(rng: Rng, centre: np.ndarray, half: tuple[float, float], size: int) ->
         across = (number - (count - 1) / 2) / max(count - 1, 1) * 1.6 * half[1]
         for side in (1, -1) if both else (1,):
             start = np.array([centre[1] + across, centre[0] + side * half[0] * 0.9])
-            knee = start + [across * splay, side * (half[0] * 0.1 + length * 0.4)]
-            end = knee + [0, side * length * 0.6]
+            knee = start + np.array([across * splay, side * (half[0] * 0.1 + length * 0.4)])
+            end = knee + np.array([0, side * length * 0.6])
             legs.append(np.stack([start, knee, end]))
     return tuple(legs)
 

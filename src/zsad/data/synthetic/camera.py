@@ -1,6 +1,7 @@
 """One camera for the whole picture: light, colour, optics, sensor, compression.
 
-It runs after the defects, the same for normal and anomalous pictures, so that no trace of processing marks a defect.
+It runs after the defects, the same for normal and anomalous pictures, so that no trace of processing marks
+a defect.
 """
 
 from __future__ import annotations

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from zsad.data.synthetic.noise import Rng
+if TYPE_CHECKING:
+    from zsad.data.synthetic.noise import Rng
+
 
 CAPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -52,7 +55,7 @@ CAPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Adjectives for every defect kind, those of `add_defect` and those of whole scenes."""
 
-NORMAL_STATES = (
+NORMAL_STATES: tuple[str, ...] = (
     "{}",
     "flawless {}",
     "perfect {}",
@@ -60,10 +63,20 @@ NORMAL_STATES = (
     "good {}",
     "intact {}",
     "normal {}",
+    "{} without flaw",
+    "{} without defect",
+    "{} without damage",
 )
-NORMAL_STATES += ("{} without flaw", "{} without defect", "{} without damage")
-ANOMALOUS_STATES = ("damaged {}", "defective {}", "flawed {}", "abnormal {}", "bad {}")
-ANOMALOUS_STATES += ("{} with flaw", "{} with defect", "{} with damage")
+ANOMALOUS_STATES: tuple[str, ...] = (
+    "damaged {}",
+    "defective {}",
+    "flawed {}",
+    "abnormal {}",
+    "bad {}",
+    "{} with flaw",
+    "{} with defect",
+    "{} with damage",
+)
 _TEMPLATES = (
     "a photo of a {}.",
     "a photo of the {}.",

@@ -103,7 +103,8 @@ def add_defect(
 ) -> tuple[Bytes, Mask, str]:
     """Put one synthetic defect into a picture.
 
-    The mask holds what an annotator would outline, cut down to where the change can be seen against the picture's
+    The mask holds what an annotator would outline, cut down to where the change can be seen against the
+    picture's
     own texture; it is never empty. Pixels outside the mask's neighbourhood stay as they are.
 
     Args:
@@ -111,7 +112,8 @@ def add_defect(
         rng: source of randomness; the result depends on nothing else.
         kind: a key of `DEFECTS`; random when None.
         region: bool, (H, W), where the defect should lie (the object); the whole picture when None or empty.
-        foreign: uint8, (H, W, 3), another picture that "foreign_texture" takes its pixels from; noise when None.
+        foreign: uint8, (H, W, 3), another picture that "foreign_texture" takes its pixels from; noise when
+            None.
         fraction: wanted area relative to the picture in (0, 1]; random when None (thin defects cover less).
 
     Returns:
@@ -137,14 +139,7 @@ def add_defect(
         window, local = _window(site, whole=name in _NEEDS_WHOLE)
         piece = picture[window]
         changed, cover = DEFECTS[name](piece, rng, local)
-        spoiled = _confine(
-            piece,
-            changed,
-            cover,
-            allowed[window],
-            local,
-            picture.shape[0] * picture.shape[1],
-        )
+        spoiled = _confine(piece, changed, cover, allowed=allowed[window], site=local, pixels=height * width)
         if spoiled is None:
             continue
         result, mask = image.copy(), np.zeros((height, width), dtype=bool)
@@ -181,7 +176,7 @@ def _site(rng: Rng, region: Mask, foreign: Bytes | None, fraction: float | None,
 
 
 def _window(site: Site, *, whole: bool) -> tuple[tuple[slice, slice], Site]:
-    """The part of the picture that a defect can reach, and the site in its coordinates: small defects cost little."""
+    """The part of the picture that a defect can reach, and the site in it: small defects cost little."""
     if whole:
         return (slice(0, site.height), slice(0, site.width)), site
     reach = int(4 * site.radius + 24)
@@ -199,12 +194,7 @@ def _window(site: Site, *, whole: bool) -> tuple[tuple[slice, slice], Site]:
 
 
 def _confine(
-    picture: Picture,
-    changed: Picture,
-    cover: Field,
-    allowed: Mask,
-    site: Site,
-    pixels: int,
+    picture: Picture, changed: Picture, cover: Field, *, allowed: Mask, site: Site, pixels: int
 ) -> tuple[Bytes, Mask] | None:
     """The change limited to the allowed area, and its mask; None when it could not be seen.
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zsad.data.synthetic.arrays import Faulty, Layout
 from zsad.data.synthetic.camera import photograph
 from zsad.data.synthetic.captions import caption
 from zsad.data.synthetic.defects import add_defect, sample_fraction
-from zsad.data.synthetic.materials import Materials
 from zsad.data.synthetic.noise import Bytes, Mask, Rng, blur_field, to_bytes
 from zsad.data.synthetic.scenes import SCENES, distract, lettering
 from zsad.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from zsad.data.synthetic.arrays import Faulty, Layout
+    from zsad.data.synthetic.materials import Materials
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class SyntheticConfig:
         size: side of the square pictures, pixels, at least 32.
         anomalous_fraction: share of pictures with defects, in [0, 1].
         scenes: share of each kind of scene (keys of `SCENES`), normalised to 1.
-        structural_fraction: share of faults of order and form (missing, moved, bitten) where the scene can have them.
+        structural_fraction: share of faults of order and form (missing, moved, bitten) where the scene can
+            have them.
         camera: whether the camera's chain (light, blur, noise, JPEG) is run.
     """
 

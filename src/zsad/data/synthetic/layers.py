@@ -53,18 +53,11 @@ def composite(ground: Picture, layer: Layer, shadow: Shadow) -> Picture:
     if shadow.opacity > 0:
         cast = np.roll(blur_field(alpha, shadow.blur), shadow.offset, axis=(0, 1))
         ground = ground * (1 - np.float32(shadow.opacity) * cast)[..., None]
-    return ground + alpha[..., None] * (layer[..., :3] - ground)
+    return np.asarray(ground + alpha[..., None] * (layer[..., :3] - ground))
 
 
 def place(
-    piece: Layer,
-    size: int,
-    y: float,
-    x: float,
-    extent: float,
-    angle: float,
-    *,
-    flip: bool = False,
+    piece: Layer, size: int, y: float, x: float, *, extent: float, angle: float, flip: bool = False
 ) -> Layer:
     """A piece scaled, turned and put into an empty square layer.
 
@@ -87,7 +80,7 @@ def place(
 
 
 def shrink(piece: Layer, extent: float, angle: float, *, flip: bool = False) -> Layer:
-    """A piece scaled to `extent` pixels (longer side) and turned by `angle` degrees; alpha stays in [0, 1]."""
+    """A piece scaled to `extent` pixels (longer side) and turned by `angle` degrees; alpha in [0, 1]."""
     height, width = piece.shape[:2]
     scale = extent / max(height, width)
     new_size = (max(round(width * scale), 2), max(round(height * scale), 2))

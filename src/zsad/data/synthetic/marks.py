@@ -1,7 +1,9 @@
 """Thin and small defects: scratches, cracks, fibres, specks, holes, prints.
 
-Every defect is a function of (picture float32 (H, W, 3) in [0, 255], rng, site) that returns the changed picture and
-the coverage (H, W) in [0, 1] of the area that an annotator would outline. Nothing is clipped or thresholded here.
+Every defect is a function of (picture float32 (H, W, 3) in [0, 255], rng, site) that returns the changed
+picture and
+the coverage (H, W) in [0, 1] of the area that an annotator would outline. Nothing is clipped or
+thresholded here.
 """
 
 from __future__ import annotations

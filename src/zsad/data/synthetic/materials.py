@@ -1,4 +1,4 @@
-"""The stock that scenes are made of: photographs of surfaces, cut-out objects, photographs of places, or none at all."""
+"""The stock that scenes are made of: photographs of surfaces, objects and places, or none at all."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Materials:
         self.textures = textures
         self.objects = objects
         self.scenes = scenes
+        self._cut_outs = frozenset(objects)
         self._cache: OrderedDict[Path, Bytes] = OrderedDict()
         self._cache_limit = cache_bytes
         self._cached_bytes = 0
@@ -48,7 +49,8 @@ class Materials:
         """The stock in a folder that `tools/collect_materials.py` wrote (or that looks like it).
 
         Args:
-            folder: holds `textures/` (surfaces, RGB), `objects/` (cut-outs, RGBA PNG) and `scenes/` (photographs); each may
+            folder: holds `textures/` (surfaces, RGB), `objects/` (cut-outs, RGBA PNG) and `scenes/`
+                (photographs); each may
                 be missing, but not all. The words before "__" in a file's name say what it shows.
             cache_bytes: upper bound of the memory for decoded pictures.
 
@@ -62,7 +64,7 @@ class Materials:
                 f"{folder}: no pictures in textures/, objects/ or scenes/; "
                 "make the folder with tools/collect_materials.py, or use Materials.procedural()"
             )
-        return cls(*lists, cache_bytes=cache_bytes)
+        return cls(lists[0], lists[1], lists[2], cache_bytes)
 
     def texture(self, rng: Rng, size: int, *, photo: float = 0.62) -> tuple[Picture, str]:
         """A surface that fills a square.
@@ -118,7 +120,7 @@ class Materials:
         if path in self._cache:
             self._cache.move_to_end(path)
             return self._cache[path]
-        mode = "RGBA" if path in self._object_set() else "RGB"
+        mode = "RGBA" if path in self._cut_outs else "RGB"
         try:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert(mode))
@@ -130,11 +132,6 @@ class Materials:
             _, dropped = self._cache.popitem(last=False)
             self._cached_bytes -= dropped.nbytes
         return pixels
-
-    def _object_set(self) -> frozenset[Path]:
-        if not hasattr(self, "_objects_known"):
-            self._objects_known = frozenset(self.objects)
-        return self._objects_known
 
 
 def _pictures(folder: Path) -> tuple[Path, ...]:

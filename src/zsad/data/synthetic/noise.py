@@ -1,16 +1,19 @@
 """Random fields and the few filters that the generator needs, with NumPy and Pillow only.
 
-Fields are float32 of shape (H, W); pictures are float32 of shape (H, W, 3) in [0, 255] while they are worked on.
+Fields are float32 of shape (H, W); pictures are float32 of shape (H, W, 3) in [0, 255] while they are
+worked on.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Field = NDArray[np.float32]
-Picture = NDArray[np.float32]
+Field = NDArray[Any]
+Picture = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Rng = np.random.Generator
@@ -100,7 +103,7 @@ def fractal_noise(
         total += amplitude * smooth_noise(rng, height, width, size, stretch=stretch)
         power += amplitude**2
         amplitude *= persistence
-    return total / np.float32(0.8 * np.sqrt(power))
+    return np.asarray(total / np.float32(0.8 * np.sqrt(power)))
 
 
 def unit(field: Field) -> Field:
@@ -206,7 +209,7 @@ def sample_bilinear(image: Picture, y: Field, x: Field) -> Picture:
     down, along = (y - top)[..., None], (x - left)[..., None]
     upper = image[top, left] * (1 - along) + image[top, right] * along
     lower = image[bottom, left] * (1 - along) + image[bottom, right] * along
-    return upper * (1 - down) + lower * down
+    return np.asarray(upper * (1 - down) + lower * down)
 
 
 def reflect(position: Field, length: int) -> Field:
@@ -233,11 +236,11 @@ def relief(height_field: Field, angle: float, strength: float) -> Field:
         return np.zeros_like(height_field)
     slope_y, slope_x = np.gradient(height_field)
     slope: Field = slope_x * np.float32(np.cos(angle)) + slope_y * np.float32(np.sin(angle))
-    return slope * np.float32(-strength)
+    return np.asarray(slope * np.float32(-strength))
 
 
 def grow(mask: Mask, pixels: int) -> Mask:
-    """A mask dilated by a square of side `2 * pixels + 1` (negative: eroded, the outside counting as inside)."""
+    """A mask dilated by a square of side `2 * pixels + 1` (negative: eroded, the outside counts as set)."""
     if pixels < 0:
         return ~grow(~mask, -pixels)
     grown = mask.copy()

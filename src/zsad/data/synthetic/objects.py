@@ -1,6 +1,7 @@
 """Procedural objects as RGBA layers: discs, nuts, gears, bolts, capsules, chips, bottles from above, plates.
 
-A builder is a function of (rng, size, texture) that returns a float32 layer (size, size, 4), colours in [0, 255] and
+A builder is a function of (rng, size, texture) that returns a float32 layer (size, size, 4), colours in
+[0, 255] and
 alpha in [0, 1], of an object that nearly fills the square, and its name. `texture` is a float32 picture
 (size, size, 3) that may serve as the object's material.
 """
@@ -45,7 +46,7 @@ def material(rng: Rng, size: int, texture: Picture) -> Picture:
     colour = random_colour(rng, saturation=1.0)
     if choice < 0.65:
         detail = texture - texture.mean(axis=(0, 1))
-        return (colour + detail * np.float32(rng.uniform(0.2, 0.8))).astype(np.float32)
+        return np.asarray((colour + detail * np.float32(rng.uniform(0.2, 0.8))).astype(np.float32))
     clouds = fractal_noise(rng, size, size, size / 3, octaves=3) * rng.uniform(0, 8)
     return (colour + clouds[..., None]).astype(np.float32)
 
@@ -71,7 +72,7 @@ def shaded(rng: Rng, skin: Picture, height_field: Field, alpha: Field) -> Layer:
 def _dome(distance: Field, size: int, rng: Rng) -> Field:
     """Height in pixels of a pillow over a signed distance (negative inside)."""
     depth = np.clip(-distance / rng.uniform(0.1, 0.9), 0, 1)
-    return np.sqrt(np.clip(depth * (2 - depth), 0, 1)) * np.float32(size * rng.uniform(0.05, 0.3))
+    return np.asarray(np.sqrt(np.clip(depth * (2 - depth), 0, 1)) * np.float32(size * rng.uniform(0.05, 0.3)))
 
 
 def roundish(rng: Rng, size: int, texture: Picture) -> Built:
@@ -102,7 +103,7 @@ def roundish(rng: Rng, size: int, texture: Picture) -> Built:
 
 
 def capsule(rng: Rng, size: int, texture: Picture) -> Built:
-    """Capsules, tubes, bars, pasta: a long rounded body, maybe in two colours or ribbed, curved or straight."""
+    """Capsules, tubes, bars, pasta: a long rounded body, maybe in two colours, ribbed or curved."""
     y, x = axes(size)
     half = rng.uniform(0.12, 0.34)
     bend = rng.choice([0.0, rng.uniform(-0.5, 0.5)])

@@ -43,7 +43,7 @@ def area_cover(rng: Rng, site: Site) -> Field:
 
 def blend(image: Picture, other: Picture, cover: Field) -> Picture:
     """`other` over `image` with opacity `cover` (H, W)."""
-    return image + cover[..., None] * (other - image)
+    return np.asarray(image + cover[..., None] * (other - image))
 
 
 def match_colour(other: Picture, image: Picture, cover: Field, amount: float) -> Picture:
@@ -65,7 +65,7 @@ def match_colour(other: Picture, image: Picture, cover: Field, amount: float) ->
     mean_there, mean_here = there.mean(axis=0), here.mean(axis=0)
     ratio = (here.std() + 4) / (there.std() + 4)
     moved = (other - mean_there) * np.float32(1 + amount * (np.clip(ratio, 0.3, 2) - 1))
-    return moved + (mean_there + np.float32(amount) * (mean_here - mean_there)).astype(np.float32)
+    return np.asarray(moved + (mean_there + np.float32(amount) * (mean_here - mean_there)).astype(np.float32))
 
 
 def foreign_texture(image: Picture, rng: Rng, site: Site) -> Drawn:

@@ -74,7 +74,7 @@ def dent(image: Picture, rng: Rng, site: Site) -> Drawn:
 
 
 def lesion(image: Picture, rng: Rng, site: Site) -> Drawn:
-    """A soft mass inside the matter: brighter or darker core, mottled, sometimes with a rim (scans, castings)."""
+    """A soft mass inside the matter: brighter or darker, mottled, sometimes with a rim (scans, castings)."""
     distance = blob_distance(rng, site, irregularity=rng.uniform(0.05, 0.4))
     cover = coverage(distance, rng.uniform(0.15, 0.9))
     mottle = fractal_noise(rng, site.height, site.width, max(site.radius * 0.7, 3), octaves=3)
@@ -154,7 +154,7 @@ def step_edge(image: Picture, rng: Rng, site: Site) -> Drawn:
 
 
 def thread_fault(image: Picture, rng: Rng, site: Site) -> Drawn:
-    """A narrow row or column is missing, doubled, stretched or of another shade (woven and ruled surfaces)."""
+    """A narrow row or column is missing, doubled or of another shade (woven and ruled surfaces)."""
     y, x = offsets(site)
     vertical = rng.random() < 0.5
     across, along = (x, y) if vertical else (y, x)

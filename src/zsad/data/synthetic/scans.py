@@ -1,6 +1,7 @@
 """Procedural pictures of instruments: tissue, radiographs, ultrasound, slices of a head, luminescent cells.
 
-The same convention as in `surfaces`; a third value is the region that a defect may lie in, a fourth the defects
+The same convention as in `surfaces`; a third value is the region that a defect may lie in, a fourth the
+defects
 that such pictures suffer from.
 """
 
@@ -120,14 +121,14 @@ def mucosa(rng: Rng, size: int) -> Scan:
 
 
 def slice_of_organ(rng: Rng, size: int) -> Scan:
-    """A tomographic slice through a head: shell, dark gap, folded grey and white matter, symmetric cavities."""
+    """A tomographic slice through a head: shell, gap, folded grey and white matter, symmetric cavities."""
     centre, radius = (
         size / 2 + rng.normal(0, size * 0.02, 2),
         size * rng.uniform(0.34, 0.45),
     )
     body = blob_distance(
         rng,
-        _site(size, *centre, radius),
+        _site(size, centre[0], centre[1], radius),
         irregularity=0.025,
         elongation=rng.uniform(1, 1.35),
     )
@@ -139,7 +140,7 @@ def slice_of_organ(rng: Rng, size: int) -> Scan:
     matter = grey + core * (white - grey)
     groove = np.clip((0.16 - ribbon) * 12, 0, 1) * np.clip((0.3 - depth) * 8, 0, 1)
     matter = matter + groove * (fluid - matter)
-    y, x = grid(size)
+    _, x = grid(size)
     middle = np.exp(-(((x - centre[1]) / rng.uniform(1, 2.5)) ** 2)) * (rng.random() < 0.7)
     matter = matter + middle * 0.7 * (fluid - matter)
     for _ in range(int(rng.integers(1, 4))):
@@ -178,7 +179,7 @@ def radiograph(rng: Rng, size: int) -> Scan:
     """An X-ray picture: overlapping soft layers, ribs or parts, film grain."""
     layers = fractal_noise(rng, size, size, size / 1.5, octaves=2) * 30 + rng.uniform(70, 150)
     for _ in range(int(rng.integers(1, 7))):
-        part = _site(size, *rng.uniform(0, size, 2), size * rng.uniform(0.08, 0.5))
+        part = _site(size, rng.uniform(0, size), rng.uniform(0, size), size * rng.uniform(0.08, 0.5))
         shape = coverage(blob_distance(rng, part, irregularity=0.2), rng.uniform(0.05, 0.9))
         layers = layers + shape * rng.normal(0, 30)
     if rng.random() < 0.5:

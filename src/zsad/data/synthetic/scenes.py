@@ -40,6 +40,7 @@ def _full(picture: Picture, name: str) -> Layout:
 
 def ground(rng: Rng, materials: Materials, size: int) -> Picture:
     """A background for objects: plain, graded, or a (blurred) surface; black and white are common."""
+    picture: Picture
     choice = rng.random()
     if choice < 0.3:
         level = float(rng.choice([rng.uniform(0, 30), rng.uniform(215, 255), rng.uniform(40, 210)]))
@@ -81,7 +82,7 @@ def one_object(rng: Rng, materials: Materials, size: int) -> Layout:
     extent = size * (rng.uniform(0.5, 1.0) if rng.random() < 0.85 else rng.uniform(1.0, 1.5))
     angle = float(rng.choice([0.0, 0.0, 90.0, rng.uniform(0, 360)]))
     y, x = size / 2 + rng.normal(0, size * 0.04, 2)
-    layer = place(piece, size, y, x, extent, angle, flip=rng.random() < 0.5)
+    layer = place(piece, size, y, x, extent=extent, angle=angle, flip=rng.random() < 0.5)
     if (layer[..., 3] > 0.5).sum() < 0.01 * size * size:
         return surface(rng, materials, size)
     return single(rng, ground(rng, materials, size), layer, random_shadow(rng, size), name)
@@ -103,7 +104,9 @@ def pattern(rng: Rng, materials: Materials, size: int) -> Layout:
     tile = resize_picture(to_bytes(texture[: side * 2, : side * 2]), side, side).astype(np.float32)
     if rng.random() < 0.4:
         piece, name = materials.object(rng, side)
-        tile = place(piece, side, side / 2, side / 2, side * 0.95, float(rng.choice([0, 90, 45])))
+        tile = place(
+            piece, side, side / 2, side / 2, extent=side * 0.95, angle=float(rng.choice([0, 90, 45]))
+        )
         tile = tile[..., :3] * tile[..., 3:] + (1 - tile[..., 3:]) * random_colour(rng)
     return tiling(rng, tile.astype(np.float32), size, name)
 
@@ -145,7 +148,7 @@ def distract(picture: Bytes, rng: Rng) -> Bytes:
         uint8, (S, S, 3).
     """
     size = picture.shape[0]
-    result = picture.astype(np.float32)
+    result: Picture = picture.astype(np.float32)
     if rng.random() < 0.1:
         everywhere = Site(size / 2, size / 2, size * 0.8, np.ones((size, size), dtype=bool), 0.5, None)
         dust = specks(rng, everywhere, int(rng.integers(60, 300)), rng.uniform(0.8, 1.6))
@@ -162,7 +165,7 @@ def distract(picture: Bytes, rng: Rng) -> Bytes:
 
 
 def lettering(picture: Picture, region: np.ndarray, rng: Rng) -> Picture:
-    """Legitimate print: an upright label, a block of lines or a bar code, crisp and straight, inside a region.
+    """Legitimate print: an upright label, lines of text or a bar code, crisp and straight, on an object.
 
     Args:
         picture: float32, (S, S, 3).
@@ -213,4 +216,4 @@ def lettering(picture: Picture, region: np.ndarray, rng: Rng) -> Picture:
             )
             letters = max(min(int(high / lines * 0.8), int(1.7 * wide / len(text))), 6)
             marks = np.maximum(marks, text_cover(text, letters, 0.0, place))
-    return result + (marks * field)[..., None] * (ink - result)
+    return np.asarray(result + (marks * field)[..., None] * (ink - result))

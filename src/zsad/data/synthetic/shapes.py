@@ -93,7 +93,7 @@ def blob_distance(
     across = across * np.float32(np.sqrt(elongation) / site.radius)
     distance = np.sqrt(along**2 + across**2)
     if irregularity < 0.02:
-        return distance
+        return np.asarray(distance)
     theta = np.arctan2(across, along)
     table_size = 256
     turns = np.linspace(-np.pi, np.pi, table_size, dtype=np.float32)
@@ -102,7 +102,7 @@ def blob_distance(
         rim += np.float32(rng.normal() / wave**0.8) * np.cos(wave * turns + np.float32(rng.uniform(0, 7)))
     rim = np.exp(np.float32(irregularity) * rim / max(float(rim.std()) * 1.5, 1e-3))
     index = ((theta + np.pi) * np.float32((table_size - 1) / (2 * np.pi))).astype(np.int32)
-    return distance / rim[index]
+    return np.asarray(distance / rim[index])
 
 
 def coverage(distance: Field, softness: float) -> Field:
@@ -121,7 +121,9 @@ def noise_blob(rng: Rng, site: Site) -> Field:
     cell = max(site.radius * rng.uniform(0.4, 1.3), 2.0)
     rough = fractal_noise(rng, site.height, site.width, cell, octaves=3)
     edge = rng.uniform(0.05, 0.4)
-    return np.clip((1 - distance + np.float32(0.35) * rough) / np.float32(edge), 0, 1) * (distance < 1.8)
+    return np.asarray(
+        np.clip((1 - distance + np.float32(0.35) * rough) / np.float32(edge), 0, 1) * (distance < 1.8)
+    )
 
 
 def polygon(rng: Rng, site: Site, corners: int | None = None) -> Field:
@@ -213,7 +215,7 @@ def curve(rng: Rng, site: Site, length: float, *, bend: float) -> np.ndarray:
     heading = rng.uniform(0, 2 * np.pi) + np.linspace(0, 1, count) * rng.normal(0, bend)
     heading = heading + np.interp(np.linspace(0, 4, count), np.arange(5), rng.normal(0, bend * 0.4, 5))
     points = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1) * step, axis=0)
-    return points - points[count // 2] + [site.x, site.y]
+    return np.asarray(points - points[count // 2] + [site.x, site.y])
 
 
 def crack_strokes(rng: Rng, site: Site, length: float, width: float) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -285,5 +287,5 @@ def envelope(cover: Field, distance: float) -> Field:
 
 def ragged(rng: Rng, cover: Field, amount: float) -> Field:
     """Coverage with its edge and inside roughened by noise (patchy paint, worn print)."""
-    rough = smooth_noise(rng, *cover.shape, cell=rng.uniform(2, 8))
-    return np.clip(cover * (1 + np.float32(amount) * rough), 0, 1)
+    rough = smooth_noise(rng, cover.shape[0], cover.shape[1], rng.uniform(2, 8))
+    return np.asarray(np.clip(cover * (1 + np.float32(amount) * rough), 0, 1))

@@ -26,7 +26,7 @@ Surface = tuple[Picture, str]
 
 
 def random_colour(rng: Rng, *, saturation: float = 0.6, low: float = 0.12, high: float = 0.95) -> np.ndarray:
-    """A colour (3,) float32 in [0, 255], as common as things are: greys, then browns and beiges, then any hue.
+    """A colour (3,) float32 in [0, 255], as common as things are: greys, browns and beiges, then any hue.
 
     Args:
         rng: source of randomness.
@@ -47,13 +47,13 @@ def random_colour(rng: Rng, *, saturation: float = 0.6, low: float = 0.12, high:
 
 def mix(field: Field, first: np.ndarray, second: np.ndarray) -> Picture:
     """Colours between `first` (field 0) and `second` (field 1)."""
-    return (first + field[..., None] * (second - first)).astype(np.float32)
+    return np.asarray((first + field[..., None] * (second - first)).astype(np.float32))
 
 
 def neighbour(rng: Rng, colour: np.ndarray, spread: float) -> np.ndarray:
     """A colour near another: mostly a change of brightness, a little of hue."""
     moved = colour * np.exp(rng.normal(0, spread)) + rng.normal(0, spread * 25, 3)
-    return np.clip(moved, 2, 253).astype(np.float32)
+    return np.asarray(np.clip(moved, 2, 253).astype(np.float32))
 
 
 def grid(size: int) -> tuple[Field, Field]:
