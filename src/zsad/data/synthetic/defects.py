@@ -17,6 +17,7 @@ from zsad.data.synthetic.noise import (
     Rng,
     blur_field,
     grow,
+    largest_change,
     luminance,
     to_bytes,
 )
@@ -206,7 +207,7 @@ def _confine(
     # Rendering leaves traces far from the defect (blurred shading, rounding): they are taken back.
     near = grow(cover > 0.02, 2)
     result = to_bytes(np.where(near[..., None], changed, picture))
-    difference = np.abs(result.astype(np.float32) - picture).max(axis=2)
+    difference = largest_change(result, picture)
     smoothed = blur_field(difference, 0.6)
     visible = grow(smoothed > 6.0, max(1, min(int(site.radius * 0.15), 6)))
     mask = (cover > 0.35) & visible & allowed

@@ -10,7 +10,7 @@ import numpy as np
 from zsad.data.synthetic.camera import photograph
 from zsad.data.synthetic.captions import caption
 from zsad.data.synthetic.defects import add_defect, sample_fraction
-from zsad.data.synthetic.noise import Bytes, Mask, Rng, blur_field, to_bytes
+from zsad.data.synthetic.noise import Bytes, Mask, Rng, blur_field, largest_change, to_bytes
 from zsad.data.synthetic.scenes import SCENES, distract, lettering
 from zsad.errors import ConfigError, unknown_name
 
@@ -144,7 +144,7 @@ def _structural(layout: Layout, rng: Rng) -> tuple[Bytes, Mask, str] | None:
     for _ in range(4):
         picture, cover, kind = layout.fault(rng)
         image = to_bytes(picture)
-        difference = np.abs(image.astype(np.float32) - good).max(axis=2)
+        difference = largest_change(image, good)
         # A moved part changes few of its own pixels; as a whole it is what an annotator would draw.
         visible = blur_field((difference > 12).astype(np.float32), 4.0) > 0.12
         mask = cover > 0.4

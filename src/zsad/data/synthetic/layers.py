@@ -18,6 +18,7 @@ from zsad.data.synthetic.noise import (
     blur_field,
     fractal_noise,
     grow,
+    largest_change,
     smooth_noise,
     to_bytes,
 )
@@ -177,13 +178,24 @@ def bent(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
     site = _rim_site(layer, rng, radius * 1.3)
     weight = coverage(blob_distance(rng, site, irregularity=0.1), 0.95)
     angle, reach = rng.uniform(0, 2 * np.pi), site.radius * rng.uniform(0.4, 0.9)
-    result = warp(
+    result = warp_layer(
         layer,
         weight * np.float32(reach * np.sin(angle)),
         weight * np.float32(reach * np.cos(angle)),
     )
-    changed = np.abs(result - layer) * [1, 1, 1, 255]
-    return result, (changed.max(axis=2) > 20) * weight.clip(0, 1) * 4, "bent"
+    shifted = np.maximum(
+        largest_change(result[..., :3], layer[..., :3]) * np.maximum(result[..., 3], layer[..., 3]),
+        255 * np.abs(result[..., 3] - layer[..., 3]),
+    )
+    return result, (shifted > 20) * weight.clip(0, 1) * 4, "bent"
+
+
+def warp_layer(layer: Layer, shift_y: Field, shift_x: Field) -> Layer:
+    """A layer (H, W, 4 or more) displaced by fields of row and column shifts, without dark rims."""
+    alpha = layer[..., 3:4]
+    moved = warp(np.concatenate([layer[..., :3] * alpha, layer[..., 3:]], axis=2), shift_y, shift_x)
+    moved[..., :3] /= np.maximum(moved[..., 3:4], 1 / 64)
+    return moved
 
 
 def split(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
@@ -200,7 +212,7 @@ def split(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
     first = np.clip(side + jag * np.float32(height * rng.uniform(0.005, 0.03)) + 0.5, 0, 1)
     gap = float(height * np.exp(rng.uniform(np.log(0.006), np.log(0.06))))
     turn = rng.normal(0, 0.05)
-    moved = warp(
+    moved = warp_layer(
         np.dstack([layer, first]),
         (-np.cos(angle) * gap - turn * (x - centre_x)).astype(np.float32),
         (np.sin(angle) * gap + turn * (y - centre_y)).astype(np.float32),

@@ -205,11 +205,16 @@ def sample_bilinear(image: Picture, y: Field, x: Field) -> Picture:
     y, x = reflect(y, height), reflect(x, width)
     top = np.minimum(y.astype(np.int32), max(height - 2, 0))
     left = np.minimum(x.astype(np.int32), max(width - 2, 0))
-    bottom, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
     down, along = (y - top)[..., None], (x - left)[..., None]
-    upper = image[top, left] * (1 - along) + image[top, right] * along
-    lower = image[bottom, left] * (1 - along) + image[bottom, right] * along
-    return np.asarray(upper * (1 - down) + lower * down)
+    # One flat index serves all four neighbours; indexing by two arrays is several times slower.
+    flat = np.ascontiguousarray(image, dtype=np.float32).reshape(height * width, -1)
+    first = top * width + left
+    step, right = (width if height > 1 else 0), (1 if width > 1 else 0)
+    upper, lower = flat.take(first, axis=0), flat.take(first + step, axis=0)
+    upper += along * (flat.take(first + right, axis=0) - upper)
+    lower += along * (flat.take(first + step + right, axis=0) - lower)
+    upper += down * (lower - upper)
+    return upper
 
 
 def reflect(position: Field, length: int) -> Field:
@@ -256,6 +261,16 @@ def grow(mask: Mask, pixels: int) -> Mask:
             grown = np.swapaxes(wider, 0, axis)
             reached += step
     return np.ascontiguousarray(grown)
+
+
+def largest_change(after: Picture, before: Picture) -> Field:
+    """Greatest absolute difference of two pictures over the colour channels, float32, (H, W)."""
+    # NumPy reduces a last axis of three slowly; channel by channel is five times faster.
+    change = np.zeros(after.shape[:2], dtype=np.float32)
+    for channel in range(after.shape[2]):
+        difference = after[..., channel].astype(np.float32) - before[..., channel].astype(np.float32)
+        np.maximum(change, np.abs(difference), out=change)
+    return change
 
 
 def luminance(image: Picture) -> Field:

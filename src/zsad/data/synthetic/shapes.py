@@ -151,9 +151,17 @@ def rectangle(rng: Rng, site: Site, *, upright: bool = False) -> Field:
 def fill_polygon(points: np.ndarray, height: int, width: int) -> Field:
     """Anti-aliased coverage (height, width) of a polygon with corner points (n, 2) given as x, y."""
     scale = _SUPERSAMPLING
-    canvas = Image.new("L", (width * scale, height * scale))
-    ImageDraw.Draw(canvas).polygon([(float(x) * scale, float(y) * scale) for x, y in points], fill=255)
-    return np.asarray(canvas.reduce(scale), dtype=np.float32) / 255
+    result = np.zeros((height, width), dtype=np.float32)
+    left, top = (max(int(value), 0) for value in points.min(axis=0))
+    right = min(int(points[:, 0].max()) + 2, width)
+    bottom = min(int(points[:, 1].max()) + 2, height)
+    if right <= left or bottom <= top:
+        return result
+    canvas = Image.new("L", ((right - left) * scale, (bottom - top) * scale))
+    corners = ((points - [left, top]) * scale).tolist()
+    ImageDraw.Draw(canvas).polygon([(x, y) for x, y in corners], fill=255)
+    result[top:bottom, left:right] = np.asarray(canvas.reduce(scale), dtype=np.float32) / 255
+    return result
 
 
 def draw_strokes(strokes: list[tuple[np.ndarray, np.ndarray]], height: int, width: int) -> Field:
