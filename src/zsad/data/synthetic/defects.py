@@ -210,15 +210,29 @@ def _confine(
     difference = largest_change(result, picture)
     smoothed = blur_field(difference, 0.6)
     visible = grow(smoothed > 6.0, max(1, min(int(site.radius * 0.15), 6)))
-    mask = (cover > 0.35) & visible & allowed
+    mask = grow(grow((cover > 0.35) & visible, 2), -2) & allowed
     if mask.sum() < max(1, min(4, pixels // 16), pixels * 1.2e-4):
         return None
-    # A change far below the surface's own contrast cannot be found by anybody.
-    texture = luminance(picture)
-    roughness = float(np.abs(texture - blur_field(texture, 2.0))[mask].mean())
-    if float(difference[mask].mean()) < max(8.0, 1.1 * roughness):
+    if float(difference[mask].mean()) < 8.0 or not _findable(picture, result, mask):
         return None
     return result, mask
+
+
+def _findable(before: Picture, after: Bytes, mask: Mask) -> bool:
+    """Whether a change stands out from the surface's own texture: nobody finds grass moved among grass."""
+    old, new = luminance(before), luminance(after.astype(np.float32))
+    old_coarse, new_coarse = blur_field(old, 2.5), blur_field(new, 2.5)
+    old_fine = float(np.abs(old - old_coarse)[mask].mean())
+    if old_fine < 5.0:
+        return True
+    colour = largest_change(after, before)[mask].mean()
+    if float(colour) < 1.1 * old_fine:
+        return False
+    new_fine = float(np.abs(new - new_coarse)[mask].mean())
+    rougher = not 0.7 < new_fine / old_fine < 1.45
+    shift = float(np.abs(new_coarse - old_coarse)[mask].mean())
+    tint = float(np.abs((after[mask] - before[mask]).mean(axis=0)).max())
+    return rougher or shift > 0.8 * float(old_coarse.std()) + 2 or tint > 20
 
 
 def _certain_spot(image: Bytes, rng: Rng, region: Mask) -> tuple[Bytes, Mask]:
@@ -229,6 +243,5 @@ def _certain_spot(image: Bytes, rng: Rng, region: Mask) -> tuple[Bytes, Mask]:
     radius = max(0.03 * max(image.shape[:2]), 1.5)
     mask = ((rows - y) ** 2 + (columns - x) ** 2 <= radius**2) & region
     result = image.copy()
-    colour = np.where(image[mask].mean(axis=0) > 127, 20, 235)
-    result[mask] = colour.astype(np.uint8)
+    result[mask] = 20 if image[mask].mean() > 127 else 235
     return result, mask

@@ -203,18 +203,15 @@ def hole(image: Picture, rng: Rng, site: Site) -> Drawn:
 
 
 def spot(image: Picture, rng: Rng, site: Site) -> Drawn:
-    """A compact speck or inclusion, soft or hard, darker, brighter or coloured."""
+    """A compact speck or inclusion, soft or hard, darker, brighter or coloured; large ones are seldom flat."""
     distance = blob_distance(rng, site)
     cover = coverage(distance, float(rng.choice([0.05, 0.15, 0.5, 1.0])))
-    opacity = cover * rng.uniform(0.6, 1)
-    if rng.random() < 0.4:
+    large = site.radius > 24 * site.scale
+    opacity = cover * rng.uniform(0.5, 0.9 if large else 1.0)
+    if large or rng.random() < 0.4:
         opacity = ragged(rng, opacity, rng.uniform(0.1, 0.5))
-    changed = lay(
-        image,
-        opacity,
-        contrast_colour(image, rng, site),
-        kept=rng.choice([0.0, 0.3, 0.9]),
-    )
+    kept = rng.choice([0.3, 0.9, 1.2]) if large else rng.choice([0.0, 0.3, 0.9])
+    changed = lay(image, opacity, contrast_colour(image, rng, site), kept=kept)
     return changed, np.clip(coverage(distance, 0.1) * (cover > 0.05) + cover, 0, 1)
 
 

@@ -212,8 +212,10 @@ def chip(image: Picture, rng: Rng, site: Site) -> Drawn:
     cover = coverage(distance, 0.06)
     tone = local_colour(image, site) * rng.uniform(0.4, 1.5) + rng.normal(0, 12, 3)
     changed = lay(image, cover * rng.uniform(0.6, 1), tone, kept=0.2)
-    shade = relief(facets * cover * site.radius, rng.uniform(0, 7), 20 + 50 * site.strength)
-    changed = changed + shade[..., None]
+    light = rng.uniform(0, 7)
+    shade = relief(facets * site.radius, light, 15 + 40 * site.strength) * cover
+    rim = relief(-blur_field(cover, max(site.radius * 0.05, 0.8)), light, 140 * rng.random())
+    changed = changed + (shade + rim)[..., None]
     if rng.random() < 0.4:
         lines = draw_strokes(crack_strokes(rng, site, site.radius * 3, 1.2), site.height, site.width)
         changed = lay(changed, lines * 0.8, local_colour(image, site) * 0.4)

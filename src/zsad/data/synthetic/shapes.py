@@ -71,18 +71,18 @@ def blob_distance(
     irregularity: float | None = None,
     elongation: float | None = None,
 ) -> Field:
-    """Distance from the site's centre relative to the rim of a random star-shaped outline.
+    """Distance from the site's centre relative to the rim of a wavy or noisy outline.
 
     Args:
         rng: source of randomness.
         site: place and size.
-        irregularity: relative amplitude of the outline's waves; random in [0, 0.5] when None.
+        irregularity: relative amplitude of the outline's waves; random in [0, 0.45] when None.
         elongation: ratio of the axes, at least 1; random when None.
 
     Returns:
         float32, (H, W): 0 at the centre, 1 on the rim, more outside.
     """
-    irregularity = rng.uniform(0.0, 0.5) if irregularity is None else irregularity
+    irregularity = rng.uniform(0.0, 0.45) if irregularity is None else irregularity
     elongation = float(np.exp(rng.exponential(0.35))) if elongation is None else elongation
     elongation = min(elongation, 6.0)
     angle = rng.uniform(0, np.pi)
@@ -91,6 +91,14 @@ def blob_distance(
     across = y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))
     along = along / np.float32(np.sqrt(elongation) * site.radius)
     across = across * np.float32(np.sqrt(elongation) / site.radius)
+    if irregularity > 0.1 and rng.random() < 0.6:
+        # Moving the coordinates by smooth noise gives lobes and necks as real stains and flakes have them.
+        for cell, reach in ((1.2, 1.0), (0.4, 0.3)):
+            size = max(cell * site.radius, 2.0)
+            amount = np.float32(irregularity * reach)
+            along = along + amount * smooth_noise(rng, site.height, site.width, size)
+            across = across + amount * smooth_noise(rng, site.height, site.width, size)
+        return np.asarray(np.sqrt(along**2 + across**2))
     distance = np.sqrt(along**2 + across**2)
     if irregularity < 0.02:
         return np.asarray(distance)
@@ -99,7 +107,7 @@ def blob_distance(
     turns = np.linspace(-np.pi, np.pi, table_size, dtype=np.float32)
     rim = np.zeros(table_size, dtype=np.float32)
     for wave in range(2, 9):
-        rim += np.float32(rng.normal() / wave**0.8) * np.cos(wave * turns + np.float32(rng.uniform(0, 7)))
+        rim += np.float32(rng.normal() / wave**1.1) * np.cos(wave * turns + np.float32(rng.uniform(0, 7)))
     rim = np.exp(np.float32(irregularity) * rim / max(float(rim.std()) * 1.5, 1e-3))
     index = ((theta + np.pi) * np.float32((table_size - 1) / (2 * np.pi))).astype(np.int32)
     return np.asarray(distance / rim[index])
