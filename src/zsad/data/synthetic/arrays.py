@@ -47,6 +47,7 @@ class Layout:
         name: what the picture shows.
         fault: draws the scene with one fault: picture, coverage (S, S) of the fault, kind.
         likely: kinds of `DEFECTS` that such a thing suffers from; empty when any.
+        size_factor: how much larger than usual its defects are, by area.
     """
 
     picture: Picture
@@ -54,6 +55,7 @@ class Layout:
     name: str
     fault: Callable[[Rng], Faulty]
     likely: tuple[str, ...] = ()
+    size_factor: float = 1.0
 
 
 @dataclass(frozen=True)

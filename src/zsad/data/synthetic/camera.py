@@ -55,7 +55,7 @@ def _light(picture: Picture, rng: Rng) -> Picture:
         # Automatic exposure: the darkest and brightest tones are spread towards the ends of the scale.
         low, high = np.percentile(picture[::4, ::4], [2, 98])
         black, white = rng.uniform(2, 45), rng.uniform(170, 252)
-        stretch = np.clip((white - black) / max(high - low, 1.0), 0.5, 2.2)
+        stretch = np.clip((white - black) / max(high - low, 1.0), 0.5, 1.7)
         middle = rng.uniform(0.35, 0.65) * 255 if high - low < 60 else (black + white) / 2
         picture = (picture - np.float32((low + high) / 2)) * np.float32(stretch) + np.float32(middle)
     gain, offset = np.exp(rng.normal(0, 0.12)), rng.normal(0, 8)

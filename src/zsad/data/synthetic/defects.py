@@ -210,7 +210,8 @@ def _confine(
     difference = largest_change(result, picture)
     smoothed = blur_field(difference, 0.6)
     visible = grow(smoothed > 6.0, max(1, min(int(site.radius * 0.15), 6)))
-    mask = grow(grow((cover > 0.35) & visible, 2), -2) & allowed
+    gap = int(np.clip(site.radius * 0.25, 2, 12))
+    mask = grow(grow((cover > 0.35) & visible, gap), -gap) & (cover > 0.2) & allowed
     if mask.sum() < max(1, min(4, pixels // 16), pixels * 1.2e-4):
         return None
     if float(difference[mask].mean()) < 8.0 or not _findable(picture, result, mask):

@@ -117,7 +117,9 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
         image, mask, defect = spoiled or _superficial(image, layout, materials, rng)
     image = distract(image, rng)
     if config.camera:
-        image = photograph(image, rng)
+        # What an instrument drew in grey stays grey, coloured marks included.
+        neutral = bool(np.ptp(layout.picture[::8, ::8], axis=2).max() < 1.0)
+        image = photograph(image, rng, grey=True if neutral and rng.random() < 0.75 else None)
     words = caption(rng, layout.name, defect)
     return SyntheticPicture(image, mask, int(mask.any()), words, layout.name, defect)
 
@@ -162,11 +164,11 @@ def _superficial(image: Bytes, layout: Layout, materials: Materials, rng: Rng) -
     wanted = str(rng.choice(layout.likely)) if layout.likely and rng.random() < 0.75 else None
     count = int(rng.choice([1, 2, 3, 6], p=[0.66, 0.19, 0.09, 0.06]))
     # Many defects in one picture are small ones.
-    limit = 1.0 if count == 1 else 0.1 / count
+    limit = 0.3 if count == 1 else 0.15 / count
     for _ in range(count):
         foreign = to_bytes(materials.texture(rng, size)[0]) if wanted is None and rng.random() < 0.1 else None
         chosen = "foreign_texture" if foreign is not None else wanted
-        share = min(sample_fraction(rng), limit)
+        share = min(sample_fraction(rng) * layout.size_factor, limit)
         image, more, kind = add_defect(
             image,
             rng,

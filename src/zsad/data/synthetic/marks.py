@@ -203,7 +203,7 @@ def hole(image: Picture, rng: Rng, site: Site) -> Drawn:
 
 
 def spot(image: Picture, rng: Rng, site: Site) -> Drawn:
-    """A compact speck or inclusion, soft or hard, darker, brighter or coloured; large ones are seldom flat."""
+    """A compact speck or inclusion, soft or hard, darker, brighter or coloured."""
     distance = blob_distance(rng, site)
     cover = coverage(distance, float(rng.choice([0.05, 0.15, 0.5, 1.0])))
     large = site.radius > 24 * site.scale

@@ -98,8 +98,40 @@ def roundish(rng: Rng, size: int, texture: Picture) -> Built:
         part = np.clip((y - rng.uniform(0.1, 0.5) + 0.08 * np.cos(3 * x)) * size / 6, 0, 1)[..., None]
         skin = skin * (1 - part) + (cap + (skin - skin.mean(axis=(0, 1))) * 0.5) * part
         names = ["nut", "acorn", "egg", "container"]
-    layer = shaded(rng, skin, _dome(distance, size, rng), inside(distance, size))
-    return layer, str(rng.choice(names))
+    height = _dome(distance, size, rng)
+    if rng.random() < 0.15:
+        score = np.exp(-((y / rng.uniform(0.02, 0.06)) ** 2)) * (np.abs(x) < rng.uniform(0.4, 0.9))
+        height = height - score * np.float32(size * rng.uniform(0.01, 0.04))
+        names = ["pill", "tablet", "button"]
+    return shaded(rng, skin, height, inside(distance, size)), str(rng.choice(names))
+
+
+def cable_section(rng: Rng, size: int, texture: Picture) -> Built:
+    """A cut cable: coloured wires with bundles of bright strands inside a sheath."""
+    y, x = axes(size)
+    count = int(rng.choice([1, 2, 3, 3, 4, 7]))
+    far = 0.0 if count == 1 else rng.uniform(0.42, 0.5)
+    wire = 0.75 if count == 1 else min(0.4, far * np.sin(np.pi / count) * 0.97)
+    skin = material(rng, size, texture)
+    height = np.zeros((size, size), dtype=np.float32)
+    turn = rng.uniform(0, 2 * np.pi)
+    strand = wire * rng.uniform(0.12, 0.25)
+    metal = np.array([200, 140, 90]) if rng.random() < 0.6 else np.array([190, 190, 195])
+    pitch = 2.1 * strand
+    for number in range(count):
+        angle = turn + 2 * np.pi * number / count
+        distance = np.sqrt((y - far * np.sin(angle)) ** 2 + (x - far * np.cos(angle)) ** 2)
+        part = inside(distance - wire, size)[..., None]
+        skin = skin + part * (random_colour(rng, saturation=1.0) - skin)
+        row = np.floor((y - far * np.sin(angle)) / (pitch * 0.87))
+        in_y = (y - far * np.sin(angle)) - (row + 0.5) * pitch * 0.87
+        column = x - far * np.cos(angle) + np.mod(row, 2) * pitch / 2
+        in_x = np.mod(column, pitch) - pitch / 2
+        bead = inside(np.sqrt(in_y**2 + in_x**2) - strand, size) * (distance < wire * 0.72)
+        skin = skin + bead[..., None] * (metal - skin)
+        height = np.maximum(height, bead * np.float32(size * 0.02))
+    rim = np.sqrt(y**2 + x**2) - 0.96
+    return shaded(rng, skin.astype(np.float32), blur_field(height, 1.0), inside(rim, size)), "cable"
 
 
 def capsule(rng: Rng, size: int, texture: Picture) -> Built:
@@ -234,10 +266,11 @@ OBJECTS: tuple[Callable[[Rng, int, Picture], Built], ...] = (
     bottle_top,
     bolt,
     plate,
+    cable_section,
 )
 
 
 def random_object(rng: Rng, size: int, texture: Picture) -> Built:
     """One of the objects above as a layer (size, size, 4), with its name."""
-    pick = int(rng.choice(len(OBJECTS), p=[0.3, 0.18, 0.16, 0.12, 0.1, 0.14]))
+    pick = int(rng.choice(len(OBJECTS), p=[0.3, 0.17, 0.15, 0.11, 0.1, 0.13, 0.04]))
     return OBJECTS[pick](rng, size, texture)

@@ -107,7 +107,7 @@ def mucosa(rng: Rng, size: int) -> Scan:
         + fold
         + smooth_noise(rng, size, size, rng.uniform(4, 12), stretch=rng.uniform(1, 3))
     )
-    shine = np.clip((wet - np.quantile(wet[::4, ::4], rng.uniform(0.95, 0.999))) * 3, 0, 1) * (light > 0.35)
+    shine = np.clip((wet - np.quantile(wet[::4, ::4], rng.uniform(0.98, 0.9997))) * 3, 0, 1) * (light > 0.35)
     picture = picture + blur_field(shine.astype(np.float32), 0.7)[..., None] * (248 - picture)
     frame = _frame(rng, size)
     names = ["colon", "tissue", "mucosa", "colon in an endoscopy picture"]

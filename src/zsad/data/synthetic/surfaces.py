@@ -137,7 +137,7 @@ def wood(rng: Rng, size: int) -> Surface:
 def weave(rng: Rng, size: int) -> Surface:
     """Plain, twill or basket weave seen from above, threads shaded round."""
     v, u = turned(rng, size, any_angle=0.3)
-    period = np.float32(rng.uniform(4, 22))
+    period = np.float32(np.exp(rng.uniform(np.log(2.6), np.log(22))) * size / 320)
     wobble = smooth_noise(rng, size, size, size / 5) * np.float32(period * rng.uniform(0, 0.12))
     v, u = (v + wobble) / period, (u - wobble) / period
     row, column = np.floor(v), np.floor(u)
@@ -159,7 +159,7 @@ def weave(rng: Rng, size: int) -> Surface:
 
 def leather(rng: Rng, size: int) -> Surface:
     """Pebbled leather: Worley cells with shaded grooves."""
-    near, second = worley_noise(rng, size, size, rng.uniform(5, 20))
+    near, second = worley_noise(rng, size, size, np.exp(rng.uniform(np.log(3.5), np.log(20))))
     groove = np.clip((second - near) * rng.uniform(1.5, 4), 0, 1)
     base = random_colour(rng, saturation=0.9, high=0.7)
     shade = relief(groove * 3, rng.uniform(0, 7), rng.uniform(6, 20))
@@ -256,10 +256,45 @@ def fibrous(rng: Rng, size: int) -> Surface:
     return picture, str(rng.choice(["felt", "carpet", "textile", "sponge"]))
 
 
+def rolled(rng: Rng, size: int) -> Surface:
+    """Rolled strip, pressed board, film: fine grain with faint bands along one direction and dull clouds."""
+    level = rng.uniform(60, 200)
+    bands = fractal_noise(rng, 1, size, size / rng.uniform(3, 20), octaves=4, persistence=0.7)
+    grain = smooth_noise(rng, size, size, rng.uniform(1, 2.5), stretch=float(rng.choice([1, 1, 4])))
+    clouds = fractal_noise(rng, size, size, size / rng.uniform(1, 6), octaves=4, persistence=0.6)
+    field = bands * rng.uniform(0, 12) + grain * rng.uniform(2, 14) + clouds * rng.uniform(2, 12)
+    field = field.T if rng.random() < 0.5 else field
+    tint = rng.normal(0, 4, 3) if rng.random() < 0.3 else np.zeros(3)
+    picture = level + field[..., None] + tint
+    return picture.astype(np.float32), str(
+        rng.choice(["steel", "steel strip", "metal sheet", "film", "board"])
+    )
+
+
+def machined(rng: Rng, size: int) -> Surface:
+    """Turned or milled metal: regular arcs of tool marks round a centre that may lie outside."""
+    y, x = grid(size)
+    centre = rng.uniform(-1.0, 2.0, 2) * size
+    reach = np.sqrt((y - centre[0]) ** 2 + (x - centre[1]) ** 2)
+    pitch = rng.uniform(2.2, 9)
+    marks = np.sin(reach * np.float32(2 * np.pi / pitch)) * (
+        0.6 + 0.4 * smooth_noise(rng, size, size, size / 6)
+    )
+    glare = np.cos(2 * np.arctan2(y - centre[0], x - centre[1]) + rng.uniform(0, 7)) * rng.uniform(0, 30)
+    base = random_colour(rng, saturation=0.15, low=0.3)
+    grain = smooth_noise(rng, size, size, 1.5) * rng.uniform(0, 6)
+    field = marks * rng.uniform(2, 14) + glare + grain
+    return (base + field[..., None]).astype(np.float32), str(
+        rng.choice(["machined metal", "metal disc", "metal"])
+    )
+
+
 SURFACES: tuple[Callable[[Rng, int], Surface], ...] = (
     plain,
     brushed,
     cast,
+    rolled,
+    machined,
     wood,
     weave,
     leather,
