@@ -204,9 +204,10 @@ def _confine(
     if not allowed.all():
         inside = blur_field(allowed.astype(np.float32), 0.7) * allowed
         changed = picture + (changed - picture) * inside[..., None]
-    # Rendering leaves traces far from the defect (blurred shading, rounding): they are taken back.
-    near = grow(cover > 0.02, 2)
-    result = to_bytes(np.where(near[..., None], changed, picture))
+    # Rendering leaves traces far from the defect (blurred shading, rounding): they are taken back,
+    # gently, so that no edge remains where they are cut off.
+    near = np.clip(blur_field(grow(cover > 0.02, 4).astype(np.float32), 1.5) * 1.5 - 0.25, 0, 1)
+    result = to_bytes(picture + (changed - picture) * (near * allowed)[..., None])
     difference = largest_change(result, picture)
     smoothed = blur_field(difference, 0.6)
     visible = grow(smoothed > 6.0, max(1, min(int(site.radius * 0.15), 6)))

@@ -214,7 +214,7 @@ def sample_bilinear(image: Picture, y: Field, x: Field) -> Picture:
     upper += along * (flat.take(first + right, axis=0) - upper)
     lower += along * (flat.take(first + step + right, axis=0) - lower)
     upper += down * (lower - upper)
-    return upper
+    return np.asarray(upper)
 
 
 def reflect(position: Field, length: int) -> Field:
