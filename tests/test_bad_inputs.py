@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,6 @@ from typer.testing import CliRunner, Result
 
 import zsad
 from bad_files import BAD_FILES, FORMATS, PICTURE
-from conftest import build_small_clip
 from picture_bytes import encode
 from zsad.backbones.loading import write_packaged
 from zsad.cli import app
@@ -33,12 +33,12 @@ SETTINGS = {"features_list": [1, 2, 3], "dpam_layer": 2, "depth": 2}
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workshop(tmp_path_factory: pytest.TempPathFactory, make_small_clip: Callable[..., Any]) -> Path:
     """A folder with a picture, two small random backbones, and learnt weights for the first."""
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "good.png").write_bytes(FORMATS["png"])
-    write_packaged(build_small_clip(name="small"), folder / "small")
-    write_packaged(build_small_clip(seed=1, name="other"), folder / "other")
+    write_packaged(make_small_clip(name="small"), folder / "small")
+    write_packaged(make_small_clip(seed=1, name="other"), folder / "other")
     detector = zsad.load("anomalyclip", folder / "small", "fresh", **SETTINGS)
     detector.save(folder / "learnt.safetensors")
     return folder
