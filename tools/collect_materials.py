@@ -246,6 +246,9 @@ def _sort_in(source: Source, collection: Collection) -> None:
     if source.package in _CUT_OUTS:
         if _NOT_AN_OBJECT.search(folder.replace("/animals", "") if not drawn else folder):
             return
+        # Photographs are worth more than drawings: these get half of the room.
+        if drawn and collection.count[f"objects/{source.package}"] >= collection.per_package // 2:
+            return
     elif not wallpaper and _NOT_A_SURFACE.search(path):
         return
     with Image.open(io.BytesIO(source.read())) as image:

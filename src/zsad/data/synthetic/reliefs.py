@@ -150,7 +150,11 @@ def step_edge(image: Picture, rng: Rng, site: Site) -> Drawn:
     cover = np.clip(half - np.abs(across) + 0.5, 0, 1) * np.clip(length - np.abs(along) + 0.5, 0, 1)
     shift = rng.choice([-1, 1]) * rng.uniform(0.6, 2.0) * max(half, 3)
     y_shift, x_shift = cover * shift * np.sin(angle), cover * shift * np.cos(angle)
-    return warp(image, y_shift, x_shift), cover
+    changed = warp(image, y_shift, x_shift)
+    # A slipped strip lies a little higher or lower: it catches other light and has a dark seam.
+    seam = np.clip(cover * (1 - blur_field(cover, 1.2)) * 3, 0, 1) * rng.uniform(0, 0.6)
+    gain = cover * rng.normal(0, 0.12 + 0.1 * site.strength) - seam
+    return changed * (1 + gain)[..., None], cover
 
 
 def thread_fault(image: Picture, rng: Rng, site: Site) -> Drawn:
