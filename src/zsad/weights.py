@@ -337,7 +337,7 @@ class Advance:
 
 @contextlib.contextmanager
 def _progress(name: str, size: int | None) -> Iterator[Advance]:
-    """A bar with size, speed and time left on standard error; silent where that is not a terminal."""
+    """A bar with size, speed and time left on standard error; silent where nobody could watch it."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -349,7 +349,7 @@ def _progress(name: str, size: int | None) -> Iterator[Advance]:
     )
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not (console.is_terminal or console.is_jupyter):
         yield Advance()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import socket
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -538,6 +539,11 @@ def test_offline_never_touches_the_network(
 
 
 # --- names, files that are no backbones
+
+
+def test_listing_does_not_import_torch() -> None:
+    code = "import sys, zsad.backbones.records as r; r.list_backbones(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_list_backbones() -> None:

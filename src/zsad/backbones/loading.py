@@ -12,12 +12,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from zsad.atomic import atomic_file
 from zsad.backbones.clip import CLIP
@@ -61,6 +62,19 @@ FINGERPRINT_NAMES = (
 
 # What a backbone's fingerprint was before its weights were rounded to a lower precision.
 _exact_fingerprints: WeakKeyDictionary[CLIP, str] = WeakKeyDictionary()
+
+
+class NoInitialisation(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` does: on the meta device it has no effect, yet costs a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Calls everything but the functions of `torch.nn.init`, whose result is the tensor they are given."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def load_backbone(
@@ -142,7 +156,7 @@ def _build(
     precision: torch.dtype,
 ) -> CLIP:
     """The network around the tensors; it is made without memory of its own, so that weights exist once."""
-    with torch.device("meta"):
+    with torch.device("meta"), NoInitialisation():
         network = CLIP(source.config, source.record)
     if position_interpolation is not None:
         network.position_interpolation = position_interpolation
