@@ -70,7 +70,7 @@ class NoInitialisation(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Calls everything but the functions of `torch.nn.init`, whose result is the tensor they are given."""
+        """Calls everything but the functions of `torch.nn.init`, whose result is the given tensor."""
         kwargs = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
