@@ -34,7 +34,10 @@ def failed(path="bad.png"):
 
 def test_a_line_has_exactly_the_promised_fields():
     fields = list(json.loads(record().to_json()))
-    assert fields == "path score is_anomalous threshold width height seconds method backbone error".split()
+    assert fields == [
+        *("path", "score", "is_anomalous", "threshold", "width", "height"),
+        *("seconds", "method", "backbone", "error"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,7 @@ def test_csv_has_the_same_columns_and_values(tmp_path):
 
 
 def test_an_interrupted_run_leaves_whole_files(tmp_path):
-    with pytest.raises(KeyboardInterrupt), ResultsWriter(tmp_path) as writer:
+    with pytest.raises(KeyboardInterrupt), ResultsWriter(tmp_path) as writer:  # noqa: PT012
         writer.add(record())
         raise KeyboardInterrupt
     assert len(read_results(tmp_path / "results.jsonl")) == 1
@@ -126,7 +129,7 @@ def test_settings_round_trip(tmp_path):
 def test_atomic_file_keeps_the_old_file_after_an_error(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(RuntimeError), atomic_file(target) as file:
+    with pytest.raises(RuntimeError), atomic_file(target) as file:  # noqa: PT012
         file.write(b"new")
         raise RuntimeError
     assert target.read_text() == "old"
@@ -154,7 +157,7 @@ def test_a_full_disk_leaves_what_was_written(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"), ResultsWriter(tmp_path) as writer:
+    with pytest.raises(OSError, match="No space"), ResultsWriter(tmp_path) as writer:  # noqa: PT012
         writer.add(record())
         monkeypatch.setattr(results, "write_jsonl", full)
         raise OSError(errno.ENOSPC, "No space left on device")

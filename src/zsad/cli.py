@@ -186,22 +186,28 @@ def predict(
 
     errors.quiet = quiet
     remembered = {"checkpoint": checkpoint, "precision": precision, "references": references}
-    with _Bar(errors, "Scoring") as bar:
-        summary = predict_folder(
-            inputs,
-            load,
-            out,
-            class_name=class_name,
-            threshold=threshold,
-            map_threshold=map_threshold,
-            batch_size=batch_size,
-            recursive=recursive,
-            formats=kinds,
-            scale=scale,  # type: ignore[arg-type] # checked by the library, which names the choices
-            resume=resume,
-            settings=remembered,
-            progress=bar.show,
-        )
+    bar = _Bar(errors, "Scoring")
+    try:
+        with bar:
+            summary = predict_folder(
+                inputs,
+                load,
+                out,
+                class_name=class_name,
+                threshold=threshold,
+                map_threshold=map_threshold,
+                batch_size=batch_size,
+                recursive=recursive,
+                formats=kinds,
+                scale=scale,  # type: ignore[arg-type] # checked by the library, which names the choices
+                resume=resume,
+                settings=remembered,
+                progress=bar.show,
+            )
+    except KeyboardInterrupt:
+        if not bar.is_started:
+            raise
+        _fail(f"interrupted: what is done is in {out}; the same command with --resume goes on", INTERRUPTED)
     if json_lines:
         for record in summary.records:
             typer.echo(record.to_json())
@@ -291,23 +297,22 @@ def methods() -> None:
     """List the systems of the literature that zsad holds."""
     from zsad.registry import list_methods, method_class
 
-    table = _table("name", "title", "year", "trained", "class names", "references", "whole batch", "paper")
+    table = _table("name", "title", "year", "uses", "paper")
     for name in list_methods():
         info = method_class(name).INFO
-        flags = (
-            info.needs_training,
-            info.uses_class_names,
-            info.accepts_references,
-            info.scores_batch_jointly,
-        )
-        table.add_row(
-            name, info.title, str(info.year), *("yes" if flag else "-" for flag in flags), info.paper
-        )
+        wants = {
+            "training": info.needs_training,
+            "class name": info.uses_class_names,
+            "examples": info.accepts_references,
+            "whole batch": info.scores_batch_jointly,
+        }
+        asked = ", ".join(want for want, is_wanted in wants.items() if is_wanted) or "nothing"
+        table.add_row(name, info.title, str(info.year), asked, info.paper.removeprefix("https://"))
     console = _stdout()
     console.print(table)
     console.print(
-        "trained: has learnt weights; class names: --class-name matters; references: takes --reference; "
-        "whole batch: a picture's score depends on the others.",
+        "training: learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
+        "examples: --reference, optional; whole batch: a picture's score depends on the others.",
         style="dim",
     )
 
@@ -371,14 +376,17 @@ class _Bar:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._title = title
+        self.is_started = False
         self._task: Any = None
 
     def show(self, done: int, total: int) -> None:
         if self._task is None:
             self._task = self._progress.add_task(self._title, total=total)
             self._progress.start()
+            self.is_started = True
         self._progress.update(self._task, completed=done)
 
     def __enter__(self) -> _Bar:
@@ -451,7 +459,7 @@ def _table(*columns: str) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "size", "year"))
     return table
 
 
