@@ -36,7 +36,10 @@ class Cached:
 
     def batch(self, rows: np.ndarray) -> tuple[list[Tensor], Tensor, Tensor]:
         """Levels (B, C, g, g) float32, coverage (B, M, M) in [0, 1], labels (B,)."""
-        places = [(int(part), int(row - self.starts[part])) for row, part in zip(rows, self.owners(rows), strict=True)]
+        places = [
+            (int(part), int(row - self.starts[part]))
+            for row, part in zip(rows, self.owners(rows), strict=True)
+        ]
         levels = [
             torch.from_numpy(np.stack([self.parts[part][level][row] for part, row in places])).float()
             for level in range(3)

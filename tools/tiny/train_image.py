@@ -74,7 +74,9 @@ class PictureTower(nn.Module):
 
     def state(self) -> dict[str, Tensor]:
         """The tower's weights with the standardisation folded into the stem's projection."""
-        state = {f"visual.{name}": tensor.detach().clone() for name, tensor in self.tower.state_dict().items()}
+        state = {
+            f"visual.{name}": tensor.detach().clone() for name, tensor in self.tower.state_dict().items()
+        }
         spread = (self.standardise.running_var + self.standardise.eps).sqrt()
         weight = state["visual.stem.projection.weight"] / spread[None, :, None, None]
         state["visual.stem.projection.weight"] = weight
@@ -91,7 +93,9 @@ def contrast(features: Tensor, sentences: Tensor) -> Tensor:
 def patch_loss(contrasts: Tensor, masks: Tensor) -> Tensor:
     """Focal (gamma 2) and, for anomalous pictures, dice of (B, N) contrasts against (B, M, M) coverage in [0, 1]."""
     grid = math.isqrt(contrasts.shape[1])
-    logits = F.interpolate(contrasts.view(-1, 1, grid, grid), masks.shape[-2:], mode="bilinear", align_corners=False)
+    logits = F.interpolate(
+        contrasts.view(-1, 1, grid, grid), masks.shape[-2:], mode="bilinear", align_corners=False
+    )
     logits, probability = logits[:, 0], logits[:, 0].sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     miss = torch.where(masks > 0.5, 1 - probability, probability)
@@ -151,7 +155,9 @@ def validate(model: PictureTower, data: Cached, rows: np.ndarray, words: StateWo
 
 def main() -> None:
     """Trains, validates, logs, keeps the best."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("trunk", "states", "crops", "whole", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--synthetic", type=Path, nargs="+", required=True)
@@ -189,7 +195,9 @@ def main() -> None:
     with args.out.with_suffix(".csv").open("w", newline="") as stream:
         log = csv.writer(stream)
         for step in range(1, args.steps + 1):
-            batch = mixed(rng, synthetic, HELD_OUT_SYNTHETIC, crops, usable, args.batch_size, args.auxiliary_share)
+            batch = mixed(
+                rng, synthetic, HELD_OUT_SYNTHETIC, crops, usable, args.batch_size, args.auxiliary_share
+            )
             terms = losses(model, *batch.tensors(words), words)
             optimiser.zero_grad()
             sum(terms.values()).backward()
@@ -199,10 +207,14 @@ def main() -> None:
             for name, term in terms.items():
                 means[name] = means.get(name, 0.0) + term.item() / args.every
             if step % args.every == 0 or step == args.steps:
-                found = {name: validate(model, data, rows, words) for name, (data, rows) in validation.items()}
+                found = {
+                    name: validate(model, data, rows, words) for name, (data, rows) in validation.items()
+                }
                 quality = float(np.nanmean([value for each in found.values() for value in each.values()]))
                 row = {"step": step, "seconds": round(time.time() - start), "quality": quality, **means}
-                row.update({f"{name} {key}": value for name, each in found.items() for key, value in each.items()})
+                row.update(
+                    {f"{name} {key}": value for name, each in found.items() for key, value in each.items()}
+                )
                 if step == args.every:
                     log.writerow(row)
                 log.writerow([round(value, 4) for value in row.values()])

@@ -50,7 +50,9 @@ def main() -> None:
     held_out, training = order[:2000], order[2000:]
 
     clip = CLIP(TINY_CONFIG).requires_grad_(False)
-    parameters = [p for name, p in clip.named_parameters() if not name.startswith("visual") and name != "logit_scale"]
+    parameters = [
+        p for name, p in clip.named_parameters() if not name.startswith("visual") and name != "logit_scale"
+    ]
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
@@ -75,10 +77,15 @@ def main() -> None:
             schedule.step()
             step += 1
             if step % 50 == 0:
-                print(f"step {step}/{steps} cosine {1 - cosine.item():.4f} {time.time() - start:.0f} s", flush=True)
+                print(
+                    f"step {step}/{steps} cosine {1 - cosine.item():.4f} {time.time() - start:.0f} s",
+                    flush=True,
+                )
         with torch.inference_mode():
             student = torch.cat([clip.encode_text(tokens[rows]) for rows in held_out.split(500)])
-            print(f"epoch {epoch + 1} held-out cosine {F.cosine_similarity(student, targets[held_out]).mean():.4f}")
+            print(
+                f"epoch {epoch + 1} held-out cosine {F.cosine_similarity(student, targets[held_out]).mean():.4f}"
+            )
         save_file(text_state(clip), args.out)
 
 
