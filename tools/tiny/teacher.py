@@ -42,7 +42,7 @@ def embed_states(model_folder: Path) -> dict[str, np.ndarray]:
     """For every object name the embeddings of its states, each the mean of two templates.
 
     Returns:
-        nouns (K,), normal (K, 17, 384) and abnormal (K, 58, 384), in the order of `corpus`.
+        nouns (K,), normal (K, 17, 384) and abnormal (K, 61, 384), in the order of `corpus`.
     """
     nouns, states = object_names(), NORMAL_STATES + ABNORMAL_STATES
     templates = ("a photo of a {}.", "a close-up photo of the {}.")
