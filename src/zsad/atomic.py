@@ -10,6 +10,16 @@ from pathlib import Path
 from typing import IO
 
 
+def _usual_file_mode() -> int:
+    """The permissions that `open` gives to new files; the mask can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+_FILE_MODE = _usual_file_mode()  # read once, since setting the mask in threads would race
+
+
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Opens a file that appears under its name only when everything has been written.
@@ -42,7 +52,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
-            hidden.chmod(0o666 & ~_umask())  # mkstemp makes files private; results are for sharing
+            hidden.chmod(_FILE_MODE)  # mkstemp makes files private; results are for sharing
             hidden.replace(target)
         except BaseException:
             hidden.unlink(missing_ok=True)
@@ -52,10 +62,3 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
             error.filename = str(target)
             error.filename2 = None
         raise
-
-
-def _umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
