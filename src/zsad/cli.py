@@ -158,8 +158,9 @@ def predict(
 ) -> None:
     """Score pictures, draw heat maps and write a page to look at.
 
-    The results are OUT/index.html, results.jsonl, results.csv, overlays/ and maps/. The exit code is 0 if
-    every picture was scored and 3 if some could not be read.
+    Written: OUT/index.html, results.jsonl, results.csv, overlays/, maps/.
+
+    Exit code: 0 if every picture was scored, 3 if some could not be read.
     """
     config = _parse_settings(settings or [])
     _go_offline(offline)
@@ -367,13 +368,13 @@ class _Bar:
     """A progress bar with the time left, drawn on standard error once the work's size is known."""
 
     def __init__(self, console: Console, title: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[left]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -384,10 +385,13 @@ class _Bar:
 
     def show(self, done: int, total: int) -> None:
         if self._task is None:
-            self._task = self._progress.add_task(self._title, total=total)
+            self._task = self._progress.add_task(self._title, total=total, left="")
             self._progress.start()
             self.is_started = True
-        self._progress.update(self._task, completed=done)
+        # Pictures finish in bursts of a batch, so only the pace since the start predicts the end.
+        elapsed = self._progress.tasks[0].elapsed or 0.0
+        left = f"{_duration(elapsed / done * (total - done))} left" if done else ""
+        self._progress.update(self._task, completed=done, left=left)
 
     def __enter__(self) -> _Bar:
         return self
@@ -473,6 +477,11 @@ def _stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _count(number: int, noun: str) -> str:
