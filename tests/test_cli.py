@@ -54,11 +54,11 @@ class FakeDetector:
         self.image_size = 32
         self.threshold = None
         self.map_threshold = None
+        self.map_range = (0.0, 1.0)
         self.learned = {"prompt": torch.zeros(3)}
         self.method = SimpleNamespace(
             INFO=SimpleNamespace(name="fake", scores_batch_jointly=joint),
             config=FakeConfig(),
-            map_range=(0.0, 1.0),
             learned_state=lambda: self.learned,
         )
         self.calls = []

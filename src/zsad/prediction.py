@@ -154,7 +154,7 @@ def predict_folder(
             interrupted = stop
             for record in pipeline.written():
                 writer.add(record)
-    page = _write_page(layout, writer.records, known, detector.method.map_range)
+    page = _write_page(layout, writer.records, known, detector.map_range)
     if interrupted is not None:
         raise interrupted
     return RunSummary(directory, page, tuple(writer.records), len(kept), time.perf_counter() - started)
