@@ -20,7 +20,7 @@ import huggingface_hub.constants
 import huggingface_hub.errors
 import pytest
 
-from zsad import weights
+from zsad import weights, weights_transfer
 from zsad.errors import WeightsError
 from zsad.weights import cache_dir, cached_path, download, find_cached, hub_file, is_offline, verify_sha256
 
@@ -80,7 +80,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ZSAD_CACHE", str(cache))
     monkeypatch.delenv("ZSAD_OFFLINE", raising=False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(weights, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(weights_transfer, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(weights, "OTHER_CACHES", (tmp_path / "clip",))
     return cache
 
@@ -266,7 +266,7 @@ def test_disk_full_while_writing(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights, "_fetch_once", full)
+    monkeypatch.setattr(weights_transfer, "_fetch_once", full)
     with pytest.raises(WeightsError, match="the disk is full: make room, or set ZSAD_CACHE"):
         download(site.url, SUM)
 

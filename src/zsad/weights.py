@@ -3,9 +3,8 @@
 Nothing here imports torch, so that listing and downloading stay quick. The files are read by
 `zsad.tensorfile`, whose two functions are offered here as well.
 
-Plain URLs are fetched with `urllib`: it is in the standard library and honours proxy variables and system
-certificates, while huggingface_hub has moved its own client from requests to httpx and does not promise it to
-others. Hub repositories go through huggingface_hub, which verifies and resumes by itself.
+Plain URLs are fetched by `zsad.weights_transfer`; repositories of the hub by huggingface_hub, which verifies
+and resumes by itself.
 
 Environment:
     ZSAD_CACHE: folder for downloads; default: the platform's user cache + "zsad".
@@ -16,21 +15,17 @@ Environment:
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import http.client
 import os
 import shutil
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from zsad.errors import WeightsError
 from zsad.tensorfile import read_checkpoint, read_tensors
+from zsad.weights_transfer import CHUNK, FULL_DISK_ERRORS, fetch
 
 __all__ = [
     "cache_dir",
@@ -46,20 +41,6 @@ __all__ = [
 ]
 
 OTHER_CACHES = (Path("~/.cache/clip"),)  # of OpenAI's and open_clip's code
-CHUNK = 1 << 20
-TIMEOUT_SECONDS = 30.0
-FRUITLESS_TRIES = 3  # tries in a row that bring no new byte before a broken download is given up
-RETRY_SECONDS = 1.0
-FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
-DISK_ERRORS = (
-    *FULL_DISK_ERRORS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EIO,
-    errno.EFBIG,
-    errno.ENOENT,
-)
 
 
 def is_offline(offline: bool | None = None) -> bool:
@@ -224,7 +205,7 @@ def _fetch_verified(url: str, target: Path, sha256: str | None, size: int | None
             f"{target.name} needs {size / 1e6:.0f} MB and {target.parent} has {free / 1e6:.0f} MB free: "
             "make room, or set ZSAD_CACHE to a folder on another disk"
         )
-    _fetch(url, part, target, size, resumable=sha256 is not None)
+    fetch(url, part, target, size, resumable=sha256 is not None)
     if sha256 is not None:
         try:
             verify_sha256(part, sha256)
@@ -236,72 +217,6 @@ def _fetch_verified(url: str, target: Path, sha256: str | None, size: int | None
     os.replace(part, target)
     if sha256 is not None:
         _marker(target).write_text(_stamp(target, sha256), encoding="utf-8")
-
-
-def _fetch(url: str, part: Path, target: Path, size: int | None, *, resumable: bool) -> None:
-    """Brings all bytes of a URL into a file, over as many connections as it takes."""
-    fruitless = 0
-    with _progress(target.name, size) as advance:
-        while True:
-            before = part.stat().st_size if part.exists() else 0
-            try:
-                total = _fetch_once(url, part, before if resumable else 0, advance)
-                problem = "the connection was closed"
-            except urllib.error.HTTPError as error:
-                if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and before:
-                    if before == size:
-                        return  # it had been fetched whole; the checksum decides
-                    part.unlink()
-                    continue
-                raise WeightsError(
-                    f"{url} answers HTTP {error.code} {error.reason}: "
-                    f"try again later, or fetch the file elsewhere and put it at {target}"
-                ) from error
-            except (OSError, http.client.HTTPException) as error:
-                if getattr(error, "errno", None) in DISK_ERRORS:
-                    raise
-                total, problem = None, str(getattr(error, "reason", error) or type(error).__name__)
-            else:
-                if total is None or part.stat().st_size == total:
-                    return
-            after = part.stat().st_size if part.exists() else 0
-            fruitless = 0 if resumable and after > before else fruitless + 1
-            if after == 0 or fruitless >= FRUITLESS_TRIES:
-                raise WeightsError(_broken(url, target, after, total or size, problem))
-            time.sleep(RETRY_SECONDS)
-
-
-def _fetch_once(url: str, part: Path, start: int, advance: Advance) -> int | None:
-    """One connection: appends from byte `start` on if the server can, else starts over; the whole size."""
-    request = urllib.request.Request(url, headers={"User-Agent": "zsad"})  # noqa: S310 - download checks it
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
-        continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        done = start if continued else 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length else None
-        with part.open("ab" if continued else "wb") as file:
-            advance(done, total)
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
-                done += len(chunk)
-                advance(done, total)
-    return total
-
-
-def _broken(url: str, target: Path, done: int, size: int | None, problem: str) -> str:
-    """The message for a download that could not be finished."""
-    if done == 0:
-        return (
-            f"cannot reach {urlsplit(url).hostname} ({problem}): check the network, "
-            f"or fetch {url} elsewhere and put it at {target}"
-        )
-    whole = f" of {size / 1e6:.1f}" if size else ""
-    return (
-        f"the download of {target.name} broke off after {done / 1e6:.1f}{whole} MB ({problem}): "
-        "run the same command again"
-    )
 
 
 def _disk_error(error: OSError, target: Path) -> WeightsError:
@@ -326,41 +241,6 @@ def _lock(target: Path) -> Iterator[None]:
 
     with FileLock(target.with_name(f"{target.name}.lock")):
         yield
-
-
-class Advance:
-    """Tells a progress bar how far a download is; called with bytes done and bytes in all (None: unknown)."""
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """Does nothing: for output that is not a terminal."""
-
-
-@contextlib.contextmanager
-def _progress(name: str, size: int | None) -> Iterator[Advance]:
-    """A bar with size, speed and time left on standard error; silent where nobody could watch it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    if not (console.is_terminal or console.is_jupyter):
-        yield Advance()
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(name, total=size)
-
-        class Bar(Advance):
-            def __call__(self, done: int, total: int | None) -> None:
-                progress.update(task, completed=done, total=total or size)
-
-        yield Bar()
 
 
 def hub_file(
