@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -182,6 +183,13 @@ def test_open_file_and_pipe_like_object(tmp_path: Path) -> None:
             return path.read_bytes()
 
     assert np.array_equal(pixels(Pipe()), COLOURS)
+
+
+def test_other_kinds_of_path(tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(encode(Image.fromarray(COLOURS), "PNG"))
+    with os.scandir(os.fsencode(tmp_path)) as entries:
+        assert np.array_equal(pixels(next(entries)), COLOURS)  # a path-like that holds bytes
+    assert np.array_equal(pixels(np.str_(tmp_path / "picture.png")), COLOURS)
 
 
 def test_one_pixel_and_one_line() -> None:

@@ -86,7 +86,7 @@ def what_it_is(start: bytes) -> str:
     for signature, offset, kind in _READABLE:
         if start.startswith(signature, offset):
             return (
-                f"begins like {kind}, but its header is damaged or of an unknown kind; save or copy it again"
+                f"begins like {kind}, but is damaged or a kind that Pillow cannot read; save it as 8-bit PNG"
             )
     if is_heif(start):
         return "is HEIC/HEIF, which Pillow lacks; pip install pillow-heif, or save it as JPEG or PNG"

@@ -38,7 +38,8 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
     Args:
         source: a path; the bytes of a file; an open binary file (read from its start, left open); a Pillow
             picture; a uint8 (or uint16, bool) array of shape (H, W) or (H, W, C); a float array or tensor of
-            shape (C, H, W) with values in [0, 1]. `zsad.pixels` tells how each mode and type becomes RGB.
+            shape (C, H, W) with values in [0, 1]. Colours come as RGB; OpenCV's BGR has to be turned round
+            first (`array[..., ::-1]`). `zsad.pixels` tells how each mode and type becomes RGB.
         max_pixels: refuse pictures with more pixels; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
 
     Returns:
@@ -54,7 +55,7 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
     """
     limit = _pixel_limit(max_pixels)
     if isinstance(source, (str, os.PathLike)):
-        return _read_path(os.fspath(source), limit)
+        return _read_path(os.fsdecode(source), limit)
     if isinstance(source, (bytes, bytearray, memoryview)):
         with _named("bytes"):
             return decode_stream(io.BytesIO(source), limit)

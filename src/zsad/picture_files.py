@@ -61,7 +61,7 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     found: dict[str, Path] = {}
     unmatched = []
     for given in wanted:
-        item = os.fspath(given)
+        item = os.fsdecode(given)
         if not item:
             raise ConfigError("an empty path was given; name a file, a folder or a pattern")
         paths = list(_expand(item, recursive))
