@@ -1,6 +1,6 @@
-"""Times what a newcomer waits for: `import zsad`, one picture after start-up, `zsad predict` from a cold start.
+"""Times what a newcomer waits for: the import, one picture after start-up, a cold start of `zsad predict`.
 
-    python benchmarks/start_and_latency.py --picture examples/nut_lump.jpg --out benchmarks/results/latency.json
+    python benchmarks/start_and_latency.py --picture examples/nut_lump.jpg --out benchmarks/results/tiny.json
 
 Every figure is the median of several runs in fresh processes (import, cold start) or of several calls in one
 process (one picture). Run it with nothing else on the machine; the figures are for this machine alone.
@@ -52,7 +52,9 @@ print(statistics.median(times))
 
 def main() -> None:
     """Prints the figures and writes them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--picture", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=5)
@@ -69,7 +71,9 @@ def main() -> None:
     figures = {
         "import_numpy_seconds": seconds_of([python, "-c", "import numpy"], args.runs),
         "import_zsad_seconds": seconds_of([python, "-c", "import zsad"], args.runs),
-        "import_numpy_and_zsad_seconds": seconds_of([python, "-c", "import numpy, zsad, zsad.types"], args.runs),
+        "import_numpy_and_zsad_seconds": seconds_of(
+            [python, "-c", "import numpy, zsad, zsad.types"], args.runs
+        ),
         "one_picture_seconds": one_picture(args.picture, args.threads, 20),
         "cold_start_predict_seconds": statistics.median(cold),
         "threads": args.threads,

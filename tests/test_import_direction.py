@@ -19,7 +19,7 @@ LAYERS = (
     "methods",
     "detector checkpoints calibration tiling visualize",
     "training features evaluation export report results run_layout prediction runtime",
-    "serve cli doctor",
+    "serve cli doctor __main__",
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 

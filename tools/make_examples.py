@@ -1,6 +1,6 @@
 """Draws the pictures in `examples/` with zsad's own generator (no picture of anybody else's is in there).
 
-    python tools/make_examples.py examples
+python tools/make_examples.py examples
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws the README's figure: example pictures above, what zsad says of them below.
 
-    python tools/make_figure.py examples docs/example.jpg
+python tools/make_figure.py examples docs/example.jpg
 """
 
 from __future__ import annotations

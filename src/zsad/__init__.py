@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from zsad.backbones.loading import list_backbones as list_backbones
+    from zsad.backbones.records import list_backbones as list_backbones
     from zsad.detector import Detector as Detector
     from zsad.detector import load as load
     from zsad.registry import list_methods as list_methods
@@ -25,7 +25,7 @@ _HOME = {
     "Detector": "zsad.detector",
     "load": "zsad.detector",
     "list_methods": "zsad.registry",
-    "list_backbones": "zsad.backbones.loading",
+    "list_backbones": "zsad.backbones.records",
     "MethodInfo": "zsad.types",
     "Prediction": "zsad.types",
     "RawOutput": "zsad.types",

@@ -210,16 +210,6 @@ COMMON_NOUNS = (
     "chip",
 )
 
-# The object names that zsad.data.synthetic and the auxiliary categories use, beyond the common nouns.
-GENERATED_NAMES = tuple(
-    "stone;plate;marble;tissue;metal pin;artificial leather;card;circuit;mucosa;wood plank;wafer;canvas;ball;cloth;"
-    "sprocket;nail;sponge;bean;granite;printed circuit board;mesh;cast iron;tag;cap;tile floor;plaster;fundus;"
-    "marble tile;fuse;ceramic tile;potato;parquet;battery;brain;asphalt;spring;button;painted surface;panel;bar;disc;"
-    "hexagonal nut;lens;steel strip;ultrasound scan;wooden board;bread;perforated sheet;egg;cog wheel;tile wall;"
-    "candy;pasta;lid;ribbed sheet;brick wall;seal;cardboard;container;brushed metal;aluminium sheet;ring;textile;"
-    "acorn;weld;casting;radiograph;hose;washer;lung;felt;box;pencil;threaded rod;capsules;macaroni1;aluminum".split(";")
-)
-
 
 def visible_nouns(wordnet: Path) -> list[str]:
     """Lemmas of at most two words from WordNet's photographable noun files, in the file's order."""
@@ -261,4 +251,5 @@ def sentences(wordnet: Path, count: int, seed: int = 0) -> list[str]:
 
 def object_names() -> list[str]:
     """What the generator and the auxiliary sets show, and the common nouns: the words of `StateWords`."""
-    return sorted({*COMMON_NOUNS, *GENERATED_NAMES})
+    shown = (Path(__file__).parent / "object_names.txt").read_text().splitlines()
+    return sorted({*COMMON_NOUNS, *shown})

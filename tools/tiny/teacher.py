@@ -46,7 +46,9 @@ def embed_states(model_folder: Path) -> dict[str, np.ndarray]:
     """
     nouns, states = object_names(), NORMAL_STATES + ABNORMAL_STATES
     templates = ("a photo of a {}.", "a close-up photo of the {}.")
-    texts = [template.format(state.format(noun)) for noun in nouns for state in states for template in templates]
+    texts = [
+        template.format(state.format(noun)) for noun in nouns for state in states for template in templates
+    ]
     means = embed(texts, model_folder).reshape(len(nouns), len(states), len(templates), -1).mean(2)
     split = len(NORMAL_STATES)
     return {"nouns": np.array(nouns), "normal": means[:, :split], "abnormal": means[:, split:]}
