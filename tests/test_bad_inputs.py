@@ -172,6 +172,16 @@ def test_missing_among_others(here: Path) -> None:
     assert records()["good.png"]["error"] is None
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names of bytes as on Unix")
+def test_names_cannot_write_on_the_terminal(here: Path) -> None:
+    Path(os.fsdecode(b"bad\x1b[2J\xff\n.png")).write_text("hello")
+    Path(os.fsdecode(b"good\x1b[2J\xff\n.png")).write_bytes(FORMATS["png"])
+    result = predict("*.png", *WEIGHTS)
+    check(result, SOME_FAILED, r"failed: bad\\x1b\[2J\\udcff\\n\.png: is a text file")
+    assert result.stderr.count("bad\\x1b") == 1
+    assert "\x1b[2J" not in result.output
+
+
 def test_pixel_limit(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSAD_MAX_PIXELS", "100")
     check(

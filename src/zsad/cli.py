@@ -403,13 +403,15 @@ class _Bar:
 def _print_summary(summary: RunSummary) -> None:
     from rich.text import Text
 
+    from zsad.picture_files import printable
+
     console = _stdout()
     scored = summary.scored
     if scored:
         table = _table("score", "decision", "picture")
         decisions = {None: Text("-"), True: Text("anomalous", "bold red"), False: Text("normal", "green")}
         for record in scored[:10]:
-            table.add_row(f"{record.score:.4f}", decisions[record.is_anomalous], Text(record.path))
+            table.add_row(f"{record.score:.4f}", decisions[record.is_anomalous], Text(printable(record.path)))
         console.print(table)
         if len(scored) > 10:
             console.print(f"... and {len(scored) - 10} pictures with lower scores", style="dim")
@@ -427,10 +429,12 @@ def _print_summary(summary: RunSummary) -> None:
 
 
 def _print_failures(summary: RunSummary) -> None:
+    from zsad.picture_files import printable
+
     console = _stderr()
     for record in summary.failed[:10]:
-        message = record.error or ""
-        shown = message if message.startswith(record.path) else f"{record.path}: {message}"
+        message, name = record.error or "", printable(record.path)
+        shown = message if message.startswith(name) else f"{name}: {message}"
         console.print(f"failed: {shown}", markup=False, highlight=False, soft_wrap=True)
     if len(summary.failed) > 10:
         console.print(f"failed: {len(summary.failed) - 10} more, see results.csv")
