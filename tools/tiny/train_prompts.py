@@ -23,9 +23,9 @@ AUXILIARY_SHARE = 0.4
 class Pictures:
     """A fixed number of pictures, made when they are asked for: (picture, mask, label, class name)."""
 
-    def __init__(self, materials: Path, auxiliary: Path, count: int) -> None:
+    def __init__(self, materials: Path, auxiliary: Path, count: int, held_out: list[str]) -> None:
         self.materials = Materials.from_folder(materials)
-        self.samples = read_mvtec(auxiliary, "all")
+        self.samples = [s for s in read_mvtec(auxiliary, "all") if s.category not in held_out]
         self.weights = [CROP_WEIGHTS.get(sample.category, 1.2) for sample in self.samples]
         self.count = count
 
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=1600)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--held-out", nargs="*", default=[], help="auxiliary categories never trained on")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER")
     args = parser.parse_args()
     settings = {name: float(value) for name, _, value in (item.partition("=") for item in args.set)}
@@ -67,7 +68,7 @@ def main() -> None:
         overwrite=True,
         auxiliary_data="zsad.data.synthetic and the auxiliary pictures named in the card of tiny",
     )
-    result = train(config, Pictures(args.materials, args.auxiliary, args.count))
+    result = train(config, Pictures(args.materials, args.auxiliary, args.count, args.held_out))
     print(result)
 
 
