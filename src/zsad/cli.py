@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from zsad.prediction import RunSummary
+from zsad.cli_printing import Bar, counted, print_failures, print_summary, stderr, stdout, table_of
 
 WRONG_USAGE, SOME_FAILED, INTERRUPTED, FAILED = 2, 3, 130, 1
 DEBUG_VARIABLE = "ZSAD_DEBUG"
@@ -167,7 +164,7 @@ def predict(
     from zsad.prediction import checked_formats, predict_folder
 
     kinds = None if formats is None else checked_formats(_comma_list(formats))
-    errors = _stderr()
+    errors = stderr()
 
     def load() -> Any:
         import zsad
@@ -187,7 +184,7 @@ def predict(
 
     errors.quiet = quiet
     remembered = {"checkpoint": checkpoint, "precision": precision, "references": references}
-    bar = _Bar(errors, "Scoring")
+    bar = Bar(errors, "Scoring")
     try:
         with bar:
             summary = predict_folder(
@@ -213,8 +210,8 @@ def predict(
         for record in summary.records:
             typer.echo(record.to_json())
     elif not quiet:
-        _print_summary(summary)
-    _print_failures(summary)
+        print_summary(summary)
+    print_failures(summary)
     if summary.failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -284,10 +281,10 @@ def train(
         show_progress=not quiet,
     )
     if not quiet:
-        console = _stdout()
+        console = stdout()
         started = f" (went on after epoch {result.resumed_from})" if result.resumed_from else ""
         console.print(
-            f"{_count(len(result.losses), 'epoch')} in {result.seconds:.0f} s{started}, mean loss "
+            f"{counted(len(result.losses), 'epoch')} in {result.seconds:.0f} s{started}, mean loss "
             f"{result.losses[0]:.4f} in the first, {result.losses[-1]:.4f} in the last"
         )
         console.print(f"Weights: {result.path}\nLog: {result.log}", markup=False, soft_wrap=True)
@@ -298,7 +295,7 @@ def methods() -> None:
     """List the systems of the literature that zsad holds."""
     from zsad.registry import list_methods, method_class
 
-    table = _table("name", "title", "year", "uses", "paper")
+    table = table_of("name", "title", "year", "uses", "paper")
     for name in list_methods():
         info = method_class(name).INFO
         wants = {
@@ -309,7 +306,7 @@ def methods() -> None:
         }
         asked = ", ".join(want for want, is_wanted in wants.items() if is_wanted) or "nothing"
         table.add_row(name, info.title, str(info.year), asked, info.paper.removeprefix("https://"))
-    console = _stdout()
+    console = stdout()
     console.print(table)
     console.print(
         "training: learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
@@ -324,7 +321,7 @@ def backbones() -> None:
     from zsad.backbones.records import backbone_records, is_available_offline
     from zsad.doctor import human_bytes
 
-    table = _table("name", "here", "download", "size", "licence", "trained on")
+    table = table_of("name", "here", "download", "size", "licence", "trained on")
     for record in backbone_records():
         here = is_available_offline(record)
         size = "?" if record.bytes is None else human_bytes(record.bytes)
@@ -336,7 +333,7 @@ def backbones() -> None:
             record.licence,
             record.auxiliary_data or "-",
         )
-    console = _stdout()
+    console = stdout()
     console.print(table)
     console.print(
         "Others: hf-hub:ORG/REPO, open_clip:ARCH/TAG, or the path of a file or folder.", style="dim"
@@ -350,7 +347,7 @@ def doctor() -> None:
 
     from zsad.doctor import diagnose
 
-    console = _stdout()
+    console = stdout()
     signs = {"ok": ("ok", "green"), "note": ("--", "yellow"), "problem": ("!!", "bold red")}
     problems = 0
     for finding in diagnose():
@@ -362,82 +359,6 @@ def doctor() -> None:
         problems += finding.state == "problem"
     if problems:
         _fail(f"{problems} problem{'s' if problems > 1 else ''} found, marked !! above", FAILED)
-
-
-class _Bar:
-    """A progress bar with the time left, drawn on standard error once the work's size is known."""
-
-    def __init__(self, console: Console, title: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._title = title
-        self.is_started = False
-        self._task: Any = None
-
-    def show(self, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._progress.add_task(self._title, total=total, left="")
-            self._progress.start()
-            self.is_started = True
-        # Pictures finish in bursts of a batch, so only the pace since the start predicts the end.
-        elapsed = self._progress.tasks[0].elapsed or 0.0
-        left = f"{_duration(elapsed / done * (total - done))} left" if done else ""
-        self._progress.update(self._task, completed=done, left=left)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-
-def _print_summary(summary: RunSummary) -> None:
-    from rich.text import Text
-
-    from zsad.picture_files import printable
-
-    console = _stdout()
-    scored = summary.scored
-    if scored:
-        table = _table("score", "decision", "picture")
-        decisions = {None: Text("-"), True: Text("anomalous", "bold red"), False: Text("normal", "green")}
-        for record in scored[:10]:
-            table.add_row(f"{record.score:.4f}", decisions[record.is_anomalous], Text(printable(record.path)))
-        console.print(table)
-        if len(scored) > 10:
-            console.print(f"... and {len(scored) - 10} pictures with lower scores", style="dim")
-    new = len(scored) - summary.resumed
-    pace = f" ({summary.seconds / new:.2f} s each)" if new > 0 else ""
-    line = f"{_count(new, 'picture')} scored in {summary.seconds:.1f} s{pace}"
-    if summary.resumed:
-        line += f", {summary.resumed} from an earlier run"
-    if scored and scored[0].threshold is not None:
-        line += f", {sum(record.is_anomalous is True for record in scored)} anomalous"
-    if summary.failed:
-        line += f", {len(summary.failed)} failed"
-    console.print(line)
-    console.print(Text.assemble("Page: ", (str(summary.page), "bold")))
-
-
-def _print_failures(summary: RunSummary) -> None:
-    from zsad.picture_files import printable
-
-    console = _stderr()
-    for record in summary.failed[:10]:
-        message, name = record.error or "", printable(record.path)
-        shown = message if message.startswith(name) else f"{name}: {message}"
-        console.print(f"failed: {shown}", markup=False, highlight=False, soft_wrap=True)
-    if len(summary.failed) > 10:
-        console.print(f"failed: {len(summary.failed) - 10} more, see results.csv")
 
 
 def _parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -459,37 +380,6 @@ def _go_offline(wanted: bool) -> None:
     if wanted:
         os.environ["ZSAD_OFFLINE"] = "1"
         os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def _table(*columns: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "size", "year"))
-    return table
-
-
-def _stdout() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _fail(error: BaseException | str, code: int) -> NoReturn:
