@@ -88,13 +88,17 @@ def load(
         checkpoints.check_backbone(found, network.record, fingerprint)
     if precision is not None:
         network.to(check_precision(precision))
+    info = None if found is None else found.info
+    size = _first_given(
+        image_size, info.image_size if info else None, kind.default_image_size(network.record)
+    )
+    chosen = kind.config_at_size(chosen, network.record, size)
     built = kind(network, chosen).to(network.text_projection.device).eval()
     if found is not None:
         checkpoints.take_weights(built, found)
-    info = None if found is None else found.info
     detector = Detector(
         built,
-        _first_given(image_size, info.image_size if info else None, kind.default_image_size(network.record)),
+        size,
         is_trained=found is not None,
         threshold=info.threshold if info else None,
         map_threshold=info.map_threshold if info else None,
@@ -157,6 +161,11 @@ class Detector:
     def device(self) -> torch.device:
         """Where the network is."""
         return self.backbone.text_projection.device
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Smallest and largest value that a map can take, with the references as they are now."""
+        return self.method.map_range if self._references is None else self.method.few_shot_map_range
 
     @overload
     def predict(
@@ -355,7 +364,7 @@ class Detector:
                     path=path,
                     threshold=self.threshold,
                     map_threshold=self.map_threshold,
-                    map_range=self.method.map_range,
+                    map_range=self.map_range,
                     class_name=name if self.method.INFO.uses_class_names else None,
                 )
             )

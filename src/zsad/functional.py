@@ -7,6 +7,7 @@ Shapes: B pictures, N = G*G patches of a square grid in row-major order, E featu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -146,6 +147,33 @@ def gaussian_filter(maps: Tensor, sigma: float) -> Tensor:
     return rows @ maps @ columns.T
 
 
+def abnormal_map(probabilities: Tensor, weights: Sequence[float], size: int, sigma: float) -> Tensor:
+    """One smoothed map from the patch probabilities of several blocks.
+
+    M = G_sigma * upsample( sum_t w_t (p_abnormal,t + 1 - p_normal,t) / 2 )
+
+    Source: the evaluation code of AnomalyCLIP and of what derives from it.
+
+    Args:
+        probabilities: (B, T, N, 2) of T blocks, normal then abnormal.
+        weights: T factors.
+        size: pixels a side of the map.
+        sigma: of the Gaussian filter in pixels; 0 switches it off.
+
+    Returns:
+        (B, size, size) in [0, sum of the weights].
+
+    Example:
+        >>> abnormal_map(torch.tensor([[[[0.2, 0.8]]]]), [2.0], size=1, sigma=0)
+        tensor([[[1.6000]]])
+    """
+    grids = to_grid(probabilities)
+    blocks = ((grids[:, :, 1] + 1 - grids[:, :, 0]) / 2).unbind(dim=1)
+    # Upsampling is linear, so the blocks can be added up before it.
+    weighted = torch.stack([weight * block for weight, block in zip(weights, blocks, strict=True)])
+    return gaussian_filter(upsample(weighted.sum(dim=0), size), sigma)
+
+
 @lru_cache(maxsize=16)
 def _gaussian_matrix(side: int, sigma: float) -> Tensor:
     """(side, side) matrix that smooths a column; row i holds the mirrored kernel around pixel i."""
@@ -236,3 +264,21 @@ def nearest_distance(features: Tensor, memory: Tensor) -> Tensor:
     """
     similarity = F.normalize(features, dim=-1) @ F.normalize(memory, dim=-1).T
     return ((1 - similarity.amax(dim=-1)) / 2).clamp(0, 1)
+
+
+def min_max(values: Tensor) -> Tensor:
+    """Shifts and stretches values so that the smallest becomes 0 and the largest 1.
+
+    Args:
+        values: of any shape, not empty.
+
+    Returns:
+        The same shape, in [0, 1]; all 0 where all values are alike.
+
+    Example:
+        >>> min_max(torch.tensor([3.0, 1.0, 2.0]))
+        tensor([1.0000, 0.0000, 0.5000])
+    """
+    lowest = values.min()
+    spread = values.max() - lowest
+    return torch.where(spread > 0, (values - lowest) / spread, 0.0)

@@ -47,6 +47,7 @@ FORMS = (
 )
 WEIGHT_SUFFIXES = {".pt", ".pth", ".bin", ".safetensors"}
 SEE_PUBLISHER = "see the publisher"
+OPENAI_LAYOUT = "a file in OpenAI's layout"
 
 Triple = tuple[float, float, float]
 Colours = tuple[Triple, Triple]  # mean and standard deviation of the RGB channels
@@ -314,7 +315,9 @@ def _from_file(path: Path, name: str, activation: Activation | None) -> Source:
         trained = activation
     shape = clip_config_from_state_dict(tensors, trained, str(path))
     colours = (record.mean, record.std) if record else (CLIP_MEAN, CLIP_STD)
-    return Source(shape, tensors, _record(name, str(path), shape, colours))
+    # Methods ask for this: the authors' code treats OpenAI's weights in a way of its own.
+    notes = OPENAI_LAYOUT if record is None else f"a copy of {record.source}"
+    return Source(shape, tensors, _record(name, str(path), shape, colours, notes))
 
 
 def _beside(path: Path) -> Fetch:

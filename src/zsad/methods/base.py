@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -43,12 +44,15 @@ class Method(nn.Module, ABC):
             a checkpoint in one of them is refused, in any other it overrides.
         AUTHORS_ACTIVATION: what the authors' code ran on OpenAI's weights, whatever those were trained with;
             None: what the weights' record says.
+        NATIVE_SIZE_KEEPS_ACTIVATION: whether the authors' code changed the activation only for pictures of
+            another size than the weights were made for.
     """
 
     INFO: ClassVar[MethodInfo]
     Config: ClassVar[type[Any]]
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
+    NATIVE_SIZE_KEEPS_ACTIVATION: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes `INFO` and `Config` from the module that defines the method."""
@@ -68,7 +72,7 @@ class Method(nn.Module, ABC):
             set_activation(backbone, activation)
 
     @classmethod
-    def activation_for(cls, record: WeightRecord | None) -> Activation | None:
+    def activation_for(cls, record: WeightRecord | None, image_size: int | None = None) -> Activation | None:
         """The activation to run when the user names none.
 
         On OpenAI's own weights it is what the authors' code ran, right or wrong, since their published
@@ -76,13 +80,32 @@ class Method(nn.Module, ABC):
 
         Args:
             record: of the backbone's weights; None for random ones.
+            image_size: pixels a side of the pictures; None: another than the weights' own, as in the papers.
 
         Returns:
             None: leave the network as it is.
         """
-        if cls.AUTHORS_ACTIVATION is not None and is_openai(record):
+        if record is None:
+            return None
+        is_kept = cls.NATIVE_SIZE_KEEPS_ACTIVATION and image_size == record.image_size
+        if cls.AUTHORS_ACTIVATION is not None and is_openai(record) and not is_kept:
             return cls.AUTHORS_ACTIVATION
-        return None if record is None else record.activation
+        return record.activation
+
+    @classmethod
+    def config_at_size(cls, config: Any, record: WeightRecord, image_size: int) -> Any:
+        """The settings with the activation filled in where it depends on the size of the pictures.
+
+        It is then saved with what was learnt, and does not change when that is used at another size.
+
+        Args:
+            config: as the user gave it; an activation in it is kept.
+            record: of the backbone's weights.
+            image_size: pixels a side of the pictures.
+        """
+        if config.activation is not None or not (cls.NATIVE_SIZE_KEEPS_ACTIVATION and is_openai(record)):
+            return config
+        return replace(config, activation=cls.activation_for(record, image_size))
 
     @classmethod
     def default_image_size(cls, record: WeightRecord) -> int:
@@ -125,6 +148,11 @@ class Method(nn.Module, ABC):
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value that a map can take; the fixed colour scale."""
         return (0.0, 1.0)
+
+    @property
+    def few_shot_map_range(self) -> tuple[float, float]:
+        """`map_range` when there are reference pictures; the same unless a method says otherwise."""
+        return self.map_range
 
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
@@ -187,6 +215,31 @@ class Method(nn.Module, ABC):
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """The `Config` fields that an authors' file determines; a contradicting setting is refused."""
         return {}
+
+
+def blocks_to_use(features_list: Sequence[int] | None, layers: int) -> tuple[int, ...]:
+    """The picture blocks whose patches a method reads, checked.
+
+    Args:
+        features_list: 1-based block numbers; None: the end of each quarter of the tower, which in the papers'
+            24 blocks is 6, 12, 18, 24.
+        layers: blocks of the picture tower.
+
+    Raises:
+        ConfigError: there is no such block, or one is named twice.
+
+    Example:
+        >>> blocks_to_use(None, 24), blocks_to_use(None, 3)
+        ((6, 12, 18, 24), (1, 2, 3))
+    """
+    if features_list is None:
+        return tuple(sorted({max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4)}))
+    chosen = tuple(features_list)
+    if not chosen or not all(1 <= layer <= layers for layer in chosen):
+        raise ConfigError(f"features_list {chosen}: this picture tower has blocks 1 to {layers}")
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"features_list {chosen} names a block twice")
+    return chosen
 
 
 def is_openai(record: WeightRecord | None) -> bool:

@@ -1,0 +1,346 @@
+"""APRIL-GAN: linear adapters from the blocks of CLIP to its text space, and a few-shot memory beside them.
+
+Chen et al., 2023 ("A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND
+Workshop Challenge Tracks 1&2"), https://arxiv.org/abs/2305.17382; code
+https://github.com/ByChelsea/VAND-APRIL-GAN.
+
+Idea: the patches of four blocks of the picture tower each pass through their own linear layer into the space
+of the texts, where they are compared with an ensemble of hand-written sentences about the class (7 normal and
+5 abnormal states in 35 templates). Only these linear layers are learnt, with masks of any labelled auxiliary
+set. The map is the sum of the blocks' abnormal probabilities. The picture's score is plain CLIP's: the class
+token against the same sentences, so training does not change it. With a few normal pictures (`references`),
+distances of the raw patches to the nearest reference patch are added to the map.
+
+The authors train on MVTec AD for 3 epochs (with 2 x 2 mosaics of one category's pictures at a chance of 0.2)
+or on VisA for 15, with Adam, learning rate 1e-3, betas 0.5 and 0.999, 8 pictures a step. The adapters overfit
+soon.
+
+What the released code does and the paper does not say (kept, because published weights depend on it):
+
+* at any other picture size than the weights' own (so at 518 with ViT-L/14-336) the code rebuilds OpenAI's
+  network with the exact GELU instead of the QuickGELU that it was trained with; at the native size it keeps
+  QuickGELU. `zsad.load` decides by its `image_size`, and the decision is saved with what is learnt. A setting
+  `activation=...` always wins;
+* position tables are resized bicubically with antialiasing;
+* similarities are brought to the pictures' size (corners aligned) before the softmax; nothing is smoothed;
+* only the abnormal channel has a Dice loss, and the picture's score has no loss at all.
+
+Deviations from the released code:
+
+* with references, its picture score is the mean of the text score and of the map's maximum, min-max
+  normalised over all test pictures of the category, so that no single picture can be scored. Here the
+  maximum is divided by a fixed number instead, the largest value of `few_shot_map_range` (one for each
+  block's probability and one for its distance): a picture's score depends on nothing but itself.
+  `few_shot_score="batch"` is the authors' rule, over the pictures that are scored together;
+* losses are computed in single precision even where the network runs in a lower one;
+* on a tower that has not 24 blocks, those at the end of each quarter are used (6, 12, 18, 24 in the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zsad.errors import ConfigError, WeightsError
+from zsad.functional import (
+    cosine_similarity,
+    grid_side,
+    min_max,
+    nearest_distance,
+    similarity_softmax,
+    to_grid,
+    upsample,
+)
+from zsad.losses import dice_loss, focal_loss
+from zsad.methods.base import (
+    DEFAULT_CLASS,
+    Method,
+    blocks_to_use,
+    check_masks,
+    check_names,
+    check_tensors,
+)
+from zsad.prompts.templates import TextEnsemble, prompt_set
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
+
+OFFICIAL_ENTRY = "trainable_linearlayer"
+REFERENCES_AT_ONCE = 4
+
+INFO = MethodInfo(
+    name="april_gan",
+    title="APRIL-GAN",
+    year=2023,
+    paper="https://arxiv.org/abs/2305.17382",
+    code="https://github.com/ByChelsea/VAND-APRIL-GAN",
+    needs_training=True,
+    uses_class_names=True,
+    accepts_references=True,
+    scores_batch_jointly=False,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings, by the names of the authors' code.
+
+    Attributes:
+        features_list: 1-based picture blocks whose patches are used; None: 6, 12, 18, 24 of 24 blocks, the
+            ends of the quarters of others.
+        temperature: of the softmax over normal and abnormal (the authors multiply by 100).
+        few_shot_score: the picture's score when there are references: "fixed" for each picture by itself,
+            "batch" as the authors do, see the module's description.
+        activation: None: on OpenAI's weights gelu, but quick_gelu at their native picture size; else what the
+            weights were trained with.
+        position_interpolation: how the position table is resized to other picture sizes.
+    """
+
+    features_list: tuple[int, ...] | None = None
+    temperature: float = 0.01
+    few_shot_score: Literal["fixed", "batch"] = "fixed"
+    activation: Activation | None = None
+    position_interpolation: PositionInterpolation = "bicubic_antialias"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class State:
+    """Text and reference features.
+
+    Attributes:
+        text_features: (C, 2, E) float32 unit vectors, normal then abnormal.
+        memory: (T, R * N, D) float32 patches of all R references after each of the T used blocks; None for
+            zero-shot scoring.
+    """
+
+    text_features: Tensor
+    memory: Tensor | None
+
+
+@dataclass(frozen=True)
+class Features:
+    """The frozen part of a batch.
+
+    Attributes:
+        image_features: (B, E) float32 picture embedding, not normalised.
+        patch_tokens: (B, T, N, D) float32 patches after each of the T used blocks, as the blocks give them.
+    """
+
+    image_features: Tensor
+    patch_tokens: Tensor
+
+
+class LinearAdapters(nn.Module):
+    """One linear layer for each used block, from its width into the joint space.
+
+    Attributes:
+        fc: the layers; the name is that of the authors' files.
+    """
+
+    def __init__(self, blocks: int, width: int, embed_dim: int) -> None:
+        super().__init__()
+        self.fc = nn.ModuleList(nn.Linear(width, embed_dim) for _ in range(blocks))
+
+    def forward(self, patch_tokens: Tensor) -> Tensor:
+        """(B, T, N, D) -> (B, T, N, E), not normalised."""
+        adapted = [layer(tokens) for layer, tokens in zip(self.fc, patch_tokens.unbind(dim=1), strict=True)]
+        return torch.stack(adapted, dim=1)
+
+
+class AprilGAN(Method):
+    """See the module's description."""
+
+    SHAPE_FIELDS = frozenset({"features_list"})
+    AUTHORS_ACTIVATION = "gelu"
+    NATIVE_SIZE_KEEPS_ACTIVATION = True
+
+    def __init__(self, backbone: CLIP, config: Config) -> None:
+        """Fresh adapters from torch's global random numbers.
+
+        Raises:
+            ConfigError: a setting is impossible for this backbone.
+        """
+        vision = backbone.config.vision
+        resolved = replace(config, features_list=blocks_to_use(config.features_list, vision.layers))
+        super().__init__(backbone, resolved)
+        self.layers: tuple[int, ...] = self.config.features_list
+        self.adapters = LinearAdapters(len(self.layers), vision.width, backbone.config.embed_dim)
+        self.text = TextEnsemble(backbone, prompt_set("april_gan"))
+
+    @torch.no_grad()
+    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+        """Text vectors of the classes and, if pictures are given, the memory of their patches."""
+        memory = None
+        if references is not None and len(references) > 0:
+            parts = [self.features(part).patch_tokens for part in torch.split(references, REFERENCES_AT_ONCE)]
+            memory = torch.cat(parts).transpose(0, 1).flatten(1, 2)
+        return State(self.text.encode(classes), memory)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Features:
+        """One pass through the picture tower; no gradients, nothing in it is learnt."""
+        visual = self.backbone.visual
+        output = visual(images, taps=self.layers)
+        tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
+        return Features(visual.project(output.class_token).float(), tokens.float())
+
+    def score(self, features: Features, state: State) -> RawOutput:
+        """Plain CLIP's score and the adapters' maps; with references, distances to them are added.
+
+        Raises:
+            ConfigError: `few_shot_score="batch"` with a single picture.
+        """
+        text, temperature = state.text_features, self.config.temperature
+        scores = similarity_softmax(features.image_features, text, temperature)[:, 1]
+        maps = self._probability_maps(features, text)[:, :, 1].sum(dim=1)
+        if state.memory is not None:
+            maps = maps + self._distance_maps(features, state.memory)
+            scores = self._few_shot_scores(scores, maps)
+        return RawOutput(scores, maps)
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """A probability for each used block."""
+        return (0.0, float(len(self.layers)))
+
+    @property
+    def few_shot_map_range(self) -> tuple[float, float]:
+        """A probability and a distance for each used block.
+
+        A distance of 1 is that of patches without any likeness; patches of one network do not get farther
+        from their nearest neighbour.
+        """
+        return (0.0, 2.0 * len(self.layers))
+
+    def loss_from_features(
+        self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Focal and abnormal Dice loss of each block's map, summed over the blocks.
+
+        L = sum_l [ Focal(P_l, G) + Dice(P_l,abnormal, G) ]
+
+        Source: APRIL-GAN (2305.17382), section 3.2, as in the authors' train.py.
+
+        Args:
+            features: of the batch.
+            masks: (B, S, S) or (B, 1, S, S) in {0, 1}.
+            labels: not used, since the picture's score is not learnt.
+            classes: one name for all, or one per picture; None means "object".
+
+        Returns:
+            "focal" and "dice_abnormal".
+        """
+        masks = check_masks(masks, len(features.patch_tokens), self._image_size(features))
+        text = self.text.encode([DEFAULT_CLASS] if classes is None else classes)
+        with torch.autocast(masks.device.type, enabled=False):
+            per_block = self._probability_maps(features, text).unbind(dim=1)
+            focal = [focal_loss(block, masks) for block in per_block]
+            dice = [dice_loss(block[:, 1], masks) for block in per_block]
+        return {"focal": torch.stack(focal).sum(), "dice_abnormal": torch.stack(dice).sum()}
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Weight and bias of each adapter, by the names of the authors' file."""
+        yield from self.adapters.named_parameters()
+
+    def load_official(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes `{"trainable_linearlayer": {...}}`, the file that the authors' training writes."""
+        learned = official_parameters(state_dict)
+        count = sum(name.endswith(".weight") for name in learned)
+        if count != len(self.layers):
+            raise WeightsError(
+                f"the file holds adapters of {count} blocks, but features_list names {len(self.layers)}: "
+                f"{self.layers}; give the blocks that it was trained with as features_list"
+            )
+        check_names(INFO.name, expected=dict(self.trainable()), found=learned)
+        self.load_learned(learned)
+
+    @classmethod
+    def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """Nothing: the file says how many blocks were used, but not which."""
+        official_parameters(state_dict)
+        return {}
+
+    def _probability_maps(self, features: Features, text: Tensor) -> Tensor:
+        """Normal and abnormal probability (B, T, 2, S, S) of each pixel by each used block."""
+        logits = cosine_similarity(self.adapters(features.patch_tokens), text) / self.config.temperature
+        maps = upsample(to_grid(logits), self._image_size(features), align_corners=True)
+        return torch.softmax(maps, dim=2)
+
+    def _distance_maps(self, features: Features, memory: Tensor) -> Tensor:
+        """Cosine distance (B, S, S) of each pixel to the nearest reference patch, summed over the blocks.
+
+        D = sum_l upsample( min_r 1 - cos(F_l, r_l) )
+
+        Source: APRIL-GAN (2305.17382), section 3.3.
+        """
+        distances = [
+            2 * nearest_distance(tokens, of_block)
+            for tokens, of_block in zip(features.patch_tokens.unbind(dim=1), memory, strict=True)
+        ]
+        # Upsampling is linear, so the blocks can be added up before it.
+        grids = to_grid(torch.stack(distances).sum(dim=0)[..., None])[:, 0]
+        return upsample(grids, self._image_size(features), align_corners=True)
+
+    def _few_shot_scores(self, text_scores: Tensor, maps: Tensor) -> Tensor:
+        """Scores (B,) in [0, 1] of pictures that have a combined map, by the rule of the settings."""
+        if self.config.few_shot_score == "fixed":
+            peaks = maps.amax(dim=(1, 2)) / self.few_shot_map_range[1]
+            return (text_scores + peaks.clamp(0, 1)) / 2
+        if len(maps) < 2:
+            raise ConfigError(
+                'few_shot_score="batch" compares the pictures of a category with each other and needs at '
+                'least 2 at once, got 1: score them together, or use few_shot_score="fixed"'
+            )
+        return batch_scores(text_scores, maps)
+
+    def _image_size(self, features: Features) -> int:
+        """Pixels a side of the pictures that the features were made from."""
+        return grid_side(features.patch_tokens.shape[-2]) * self.backbone.config.vision.patch_size
+
+
+def batch_scores(text_scores: Tensor, maps: Tensor) -> Tensor:
+    """The authors' few-shot picture scores, which depend on all pictures of a category.
+
+    s = ( s_text + (m - min m) / (max m - min m) ) / 2,  m the largest value of each map
+
+    Source: APRIL-GAN (2305.17382), section 3.3, as in the authors' few_shot test script.
+
+    Args:
+        text_scores: (B,) zero-shot scores in [0, 1] of all pictures of a category.
+        maps: (B, S, S) their combined maps.
+
+    Returns:
+        (B,) in [0, 1].
+
+    Example:
+        >>> maps = torch.tensor([1.0, 3.0, 2.0])[:, None, None].expand(3, 2, 2)
+        >>> batch_scores(torch.tensor([0.5, 0.5, 1.0]), maps)
+        tensor([0.2500, 0.7500, 0.7500])
+    """
+    return (text_scores + min_max(maps.amax(dim=(1, 2)))) / 2
+
+
+def official_parameters(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The adapters of an authors' file.
+
+    Raises:
+        WeightsError: it is not such a file.
+    """
+    adapters = state_dict.get(OFFICIAL_ENTRY)
+    if not isinstance(adapters, Mapping) or not adapters:
+        raise WeightsError(
+            f"not a file of APRIL-GAN's authors: expected an entry {OFFICIAL_ENTRY!r} with 'fc.0.weight' and "
+            f"so on, found {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}"
+        )
+    learned = dict(adapters)
+    check_tensors("APRIL-GAN's authors", learned)
+    return learned

@@ -1,0 +1,331 @@
+"""MuSc: mutual scoring of unlabelled pictures, without training and without texts.
+
+Li et al., ICLR 2024, https://arxiv.org/abs/2401.16753; code https://github.com/xrli-U/MuSc.
+
+Idea: what is normal recurs. Each picture of a product is compared with all other pictures of it, none of
+which is known to be normal: a normal patch has a close match in most of them, an anomalous one in few. A
+patch's score is its mean distance to the nearest patch of those 30 % of the other pictures that match it
+best. Patches are taken from four blocks and averaged over neighbourhoods of 1, 3 and 5 patches a side
+(LNAMD). The picture's score is its map's maximum, smoothed over the pictures whose class tokens are most
+alike (RsCIN).
+
+All pictures that are scored together are compared with each other, so they must show the same product, and a
+score changes with the pictures beside it. Memory grows with the number of pictures, time with its square; for
+sets that are too large, score parts of a few hundred pictures. A single picture cannot be scored.
+
+What the released code does and the paper does not say (kept):
+
+* at any other picture size than the weights' own (so at 518 with ViT-L/14-336) the code rebuilds OpenAI's
+  network with the exact GELU instead of the QuickGELU that it was trained with; at the native size it keeps
+  QuickGELU. `zsad.load` decides by its `image_size`. A setting `activation=...` always wins;
+* position tables are resized bicubically, without antialiasing;
+* the layer norm in front of the neighbourhood means is over the whole map of a picture, and neighbourhoods
+  that reach over the border are filled with zeros and still divided by their full size;
+* k = 1, 2, 3 is the authors' choice for MVTec AD; for VisA they took 1, 8, 9.
+
+Deviations from the released code:
+
+* with fewer than 5 pictures, 30 % of the others is less than one picture, and the code's mean is NaN; here at
+  least one other picture is used. An interval that holds no picture takes the one at its lower end;
+* a k of more than the number of pictures counts as all of them; the code fails;
+* equal scores become 0 in the min-max normalisation; the code's are NaN;
+* re-scored values are cut to [0, 1], which they leave only if class tokens point in opposite directions;
+* on a tower that has not 24 blocks, those at the end of each quarter are used (6, 12, 18, 24 in the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.errors import ConfigError
+from zsad.functional import grid_side, min_max, to_grid, upsample
+from zsad.methods.base import OPENAI_L14_336_SIZE, PAPERS_IMAGE_SIZE, Method, blocks_to_use, is_openai
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
+    from zsad.types import WeightRecord
+
+PICTURES_AT_ONCE = 8
+# Bounds the memory of comparing patches with patches to 64 MB.
+MOST_SIMILARITIES_AT_ONCE = 16 * 2**20
+
+INFO = MethodInfo(
+    name="musc",
+    title="MuSc",
+    year=2024,
+    paper="https://arxiv.org/abs/2401.16753",
+    code="https://github.com/xrli-U/MuSc",
+    needs_training=False,
+    uses_class_names=False,
+    accepts_references=False,
+    scores_batch_jointly=True,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings, by the names of the authors' code.
+
+    Attributes:
+        features_list: 1-based picture blocks whose patches are used; None: 6, 12, 18, 24 of 24 blocks, the
+            ends of the quarters of others.
+        r_list: sides of the neighbourhoods in patches, odd.
+        interval: which of the other pictures count for a patch, from the best match (0) to the worst (1).
+        rscin_k: numbers of most similar pictures, itself included, over which a picture's score is smoothed;
+            the results are averaged. None: the map's maximum, a distance that may exceed 1.
+        activation: None: on OpenAI's weights gelu, but quick_gelu at their native picture size; else what the
+            weights were trained with.
+        position_interpolation: how the position table is resized to other picture sizes.
+    """
+
+    features_list: tuple[int, ...] | None = None
+    r_list: tuple[int, ...] = (1, 3, 5)
+    interval: tuple[float, ...] = (0.0, 0.3)
+    rscin_k: tuple[int, ...] | None = (1, 2, 3)
+    activation: Activation | None = None
+    position_interpolation: PositionInterpolation = "bicubic"
+
+    def __post_init__(self) -> None:
+        if not self.r_list or not all(r >= 1 and r % 2 == 1 for r in self.r_list):
+            raise ConfigError(f"r_list holds odd numbers of patches of 1 or more, got {self.r_list}")
+        if len(self.interval) != 2 or not 0 <= self.interval[0] < self.interval[1] <= 1:
+            raise ConfigError(
+                f"interval is two rising shares between 0 and 1, as (0.0, 0.3), got {self.interval}"
+            )
+        if self.rscin_k is not None and not (self.rscin_k and all(k >= 1 for k in self.rscin_k)):
+            raise ConfigError(
+                f"rscin_k holds numbers of pictures of 1 or more (None switches it off), got {self.rscin_k}"
+            )
+
+
+@dataclass(frozen=True)
+class State:
+    """Nothing is prepared: neither texts nor references are used."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is compared between the pictures of a batch.
+
+    Attributes:
+        image_features: (B, E) float32 picture embedding, unit vectors.
+        patch_tokens: (B, T, N, D) float32 patches after each of the T used blocks, as the blocks give them.
+    """
+
+    image_features: Tensor
+    patch_tokens: Tensor
+
+
+class MuSc(Method):
+    """See the module's description."""
+
+    AUTHORS_ACTIVATION = "gelu"
+    NATIVE_SIZE_KEEPS_ACTIVATION = True
+
+    def __init__(self, backbone: CLIP, config: Config) -> None:
+        """Nothing is learnt.
+
+        Raises:
+            ConfigError: a setting is impossible for this backbone.
+        """
+        blocks = blocks_to_use(config.features_list, backbone.config.vision.layers)
+        super().__init__(backbone, replace(config, features_list=blocks))
+        self.layers: tuple[int, ...] = blocks
+
+    @classmethod
+    def default_image_size(cls, record: WeightRecord) -> int:
+        """The weights' own, but 518 with OpenAI's ViT-L/14-336, as in the paper."""
+        is_papers = is_openai(record) and record.image_size == OPENAI_L14_336_SIZE
+        return PAPERS_IMAGE_SIZE if is_papers else record.image_size
+
+    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+        """Nothing.
+
+        Raises:
+            ConfigError: references were given, which this method cannot use.
+        """
+        if references is not None:
+            raise ConfigError("musc takes no reference pictures; winclip and april_gan do")
+        return State()
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Features:
+        """A few pictures at a time through the picture tower, since whole folders come in one batch."""
+        visual = self.backbone.visual
+        image_features, patch_tokens = [], []
+        for part in torch.split(images, PICTURES_AT_ONCE):
+            output = visual(part, taps=self.layers)
+            image_features.append(F.normalize(visual.project(output.class_token).float(), dim=-1))
+            tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
+            patch_tokens.append(tokens.float())
+        return Features(torch.cat(image_features), torch.cat(patch_tokens))
+
+    def score(self, features: Features, state: State) -> RawOutput:
+        """Mutual scores, averaged over blocks and neighbourhoods.
+
+        Raises:
+            ConfigError: there is only one picture.
+        """
+        pictures, blocks, patches, _ = features.patch_tokens.shape
+        if pictures < 2:
+            raise ConfigError(
+                "musc compares pictures with each other and needs at least 2 of the same product at once "
+                "(far more is better), got 1: give a list or a folder, or choose another method"
+            )
+        total = features.patch_tokens.new_zeros(pictures, patches)
+        for block in range(blocks):
+            grids = normalise_maps(to_grid(features.patch_tokens[:, block]))
+            for r in self.config.r_list:
+                total = total + mutual_scores(neighbourhood_features(grids, r), self.config.interval)
+        side = grid_side(patches)
+        grids = (total / (blocks * len(self.config.r_list))).reshape(pictures, side, side)
+        maps = upsample(grids, side * self.backbone.config.vision.patch_size, align_corners=True)
+        scores = maps.amax(dim=(1, 2))
+        if self.config.rscin_k is not None:
+            scores = smooth_over_similar(scores, features.image_features, self.config.rscin_k)
+        return RawOutput(scores, maps)
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """From an exact match to unit vectors at a right angle, which have nothing in common."""
+        return (0.0, 2**0.5)
+
+
+def normalise_maps(grids: Tensor) -> Tensor:
+    """Brings the mean of each picture's whole map to 0 and its variance to 1.
+
+    Args:
+        grids: (B, D, G, G) patches of one block.
+
+    Returns:
+        (B, D, G, G).
+    """
+    return F.layer_norm(grids, grids.shape[1:])
+
+
+def neighbourhood_features(grids: Tensor, r: int) -> Tensor:
+    """Mean over each patch's neighbourhood, brought to length 1.
+
+    Beyond the border are zeros, and all sums are divided by r * r.
+
+    Source: MuSc (2401.16753), section 3.2 (LNAMD).
+
+    Args:
+        grids: (B, D, G, G) patches of one block.
+        r: side of the neighbourhood in patches, odd.
+
+    Returns:
+        (B, N, D) unit vectors, N = G * G.
+    """
+    means = F.avg_pool2d(grids, r, stride=1, padding=r // 2, count_include_pad=True)
+    return F.normalize(means.flatten(2).transpose(1, 2), dim=-1)
+
+
+def mutual_scores(features: Tensor, interval: Sequence[float] = (0.0, 0.3)) -> Tensor:
+    """How badly each patch matches the other pictures.
+
+    a_i(p) = mean of d_ij(p) over the j != i whose rank lies in the interval,
+    d_ij(p) = min_q | z_i(p) - z_j(q) |
+
+    Source: MuSc (2401.16753), section 3.3 (MSM).
+
+    Args:
+        features: (B, N, D) unit vectors of B >= 2 pictures.
+        interval: shares of the other pictures, from the best match on; see `partner_ranks`.
+
+    Returns:
+        (B, N) in [0, 2].
+
+    Example:
+        >>> here, there = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> mutual_scores(torch.stack([here, here, there])[:, None]).flatten().round(decimals=4)
+        tensor([0.0000, 0.0000, 1.4142])
+    """
+    first, end = partner_ranks(len(features) - 1, interval)
+    closest = closest_similarities(features)
+    scores = []
+    for similarities in closest:  # picture by picture, since ranking needs several copies
+        best = similarities.topk(end, dim=0).values[first:]
+        scores.append((2 - 2 * best).clamp(min=0).sqrt().mean(dim=0))
+    return torch.stack(scores)
+
+
+def closest_similarities(features: Tensor) -> Tensor:
+    """Cosine of each patch and its nearest patch in each picture.
+
+    The result is the largest tensor there is here: B * B * N numbers, less than the patches themselves as
+    long as there are fewer pictures than T * D. Each pair of pictures is compared once for both directions.
+
+    Args:
+        features: (B, N, D) unit vectors.
+
+    Returns:
+        (B, B, N): [i, j, p] for patch p of picture i in picture j; -inf for a picture in itself, which is no
+        match.
+    """
+    pictures, patches, _ = features.shape
+    closest = features.new_full((pictures, pictures, patches), -torch.inf)
+    rows_at_once = min(patches, max(1, MOST_SIMILARITIES_AT_ONCE // patches))
+    others_at_once = max(1, MOST_SIMILARITIES_AT_ONCE // (patches * rows_at_once))
+    for i in range(pictures - 1):
+        for start in range(0, patches, rows_at_once):
+            rows = slice(start, start + rows_at_once)
+            for j in range(i + 1, pictures, others_at_once):
+                others = features[j : j + others_at_once]
+                found = slice(j, j + len(others))
+                similarity = features[i, rows] @ others.flatten(0, 1).T
+                similarity = similarity.reshape(-1, len(others), patches)
+                closest[i, found, rows] = similarity.amax(dim=2).T
+                closest[found, i] = torch.maximum(closest[found, i], similarity.amax(dim=0))
+    return closest
+
+
+def partner_ranks(partners: int, interval: Sequence[float]) -> tuple[int, int]:
+    """The ranks [first, end) of the other pictures that count, at least one of them.
+
+    Args:
+        partners: other pictures, 1 or more.
+        interval: two rising shares in [0, 1]; both limits are rounded down, as the authors do.
+
+    Example:
+        >>> partner_ranks(100, (0.0, 0.3)), partner_ranks(11, (0.1, 0.6)), partner_ranks(2, (0.0, 0.3))
+        ((0, 30), (1, 6), (0, 1))
+    """
+    first, end = (int(partners * share) for share in interval)
+    first = min(first, partners - 1)
+    return first, max(end, first + 1)
+
+
+def smooth_over_similar(scores: Tensor, image_features: Tensor, ks: Sequence[int]) -> Tensor:
+    """Picture scores, averaged over the most similar pictures.
+
+    c'_i = mean over k of  sum_j w_ij c_j / sum_j w_ij,  j the k pictures of largest w_ij = cos(f_i, f_j)
+
+    Source: MuSc (2401.16753), section 3.4 (RsCIN).
+
+    Args:
+        scores: (B,); they are brought to [0, 1] first.
+        image_features: (B, E) unit vectors.
+        ks: numbers of pictures, itself included; more than B counts as B.
+
+    Returns:
+        (B,) in [0, 1].
+
+    Example:
+        >>> smooth_over_similar(torch.tensor([1.0, 3.0]), torch.eye(2), ks=[1])
+        tensor([0., 1.])
+    """
+    scores = min_max(scores)
+    similarity = image_features @ image_features.T
+    smoothed = []
+    for k in ks:
+        weights, neighbours = similarity.topk(min(k, len(scores)), dim=1)
+        smoothed.append((weights * scores[neighbours]).sum(dim=1) / weights.sum(dim=1))
+    return torch.stack(smoothed).mean(dim=0).clamp(0, 1)
