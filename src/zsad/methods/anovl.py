@@ -1,0 +1,289 @@
+"""AnoVL: vision-language models without training, adapted to each test picture.
+
+Deng, Zhang, Bao and Li, 2023, https://arxiv.org/abs/2308.15939; code https://github.com/hq-deng/AnoVL.
+
+Idea: hand-written sentences are made contrastive (each normal state has an abnormal counterpart) and name the
+domain ("industrial photo", "surface picture"). The picture's score is the mean abnormal probability of its
+class token over 22 views of it (turned, shifted, mirrored, grey). For the map, patches come from the
+value-value attention of all blocks. Then a small adapter is trained on each test picture by itself for 5
+steps: its patches shall be certain of their class, and patches with noise added shall look abnormal.
+
+The authors run OpenCLIP's ViT-B-16-plus-240 (LAION-400M) at 240 pixels.
+
+What the released code does and the paper does not say (kept):
+
+* cosines go into the softmax as they are (temperature 1), so probabilities stay close to one half;
+* sentence vectors are averaged without bringing them to length 1 first;
+* the adapter works on patches that are not brought to length 1, and so does the noise;
+* the map is averaged over 3 x 3 patches, the border repeated, before it is enlarged with corners aligned;
+* carpet, leather, grid, tile and wood are textures, everything else is an object (`textures` changes that);
+* macaroni1 and macaroni2 are written "macaroni".
+
+Deviations from the released code:
+
+* its optimiser serves all pictures of a category, so that what it remembers of one picture bends the steps on
+  the next. Here each picture has a fresh optimiser, and fresh random numbers of the same seed: its result
+  depends on nothing but the picture, and a batch gives what single pictures give;
+* on VisA the authors cut each picture into two overlapping square tiles instead of taking views, and use the
+  adapter that is `adapter="linear"` here. The tiles are not offered;
+* quarter turns move pixels exactly, without interpolation.
+
+With `tta_steps=0` nothing is adapted, and `score` is a plain function of its tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.errors import ConfigError
+from zsad.functional import similarity_softmax, to_grid, upsample
+from zsad.methods.base import Method
+from zsad.prompts.domain import TEXTURES, ClassTexts, DomainAwareTexts
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
+
+VIEWS_AT_ONCE = 32
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+ROTATIONS = tuple(math.pi * sixteenths / 16 for sixteenths in (-4, -3, -2, -1, 1, 2, 3, 4))
+SHIFTS = tuple((a, b) for size in (0.2, 0.1) for a in (size, -size) for b in (size, -size))
+
+INFO = MethodInfo(
+    name="anovl",
+    title="AnoVL",
+    year=2023,
+    paper="https://arxiv.org/abs/2308.15939",
+    code="https://github.com/hq-deng/AnoVL",
+    needs_training=False,
+    uses_class_names=True,
+    accepts_references=False,
+    scores_batch_jointly=False,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings, by the paper's terms.
+
+    Attributes:
+        views: whether the picture's score is a mean over 22 views; False: the picture alone, 22 times faster.
+        tta_steps: steps of test-time adaptation for each picture; 0 switches it off.
+        tta_lr: learning rate of AdamW.
+        adapter: "text" weighs the vectors of the single sentences (the authors' on MVTec AD), "linear" maps
+            patches to patches (theirs on VisA).
+        noise_std: standard deviation of the noise on patches that shall look abnormal.
+        seed: of the adapter's first weights and of the noise.
+        textures: class names that are surfaces instead of objects.
+        temperature: of the softmax over normal and abnormal.
+        value_value_from: first block with value-value attention, 1-based.
+        activation: None: what the weights were trained with.
+        position_interpolation: how the position table is resized to other picture sizes.
+    """
+
+    views: bool = True
+    tta_steps: int = 5
+    tta_lr: float = 1e-3
+    adapter: Literal["text", "linear"] = "text"
+    noise_std: float = 0.055
+    seed: int = 111
+    textures: tuple[str, ...] = TEXTURES
+    temperature: float = 1.0
+    value_value_from: int = 1
+    activation: Activation | None = None
+    position_interpolation: PositionInterpolation = "bicubic_antialias"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
+        if self.tta_steps < 0:
+            raise ConfigError(f"tta_steps is a number of steps, 0 switches them off, got {self.tta_steps}")
+        if not (self.tta_lr > 0 and self.noise_std >= 0):
+            raise ConfigError(
+                f"tta_lr must be above 0 and noise_std not below, got {self.tta_lr} and {self.noise_std}"
+            )
+        if self.adapter not in ("text", "linear"):
+            raise ConfigError(f'adapter is "text" or "linear", got {self.adapter!r}')
+
+
+@dataclass(frozen=True)
+class State:
+    """Text features.
+
+    Attributes:
+        texts: of each class name; equal names share their tensors.
+    """
+
+    texts: tuple[ClassTexts, ...]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything that AnoVL reads off a batch.
+
+    Attributes:
+        view_features: (B, V, E) float32 embeddings of the views of each picture, not normalised.
+        patch_features: (B, N, E) float32 value-value patches in the space of the texts, not normalised.
+    """
+
+    view_features: Tensor
+    patch_features: Tensor
+
+
+class AnoVL(Method):
+    """See the module's description."""
+
+    def __init__(self, backbone: CLIP, config: Config) -> None:
+        """Nothing is learnt that outlives a picture.
+
+        Raises:
+            ConfigError: the picture tower has no such block.
+        """
+        layers = backbone.config.vision.layers
+        if not 1 <= config.value_value_from <= layers:
+            raise ConfigError(
+                f"value_value_from {config.value_value_from}: this picture tower has blocks 1 to {layers}"
+            )
+        super().__init__(backbone, config)
+        self.text = DomainAwareTexts(backbone, config.textures)
+
+    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+        """Text vectors of the classes.
+
+        Raises:
+            ConfigError: references were given, which this method cannot use.
+        """
+        if references is not None:
+            raise ConfigError("anovl takes no reference pictures; winclip and april_gan do")
+        return State(self.text.encode(classes))
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Features:
+        """The picture once for its patches, and its views for their class tokens."""
+        visual = self.backbone.visual
+        last = self.backbone.config.vision.layers
+        output = visual(images, taps=(last,), value_value_from=self.config.value_value_from)
+        patches = visual.project(output.value_tokens[last][:, 1:]).float()
+        whole = visual.project(output.class_token).float()[:, None]
+        if not self.config.views:
+            return Features(whole, patches)
+        others = self._embed_views(altered_views(images))
+        return Features(torch.cat([whole, others], dim=1), patches)
+
+    def _embed_views(self, views: Tensor) -> Tensor:
+        """Embeddings (B, V, E) float32 of views (B, V, 3, S, S), some at a time."""
+        parts = torch.split(views.flatten(0, 1), VIEWS_AT_ONCE)
+        embedded = torch.cat([self.backbone.encode_image(part).float() for part in parts])
+        return embedded.reshape(*views.shape[:2], -1)
+
+    def score(self, features: Features, state: State) -> RawOutput:
+        """Mean score of the views, and the map of the adapted patches."""
+        temperature = self.config.temperature
+        means = torch.stack([texts.means for texts in state.texts])
+        scores = similarity_softmax(features.view_features, means, temperature)[..., 1].mean(dim=1)
+        patches = features.patch_features
+        if self.config.tta_steps > 0:
+            texts = state.texts if len(state.texts) > 1 else state.texts * len(patches)
+            adapted = [
+                adapt_patches(tokens, text, self.config) for tokens, text in zip(patches, texts, strict=True)
+            ]
+            patches = torch.stack(adapted)
+        grids = to_grid(similarity_softmax(patches, means, temperature)[..., 1:])
+        smoothed = F.avg_pool2d(F.pad(grids, (1, 1, 1, 1), mode="replicate"), 3, stride=1)[:, 0]
+        size = grids.shape[-1] * self.backbone.config.vision.patch_size
+        return RawOutput(scores, upsample(smoothed, size, align_corners=True))
+
+
+def altered_views(images: Tensor) -> Tensor:
+    """The 21 changed views of each picture: turned, shifted, mirrored, grey, turned by quarters.
+
+    What comes into the picture from outside is its mirror image (the border pixels are not repeated). Shifts
+    are in units of half a side. Grey is taken on the pictures as they come, normalised, as the authors do.
+
+    Source: the released code of AnoVL.
+
+    Args:
+        images: (B, 3, S, S) normalised pictures.
+
+    Returns:
+        (B, 21, 3, S, S): 8 rotations, 8 shifts, 1 mirrored, 1 grey, 3 quarter turns.
+    """
+    turned = [
+        _warp(images, ((math.cos(angle), -math.sin(angle), 0.0), (math.sin(angle), math.cos(angle), 0.0)))
+        for angle in ROTATIONS
+    ]
+    shifted = [_warp(images, ((1.0, 0.0, across), (0.0, 1.0, down))) for across, down in SHIFTS]
+    weights = images.new_tensor(GREY_WEIGHTS).reshape(1, 3, 1, 1)
+    grey = (images * weights).sum(dim=1, keepdim=True).expand_as(images)
+    quarters = [torch.rot90(images, turns, dims=(2, 3)) for turns in (1, 2, 3)]
+    return torch.stack([*turned, *shifted, images.flip(-1), grey, *quarters], dim=1)
+
+
+def _warp(images: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
+    """Pictures seen through an affine map of coordinates in [-1, 1]."""
+    theta = images.new_tensor(matrix).expand(len(images), 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
+
+
+def adapt_patches(patches: Tensor, texts: ClassTexts, config: Config) -> Tensor:
+    """Patches of one picture, after training an adapter on them alone.
+
+    z' = (z + h(z)) / 2,  h(z) = T^t tanh(W z / |z| + b)  or  W z / |z| + b
+    loss = mean_p( -sum_c p_c log p_c ) + mean_p( -log q_abnormal - log p_normal ) / 2
+
+    with p the probabilities of z', q those of z + noise adapted alike, T the single sentences' vectors.
+
+    Source: AnoVL (2308.15939), section 3.4, in the form of the released code.
+
+    Args:
+        patches: (N, E), not normalised.
+        texts: of the picture's class.
+        config: steps, learning rate, adapter, noise and seed.
+
+    Returns:
+        (N, E), without gradient.
+    """
+    # Predictions run in inference mode, whose tensors cannot be trained on: leave it, and copy.
+    with torch.inference_mode(False), torch.enable_grad():
+        z = patches.detach().clone()
+        means, sentences = texts.means.detach().clone(), texts.sentences.detach().clone()
+        width = z.shape[1]
+        rows = len(sentences) if config.adapter == "text" else width
+        generator = torch.Generator().manual_seed(config.seed)
+        # The default initialisation of a linear layer, drawn on the CPU: the same on every device.
+        bound = 1 / math.sqrt(width)
+        weight = _uniform((rows, width), bound, generator).to(z).requires_grad_()
+        bias = _uniform((rows,), bound, generator).to(z).requires_grad_()
+
+        def adapted(tokens: Tensor) -> Tensor:
+            moved = F.linear(F.normalize(tokens, dim=-1), weight, bias)
+            if config.adapter == "text":
+                moved = moved.tanh() @ sentences
+            return 0.5 * tokens + 0.5 * moved
+
+        optimiser = torch.optim.AdamW([weight, bias], lr=config.tta_lr)
+        for _ in range(config.tta_steps):
+            noise = config.noise_std * torch.randn(z.shape, generator=generator).to(z)
+            log_clean, log_noisy = (
+                torch.log_softmax(F.normalize(adapted(tokens), dim=-1) @ means.T / config.temperature, dim=-1)
+                for tokens in (z, z + noise)
+            )
+            entropy = -(log_clean.exp() * log_clean).sum(dim=-1).mean()
+            contrast = (-log_noisy[:, 1] - log_clean[:, 0]).mean()
+            optimiser.zero_grad()
+            (entropy + 0.5 * contrast).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return adapted(z).detach()
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    """Random numbers between -bound and bound."""
+    return (2 * torch.rand(shape, generator=generator) - 1) * bound
