@@ -77,6 +77,20 @@ def test_a_batch_equals_its_pictures(name, make, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_picture_alone_is_scored_or_refused_in_words(name, make, images):
+    """Methods that compare pictures with each other may need more than one."""
+    detector = make(name)
+    try:
+        raw = detector.score_tensors(images[:1], "screw" if names_if_used(name) else None)
+    except ConfigError as error:
+        assert kind(name).INFO.scores_batch_jointly
+        assert "at least 2" in str(error)  # noqa: PT017 - either outcome is right
+    else:
+        assert torch.isfinite(raw.scores).all()
+        assert torch.isfinite(raw.maps).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_deterministic(name, make, images):
     first, second = (make(name).score_tensors(images, names_if_used(name)) for _ in range(2))
     assert torch.equal(first.scores, second.scores)
@@ -174,9 +188,14 @@ def test_unknown_settings_are_refused_by_name(name, make_small_clip):
 def test_references_only_where_they_are_accepted(name, make, pictures):
     detector = make(name)
     if kind(name).INFO.accepts_references:
+        detector.is_trained = True  # random parameters will do here
         plain = detector.predict(pictures[0]).anomaly_map
         detector.set_references(pictures[1:])
-        assert not (detector.predict(pictures[0]).anomaly_map == plain).all()
+        compared = detector.predict(pictures[0])
+        assert not (compared.anomaly_map == plain).all()
+        assert 0 <= compared.score <= 1
+        assert compared.map_range[0] - 1e-5 <= compared.anomaly_map.min()
+        assert compared.anomaly_map.max() <= compared.map_range[1] + 1e-5
         detector.set_references(None)
         assert (detector.predict(pictures[0]).anomaly_map == plain).all()
     else:

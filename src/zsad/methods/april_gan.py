@@ -95,7 +95,8 @@ class Config:
             ends of the quarters of others.
         temperature: of the softmax over normal and abnormal (the authors multiply by 100).
         few_shot_score: the picture's score when there are references: "fixed" for each picture by itself,
-            "batch" as the authors do, see the module's description.
+            "batch" as the authors do, which wants all pictures of a category in one batch (`batch_size`); see
+            the module's description.
         activation: None: on OpenAI's weights gelu, but quick_gelu at their native picture size; else what the
             weights were trained with.
         position_interpolation: how the position table is resized to other picture sizes.
@@ -240,8 +241,8 @@ class AprilGAN(Method):
             "focal" and "dice_abnormal".
         """
         masks = check_masks(masks, len(features.patch_tokens), self._image_size(features))
-        text = self.text.encode([DEFAULT_CLASS] if classes is None else classes)
         with torch.autocast(masks.device.type, enabled=False):
+            text = self.text.encode([DEFAULT_CLASS] if classes is None else classes)
             per_block = self._probability_maps(features, text).unbind(dim=1)
             focal = [focal_loss(block, masks) for block in per_block]
             dice = [dice_loss(block[:, 1], masks) for block in per_block]
