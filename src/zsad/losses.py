@@ -1,10 +1,13 @@
 """The loss terms that the methods share: pure tensor functions.
 
-Shapes: B pictures, K = 2 classes (0 normal, 1 abnormal), H x W pixels.
+Shapes: B pictures, K = 2 classes (0 normal, 1 abnormal), H x W pixels, T blocks, E feature width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import torch
 from torch import Tensor
 
 FOCAL_GAMMA = 2.0
@@ -30,7 +33,6 @@ def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
         Scalar, at least about 0.
 
     Example:
-        >>> import torch
         >>> focal_loss(torch.full((1, 2, 1, 2), 0.5), torch.tensor([[[0.0, 1.0]]])).round(decimals=4)
         tensor(0.1733)
     """
@@ -55,7 +57,6 @@ def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
         Scalar in [0, 1).
 
     Example:
-        >>> import torch
         >>> dice_loss(torch.tensor([[[1.0, 0.0, 1.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]])).round(decimals=4)
         tensor(0.4000)
     """
@@ -63,3 +64,66 @@ def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
     binary = masks.to(probabilities.dtype).flatten(1)
     overlap = 2 * (soft * binary).sum(dim=1) + DICE_SMOOTHING
     return 1 - (overlap / (soft.sum(dim=1) + binary.sum(dim=1) + DICE_SMOOTHING)).mean()
+
+
+def pixel_losses(maps: Tensor, masks: Tensor, weights: Sequence[float]) -> dict[str, Tensor]:
+    """Focal loss and the Dice losses of both classes, summed over the maps of several blocks.
+
+    sum_t w_t [ Focal(P_t, G) + Dice(P_abnormal,t , G) + Dice(P_normal,t , 1 - G) ]
+
+    Source: AnomalyCLIP (2310.18961), equation 2, as in the authors' train.py.
+
+    Args:
+        maps: (B, T, 2, H, W) in [0, 1], summing to 1 over the classes.
+        masks: (B, H, W) in {0, 1}, 1 where anomalous.
+        weights: T factors.
+
+    Returns:
+        Scalars "focal", "dice_abnormal" and "dice_normal", weights included.
+
+    Example:
+        >>> terms = pixel_losses(torch.full((1, 1, 2, 1, 2), 0.5), torch.tensor([[[0.0, 1.0]]]), [2.0])
+        >>> {name: round(float(term), 4) for name, term in terms.items()}
+        {'focal': 0.3465, 'dice_abnormal': 0.6667, 'dice_normal': 0.6667}
+    """
+    blocks = maps.unbind(dim=1)
+
+    def summed(loss: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.stack(
+            [weight * loss(block) for weight, block in zip(weights, blocks, strict=True)]
+        ).sum()
+
+    return {
+        "focal": summed(lambda block: focal_loss(block, masks)),
+        "dice_abnormal": summed(lambda block: dice_loss(block[:, 1], masks)),
+        "dice_normal": summed(lambda block: dice_loss(block[:, 0], 1 - masks)),
+    }
+
+
+def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Pulls an anchor to its positive, and pushes it from its negative up to a margin.
+
+    loss = mean( |a - p|^2 + max(0, margin - |a - q|)^2 )
+
+    Distances are those of `torch.pairwise_distance`, which adds 1e-6 to each difference. With margin 0 the
+    negative has no influence.
+
+    Source: GlocalCLIP (2411.06071), glocal contrastive loss.
+
+    Args:
+        anchor: (..., E).
+        positive: (..., E).
+        negative: (..., E).
+        margin: distance from which on the negative is far enough, 0 or more.
+
+    Returns:
+        Scalar, 0 or more.
+
+    Example:
+        >>> near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> triplet_loss(near, near, far, margin=2.0).round(decimals=4)
+        tensor(0.3431)
+    """
+    pull = torch.pairwise_distance(anchor, positive)
+    push = (margin - torch.pairwise_distance(anchor, negative)).clamp(min=0)
+    return (pull**2 + push**2).mean()

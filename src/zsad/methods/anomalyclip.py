@@ -29,7 +29,7 @@ Deviations from the released code:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,26 +37,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad.errors import ConfigError, WeightsError
-from zsad.functional import (
-    cosine_similarity,
-    gaussian_filter,
-    grid_side,
-    similarity_softmax,
-    to_grid,
-    upsample,
-)
-from zsad.losses import dice_loss, focal_loss
-from zsad.methods.base import Method, check_masks, check_names, check_tensors
-from zsad.prompts.learners import PromptPairLearner
+from zsad.backbones.patches import JointFeatures, resolve_dpam_layer, value_value_features
+from zsad.errors import ConfigError
+from zsad.functional import abnormal_map, cosine_similarity, similarity_softmax, to_grid, upsample
+from zsad.losses import pixel_losses
+from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
+from zsad.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
 PAPER_DEPTH = 9
-PAPER_VALUE_VALUE_SHARE = 19 / 24
-UNUSED_IN_FILE = ("compound_prompt_projections.", "token_prefix_", "token_suffix_", "tokenized_prompts_")
 
 INFO = MethodInfo(
     name="anomalyclip",
@@ -124,22 +116,13 @@ class Config:
             >>> Config().resolved(24, 12).dpam_layer, Config().resolved(4, 6).features_list
             (20, (4,))
         """
-        features_list = (vision_layers,) if self.features_list is None else self.features_list
-        depth = min(PAPER_DEPTH, text_layers) if self.depth is None else self.depth
-        dpam_layer = self.dpam_layer
-        if dpam_layer is None:
-            dpam_layer = round(PAPER_VALUE_VALUE_SHARE * vision_layers) + 1
-        if not all(1 <= layer <= vision_layers for layer in features_list):
-            raise ConfigError(
-                f"features_list {features_list}: this picture tower has blocks 1 to {vision_layers}"
-            )
-        if len(set(features_list)) < len(features_list):
-            raise ConfigError(f"features_list {features_list} names a block twice")
-        if not 2 <= dpam_layer <= vision_layers + 1:
-            raise ConfigError(
-                f"dpam_layer {dpam_layer}: use 2 (only the last block) to {vision_layers + 1} (all blocks)"
-            )
-        return replace(self, features_list=features_list, depth=depth, dpam_layer=dpam_layer)
+        last = (vision_layers,)
+        return replace(
+            self,
+            features_list=blocks_to_use(last if self.features_list is None else self.features_list, *last),
+            depth=min(PAPER_DEPTH, text_layers) if self.depth is None else self.depth,
+            dpam_layer=resolve_dpam_layer(self.dpam_layer, vision_layers),
+        )
 
 
 @dataclass(frozen=True)
@@ -151,19 +134,6 @@ class State:
     """
 
     text_features: Tensor
-
-
-@dataclass(frozen=True)
-class Features:
-    """The frozen part of a batch.
-
-    Attributes:
-        image_features: (B, E) float32 class token in the joint space, not normalised.
-        patch_features: (B, T, N, E) float32 value-value patches of the T used blocks in the joint space.
-    """
-
-    image_features: Tensor
-    patch_features: Tensor
 
 
 class AnomalyCLIP(Method):
@@ -201,23 +171,18 @@ class AnomalyCLIP(Method):
         return State(self.prompt_learner.encode(self.backbone)[None])
 
     @torch.no_grad()
-    def features(self, images: Tensor) -> Features:
+    def features(self, images: Tensor) -> JointFeatures:
         """One pass through the picture tower; no gradients, nothing in it is learnt."""
-        visual = self.backbone.visual
-        output = visual(images, taps=self.layers, value_value_from=self.value_value_from)
-        patches = torch.stack([output.value_tokens[layer][:, 1:] for layer in self.layers], dim=1)
-        # The authors project the class token without ln_post.
-        return Features((output.class_token @ visual.proj).float(), visual.project(patches).float())
+        return value_value_features(self.backbone.visual, images, self.layers, self.value_value_from)
 
-    def score(self, features: Features, state: State) -> RawOutput:
+    def score(self, features: JointFeatures, state: State) -> RawOutput:
         """Abnormal probability of the class token; that of the patches summed, upsampled and smoothed."""
         temperature = self.config.temperature
         image = similarity_softmax(features.image_features, state.text_features, temperature)
         patches = similarity_softmax(features.patch_features, state.text_features, temperature)
-        # Upsampling is linear, so the blocks' maps (p_abnormal + 1 - p_normal) / 2 can be added up before it.
-        grids = ((to_grid(patches)[:, :, 1] + 1 - to_grid(patches)[:, :, 0]) / 2).sum(dim=1)
-        maps = upsample(grids, self._image_size(features))
-        return RawOutput(image[:, 1], gaussian_filter(maps, self.config.sigma))
+        once = [1.0] * len(self.layers)
+        size = features.image_size(self.backbone.config.vision.patch_size)
+        return RawOutput(image[:, 1], abnormal_map(patches, once, size, self.config.sigma))
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -225,7 +190,7 @@ class AnomalyCLIP(Method):
         return (0.0, float(len(self.layers)))
 
     def loss_from_features(
-        self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
+        self, features: JointFeatures, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Cross entropy of the picture, and lam times focal and both Dice losses, summed over the blocks.
 
@@ -245,18 +210,12 @@ class AnomalyCLIP(Method):
         """
         text = self.prompt_learner.encode(self.backbone)[None]
         logits = cosine_similarity(features.image_features, text) / self.config.temperature
-        size = self._image_size(features)
+        size = features.image_size(self.backbone.config.vision.patch_size)
         masks = check_masks(masks, len(logits), size)
         patches = similarity_softmax(features.patch_features, text, self.config.temperature)
         maps = upsample(to_grid(patches), size)  # (B, T, 2, S, S)
-        per_block = maps.unbind(dim=1)
-        lam = self.config.lam
-        return {
-            "image": F.cross_entropy(logits, labels.long()),
-            "focal": lam * summed(focal_loss(block, masks) for block in per_block),
-            "dice_abnormal": lam * summed(dice_loss(block[:, 1], masks) for block in per_block),
-            "dice_normal": lam * summed(dice_loss(block[:, 0], 1 - masks) for block in per_block),
-        }
+        weights = [self.config.lam] * len(self.layers)
+        return {"image": F.cross_entropy(logits, labels.long()), **pixel_losses(maps, masks, weights)}
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The context vectors of both sentences and the deep prompts, by the names of the authors' file."""
@@ -272,19 +231,7 @@ class AnomalyCLIP(Method):
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """`n_ctx`, `depth` and `t_n_ctx`, read off the shapes; without deep prompts `t_n_ctx` stays open."""
         learned = official_parameters(state_dict)
-        deep = [tensor for name, tensor in learned.items() if name.startswith("compound_prompts_text.")]
-        found = {"n_ctx": learned["ctx_pos"].shape[-2], "depth": len(deep) + 1}
-        return {**found, "t_n_ctx": deep[0].shape[0]} if deep else found
-
-    def _image_size(self, features: Features) -> int:
-        """Pixels a side of the pictures that the features were made from."""
-        side = grid_side(features.patch_features.shape[-2])
-        return side * self.backbone.config.vision.patch_size
-
-
-def summed(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of scalars, one of each block."""
-    return torch.stack(list(terms)).sum()
+        return {"n_ctx": learned["ctx_pos"].shape[-2], **deep_prompt_settings(learned)}
 
 
 def official_parameters(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -293,12 +240,4 @@ def official_parameters(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         WeightsError: it is not such a file.
     """
-    learner = state_dict.get("prompt_learner")
-    if not isinstance(learner, Mapping) or not {"ctx_pos", "ctx_neg"} <= learner.keys():
-        raise WeightsError(
-            "not a file of AnomalyCLIP's authors: expected an entry 'prompt_learner' with 'ctx_pos' and "
-            f"'ctx_neg', found {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}"
-        )
-    learned = {name: tensor for name, tensor in learner.items() if not name.startswith(UNUSED_IN_FILE)}
-    check_tensors("AnomalyCLIP's authors", learned)
-    return learned
+    return official_prompts(state_dict, "AnomalyCLIP's authors", ("ctx_pos", "ctx_neg"))

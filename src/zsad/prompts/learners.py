@@ -5,20 +5,23 @@ Shapes: P sentences, L tokens, D text width, n context vectors, m deep prompt ve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from zsad.backbones.attention import DeepPrompts
 from zsad.backbones.tokenizer import tokenize
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
 INITIAL_STD = 0.02
-PLACEHOLDER = "X"
+ENDINGS = ("object.", "damaged object.")
+# Entries of the authors' files that nothing needs: tokens, which follow from the settings, and idle layers.
+UNUSED_IN_FILE = ("compound_prompt_projections.", "token_prefix_", "token_suffix_", "tokenized_prompts_")
 
 
 def splice_context(embeddings: Tensor, context: Tensor) -> Tensor:
@@ -38,13 +41,14 @@ def splice_context(embeddings: Tensor, context: Tensor) -> Tensor:
     return torch.cat([embeddings[:, :1], context, embeddings[:, 1 + context.shape[1] :]], dim=1)
 
 
-def placeholder_tokens(length: int, ending: str, context_length: int) -> Tensor:
+def placeholder_tokens(length: int, ending: str, context_length: int, placeholder: str = "X") -> Tensor:
     """Token ids of a sentence whose first words are to be replaced by context vectors.
 
     Args:
         length: number of context vectors.
         ending: the words that follow them ("damaged object.").
         context_length: longest sentence that the text tower reads.
+        placeholder: a word of one token; which one has no influence.
 
     Returns:
         (1, context_length) int64.
@@ -58,7 +62,7 @@ def placeholder_tokens(length: int, ending: str, context_length: int) -> Tensor:
             f"{length} context vectors do not fit before {ending!r} into {context_length} tokens: "
             f"use 1 to {context_length - fixed}"
         )
-    return tokenize(" ".join([PLACEHOLDER] * length + [ending]), context_length)
+    return tokenize(" ".join([placeholder] * length + [ending]), context_length)
 
 
 def round_to_half(prompts: Tensor, sentences: int) -> Tensor:
@@ -77,20 +81,16 @@ def round_to_half(prompts: Tensor, sentences: int) -> Tensor:
     return prompts.expand(sentences, -1, -1).half().to(prompts.dtype)
 
 
-class PromptPairLearner(nn.Module):
-    """A learnt normal and a learnt abnormal sentence about an object of no particular class.
-
-    normal:   [start] V_1 ... V_n object . [end]
-    abnormal: [start] W_1 ... W_n damaged object . [end]
+class SentenceLearner(nn.Module):
+    """Sentences with learnt context vectors, and deep prompts that serve all of them.
 
     Before the text blocks 2 to `depth` the hidden states at positions 1 to m are replaced by learnt ones, the
-    same for both sentences. Parameter names are those of AnomalyCLIP's released file.
+    same for all sentences.
 
     Source: AnomalyCLIP (2310.18961), section 3.2.
 
     Attributes:
-        ctx_pos: (1, 1, n, D) the V of the normal sentence.
-        ctx_neg: (1, 1, n, D) the W of the abnormal sentence.
+        tokens: (P, L) ids of the sentences, with placeholders where context vectors go.
         compound_prompts_text: depth - 1 tensors (m, D), the deep prompts of blocks 2 to depth.
     """
 
@@ -99,8 +99,9 @@ class PromptPairLearner(nn.Module):
     def __init__(
         self,
         backbone: CLIP,
+        tokens: Sequence[Tensor],
+        contexts: Mapping[str, int],
         *,
-        n_ctx: int,
         depth: int,
         t_n_ctx: int,
         round_prompts_to_half: bool,
@@ -110,14 +111,15 @@ class PromptPairLearner(nn.Module):
 
         Args:
             backbone: whose text tower reads the sentences.
-            n_ctx: n.
+            tokens: P tensors (1, L).
+            contexts: name of a parameter (1, 1, n, D) -> its n.
             depth: last text block with a deep prompt; 1 means none.
             t_n_ctx: m.
-            round_prompts_to_half: whether deep prompts pass through half precision, as in the authors' code.
+            round_prompts_to_half: whether deep prompts pass through half precision, as in AnomalyCLIP's code.
             generator: source of the random numbers; None for torch's global one.
 
         Raises:
-            ConfigError: a value is impossible for this text tower.
+            ConfigError: depth or t_n_ctx is impossible for this text tower.
         """
         super().__init__()
         text = backbone.config.text
@@ -127,35 +129,181 @@ class PromptPairLearner(nn.Module):
             )
         if not 1 <= t_n_ctx < text.context_length:
             raise ConfigError(f"t_n_ctx {t_n_ctx}: use 1 to {text.context_length - 1}")
-        endings = ("object.", "damaged object.")
-        tokens = [placeholder_tokens(n_ctx, ending, text.context_length) for ending in endings]
         self.round_prompts_to_half = round_prompts_to_half
-        self.register_buffer("tokens", torch.cat(tokens), persistent=False)
-        self.ctx_pos = fresh_parameter((1, 1, n_ctx, text.width), generator)
-        self.ctx_neg = fresh_parameter((1, 1, n_ctx, text.width), generator)
+        self.register_buffer("tokens", torch.cat(list(tokens)), persistent=False)
+        for name, length in contexts.items():
+            self.register_parameter(name, fresh_parameter((1, 1, length, text.width), generator))
         self.compound_prompts_text = nn.ParameterList(
             fresh_parameter((t_n_ctx, text.width), generator) for _ in range(depth - 1)
         )
 
+    def contexts(self) -> Sequence[Tensor]:
+        """The context vectors (n, D) of each of the P sentences."""
+        raise NotImplementedError
+
     def encode(self, backbone: CLIP) -> Tensor:
-        """The two sentences in the joint space.
+        """The sentences in the joint space.
 
         Args:
             backbone: the network that the learner was made for.
 
         Returns:
-            (2, E) float32, normal then abnormal, not normalised.
+            (P, E) float32, not normalised.
         """
         embeddings = backbone.embed_tokens(self.tokens)
-        context = torch.cat([self.ctx_pos[0], self.ctx_neg[0]]).to(embeddings.dtype)
+        spliced = [
+            splice_context(sentence[None], context[None].to(embeddings.dtype))
+            for sentence, context in zip(embeddings, self.contexts(), strict=True)
+        ]
         prompts = {
             block: round_to_half(prompt, len(embeddings)) if self.round_prompts_to_half else prompt
             for block, prompt in enumerate(self.compound_prompts_text, start=2)
         }
         features = backbone.encode_embeddings(
-            splice_context(embeddings, context), self.tokens.argmax(dim=-1), DeepPrompts(prompts)
+            torch.cat(spliced), self.tokens.argmax(dim=-1), DeepPrompts(prompts)
         )
         return features.float()
+
+
+class PromptPairLearner(SentenceLearner):
+    """A learnt normal and a learnt abnormal sentence about an object of no particular class.
+
+    normal:   [start] V_1 ... V_n object . [end]
+    abnormal: [start] W_1 ... W_n damaged object . [end]
+
+    `encode` gives them in this order. Parameter names are those of AnomalyCLIP's released file.
+
+    Source: AnomalyCLIP (2310.18961), section 3.2.
+
+    Attributes:
+        ctx_pos: (1, 1, n, D) the V of the normal sentence.
+        ctx_neg: (1, 1, n, D) the W of the abnormal sentence.
+    """
+
+    ctx_pos: nn.Parameter
+    ctx_neg: nn.Parameter
+
+    def __init__(self, backbone: CLIP, *, n_ctx: int, **settings: Any) -> None:
+        """Fresh parameters.
+
+        Args:
+            backbone: whose text tower reads the sentences.
+            n_ctx: n.
+            settings: the others of `SentenceLearner`.
+
+        Raises:
+            ConfigError: a value is impossible for this text tower.
+        """
+        context_length = backbone.config.text.context_length
+        tokens = [placeholder_tokens(n_ctx, ending, context_length) for ending in ENDINGS]
+        super().__init__(backbone, tokens, {"ctx_pos": n_ctx, "ctx_neg": n_ctx}, **settings)
+
+    def contexts(self) -> Sequence[Tensor]:
+        """V, then W."""
+        return self.ctx_pos[0, 0], self.ctx_neg[0, 0]
+
+
+class GlocalPromptLearner(SentenceLearner):
+    """Two learnt pairs of sentences: a global one for the picture's score, a local one for its patches.
+
+    normal:   [start] V_1 ... V_n object . [end]
+    abnormal: [start] V_1 ... V_n W_1 ... W_k damaged object . [end]
+
+    The abnormal sentence of a pair starts with the normal one's context. `encode` gives global normal, global
+    abnormal, local normal, local abnormal. Parameter names are those of GlocalCLIP's released file.
+
+    Source: GlocalCLIP (2411.06071), section on object-agnostic glocal semantic prompts.
+
+    Attributes:
+        ctx_global_pos: (1, 1, n, D) the V of the global pair.
+        ctx_global_neg: (1, 1, k, D) the W of the global pair.
+        ctx_local_pos: (1, 1, n, D) the V of the local pair.
+        ctx_local_neg: (1, 1, k, D) the W of the local pair.
+    """
+
+    ctx_global_pos: nn.Parameter
+    ctx_global_neg: nn.Parameter
+    ctx_local_pos: nn.Parameter
+    ctx_local_neg: nn.Parameter
+
+    def __init__(self, backbone: CLIP, *, n_ctx: int, ab_ctx: int, **settings: Any) -> None:
+        """Fresh parameters.
+
+        Args:
+            backbone: whose text tower reads the sentences.
+            n_ctx: n.
+            ab_ctx: k.
+            settings: the others of `SentenceLearner`.
+
+        Raises:
+            ConfigError: a value is impossible for this text tower.
+        """
+        for name, length in (("n_ctx", n_ctx), ("ab_ctx", ab_ctx)):
+            if length < 1:
+                raise ConfigError(f"{name} {length}: use 1 or more context vectors")
+        context_length = backbone.config.text.context_length
+        tokens = [
+            placeholder_tokens(length, ending, context_length, placeholder)
+            for placeholder in ("G", "L")
+            for length, ending in zip((n_ctx, n_ctx + ab_ctx), ENDINGS, strict=True)
+        ]
+        lengths = {"pos": n_ctx, "neg": ab_ctx}
+        contexts = {
+            f"ctx_{pair}_{kind}": length for pair in ("global", "local") for kind, length in lengths.items()
+        }
+        super().__init__(backbone, tokens, contexts, **settings)
+
+    def contexts(self) -> Sequence[Tensor]:
+        """V, then V and W, of the global pair and of the local one."""
+        pairs = ((self.ctx_global_pos, self.ctx_global_neg), (self.ctx_local_pos, self.ctx_local_neg))
+        return [
+            context
+            for normal, abnormal in pairs
+            for context in (normal[0, 0], torch.cat([normal[0, 0], abnormal[0, 0]]))
+        ]
+
+
+def official_prompts(state_dict: Mapping[str, Any], whose: str, contexts: Sequence[str]) -> dict[str, Tensor]:
+    """The learnt tensors of a file {"prompt_learner": {...}}, which AnomalyCLIP's code and its heirs write.
+
+    Args:
+        state_dict: the file.
+        whose: for the messages ("AnomalyCLIP's authors").
+        contexts: names of the context vectors that it must hold.
+
+    Returns:
+        Tensors by name, without token buffers and idle layers.
+
+    Raises:
+        WeightsError: it is not such a file.
+    """
+    learner = state_dict.get("prompt_learner")
+    if not isinstance(learner, Mapping) or not set(contexts) <= learner.keys():
+        raise WeightsError(
+            f"not a file of {whose}: expected an entry 'prompt_learner' with {', '.join(contexts)}, "
+            f"found {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}"
+        )
+    learned = {name: tensor for name, tensor in learner.items() if not str(name).startswith(UNUSED_IN_FILE)}
+    for name, tensor in learned.items():
+        if not isinstance(tensor, Tensor):
+            raise WeightsError(
+                f"not a file of {whose}: {name!r} is a {type(tensor).__name__}, expected a tensor"
+            )
+        axes = 4 if name in contexts else 2
+        if tensor.ndim != axes:
+            raise WeightsError(f"not a file of {whose}: {name!r} has {tensor.ndim} axes, expected {axes}")
+    return learned
+
+
+def deep_prompt_settings(learned: Mapping[str, Tensor]) -> dict[str, int]:
+    """`depth` and `t_n_ctx` as the deep prompts' shapes tell; without deep prompts `t_n_ctx` stays open.
+
+    Example:
+        >>> deep_prompt_settings({"compound_prompts_text.0": torch.zeros(4, 64)})
+        {'depth': 2, 't_n_ctx': 4}
+    """
+    deep = [tensor for name, tensor in learned.items() if name.startswith("compound_prompts_text.")]
+    return {"depth": len(deep) + 1, **({"t_n_ctx": deep[0].shape[0]} if deep else {})}
 
 
 def fresh_parameter(shape: tuple[int, ...], generator: torch.Generator | None = None) -> nn.Parameter:
