@@ -3,7 +3,8 @@
 A prompt set is every state word put into every template, for a normal and an abnormal object. Each class of a
 set becomes one text vector.
 
-Sources: WinCLIP (2303.14814), supplementary table 6; APRIL-GAN (2305.17382), released prompt list.
+Sources: WinCLIP (2303.14814), supplementary table 6; APRIL-GAN (2305.17382), released prompt list; for the
+sets "two_words" and "imagenet" the baselines CLIP and CLIP-AC of AnomalyCLIP (2310.18961), appendix.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError, unknown_name
+from zsad.prompts.imagenet import IMAGENET_TEMPLATES
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -158,6 +160,8 @@ class PromptSet:
 
 
 PROMPT_SETS = {
+    "two_words": PromptSet(("a normal {}",), ("an anomalous {}",), ("a photo of {}",)),
+    "imagenet": PromptSet(("normal {}",), ("anomalous {}",), IMAGENET_TEMPLATES),
     "paper": PromptSet(NORMAL_STATES, ABNORMAL_STATES, WINCLIP_TEMPLATES),
     "anomalib": PromptSet(NORMAL_STATES, ABNORMAL_STATES, ANOMALIB_TEMPLATES, normalise=False),
     "april_gan": PromptSet(NORMAL_STATES, APRIL_GAN_ABNORMAL_STATES, APRIL_GAN_TEMPLATES),

@@ -1,0 +1,140 @@
+"""CLIP-AC: plain CLIP with hand-written prompts, the baseline of every table.
+
+Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020; as a baseline of anomaly classification ("AC")
+Jeong et al., CVPR 2023 (WinCLIP), https://arxiv.org/abs/2303.14814.
+
+Idea: nothing is trained and nothing is changed in the network. A class name is put into sentences about a
+normal and about an anomalous object; each kind becomes one text vector. The picture's score is the anomalous
+probability of its class token. The map applies the same comparison to the patch tokens of the last block,
+brought into the joint space like the class token; CLIP was never trained for that, which is why such maps are
+poor and all the other methods exist.
+
+`prompt_set` says which baseline it is:
+
+* "imagenet" (default): normal and anomalous in the 80 sentence templates of CLIP's ImageNet classifier; the
+  column CLIP-AC of AnomalyCLIP's tables, and CLIP-AC with prompt ensemble in WinCLIP's;
+* "two_words": "a photo of a normal X" against "a photo of an anomalous X"; the column CLIP;
+* "winclip": 7 normal and 4 anomalous state words in 22 templates: WinCLIP's picture score without windows;
+* "april_gan": 7 and 5 state words in 35 templates: APRIL-GAN without its adapters.
+
+What the papers leave open, and the choice here:
+
+* the wording of "two_words", and that "imagenet" is what the tables call CLIP-AC, are from memory of the
+  papers, not read again; that CLIP means two single prompts and an unchanged picture tower, AnomalyCLIP's
+  authors confirm (their repository, issue 25);
+* sentence vectors are brought to length 1, averaged, and the mean is brought to length 1, as in CLIP's own
+  zero-shot classifier;
+* the temperature is the network's own (0.01 for most published weights). The order of pictures by score does
+  not depend on it;
+* the map is smoothed with sigma 4, which AnomalyCLIP's evaluation does to its own maps;
+* pictures are taken at the size that the weights were made for; AnomalyCLIP's tables run ViT-L/14-336 at
+  `image_size=518`, with `position_interpolation="bilinear"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from zsad.backbones.patches import JointFeatures, last_block_features
+from zsad.errors import ConfigError
+from zsad.functional import abnormal_map, similarity_softmax
+from zsad.methods.base import Method
+from zsad.prompts.templates import TextEnsemble, prompt_set
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
+
+# In the library of prompt sets WinCLIP's goes by the name that its own `Config` uses.
+NAME_IN_LIBRARY = {"winclip": "paper"}
+
+INFO = MethodInfo(
+    name="clip_ac",
+    title="CLIP-AC",
+    year=2021,
+    paper="https://arxiv.org/abs/2103.00020",
+    code="https://github.com/openai/CLIP",
+    needs_training=False,
+    uses_class_names=True,
+    accepts_references=False,
+    scores_batch_jointly=False,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings.
+
+    Attributes:
+        prompt_set: "imagenet", "two_words", "winclip" or "april_gan", see the module's description.
+        temperature: of the softmax over normal and anomalous; None: the network's own.
+        sigma: of the Gaussian filter over the map, in pixels; 0 switches it off.
+        activation: None: what the weights were trained with.
+        position_interpolation: how the position table is resized to other picture sizes.
+    """
+
+    prompt_set: Literal["imagenet", "two_words", "winclip", "april_gan"] = "imagenet"
+    temperature: float | None = None
+    sigma: float = 4.0
+    activation: Activation | None = None
+    position_interpolation: PositionInterpolation = "bicubic_antialias"
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
+        if not self.sigma >= 0:
+            raise ConfigError(f"sigma must be 0 or more pixels, got {self.sigma}")
+
+
+@dataclass(frozen=True)
+class State:
+    """What the sentences say.
+
+    Attributes:
+        text_features: (C, 2, E) float32, normal then anomalous.
+    """
+
+    text_features: Tensor
+
+
+class ClipAC(Method):
+    """See the module's description.
+
+    Attributes:
+        temperature: of the softmax, the network's own unless the settings name one.
+    """
+
+    def __init__(self, backbone: CLIP, config: Config) -> None:
+        super().__init__(backbone, config)
+        own = 1 / float(backbone.logit_scale.detach().float().exp())
+        self.temperature = own if config.temperature is None else config.temperature
+        name = NAME_IN_LIBRARY.get(config.prompt_set, config.prompt_set)
+        self.text = TextEnsemble(backbone, prompt_set(name))
+
+    @torch.no_grad()
+    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+        """The text vectors of the classes.
+
+        Raises:
+            ConfigError: references were given, which this method cannot use.
+        """
+        if references is not None:
+            raise ConfigError("clip_ac takes no reference pictures; winclip does")
+        return State(self.text.encode(classes))
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> JointFeatures:
+        """Class token and patches of the last block."""
+        return last_block_features(self.backbone.visual, images)
+
+    def score(self, features: JointFeatures, state: State) -> RawOutput:
+        """Anomalous probability of the class token; that of the patches, upsampled and smoothed."""
+        image = similarity_softmax(features.image_features, state.text_features, self.temperature)
+        patches = similarity_softmax(features.patch_features, state.text_features, self.temperature)
+        size = features.image_size(self.backbone.config.vision.patch_size)
+        return RawOutput(image[:, 1], abnormal_map(patches, [1.0], size, self.config.sigma))
