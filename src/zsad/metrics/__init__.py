@@ -1,4 +1,4 @@
-"""Image-level and pixel-level metrics, as pure NumPy functions."""
+"""Image-level and pixel-level metrics: pure NumPy functions, and a suite that takes pictures as they come."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from zsad.metrics.ranking import (
     split_pixels,
     split_scores,
 )
+from zsad.metrics.suite import MetricSuite
 
 METRIC_NAMES = (
     "image_auroc",
@@ -34,6 +35,7 @@ METRIC_NAMES = (
 
 __all__ = [
     "METRIC_NAMES",
+    "MetricSuite",
     "evaluate",
     "image_ap",
     "image_auroc",

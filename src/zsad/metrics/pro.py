@@ -79,23 +79,38 @@ def aupro_of_pixels(
     order = np.argsort(anomalous)
     if pro == "exact":
         rates, overlaps = _exact_curve(anomalous[order], weights[order], normal)
-        return _area_up_to(rates, overlaps, fpr_limit) / fpr_limit
+        return area_up_to(rates, overlaps, fpr_limit) / fpr_limit
     return _script_area(anomalous[order], weights[order], normal, fpr_limit)
 
 
 def _exact_curve(
     anomalous: Floats, weights: NDArray[np.float64], normal: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The corners of the PRO curve from (0, 0) to (1, 1).
-
-    Thresholds that only normal pixels take move the curve along a horizontal line; its two ends are the
-    corners at the neighbouring anomalous values, so those suffice.
-    """
+    """The corners of the PRO curve from sorted anomalous pixels, their weights and sorted normal pixels."""
     values, first = np.unique(anomalous, return_index=True)
     overlap = np.cumsum(np.add.reduceat(weights, first)[::-1])  # PRO at each value, falling thresholds
     values = values[::-1]
     above = (normal.size - np.searchsorted(normal, values, side="right")) / normal.size
     at_or_above = (normal.size - np.searchsorted(normal, values, side="left")) / normal.size
+    return exact_corners(above, at_or_above, overlap)
+
+
+def exact_corners(
+    above: NDArray[np.float64], at_or_above: NDArray[np.float64], overlap: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The corners of the PRO curve from (0, 0) to (1, 1).
+
+    Thresholds that only normal pixels take move the curve along a horizontal line; its two ends are the
+    corners at the neighbouring anomalous values, so those suffice.
+
+    Args:
+        above: (T,) false-positive rate of `map > value` at each distinct anomalous value, values falling.
+        at_or_above: (T,) the rate of `map >= value`.
+        overlap: (T,) PRO of `map >= value`.
+
+    Returns:
+        Rates and overlaps, (2 T + 2,) each.
+    """
     before = np.concatenate([[0.0], overlap[:-1]])
     rates = np.concatenate([[0.0], np.stack([above, at_or_above], axis=1).ravel(), [1.0]])
     overlaps = np.concatenate([[0.0], np.stack([before, overlap], axis=1).ravel(), [1.0]])
@@ -104,16 +119,33 @@ def _exact_curve(
 
 def _script_area(anomalous: Floats, weights: NDArray[np.float64], normal: Floats, fpr_limit: float) -> float:
     """The scripts' area from sorted anomalous pixels with their weights and sorted normal pixels."""
-    low, high = min(anomalous[0], normal[0]), max(anomalous[-1], normal[-1])
-    if low == high:
-        return float("nan")
-    # NumPy's `arange` of float32 limits rounds the step to float32 and makes a float64 grid, which the
-    # scripts compare with the maps in float64. Matching that moves the result in the fifth decimal.
-    grid = np.arange(float(low), float(high), float((high - low) / low.dtype.type(SCRIPT_STEPS)))
-    thresholds = _rounded_down(grid, low.dtype)
+    thresholds = script_thresholds(min(anomalous[0], normal[0]), max(anomalous[-1], normal[-1]))
     rates = (normal.size - np.searchsorted(normal, thresholds, side="right")) / normal.size
     covered_from = np.concatenate([np.cumsum(weights[::-1])[::-1], [0.0]])
     overlaps = covered_from[np.searchsorted(anomalous, thresholds, side="right")]
+    return script_area(rates, overlaps, fpr_limit)
+
+
+def script_thresholds(low: np.floating[Any], high: np.floating[Any]) -> Floats:
+    """The scripts' rising thresholds for `map > threshold`; none if all maps hold one value.
+
+    Args:
+        low: smallest value of all maps, in the maps' own type.
+        high: largest value.
+
+    Returns:
+        (about 200,) in the maps' type.
+    """
+    if low == high:
+        return np.empty(0, dtype=low.dtype)
+    # NumPy's `arange` of float32 limits rounds the step to float32 and makes a float64 grid, which the
+    # scripts compare with the maps in float64. Matching that moves the result in the fifth decimal.
+    grid = np.arange(float(low), float(high), float((high - low) / low.dtype.type(SCRIPT_STEPS)))
+    return _rounded_down(grid, low.dtype)
+
+
+def script_area(rates: NDArray[np.float64], overlaps: NDArray[np.float64], fpr_limit: float) -> float:
+    """The scripts' area from the points at `script_thresholds`; NaN if fewer than two rates remain."""
     kept = rates < fpr_limit
     rates, overlaps = rates[kept], overlaps[kept]
     if rates.size < 2 or rates[0] == rates[-1]:
@@ -128,7 +160,7 @@ def _rounded_down(grid: NDArray[np.float64], dtype: np.dtype[Any]) -> Floats:
     return np.where(rounded > grid, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
 
 
-def _area_up_to(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
+def area_up_to(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
     """Area under a polyline with rising x, from 0 to the limit."""
     inside = int(np.searchsorted(x, limit, side="right"))
     if inside == x.size:

@@ -1,0 +1,306 @@
+"""All seven metrics of a set of pictures that arrive one after another, in bounded memory.
+
+While the pixels fit into a budget they are kept, and the result is that of `zsad.metrics.evaluate`. After
+that they are folded into groups of neighbouring values (`zsad.metrics.sketch`): blocks of pixels become
+summaries, two summaries of the same level become one of the next, so that 10,000 pictures of 518 x 518 pass
+about ten levels. Each metric then comes with a lower and an upper bound that hold whatever the maps are;
+`compute` returns their middle, `bounds` both. The range of the maps need not be known, and no map is read
+twice.
+
+Why none of the libraries does it, from their documentation:
+
+- `torchmetrics` (1.9) has AUROC and average precision, but no PRO. With `thresholds=None` it keeps every
+  pixel; with a number it spaces them evenly over [0, 1], where a saturated map falls into a few of them and
+  its metrics are off without notice. Values outside [0, 1] are taken for logits.
+- `pyaupro` (0.1) has PRO only, on top of torchmetrics, with the same even thresholds in [0, 1]; unless it
+  keeps all maps, its result is the mean over the batches, which depends on how the pictures are batched.
+- `adeval` (1.1) is the nearest: AUROC, AP and AUPRO by accumulation. It wants bounds of the scores estimated
+  beforehand, offers no bound of its error and no F1-max, and needs OpenCV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad.errors import ConfigError, DataError
+from zsad.metrics.pro import ProVariant, aupro_of_pixels, check_pro, label_regions
+from zsad.metrics.ranking import (
+    Floats,
+    RankedCounts,
+    auroc,
+    average_precision,
+    check_maps,
+    f1_max,
+    rank,
+    split_scores,
+)
+from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join, pixel_metrics, script_aupro
+
+IMAGE_METRICS: dict[str, Callable[[RankedCounts], float]] = {
+    "image_auroc": auroc,
+    "image_ap": average_precision,
+    "image_f1max": f1_max,
+}
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
+ANOMALOUS_COST = 10  # memory of an anomalous pixel (order, weight, counts) in units of a normal one's
+BLOCK = 2**22  # pixels that are folded into one summary; their exact groups take some 300 MB for a moment
+
+
+class MetricSuite:
+    """Image and pixel metrics of one category, updated picture by picture.
+
+    Memory: about 4 bytes per unit of `exact_pixels`, or, once past it, 32 `bins` bytes for each doubling of
+    the number of pixels, and some hundred MB of working space; 16 bytes per picture for its score.
+
+    Args:
+        pro: "exact" or "script", see `zsad.metrics.pixel_aupro`. Past the exact budget "script" is read off
+            the groups at its 200 thresholds between the smallest and largest value, which are known exactly.
+        fpr_limit: where the PRO curve is cut, in (0, 1].
+        exact_pixels: up to this many pixels the result is exact; an anomalous pixel counts for ten, since
+            it takes that much more memory. The default holds 200 pictures of 518 x 518.
+        bins: resolution past that; the error falls in proportion.
+        bootstrap: number of resamples for 95 % intervals of the image metrics; 0 for none.
+        seed: of the resampling.
+
+    Raises:
+        ConfigError: an unknown `pro`, a limit outside (0, 1], a number out of range.
+
+    Example:
+        >>> suite = MetricSuite()
+        >>> suite.update([[[0.1, 0.9]]], [[[0, 1]]], [0.9], [1])
+        >>> suite.update([[[0.2, 0.3]]], [[[0, 0]]], [0.2], [0])
+        >>> result = suite.compute()
+        >>> result["image_auroc"], result["pixel_aupro"]
+        (1.0, 1.0)
+    """
+
+    def __init__(
+        self,
+        pro: ProVariant = "exact",
+        fpr_limit: float = 0.3,
+        *,
+        exact_pixels: int = 100_000_000,
+        bins: int = 2**19,
+        bootstrap: int = 0,
+        seed: int = 0,
+    ) -> None:
+        check_pro(pro, fpr_limit)
+        for name, value, least in (
+            ("exact_pixels", exact_pixels, 0),
+            ("bins", bins, 1),
+            ("bootstrap", bootstrap, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value!r}")
+        self.pro, self.fpr_limit, self.bootstrap, self.seed = pro, fpr_limit, bootstrap, seed
+        self.exact_pixels, self.bins = exact_pixels, bins
+        self._anomalous_scores: list[Floats] = []
+        self._normal_scores: list[Floats] = []
+        self._anomalous: list[Floats] = []
+        self._overlap: list[NDArray[np.float64]] = []
+        self._normal: list[Floats] = []
+        self._held = 0
+        self._regions = 0
+        self._levels: list[PixelGroups | None] = []
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every pixel is still held as it came."""
+        return not self._levels
+
+    def update(self, maps: Any, masks: Any, scores: Any, labels: Any) -> None:
+        """Adds a batch of pictures or a single one.
+
+        Args:
+            maps: (N, H, W) finite anomaly maps, a sequence of (H, W) arrays whose sizes may differ, or one
+                (H, W) array; NumPy or torch. None to leave the pixel metrics out.
+            masks: the same shapes, values in {0, 1}; None likewise.
+            scores: (N,) finite image scores, or a number; None to leave the image metrics out.
+            labels: (N,) in {0, 1}, or a number; None with `scores`.
+
+        Raises:
+            DataError: as `zsad.metrics.evaluate` says; nothing of the batch has been added then.
+        """
+        if (scores is None) != (labels is None):
+            raise DataError("scores and labels go together: give both, or None for both")
+        scores, labels = _batch(scores, 0), _batch(labels, 0)
+        maps, masks = _batch(maps, 2), _batch(masks, 2)
+        split = None if scores is None else split_scores(scores, labels)
+        if maps is not None and scores is not None and len(maps) != len(scores):
+            raise DataError(f"got {len(maps)} maps for {len(scores)} scores; give one map per picture")
+        pictures = [] if maps is None or masks is None else list(zip(*check_maps(maps, masks), strict=True))
+        if split is not None:
+            self._anomalous_scores.append(split[0])
+            self._normal_scores.append(split[1])
+        for one, mask in pictures:
+            self._add_picture(one, mask)
+
+    def merge(self, other: MetricSuite) -> None:
+        """Adds all that another suite has seen, for instance in another process (suites can be pickled).
+
+        Args:
+            other: a suite with the same `fpr_limit` and `bins`; it is left as it is.
+
+        Raises:
+            ConfigError: other settings.
+        """
+        if (self.fpr_limit, self.bins) != (other.fpr_limit, other.bins):
+            raise ConfigError(
+                f"suites to merge must have the same fpr_limit and bins, got {self.fpr_limit}, {self.bins} "
+                f"and {other.fpr_limit}, {other.bins}"
+            )
+        self._anomalous_scores += other._anomalous_scores
+        self._normal_scores += other._normal_scores
+        self._regions += other._regions
+        for level, groups in enumerate(list(other._levels)):
+            if groups is not None:
+                self._fold(groups, level)
+        for anomalous, overlap, normal in zip(
+            list(other._anomalous), list(other._overlap), list(other._normal), strict=True
+        ):
+            self._hold(anomalous, overlap, normal)
+        self._fold_if_full()  # what was held already may be too much now that the suite is exact no more
+
+    def compute(self) -> dict[str, float]:
+        """The metrics of all pictures so far; more may be added afterwards.
+
+        Returns:
+            As `zsad.metrics.evaluate`: fractions in [0, 1] under `zsad.metrics.METRIC_NAMES`, NaN where
+            undefined. With `bootstrap` also `image_auroc_low`, `image_auroc_high` and so on: the 2.5th and
+            97.5th percentile over resamples of the pictures, drawn within each class.
+        """
+        result = {name: (low + high) / 2 for name, (low, high) in self.bounds().items()}
+        if self.bootstrap:
+            result.update(self._intervals())
+        return result
+
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Lower and upper bounds of each metric, equal while it is exact.
+
+        Returns:
+            (low, high) under `zsad.metrics.METRIC_NAMES`, between which `evaluate` of all pictures together
+            would lie, up to rounding. The "script" variant of `pixel_aupro` has no such bounds (see
+            `zsad.metrics.sketch.script_aupro`): both are its estimate.
+        """
+        counts = rank(_pooled(self._anomalous_scores), _pooled(self._normal_scores))
+        result = {name: (metric(counts),) * 2 for name, metric in IMAGE_METRICS.items()}
+        if self.is_exact:
+            return {**result, **self._exact_pixel_metrics()}
+        parts = [part for part in self._levels if part is not None]
+        if self._normal:
+            pixels = _pooled(self._anomalous), _pooled(self._overlap), _pooled(self._normal)
+            parts.append(compress(group_pixels(*pixels), self.bins, self.fpr_limit))
+        groups = join(parts)
+        result.update(pixel_metrics(groups, self.fpr_limit))
+        if self.pro == "script":
+            result["pixel_aupro"] = (script_aupro(groups, self.fpr_limit),) * 2
+        return result
+
+    def _exact_pixel_metrics(self) -> dict[str, tuple[float, float]]:
+        """The pixel metrics from the pixels themselves, which are left pooled and the normal ones sorted."""
+        if not self._normal:
+            return dict.fromkeys(PIXEL_METRICS, (float("nan"),) * 2)
+        for held in (self._anomalous, self._overlap, self._normal):
+            held[:] = [_drained(held)]
+        normal = self._normal[0]
+        normal.sort()
+        counts = rank(self._anomalous[0], normal)
+        weights = self._overlap[0] / max(self._regions, 1)
+        aupro = aupro_of_pixels(self._anomalous[0], weights, normal, self.pro, self.fpr_limit)
+        values = (auroc(counts), average_precision(counts), f1_max(counts), aupro)
+        return {name: (value, value) for name, value in zip(PIXEL_METRICS, values, strict=True)}
+
+    def _add_picture(self, one: Floats, mask: NDArray[np.bool_]) -> None:
+        """Takes copies of the pixels of a checked picture."""
+        labels, count = label_regions(mask)
+        of_pixels = labels[mask]
+        areas = np.bincount(of_pixels, minlength=count + 1)
+        self._regions += count
+        self._hold(one[mask], 1.0 / areas[of_pixels], one[~mask])
+
+    def _hold(self, anomalous: Floats, overlap: NDArray[np.float64], normal: Floats) -> None:
+        """Holds pixels as they are, as long as there is room."""
+        self._anomalous.append(anomalous)
+        self._overlap.append(overlap)
+        self._normal.append(normal)
+        self._held += normal.size + ANOMALOUS_COST * anomalous.size
+        self._fold_if_full()
+
+    def _fold_if_full(self) -> None:
+        """Folds all that is held once it exceeds what may be held."""
+        if self._held > (self.exact_pixels if self.is_exact else min(BLOCK, self.exact_pixels)):
+            self._fold_all()
+
+    def _fold_all(self) -> None:
+        """Turns the held pixels into summaries, a block at a time, releasing them on the way."""
+        while self._normal:
+            taken: tuple[list[Any], list[Any], list[Any]] = [], [], []
+            size = 0
+            while self._normal and (size == 0 or size < BLOCK):
+                for into, held in zip(taken, (self._anomalous, self._overlap, self._normal), strict=True):
+                    into.append(held.pop())
+                size += taken[2][-1].size + ANOMALOUS_COST * taken[0][-1].size
+            groups = group_pixels(*(_drained(part) for part in taken))
+            self._fold(compress(groups, self.bins, self.fpr_limit), 0)
+        self._held = 0
+
+    def _fold(self, groups: PixelGroups, level: int) -> None:
+        """Adds a summary at a level; one that is there already is joined with it and both move up."""
+        self._levels += [None] * (level + 1 - len(self._levels))
+        while (waiting := self._levels[level]) is not None:
+            groups = compress(join([waiting, groups]), self.bins, self.fpr_limit)
+            self._levels[level] = None
+            level += 1
+            if level == len(self._levels):
+                self._levels.append(None)
+        self._levels[level] = groups
+
+    def _intervals(self) -> dict[str, float]:
+        """Percentile intervals of the image metrics; NaN where a class is missing."""
+        generator = np.random.default_rng(self.seed)
+        anomalous, normal = _pooled(self._anomalous_scores), _pooled(self._normal_scores)
+        draws: dict[str, list[float]] = {name: [] for name in IMAGE_METRICS}
+        for _ in range(self.bootstrap):
+            # Drawn within each class: a resample with one class only would have no metrics.
+            counts = rank(_resampled(anomalous, generator), _resampled(normal, generator))
+            for name, metric in IMAGE_METRICS.items():
+                draws[name].append(metric(counts))
+        result = {}
+        for name, values in draws.items():
+            low, high = np.percentile(values, [2.5, 97.5])
+            result[f"{name}_low"], result[f"{name}_high"] = float(low), float(high)
+        return result
+
+
+def _batch(values: Any, single: int) -> Any:
+    """Adds the axis of pictures to an array, tensor or number that has only the axes of a single one."""
+    if np.isscalar(values):
+        return [values] if single == 0 else values
+    return values[None] if getattr(values, "ndim", None) == single else values
+
+
+def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
+    """As many values, drawn with replacement."""
+    return values[generator.integers(0, values.size, values.size)] if values.size else values
+
+
+def _pooled(parts: list[Any]) -> NDArray[Any]:
+    """All parts in one array, a copy."""
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _drained(parts: list[Any]) -> NDArray[Any]:
+    """All parts in one array; each is released once it is copied, so that they are not held twice."""
+    if len(parts) == 1:
+        return parts.pop()
+    whole = np.empty(sum(part.size for part in parts), dtype=np.result_type(*parts))
+    end = whole.size
+    while parts:
+        part = parts.pop()
+        whole[end - part.size : end] = part
+        end -= part.size
+    return whole
