@@ -148,7 +148,7 @@ def test_neighbourhood_means():
     "settings",
     [
         {},
-        {"alpha": 0.2, "beta": 0.7, "visual_scale": 3.0, "sigma": 1.5, "temperature": 0.3},
+        {"alpha": 0.2, "beta": 0.7, "visual_scale": 4.0, "sigma": 1.5, "temperature": 0.3},
         {"pairing": "random", "draws": 3, "partners": 2, "best_share": 1.0},
         {"pairing": "sequential", "partners": None, "best_share": 0.5},
     ],
@@ -177,7 +177,7 @@ def test_joint_scores(small_clip, settings):
         for p in range(9):
             patch = features.patch_features[i, p].double().numpy()
             grid[p // 3, p % 3] = (1 - config.alpha) * abnormal(patch, text, config.temperature)
-            grid[p // 3, p % 3] += config.alpha * config.visual_scale * visual[i, p]
+            grid[p // 3, p % 3] += config.alpha * min(1, config.visual_scale * visual[i, p])
         large = torch.nn.functional.interpolate(torch.as_tensor(grid)[None, None], (24, 24), mode="bilinear")
         expected = ndimage.gaussian_filter(large[0, 0].numpy(), config.sigma) if config.sigma else large[0, 0]
         close(raw.maps[i], expected)
