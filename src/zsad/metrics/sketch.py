@@ -110,7 +110,7 @@ def _coordinate(groups: PixelGroups, fpr_limit: float) -> Weights:
     """(G,) the falling coordinate along which cells are equal; see the module's docstring."""
     normal = _from_the_top(groups.normal).astype(np.float64)
     rank = _from_the_top(groups.anomalous).astype(np.float64)
-    coordinate = rank / max(rank[0], 1.0)
+    coordinate: Weights = rank / max(rank[0], 1.0)
     rank += normal
     normal /= max(normal[0], 1.0)
     coordinate += normal

@@ -241,8 +241,9 @@ class MetricSuite:
             taken: tuple[list[Any], list[Any], list[Any]] = [], [], []
             size = 0
             while self._normal and (size == 0 or size < BLOCK):
-                for into, held in zip(taken, (self._anomalous, self._overlap, self._normal), strict=True):
-                    into.append(held.pop())
+                taken[0].append(self._anomalous.pop())
+                taken[1].append(self._overlap.pop())
+                taken[2].append(self._normal.pop())
                 size += taken[2][-1].size + ANOMALOUS_COST * taken[0][-1].size
             groups = group_pixels(*(_drained(part) for part in taken))
             self._fold(compress(groups, self.bins, self.fpr_limit), 0)
@@ -295,8 +296,10 @@ def _pooled(parts: list[Any]) -> NDArray[Any]:
 
 def _drained(parts: list[Any]) -> NDArray[Any]:
     """All parts in one array; each is released once it is copied, so that they are not held twice."""
+    whole: NDArray[Any]
     if len(parts) == 1:
-        return parts.pop()
+        whole = parts.pop()
+        return whole
     whole = np.empty(sum(part.size for part in parts), dtype=np.result_type(*parts))
     end = whole.size
     while parts:
