@@ -53,6 +53,7 @@ def test_names_of_like_things_are_near_each_other():
     clip = load_backbone("tiny")
     with torch.inference_mode():
         screw, bolt, bread = torch.nn.functional.normalize(
-            clip.encode_text(tokenize(["a photo of a screw.", "a photo of a bolt.", "a photo of bread."])), dim=-1
+            clip.encode_text(tokenize(["a photo of a screw.", "a photo of a bolt.", "a photo of bread."])),
+            dim=-1,
         )
     assert screw @ bolt > screw @ bread

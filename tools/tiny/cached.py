@@ -30,9 +30,19 @@ class Cached:
         self.meta = [entry for meta in metas for entry in meta]
         self.labels = np.array([entry["label"] for entry in self.meta])
         self.categories = [entry["category"] for entry in self.meta]
+        # Pictures that only a defect should tell apart: one synthetic scene, or one real category.
+        keys = [
+            (entry["category"], entry.get("scene", -1 if "file" in entry else row))
+            for row, entry in self.each()
+        ]
+        self.groups = np.unique([f"{category} {scene}" for category, scene in keys], return_inverse=True)[1]
 
     def __len__(self) -> int:
         return len(self.meta)
+
+    def each(self) -> enumerate[dict[str, object]]:
+        """Row number and what is known of every picture."""
+        return enumerate(self.meta)
 
     def batch(self, rows: np.ndarray) -> tuple[list[Tensor], Tensor, Tensor]:
         """Levels (B, C, g, g) float32, coverage (B, M, M) in [0, 1], labels (B,)."""
@@ -103,13 +113,15 @@ class Batch:
 
     parts: tuple[tuple[Cached, np.ndarray], ...]
 
-    def tensors(self, words: StateWords) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-        """Levels, masks, labels and noun numbers of all rows together."""
+    def tensors(self, words: StateWords) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+        """Levels, masks, labels, noun numbers and group numbers of all rows together."""
         read = [data.batch(rows) for data, rows in self.parts]
         levels = [torch.cat([each[0][level] for each in read]) for level in range(3)]
         nouns = [words.number(data.noun(int(row))) for data, rows in self.parts for row in rows]
         masks, labels = torch.cat([each[1] for each in read]), torch.cat([each[2] for each in read])
-        return levels, masks, labels, torch.tensor(nouns)
+        # Groups of different caches must not meet, so each cache counts from another number on.
+        groups = [data.groups[rows] + 10**6 * number for number, (data, rows) in enumerate(self.parts)]
+        return levels, masks, labels, torch.tensor(nouns), torch.from_numpy(np.concatenate(groups))
 
 
 def mixed(
@@ -121,8 +133,12 @@ def mixed(
     size: int,
     share: float,
 ) -> Batch:
-    """A random batch: a share of real crops, half of them anomalous, the rest synthetic."""
+    """A random batch: a share of real crops, half of them anomalous, the rest synthetic, scenes kept together."""
     real = round(size * share)
     anomalous, normal = usable[crops.labels[usable] == 1], usable[crops.labels[usable] == 0]
     rows = np.concatenate([rng.choice(anomalous, real // 2), rng.choice(normal, real - real // 2)])
-    return Batch(((synthetic, rng.integers(0, len(synthetic) - held_out, size - real)), (crops, rows)))
+    made = rng.integers(0, len(synthetic) - held_out, size - real)
+    if "scene" in synthetic.meta[0]:
+        pairs = made[: (size - real) // 2] // 2 * 2
+        made = np.concatenate([pairs, pairs + 1])
+    return Batch(((synthetic, made), (crops, rows)))

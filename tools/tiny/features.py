@@ -42,13 +42,20 @@ class Example(NamedTuple):
     meta: dict[str, object]
 
 
-def synthetic_examples(materials: Path, first: int, count: int, seed: int) -> Iterator[Example]:
-    """Pictures of `zsad.data.synthetic`."""
-    stock, config = Materials.from_folder(materials), SyntheticConfig(size=SIZE)
-    for index in range(first, first + count):
-        picture = generate(index, stock, config, seed)
-        meta = {"category": "synthetic", "noun": picture.object_name, "label": picture.label}
-        yield Example(picture.image, picture.mask, {**meta, "defect": picture.defect})
+def synthetic_examples(
+    materials: Path, first: int, count: int, seed: int, *, pairs: bool = False
+) -> Iterator[Example]:
+    """Pictures of `zsad.data.synthetic`; in pairs, every scene comes once without and once with a defect."""
+    stock = Materials.from_folder(materials)
+    configs = [
+        SyntheticConfig(size=SIZE, anomalous_fraction=share) for share in ((0.0, 1.0) if pairs else (0.5,))
+    ]
+    for index in range(first, first + count // len(configs)):
+        for config in configs:
+            picture = generate(index, stock, config, seed)
+            meta = {"category": "synthetic", "noun": picture.object_name, "label": picture.label}
+            meta |= {"scene": index} if pairs else {}
+            yield Example(picture.image, picture.mask, {**meta, "defect": picture.defect})
 
 
 def open_sample(sample: Sample) -> tuple[Image.Image, Image.Image]:
@@ -182,12 +189,18 @@ def main() -> None:
     parser.add_argument("--materials", type=Path)
     parser.add_argument("--auxiliary", type=Path)
     parser.add_argument("--whole", action="store_true")
+    parser.add_argument(
+        "--pairs", action="store_true", help="every synthetic scene without and with a defect"
+    )
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if args.materials:
-        count, examples = args.count, synthetic_examples(args.materials, args.first, args.count, args.seed)
+        count, examples = (
+            args.count,
+            synthetic_examples(args.materials, args.first, args.count, args.seed, pairs=args.pairs),
+        )
     else:
         samples = read_mvtec(args.auxiliary, "all")
         count = len(samples) if args.whole else args.count

@@ -8,7 +8,8 @@ What is minimised, at CLIP's own temperature 0.01:
   focal + dice of the patch tokens against "flawless X" and "damaged X", for the value-value stream (AnomalyCLIP,
   GlocalCLIP, ...) and, at half weight, for the original one (APRIL-GAN, AdaCLIP, ...);
   cross entropy of the class token against the same sentences, with and without the final norm, since the methods
-  use both; and, at a small weight, cross entropy of the class token over the names of all objects.
+  use both; a ranking of the class token's scores within one synthetic scene (with and without its defect) or one real
+  category; and, at a small weight, cross entropy of the class token over the names of all objects.
 Validation: held-out synthetic pictures and whole pictures of held-out auxiliary categories. The best step is kept.
 """
 
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from cached import Cached, StateWords, mixed
 from recipe import TINY_CONFIG, VALUE_VALUE_FROM
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from trunk import load_trunk
@@ -40,7 +41,7 @@ HELD_OUT_SYNTHETIC = 600
 class PictureTower(nn.Module):
     """The vision tower fed with cached pyramids instead of pictures."""
 
-    def __init__(self, trunk_file: Path, dropout: float) -> None:
+    def __init__(self, trunk_file: Path, dropout: float, start: Path | None) -> None:
         super().__init__()
         config = TINY_CONFIG
         self.tower = VisionTower(config.vision, config.embed_dim, config.activation)
@@ -49,6 +50,10 @@ class PictureTower(nn.Module):
         # Standardises the stem's channels while training; folded into the projection at the end.
         self.standardise = nn.BatchNorm2d(self.tower.stem.projection.in_channels, affine=False, momentum=None)
         self.dropout = dropout
+        if start is not None:
+            trained = load_file(start)
+            self.tower.load_state_dict({name.removeprefix("visual."): t for name, t in trained.items()})
+            self.standardise.eval()
 
     def measure(self, levels: list[Tensor]) -> None:
         """Takes mean and spread of the stem's channels from a sample of pictures and fixes them."""
@@ -105,8 +110,27 @@ def patch_loss(contrasts: Tensor, masks: Tensor) -> Tensor:
     return 4 * (miss.square() * entropy).mean() + 0.5 * dice
 
 
+def ranking_loss(scores: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
+    """Logistic loss of every (anomalous, normal) pair of one group: the defect decides, not the scene.
+
+    Args:
+        scores: (B,) contrasts of the class token.
+        labels: (B,) in {0, 1}.
+        groups: (B,) numbers; pictures of one synthetic scene or one real category share theirs.
+    """
+    pairs = (labels[:, None] == 1) & (labels[None] == 0) & (groups[:, None] == groups[None])
+    margins = scores[:, None] - scores[None]
+    return (F.softplus(-margins) * pairs).sum() / pairs.sum().clamp(min=1)
+
+
 def losses(
-    model: PictureTower, levels: list[Tensor], masks: Tensor, labels: Tensor, nouns: Tensor, words: StateWords
+    model: PictureTower,
+    levels: list[Tensor],
+    masks: Tensor,
+    labels: Tensor,
+    nouns: Tensor,
+    groups: Tensor,
+    words: StateWords,
 ) -> dict[str, Tensor]:
     """The named terms of the module docstring."""
     sentences = words.sample(nouns)
@@ -123,8 +147,16 @@ def losses(
         "original": 0.5 * patch_loss(contrast(original, sentences), masks),
         "class_bare": 0.5 * F.binary_cross_entropy_with_logits(contrast(bare, sentences), target),
         "class_normed": 0.5 * F.binary_cross_entropy_with_logits(contrast(normed, sentences), target),
+        "ranking": 0.5 * ranking_loss(contrast(bare, sentences), labels, groups)
+        + 0.5 * ranking_loss(contrast(normed, sentences), labels, groups),
         "names": 0.1 * F.cross_entropy(named_logits, nouns[named]),
     }
+
+
+def flipped(levels: list[Tensor], masks: Tensor, rng: np.random.Generator) -> tuple[list[Tensor], Tensor]:
+    """The batch mirrored left-right and top-down, each with probability one half."""
+    axes = [axis for axis in (-1, -2) if rng.random() < 0.5]
+    return [level.flip(axes) for level in levels], masks.flip(axes)
 
 
 @torch.inference_mode()
@@ -147,9 +179,14 @@ def validate(model: PictureTower, data: Cached, rows: np.ndarray, words: StateWo
     model.standardise.eval()
     truth = data.masks[rows] > 127
     labels = data.labels[rows]
+    found = np.concatenate(scores)
+    anomalous, normal = labels[:, None] == 1, labels[None] == 0
+    pairs = anomalous & normal & (data.groups[rows][:, None] == data.groups[rows][None])
     return {
         "pixel_auroc": pixel_auroc(np.concatenate(maps), truth),
-        "image_auroc": image_auroc(np.concatenate(scores), labels),
+        "image_auroc": image_auroc(found, labels),
+        # The share of pairs of one scene in which the defective picture scores higher.
+        "pair_auroc": float((found[:, None] > found[None])[pairs].mean()) if pairs.any() else math.nan,
     }
 
 
@@ -161,6 +198,7 @@ def main() -> None:
     for name in ("trunk", "states", "crops", "whole", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--synthetic", type=Path, nargs="+", required=True)
+    parser.add_argument("--start", type=Path, help="a picture tower to go on from, at a lower --lr")
     parser.add_argument("--held-out", nargs="*", default=[], help="auxiliary categories never trained on")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -180,9 +218,12 @@ def main() -> None:
         rows = [row for row in range(len(whole)) if whole.categories[row] == category]
         validation[category] = (whole, np.array(rows))
 
-    model = PictureTower(args.trunk, args.dropout)
-    with torch.no_grad():
-        model.measure(synthetic.batch(rng.choice(len(synthetic) - HELD_OUT_SYNTHETIC, 256, replace=False))[0])
+    model = PictureTower(args.trunk, args.dropout, args.start)
+    if args.start is None:
+        with torch.no_grad():
+            model.measure(
+                synthetic.batch(rng.choice(len(synthetic) - HELD_OUT_SYNTHETIC, 256, replace=False))[0]
+            )
     learnt = [p for name, p in model.named_parameters() if p.requires_grad and ".trunk." not in name]
     optimiser = torch.optim.AdamW(learnt, lr=args.lr, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -198,7 +239,8 @@ def main() -> None:
             batch = mixed(
                 rng, synthetic, HELD_OUT_SYNTHETIC, crops, usable, args.batch_size, args.auxiliary_share
             )
-            terms = losses(model, *batch.tensors(words), words)
+            levels, masks, *known = batch.tensors(words)
+            terms = losses(model, *flipped(levels, masks, rng), *known, words)
             optimiser.zero_grad()
             sum(terms.values()).backward()
             nn.utils.clip_grad_norm_(learnt, 1.0)
