@@ -1,0 +1,115 @@
+"""Hybrid semantic fusion: what a picture's most anomalous patches have in common, by k-means.
+
+Source: AdaCLIP (2407.15795), section 3.4, in the form of the released code.
+
+Shapes: B pictures, T blocks, N patches, n of them clustered, E feature width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.errors import MissingExtraError
+
+PATCHES_PER_CLUSTER = 5
+SEED = 0
+
+
+def semantic_fusion(patch_features: Tensor, logits: Tensor, clusters: int) -> Tensor:
+    """Mean of the clusters of the most anomalous patches.
+
+    Args:
+        patch_features: (B, T, N, E) of length 1.
+        logits: (B, T, N, 2) of the patches, normal then abnormal.
+        clusters: k; the 5 k most anomalous patches are clustered by the features of all blocks together, or
+            as many as there are.
+
+    Returns:
+        (B, E) of length 1.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    probabilities = torch.softmax(logits.mean(dim=1), dim=-1)[..., 1]
+    chosen = most_anomalous(probabilities, PATCHES_PER_CLUSTER * clusters)
+    width = patch_features.shape[-1]
+    index = chosen[:, None, :, None].expand(-1, patch_features.shape[1], -1, width)
+    selected = patch_features.gather(2, index)  # (B, T, n, E)
+    labels = k_means_labels(selected.transpose(1, 2).flatten(2), clusters)
+    return F.normalize(mean_of_clusters(selected.mean(dim=1), labels), dim=-1)
+
+
+def most_anomalous(probabilities: Tensor, count: int) -> Tensor:
+    """The patches with the highest values, highest first.
+
+    Args:
+        probabilities: (B, N).
+        count: at most so many.
+
+    Returns:
+        (B, n) int64 patch numbers, n the smaller of N and count.
+
+    Example:
+        >>> most_anomalous(torch.tensor([[0.1, 0.9, 0.5]]), 2)
+        tensor([[1, 2]])
+    """
+    return probabilities.topk(min(probabilities.shape[1], count), dim=1).indices
+
+
+def mean_of_clusters(features: Tensor, labels: Tensor) -> Tensor:
+    """The mean of the clusters' means, in which a small cluster weighs as much as a large one.
+
+    Args:
+        features: (B, n, E).
+        labels: (B, n) int64 cluster numbers; a number without members does not count.
+
+    Returns:
+        (B, E).
+
+    Example:
+        >>> mean_of_clusters(torch.tensor([[[1.0], [3.0], [6.0]]]), torch.tensor([[0, 0, 1]]))
+        tensor([[4.]])
+    """
+    members = F.one_hot(labels).to(features.dtype)  # (B, n, k)
+    sizes = members.sum(dim=1, keepdim=True)
+    weights = (members / sizes.clamp(min=1)).sum(dim=-1) / (sizes > 0).sum(dim=-1)  # (B, n)
+    return (weights[:, :, None] * features).sum(dim=1)
+
+
+def k_means_labels(points: Tensor, clusters: int) -> Tensor:
+    """Cluster numbers by scikit-learn's k-means, with a fixed seed and without gradients.
+
+    Args:
+        points: (B, n, F); each picture's points are clustered by themselves.
+        clusters: k, at most n of which are used.
+
+    Returns:
+        (B, n) int64 in 0 to k - 1.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    if clusters >= points.shape[1]:
+        return torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
+    k_means = k_means_class()(n_clusters=clusters, n_init="auto", random_state=SEED)
+    labels = [torch.from_numpy(k_means.fit_predict(each)) for each in points.detach().float().cpu().numpy()]
+    return torch.stack(labels).to(device=points.device, dtype=torch.int64)
+
+
+def k_means_class() -> Any:
+    """scikit-learn's `KMeans`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError as error:
+        raise MissingExtraError(
+            "scikit-learn", "adaclip", "hybrid semantic fusion (use_hsf) of adaclip"
+        ) from error
+    return KMeans
