@@ -64,6 +64,7 @@ def test_groups_without_loss_equal_evaluate(pictures, pro):
     """Folded, but with bins enough for every distinct value."""
     streamed = filled(MetricSuite(pro, exact_pixels=0), pictures)
     assert not streamed.is_exact
+    assert list(streamed.compute()) == list(metrics.METRIC_NAMES)
     assert streamed.compute() == pytest.approx(metrics.evaluate(*pictures, pro), abs=1e-9, nan_ok=True)
 
 
@@ -170,6 +171,32 @@ def test_summaries_stay_small(monkeypatch):
     assert all(part.high.size <= 128 for part in streamed._levels if part is not None)
     assert len(streamed._levels) < 8
     assert streamed._held <= 2**10
+
+
+def test_a_large_picture_is_folded_in_blocks(monkeypatch):
+    """So is everything that `compute` has pooled before the budget was exceeded."""
+    monkeypatch.setattr(suite, "BLOCK", 2**10)
+    sizes = []
+    monkeypatch.setattr(
+        suite,
+        "group_pixels",
+        lambda anomalous, overlap, normal: (
+            sizes.append(normal.size + suite.ANOMALOUS_COST * anomalous.size)
+            or sketch.group_pixels(anomalous, overlap, normal)
+        ),
+    )
+    generator = np.random.default_rng(6)
+    maps, masks = generator.random((2, 70, 70)).astype(np.float32), np.zeros((2, 70, 70), dtype=bool)
+    masks[:, 10:20, 10:20] = True
+    streamed = MetricSuite(exact_pixels=8000)
+    streamed.update(maps[0], masks[0], None, None)
+    assert streamed.is_exact
+    streamed.compute()
+    streamed.update(maps[1], masks[1], None, None)
+    assert not streamed.is_exact
+    assert max(sizes) < 2 * 2**10
+    expected = metrics.evaluate(maps, masks, None, None)
+    assert streamed.compute() == pytest.approx(expected, abs=1e-9, nan_ok=True)
 
 
 def test_a_tied_value_stays_exact_when_compressed():

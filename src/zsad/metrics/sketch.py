@@ -28,6 +28,7 @@ from zsad.metrics.ranking import Floats, RankedCounts, auroc, f1_max
 
 Counts = NDArray[np.int64]
 Weights = NDArray[np.float64]
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def pixel_metrics(groups: PixelGroups, fpr_limit: float) -> dict[str, tuple[floa
     result = {name: (low, best[name]) for name, low in worst.items()}
     result["pixel_ap"] = _average_precision_bounds(groups)
     # Rounding may leave the two of an exact value an ulp apart, in either order.
-    return {name: (min(pair), max(pair)) for name, pair in result.items()}
+    return {name: (min(result[name]), max(result[name])) for name in PIXEL_METRICS}
 
 
 def _average_precision_bounds(groups: PixelGroups) -> tuple[float, float]:

@@ -38,14 +38,21 @@ from zsad.metrics.ranking import (
     rank,
     split_scores,
 )
-from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join, pixel_metrics, script_aupro
+from zsad.metrics.sketch import (
+    PIXEL_METRICS,
+    PixelGroups,
+    compress,
+    group_pixels,
+    join,
+    pixel_metrics,
+    script_aupro,
+)
 
 IMAGE_METRICS: dict[str, Callable[[RankedCounts], float]] = {
     "image_auroc": auroc,
     "image_ap": average_precision,
     "image_f1max": f1_max,
 }
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 ANOMALOUS_COST = 10  # memory of an anomalous pixel (order, weight, counts) in units of a normal one's
 BLOCK = 2**22  # pixels that are folded into one summary; their exact groups take some 300 MB for a moment
 
@@ -236,17 +243,21 @@ class MetricSuite:
             self._fold_all()
 
     def _fold_all(self) -> None:
-        """Turns the held pixels into summaries, a block at a time, releasing them on the way."""
-        while self._normal:
-            taken: tuple[list[Any], list[Any], list[Any]] = [], [], []
-            size = 0
-            while self._normal and (size == 0 or size < BLOCK):
-                taken[0].append(self._anomalous.pop())
-                taken[1].append(self._overlap.pop())
-                taken[2].append(self._normal.pop())
-                size += taken[2][-1].size + ANOMALOUS_COST * taken[0][-1].size
-            groups = group_pixels(*(_drained(part) for part in taken))
+        """Turns the held pixels into summaries of about a block each, releasing them on the way."""
+        blocks = max(round(self._held / BLOCK), 1)
+        # Each block gets its share of both classes, whatever the sizes of the pictures they came in.
+        anomalous_share, normal_share = (
+            -(-sum(part.size for part in held) // blocks) for held in (self._anomalous, self._normal)
+        )
+        for _ in range(blocks):
+            groups = group_pixels(
+                _taken(self._anomalous, anomalous_share),
+                _taken(self._overlap, anomalous_share),
+                _taken(self._normal, normal_share),
+            )
             self._fold(compress(groups, self.bins, self.fpr_limit), 0)
+        for held in (self._anomalous, self._overlap, self._normal):
+            held.clear()  # pictures without a pixel of the class have left empty parts
         self._held = 0
 
     def _fold(self, groups: PixelGroups, level: int) -> None:
@@ -292,6 +303,19 @@ def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
 def _pooled(parts: list[Any]) -> NDArray[Any]:
     """All parts in one array, a copy."""
     return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _taken(parts: list[Any], count: int) -> NDArray[Any]:
+    """Removes so many values from the last parts, fewer if there are no more; returns them in one array."""
+    taken = [np.empty(0, dtype=np.float32)]  # the narrowest type of maps
+    while parts and count > 0:
+        part = parts.pop()
+        if part.size > count:
+            parts.append(part[:-count])
+            part = part[-count:]
+        taken.append(part)
+        count -= part.size
+    return np.concatenate(taken)
 
 
 def _drained(parts: list[Any]) -> NDArray[Any]:
