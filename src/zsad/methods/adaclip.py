@@ -261,8 +261,9 @@ class AdaCLIP(Method):
     def score(self, features: Features, state: EncodedText | OpenText) -> RawOutput:
         """Abnormal probability of the picture's feature, and of the patches over the mean of all blocks."""
         logits, probabilities = self._judge(features, state)
+        size = int(features.images.shape[-1])  # a tracer gives a tensor here
         # Upsampling is linear, so the blocks can be averaged before it.
-        maps = upsample(to_grid(logits.mean(dim=1)), features.images.shape[-1], align_corners=True)
+        maps = upsample(to_grid(logits.mean(dim=1)), size, align_corners=True)
         abnormal = torch.softmax(maps, dim=1)[:, 1]
         return RawOutput(probabilities[:, 1], gaussian_filter(abnormal, self.config.sigma))
 
