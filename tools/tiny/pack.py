@@ -27,8 +27,8 @@ RECORD = WeightRecord(
     activation=TINY_CONFIG.activation,
     licence="Apache-2.0",
     auxiliary_data=(
-        "zsad.data.synthetic; parts of VisA (capsules, macaroni1), aluminium surface defects, surface cracks, "
-        "concrete damage, IDRiD hard exudates"
+        "zsad.data.synthetic; VisA (capsules, macaroni1), aluminium surface defects, concrete cracks, concrete damage; "
+        "chosen on tile wall cracks and IDRiD hard exudates"
     ),
     notes="hybrid ViT on an EfficientNet-Lite2 trunk; card: zsad/backbones/tiny/README.md",
 )

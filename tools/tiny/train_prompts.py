@@ -66,7 +66,7 @@ def main() -> None:
         epochs=args.epochs,
         settings=settings,
         overwrite=True,
-        auxiliary_data="zsad.data.synthetic and the auxiliary pictures named in the card of tiny",
+        auxiliary_data="zsad.data.synthetic; VisA (capsules, macaroni1), aluminium, concrete cracks and damage",
     )
     result = train(config, Pictures(args.materials, args.auxiliary, args.count, args.held_out))
     print(result)
