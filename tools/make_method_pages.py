@@ -1,0 +1,230 @@
+"""Writes docs/methods: a page for each method, from its docstring, `INFO` and `Config`, and one that compares them.
+
+python tools/make_method_pages.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+import typing
+from pathlib import Path
+
+from zsad.checkpoints import PACKAGED_BACKBONE, shipped
+from zsad.methods.base import Method
+from zsad.registry import list_methods, method_class
+from zsad.settings import describe
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "methods"
+GOLDEN = ROOT / "tests" / "golden"
+
+NOTE = "<!-- Written by tools/make_method_pages.py from {source}: change that, and run the tool. -->"
+
+HOW_TO_ADD = """\
+1. Copy the file of the nearest relative in `src/zsad/methods` to `src/zsad/methods/NAME.py`; the file's name is
+   the method's.
+2. Docstring: title, paper, idea, what the released code does beyond the paper, and every deviation from it.
+3. `INFO`: a `MethodInfo`. What it says (class names, references, whole batch) is what the rest of zsad relies on.
+4. `Config`: a frozen dataclass with the paper's terms and defaults, among them `activation` and
+   `position_interpolation`; each field is described in its docstring.
+5. One subclass of `Method` (`src/zsad/methods/base.py`): `prepare` for the texts, `features` for what is frozen,
+   `score` for the rest.
+6. If it learns: `trainable`, `loss_from_features`, `SHAPE_FIELDS`, and for the authors' files `load_official` and
+   `official_config`.
+7. Nothing else needs to know: registry, command line, training and the contract tests find the file.
+8. `tests/methods/test_NAME.py`: against numbers recorded from the authors' code, or else against plain loops that
+   share no code with the method.
+9. `python tools/make_method_pages.py` writes its page here.
+10. In a package of your own, the same file becomes a plug-in through an entry point of the group `zsad.methods`.
+"""
+
+
+def main() -> None:
+    """Writes all pages and removes those of methods that are gone."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    wanted = pages()
+    for path in FOLDER.glob("*.md"):
+        if path.name not in wanted:
+            path.unlink()
+    for name, text in wanted.items():
+        (FOLDER / name).write_text(text, encoding="utf-8", newline="\n")
+    sys.stdout.write(f"{len(wanted)} pages in {FOLDER}\n")
+
+
+def pages() -> dict[str, str]:
+    """The text of every page by file name."""
+    names = [name for name in list_methods() if is_ours(name)]
+    return {"README.md": comparison(names), **{f"{name}.md": page(name) for name in names}}
+
+
+def is_ours(name: str) -> bool:
+    """Whether a method is of this package; plug-ins on this machine get no page."""
+    return method_class(name).__module__ == f"zsad.methods.{name}"
+
+
+def page(name: str) -> str:
+    """The page of one method."""
+    kind = method_class(name)
+    info = kind.INFO
+    title, _, description = (inspect.getdoc(sys.modules[kind.__module__]) or "").partition("\n")
+    code = f"[the authors' code]({info.code})" if info.code else "the authors published no code"
+    lines = [
+        NOTE.format(source=f"src/zsad/methods/{name}.py"),
+        f"# {info.title}",
+        "",
+        f"**{title}**",
+        "",
+        f"`{name}` · {info.year} · [paper]({info.paper}) · {code} · "
+        f"[source](../../src/zsad/methods/{name}.py) · [all methods](README.md)",
+        "",
+        description.strip(),
+        "",
+        "## Use",
+        "",
+        "```console",
+        *commands(kind),
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {question} | {answer} |" for question, answer in answers(kind).items()),
+        "",
+        "## Settings",
+        "",
+        "On the command line `--set NAME=VALUE`, in Python `zsad.load(..., NAME=VALUE)`.",
+        "",
+        "| name | default | type | meaning |",
+        "|---|---|---|---|",
+        *settings(kind),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def commands(kind: type[Method]) -> list[str]:
+    """What to type."""
+    info = kind.INFO
+    predict = f"$ zsad predict parts/ --method {info.name}"
+    if info.uses_class_names:
+        predict += ' --class-name "metal nut"'
+    if needs_own_weights(kind):
+        predict += " --checkpoint prompts.safetensors"
+    lines = [predict]
+    if info.accepts_references:
+        lines.append(f"{predict} --reference good/   # with a few normal pictures")
+    if info.needs_training:
+        lines.append(f"$ zsad train --method {info.name} --data my-dataset --out prompts.safetensors")
+    return lines
+
+
+def answers(kind: type[Method]) -> dict[str, str]:
+    """What a method asks for, by question; the columns of the comparison."""
+    info = kind.INFO
+    return {
+        "learns": yes(info.needs_training),
+        "class names": yes(info.uses_class_names),
+        "normal references": "optional" if info.accepts_references else "no",
+        "scores a batch together": yes(info.scores_batch_jointly),
+        "checked against": checked_against(kind),
+        f"weights on `{PACKAGED_BACKBONE}`": shipped_weights(kind),
+        "takes the authors' files": yes(takes_authors_files(kind)) if info.needs_training else "has none",
+    }
+
+
+def yes(is_so: bool) -> str:
+    """A truth value in a table."""
+    return "yes" if is_so else "no"
+
+
+def takes_authors_files(kind: type[Method]) -> bool:
+    """Whether a method reads its authors' layout."""
+    return kind.load_official is not Method.load_official
+
+
+def needs_own_weights(kind: type[Method]) -> bool:
+    """Whether nothing can be predicted before something was learnt."""
+    return kind.INFO.needs_training and shipped(kind.INFO.name, PACKAGED_BACKBONE) is None
+
+
+def shipped_weights(kind: type[Method]) -> str:
+    """Whether the package holds what the method learns."""
+    if not kind.INFO.needs_training:
+        return "needs none"
+    return "train them" if needs_own_weights(kind) else "shipped"
+
+
+def checked_against(kind: type[Method]) -> str:
+    """Where the numbers come from that the method's tests compare with."""
+    if not (GOLDEN / f"{kind.INFO.name}.npz").is_file():
+        return "plain loops without shared code"
+    return "recorded numbers of " + ("the authors' code" if kind.INFO.code else "a re-implementation")
+
+
+def settings(kind: type[Method]) -> list[str]:
+    """A table row for each field of a method's `Config`."""
+    hints = typing.get_type_hints(kind.Config)
+    meanings = described_attributes(inspect.getdoc(kind.Config) or "")
+    return [
+        f"| `{field.name}` | `{shown_default(field.default)}` | {cell(describe(hints[field.name]))} "
+        f"| {cell(meanings[field.name])} |"
+        for field in dataclasses.fields(kind.Config)
+    ]
+
+
+def shown_default(value: object) -> str:
+    """A default as it is typed after `=`."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def cell(text: str) -> str:
+    """Text that does not end a table's cell."""
+    return text.replace("|", "\\|")
+
+
+def described_attributes(docstring: str) -> dict[str, str]:
+    """The entries under "Attributes:" of a Google docstring, each on one line."""
+    _, _, section = docstring.partition("Attributes:\n")
+    entries = re.split(r"^ {4}(\w+): ", section, flags=re.MULTILINE)[1:]
+    return {name: " ".join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)}
+
+
+def comparison(names: list[str]) -> str:
+    """The page that compares all methods."""
+    kinds = [method_class(name) for name in names]
+    questions = list(answers(kinds[0]))
+    rows = [
+        f"| [{kind.INFO.title}]({kind.INFO.name}.md) | {kind.INFO.year} | "
+        + " | ".join(answers(kind).values())
+        + " |"
+        for kind in kinds
+    ]
+    lines = [
+        NOTE.format(source="src/zsad/methods"),
+        "# Methods",
+        "",
+        "Which one? With nothing but pictures, `anomalyclip`. If you can say what they show, `winclip` or "
+        "`april_gan`, which also take a few normal pictures. With many unlabelled pictures of one product, "
+        "`musc` or `dual_image`, which compare them with each other.",
+        "",
+        f"| method | year | {' | '.join(questions)} |",
+        "|---" * (len(questions) + 2) + "|",
+        *rows,
+        "",
+        "*Learns*: needs weights learnt on an auxiliary set, never on the pictures to be scored. *Class names*: the "
+        'score depends on `--class-name`; without it, "object" is meant. *Normal references*: `--reference`, '
+        "few-shot. *Scores a batch together*: a picture's score depends on those beside it. *Checked against*: what "
+        "`tests/methods` compares with, number for number; a re-implementation where the authors published no code, "
+        f"and plain loops where nothing was recorded. *Weights on `{PACKAGED_BACKBONE}`*: whether what is learnt "
+        "ships for the small model inside the package.",
+        "",
+        "## How to add a method",
+        "",
+        HOW_TO_ADD,
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+if __name__ == "__main__":
+    main()
