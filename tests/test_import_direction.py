@@ -17,7 +17,7 @@ LAYERS = (
     "functional losses metrics images pixels decoding foreign_files picture_files colours",
     "weights tensorfile registry backbones prompts data",
     "methods",
-    "detector checkpoints calibration tiling visualize",
+    "detector checkpoints explanation calibration tiling visualize",
     "training features evaluation export report results run_layout prediction runtime",
     "serve cli doctor __main__",
 )

@@ -26,6 +26,7 @@ from zsad.backbones.clip import CLIP, check_image_size
 from zsad.backbones.loading import backbone_fingerprint, check_device, check_precision, load_backbone
 from zsad.checkpoints import Checkpoint, CheckpointInfo
 from zsad.errors import ConfigError
+from zsad.explanation import RegionRanker
 from zsad.functional import upsample
 from zsad.images import find_images, prepare, read_image, to_array
 from zsad.methods.base import DEFAULT_CLASS, Method
@@ -153,6 +154,7 @@ class Detector:
         self.map_threshold = map_threshold
         self.auxiliary_data = auxiliary_data
         self.fingerprint = fingerprint or backbone_fingerprint(self.backbone)
+        self._ranker = RegionRanker(self.backbone, image_size)
         self._references: Tensor | None = None
         self._states: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lock = threading.Lock()  # a server predicts from several threads
@@ -366,6 +368,7 @@ class Detector:
                     map_threshold=self.map_threshold,
                     map_range=self.map_range,
                     class_name=name if self.method.INFO.uses_class_names else None,
+                    ranker=self._ranker,
                 )
             )
         return predictions

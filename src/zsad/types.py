@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -112,6 +113,32 @@ class RawOutput:
 
 
 @dataclass(frozen=True)
+class PhraseFit:
+    """How well a phrase describes the anomalous region of a picture; a row of `Prediction.explain`.
+
+    Attributes:
+        phrase: as the user typed it.
+        similarity: how much more the region resembles the phrase than a normal object, by cosine, minus the
+            same of the rest of the picture; in [-4, 4], 0 for a phrase that tells nothing about the region.
+        share: in [0, 1]; the shares of all phrases that were asked for add up to 1.
+    """
+
+    phrase: str
+    similarity: float
+    share: float
+
+
+class PhraseRanker(Protocol):
+    """What a detector puts into its predictions so that they can explain themselves."""
+
+    def __call__(
+        self, prediction: Prediction, phrases: Sequence[str], region: NDArray[Any] | None
+    ) -> list[PhraseFit]:
+        """The phrases, best first; arguments and errors as for `Prediction.explain`."""
+        ...
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The result for one picture.
 
@@ -124,6 +151,8 @@ class Prediction:
         map_threshold: the map value from which on a pixel counts as anomalous; None while uncalibrated.
         map_range: smallest and largest value the method's map can take; the fixed colour scale.
         class_name: the class name used in the prompts, None if the method or the caller gave none.
+        ranker: what `explain` asks; it refers to the detector's network and is left behind by pickle and
+            deep copies, which have None.
     """
 
     score: float
@@ -134,6 +163,7 @@ class Prediction:
     map_threshold: float | None = None
     map_range: tuple[float, float] = (0.0, 1.0)
     class_name: str | None = None
+    ranker: PhraseRanker | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_anomalous(self) -> bool | None:
@@ -158,6 +188,35 @@ class Prediction:
         if not np.isfinite(chosen):
             raise ConfigError(f"mask threshold must be a finite number, got {chosen!r}")
         return self.anomaly_map >= chosen
+
+    def explain(self, phrases: Sequence[str], region: NDArray[Any] | None = None) -> list[PhraseFit]:
+        """Which of some phrases fits best at the anomalous region.
+
+        The picture goes through the network once more; nothing but the picture is kept for it. The ranking
+        compares patches with words, so it is as good as the backbone's alignment of both is.
+
+        Args:
+            phrases: one or more, each once: an adjective ("cracked"), a noun with its article ("a scratch"),
+                or a state with {} for the object ("{} with scratches").
+            region: (H, W) bool or weights in [0, 1], where the defect is; None takes `mask()` if it marks a
+                part of the picture, else the anomaly map, scaled from its least to its largest value.
+
+        Returns:
+            One row for each phrase, best first.
+
+        Raises:
+            ConfigError: a phrase or the region is impossible, or the prediction does not come from a detector
+                of this process.
+
+        Example:
+            prediction.explain(["cracked", "a scratch", "stained"])[0].phrase
+        """
+        if self.ranker is None:
+            raise ConfigError(
+                "this prediction has no network to ask, as after unpickling: explain the one that "
+                "zsad.load(...).predict(picture) returned"
+            )
+        return self.ranker(self, phrases, region)
 
     def overlay(self) -> Image.Image:
         """The picture with the heat map over it, on the fixed colour scale of `map_range`."""

@@ -201,6 +201,48 @@ def compose(states: Sequence[str], templates: Sequence[str], class_name: str) ->
     ]
 
 
+def state_of(phrase: str) -> str:
+    """A state with {} for the class name, from the way people name a defect.
+
+    Args:
+        phrase: an adjective, a noun with its article, words that begin with "with" or "without", or a state
+            that has its {} already.
+
+    Raises:
+        ConfigError: it is not a text, is empty, or has more than one {}.
+
+    Example:
+        >>> state_of("cracked"), state_of("a scratch"), state_of("with dents"), state_of("torn {}")
+        ('cracked {}', '{} with a scratch', '{} with dents', 'torn {}')
+    """
+    if not isinstance(phrase, str) or not phrase.strip(" {}"):
+        raise ConfigError(f'a phrase must be words such as "cracked" or "a scratch", got {phrase!r}')
+    words = phrase.strip()
+    if words.count("{}") > 1:
+        raise ConfigError(f"a phrase holds {{}} once, where the class name goes, got {phrase!r}")
+    if "{}" in words:
+        return words
+    first = words.split()[0].lower()
+    if first in ("with", "without"):
+        return f"{{}} {words}"
+    return f"{{}} with {words}" if first in ("a", "an", "the", "some") else f"{words} {{}}"
+
+
+def average_vector(backbone: CLIP, sentences: Sequence[str], *, normalise: bool = True) -> Tensor:
+    """(E,) float32 mean text vector of some sentences, on the backbone's device.
+
+    Args:
+        backbone: whose text tower encodes them.
+        sentences: at least one.
+        normalise: whether each vector is brought to length 1 before averaging, and their mean after.
+    """
+    device = backbone.text_projection.device
+    vectors = backbone.encode_text(tokenize(sentences).to(device)).float()
+    if not normalise:
+        return vectors.mean(dim=0)
+    return F.normalize(F.normalize(vectors, dim=-1).mean(dim=0), dim=0)
+
+
 class TextEnsemble:
     """Text vectors of a prompt set, encoded once per class name.
 
@@ -234,18 +276,13 @@ class TextEnsemble:
             # Later calls may record gradients, and tensors made in inference mode could not be used there.
             with torch.inference_mode(False), torch.no_grad():
                 self._kept[class_name] = torch.stack(
-                    [self._average(sentences) for sentences in self.prompts.sentences(class_name)]
+                    [
+                        average_vector(self._backbone, sentences, normalise=self.prompts.normalise)
+                        for sentences in self.prompts.sentences(class_name)
+                    ]
                 )
         self._kept.move_to_end(class_name)
         vectors = self._kept[class_name]
         while len(self._kept) > MOST_NAMES_KEPT:
             self._kept.popitem(last=False)
         return vectors
-
-    def _average(self, sentences: list[str]) -> Tensor:
-        """(E,) mean text vector of some sentences."""
-        device = self._backbone.text_projection.device
-        vectors = self._backbone.encode_text(tokenize(sentences).to(device)).float()
-        if not self.prompts.normalise:
-            return vectors.mean(dim=0)
-        return F.normalize(F.normalize(vectors, dim=-1).mean(dim=0), dim=0)
