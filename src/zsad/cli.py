@@ -142,6 +142,14 @@ def predict(
     ] = "fixed",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
     image_size: ImageSizeOption = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            help="Defect phrases, comma-separated (cracked,a scratch,stained): which fits the anomalous "
+            "region best is written into explanations.jsonl.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceOption = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
     recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
@@ -155,7 +163,7 @@ def predict(
 ) -> None:
     """Score pictures, draw heat maps and write a page to look at.
 
-    Written: OUT/index.html, results.jsonl, results.csv, overlays/, maps/.
+    Written: OUT/index.html, results.jsonl, results.csv, overlays/, maps/; explanations.jsonl for --explain.
 
     Exit code: 0 if every picture was scored, 3 if some could not be read.
     """
@@ -200,6 +208,7 @@ def predict(
                 scale=scale,  # type: ignore[arg-type] # checked by the library, which names the choices
                 resume=resume,
                 settings=remembered,
+                explain=None if explain is None else _comma_list(explain),
                 progress=bar.show,
             )
     except KeyboardInterrupt:

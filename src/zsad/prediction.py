@@ -32,6 +32,7 @@ from zsad.results import (
     read_settings,
     write_settings,
 )
+from zsad.results_explanations import EXPLANATIONS_FILE, read_explanations, write_explanations
 from zsad.run_layout import RunLayout, common_folder
 from zsad.visualize import FILE_SUFFIXES, FileKind, Scale
 
@@ -84,6 +85,7 @@ def predict_folder(
     recursive: bool = True,
     formats: Sequence[FileKind] | None = None,
     scale: Scale = "fixed",
+    explain: Sequence[str] | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -104,6 +106,8 @@ def predict_folder(
         formats: what is written for each picture: "overlay", "map" (16-bit PNG), "npy", "mask", "contour";
             None means overlay and map, and the mask when there is a map threshold.
         scale: the overlays' colour scale, as for `zsad.visualize.overlay`.
+        explain: phrases for `Prediction.explain`; their ranking for each picture is written into
+            `explanations.jsonl`.
         resume: keep the results that an earlier run with the same settings left in `directory`, and score
             only what is new, has changed or failed then.
         settings: anything else that the scores depend on (the checkpoint's name, say); it is remembered,
@@ -123,7 +127,12 @@ def predict_folder(
     if batch_size < 1:
         raise ConfigError(f"the batch size must be at least 1, got {batch_size}")
     options = RunOptions(
-        None if formats is None else checked_formats(formats), scale, class_name, threshold, map_threshold
+        None if formats is None else checked_formats(formats),
+        scale,
+        class_name,
+        threshold,
+        map_threshold,
+        None if explain is None else tuple(explain),
     )
     files = find_pictures(inputs, directory, recursive)
     try:
@@ -136,6 +145,10 @@ def predict_folder(
     known = {**describe_detector(detector), **_described(options), **(settings or {})}
     is_joint = detector.method.INFO.scores_batch_jointly
     layout, kept = _plan(directory, files, known, options, resume=resume, is_joint=is_joint)
+    explanations = read_explanations(directory) if resume and explain is not None else {}
+    if explain is not None:  # a run that was killed may have left records without a ranking
+        asked = {str(path) for path in files}
+        kept = [record for record in kept if record.path in explanations or record.path not in asked]
     done = {record.path for record in kept}
     to_do = [path for path in files if str(path) not in done]
     write_settings(directory, {**known, "root": layout.root})
@@ -154,6 +167,11 @@ def predict_folder(
             interrupted = stop
             for record in pipeline.written():
                 writer.add(record)
+    if explain is None:
+        (directory / EXPLANATIONS_FILE).unlink(missing_ok=True)  # of an earlier run
+    else:
+        ranked = {**explanations, **pipeline.explanations}
+        write_explanations(directory, ranked, [record.path for record in writer.records])
     page = _write_page(layout, writer.records, known, detector.map_range)
     if interrupted is not None:
         raise interrupted

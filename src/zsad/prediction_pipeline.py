@@ -18,7 +18,7 @@ from zsad.atomic import atomic_file
 from zsad.errors import ConfigError, ZsadError, unknown_name
 from zsad.images import read_image
 from zsad.results import ResultRecord, one_line
-from zsad.types import Prediction
+from zsad.types import PhraseFit, Prediction
 from zsad.visualize import SCALES, FileKind, Scale, overlay, save_jpeg, thumbnail, write_file
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class RunOptions:
     class_name: str | None = None
     threshold: float | None = None
     map_threshold: float | None = None
+    explain: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
@@ -49,6 +50,10 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and not np.isfinite(value):
                 raise ConfigError(f"the {name.replace('_', ' ')} must be a finite number, got {value!r}")
+        if self.explain is not None:
+            from zsad.explanation import checked_phrases  # needs torch, which most arguments do not
+
+            checked_phrases(self.explain)
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,17 @@ class _Read:
 
 
 class PredictionPipeline:
-    """Scores pictures in batches, writes their files, and yields a record when these are complete."""
+    """Scores pictures in batches, writes their files, and yields a record when these are complete.
+
+    Attributes:
+        explanations: rankings of the phrases to explain with, by path, of the pictures scored so far.
+    """
 
     def __init__(self, detector: Detector, layout: RunLayout, options: RunOptions) -> None:
         self.detector = detector
         self.layout = layout
         self.options = options
+        self.explanations: dict[str, list[PhraseFit]] = {}
         self._writing: deque[Future[ResultRecord]] = deque()
 
     def records(self, paths: Sequence[Path], batch_size: int) -> Iterator[ResultRecord]:
@@ -112,6 +122,14 @@ class PredictionPipeline:
         outcomes = self._score([read for read in batch if read.image is not None])
         for read in batch:
             outcome, seconds = outcomes.get(read.path, (read.error, 0.0))
+            started = time.perf_counter()
+            if isinstance(outcome, Prediction):
+                if self.options.map_threshold is not None:
+                    outcome = dataclasses.replace(outcome, map_threshold=self.options.map_threshold)
+                # here and not in the writing threads: it takes the network
+                if self.options.explain is not None and np.isfinite(outcome.anomaly_map).all():
+                    self.explanations[str(read.path)] = outcome.explain(self.options.explain)
+            seconds += time.perf_counter() - started
             yield read, outcome, seconds
 
     def _score(self, reads: Sequence[_Read]) -> dict[Path, tuple[Prediction | str, float]]:
@@ -142,12 +160,7 @@ class PredictionPipeline:
         error = outcome if isinstance(outcome, str) else None
         if isinstance(outcome, Prediction):
             if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
-                map_threshold = (
-                    outcome.map_threshold if options.map_threshold is None else options.map_threshold
-                )
-                prediction = dataclasses.replace(
-                    outcome, path=read.path, threshold=options.threshold, map_threshold=map_threshold
-                )
+                prediction = dataclasses.replace(outcome, path=read.path, threshold=options.threshold)
                 self._write(prediction, str(read.path))
                 score = float(prediction.score)
                 decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
