@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from zsad.cli_printing import Bar, counted, print_failures, print_summary, stderr, stdout, table_of
+from zsad.cli_weights import weights_app
 
 WRONG_USAGE, SOME_FAILED, INTERRUPTED, FAILED = 2, 3, 130, 1
 DEBUG_VARIABLE = "ZSAD_DEBUG"
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Zero-shot anomaly detection for pictures: every CLIP-based system, one command.",
 )
+app.add_typer(weights_app, name="weights")
 
 MethodOption = Annotated[
     str | None,
