@@ -142,8 +142,14 @@ def predict(
     scale: Annotated[
         str, typer.Option(help="Colours of the overlays: fixed (comparable), or picture (each its own).")
     ] = "fixed",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
-    image_size: ImageSizeOption = None,
+    state_words: Annotated[
+        str | None,
+        typer.Option(
+            help="Defects, comma-separated (cracked,corroded), or a YAML file with lists normal, abnormal, "
+            "templates; for methods with hand-written sentences (winclip, clip_ac, april_gan).",
+            show_default=False,
+        ),
+    ] = None,
     explain: Annotated[
         str | None,
         typer.Option(
@@ -172,6 +178,10 @@ def predict(
     config = _parse_settings(settings or [])
     _go_offline(offline)
     from zsad.prediction import checked_formats, predict_folder
+    if state_words is not None:
+        from zsad.prompts.state_words import parse_state_words
+
+        config["state_words"] = parse_state_words(state_words)
 
     kinds = None if formats is None else checked_formats(_comma_list(formats))
     errors = stderr()

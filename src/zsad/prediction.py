@@ -351,4 +351,6 @@ def _plain(value: Any) -> Any:
     """A setting as JSON holds it; what JSON cannot hold becomes its text."""
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
     return value if isinstance(value, str | int | float | bool | None) else str(value)

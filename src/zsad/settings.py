@@ -16,7 +16,8 @@ ConfigT = TypeVar("ConfigT")
 def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner: str) -> ConfigT:
     """An instance of a `Config` dataclass from settings by name, as they come from Python, YAML or JSON.
 
-    Lists become tuples and whole numbers become floats where the field says so; nothing else is converted.
+    Lists become tuples, whole numbers become floats and mappings become dataclasses where the field says so;
+    nothing else is converted.
 
     Args:
         config_class: a frozen dataclass.
@@ -68,6 +69,8 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(argument) for argument in arguments)
     if origin is tuple:
         return f"a list of {_PLURAL.get(arguments[0], str(arguments[0]))}"
+    if dataclasses.is_dataclass(hint):
+        return f"a mapping with some of {', '.join(field.name for field in dataclasses.fields(hint))}"
     return _SINGULAR.get(hint, str(hint))
 
 
@@ -90,10 +93,11 @@ def _fit(value: Any, hint: Any) -> tuple[bool, Any]:
         fitting = [fitted for matches, fitted in (_fit(value, argument) for argument in arguments) if matches]
         return bool(fitting), fitting[0] if fitting else value
     if origin is tuple:
-        if not isinstance(value, (list, tuple)) or not value:
-            return False, value
-        items = [_fit(item, arguments[0]) for item in value]
-        return all(matches for matches, _ in items), tuple(item for _, item in items)
+        is_list = isinstance(value, (list, tuple)) and len(value) > 0
+        items = [_fit(item, arguments[0]) for item in value] if is_list else []
+        return is_list and all(matches for matches, _ in items), tuple(item for _, item in items)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return True, build_config(hint, value, hint.__name__)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return True, float(value)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool)), value

@@ -64,6 +64,7 @@ from zsad.methods.base import (
     check_names,
     check_tensors,
 )
+from zsad.prompts.state_words import StateWords, own_prompts
 from zsad.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
@@ -97,6 +98,8 @@ class Config:
         few_shot_score: the picture's score when there are references: "fixed" for each picture by itself,
             "batch" as the authors do, which wants all pictures of a category in one batch (`batch_size`); see
             the module's description.
+        state_words: the user's own in place of the paper's state words and templates; None: the paper's.
+            The adapters were trained with the paper's.
         activation: None: on OpenAI's weights gelu, but quick_gelu at their native picture size; else what the
             weights were trained with.
         position_interpolation: how the position table is resized to other picture sizes.
@@ -105,6 +108,7 @@ class Config:
     features_list: tuple[int, ...] | None = None
     temperature: float = 0.01
     few_shot_score: Literal["fixed", "batch"] = "fixed"
+    state_words: StateWords | None = None
     activation: Activation | None = None
     position_interpolation: PositionInterpolation = "bicubic_antialias"
 
@@ -175,7 +179,7 @@ class AprilGAN(Method):
         super().__init__(backbone, resolved)
         self.layers: tuple[int, ...] = self.config.features_list
         self.adapters = LinearAdapters(len(self.layers), vision.width, backbone.config.embed_dim)
-        self.text = TextEnsemble(backbone, prompt_set("april_gan"))
+        self.text = TextEnsemble(backbone, own_prompts(prompt_set("april_gan"), self.config.state_words))
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:

@@ -44,6 +44,7 @@ from zsad.backbones.patches import JointFeatures, last_block_features
 from zsad.errors import ConfigError
 from zsad.functional import abnormal_map, similarity_softmax
 from zsad.methods.base import Method
+from zsad.prompts.state_words import StateWords, own_prompts
 from zsad.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
@@ -74,6 +75,7 @@ class Config:
         prompt_set: "imagenet", "two_words", "winclip" or "april_gan", see the module's description.
         temperature: of the softmax over normal and anomalous; None: the network's own.
         sigma: of the Gaussian filter over the map, in pixels; 0 switches it off.
+        state_words: the user's own in place of the set's state words and templates; None: the set's.
         activation: None: what the weights were trained with.
         position_interpolation: how the position table is resized to other picture sizes.
     """
@@ -81,6 +83,7 @@ class Config:
     prompt_set: Literal["imagenet", "two_words", "winclip", "april_gan"] = "imagenet"
     temperature: float | None = None
     sigma: float = 4.0
+    state_words: StateWords | None = None
     activation: Activation | None = None
     position_interpolation: PositionInterpolation = "bicubic_antialias"
 
@@ -114,7 +117,7 @@ class ClipAC(Method):
         own = 1 / float(backbone.logit_scale.detach().float().exp())
         self.temperature = own if config.temperature is None else config.temperature
         name = NAME_IN_LIBRARY.get(config.prompt_set, config.prompt_set)
-        self.text = TextEnsemble(backbone, prompt_set(name))
+        self.text = TextEnsemble(backbone, own_prompts(prompt_set(name), config.state_words))
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:

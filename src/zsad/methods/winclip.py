@@ -43,6 +43,7 @@ from zsad.functional import (
     window_indices,
 )
 from zsad.methods.base import Method
+from zsad.prompts.state_words import StateWords, own_prompts
 from zsad.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
@@ -74,6 +75,7 @@ class Config:
         scales: window sizes in patches a side; the whole picture is always one more.
         temperature: of the softmax over normal and abnormal.
         prompt_set: "paper" or "anomalib", see the module's description.
+        state_words: the user's own in place of the paper's state words and templates; None: the paper's.
         activation: None: what the weights were trained with.
         position_interpolation: how the position table is resized to other picture sizes.
     """
@@ -81,6 +83,7 @@ class Config:
     scales: tuple[int, ...] = (2, 3)
     temperature: float = 0.07
     prompt_set: Literal["paper", "anomalib"] = "paper"
+    state_words: StateWords | None = None
     activation: Activation | None = None
     position_interpolation: PositionInterpolation = "bicubic_antialias"
 
@@ -137,7 +140,7 @@ class WinCLIP(Method):
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
         super().__init__(backbone, config)
-        self.text = TextEnsemble(backbone, prompt_set(config.prompt_set))
+        self.text = TextEnsemble(backbone, own_prompts(prompt_set(config.prompt_set), config.state_words))
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
