@@ -158,6 +158,8 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
+    image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
     recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
@@ -176,12 +178,12 @@ def predict(
     Exit code: 0 if every picture was scored, 3 if some could not be read.
     """
     config = _parse_settings(settings or [])
-    _go_offline(offline)
-    from zsad.prediction import checked_formats, predict_folder
     if state_words is not None:
         from zsad.prompts.state_words import parse_state_words
 
         config["state_words"] = parse_state_words(state_words)
+    _go_offline(offline)
+    from zsad.prediction import checked_formats, predict_folder
 
     kinds = None if formats is None else checked_formats(_comma_list(formats))
     errors = stderr()
@@ -218,9 +220,9 @@ def predict(
                 recursive=recursive,
                 formats=kinds,
                 scale=scale,  # type: ignore[arg-type] # checked by the library, which names the choices
+                explain=None if explain is None else _comma_list(explain),
                 resume=resume,
                 settings=remembered,
-                explain=None if explain is None else _comma_list(explain),
                 progress=bar.show,
             )
     except KeyboardInterrupt:
