@@ -269,6 +269,11 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew although OUT or a checkpoint is there.")
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the pictures' features: computed once, read in later epochs."),
+    ] = None,
+    cache_precision: Annotated[str, typer.Option(help="Of the cache: fp32, or bf16 or fp16.")] = "fp32",
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -300,6 +305,8 @@ def train(
             workers=workers,
             resume=resume,
             overwrite=overwrite,
+            cache=cache,
+            cache_precision=cache_precision,  # type: ignore[arg-type] # likewise
         ),
         show_progress=not quiet,
     )

@@ -49,14 +49,19 @@ def cosine_similarity(features: Tensor, text_features: Tensor) -> Tensor:
         text_features: (C, K, E), of any length, C = 1 or B.
 
     Returns:
-        (B, ..., K) in [-1, 1].
+        (B, ..., K) in [-1, 1], of the features' type, under autocast too.
 
     Example:
         >>> cosine_similarity(torch.tensor([[1.0, 1.0]]), torch.tensor([[[2.0, 0.0]]])).round(decimals=4)
         tensor([[0.7071]])
     """
     rows = F.normalize(features, dim=-1).reshape(features.shape[0], -1, features.shape[-1])
-    logits = rows @ F.normalize(text_features, dim=-1).transpose(1, 2)
+    columns = F.normalize(text_features, dim=-1).transpose(1, 2)
+    logits = rows @ columns
+    if logits.dtype != rows.dtype:
+        # Autocast rounded it, which a small temperature would blow up; tracers must not meet this branch.
+        with torch.autocast(rows.device.type, enabled=False):
+            logits = rows @ columns.to(rows.dtype)
     return logits.reshape(*features.shape[:-1], text_features.shape[1])
 
 

@@ -7,6 +7,7 @@ that was killed and resumed from a checkpoint ends with the same weights, bit fo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -24,8 +25,9 @@ from torch import Tensor, nn
 from zsad.backbones.loading import backbone_fingerprint
 from zsad.detector import Detector, load
 from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
+from zsad.features import STORED_AS, CachedSample, CachePrecision, FeatureCache, check_cacheable
 from zsad.registry import method_class
-from zsad.training_data import TrainingData, batches, data_in_folders, data_in_memory
+from zsad.training_data import TrainingData, batches, data_in_folders, data_in_memory, prepare_item
 from zsad.training_files import Checkpoint, StepLog
 
 if TYPE_CHECKING:
@@ -61,6 +63,9 @@ class TrainConfig:
         workers: threads that read and resize pictures ahead; the result does not depend on it.
         resume: go on from the last checkpoint, if there is one.
         overwrite: start anew although there is a checkpoint or a result.
+        cache: folder for the features of the pictures, which are computed once and then read, for methods
+            with a frozen picture tower; several trainings may share it. None: the tower runs in every epoch.
+        cache_precision: of the numbers in the cache; "bf16" and "fp16" halve its size and round.
     """
 
     out: Path
@@ -81,6 +86,8 @@ class TrainConfig:
     workers: int = 2
     resume: bool = False
     overwrite: bool = False
+    cache: Path | None = None
+    cache_precision: CachePrecision = "fp32"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "workers"):
@@ -97,6 +104,12 @@ class TrainConfig:
             raise unknown_name("split for training", self.split, ["test", "all"])
         if self.precision not in ("fp32", *AUTOCAST):
             raise unknown_name("precision", self.precision, ["fp32", *AUTOCAST])
+        if self.cache_precision not in STORED_AS:
+            raise unknown_name("cache precision", self.cache_precision, STORED_AS)
+        if self.cache is None and self.cache_precision != "fp32":
+            raise ConfigError(
+                f"cache precision {self.cache_precision} without a cache: say where, as in --cache FOLDER"
+            )
         if self.resume and self.overwrite:
             raise ConfigError("resume goes on with a training and overwrite discards it: choose one")
 
@@ -142,15 +155,18 @@ def train(
         Where the weights are, and the losses.
 
     Raises:
-        ConfigError: the method has nothing to learn; a setting is impossible; there is a checkpoint already
-            and neither `resume` nor `overwrite` is set; or it belongs to another training.
+        ConfigError: the method has nothing to learn, or nothing to cache; a setting is impossible; there is a
+            checkpoint already and neither `resume` nor `overwrite` is set; or it belongs to another training.
         DataError: pictures or masks that do not fit, by name.
         WeightsError: the backbone or the checkpoint cannot be read.
-        ZsadError: the loss became NaN or infinite; the last good checkpoint stays.
+        ZsadError: the loss became NaN or infinite; the last good checkpoint stays. Or the cache cannot be
+            written.
     """
     started = time.monotonic()
     if not method_class(config.method).INFO.needs_training:
         raise ConfigError(f"{config.method} has nothing to train; `zsad methods` shows which methods do")
+    if config.cache is not None:
+        check_cacheable(method_class(config.method))
     if dataset is not None and config.data:
         raise ConfigError("give folders (data) or a dataset, not both")
     data = data_in_folders(config.data, config.split) if dataset is None else data_in_memory(dataset)
@@ -201,6 +217,7 @@ class _Run:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.losses: list[float] = []
+        self.cache = None if config.cache is None else self._open_cache(config.cache)
 
     def epoch(self, epoch: int, log: StepLog) -> Iterator[float]:
         """Trains one epoch and yields the loss of each step.
@@ -229,16 +246,13 @@ class _Run:
             raise self._diverged(f"weights became NaN or infinite in epoch {epoch}", epoch)
         self.losses.append(total / pictures)
 
-    def _step(self, batch: Sequence[PreparedSample]) -> dict[str, float]:
+    def _step(self, batch: Sequence[PreparedSample | CachedSample]) -> dict[str, float]:
         """One step of the optimiser; the terms of the loss before it."""
-        images = torch.from_numpy(np.stack([sample.image for sample in batch])).to(self.device)
         masks = torch.from_numpy(np.stack([sample.mask for sample in batch if sample.mask is not None]))
         labels = torch.tensor([sample.label for sample in batch], device=self.device)
         dtype = AUTOCAST.get(self.config.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            terms = self.method.loss(
-                images, masks.to(self.device), labels, [sample.class_name for sample in batch]
-            )
+            terms = self._terms(batch, masks.to(self.device), labels)
         loss = torch.stack([term.float() for term in terms.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -248,17 +262,40 @@ class _Run:
         values: list[float] = torch.stack([term.detach().double() for term in terms.values()]).tolist()
         return dict(zip(terms, values, strict=True))
 
-    def _batches(self, epoch: int) -> Iterator[list[PreparedSample]]:
+    def _terms(
+        self, batch: Sequence[PreparedSample | CachedSample], masks: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms of the loss, from pictures or from their cached features."""
+        names = [sample.class_name for sample in batch]
+        if self.cache is not None:
+            known = [sample for sample in batch if isinstance(sample, CachedSample)]
+            features = self.cache.features(known, self.device)
+            return self.method.loss_from_features(features, masks, labels, names)
+        pictures = np.stack([sample.image for sample in batch if sample.image is not None])
+        return self.method.loss(torch.from_numpy(pictures).to(self.device), masks, labels, names)
+
+    def _batches(self, epoch: int) -> Iterator[list[Any]]:
         config, record = self.config, self.detector.record
+        prepare: Any = functools.partial(
+            prepare_item, size=self.detector.image_size, mean=record.mean, std=record.std
+        )
+        if self.cache is not None:
+            prepare = self.cache.prepare
         return batches(
-            self.data,
-            config.batch_size,
-            config.seed,
-            epoch,
-            workers=config.workers,
-            size=self.detector.image_size,
+            self.data, config.batch_size, config.seed, epoch, workers=config.workers, prepare=prepare
+        )
+
+    def _open_cache(self, folder: Path) -> FeatureCache:
+        record = self.detector.record
+        return FeatureCache(
+            folder,
+            self.method,
+            fingerprint=backbone_fingerprint(self.detector.backbone),
+            image_size=self.detector.image_size,
             mean=record.mean,
             std=record.std,
+            precision=self.config.cache_precision,
+            computed_in=self.config.precision,
         )
 
     def setup(self) -> dict[str, Any]:
@@ -276,6 +313,8 @@ class _Run:
             "seed": config.seed,
             "data": self.data.fingerprint,
         }
+        if self.cache is not None:
+            setup["cache_precision"] = config.cache_precision
         plain: dict[str, Any] = json.loads(json.dumps(setup))
         return plain
 
@@ -316,12 +355,13 @@ class _Run:
             return 0
         found = Checkpoint.read(path)
         wanted = self.setup()
-        differing = [name for name in wanted if wanted[name] != found.setup.get(name)]
+        names = [*wanted, *(name for name in found.setup if name not in wanted)]
+        differing = [name for name in names if wanted.get(name) != found.setup.get(name)]
         if differing:
             name = differing[0]
             raise ConfigError(
                 f"{path} is of another training: {', '.join(differing)} differ ({name} was "
-                f"{found.setup.get(name)!r}, is {wanted[name]!r}); use the same settings, or --overwrite"
+                f"{found.setup.get(name)!r}, is {wanted.get(name)!r}); use the same settings, or --overwrite"
             )
         self._restore(found)
         return found.epoch

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from zsad.errors import ConfigError, DataError
 from zsad.types import Sample
 
 BATCHES_AHEAD = 2
+
+Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,14 @@ def _fingerprint(listings: Sequence[CategoryListing]) -> str:
 
 
 def batches(
-    data: TrainingData, batch_size: int, seed: int, epoch: int, *, workers: int, **preparation: Any
-) -> Iterator[list[PreparedSample]]:
+    data: TrainingData,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    *,
+    workers: int,
+    prepare: Callable[[Any], Prepared],
+) -> Iterator[list[Prepared]]:
     """The prepared batches of an epoch, read ahead by threads.
 
     Args:
@@ -114,23 +122,22 @@ def batches(
         seed: with the epoch, decides the order.
         epoch: from 1.
         workers: threads; the result does not depend on their number.
-        preparation: size, mean and std as for `load_sample`.
+        prepare: makes an item ready for a batch, as `prepare_item` does; it is called from the threads.
 
     Yields:
-        Lists of prepared pictures, all with masks.
+        Lists of prepared pictures.
 
     Raises:
         ImageReadError: a picture or mask cannot be read.
         DataError: a mask does not fit its picture or is missing.
     """
     sources = _epoch_items(data.items, seed, epoch)
-    prepare = functools.partial(_prepare_item, **preparation)
-    pending: deque[list[Future[PreparedSample]]] = deque()
+    pending: deque[list[Future[Prepared]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         while True:
             while len(pending) < BATCHES_AHEAD and (chunk := list(itertools.islice(sources, batch_size))):
-                pending.append([pool.submit(prepare, source) for source in chunk])
+                pending.append([pool.submit(_fetch_and_prepare, source, prepare) for source in chunk])
             if not pending:
                 return
             yield [future.result() for future in pending.popleft()]
@@ -152,15 +159,32 @@ def _itself(item: Any) -> Any:
     return item
 
 
-def _prepare_item(source: Callable[[], Any], **preparation: Any) -> PreparedSample:
-    """Fetches an item and makes it ready for a batch."""
-    item = source()
+def _fetch_and_prepare(source: Callable[[], Any], prepare: Callable[[Any], Prepared]) -> Prepared:
+    return prepare(source())
+
+
+def prepare_item(item: Any, *, size: int, mean: Sequence[float], std: Sequence[float]) -> PreparedSample:
+    """Makes an item of the training data ready for a batch.
+
+    Args:
+        item: a `Sample`, or (picture, mask, label, class name).
+        size: pixels a side.
+        mean: of R, G and B in [0, 1] units.
+        std: of R, G and B in [0, 1] units.
+
+    Returns:
+        The picture with its mask.
+
+    Raises:
+        ImageReadError: picture or mask cannot be read.
+        DataError: the mask does not fit the picture or is missing.
+    """
     if isinstance(item, Sample):
-        prepared = load_sample(item, **preparation)
+        prepared = load_sample(item, size=size, mean=mean, std=std)
     else:
         picture, mask, label, class_name = item
         mask = None if mask is None else np.asarray(mask)
-        prepared = prepare_sample(picture, mask, int(label), str(class_name), **preparation)
+        prepared = prepare_sample(picture, mask, int(label), str(class_name), size=size, mean=mean, std=std)
     if prepared.mask is None:
         raise DataError("an anomalous picture of the dataset has no mask, which training needs")
     return prepared

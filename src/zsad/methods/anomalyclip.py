@@ -141,6 +141,8 @@ class AnomalyCLIP(Method):
 
     SHAPE_FIELDS = frozenset({"n_ctx", "depth", "t_n_ctx"})
     AUTHORS_ACTIVATION = "quick_gelu"
+    FEATURES = JointFeatures
+    FEATURE_FIELDS = frozenset({"features_list", "dpam_layer"})
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
         """Fresh prompts from torch's global random numbers.

@@ -167,6 +167,8 @@ class AprilGAN(Method):
     SHAPE_FIELDS = frozenset({"features_list"})
     AUTHORS_ACTIVATION = "gelu"
     NATIVE_SIZE_KEEPS_ACTIVATION = True
+    FEATURES = Features
+    FEATURE_FIELDS = frozenset({"features_list"})
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
         """Fresh adapters from torch's global random numbers.

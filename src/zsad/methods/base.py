@@ -46,6 +46,9 @@ class Method(nn.Module, ABC):
             None: what the weights' record says.
         NATIVE_SIZE_KEEPS_ACTIVATION: whether the authors' code changed the activation only for pictures of
             another size than the weights were made for.
+        FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
+            on the disk; None: the picture tower runs in every step, since what is learnt enters it.
+        FEATURE_FIELDS: the `Config` fields that `features` depends on, besides the two that all have.
     """
 
     INFO: ClassVar[MethodInfo]
@@ -53,6 +56,8 @@ class Method(nn.Module, ABC):
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
     NATIVE_SIZE_KEEPS_ACTIVATION: ClassVar[bool] = False
+    FEATURES: ClassVar[type[Any] | None] = None
+    FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes `INFO` and `Config` from the module that defines the method."""
