@@ -68,11 +68,7 @@ def colour_levels(anomaly_map: NDArray[np.floating], map_range: tuple[float, flo
     Raises:
         ConfigError: the map is not (H, W), or the range is empty.
     """
-    low, high = _checked_range(map_range)
-    _check_map(anomaly_map)
-    scaled = (np.nan_to_num(anomaly_map, nan=low) - low) * (255 / (high - low))
-    levels: NDArray[np.uint8] = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
-    return levels
+    return _steps(anomaly_map, map_range, 255).astype(np.uint8)
 
 
 def map_to_uint16(
@@ -90,11 +86,18 @@ def map_to_uint16(
     Raises:
         ConfigError: the map is not (H, W), or the range is empty.
     """
+    return _steps(anomaly_map, map_range, 65535).astype(np.uint16)
+
+
+def _steps(
+    anomaly_map: NDArray[np.floating], map_range: tuple[float, float], last: int
+) -> NDArray[np.floating]:
+    """Map values rounded to steps of the range, 0 to `last`; not-a-number counts as lowest."""
     low, high = _checked_range(map_range)
     _check_map(anomaly_map)
-    scaled = (np.nan_to_num(anomaly_map, nan=low) - low) * (65535 / (high - low))
-    packed: NDArray[np.uint16] = np.clip(np.round(scaled), 0, 65535).astype(np.uint16)
-    return packed
+    scaled = (np.nan_to_num(anomaly_map, nan=low) - low) * (last / (high - low))
+    steps: NDArray[np.floating] = np.clip(np.round(scaled), 0, last)
+    return steps
 
 
 def map_from_uint16(

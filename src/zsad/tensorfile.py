@@ -252,3 +252,29 @@ class ScriptArchive(pickle.Unpickler):
                 yield prefix + name, value
             elif isinstance(value, self._module):
                 yield from self._walk(value, f"{prefix}{name}.")
+
+
+def mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """How the names and shapes of found tensors differ from the expected ones, in words.
+
+    Args:
+        expected: tensors by name, as the network has them.
+        found: tensors by name, as the file has them.
+
+    Returns:
+        Missing, unexpected and wrongly shaped entries, at most five of each; "" where all fit.
+    """
+    wrong = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - expected.keys()),
+        "wrong shape": [
+            f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in sorted(expected.keys() & found.keys())
+            if found[name].shape != expected[name].shape
+        ],
+    }
+    return "; ".join(
+        f"{title}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for title, names in wrong.items()
+        if names
+    )

@@ -26,6 +26,7 @@ from zsad.backbones.layouts import clip_config_from_state_dict
 from zsad.backbones.records import backbone_records, is_available_offline, list_backbones
 from zsad.backbones.sources import PACKAGED_CONFIG, Source, packaged_source, read_source
 from zsad.errors import ConfigError, WeightsError, unknown_name
+from zsad.tensorfile import mismatches
 from zsad.types import Activation, PositionInterpolation
 from zsad.weights import is_offline
 
@@ -180,25 +181,9 @@ def _check_fit(source: Source, expected: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: naming up to five missing, unexpected and wrongly shaped ones.
     """
-    found = source.tensors
-    wrong = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unexpected": sorted(found.keys() - expected.keys()),
-        "wrong shape": [
-            f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
-            for name in expected
-            if name in found and found[name].shape != expected[name].shape
-        ],
-    }
-    parts = [
-        f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-        for what, names in wrong.items()
-        if names
-    ]
-    if parts:
-        raise WeightsError(
-            f"the weights of {source.record.name} do not fit their configuration: {'; '.join(parts)}"
-        )
+    wrong = mismatches(expected, source.tensors)
+    if wrong:
+        raise WeightsError(f"the weights of {source.record.name} do not fit their configuration: {wrong}")
 
 
 def backbone_fingerprint(clip: CLIP) -> str:

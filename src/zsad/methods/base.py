@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zsad.backbones.transformer import Mlp
 from zsad.errors import ConfigError, WeightsError
+from zsad.tensorfile import mismatches
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -270,20 +271,9 @@ def check_names(what: str, expected: Mapping[str, Tensor], found: Mapping[str, T
     Raises:
         WeightsError: naming missing, unexpected and wrongly shaped entries (at most five of each).
     """
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
-    reshaped = [
-        f"{name} {tuple(found[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name].shape != expected[name].shape
-    ]
-    parts = [
-        f"{title}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-        for title, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", reshaped))
-        if names
-    ]
-    if parts:
-        raise WeightsError(f"these are not weights of {what} for this backbone: {'; '.join(parts)}")
+    wrong = mismatches(expected, found)
+    if wrong:
+        raise WeightsError(f"these are not weights of {what} for this backbone: {wrong}")
 
 
 def check_tensors(whose: str, found: Mapping[str, Any]) -> None:
