@@ -1,0 +1,162 @@
+"""`zsad predict`: score pictures and leave a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zsad.cli_options import (
+    INTERRUPTED,
+    SOME_FAILED,
+    BackboneOption,
+    DeviceOption,
+    ImageSizeOption,
+    MethodOption,
+    OfflineOption,
+    QuietOption,
+    SettingsOption,
+    comma_list,
+    fail,
+    go_offline,
+    parse_settings,
+)
+from zsad.cli_printing import Bar, print_failures, print_summary, stderr
+
+
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Pictures to score.", show_default=False),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),
+    method: MethodOption = None,
+    backbone: BackboneOption = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Learnt weights: a file of zsad or of the method's authors.")
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class-name", "-c", help='What the pictures show, e.g. "metal nut".')
+    ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference", help="A picture, folder or glob of good examples (few-shot). Repeatable."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Image score from which on a picture is anomalous.")
+    ] = None,
+    map_threshold: Annotated[
+        float | None, typer.Option(help="Map value from which on a pixel is anomalous (mask, contour).")
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="What to write for each picture, comma-separated: overlay, map (16-bit PNG), npy, mask, "
+            "contour; or none. Default: overlay,map and, with a map threshold, mask.",
+            show_default=False,
+        ),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="Colours of the overlays: fixed (comparable), or picture (each its own).")
+    ] = "fixed",
+    state_words: Annotated[
+        str | None,
+        typer.Option(
+            help="Defects, comma-separated (cracked,corroded), or a YAML file with lists normal, abnormal, "
+            "templates; for methods with hand-written sentences (winclip, clip_ac, april_gan).",
+            show_default=False,
+        ),
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            help="Defect phrases, comma-separated (cracked,a scratch,stained): which fits the anomalous "
+            "region best is written into explanations.jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
+    image_size: ImageSizeOption = None,
+    device: DeviceOption = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
+    recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run, skipping what is done.")
+    ] = False,
+    settings: SettingsOption = None,
+    offline: OfflineOption = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print the records as JSON lines.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Score pictures, draw heat maps and write a page to look at.
+
+    Written: OUT/index.html, results.jsonl, results.csv, overlays/, maps/; explanations.jsonl for --explain.
+
+    Exit code: 0 if every picture was scored, 3 if some could not be read.
+    """
+    config = parse_settings(settings or [])
+    if state_words is not None:
+        from zsad.prompts.state_words import parse_state_words
+
+        config["state_words"] = parse_state_words(state_words)
+    go_offline(offline)
+    from zsad.prediction import checked_formats, predict_folder
+
+    kinds = None if formats is None else checked_formats(comma_list(formats))
+    errors = stderr()
+
+    def load() -> Any:
+        import zsad
+        from zsad.picture_files import find_images
+
+        with errors.status("Loading the method..."):
+            return zsad.load(
+                method=method,
+                backbone=backbone,
+                checkpoint=checkpoint,
+                image_size=image_size,
+                device=device,
+                precision=precision,
+                references=find_images(references, recursive) if references else None,
+                **config,
+            )
+
+    errors.quiet = quiet
+    remembered = {"checkpoint": checkpoint, "precision": precision, "references": references}
+    bar = Bar(errors, "Scoring")
+    try:
+        with bar:
+            summary = predict_folder(
+                inputs,
+                load,
+                out,
+                class_name=class_name,
+                threshold=threshold,
+                map_threshold=map_threshold,
+                batch_size=batch_size,
+                recursive=recursive,
+                formats=kinds,
+                scale=scale,  # type: ignore[arg-type] # checked by the library, which names the choices
+                explain=None if explain is None else comma_list(explain),
+                resume=resume,
+                settings=remembered,
+                progress=bar.show,
+            )
+    except KeyboardInterrupt:
+        if not bar.is_started:
+            raise
+        fail(f"interrupted: what is done is in {out}; the same command with --resume goes on", INTERRUPTED)
+    if json_lines:
+        for record in summary.records:
+            typer.echo(record.to_json())
+    elif not quiet:
+        print_summary(summary)
+    print_failures(summary)
+    if summary.failed:
+        raise typer.Exit(SOME_FAILED)

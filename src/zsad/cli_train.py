@@ -1,0 +1,100 @@
+"""`zsad train`: learn a method's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zsad.cli_options import (
+    BackboneOption,
+    DeviceOption,
+    ImageSizeOption,
+    OfflineOption,
+    QuietOption,
+    SettingsOption,
+    go_offline,
+    parse_settings,
+)
+from zsad.cli_printing import counted, stdout
+
+
+def train(
+    *,
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", "-d", help="Folder in MVTec AD layout, or of such folders. Repeatable."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the learnt weights (.safetensors).")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="One that learns; see `zsad methods`.")
+    ] = "anomalyclip",
+    backbone: BackboneOption = None,
+    split: Annotated[
+        str, typer.Option(help="test: normal and anomalous, as the papers do; all: also train/good.")
+    ] = "test",
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 15,
+    batch_size: Annotated[int, typer.Option(help="Pictures of one step.")] = 8,
+    learning_rate: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of initial weights and data order.")] = 111,
+    image_size: ImageSizeOption = None,
+    device: DeviceOption = None,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16 autocast.")] = "fp32",
+    workers: Annotated[int, typer.Option(help="Threads that read pictures.")] = 2,
+    settings: SettingsOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last finished epoch, if there is one.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew although OUT or a checkpoint is there.")
+    ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the pictures' features: computed once, read in later epochs."),
+    ] = None,
+    cache_precision: Annotated[str, typer.Option(help="Of the cache: fp32, or bf16 or fp16.")] = "fp32",
+    offline: OfflineOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Learn a method's weights from pictures with masks; the defaults are AnomalyCLIP's recipe.
+
+    OUT is for `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds the
+    checkpoint of the last finished epoch and log.csv with the loss of every step.
+    """
+    config = parse_settings(settings or [])
+    go_offline(offline)
+    from zsad.training import TrainConfig
+    from zsad.training import train as run
+
+    result = run(
+        TrainConfig(
+            out=out,
+            data=tuple(data),
+            split=split,  # type: ignore[arg-type] # checked by the library, which names the choices
+            method=method,
+            backbone=backbone,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            image_size=image_size,
+            device=device,
+            precision=precision,  # type: ignore[arg-type] # likewise
+            settings=config,
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+            cache=cache,
+            cache_precision=cache_precision,  # type: ignore[arg-type] # likewise
+        ),
+        show_progress=not quiet,
+    )
+    if not quiet:
+        console = stdout()
+        started = f" (went on after epoch {result.resumed_from})" if result.resumed_from else ""
+        console.print(
+            f"{counted(len(result.losses), 'epoch')} in {result.seconds:.0f} s{started}, mean loss "
+            f"{result.losses[0]:.4f} in the first, {result.losses[-1]:.4f} in the last"
+        )
+        console.print(f"Weights: {result.path}\nLog: {result.log}", markup=False, soft_wrap=True)
