@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 Activation = Literal["quick_gelu", "gelu"]
 PositionInterpolation = Literal["bilinear", "bicubic", "bicubic_antialias"]
+Optimizer = Literal["adam", "adamw"]
+Schedule = Literal["constant", "cosine"]
+TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,47 @@ class MethodInfo:
     uses_class_names: bool
     accepts_references: bool
     scores_batch_jointly: bool
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How the authors of a method train it: what `zsad train` does where the user says nothing.
+
+    Attributes:
+        epochs: passes over the data; the last one's weights are the result.
+        batch_size: pictures of a step.
+        learning_rate: of the optimiser, at the start.
+        optimizer: "adam", or "adamw" (weight decay apart from the gradients).
+        betas: of the optimiser.
+        weight_decay: of the optimiser.
+        schedule: "constant", or "cosine": down to 0 along half a wave over all steps.
+        precision: of the network on a CUDA GPU (autocast, weights stay fp32); elsewhere it is fp32.
+        mosaic: chance that a picture is replaced by a 2 x 2 mosaic of pictures of its category.
+        on: what differs on an auxiliary dataset, by the dataset's name in the catalogue.
+        notes: what else the authors do, and what is done otherwise here.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Optimizer = "adam"
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    precision: TrainingPrecision = "fp32"
+    mosaic: float = 0.0
+    on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: str = ""
+
+    def for_dataset(self, name: str | None) -> TrainingRecipe:
+        """The recipe with what differs on a dataset filled in; None is a dataset that no paper knows.
+
+        Example:
+            >>> recipe = TrainingRecipe(epochs=15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
+            >>> recipe.for_dataset("mvtec").epochs, recipe.for_dataset(None).epochs
+            (3, 15)
+        """
+        return replace(self, **self.on.get(name or "", {}))
 
 
 @dataclass(frozen=True)
@@ -139,6 +185,46 @@ class PhraseRanker(Protocol):
 
 
 @dataclass(frozen=True)
+class ScoreScale:
+    """What a calibration adds to a prediction, so that scores of different methods read alike.
+
+    Attributes:
+        distance: from the typical (median) normal picture's score to the threshold, above 0.
+        normal_scores: of the normal calibration pictures, rising; at least one.
+    """
+
+    distance: float
+    normal_scores: tuple[float, ...] = field(repr=False)
+
+    def relative(self, score: float, threshold: float) -> float:
+        """A logistic curve over the score: 0.5 at the threshold, 0.1 one distance below it, 0.9 above it.
+
+        It rises with the score, so that it changes no order of pictures.
+
+        Example:
+            >>> scale = ScoreScale(distance=0.02, normal_scores=(0.48, 0.49))
+            >>> [round(scale.relative(score, threshold=0.5), 3) for score in (0.48, 0.5, 0.52)]
+            [0.1, 0.5, 0.9]
+        """
+        steps = (score - threshold) / self.distance
+        return 0.5 * (1 + math.tanh(0.5 * math.log(9) * steps))
+
+    def p_value(self, score: float) -> float:
+        """How often a new normal picture gets a score as high as this, estimated from the normal scores.
+
+        Source: the conformal p-value, (1 + number of normal scores >= score) / (1 + number of normal scores)
+        (Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 51, 2023). For a
+        normal picture it is at most u with probability at most u; it is never below 1 / (1 + n).
+
+        Example:
+            >>> ScoreScale(0.02, (0.1, 0.2, 0.3)).p_value(0.25)
+            0.5
+        """
+        count = len(self.normal_scores)
+        return (1 + count - bisect_left(self.normal_scores, score)) / (1 + count)
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The result for one picture.
 
@@ -153,6 +239,7 @@ class Prediction:
         class_name: the class name used in the prompts, None if the method or the caller gave none.
         ranker: what `explain` asks; it refers to the detector's network and is left behind by pickle and
             deep copies, which have None.
+        score_scale: of the calibration; None while uncalibrated.
     """
 
     score: float
@@ -164,11 +251,26 @@ class Prediction:
     map_range: tuple[float, float] = (0.0, 1.0)
     class_name: str | None = None
     ranker: PhraseRanker | None = field(default=None, repr=False, compare=False)
+    score_scale: ScoreScale | None = field(default=None, repr=False)
 
     @property
     def is_anomalous(self) -> bool | None:
         """Whether `score` reaches `threshold`; None while there is no threshold."""
         return None if self.threshold is None else self.score >= self.threshold
+
+    @property
+    def relative_score(self) -> float | None:
+        """The score on a scale of [0, 1] that all methods share: 0.5 at `threshold`, 0.1 for a typical normal
+        picture; None while uncalibrated.
+        """
+        if self.score_scale is None or self.threshold is None:
+            return None
+        return self.score_scale.relative(self.score, self.threshold)
+
+    @property
+    def p_value(self) -> float | None:
+        """How often a new normal picture gets a score as high as this, in (0, 1]; None while uncalibrated."""
+        return None if self.score_scale is None else self.score_scale.p_value(self.score)
 
     def mask(self, threshold: float | None = None) -> NDArray[np.bool_] | None:
         """The pixels whose map value reaches a threshold.

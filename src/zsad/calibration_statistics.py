@@ -1,0 +1,322 @@
+"""Thresholds from a few scores, and what a sample of that size can promise: pure functions, no torch.
+
+A picture (or pixel) counts as anomalous from the threshold on (score >= threshold).
+
+The promise about false alarms needs no assumption about the distribution of the scores. With a threshold just
+above the (k + 1)-th largest of n normal scores, the false-alarm rate on new pictures of the same kind follows
+a Beta(k + 1, n - k) distribution if scores have no ties, and is stochastically smaller if they have. So
+
+* P(rate <= a) = I_a(k + 1, n - k), the regularised incomplete beta function = P(Binomial(n, a) > k);
+* on average over calibration samples the rate is (k + 1) / (n + 1).
+
+Source: Wilks, "Determination of sample sizes for setting tolerance limits", Annals of Mathematical Statistics
+12 (1941); the same bound is the training-conditional coverage of split conformal prediction (Vovk, "Conditional
+validity of inductive conformal predictors", 2012).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad.errors import ConfigError, DataError
+
+# Scores of one picture differ by rounding with the batch that it is in; a threshold keeps clear of that.
+MARGIN_OF_SPREAD = 1e-3
+SMALLEST_MARGIN = 1e-6
+
+Floats = NDArray[np.float64]
+
+
+def promised_confidence(pictures: int, alarms: int, rate: float) -> float:
+    """How sure it is that the false-alarm rate on new pictures does not exceed a limit.
+
+    Args:
+        pictures: n >= 1, normal ones, independent of each other.
+        alarms: k in [0, n), how many of them may lie at or above the threshold.
+        rate: the limit, in (0, 1).
+
+    Returns:
+        A probability in (0, 1).
+
+    Example:
+        >>> round(promised_confidence(20, 0, 0.05), 4), round(promised_confidence(59, 0, 0.05), 4)
+        (0.6415, 0.9515)
+    """
+    from scipy.special import betainc
+
+    return float(betainc(alarms + 1, pictures - alarms, rate))
+
+
+def promised_rate(pictures: int, alarms: int, confidence: float) -> float:
+    """The false-alarm rate that new pictures do not exceed, with some confidence.
+
+    Args:
+        pictures: n >= 1, normal ones.
+        alarms: k in [0, n), as for `promised_confidence`.
+        confidence: in (0, 1).
+
+    Returns:
+        The limit, in (0, 1): `promised_confidence` solved for the rate.
+
+    Example:
+        >>> round(promised_rate(20, 0, 0.95), 4)
+        0.1391
+    """
+    from scipy.special import betaincinv
+
+    return float(betaincinv(alarms + 1, pictures - alarms, confidence))
+
+
+def pictures_needed(rate: float, confidence: float) -> int:
+    """The fewest normal pictures that can promise a false-alarm rate with some confidence.
+
+    Source: the smallest n with 1 - (1 - rate)^n >= confidence.
+
+    Raises:
+        ConfigError: as `check_rate` and `check_confidence` say.
+
+    Example:
+        >>> pictures_needed(0.05, 0.95), pictures_needed(0.01, 0.95)
+        (59, 299)
+    """
+    check_rate(rate)
+    check_confidence(confidence)
+    estimate = max(1, math.floor(math.log1p(-confidence) / math.log1p(-rate)))
+    while promised_confidence(estimate, 0, rate) < confidence:
+        estimate += 1
+    return estimate
+
+
+def alarms_allowed(pictures: int, rate: float, confidence: float) -> int:
+    """How many calibration pictures may lie above the threshold so that the promise still holds.
+
+    Args:
+        pictures: n >= 1, normal ones.
+        rate: of false alarms on new pictures, in (0, 0.5).
+        confidence: in [0.5, 1).
+
+    Returns:
+        The largest k with `promised_confidence` >= confidence; 0 also where not even that promises enough.
+        k / n never exceeds the rate, since the confidence is at least one half.
+
+    Raises:
+        ConfigError: as `check_rate` and `check_confidence` say.
+
+    Example:
+        >>> alarms_allowed(59, 0.05, 0.95), alarms_allowed(93, 0.05, 0.95), alarms_allowed(20, 0.05, 0.95)
+        (0, 1, 0)
+    """
+    check_rate(rate)
+    check_confidence(confidence)
+    fewest, most = 0, math.floor(pictures * rate)
+    while fewest < most:  # the confidence falls as alarms rise
+        middle = (fewest + most + 1) // 2
+        if promised_confidence(pictures, middle, rate) >= confidence:
+            fewest = middle
+        else:
+            most = middle - 1
+    return fewest
+
+
+def threshold_above(values: Sequence[float] | Floats, alarms: int) -> float:
+    """A threshold that at most some of the values reach.
+
+    It lies a little above the value that must stay below, by a thousandth of the values' spread, so that
+    rounding does not push that value over it; but never more than half way to the next higher value.
+
+    Args:
+        values: (n,) finite, in any order.
+        alarms: k in [0, n), how many may lie at or above the threshold.
+
+    Returns:
+        The threshold, exact in single precision, in which anomaly maps are compared.
+
+    Example:
+        >>> threshold_above([0.125, 0.25, 0.5, 1.0], alarms=1)
+        0.5008750557899475
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    below = ordered[ordered.size - 1 - alarms]
+    margin = max(MARGIN_OF_SPREAD * (ordered[-1] - ordered[0]), SMALLEST_MARGIN * max(1.0, abs(below)))
+    higher = ordered[ordered > below]
+    target = below + margin if higher.size == 0 else min(below + margin, _between(below, higher[0]))
+    return round_up(target)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best of all thresholds on labelled values.
+
+    Attributes:
+        threshold: half way between the lowest value that is called anomalous and the next lower one.
+        objective: F1, or the cost.
+        missed: anomalous values below the threshold.
+        alarms: normal values at or above it.
+    """
+
+    threshold: float
+    objective: float
+    missed: float
+    alarms: float
+
+
+def best_f1(normal: Floats, anomalous: Floats, weights: tuple[Floats, Floats] | None = None) -> Choice:
+    """The threshold with the highest F1 = 2 TP / (2 TP + FP + FN); among equals the highest threshold.
+
+    Args:
+        normal: (N,) finite values, any order, N >= 1.
+        anomalous: (P,) finite values, any order, P >= 1.
+        weights: (N,) and (P,), how often each value occurs; None: once.
+
+    Returns:
+        The choice; its objective is F1 in (0, 1].
+
+    Raises:
+        DataError: a class is missing.
+
+    Example:
+        >>> best_f1(np.array([0.1, 0.2, 0.4]), np.array([0.3, 0.6])).missed
+        0.0
+    """
+
+    def cost(missed: Floats, alarms: Floats, positives: float) -> Floats:
+        found = positives - missed
+        return -2 * found / (2 * found + alarms + missed)
+
+    choice = _best_threshold(normal, anomalous, cost, weights)
+    return Choice(choice.threshold, -choice.objective, choice.missed, choice.alarms)
+
+
+def lowest_cost(
+    normal: Floats,
+    anomalous: Floats,
+    cost_miss: float,
+    cost_false_alarm: float,
+    prevalence: float | None = None,
+) -> Choice:
+    """The threshold with the lowest expected cost of a picture; among equals the highest threshold.
+
+    Args:
+        normal: (N,) finite scores, any order, N >= 1.
+        anomalous: (P,) finite scores, any order, P >= 1.
+        cost_miss: of an anomalous picture that is called normal, > 0.
+        cost_false_alarm: of a normal picture that is called anomalous, > 0, in the same unit.
+        prevalence: share of anomalous pictures in use, in (0, 1); None: as in the sample, P / (P + N).
+
+    Returns:
+        The choice; its objective is the mean cost of a picture. Calling all pictures anomalous, or none, is
+        among the choices.
+
+    Raises:
+        DataError: a class is missing.
+        ConfigError: an impossible cost or prevalence.
+
+    Example:
+        >>> lowest_cost(np.array([0.1, 0.4]), np.array([0.3, 0.6]), cost_miss=10, cost_false_alarm=1).alarms
+        1.0
+    """
+    for name, value in (("cost of a miss", cost_miss), ("cost of a false alarm", cost_false_alarm)):
+        if not (np.isfinite(value) and value > 0):
+            raise ConfigError(f"the {name} must be a number above 0, got {value!r}")
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise ConfigError(f"the prevalence is the share of anomalous pictures, in (0, 1), got {prevalence!r}")
+    share = anomalous.size / (anomalous.size + normal.size) if prevalence is None else prevalence
+
+    def cost(missed: Floats, alarms: Floats, positives: float) -> Floats:
+        of_misses = share * cost_miss * missed / positives
+        return of_misses + (1 - share) * cost_false_alarm * alarms / normal.size
+
+    return _best_threshold(normal, anomalous, cost)
+
+
+def binomial_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share that was seen `count` times in `of`.
+
+    Source: Clopper and Pearson, Biometrika 26 (1934).
+
+    Args:
+        count: in [0, of].
+        of: number of trials, >= 1.
+        confidence: in (0, 1), two-sided.
+
+    Returns:
+        Lower and upper end, in [0, 1].
+
+    Example:
+        >>> tuple(round(end, 4) for end in binomial_interval(0, 20))
+        (0.0, 0.1684)
+    """
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = 0.0 if count == 0 else float(betaincinv(count, of - count + 1, tail))
+    high = 1.0 if count == of else float(betaincinv(count + 1, of - count, 1 - tail))
+    return low, high
+
+
+def check_rate(rate: float) -> None:
+    """Refuses a false-alarm rate outside (0, 0.5).
+
+    Raises:
+        ConfigError: as said.
+    """
+    if isinstance(rate, bool) or not 0 < rate < 0.5:
+        raise ConfigError(f"a false-alarm rate is a share above 0 and below 0.5, such as 0.05; got {rate!r}")
+
+
+def check_confidence(confidence: float) -> None:
+    """Refuses a confidence outside [0.5, 1).
+
+    Raises:
+        ConfigError: as said.
+    """
+    if isinstance(confidence, bool) or not 0.5 <= confidence < 1:
+        raise ConfigError(
+            f"a confidence is a probability from 0.5 to below 1, such as 0.95; got {confidence!r}"
+        )
+
+
+def round_up(value: float) -> float:
+    """The smallest single-precision number that is not below a value."""
+    rounded = np.float32(value)
+    return float(rounded if float(rounded) >= value else np.nextafter(rounded, np.float32(np.inf)))
+
+
+def _best_threshold(
+    normal: Floats,
+    anomalous: Floats,
+    cost: Callable[[Floats, Floats, float], Any],
+    weights: tuple[Floats, Floats] | None = None,
+) -> Choice:
+    """The cheapest way to cut the values in two; every distinct value, and nothing, is tried."""
+    for name, values in (("normal", normal), ("anomalous", anomalous)):
+        if values.size == 0:
+            raise DataError(f"there is no {name} example; a threshold from labels needs both kinds")
+    of_normal, of_anomalous = weights or (np.ones(normal.size), np.ones(anomalous.size))
+    values, place = np.unique(np.concatenate([normal, anomalous]), return_inverse=True)
+    alarms_at = np.bincount(place[: normal.size], of_normal, values.size)
+    found_at = np.bincount(place[normal.size :], of_anomalous, values.size)
+    alarms = np.append(np.cumsum(alarms_at[::-1])[::-1], 0.0)  # the last: nothing is called anomalous
+    found = np.append(np.cumsum(found_at[::-1])[::-1], 0.0)
+    positives = float(found[0])
+    costs = cost(positives - found, alarms, positives)
+    best = costs.size - 1 - int(np.argmin(costs[::-1]))
+    if best == values.size:
+        threshold = threshold_above(values, 0)
+    elif best == 0:
+        threshold = round_up(values[0])
+    else:
+        threshold = min(round_up(_between(values[best - 1], values[best])), float(values[best]))
+    return Choice(threshold, float(costs[best]), positives - float(found[best]), float(alarms[best]))
+
+
+def _between(low: float, high: float) -> float:
+    """A number above `low` and not above `high`, half way where there is room."""
+    middle = low + (high - low) / 2
+    return float(middle if middle > low else high)
