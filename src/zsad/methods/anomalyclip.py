@@ -43,7 +43,7 @@ from zsad.functional import abnormal_map, cosine_similarity, similarity_softmax,
 from zsad.losses import pixel_losses
 from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
 from zsad.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -143,6 +143,7 @@ class AnomalyCLIP(Method):
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"features_list", "dpam_layer"})
+    RECIPE = TrainingRecipe(epochs=15, batch_size=8, learning_rate=1e-3)
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
         """Fresh prompts from torch's global random numbers.

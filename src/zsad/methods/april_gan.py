@@ -66,7 +66,7 @@ from zsad.methods.base import (
 )
 from zsad.prompts.state_words import StateWords, own_prompts
 from zsad.prompts.templates import TextEnsemble, prompt_set
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -169,6 +169,13 @@ class AprilGAN(Method):
     NATIVE_SIZE_KEEPS_ACTIVATION = True
     FEATURES = Features
     FEATURE_FIELDS = frozenset({"features_list"})
+    RECIPE = TrainingRecipe(
+        epochs=15,
+        batch_size=8,
+        learning_rate=1e-3,
+        precision="fp16",
+        on={"mvtec": {"epochs": 3, "mosaic": 0.2}},
+    )
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
         """Fresh adapters from torch's global random numbers.

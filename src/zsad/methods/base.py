@@ -22,7 +22,7 @@ from zsad.tensorfile import mismatches
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.types import Activation, MethodInfo, RawOutput, WeightRecord
+    from zsad.types import Activation, MethodInfo, RawOutput, TrainingRecipe, WeightRecord
 
 DEFAULT_CLASS = "object"
 OPENAI_L14_336_SIZE = 336
@@ -50,6 +50,7 @@ class Method(nn.Module, ABC):
         FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
             on the disk; None: the picture tower runs in every step, since what is learnt enters it.
         FEATURE_FIELDS: the `Config` fields that `features` depends on, besides the two that all have.
+        RECIPE: how the authors train it; None for a method without training.
     """
 
     INFO: ClassVar[MethodInfo]
@@ -59,6 +60,7 @@ class Method(nn.Module, ABC):
     NATIVE_SIZE_KEEPS_ACTIVATION: ClassVar[bool] = False
     FEATURES: ClassVar[type[Any] | None] = None
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
+    RECIPE: ClassVar[TrainingRecipe | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes `INFO` and `Config` from the module that defines the method."""
@@ -164,6 +166,9 @@ class Method(nn.Module, ABC):
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """The named terms whose sum training minimises.
+
+        Each term is a mean over the pictures, or does not depend on them, so that the pictures of a step can
+        be shared out between devices.
 
         Args:
             images: (B, 3, S, S) resized and normalised pictures.

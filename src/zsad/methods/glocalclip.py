@@ -54,7 +54,7 @@ from zsad.functional import abnormal_map, cosine_similarity, similarity_softmax,
 from zsad.losses import pixel_losses, triplet_loss
 from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
 from zsad.prompts.learners import GlocalPromptLearner, deep_prompt_settings, official_prompts
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -168,6 +168,13 @@ class GlocalCLIP(Method):
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"features_list", "dpam_layer", "layer_aliasing"})
+    RECIPE = TrainingRecipe(
+        epochs=15,
+        batch_size=8,
+        learning_rate=1e-3,
+        notes="The authors' prompt lengths and depth differ with the auxiliary set: on MVTec AD they train "
+        "with --set n_ctx=12 --set depth=10 --set t_n_ctx=2, on VisA with the defaults.",
+    )
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
         """Fresh prompts from torch's global random numbers.
