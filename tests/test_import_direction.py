@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "zsad"
 LAYERS = (
     "errors types atomic settings",
     "functional losses metrics images pixels decoding foreign_files picture_files colours",
-    "weights tensorfile registry backbones prompts data",
+    "weights tensorfile registry backbones prompts data published",
     "methods",
     "detector checkpoints explanation calibration tiling visualize",
     "training features evaluation export report results run_layout prediction runtime",
