@@ -45,6 +45,7 @@ class CheckpointInfo:
         auxiliary_data: what the method was trained on.
         threshold: image score from which on a picture counts as anomalous; None while uncalibrated.
         map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
+        calibration: how the thresholds came about, as `Calibration.to_dict` gives it; None if set by hand.
         format: of the description; larger than `FORMAT` means that a newer zsad wrote it.
     """
 
@@ -57,6 +58,7 @@ class CheckpointInfo:
     auxiliary_data: str = ""
     threshold: float | None = None
     map_threshold: float | None = None
+    calibration: dict[str, Any] | None = None
     format: int = FORMAT
 
 

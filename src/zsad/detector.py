@@ -24,6 +24,13 @@ from torch import Tensor
 from zsad import checkpoints, registry
 from zsad.backbones.clip import CLIP, check_image_size
 from zsad.backbones.loading import backbone_fingerprint, check_device, check_precision, load_backbone
+from zsad.calibration_record import (
+    NO_CALIBRATION,
+    Calibration,
+    picture_fingerprint,
+    read_calibration,
+    scoring_settings,
+)
 from zsad.checkpoints import Checkpoint, CheckpointInfo
 from zsad.errors import ConfigError
 from zsad.explanation import RegionRanker
@@ -51,6 +58,7 @@ def load(
     device: str | torch.device | None = None,
     precision: str | None = None,
     references: Sequence[Any] | None = None,
+    calibration: Calibration | str | Path | None = None,
     **config: Any,
 ) -> Detector:
     """A detector, ready to predict if there are weights for it.
@@ -66,6 +74,8 @@ def load(
         device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
         precision: of the backbone: "fp32" (None), "bf16" or "fp16".
         references: normal pictures for few-shot methods, as `Detector.set_references` takes them.
+        calibration: as `Detector.apply_calibration` takes it; None: the checkpoint's own, if any; "none": no
+            calibration and no thresholds.
         **config: the method's settings, by the paper's terms; a checkpoint's own are the default.
 
     Returns:
@@ -75,6 +85,7 @@ def load(
         ConfigError: an unknown name or an impossible or contradicting value.
         WeightsError: weights that are missing, damaged or made for something else.
         ImageReadError: a reference picture cannot be read.
+        DataError: the calibration is damaged.
     """
     found = checkpoints.find(method, backbone, checkpoint)
     name = checkpoints.method_name(method, found)
@@ -101,13 +112,19 @@ def load(
         built,
         size,
         is_trained=found is not None,
-        threshold=info.threshold if info else None,
-        map_threshold=info.map_threshold if info else None,
         auxiliary_data=info.auxiliary_data if info else "",
         fingerprint=fingerprint,
     )
     if references is not None:
         detector.set_references(references)
+    if calibration is not None:
+        detector.apply_calibration(None if calibration == NO_CALIBRATION else calibration)
+    elif info is not None:
+        if info.calibration is not None:
+            detector.apply_calibration(
+                Calibration.from_dict(info.calibration, "the checkpoint's calibration")
+            )
+        detector.threshold, detector.map_threshold = info.threshold, info.map_threshold
     return detector
 
 
@@ -122,6 +139,8 @@ class Detector:
         is_trained: whether what the method learns has been learnt; a training run sets it.
         threshold: image score from which on a picture counts as anomalous; None while uncalibrated.
         map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
+        calibration: what `apply_calibration` was given last; None: thresholds, if any, were set by hand.
+        reference_fingerprints: of the reference pictures, as `picture_fingerprint` gives them.
         auxiliary_data: what the method was trained on; written into its checkpoint.
         fingerprint: of the backbone's weights in their own precision.
     """
@@ -152,6 +171,8 @@ class Detector:
         self.is_trained = is_trained or not any(True for _ in method.trainable())
         self.threshold = threshold
         self.map_threshold = map_threshold
+        self.calibration: Calibration | None = None
+        self.reference_fingerprints: tuple[str, ...] = ()
         self.auxiliary_data = auxiliary_data
         self.fingerprint = fingerprint or backbone_fingerprint(self.backbone)
         self._ranker = RegionRanker(self.backbone, image_size)
@@ -190,7 +211,8 @@ class Detector:
         Args:
             inputs: a picture (path, open file, PIL image, uint8 HWC array, float CHW tensor in [0, 1]), or a
                 list, a tuple or a four-dimensional array of them.
-            classes: what the pictures show: one name for all, or one per picture; None for "object".
+            classes: what the pictures show: one name for all, or one per picture; None for the calibration's
+                name if there is one, else "object".
             batch_size: pictures that go through the network at once; None: all, but at most 16.
 
         Returns:
@@ -208,7 +230,7 @@ class Detector:
                 batch_size = whole if self.method.INFO.scores_batch_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         self._check_trained()
-        return self._predict_batch([self._read(inputs)], _names(classes, 1))[0]
+        return self._predict_batch([self._read(inputs)], _names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self, source: str | Path | Iterable[Any], batch_size: int = 8, classes: Classes = None
@@ -234,7 +256,7 @@ class Detector:
             raise ConfigError("predict_iter takes many pictures; for one picture use predict(picture)")
         self._check_trained()
         pictures: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
-        return self._predict_stream(_with_names(pictures, classes), batch_size)
+        return self._predict_stream(_with_names(pictures, self._classes(classes)), batch_size)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores pictures that are already resized and normalised.
@@ -255,14 +277,15 @@ class Detector:
             raise ConfigError(f"score_tensors takes a tensor of shape (B, 3, S, S), got {shape}")
         if not images.is_floating_point():
             raise ConfigError(f"score_tensors takes normalised floating pictures, got {images.dtype}")
-        return self._score(images, _names(classes, len(images)))
+        return self._score(images, _names(self._classes(classes), len(images)))
 
     def set_references(self, references: Sequence[Any] | None) -> None:
         """Gives normal pictures to a few-shot method.
 
         Args:
             references: pictures as `predict` takes them, all of one class; None or an empty list goes back to
-                zero-shot scoring. They are not written into checkpoints.
+                zero-shot scoring. They are not written into checkpoints. A calibration made with other
+                references is taken off.
 
         Raises:
             ConfigError: the method cannot use references.
@@ -277,10 +300,41 @@ class Detector:
             raise ConfigError(
                 f"{self.method.INFO.name} takes no reference pictures; methods that do: {', '.join(able)}"
             )
-        pictures = self._stack([self._read(item)[1] for item in references]) if references else None
+        images = [self._read(item)[1] for item in references or ()]
+        pictures = self._stack(images) if images else None
         with self._lock:
             self._references = pictures
             self._states.clear()
+        self.reference_fingerprints = tuple(picture_fingerprint(to_array(image)) for image in images)
+        if self.calibration is not None:
+            self.apply_calibration(None)
+
+    def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
+        """Decides from now on by a calibration: predictions have its thresholds and score scale.
+
+        Pictures of another class name than the calibration's keep a threshold of None, if the method uses
+        class names.
+
+        Args:
+            calibration: as `zsad.calibration.calibrate` gives it, or its file; None takes thresholds and
+                score scale off.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ConfigError: it was made for other weights, settings or references; the message names them.
+            DataError: the file is no calibration or damaged.
+            OSError: the file cannot be read.
+        """
+        if isinstance(calibration, str | Path):
+            calibration = read_calibration(calibration)
+        if calibration is not None:
+            calibration.check_fits(scoring_settings(self))
+        self.calibration = calibration
+        self.threshold = None if calibration is None else calibration.threshold
+        self.map_threshold = None if calibration is None else calibration.map_threshold
+        return self
 
     def save(self, path: str | Path) -> Path:
         """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, but no backbone weights.
@@ -303,9 +357,14 @@ class Detector:
             auxiliary_data=self.auxiliary_data,
             threshold=self.threshold,
             map_threshold=self.map_threshold,
+            calibration=None if self.calibration is None else self.calibration.to_dict(),
         )
         checkpoints.write(path, self.method.learned_state(), info)
         return Path(path)
+
+    def _classes(self, given: Classes) -> Classes:
+        """The class names to use: those given, else the calibration's."""
+        return given if given is not None or self.calibration is None else self.calibration.class_name
 
     def _check_trained(self) -> None:
         if not self.is_trained:
@@ -353,22 +412,26 @@ class Detector:
     ) -> list[Prediction]:
         """Predictions for pictures that have been read."""
         raw = self._score(self._stack([image for _, image in pictures]), names)
+        calibration = self.calibration
+        scale = None if calibration is None else calibration.scale
         predictions = []
         for (path, image), name, score, raw_map in zip(
             pictures, names, raw.scores.tolist(), raw.maps, strict=True
         ):
             resized = upsample(raw_map, (image.height, image.width))
+            has_threshold = calibration is None or calibration.is_for(name or DEFAULT_CLASS)
             predictions.append(
                 Prediction(
                     score=score,
                     anomaly_map=resized.cpu().numpy(),
                     image=to_array(image),
                     path=path,
-                    threshold=self.threshold,
-                    map_threshold=self.map_threshold,
+                    threshold=self.threshold if has_threshold else None,
+                    map_threshold=self.map_threshold if has_threshold else None,
                     map_range=self.map_range,
                     class_name=name if self.method.INFO.uses_class_names else None,
                     ranker=self._ranker,
+                    score_scale=scale if has_threshold else None,
                 )
             )
         return predictions

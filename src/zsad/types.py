@@ -86,7 +86,7 @@ class TrainingRecipe:
         """The recipe with what differs on a dataset filled in; None is a dataset that no paper knows.
 
         Example:
-            >>> recipe = TrainingRecipe(epochs=15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
+            >>> recipe = TrainingRecipe(15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
             >>> recipe.for_dataset("mvtec").epochs, recipe.for_dataset(None).epochs
             (3, 15)
         """
@@ -260,8 +260,9 @@ class Prediction:
 
     @property
     def relative_score(self) -> float | None:
-        """The score on a scale of [0, 1] that all methods share: 0.5 at `threshold`, 0.1 for a typical normal
-        picture; None while uncalibrated.
+        """`score` on a scale that all methods share: 0.5 at `threshold`, 0.1 for a typical normal picture.
+
+        In [0, 1]; None while uncalibrated.
         """
         if self.score_scale is None or self.threshold is None:
             return None
