@@ -76,19 +76,29 @@ def aupro_of_pixels(
     """
     if anomalous.size == 0 or normal.size == 0:
         return float("nan")
-    order = np.argsort(anomalous)
     if pro == "exact":
-        rates, overlaps = _exact_curve(anomalous[order], weights[order], normal)
+        rates, overlaps = pro_curve(anomalous, weights, normal)
         return area_up_to(rates, overlaps, fpr_limit) / fpr_limit
+    order = np.argsort(anomalous)
     return _script_area(anomalous[order], weights[order], normal, fpr_limit)
 
 
-def _exact_curve(
+def pro_curve(
     anomalous: Floats, weights: NDArray[np.float64], normal: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The corners of the PRO curve from sorted anomalous pixels, their weights and sorted normal pixels."""
-    values, first = np.unique(anomalous, return_index=True)
-    overlap = np.cumsum(np.add.reduceat(weights, first)[::-1])  # PRO at each value, falling thresholds
+    """The corners of the exact PRO curve of pooled pixels.
+
+    Args:
+        anomalous: (P,) map values of the anomalous pixels, at least one.
+        weights: (P,) what each of them adds to PRO.
+        normal: (N,) map values of the normal pixels, sorted upwards, at least one.
+
+    Returns:
+        False-positive rates and overlaps, (2 T + 2,) each for T distinct anomalous values.
+    """
+    order = np.argsort(anomalous)
+    values, first = np.unique(anomalous[order], return_index=True)
+    overlap = np.cumsum(np.add.reduceat(weights[order], first)[::-1])  # PRO at each value, from the top
     values = values[::-1]
     above = (normal.size - np.searchsorted(normal, values, side="right")) / normal.size
     at_or_above = (normal.size - np.searchsorted(normal, values, side="left")) / normal.size

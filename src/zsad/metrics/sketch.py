@@ -189,10 +189,19 @@ def _at_or_above(values: Floats, amounts: Counts, thresholds: Floats) -> Counts:
     return total
 
 
-def _placed_metrics(
-    groups: PixelGroups, anomalous_at: Floats, normal_at: Floats, fpr_limit: float
-) -> dict[str, float]:
-    """AUROC, F1-max and AUPRO if all pixels of one class and group had one value."""
+def placed_counts(
+    groups: PixelGroups, anomalous_at: Floats, normal_at: Floats
+) -> tuple[RankedCounts, Weights]:
+    """The counts if all pixels of one class and group had one value.
+
+    Args:
+        groups: as from `join`.
+        anomalous_at: (G,) where to place the anomalous pixels of each group.
+        normal_at: (G,) where to place the normal ones.
+
+    Returns:
+        The counts, and (T,) PRO at each of their thresholds (empty if there is no anomalous pixel).
+    """
     here = groups.anomalous > 0
     order = np.argsort(anomalous_at[here], kind="stable")
     values, first = np.unique(anomalous_at[here][order], return_index=True)
@@ -208,15 +217,24 @@ def _placed_metrics(
         positives=int(gained.sum()),
         negatives=negatives,
     )
+    overlap = np.cumsum(_run_sums(groups.overlap[here][order], first)[::-1])
+    return counts, overlap / overlap[-1] if overlap.size else overlap
+
+
+def pro_corners(counts: RankedCounts, overlap: Weights) -> tuple[Weights, Weights]:
+    """The corners of the PRO curve from `placed_counts` with both classes; see `exact_corners`."""
+    above, at_or_above = counts.false_positives_above, counts.false_positives
+    return exact_corners(above / counts.negatives, at_or_above / counts.negatives, overlap)
+
+
+def _placed_metrics(
+    groups: PixelGroups, anomalous_at: Floats, normal_at: Floats, fpr_limit: float
+) -> dict[str, float]:
+    """AUROC, F1-max and AUPRO if all pixels of one class and group had one value."""
+    counts, overlap = placed_counts(groups, anomalous_at, normal_at)
     aupro = float("nan")
-    if counts.positives and negatives:
-        overlap = np.cumsum(_run_sums(groups.overlap[here][order], first)[::-1])
-        rates, overlaps = exact_corners(
-            counts.false_positives_above / negatives,
-            counts.false_positives / negatives,
-            overlap / overlap[-1],
-        )
-        aupro = area_up_to(rates, overlaps, fpr_limit) / fpr_limit
+    if counts.positives and counts.negatives:
+        aupro = area_up_to(*pro_corners(counts, overlap), fpr_limit) / fpr_limit
     return {
         "pixel_auroc": auroc(counts),
         "pixel_f1max": f1_max(counts),

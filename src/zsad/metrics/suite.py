@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad.errors import ConfigError, DataError
-from zsad.metrics.pro import ProVariant, aupro_of_pixels, check_pro, label_regions
+from zsad.metrics.curves import CURVE_POINTS, Curve, precision_recall_curve, roc_curve, thinned
+from zsad.metrics.pro import ProVariant, aupro_of_pixels, check_pro, label_regions, pro_curve
 from zsad.metrics.ranking import (
     Floats,
     RankedCounts,
@@ -45,6 +46,8 @@ from zsad.metrics.sketch import (
     group_pixels,
     join,
     pixel_metrics,
+    placed_counts,
+    pro_corners,
     script_aupro,
 )
 
@@ -197,27 +200,63 @@ class MetricSuite:
         result = {name: (metric(counts),) * 2 for name, metric in IMAGE_METRICS.items()}
         if self.is_exact:
             return {**result, **self._exact_pixel_metrics()}
-        parts = [part for part in self._levels if part is not None]
-        if self._normal:
-            pixels = _pooled(self._anomalous), _pooled(self._overlap), _pooled(self._normal)
-            parts.append(compress(group_pixels(*pixels), self.bins, self.fpr_limit))
-        groups = join(parts)
+        groups = self._groups()
         result.update(pixel_metrics(groups, self.fpr_limit))
         if self.pro == "script":
             result["pixel_aupro"] = (script_aupro(groups, self.fpr_limit),) * 2
         return result
 
-    def _exact_pixel_metrics(self) -> dict[str, tuple[float, float]]:
-        """The pixel metrics from the pixels themselves, which are left pooled and the normal ones sorted."""
-        if not self._normal:
-            return dict.fromkeys(PIXEL_METRICS, (float("nan"),) * 2)
+    def curves(self, points: int = CURVE_POINTS) -> dict[str, Curve]:
+        """The curves behind the metrics; past the exact budget they are those of the summary.
+
+        Args:
+            points: of a curve at most.
+
+        Returns:
+            `image_roc`, `image_pr`, `pixel_roc`, `pixel_pr` and `pixel_pro` (the exact PRO curve, up to a
+            false-positive rate of 1); those that are undefined are left out.
+        """
+        counts = rank(_pooled(self._anomalous_scores), _pooled(self._normal_scores))
+        found = {"image_roc": roc_curve(counts), "image_pr": precision_recall_curve(counts)}
+        if self._levels or self._normal:
+            counts, found["pixel_pro"] = self._ranked_pixels()
+            found.update(pixel_roc=roc_curve(counts), pixel_pr=precision_recall_curve(counts))
+        return {name: thinned(curve, points) for name, curve in found.items() if curve is not None}
+
+    def _ranked_pixels(self) -> tuple[RankedCounts, Curve | None]:
+        """The counts of all pixels and the PRO curve, None if a class is missing."""
+        if self.is_exact:
+            anomalous, weights, normal = self._pixels()
+            counts = rank(anomalous, normal)
+            is_defined = counts.positives and counts.negatives
+            return counts, Curve(*pro_curve(anomalous, weights, normal)) if is_defined else None
+        groups = self._groups()
+        counts, overlap = placed_counts(groups, groups.high, groups.high)
+        is_defined = counts.positives and counts.negatives
+        return counts, Curve(*pro_corners(counts, overlap)) if is_defined else None
+
+    def _groups(self) -> PixelGroups:
+        """All pixels in groups, those still held included."""
+        parts = [part for part in self._levels if part is not None]
+        if self._normal:
+            pixels = _pooled(self._anomalous), _pooled(self._overlap), _pooled(self._normal)
+            parts.append(compress(group_pixels(*pixels), self.bins, self.fpr_limit))
+        return join(parts)
+
+    def _pixels(self) -> tuple[Floats, NDArray[np.float64], Floats]:
+        """Anomalous pixels, their weights and sorted normal pixels, which are left pooled and sorted."""
         for held in (self._anomalous, self._overlap, self._normal):
             held[:] = [_drained(held)]
-        normal = self._normal[0]
-        normal.sort()
-        counts = rank(self._anomalous[0], normal)
-        weights = self._overlap[0] / max(self._regions, 1)
-        aupro = aupro_of_pixels(self._anomalous[0], weights, normal, self.pro, self.fpr_limit)
+        self._normal[0].sort()
+        return self._anomalous[0], self._overlap[0] / max(self._regions, 1), self._normal[0]
+
+    def _exact_pixel_metrics(self) -> dict[str, tuple[float, float]]:
+        """The pixel metrics from the pixels themselves."""
+        if not self._normal:
+            return dict.fromkeys(PIXEL_METRICS, (float("nan"),) * 2)
+        anomalous, weights, normal = self._pixels()
+        counts = rank(anomalous, normal)
+        aupro = aupro_of_pixels(anomalous, weights, normal, self.pro, self.fpr_limit)
         values = (auroc(counts), average_precision(counts), f1_max(counts), aupro)
         return {name: (value, value) for name, value in zip(PIXEL_METRICS, values, strict=True)}
 
