@@ -185,6 +185,32 @@ class Detector:
         """Where the network is."""
         return self.backbone.text_projection.device
 
+    def to(self, device: str | torch.device) -> Detector:
+        """Moves the network, what was learnt and the references to another device.
+
+        Args:
+            device: its name ("cuda:1").
+
+        Returns:
+            This detector.
+
+        Raises:
+            ConfigError: there is no such device on this machine.
+        """
+        place = check_device(device)
+        with self._lock:
+            self.method.to(place)
+            self._references = None if self._references is None else self._references.to(place)
+            self._states.clear()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what each process makes for itself: the lock and the states of class names."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_states")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _states=OrderedDict())
+
     @property
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value that a map can take, with the references as they are now."""
