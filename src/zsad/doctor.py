@@ -19,7 +19,15 @@ import zsad
 from zsad.results import one_line
 from zsad.weights import cache_dir, is_offline
 
-_CORE_PACKAGES = ("torch", "numpy", "pillow", "safetensors", "tokenizers", "huggingface_hub")
+_CORE_PACKAGES = (
+    "torch",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "tokenizers",
+    "huggingface_hub",
+    "scikit-learn",
+)
 _EXTRAS_OF_DEVELOPERS = frozenset(("test", "dev", "docs"))
 # Metadata spells an optional requirement as a marker behind the package's name and versions.
 _REQUIREMENT_OF_EXTRA = re.compile(

@@ -7,13 +7,9 @@ Shapes: B pictures, T blocks, N patches, n of them clustered, E feature width.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from zsad.errors import MissingExtraError
 
 PATCHES_PER_CLUSTER = 5
 SEED = 0
@@ -30,9 +26,6 @@ def semantic_fusion(patch_features: Tensor, logits: Tensor, clusters: int) -> Te
 
     Returns:
         (B, E) of length 1.
-
-    Raises:
-        MissingExtraError: scikit-learn is not installed.
     """
     probabilities = torch.softmax(logits.mean(dim=1), dim=-1)[..., 1]
     chosen = most_anomalous(probabilities, PATCHES_PER_CLUSTER * clusters)
@@ -89,27 +82,11 @@ def k_means_labels(points: Tensor, clusters: int) -> Tensor:
 
     Returns:
         (B, n) int64 in 0 to k - 1.
-
-    Raises:
-        MissingExtraError: scikit-learn is not installed.
     """
     if clusters >= points.shape[1]:
         return torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
-    k_means = k_means_class()(n_clusters=clusters, n_init="auto", random_state=SEED)
+    from sklearn.cluster import KMeans  # 1 s to import, and only this needs it
+
+    k_means = KMeans(n_clusters=clusters, n_init="auto", random_state=SEED)
     labels = [torch.from_numpy(k_means.fit_predict(each)) for each in points.detach().float().cpu().numpy()]
     return torch.stack(labels).to(device=points.device, dtype=torch.int64)
-
-
-def k_means_class() -> Any:
-    """scikit-learn's `KMeans`.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise MissingExtraError(
-            "scikit-learn", "adaclip", "hybrid semantic fusion (use_hsf) of adaclip"
-        ) from error
-    return KMeans

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import zsad
-from zsad.errors import ConfigError, MissingExtraError, WeightsError
+from zsad.errors import ConfigError, WeightsError
 from zsad.functional import cosine_similarity, to_grid, upsample
 from zsad.functional_clusters import mean_of_clusters, most_anomalous
 from zsad.methods.adaclip import AdaCLIP, Config
@@ -424,16 +423,6 @@ def test_impossible_settings_name_the_range(small_clip, settings, message):
 def test_references_are_refused(make_small):
     with pytest.raises(ConfigError, match="takes no reference pictures"):
         make_small().prepare(["screw"], torch.zeros(1, 3, 32, 32))
-
-
-def test_without_scikit_learn(small_clip, monkeypatch):
-    for name in [each for each in sys.modules if each.split(".")[0] == "sklearn"]:
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'zsad\[adaclip\]'"):
-        AdaCLIP(small_clip, Config())
-    AdaCLIP(small_clip, Config(use_hsf=False))
 
 
 def test_openai_weights_run_as_the_authors_ran_them():

@@ -213,9 +213,8 @@ class AdaCLIP(Method):
         weight_decay=0.01,
         precision="fp16",
         on={"mvtec": {"mosaic": 0.2}},
-        notes="The authors keep the epoch with the best pixel F1 on the test set of another dataset; here the "
-        "last epoch is kept, since test labels choose nothing. Their half precision has no loss scaling, ours "
-        "has.",
+        notes="The authors keep the epoch with the best pixel F1 on another dataset's test set; here the "
+        "last one is kept, since test labels choose nothing. Their half precision has no loss scaling, ours has.",
     )
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
