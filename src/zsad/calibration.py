@@ -49,7 +49,7 @@ from zsad.calibration_statistics import (
     promised_confidence,
     threshold_above,
 )
-from zsad.calibration_text import describe, percent, summary
+from zsad.calibration_text import counted, describe, percent, summary
 from zsad.errors import ConfigError, DataError, unknown_name
 
 if TYPE_CHECKING:
@@ -261,11 +261,11 @@ def _warnings(normal: Any, anomalous: Any, threshold: float, measurement: Measur
             "pictures beside them: the threshold is only a hint for batches of another size or mixture"
         )
     if measurement.copies:
-        warnings.append(f"{measurement.copies} of the pictures are copies of others and were left out")
+        copies = counted(measurement.copies, "copy", "copies")
+        warnings.append(f"{copies} of other pictures left out")
     if measurement.references:
-        warnings.append(
-            f"{measurement.references} of the pictures are references of the detector and were left out"
-        )
+        pictures = counted(measurement.references, "picture")
+        warnings.append(f"{pictures} left out that the detector has as references")
     if measurement.failed:
         more = f" and {len(measurement.failed) - 1} more" if len(measurement.failed) > 1 else ""
         warnings.append(f"left out, since it could not be read or scored: {measurement.failed[0]}{more}")

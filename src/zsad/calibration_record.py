@@ -188,10 +188,13 @@ def read_calibration(path: str | Path) -> Calibration:
         path: ".json", or a checkpoint (".safetensors").
 
     Raises:
+        ConfigError: there is no such file.
         DataError: not a calibration, damaged, written by a newer zsad, or a checkpoint without one.
         OSError: the file cannot be read.
     """
     path = Path(path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; make a calibration with zsad calibrate")
     if path.suffix == ".safetensors":
         from zsad.checkpoints import read
 
@@ -265,7 +268,7 @@ def scoring_settings(detector: Detector) -> dict[str, Any]:
 _WORDING = {
     "image_size": "image size",
     "references": "the reference pictures",
-    "weights": "the weights with digest",
+    "weights": "the weights (backbone, checkpoint) of digest",
 }
 
 

@@ -59,9 +59,9 @@ def percent(share: float) -> str:
     return f"{value:.0f} %" if value >= 20 else f"{value:.3g} %"
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """Number and noun: 1 picture, 2 pictures."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def _rate_promise(calibration: Calibration) -> list[str]:
@@ -70,7 +70,7 @@ def _rate_promise(calibration: Calibration) -> list[str]:
     reached = promised_confidence(count, allowed, rate)
     sentence = (
         f"With {percent(reached)} confidence at most {percent(rate)} of new normal pictures are called "
-        f"anomalous; on average over such samples {percent((allowed + 1) / (count + 1))}."
+        f"anomalous; on average over samples of this size {percent((allowed + 1) / (count + 1))}."
     )
     if reached < calibration.confidence:
         most = promised_rate(count, allowed, calibration.confidence)

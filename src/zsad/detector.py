@@ -74,8 +74,8 @@ def load(
         device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
         precision: of the backbone: "fp32" (None), "bf16" or "fp16".
         references: normal pictures for few-shot methods, as `Detector.set_references` takes them.
-        calibration: as `Detector.apply_calibration` takes it; None: the checkpoint's own, if any; "none": no
-            calibration and no thresholds.
+        calibration: as `Detector.apply_calibration` takes it; without a checkpoint, what else is None is
+            taken from it. None: the checkpoint's own, if any; "none": no calibration and no thresholds.
         **config: the method's settings, by the paper's terms; a checkpoint's own are the default.
 
     Returns:
@@ -87,6 +87,13 @@ def load(
         ImageReadError: a reference picture cannot be read.
         DataError: the calibration is damaged.
     """
+    if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
+        calibration = read_calibration(calibration)
+    if isinstance(calibration, Calibration) and checkpoint is None:
+        made_with = calibration.settings
+        method, backbone = method or made_with["method"], backbone or made_with["backbone"]
+        image_size = image_size or made_with["image_size"]
+        config = {**made_with["config"], **config} if method == made_with["method"] else config
     found = checkpoints.find(method, backbone, checkpoint)
     name = checkpoints.method_name(method, found)
     kind = registry.method_class(name)
@@ -118,7 +125,7 @@ def load(
     if references is not None:
         detector.set_references(references)
     if calibration is not None:
-        detector.apply_calibration(None if calibration == NO_CALIBRATION else calibration)
+        detector.apply_calibration(None if isinstance(calibration, str) else calibration)
     elif info is not None:
         if info.calibration is not None:
             detector.apply_calibration(

@@ -41,6 +41,10 @@ class ResultRecord:
         method: the method's registry name.
         backbone: the backbone's name.
         error: None, or one line that says why there is no score.
+        relative_score: the score on the calibration's scale, 0.5 at the threshold; written if calibrated.
+        p_value: share of normal pictures with a score as high; written if calibrated.
+        in_calibration: whether the calibration was made with this picture, so that its decision says nothing
+            about new pictures; written if calibrated.
     """
 
     path: str
@@ -53,12 +57,20 @@ class ResultRecord:
     method: str
     backbone: str
     error: str | None = None
+    relative_score: float | None = None
+    p_value: float | None = None
+    in_calibration: bool | None = None
 
     def to_json(self) -> str:
         """The record as one line of JSON without its line end."""
+        values = {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or name not in CALIBRATED_COLUMNS
+        }
         # File names that are not valid Unicode reach Python as lone surrogates, which UTF-8 cannot hold.
-        pure = all(isinstance(value, str) is False or _is_unicode(value) for value in asdict(self).values())
-        return json.dumps(asdict(self), ensure_ascii=not pure, allow_nan=False)
+        pure = all(isinstance(value, str) is False or _is_unicode(value) for value in values.values())
+        return json.dumps(values, ensure_ascii=not pure, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> ResultRecord:
@@ -78,7 +90,8 @@ class ResultRecord:
         return record
 
 
-COLUMNS = tuple(field.name for field in fields(ResultRecord))
+CALIBRATED_COLUMNS = ("relative_score", "p_value", "in_calibration")
+COLUMNS = tuple(field.name for field in fields(ResultRecord) if field.name not in CALIBRATED_COLUMNS)
 
 
 class ResultsWriter:
@@ -164,13 +177,16 @@ def write_jsonl(path: str | Path, records: Iterable[ResultRecord]) -> None:
 
 def write_csv(path: str | Path, records: Iterable[ResultRecord]) -> None:
     """Writes records as CSV with the columns of `results.jsonl`; what is None there is empty here."""
+    records = list(records)
+    calibrated = any(record.relative_score is not None for record in records)
+    columns = COLUMNS + CALIBRATED_COLUMNS if calibrated else COLUMNS
     with atomic_file(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         table = csv.writer(text)
-        table.writerow(COLUMNS)
+        table.writerow(columns)
         for record in records:
             values = asdict(record)
-            table.writerow(["" if values[column] is None else _cell(values[column]) for column in COLUMNS])
+            table.writerow(["" if values[column] is None else _cell(values[column]) for column in columns])
         text.flush()
         text.detach()
 
