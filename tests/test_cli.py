@@ -54,6 +54,7 @@ class FakeDetector:
         self.image_size = 32
         self.threshold = None
         self.map_threshold = None
+        self.calibration = None
         self.map_range = (0.0, 1.0)
         self.learned = {"prompt": torch.zeros(3)}
         self.method = SimpleNamespace(

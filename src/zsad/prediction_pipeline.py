@@ -156,7 +156,7 @@ class PredictionPipeline:
         """Writes a picture's files and makes its record; runs in a thread."""
         started = time.perf_counter()
         options = self.options
-        score = width = height = decision = None
+        score = width = height = decision = relative = p_value = in_calibration = None
         error = outcome if isinstance(outcome, str) else None
         if isinstance(outcome, Prediction):
             if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
@@ -165,6 +165,9 @@ class PredictionPipeline:
                 score = float(prediction.score)
                 decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
                 height, width = prediction.anomaly_map.shape
+                relative, p_value = prediction.relative_score, prediction.p_value
+                if self.detector.calibration is not None:
+                    in_calibration = self.detector.calibration.saw(prediction.image)
             else:
                 error = "the method gave values that are not finite (try --precision float32)"
         return ResultRecord(
@@ -178,6 +181,9 @@ class PredictionPipeline:
             method=self.detector.method.INFO.name,
             backbone=self.detector.record.name,
             error=error,
+            relative_score=relative,
+            p_value=p_value,
+            in_calibration=in_calibration,
         )
 
     def _write(self, prediction: Prediction, path: str) -> None:
