@@ -106,7 +106,7 @@ def test_learns_and_writes_what_load_takes(config, folder):
     assert len(result.losses) == 8
     detector = zsad.load(checkpoint=result.path, backbone=settings.backbone, device="cpu")
     assert_same(detector.method.learned_state(), learned(settings))
-    assert "toys: metal_nut (test split, 6 pictures)" in result.path.read_bytes().decode("latin-1")
+    assert "toys: metal nut (test split, 6 pictures)" in result.path.read_bytes().decode("latin-1")
 
 
 def test_logs_each_step_and_term(config):
@@ -308,12 +308,12 @@ def test_trains_in_half_precision(config, precision):
 
 
 def test_gradients_reach_only_what_is_trainable(config, monkeypatch):
-    from zsad import training
+    from zsad.training_run import TrainingRun
 
     seen = []
-    original = training._Run.checkpoint
+    original = TrainingRun.checkpoint
     monkeypatch.setattr(
-        training._Run, "checkpoint", lambda run, epoch: (seen.append(run), original(run, epoch))
+        TrainingRun, "checkpoint", lambda run, epoch: (seen.append(run), original(run, epoch))
     )
     quietly(config(epochs=1), stained_pictures())
     (run,) = seen
@@ -385,7 +385,7 @@ def test_methods_without_training_are_refused(config):
         ({"epochs": 0}, "epochs must be a whole number"),
         ({"batch_size": 1.5}, "batch_size must be a whole number"),
         ({"learning_rate": math.inf}, "learning rate must be a number above 0"),
-        ({"betas": (0.5, 1.0)}, "betas of Adam"),
+        ({"betas": (0.5, 1.0)}, "betas of the optimiser"),
         ({"seed": -1}, "seed must be 0 or more"),
         ({"split": "train"}, "unknown split for training 'train'"),
         ({"precision": "bf61"}, "did you mean 'bf16'"),

@@ -19,12 +19,16 @@ from zsad.cli_options import (
 )
 from zsad.cli_printing import counted, stdout
 
+RECIPE = "Default: as the authors."
+
 
 def train(
     *,
     data: Annotated[
-        list[Path],
-        typer.Option("--data", "-d", help="Folder in MVTec AD layout, or of such folders. Repeatable."),
+        list[str],
+        typer.Option(
+            "--data", "-d", help="NAME:FOLDER of `zsad data list`, or a folder or list of yours. Repeatable."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the learnt weights (.safetensors).")],
     method: Annotated[
@@ -34,13 +38,27 @@ def train(
     split: Annotated[
         str, typer.Option(help="test: normal and anomalous, as the papers do; all: also train/good.")
     ] = "test",
-    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 15,
-    batch_size: Annotated[int, typer.Option(help="Pictures of one step.")] = 8,
-    learning_rate: Annotated[float, typer.Option("--lr", help="Learning rate of Adam.")] = 1e-3,
+    epochs: Annotated[int | None, typer.Option(help=f"Passes over the data. {RECIPE}")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help=f"Pictures of one step, of all devices together. {RECIPE}")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help=f"adam or adamw. {RECIPE}")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help=f"Learning rate. {RECIPE}")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help=f"Of the optimiser. {RECIPE}")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help=f"Of the learning rate: constant or cosine. {RECIPE}")
+    ] = None,
+    mosaic: Annotated[
+        float | None,
+        typer.Option(help=f"Chance of four pictures in place of one, on all data. {RECIPE}"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of initial weights and data order.")] = 111,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16 autocast.")] = "fp32",
+    devices: Annotated[int, typer.Option(help="GPUs, or CPU processes, that share each step.")] = 1,
+    precision: Annotated[
+        str | None, typer.Option(help=f"fp32, or bf16 or fp16 autocast. {RECIPE[:-1]} on a GPU, else fp32.")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Threads that read pictures.")] = 2,
     settings: SettingsOption = None,
     resume: Annotated[
@@ -54,13 +72,16 @@ def train(
         typer.Option(help="Folder for the pictures' features: computed once, read in later epochs."),
     ] = None,
     cache_precision: Annotated[str, typer.Option(help="Of the cache: fp32, or bf16 or fp16.")] = "fp32",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
+    ] = False,
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Learn a method's weights from pictures with masks; the defaults are AnomalyCLIP's recipe.
+    """Learn a method's weights from pictures with masks, by default as the method's authors train it.
 
     OUT is for `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds the
-    checkpoint of the last finished epoch and log.csv with the loss of every step.
+    checkpoint of the last finished epoch, log.csv with the loss of every step, and TensorBoard's files.
     """
     config = parse_settings(settings or [])
     go_offline(offline)
@@ -76,10 +97,15 @@ def train(
             backbone=backbone,
             epochs=epochs,
             batch_size=batch_size,
+            optimizer=optimizer,  # type: ignore[arg-type] # likewise
             learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            schedule=schedule,  # type: ignore[arg-type] # likewise
+            mosaic=mosaic,
             seed=seed,
             image_size=image_size,
             device=device,
+            devices=devices,
             precision=precision,  # type: ignore[arg-type] # likewise
             settings=config,
             workers=workers,
@@ -87,6 +113,7 @@ def train(
             overwrite=overwrite,
             cache=cache,
             cache_precision=cache_precision,  # type: ignore[arg-type] # likewise
+            tensorboard=tensorboard,
         ),
         show_progress=not quiet,
     )
@@ -97,4 +124,5 @@ def train(
             f"{counted(len(result.losses), 'epoch')} in {result.seconds:.0f} s{started}, mean loss "
             f"{result.losses[0]:.4f} in the first, {result.losses[-1]:.4f} in the last"
         )
+        console.print(result.description, markup=False, soft_wrap=True)
         console.print(f"Weights: {result.path}\nLog: {result.log}", markup=False, soft_wrap=True)

@@ -33,6 +33,7 @@ from torch import Tensor
 import zsad
 from zsad.atomic import atomic_file
 from zsad.backbones.transformer import Mlp
+from zsad.data.mosaic import Mosaic
 from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
 from zsad.training_data import prepare_item
 from zsad.types import Sample
@@ -53,7 +54,7 @@ class CachedSample:
     """One labelled picture, ready for a batch: its features, or the picture to compute them from.
 
     Attributes:
-        key: of the entry.
+        key: of the entry; None for a picture that is not kept.
         stored: the fields of the method's features without the batch's dimension; None: not computed yet.
         image: (3, S, S) float32, resized and normalised; None where `stored` is there.
         mask: (S, S) uint8 in {0, 1}, 1 where anomalous.
@@ -61,7 +62,7 @@ class CachedSample:
         class_name: as prompts should read it.
     """
 
-    key: str
+    key: str | None
     stored: Mapping[str, Tensor] | None
     image: NDArray[np.float32] | None
     mask: NDArray[np.uint8] | None
@@ -153,12 +154,15 @@ class FeatureCache:
 
         Args:
             item: as `training_data.prepare_item` takes it. The picture of a `Sample` is not even decoded if
-                there is an entry.
+                there is an entry. A `Mosaic` has none, since it hardly comes twice.
 
         Raises:
             ImageReadError: picture or mask cannot be read.
             DataError: a mask does not fit its picture or is missing.
         """
+        if isinstance(item, Mosaic):
+            mosaic = self._prepare_item(item)
+            return CachedSample(None, None, mosaic.image, mosaic.mask, mosaic.label, mosaic.class_name)
         prepared = None
         try:
             contents = self._file_contents(item) if isinstance(item, Sample) else None
@@ -180,7 +184,7 @@ class FeatureCache:
         return CachedSample(key, None, prepared.image, prepared.mask, label, class_name)
 
     def features(self, batch: Sequence[CachedSample], device: torch.device) -> Any:
-        """The method's features of a batch, single precision, computed and written where they are missing.
+        """The method's features of a batch, single precision, computed where they are missing and written.
 
         Args:
             batch: from `prepare`.
@@ -211,7 +215,8 @@ class FeatureCache:
         for index, sample in enumerate(samples):
             row = {name: tensor[index].clone() for name, tensor in batched.items()}
             self._check_finite(row)
-            self._write_entry(sample, row)
+            if sample.key is not None:
+                self._write_entry(sample, sample.key, row)
             rows.append(row)
         self.computed += len(rows)
         return rows
@@ -224,12 +229,12 @@ class FeatureCache:
                     "--cache-precision fp32 or bf16"
                 )
 
-    def _write_entry(self, sample: CachedSample, row: Mapping[str, Tensor]) -> None:
+    def _write_entry(self, sample: CachedSample, key: str, row: Mapping[str, Tensor]) -> None:
         if sample.mask is None:
             raise DataError("an anomalous picture of the dataset has no mask, which training needs")
         tensors = {**row, MASK: torch.from_numpy(np.packbits(sample.mask))}
-        header = {"key": sample.key, "checksum": checksum(tensors)}
-        self._write(self._path(sample.key), save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
+        header = {"key": key, "checksum": checksum(tensors)}
+        self._write(self._path(key), save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
 
     def _read(self, key: str) -> dict[str, Tensor] | None:
         """The tensors of an entry, mapped into memory; None if it is missing or damaged.

@@ -99,7 +99,11 @@ class Checkpoint:
 
 
 class StepLog:
-    """A CSV file with a line per step, flushed at once: epoch, step, seconds, loss and each of its terms."""
+    """A CSV file with a line per step, flushed at once: epoch, step, seconds, loss and each of its terms.
+
+    Attributes:
+        kept_steps: lines of an earlier run that are still there.
+    """
 
     FIXED = ("epoch", "step", "seconds", "loss")
 
@@ -114,6 +118,7 @@ class StepLog:
         with atomic_file(path) as file:
             file.write("".join(kept).encode())
         self._has_header = bool(kept)
+        self.kept_steps = max(len(kept) - 1, 0)
         self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         self._started = time.monotonic()

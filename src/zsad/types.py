@@ -126,15 +126,21 @@ class WeightRecord:
     notes: str = ""
 
 
+UNLABELLED = -1
+"""The label of a picture of which nobody said whether it is normal."""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One labelled picture of a dataset.
+    """One picture of a dataset.
 
     Attributes:
-        path: the picture's file.
+        path: the picture's file; a slice or frame of a medical file has its number behind a "#", as
+            `zsad.medical` reads it.
         category: class name ("metal nut"), as prompts should read it.
-        label: 1 anomalous, 0 normal.
-        mask_path: the ground-truth mask's file; None for a normal picture or a set without masks.
+        label: 1 anomalous, 0 normal, `UNLABELLED` (-1) if nobody said.
+        mask_path: the ground-truth mask's file, or a folder of masks to be united; None for a normal picture
+            or a set without masks.
         defect: the kind of defect as the dataset calls it ("good" for normal pictures).
     """
 

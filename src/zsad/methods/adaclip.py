@@ -214,7 +214,8 @@ class AdaCLIP(Method):
         precision="fp16",
         on={"mvtec": {"mosaic": 0.2}},
         notes="The authors keep the epoch with the best pixel F1 on another dataset's test set; here the "
-        "last one is kept, since test labels choose nothing. Their half precision has no loss scaling, ours has.",
+        "last one is kept, since test labels choose nothing. Their half precision has no loss scaling, "
+        "ours has.",
     )
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
