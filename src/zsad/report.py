@@ -21,10 +21,12 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from zsad.atomic import atomic_file
+from zsad.calibration_text import describe, percent
 from zsad.colours import colour_table
 from zsad.run_layout import common_folder
 
 if TYPE_CHECKING:
+    from zsad.calibration_record import Calibration
     from zsad.results import ResultRecord
 
 REPORT_FILE = "index.html"
@@ -59,6 +61,7 @@ def write_report(
     threshold: float | None = None,
     map_range: tuple[float, float] = (0.0, 1.0),
     fixed_scale: bool = True,
+    calibration: Calibration | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes `index.html` into a folder of results.
@@ -72,6 +75,8 @@ def write_report(
         threshold: where the page's threshold stands when it is opened; None for no decision.
         map_range: of the colour scale, printed under its legend.
         fixed_scale: whether all overlays share that scale.
+        calibration: what the threshold rests on; the page tells what it promises, marks its normal pictures
+            below the histogram, and draws each picture's relative score.
         settings: name and value of what the footer lists.
 
     Returns:
@@ -83,7 +88,9 @@ def write_report(
     directory = Path(directory)
     ordered = sorted(entries, key=lambda entry: (-_score(entry), entry.record.path))
     scores = [_score(entry) for entry in ordered]
-    low, high = histogram_range(scores)
+    normal_scores = calibration.normal_scores if calibration else ()
+    decided = [calibration.threshold] if calibration and scores else []
+    low, high = histogram_range([*scores, *(normal_scores if scores else ()), *decided])
     embed = len(ordered) <= EMBEDDED_THUMBNAILS
     root = common_folder([entry.record.path for entry in ordered])
     script = _template("report.js")
@@ -102,6 +109,10 @@ def write_report(
         "high": f"{high:.4g}",
         "threshold": "" if threshold is None else repr(float(threshold)),
         "failed": _failed(failed),
+        "rug": _rug(normal_scores, low, high),
+        "rug_note": f" · {len(normal_scores)} ticks: the normal calibration pictures" if calibration else "",
+        "calibration": "" if calibration is None else _promise(calibration, threshold),
+        "distance": "" if calibration is None else repr(calibration.scale.distance),
         "grid_class": "grid" if embed else "grid many",
         "cards": "\n".join(_card(directory, entry, root, threshold, embed) for entry in ordered),
         "settings": "".join(
@@ -184,8 +195,40 @@ def _card(directory: Path, entry: ReportEntry, root: str, threshold: float | Non
         f'<span class="folder">{html.escape(folder)}</span>'
         f'<span class="verdict"><span class="score" title="image score">{_score(entry):.3f}</span>'
         f'<span class="{badge_class}"{hidden}>{verdict}</span>'
-        "</span></span></a></li>"
+        f"</span>{_relative_bar(record)}</span></a></li>"
     )
+
+
+def _relative_bar(record: ResultRecord) -> str:
+    """The relative score as a bar with a mark at the threshold, one half; nothing while uncalibrated."""
+    if record.relative_score is None:
+        return ""
+    value = record.relative_score
+    chance = "" if record.p_value is None else f"; {percent(record.p_value)} of normal pictures score as high"
+    seen = "; made the calibration" if record.in_calibration else ""
+    return (
+        f'<span class="relative" title="relative score {value:.3f}, 0.5 at the threshold{chance}{seen}">'
+        f'<span style="width:{100 * value:.1f}%"></span></span>'
+    )
+
+
+def _promise(calibration: Calibration, threshold: float | None) -> str:
+    """The panel that says how the threshold came about; open, since it limits what a verdict means."""
+    first, *others = describe(calibration)
+    if threshold != calibration.threshold:
+        others = [f"This run used the threshold {threshold} instead, given by hand: nothing is promised."]
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in others)
+    items += "".join(f'<li class="warning">{html.escape(line)}</li>' for line in calibration.warnings)
+    return (
+        f'<details class="calibration panel" open><summary>Calibration: {html.escape(first)}</summary>'
+        f"<ul>{items}</ul></details>"
+    )
+
+
+def _rug(scores: Sequence[float], low: float, high: float) -> str:
+    """A tick below the histogram for each score."""
+    places = (f"{(score - low) / (high - low) * HISTOGRAM_BINS:.3f}" for score in scores)
+    return "".join(f'<line class="rug" x1="{x}" x2="{x}" y1="102" y2="110"/>' for x in places)
 
 
 def _failed(records: Sequence[ResultRecord]) -> str:

@@ -10,6 +10,7 @@
     original: element.dataset.original || "",
     link: element.querySelector("a"),
     badge: element.querySelector(".badge"),
+    bar: element.querySelector(".relative"),
   }));
   const slider = find("slider");
   const field = find("threshold");
@@ -17,6 +18,7 @@
   const high = Number(slider.max);
   const bars = Array.from(document.querySelectorAll(".histogram rect"));
   const plural = (count) => (count === 1 ? "1 picture" : `${count} pictures`);
+  const distance = Number(grid.dataset.distance);
   let threshold = null;
   let visible = cards;
 
@@ -35,6 +37,12 @@
       card.badge.hidden = threshold === null;
       card.badge.classList.toggle("over", over);
       card.badge.textContent = over ? "anomalous" : "normal";
+      if (card.bar) {
+        // as zsad.types.ScoreScale: 0.5 at the threshold, 0.1 one distance below it
+        const steps = threshold === null ? 0 : (card.score - threshold) / distance;
+        card.bar.hidden = threshold === null;
+        card.bar.firstElementChild.style.width = `${50 * (1 + Math.tanh(0.5 * Math.log(9) * steps))}%`;
+      }
     }
     bars.forEach((bar, index) => {
       const centre = low + ((index + 0.5) / bars.length) * (high - low);
