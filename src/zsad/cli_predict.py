@@ -46,6 +46,12 @@ def predict(
             "--reference", help="A picture, folder or glob of good examples (few-shot). Repeatable."
         ),
     ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="File of `zsad calibrate`, or none. Default: the checkpoint's, if any.", show_default=False
+        ),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Image score from which on a picture is anomalous.")
     ] = None,
@@ -124,6 +130,7 @@ def predict(
                 device=device,
                 precision=precision,
                 references=find_images(references, recursive) if references else None,
+                calibration=calibration,
                 **config,
             )
 

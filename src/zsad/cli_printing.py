@@ -73,6 +73,13 @@ def print_summary(summary: RunSummary) -> None:
     if summary.failed:
         line += f", {len(summary.failed)} failed"
     console.print(line)
+    known = sum(record.in_calibration is True for record in scored)
+    if known:
+        console.print(
+            f"{counted(known, 'picture')} of these made the calibration: what it decides about them says "
+            "nothing about new ones",
+            style="yellow",
+        )
     console.print(Text.assemble("Page: ", (str(summary.page), "bold")))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import zsad
+from zsad.calibration_text import summary
 from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.picture_files import find_images
 from zsad.prediction_pipeline import PredictionPipeline, RunOptions
@@ -37,6 +38,7 @@ from zsad.run_layout import RunLayout, common_folder
 from zsad.visualize import FILE_SUFFIXES, FileKind, Scale
 
 if TYPE_CHECKING:
+    from zsad.calibration_record import Calibration
     from zsad.detector import Detector
 
 DEFAULT_DIRECTORY = "zsad-results"
@@ -141,8 +143,16 @@ def predict_folder(
         raise ConfigError(f"the results' folder {directory} is a file: choose another --out") from error
     detector = _loaded(detector)
     started = time.perf_counter()
+    calibration = detector.calibration
+    if calibration is not None and class_name is not None and not calibration.is_for(class_name):
+        raise ConfigError(
+            f"the calibration is for pictures of {calibration.class_name!r}, not of {class_name!r}: calibrate "
+            "for these too, or go on without it (--calibration none)"
+        )
     options = _completed(options, detector)
     known = {**describe_detector(detector), **_described(options), **(settings or {})}
+    if calibration is not None:
+        known["calibration"] = summary(calibration)
     is_joint = detector.method.INFO.scores_batch_jointly
     layout, kept = _plan(directory, files, known, options, resume=resume, is_joint=is_joint)
     explanations = read_explanations(directory) if resume and explain is not None else {}
@@ -172,7 +182,7 @@ def predict_folder(
     else:
         ranked = {**explanations, **pipeline.explanations}
         write_explanations(directory, ranked, [record.path for record in writer.records])
-    page = _write_page(layout, writer.records, known, detector.map_range)
+    page = _write_page(layout, writer.records, known, detector.map_range, calibration)
     if interrupted is not None:
         raise interrupted
     return RunSummary(directory, page, tuple(writer.records), len(kept), time.perf_counter() - started)
@@ -307,6 +317,7 @@ def _write_page(
     records: Sequence[ResultRecord],
     settings: Mapping[str, Any],
     map_range: tuple[float, float],
+    calibration: Calibration | None,
 ) -> Path:
     scored = [record for record in records if record.error is None]
     entries = []
@@ -331,6 +342,7 @@ def _write_page(
         threshold=settings["threshold"],
         map_range=map_range,
         fixed_scale=settings["scale"] == "fixed",
+        calibration=calibration,
         settings={
             "folder": source,
             **shown,
