@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from zsad.atomic import atomic_file
 from zsad.backbones.clip import CLIP
 from zsad.errors import ConfigError, WeightsError
 from zsad.tensorfile import file_kind, read_checkpoint
+from zsad.weights_published import PublishedWeights, fetched_file, published_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,11 +71,34 @@ class Checkpoint:
         path: where it lies.
         content: tensors by name; in an authors' file whatever they saved, nested as they saved it.
         info: zsad's description; None for an authors' file.
+        published: what the manifest knows of an authors' file that was asked for by its name there.
     """
 
     path: Path
     content: Mapping[str, Any] = field(repr=False)
     info: CheckpointInfo | None
+    published: PublishedWeights | None = None
+
+    @property
+    def method(self) -> str | None:
+        """Registry name of the method that the weights belong to; None if nothing tells it."""
+        if self.info is not None:
+            return self.info.method
+        return None if self.published is None else self.published.method
+
+    @property
+    def backbone(self) -> str | None:
+        """The backbone that the weights were learnt on, by its name; None if nothing tells it."""
+        if self.info is not None:
+            return self.info.backbone
+        return None if self.published is None else self.published.record.backbone
+
+    @property
+    def auxiliary_data(self) -> str:
+        """What the weights were learnt from; empty if nothing tells it."""
+        if self.info is not None:
+            return self.info.auxiliary_data
+        return "" if self.published is None else self.published.record.auxiliary_data
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -171,11 +195,19 @@ def merge_settings(
 def find(
     method: str | None, backbone: str | Path | CLIP | None, checkpoint: str | Path | None
 ) -> Checkpoint | None:
-    """The weights to take, read; None for new parameters."""
+    """The weights to take, read; None for new parameters.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or it has a name of the manifest and has not been
+            fetched.
+    """
     if checkpoint == FRESH:
         return None
     if checkpoint is not None:
-        return read(checkpoint)
+        published = None if Path(checkpoint).exists() else published_weights().get(str(checkpoint))
+        if published is None:
+            return read(checkpoint)
+        return replace(read(fetched_file(published)), published=published)
     path = None if isinstance(backbone, CLIP) else shipped(method or DEFAULT_METHOD, backbone)
     return None if path is None else read(path)
 
@@ -186,7 +218,7 @@ def method_name(method: str | None, found: Checkpoint | None) -> str:
     Raises:
         WeightsError: both are there and differ.
     """
-    own = found.info.method if found is not None and found.info is not None else None
+    own = None if found is None else found.method
     if found is not None and method is not None and own is not None and method != own:
         raise WeightsError(f"{found.path} holds weights of {own}, not of {method}: use method={own!r}")
     return method or own or DEFAULT_METHOD

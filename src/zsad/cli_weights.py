@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zsad.cli_options import OfflineOption, SettingsOption, go_offline, parse_settings
 from zsad.cli_printing import counted, stdout
 
 PAPERS_BACKBONE = "ViT-L-14-336"
@@ -17,15 +18,13 @@ weights_app = typer.Typer(
     help="Files of weights: list them, fetch, verify and convert them.",
 )
 
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-
 
 @weights_app.command("list")
 def list_weights(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
-    """List backbones and the methods' weights that ship with zsad, with source, checksum and licence."""
+    """List backbones and learnt weights, zsad's own and the authors', with source, checksum and licence."""
     import json
     from dataclasses import asdict
 
@@ -67,7 +66,10 @@ def fetch(
     *,
     offline: OfflineOption = False,
 ) -> None:
-    """Download a backbone into the cache unless it is there; a broken download is continued."""
+    """Download a backbone or authors' weights into the cache unless they are there.
+
+    A broken download is continued, if there is a checksum to know its parts by.
+    """
     from zsad.weights_manifest import fetch as fetch_weights
 
     paths = fetch_weights(name, offline or None)
@@ -117,7 +119,10 @@ def verify(
 
 @weights_app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="Learnt weights as a method's authors published them.")],
+    file: Annotated[
+        str,
+        typer.Argument(help="Learnt weights as a method's authors published them: a file, or a listed name."),
+    ],
     *,
     method: Annotated[str, typer.Option("--method", "-m", help="Whose weights these are.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write (.safetensors).")],
@@ -130,7 +135,9 @@ def convert(
     trained_on: Annotated[
         str, typer.Option("--trained-on", help='Noted in the file, e.g. "VisA"; authors\' files do not tell.')
     ] = "",
+    settings: SettingsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Turn the authors' checkpoint into zsad's own format, which knows its method, backbone and settings.
 
@@ -140,9 +147,11 @@ def convert(
 
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: give another --out, or --overwrite to replace it")
+    chosen = parse_settings(settings or [])
+    go_offline(offline)
     import zsad
 
-    detector = zsad.load(method, backbone, file, image_size=image_size, device="cpu")
+    detector = zsad.load(method, backbone, file, image_size=image_size, device="cpu", **chosen)
     detector.auxiliary_data = trained_on or detector.auxiliary_data
     written = detector.save(out)
     stdout().print(f"{written}: for zsad predict --checkpoint {written}", markup=False, soft_wrap=True)

@@ -67,8 +67,9 @@ def load(
         method: a name of `zsad.list_methods()`; None: the checkpoint's own, else "anomalyclip".
         backbone: what `zsad.backbones.loading.load_backbone` accepts, or a network that it gave (which this
             detector then takes over); None: the checkpoint's own, else "tiny", which ships with zsad.
-        checkpoint: a file of `Detector.save` or of the method's authors; None: the weights that zsad ships
-            for method and backbone, if any; "fresh": new random parameters, to be trained.
+        checkpoint: a file of `Detector.save` or of the method's authors, or the name that `zsad weights list`
+            gives the authors' file, once it was fetched; None: the weights that zsad ships for method and
+            backbone, if any; "fresh": new random parameters, to be trained.
         image_size: pixels a side that pictures are resized to, a multiple of the patch size; None: the
             checkpoint's own, else what the backbone's weights (or the method's paper) were made for.
         device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
@@ -119,7 +120,7 @@ def load(
         built,
         size,
         is_trained=found is not None,
-        auxiliary_data=info.auxiliary_data if info else "",
+        auxiliary_data="" if found is None else found.auxiliary_data,
         fingerprint=fingerprint,
     )
     if references is not None:
@@ -212,11 +213,13 @@ class Detector:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what each process makes for itself: the lock and the states of class names."""
-        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_states")}
+        """Everything but what each process makes for itself."""
+        own = ("_lock", "_states", "_ranker")
+        return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.Lock(), _states=OrderedDict())
+        self._ranker = RegionRanker(self.backbone, self.image_size)
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -560,6 +563,6 @@ def _find_backbone(
     """The network, loaded or taken over, on its device; one that is loaded also in its precision."""
     if isinstance(backbone, CLIP):
         return backbone.to(device).eval()
-    if backbone is None and found is not None and found.info is not None:
-        backbone = found.info.backbone
+    if backbone is None and found is not None:
+        backbone = found.backbone
     return load_backbone(backbone, activation=activation, device=device, precision=precision)

@@ -1,6 +1,7 @@
 """What weights zsad knows of, which files of them are here, and whether those are as they were published.
 
-The manifest is the table of backbones and the methods' learnt weights that lie beside the packaged backbone.
+The manifest is the table of backbones, the methods' learnt weights that lie beside the packaged backbone, and
+those that the methods' authors published.
 Nothing here imports torch before weights have to be read.
 """
 
@@ -25,6 +26,7 @@ from zsad.backbones.records import (
 from zsad.errors import WeightsError, unknown_name
 from zsad.types import WeightRecord
 from zsad.weights import OTHER_CACHES, cached_path, download, is_offline, sha256_of
+from zsad.weights_published import by_hand, published_weights
 
 PACKAGED_BACKBONE = "tiny"
 DESCRIPTION_KEY = "zsad"  # as zsad.checkpoints writes it, which needs torch
@@ -54,14 +56,18 @@ class Check:
 
 
 def manifest() -> list[WeightRecord]:
-    """Records of all backbones, then of the methods' learnt weights that ship with zsad.
+    """Records of all backbones, of the learnt weights that ship with zsad, and of those of the authors.
 
     Raises:
         WeightsError: the package's own files are missing or damaged.
     """
     backbones = backbone_records()
     packaged = next(record for record in backbones if record.name == PACKAGED_BACKBONE)
-    return [*backbones, *shipped_records(packaged)]
+    return [
+        *backbones,
+        *shipped_records(packaged),
+        *(published.record for published in published_weights().values()),
+    ]
 
 
 def shipped_records(packaged: WeightRecord) -> list[WeightRecord]:
@@ -162,7 +168,7 @@ def verify(record: WeightRecord) -> list[Check]:
 
 
 def fetch(name: str, offline: bool | None = None) -> list[Path]:
-    """Downloads a backbone unless it is here.
+    """Downloads a backbone or the weights of a method's authors unless they are here.
 
     Args:
         name: of the manifest, or "hf-hub:ORG/REPO" or "open_clip:ARCH/TAG", which are then loaded once, since
@@ -184,11 +190,22 @@ def fetch(name: str, offline: bool | None = None) -> list[Path]:
     if record.source.startswith(HUB):
         _load_once(record.source, offline)
     elif not record.source.startswith(PACKAGE):
-        return [download(record.source, record.sha256, record.bytes, offline=offline)]
+        return [_download(record, offline)]
     found = files_of(record)
     if not found:
         raise WeightsError(f"{record.name} is missing in this installation: install zsad again")
     return found
+
+
+def _download(record: WeightRecord, offline: bool | None) -> Path:
+    """The file of a URL; where it cannot be had, authors' files can still be put in place by hand."""
+    try:
+        return download(record.source, record.sha256, record.bytes, offline=offline)
+    except WeightsError as error:
+        published = published_weights().get(record.name)
+        if published is None:
+            raise
+        raise WeightsError(f"{error}; {by_hand(published)}") from error
 
 
 def _load_once(name: str, offline: bool | None) -> None:
