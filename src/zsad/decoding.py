@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 import warnings
@@ -13,7 +14,7 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError
-from zsad.foreign_files import is_heif, what_it_is
+from zsad.foreign_files import is_dicom, is_heif, what_it_is
 from zsad.picture_files import printable
 from zsad.pixels import rgb_from_pillow
 
@@ -53,12 +54,44 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
     start = stream.read(4096)
     if not start:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
+    if is_dicom(start):
+        from zsad.medical import read_dicom  # it imports this module
+
+        return _guarded(lambda: read_dicom(start + stream.read(), limit))
     return _guarded(lambda: _rgb(_open(stream, start), limit))
 
 
 def decode_picture(picture: Image.Image, limit: int) -> Image.Image:
     """As `decode_stream`, for a Pillow picture that may not have been loaded yet; takes its current frame."""
     return _guarded(lambda: _rgb(picture, limit))
+
+
+def decode_medical(path: str, limit: int) -> Image.Image:
+    """As `decode_stream`, for a DICOM or NIfTI file that is there, or a slice of one, by its path."""
+    from zsad.medical import read_medical  # it imports this module
+
+    return _guarded(lambda: read_medical(path, limit))
+
+
+def header_pixels(path: str | os.PathLike[str]) -> int:
+    """How many pixels a file's header tells of, without decoding it.
+
+    Args:
+        path: of any file.
+
+    Returns:
+        Width times height; 0 where Pillow does not know (no such file, damaged, another format).
+    """
+    if not os.path.isfile(path):  # opening a pipe would wait for its writer
+        return 0
+    Image.init()
+    try:
+        with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as picture:
+            return picture.width * picture.height
+    except Image.DecompressionBombError:
+        return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # at least so many
+    except Exception:  # decoders raise nearly every type on damaged data
+        return 0
 
 
 def check_size(width: int, height: int, limit: int) -> None:

@@ -15,15 +15,15 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"%!PS", 0, "is a PostScript drawing; export it as PNG"),
     (b"8BPS", 0, "is a Photoshop file; export it as PNG or TIFF"),
     (b"\x00\x00\x01\x00", 0, "is a Windows icon; export it as PNG"),
-    (
-        b"DICM",
-        128,
-        "is a DICOM file; choose the window to show and export it as PNG, for instance with pydicom",
-    ),
     (b"\x93NUMPY", 0, "is a NumPy array file; read it with numpy.load and give the array"),
     (b"\x89HDF", 0, "is an HDF5 or MATLAB file; read the array from it and give the array"),
     (b"PK\x03\x04", 0, "is a ZIP archive; unpack it"),
-    (b"\x1f\x8b", 0, "is gzip-compressed; unpack it"),
+    (
+        b"\x1f\x8b",
+        0,
+        "is gzip-compressed; unpack it, or, if it is NIfTI, give it a name that ends in .nii.gz",
+    ),
+    (b"n+1\0", 344, "is a NIfTI file; give it a name that ends in .nii"),
     (b"BZh", 0, "is bzip2-compressed; unpack it"),
     (b"\xfd7zXZ", 0, "is xz-compressed; unpack it"),
     (b"7z\xbc\xaf", 0, "is a 7z archive; unpack it"),
@@ -64,6 +64,11 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 def is_heif(start: bytes) -> bool:
     """Whether a file begins like HEIF/HEIC (telephones), given its first 16 bytes or more."""
     return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file begins like DICOM, given its first 132 bytes or more."""
+    return start[128:132] == b"DICM"
 
 
 def is_avif(start: bytes) -> bool:

@@ -2,7 +2,8 @@
 
 Limits: a picture may have at most `DEFAULT_MAX_PIXELS` pixels (argument `max_pixels`, or the environment
 variable ZSAD_MAX_PIXELS), checked from the header before anything is decoded. Files with several frames
-or pages give the first one. The EXIF orientation is applied; colour profiles are not.
+or pages give the first one; DICOM and NIfTI are read as `zsad.medical` tells. The EXIF orientation is
+applied; colour profiles are not.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.decoding import MAX_PIXELS_VARIABLE, check_size, decode_picture, decode_stream
+from zsad.decoding import MAX_PIXELS_VARIABLE, check_size, decode_medical, decode_picture, decode_stream
 from zsad.errors import ConfigError, ImageReadError
+from zsad.medical import is_medical, medical_path
 from zsad.picture_files import PICTURE_SUFFIXES, find_images, is_pattern, printable
 from zsad.pixels import rgb_from_array, rgb_from_pillow
 
@@ -139,7 +141,8 @@ def _read_path(path: str, limit: int) -> Image.Image:
     """Opens a file and reads it; every reason that the system gives becomes an `ImageReadError`."""
     with _named(printable(path) or "''"):
         try:
-            kind = os.stat(path).st_mode
+            place = medical_path(path) if is_medical(path) else None
+            kind = os.stat(place.file if place else path).st_mode
             if stat.S_ISDIR(kind):
                 os.scandir(path).close()  # a folder that may not be listed says so instead
                 raise ImageReadError("is a folder, expected a picture file; name a file in it")
@@ -147,6 +150,8 @@ def _read_path(path: str, limit: int) -> Image.Image:
                 raise ImageReadError(
                     "is a device or a pipe, expected a picture file; save it as a file first"
                 )
+            if place and (place.options or place.is_nifti):
+                return decode_medical(path, limit)
             with open(path, "rb") as stream:
                 return decode_stream(stream, limit)
         except ImageReadError:

@@ -8,27 +8,20 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from zsad.errors import ConfigError, DataError
+from zsad.errors import ConfigError, DataError, ImageReadError
 
-PICTURE_SUFFIXES = frozenset(
-    {
-        *(
-            ".png",
-            ".apng",
-            ".jpg",
-            ".jpeg",
-            ".jpe",
-            ".jfif",
-            ".mpo",
-            ".bmp",
-            ".dib",
-            ".tif",
-            ".tiff",
-            ".webp",
-        ),
-        *(".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".avif", ".heic", ".heif"),
-        ".qoi",
-    }
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
+PICTURE_SUFFIXES = (
+    frozenset(
+        {
+            *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff"),
+            *(".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".avif"),
+            *(".heic", ".heif", ".qoi"),
+        }
+    )
+    | DICOM_SUFFIXES
+    | NIFTI_SUFFIXES
 )
 """What counts as a picture inside a folder; files named one by one may have any suffix."""
 
@@ -42,6 +35,8 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
       followed, each folder once.
     * A pattern ("shots/**/*.png", quoted from the shell) gives the files and the folders' pictures that it
       matches; unless it ends in a literal suffix, only picture suffixes are taken.
+    * A NIfTI volume stands for its middle axial slice; "scan.nii.gz#slice=all" gives all of them, and
+      `zsad.medical` tells how other slices and the frames of DICOM files are named.
     * A path that does not exist, a pattern without a match or a folder that may not be listed is returned
       as it is, so that reading it reports the reason while the other pictures are processed.
 
@@ -95,13 +90,26 @@ def _expand(item: str, recursive: bool) -> Iterator[Path]:
         yield from _walk(Path(item), recursive)
     elif is_pattern(item) and not os.path.lexists(item):
         any_suffix = re.search(r"\.\w+$", item) is not None
-        for match in sorted(glob.iglob(item, recursive=True), key=_natural_key):
+        for match in sorted(glob.iglob(item, recursive=True), key=natural_key):
             if os.path.isdir(match):
                 yield from _walk(Path(match), recursive)
             elif any_suffix or _is_picture_name(match):
                 yield Path(match)
+    elif item.endswith("#slice=all") or (item.endswith(",slice=all") and "#axis=" in item):
+        yield from _all_slices(item)
     else:
         yield Path(item)
+
+
+def _all_slices(item: str) -> Iterator[Path]:
+    """The slices of a NIfTI file; a file that cannot be read as itself, so that reading it tells why."""
+    from zsad.medical import slices_of  # it imports this module
+
+    volume = re.sub(r"[#,]slice=all$", "", item)
+    try:
+        yield from map(Path, slices_of(volume))
+    except (ImageReadError, OSError):
+        yield Path(volume)
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
@@ -116,7 +124,7 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
         seen.add(identity)
         try:
             with os.scandir(current) as listing:
-                entries = sorted(listing, key=lambda entry: _natural_key(entry.name))
+                entries = sorted(listing, key=lambda entry: natural_key(entry.name))
         except OSError:
             yield current
             continue
@@ -126,11 +134,17 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
             pending.extend(Path(entry.path) for entry, is_folder in reversed(visible) if is_folder)
 
 
+def suffix_of(name: str) -> str:
+    """The suffix of a file name in lower case, with its dot; that of "scan.nii.gz" is ".nii.gz"."""
+    lowered = name.lower()
+    return ".nii.gz" if lowered.endswith(".nii.gz") else os.path.splitext(lowered)[1]
+
+
 def _is_picture_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+    return suffix_of(name) in PICTURE_SUFFIXES
 
 
-def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     """Orders runs of digits by value and letters without regard to case; suffix and name break ties."""
     # Digits compare by length, then by character: no conversion, so no limit on how many there are.
     parts = re.split(r"([0-9]+)", os.path.splitext(name)[0])

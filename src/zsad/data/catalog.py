@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from zsad.data.layouts.listing import spaced
 from zsad.errors import unknown_name
 
 
@@ -40,7 +41,8 @@ class DatasetRecord:
         licence: SPDX name or a short sentence.
         domain: "industrial" or "medical".
         layout: name of the on-disk layout, one of `zsad.data.layouts.LAYOUTS`.
-        categories: folder names of the categories; () for a dataset of one category without a folder.
+        categories: folder names of the categories; the one of a dataset of one category counts whatever its
+            folder is called.
         counts: official numbers of pictures.
         has_masks: whether anomalous pictures have masks.
         class_names: category's folder name -> word for prompts and tables, where it is not the folder name
@@ -64,7 +66,8 @@ class DatasetRecord:
 
     def class_name(self, category: str) -> str:
         """The word for prompts and tables of a category, given its folder name."""
-        return self.class_names.get(category, category.replace("_", " ").strip())
+        known = self.categories[0] if len(self.categories) == 1 else category
+        return self.class_names.get(known, spaced(known))
 
 
 def list_datasets() -> list[str]:
@@ -109,6 +112,8 @@ def _records() -> dict[str, DatasetRecord]:
 
 
 def _record(name: str, row: Mapping[str, Any]) -> DatasetRecord:
+    categories = tuple(row.get("categories", ()))
+    words = row.get("class_names", {})
     return DatasetRecord(
         name=name,
         title=row["title"],
@@ -116,10 +121,10 @@ def _record(name: str, row: Mapping[str, Any]) -> DatasetRecord:
         licence=row["licence"],
         domain=row["domain"],
         layout=row["layout"],
-        categories=tuple(row.get("categories", ())),
+        categories=categories,
         counts=Counts(**row.get("counts", {})),
         has_masks=row["masks"],
-        class_names=dict(row.get("class_names", {})),
+        class_names=dict(zip(categories, categories, strict=True)) if words == "as folders" else words,
         aliases=tuple(row.get("aliases", ())),
         notes=row.get("notes", ""),
     )

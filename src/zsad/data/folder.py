@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsad.data.catalog import DatasetRecord, dataset_record
-from zsad.data.layouts import Category, Split, find_categories, list_category
+from zsad.data.layouts import LAYOUTS, LIST_SUFFIXES, PLAIN, Layout, Split, check_split, read_list, spaced
+from zsad.data.layouts.listing import Listing, folders_in
 from zsad.errors import ConfigError, DataError
+from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
     from zsad.types import Sample
 
+SEARCH_DEPTH = 3
+NAMES_SHOWN = 8
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled pictures and what is wrong with the others.
+    """Pictures, mostly labelled, and what is wrong with the others.
 
     Attributes:
         name: the catalogue's name, else that of the folder or list.
@@ -25,6 +31,7 @@ class Dataset:
         samples: in the order of the layout; the same on every machine.
         problems: one line each, with the file's path and what to do; those files are not in `samples`.
         record: the entry of the catalogue, None for the user's own.
+        layout: name of the layout that was found ("mvtec", "list", "plain").
     """
 
     name: str
@@ -32,6 +39,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     problems: tuple[str, ...] = ()
     record: DatasetRecord | None = None
+    layout: str = ""
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -45,30 +53,47 @@ class Dataset:
             found.setdefault(sample.category, []).append(sample)
         return {category: tuple(samples) for category, samples in found.items()}
 
+    def require_labels(self) -> None:
+        """Refuses pictures of which nobody said whether they are normal.
+
+        Raises:
+            DataError: with their number, the first one, and how to label them.
+        """
+        unknown = [sample.path for sample in self.samples if sample.label == UNLABELLED]
+        if unknown:
+            raise DataError(
+                f"{self.root}: {len(unknown)} of {len(self.samples)} pictures have no label (first: "
+                f"{unknown[0]}); sort them into good/ and a folder for each defect, or give a CSV with the "
+                "columns path,label"
+            )
+
 
 def open_datasets(spec: str | Path, split: Split = "test") -> list[Dataset]:
     """Opens what a user names after `--data`.
 
     Args:
-        spec: "NAME:PATH" with a name of `list_datasets`, or a path.
+        spec: "NAME:PATH" with a name of `list_datasets`, or a path: a folder in any of the layouts (the first
+            of `LAYOUTS` that knows it), a CSV, TSV, JSON or JSON-lines list, a folder of datasets, or a
+            folder of pictures without labels.
         split: "test" (what the papers train and evaluate on), "train" (normal pictures) or "all".
 
     Returns:
-        One dataset; several, by name, for a folder of datasets.
+        One dataset; several, by path, for a folder of datasets.
 
     Raises:
         ConfigError: an unknown name or split.
-        DataError: nothing there, or nothing that any layout knows.
+        DataError: nothing there, a list that cannot be read, or no picture at all.
     """
+    check_split(split)
     name, path = _parted(spec)
-    record = None if name is None else dataset_record(name)
-    by_dataset: dict[Path, list[Category]] = {}
-    for category in find_categories(path):
-        root = Path(os.path.abspath(category.folder))
-        by_dataset.setdefault(root.parent if root != Path(os.path.abspath(path)) else root, []).append(
-            category
-        )
-    return [_dataset(root, categories, split, record) for root, categories in sorted(by_dataset.items())]
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; check the path")
+    if name is not None:
+        return [_open_known(path, split, dataset_record(name))]
+    if not path.is_dir():
+        return [_open_list(path, split)]
+    found = [_open_as(layout, root, split) for root, layout in _recognised(path, SEARCH_DEPTH)]
+    return found or [_open_as(PLAIN, path, split)]
 
 
 def open_dataset(spec: str | Path, split: Split = "test") -> Dataset:
@@ -80,7 +105,7 @@ def open_dataset(spec: str | Path, split: Split = "test") -> Dataset:
     """
     found = open_datasets(spec, split)
     if len(found) != 1:
-        names = ", ".join(str(dataset.root) for dataset in found)
+        names = ", ".join(dataset.name for dataset in found[:NAMES_SHOWN])
         raise DataError(f"{spec}: holds {len(found)} datasets, expected one; name one of {names}")
     return found[0]
 
@@ -94,15 +119,66 @@ def _parted(spec: str | Path) -> tuple[str | None, Path]:
     # One letter is a drive of Windows.
     if not colon or len(name) < 2 or any(mark in name for mark in "/\\") or os.path.exists(text):
         return None, Path(text)
+    dataset_record(name)
+    if not path:
+        raise ConfigError(f"{text}: no path behind the colon; give the folder, as in {name}:/data/{name}")
     return name, Path(path)
 
 
-def _dataset(root: Path, categories: list[Category], split: Split, record: DatasetRecord | None) -> Dataset:
-    listings = [list_category(category, split) for category in categories]
+def _recognised(folder: Path, depth: int) -> Iterator[tuple[Path, Layout]]:
+    """The datasets at or below a folder, each with its layout."""
+    for layout in LAYOUTS.values():
+        if layout.recognises(folder):
+            yield folder, layout
+            return
+    if depth:
+        for name in folders_in(folder):
+            yield from _recognised(folder / name, depth - 1)
+
+
+def _open_known(path: Path, split: Split, record: DatasetRecord) -> Dataset:
+    """A dataset of the catalogue: in its own layout, else in whichever other its folder has."""
+    if not path.is_dir():
+        return _open_list(path, split, record)
+    places = _within(path)
+    own = LAYOUTS[record.layout]
+    for layout in (own, *LAYOUTS.values()):
+        for place in places:
+            if layout.recognises(place):
+                return _open_as(layout, place, split, record)
+    inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:NAMES_SHOWN]) or "nothing"
+    raise DataError(
+        f"{path}: this is not {record.title} as it is downloaded from {record.page}: expected {own.shape}, "
+        f"found {inside}"
+    )
+
+
+def _within(path: Path) -> list[Path]:
+    """The folder, and those that it merely wraps: archives often hold one folder with everything in it."""
+    places = [path]
+    while len(inside := folders_in(places[-1])) == 1 and len(places) <= SEARCH_DEPTH:
+        places.append(places[-1] / inside[0])
+    return places
+
+
+def _open_as(layout: Layout, root: Path, split: Split, record: DatasetRecord | None = None) -> Dataset:
+    listing = layout.read(root, split, record.class_name if record else spaced)
+    return _dataset(root, listing, record, layout.name)
+
+
+def _open_list(path: Path, split: Split, record: DatasetRecord | None = None) -> Dataset:
+    if path.suffix.lower() not in LIST_SUFFIXES:
+        raise DataError(
+            f"{path}: is neither a folder nor a list; expected a folder of pictures or a file ending in "
+            f"{' '.join(LIST_SUFFIXES)}"
+        )
+    listing = read_list(path, split, record.class_name if record else spaced)
+    return _dataset(path, listing, record, "list")
+
+
+def _dataset(root: Path, listing: Listing, record: DatasetRecord | None, layout: str) -> Dataset:
+    absolute = Path(os.path.abspath(root))
+    own_name = absolute.name if root.is_dir() else absolute.stem
     return Dataset(
-        record.name if record else root.name,
-        root,
-        tuple(sample for listing in listings for sample in listing.samples),
-        tuple(problem for listing in listings for problem in listing.problems),
-        record,
+        record.name if record else own_name, root, listing.samples, listing.problems, record, layout
     )

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zsad.data.masks import read_mask
 from zsad.errors import DataError, ImageReadError
 from zsad.images import prepare, read_image
 
 if TYPE_CHECKING:
     from zsad.types import Sample
 
-# Their values are levels, which "L" would clip or scale; all other modes are pictures of a mask.
-_LEVEL_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+__all__ = ["PreparedSample", "load_sample", "prepare_sample", "read_mask", "resize_mask"]
 
 
 @dataclass(frozen=True)
@@ -41,29 +40,6 @@ class PreparedSample:
     mask: NDArray[np.uint8] | None
     label: int
     class_name: str
-
-
-def read_mask(path: str | Path) -> NDArray[np.bool_]:
-    """Reads a mask file at its own size.
-
-    Args:
-        path: a picture file of any mode; every grey level above 0 is anomalous.
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        ImageReadError: not a picture, or damaged.
-    """
-    try:
-        with Image.open(path) as picture:
-            grey = picture if picture.mode in _LEVEL_MODES else picture.convert("L")
-            mask: NDArray[np.bool_] = np.asarray(grey) > 0
-            return mask
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageReadError(
-            f"{path}: cannot be read as a mask ({error}); expected a picture file"
-        ) from error
 
 
 def resize_mask(mask: NDArray[Any], size: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""On-disk layouts of datasets, read as they are: so far that of MVTec AD.
+"""The layout of MVTec AD, and of the many sets that follow it with other folder names.
 
     CATEGORY/test/good/*                          normal pictures ("ok" and "normal" count as "good")
     CATEGORY/test/DEFECT/*                        anomalous pictures
@@ -7,26 +7,50 @@
 
 A set without any `ground_truth` folder has image labels only. The class name that prompts read is the
 category's folder name with spaces for underscores ("metal_nut" is a "metal nut").
+
+Which sets, and how sure (all sources are public code that reads the downloads; none could be opened here):
+
+* MVTec AD, MPDD: exactly the above; masks STEM_mask.png. Sure (anomalib's readers and many others).
+* BTAD (`BTech_Dataset_transformed`): 01, 02, 03 with "ok" and "ko"; masks STEM.png or .bmp beside pictures of
+  another format. Sure (AnomalyCLIP's generate_dataset_json/btad.py).
+* DTD-Synthetic: "good" and "bad", masks in ground_truth/bad. Sure of the folders (AnomalyCLIP's DTD.py), not
+  of the masks' suffix; both rules are accepted.
+* VisA re-arranged by its authors' script or by others: "good" and "bad". Sure.
+* MVTec LOCO AD: defects "logical_anomalies" and "structural_anomalies"; the masks of a picture are the files
+  of the folder ground_truth/DEFECT/STEM, one for each region, united here; normal pictures also in
+  validation/good. Sure (anomalib's mvtec_loco.py).
+* MVTec AD 2: test_public/good, test_public/bad, test_public/ground_truth/bad/STEM_mask.png, train/good,
+  validation/good. Sure (anomalib's mvtecad2.py). test_private and test_private_mixed have no labels: not
+  read.
 """
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from zsad.errors import DataError, unknown_name
-from zsad.picture_files import PICTURE_SUFFIXES
+from zsad.data.layouts.listing import (
+    NORMAL_FOLDERS,
+    PROBLEMS_SHOWN,
+    ClassName,
+    Listing,
+    Split,
+    check_split,
+    folders_in,
+    joined,
+    pair_masks,
+    pictures_in,
+    refuse_problems,
+    spaced,
+)
+from zsad.errors import DataError
 from zsad.types import Sample
 
-Split = Literal["test", "train", "all"]
-NORMAL_FOLDERS = frozenset({"good", "ok", "normal"})
-MASK_SUFFIX = "_mask"
+TEST_FOLDERS = ("test", "test_public")
+TRUTH_FOLDER = "ground_truth"
+TRAIN_FOLDERS = {"test": (), "train": ("train",), "all": ("train", "validation")}
 SEARCH_DEPTH = 3
-PROBLEMS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -46,7 +70,7 @@ class Category:
     @property
     def class_name(self) -> str:
         """The name as prompts should read it ("metal nut")."""
-        return self.name.replace("_", " ").strip()
+        return spaced(self.name)
 
 
 @dataclass(frozen=True)
@@ -81,7 +105,7 @@ def find_categories(folder: str | Path) -> list[Category]:
         raise DataError(f"{folder}: no such folder; give a folder in MVTec AD layout")
     found = _categories_below(root, SEARCH_DEPTH)
     if not found:
-        inside = ", ".join(_folders(root)[:PROBLEMS_SHOWN]) or "no folders"
+        inside = ", ".join(folders_in(root)[:PROBLEMS_SHOWN]) or "no folders"
         raise DataError(
             f"{folder}: no category in MVTec AD layout at or below it (it holds {inside}); "
             "expected CATEGORY/test/good/* and CATEGORY/test/DEFECT/*"
@@ -89,12 +113,15 @@ def find_categories(folder: str | Path) -> list[Category]:
     return found
 
 
-def list_category(category: Category, split: Split = "test") -> CategoryListing:
+def list_category(
+    category: Category, split: Split = "test", class_name: ClassName = spaced
+) -> CategoryListing:
     """Lists the pictures of a category with their labels and masks.
 
     Args:
         category: from `find_categories`.
         split: "test" (what the papers train and evaluate on), "train" (normal pictures) or "all".
+        class_name: from the category's folder name to the word for prompts.
 
     Returns:
         Samples and problems: masks that are missing or belong to no picture, two masks or two pictures of one
@@ -103,29 +130,17 @@ def list_category(category: Category, split: Split = "test") -> CategoryListing:
     Raises:
         ConfigError: an unknown split.
     """
-    if split not in ("test", "train", "all"):
-        raise unknown_name("split", split, ["test", "train", "all"])
-    samples: list[Sample] = []
-    problems: list[str] = []
-    parts = ("train", "test") if split == "all" else (split,)
-    for part in parts:
-        folder = category.folder / part
-        problems += [
-            f"{path}: lies beside the defect folders; move it to {folder / 'good'} or {folder / 'DEFECT'}"
-            for path in _pictures(folder)
-        ]
-        for defect in _folders(folder):
-            if defect.lower() in NORMAL_FOLDERS:
-                samples += [Sample(path, category.class_name, 0) for path in _pictures(folder / defect)]
-            elif part == "train":
-                problems.append(
-                    f"{folder / defect}: training pictures are normal; expected only {folder / 'good'}"
-                )
-            else:
-                _list_defect(category, defect, samples, problems)
-    if not samples and not problems:
-        problems.append(f"{category.folder}: no pictures in {' or '.join(parts)}/good or {parts[-1]}/DEFECT")
-    return CategoryListing(category, tuple(samples), tuple(problems))
+    check_split(split)
+    word = class_name(category.name)
+    parts = [_list_normal(category.folder / part, word) for part in TRAIN_FOLDERS[split]]
+    if split != "train":
+        parts.append(_list_test(category.folder, word))
+    found = joined(parts)
+    problems = found.problems
+    if not found.samples and not problems:
+        part = "train" if split == "train" else "test"
+        problems = (f"{category.folder}: no pictures in {part}/good or {part}/DEFECT",)
+    return CategoryListing(category, found.samples, problems)
 
 
 def read_mvtec(folder: str | Path, split: Split = "test") -> list[Sample]:
@@ -142,80 +157,78 @@ def read_mvtec(folder: str | Path, split: Split = "test") -> list[Sample]:
         DataError: no category, no picture, or a mask or picture that does not fit, by name.
         ConfigError: an unknown split.
     """
-    samples: list[Sample] = []
-    problems: list[str] = []
-    for category in find_categories(folder):
-        listing = list_category(category, split)
-        samples += listing.samples
-        problems += listing.problems
-    refuse_problems(problems)
-    return samples
+    listings = [list_category(category, split) for category in find_categories(folder)]
+    refuse_problems([problem for listing in listings for problem in listing.problems])
+    return [sample for listing in listings for sample in listing.samples]
 
 
-def refuse_problems(problems: Sequence[str]) -> None:
-    """Raises a `DataError` with the first problems and their number, if there are any."""
-    if problems:
-        more = len(problems) - PROBLEMS_SHOWN
-        shown = "\n".join(problems[:PROBLEMS_SHOWN]) + (f"\nand {more} more" if more > 0 else "")
-        raise DataError(shown if len(problems) == 1 else f"{len(problems)} problems:\n{shown}")
+def is_mvtec(folder: Path) -> bool:
+    """Whether a folder is a category in this layout or holds one."""
+    return bool(_categories_below(folder, 1))
+
+
+def read_mvtec_layout(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """The categories of one dataset: of the folder itself, else of the folders right in it."""
+    listings = [list_category(category, split, class_name) for category in _categories_below(folder, 1)]
+    return joined([Listing(listing.samples, listing.problems) for listing in listings])
 
 
 def _categories_below(folder: Path, depth: int) -> list[Category]:
-    if any(_folders(folder / "test")) or any(_pictures(folder / "test")):
+    test = _test_folder(folder)
+    if folders_in(test) or pictures_in(test):
         # The name of "." or ".." is only known once the path is absolute; links keep the name that they have.
         absolute = Path(os.path.abspath(folder))
         return [Category(folder, absolute.name, absolute.parent.name)]
     if depth == 0:
         return []
-    return [category for name in _folders(folder) for category in _categories_below(folder / name, depth - 1)]
-
-
-def _list_defect(category: Category, defect: str, samples: list[Sample], problems: list[str]) -> None:
-    """Adds the pictures of one defect folder, each with its mask if the category has masks."""
-    truth_folder = category.folder / "ground_truth"
-    pictures = _pictures(category.folder / "test" / defect)
-    if not truth_folder.is_dir():
-        samples += [Sample(path, category.class_name, 1, None, defect) for path in pictures]
-        return
-    masks: dict[str, list[Path]] = defaultdict(list)
-    for path in _pictures(truth_folder / defect):
-        masks[path.stem.removesuffix(MASK_SUFFIX)].append(path)
-    stems: dict[str, Path] = {}
-    for path in pictures:
-        own = masks.get(path.stem, [])
-        wanted = truth_folder / defect / f"{path.stem}{MASK_SUFFIX}.png"
-        if path.stem in stems:
-            problems.append(f"{path}: has the same name as {stems[path.stem].name}; rename it and its mask")
-        elif not own:
-            problems.append(f"{path}: has no mask; expected {wanted}")
-        elif len(own) > 1:
-            problems.append(
-                f"{path}: has {len(own)} masks ({', '.join(m.name for m in own)}); keep {wanted.name}"
-            )
-        else:
-            samples.append(Sample(path, category.class_name, 1, own[0], defect))
-        stems.setdefault(path.stem, path)
-    problems += [
-        f"{path}: belongs to no picture; expected {category.folder / 'test' / defect / stem}.*"
-        for stem, paths in masks.items()
-        if stem not in stems
-        for path in paths
+    return [
+        category for name in folders_in(folder) for category in _categories_below(folder / name, depth - 1)
     ]
 
 
-def _folders(folder: Path) -> list[str]:
-    """Names of the visible sub-folders in order; none if the folder is not there."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+def _test_folder(category: Path) -> Path:
+    return next((category / name for name in TEST_FOLDERS if (category / name).is_dir()), category / "test")
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The visible picture files of a folder in order; none if the folder is not there."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in PICTURE_SUFFIXES and entry.name[0] != "." and entry.is_file()
-    )
+def _list_normal(folder: Path, word: str) -> Listing:
+    """The normal pictures of a training folder; anything else in it is a problem."""
+    problems = _loose_pictures(folder)
+    samples: list[Sample] = []
+    for name in folders_in(folder):
+        if name.lower() in NORMAL_FOLDERS:
+            samples += [Sample(path, word, 0) for path in pictures_in(folder / name)]
+        else:
+            problems.append(f"{folder / name}: training pictures are normal; expected only {folder / 'good'}")
+    return Listing(tuple(samples), tuple(problems))
+
+
+def _list_test(category: Path, word: str) -> Listing:
+    """Normal and anomalous pictures of the test folder."""
+    test = _test_folder(category)
+    truth = next((path for path in (category / TRUTH_FOLDER, test / TRUTH_FOLDER) if path.is_dir()), None)
+    problems = _loose_pictures(test)
+    samples: list[Sample] = []
+    for defect in folders_in(test):
+        pictures = pictures_in(test / defect)
+        if test / defect == truth:
+            continue
+        if defect.lower() in NORMAL_FOLDERS:
+            samples += [Sample(path, word, 0) for path in pictures]
+        elif truth is None:
+            samples += [Sample(path, word, 1, None, defect) for path in pictures]
+        else:
+            masks = [
+                *pictures_in(truth / defect),
+                *(truth / defect / name for name in folders_in(truth / defect)),
+            ]
+            pairing = pair_masks(pictures, masks, str(truth / defect / "{stem}_mask.png"))
+            samples += [Sample(path, word, 1, mask, defect) for path, mask in pairing.pairs]
+            problems += pairing.problems
+    return Listing(tuple(samples), tuple(problems))
+
+
+def _loose_pictures(folder: Path) -> list[str]:
+    return [
+        f"{path}: lies beside the defect folders; move it to {folder / 'good'} or {folder / 'DEFECT'}"
+        for path in pictures_in(folder)
+    ]

@@ -1,0 +1,121 @@
+"""A folder for each class, and a folder without any order: the user's own, and medical sets with labels only.
+
+    good/*  scratch/*  dent/*       "good", "ok", "normal", "no", "healthy", "negative": normal; else a defect
+    CATEGORY/good/* ...             the same for several categories
+    yes/*   no/*                    BrainMRI and Br35H as downloaded from Kaggle; copies and extras beside
+                                    them (brain_tumor_dataset, pred, Br35H-Mask-RCNN) are left out
+    COVID/images/*  Normal/images/* COVID-19 Radiography Database; "COVID-19" and "NORMAL" in its first
+                                    version, which the papers use. Its masks are of lungs: left out, as are
+                                    the other diseases
+    *                               a plain folder: pictures without labels, sub-folders included
+
+Masks of defects, if any, lie in ground_truth or masks beside the class folders: masks/scratch/STEM_mask.png,
+or all in one folder masks/STEM.png.
+
+Sure of BrainMRI (AnomalyCLIP's brainmri.py reads brain_tumor_dataset), Br35H (several public repositories
+describe yes, no, pred and Br35H-Mask-RCNN), COVID-19 (the database's page and AnomalyCLIP's covid.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zsad.data.layouts.listing import (
+    NORMAL_FOLDERS,
+    ClassName,
+    Listing,
+    Split,
+    folders_in,
+    joined,
+    pair_masks,
+    pictures_in,
+)
+from zsad.picture_files import find_images
+from zsad.types import UNLABELLED, Sample
+
+NORMAL_CLASSES = NORMAL_FOLDERS | {"no", "healthy", "negative"}
+MASK_FOLDERS = ("ground_truth", "masks")
+PICTURE_FOLDER = "images"
+COVID_CLASSES = frozenset({"covid", "covid-19"})
+
+
+def is_class_folders(folder: Path) -> bool:
+    """Whether a folder holds a folder of normal pictures, or each of the folders in it does."""
+    return bool(_roots(folder))
+
+
+def read_class_folders(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """A folder of pictures for each class."""
+    if split == "train":
+        return Listing()
+    return joined([_read_classes(root, class_name(root.resolve().name)) for root in _roots(folder)])
+
+
+def read_plain(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """All pictures at or below a folder, without labels.
+
+    Raises:
+        DataError: there is none.
+    """
+    word = class_name(folder.resolve().name)
+    if split == "train":
+        return Listing()
+    return Listing(
+        tuple(Sample(path, word, UNLABELLED, None, "unlabelled") for path in find_images([folder]))
+    )
+
+
+def _roots(folder: Path) -> list[Path]:
+    """The folder itself, else the folders in it if each of them holds classes."""
+    if _normal_class(folder):
+        return [folder]
+    inside = [folder / name for name in folders_in(folder)]
+    return inside if inside and all(_normal_class(path) for path in inside) else []
+
+
+def _normal_class(folder: Path) -> Path | None:
+    names = [name for name in folders_in(folder) if name.casefold() in NORMAL_CLASSES]
+    return folder / names[0] if names else None
+
+
+def _defect_classes(root: Path) -> list[str]:
+    """Names of the folders that hold defects; a pair with a fixed meaning leaves out everything else."""
+    others = [
+        name
+        for name in folders_in(root)
+        if name.casefold() not in NORMAL_CLASSES and name.casefold() not in MASK_FOLDERS
+    ]
+    known = [name for name in others if name.casefold() == "yes" or name.casefold() in COVID_CLASSES]
+    return known or others
+
+
+def _read_classes(root: Path, word: str) -> Listing:
+    samples: list[Sample] = []
+    problems: list[str] = []
+    for name in folders_in(root):
+        if name.casefold() in NORMAL_CLASSES:
+            samples += [Sample(path, word, 0) for path in _class_pictures(root / name, problems)]
+    masks = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    defects = {name: _class_pictures(root / name, problems) for name in _defect_classes(root)}
+    if masks is None:
+        samples += [Sample(path, word, 1, None, name) for name, paths in defects.items() for path in paths]
+    elif any((masks / name).is_dir() for name in defects):
+        for name, paths in defects.items():
+            own = masks / name
+            pairing = pair_masks(paths, pictures_in(own), str(own / "{stem}_mask.png"))
+            samples += [Sample(path, word, 1, mask, name) for path, mask in pairing.pairs]
+            problems += pairing.problems
+    else:
+        name_of = {path: name for name, paths in defects.items() for path in paths}
+        pairing = pair_masks(list(name_of), pictures_in(masks), str(masks / "{stem}_mask.png"))
+        samples += [Sample(path, word, 1, mask, name_of[path]) for path, mask in pairing.pairs]
+        problems += pairing.problems
+    return Listing(tuple(samples), tuple(problems))
+
+
+def _class_pictures(folder: Path, problems: list[str]) -> list[Path]:
+    """The pictures of a class: in its folder, else in `images` in it."""
+    found = pictures_in(folder) or pictures_in(folder / PICTURE_FOLDER)
+    if not found:
+        problems.append(f"{folder}: holds no pictures; put them right into it, or remove the folder")
+    return found

@@ -1,0 +1,105 @@
+"""DAGM 2007: a list of labels beside the masks.
+
+    Class1/Test/0001.PNG                  pictures
+    Class1/Test/Label/Labels.txt          NUMBER  0 or 1  PICTURE  ...  MASK or 0, by tabs, below a line "1"
+    Class1/Test/Label/0001_label.PNG      masks of the anomalous ones: rough ellipses around the defect
+    Class1/Train/...                      likewise; the "train" split leaves out its anomalous pictures
+
+Sure of folders and names (AnomalyCLIP's DAGM.py, the loader of vicoslab/mixed-segdec-net-comind2021) and of
+the columns (several public loaders describe them as above); lines are read by what their cells look like, so
+that spaces for tabs or a missing first line do no harm.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zsad.data.layouts.listing import (
+    ClassName,
+    Listing,
+    Split,
+    folders_in,
+    joined,
+    picture_stem,
+    pictures_in,
+    stem_of,
+)
+from zsad.types import Sample
+
+LABEL_FOLDER = "Label"
+LABEL_FILE = "Labels.txt"
+PARTS = {"test": ("Test",), "train": ("Train",), "all": ("Train", "Test")}
+
+
+def is_dagm(folder: Path) -> bool:
+    """Whether a folder is a class of DAGM or holds classes."""
+    return bool(_classes(folder))
+
+
+def read_dagm(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """The classes of DAGM, by number."""
+    listings = []
+    for category in _classes(folder):
+        for part in PARTS[split]:
+            found = _read_part(category / part, class_name(category.resolve().name))
+            if split == "train":
+                found = Listing(tuple(sample for sample in found.samples if not sample.label), found.problems)
+            listings.append(found)
+    return joined(listings)
+
+
+def _classes(folder: Path) -> list[Path]:
+    def is_class(path: Path) -> bool:
+        return any((path / part / LABEL_FOLDER).is_dir() for part in PARTS["all"])
+
+    if is_class(folder):
+        return [folder]
+    found = [folder / name for name in folders_in(folder) if is_class(folder / name)]
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # Class10 after Class9
+
+
+def _read_part(part: Path, word: str) -> Listing:
+    pictures = {path.name.casefold(): path for path in pictures_in(part)}
+    masks = {picture_stem(path): path for path in pictures_in(part / LABEL_FOLDER)}
+    list_file = part / LABEL_FOLDER / LABEL_FILE
+    problems: list[str] = []
+    if not part.is_dir():
+        return Listing((), (f"{part}: is not there; unpack the class again",))
+    if list_file.is_file():
+        labels = _labels(list_file, problems)
+    else:
+        problems.append(f"{list_file}: is not there; a picture counts as anomalous if it has a mask")
+        labels = {path.name: int(stem_of(path) in masks) for path in pictures.values()}
+    samples: list[Sample] = []
+    for name, label in labels.items():
+        path = pictures.pop(name.casefold(), None)
+        if path is None:
+            problems.append(f"{list_file}: lists {name}, which is not in {part}")
+        elif label and stem_of(path) not in masks:
+            problems.append(f"{path}: has no mask; expected {part / LABEL_FOLDER / stem_of(path)}_label.PNG")
+        elif label:
+            samples.append(Sample(path, word, 1, masks[stem_of(path)], "anomalous"))
+        else:
+            samples.append(Sample(path, word, 0))
+    problems += [f"{path}: is not listed in {list_file}" for path in pictures.values()]
+    listed = {name.casefold(): label for name, label in labels.items()}
+    problems += [
+        f"{mask}: belongs to no anomalous picture of {list_file}"
+        for stem, mask in masks.items()
+        if not any(label and Path(name).stem == stem.casefold() for name, label in listed.items())
+    ]
+    return Listing(tuple(samples), tuple(problems))
+
+
+def _labels(path: Path, problems: list[str]) -> dict[str, int]:
+    """Picture name -> label; lines that say nothing of the kind are problems, but for a first line "1"."""
+    labels: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        cells = line.split()
+        if not cells or (number == 1 and len(cells) == 1):
+            continue
+        if len(cells) < 3 or cells[1] not in ("0", "1") or "." not in cells[2]:
+            problems.append(f"{path}, line {number}: expected NUMBER LABEL PICTURE, got {line.strip()!r:.60}")
+            continue
+        labels[cells[2]] = int(cells[1])
+    return labels

@@ -1,0 +1,158 @@
+"""What every layout gives back, and the few rules that they share: which files count, which mask is whose."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from zsad.errors import DataError, unknown_name
+from zsad.picture_files import PICTURE_SUFFIXES, suffix_of
+
+if TYPE_CHECKING:
+    from zsad.types import Sample
+
+Split = Literal["test", "train", "all"]
+SPLITS = ("test", "train", "all")
+NORMAL_FOLDERS = frozenset({"good", "ok", "normal"})
+MASK_SUFFIXES = ("_mask", "_label", "_gt", "_segmentation", "_seg")
+"""What a mask's name may have more than its picture's, before the dot; upper and lower case alike."""
+PROBLEMS_SHOWN = 5
+
+ClassName = Callable[[str], str]
+"""From a category's folder name to the word that prompts and tables read."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found in a place.
+
+    Attributes:
+        samples: the pictures in order; those with a problem are left out.
+        problems: one line each, with the file's path and what to do.
+    """
+
+    samples: tuple[Sample, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def joined(listings: Sequence[Listing]) -> Listing:
+    """All samples and all problems, in order."""
+    return Listing(
+        tuple(sample for listing in listings for sample in listing.samples),
+        tuple(problem for listing in listings for problem in listing.problems),
+    )
+
+
+def spaced(folder: str) -> str:
+    """A folder name as prompts should read it: spaces for underscores."""
+    return folder.replace("_", " ").strip()
+
+
+def check_split(split: str) -> None:
+    """Refuses a word that is no split.
+
+    Raises:
+        ConfigError: with the three that are.
+    """
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+
+
+def refuse_problems(problems: Sequence[str]) -> None:
+    """Raises a `DataError` with the first problems and their number, if there are any."""
+    if problems:
+        more = len(problems) - PROBLEMS_SHOWN
+        shown = "\n".join(problems[:PROBLEMS_SHOWN]) + (f"\nand {more} more" if more > 0 else "")
+        raise DataError(shown if len(problems) == 1 else f"{len(problems)} problems:\n{shown}")
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the visible sub-folders in order; none if the folder is not there."""
+    if not folder.is_dir():
+        return []
+    hidden = (".", "__MACOSX")
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(hidden)
+    )
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The visible picture files of a folder in order; none if the folder is not there."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        entry
+        for entry in folder.iterdir()
+        if suffix_of(entry.name) in PICTURE_SUFFIXES and entry.name[0] != "." and entry.is_file()
+    )
+
+
+def stem_of(path: Path) -> str:
+    """The name without its suffix; that of "scan.nii.gz" is "scan"."""
+    return path.name[: len(path.name) - len(suffix_of(path.name))]
+
+
+def picture_stem(mask: Path) -> str:
+    """The stem of the picture that a mask belongs to: its own without one of `MASK_SUFFIXES`."""
+    stem = stem_of(mask)
+    for suffix in MASK_SUFFIXES:
+        if stem.casefold().endswith(suffix) and len(stem) > len(suffix):
+            return stem[: -len(suffix)]
+    return stem
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which mask belongs to which picture.
+
+    Attributes:
+        pairs: (picture, mask), in the order of the pictures; a mask may be a folder of masks to be united.
+        problems: pictures without a mask or with several, masks without a picture.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    problems: tuple[str, ...]
+
+
+def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -> Pairing:
+    """Matches masks with pictures by name.
+
+    Args:
+        pictures: of one folder.
+        masks: files "STEM.*", "STEM_mask.*" (or another of `MASK_SUFFIXES`), or folders "STEM".
+        expected: where the mask of a picture is looked for, with {stem} in it, for the messages.
+
+    Returns:
+        Pairs and problems.
+    """
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in masks:
+        by_stem[picture_stem(path)].append(path)
+    pairs: list[tuple[Path, Path]] = []
+    problems: list[str] = []
+    seen: dict[str, Path] = {}
+    for path in pictures:
+        stem = stem_of(path)
+        own = by_stem.get(stem, [])
+        wanted = expected.replace("{stem}", stem)
+        if stem in seen:
+            problems.append(f"{path}: has the same name as {seen[stem].name}; rename it and its mask")
+        elif not own:
+            problems.append(f"{path}: has no mask; expected {wanted}")
+        elif len(own) > 1:
+            names = ", ".join(mask.name for mask in own)
+            problems.append(f"{path}: has {len(own)} masks ({names}); keep {Path(wanted).name}")
+        else:
+            pairs.append((path, own[0]))
+        seen.setdefault(stem, path)
+    folder = pictures[0].parent if pictures else Path()
+    problems += [
+        f"{path}: belongs to no picture; expected {folder / stem}.*"
+        for stem, paths in by_stem.items()
+        if stem not in seen
+        for path in paths
+    ]
+    return Pairing(tuple(pairs), tuple(problems))

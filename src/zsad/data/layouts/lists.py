@@ -1,0 +1,246 @@
+"""Datasets that a list describes: CSV or TSV, JSON or JSON lines.
+
+* The user's own, with the columns of `rows.py`. JSON is a list of objects (alone, or under a key such as
+  "samples"), or nested as below; JSON lines are one object a line (as UniAD's: filename, label, maskname,
+  clsname).
+* VisA as downloaded: `split_csv/1cls.csv` with object, split, label, image, mask; pictures in
+  CATEGORY/Data/Images/{Normal,Anomaly}, masks in CATEGORY/Data/Masks/Anomaly. Sure (AnomalyCLIP's
+  generate_dataset_json/visa.py reads it).
+* `meta.json` as the reference repositories generate it: {"train": {CLASS: [{img_path, mask_path, cls_name,
+  specie_name, anomaly}]}, "test": {...}}; "Train" and "Test" for DAGM; absolute paths of the author's machine
+  for some. Sure (all of AnomalyCLIP's generate_dataset_json).
+* Real-IAD as downloaded: realiad_jsons/CATEGORY.json (or one folder deeper) with {"meta": {"normal_class":
+  "OK", "prefix": "CATEGORY/"}, "train": [{category, anomaly_class, image_path, mask_path}], "test": [...]},
+  pictures in realiad_1024/CATEGORY (or _512, _256, _raw). Sure of the keys and folders (anomalib's realiad.py
+  and others).
+* HeadCT as downloaded from Kaggle: labels.csv with "id" and " hemorrhage", pictures head_ct/000.png (the
+  folder is doubled in some archives). Sure (AdaCLIP's data_preprocess/headct-pre.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from zsad.data.layouts.listing import ClassName, Listing, Split, joined
+from zsad.data.layouts.rows import SPLIT_WORDS, Row, check_columns, column_of, read_rows
+from zsad.errors import DataError
+
+LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+VISA_LIST = "split_csv/1cls.csv"
+META_FILE = "meta.json"
+REAL_IAD_PICTURES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
+REAL_IAD_LISTS = ("realiad_jsons/realiad_jsons", "realiad_jsons")
+
+NumberedRow = tuple[str, Row]
+
+
+def read_list(path: Path, split: Split, class_name: ClassName, base: Path | None = None) -> Listing:
+    """Samples of a list file.
+
+    Args:
+        path: a CSV, TSV, JSON or JSON-lines file.
+        split: "test", "train" or "all"; rows that name no split belong to "test".
+        class_name: from a category's name in the list to the word for prompts.
+        base: the folder that relative paths start from; None takes the list's own.
+
+    Returns:
+        Samples in the list's order, problems by file and line or entry.
+
+    Raises:
+        DataError: the file cannot be read as such a list.
+    """
+    folder = path.parent if base is None else base
+    rows = rows_of_file(path)
+    return read_rows(rows, split, base=folder, category=folder.resolve().name, class_name=class_name)
+
+
+def rows_of_file(path: Path) -> list[NumberedRow]:
+    """The rows of a list file, each with its place for messages.
+
+    Raises:
+        DataError: not text, not CSV or JSON, no header, or no rows.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text; save the list as UTF-8") from error
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        rows = rows_of_csv(text, path)
+    elif suffix in (".jsonl", ".ndjson"):
+        rows = rows_of_json_lines(text, path)
+    else:
+        rows = rows_of_json(text, path)
+    if not rows:
+        raise DataError(f"{path}: the list is empty; expected one row for each picture")
+    return rows
+
+
+def rows_of_csv(text: str, place: object) -> list[NumberedRow]:
+    """Rows of comma-, semicolon- or tab-separated text with a header line.
+
+    Raises:
+        DataError: no header that names a path, or a row of another length than the header.
+    """
+    header_line = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=header_line.count)  # the first of the three if none is there
+    try:
+        table = [
+            (line, cells) for cells, line in _csv_rows(text, delimiter) if any(cell.strip() for cell in cells)
+        ]
+    except csv.Error as error:
+        raise DataError(f"{place}: is not readable as CSV ({error})") from error
+    if not table:
+        raise DataError(f"{place}: the list is empty; expected a header such as path,label,mask,category")
+    header = [cell.strip() for cell in table[0][1]]
+    check_columns(header, place)
+    rows: list[NumberedRow] = []
+    for line, cells in table[1:]:
+        if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+            raise DataError(
+                f"{place}, line {line}: {len(cells)} cells, the header has {len(header)}; quote text that "
+                f"holds {delimiter!r}"
+            )
+        rows.append((f"{place}, line {line}", dict(zip(header, cells, strict=False))))
+    return rows
+
+
+def rows_of_json_lines(text: str, place: object) -> list[NumberedRow]:
+    """Rows of JSON lines.
+
+    Raises:
+        DataError: a line that is no JSON object.
+    """
+    rows: list[NumberedRow] = []
+    # Only "\n" ends a line here: JSON strings may hold the other separators that splitlines() knows.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            row = _parsed(line, f"{place}, line {number}")
+            if not isinstance(row, dict):
+                raise DataError(f"{place}, line {number}: expected a JSON object with a path")
+            rows.append((f"{place}, line {number}", row))
+    return rows
+
+
+def rows_of_json(text: str, place: object) -> list[NumberedRow]:
+    """Rows of a JSON document: lists of objects, at the top or nested by split and category.
+
+    Raises:
+        DataError: not JSON, or no list of objects in it.
+    """
+    document = _parsed(text, str(place))
+    if isinstance(document, dict) and "meta" in document:
+        document = {key: value for key, value in document.items() if key != "meta"}
+    return list(_nested(document, {}, str(place)))
+
+
+def _csv_rows(text: str, delimiter: str) -> Iterator[tuple[list[str], int]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    for cells in reader:
+        yield cells, reader.line_num
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: is not readable as JSON ({error})") from error
+
+
+def _nested(node: Any, known: Mapping[str, str], place: str, depth: int = 0) -> Iterator[NumberedRow]:
+    """Rows below a node; keys on the way say split and category."""
+    if isinstance(node, list):
+        for number, entry in enumerate(node, start=1):
+            if not isinstance(entry, dict):
+                raise DataError(f"{place}, entry {number}: expected an object with a path, got {entry!r:.60}")
+            named = {column_of(name) for name in entry}
+            yield f"{place}, entry {number}", {**{k: v for k, v in known.items() if k not in named}, **entry}
+        return
+    if not isinstance(node, dict) or depth > 3:
+        raise DataError(f"{place}: expected a list of objects with a path, got {node!r:.60}")
+    for key, child in node.items():
+        if key.casefold() in SPLIT_WORDS and "split" not in known:
+            deeper = {**known, "split": key}
+        elif key.casefold() in ("samples", "images", "data", "items", "rows"):
+            deeper = dict(known)
+        else:
+            deeper = {**known, "category": key}
+        yield from _nested(child, deeper, f"{place}, {key}", depth + 1)
+
+
+def is_visa(folder: Path) -> bool:
+    """Whether a folder holds VisA's official split."""
+    return (folder / VISA_LIST).is_file()
+
+
+def read_visa(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """VisA by its official one-class split."""
+    return read_list(folder / VISA_LIST, split, class_name, base=folder)
+
+
+def is_meta(folder: Path) -> bool:
+    """Whether a folder holds a `meta.json` of the reference repositories."""
+    return (folder / META_FILE).is_file()
+
+
+def read_meta(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """A prepared folder by its `meta.json`."""
+    return read_list(folder / META_FILE, split, class_name)
+
+
+def is_real_iad(folder: Path) -> bool:
+    """Whether a folder holds Real-IAD's lists."""
+    return (folder / "realiad_jsons").is_dir()
+
+
+def read_real_iad(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """Real-IAD by its own lists (all views), on the largest pictures up to 1024 pixels that are there.
+
+    Raises:
+        DataError: the lists or the pictures are missing.
+    """
+    lists = next(
+        (found for name in REAL_IAD_LISTS if (found := sorted((folder / name).glob("*.json")))), None
+    )
+    if not lists:
+        raise DataError(f"{folder / 'realiad_jsons'}: no CATEGORY.json; unpack realiad_jsons.zip there")
+    pictures = next((folder / name for name in REAL_IAD_PICTURES if (folder / name).is_dir()), None)
+    if pictures is None:
+        raise DataError(f"{folder}: no pictures; expected one of the folders {', '.join(REAL_IAD_PICTURES)}")
+    listings = []
+    for path in lists:
+        if not (pictures / path.stem).is_dir():
+            listings.append(Listing((), (f"{pictures / path.stem}: is not there, but {path.name} lists it",)))
+            continue
+        listings.append(read_list(path, split, class_name, base=pictures / path.stem))
+    return joined(listings)
+
+
+def is_head_ct(folder: Path) -> bool:
+    """Whether a folder holds HeadCT's labels and pictures."""
+    return (folder / "labels.csv").is_file() and (folder / "head_ct").is_dir()
+
+
+def read_head_ct(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """HeadCT: labels by number."""
+    pictures = folder / "head_ct"
+    if (pictures / "head_ct").is_dir():
+        pictures = pictures / "head_ct"
+    if split == "train":
+        return Listing()
+    path = folder / "labels.csv"
+    rows: list[NumberedRow] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        cells = [cell.strip() for cell in line.split(",")]
+        if number > 1 and any(cells):
+            name = f"{int(cells[0]):03d}.png" if cells[0].isdigit() else cells[0]
+            label = cells[1] if len(cells) > 1 else ""
+            rows.append((f"{path}, line {number}", {"path": name, "label": label}))
+    return read_rows(rows, split, base=pictures, category="head_ct", class_name=class_name)

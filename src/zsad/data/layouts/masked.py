@@ -1,0 +1,163 @@
+"""Layouts in which every picture has a mask, and an empty mask means that the picture is normal.
+
+Pictures and masks in two folders beside each other (the segmentation sets of medicine, and the user's own):
+
+    images/STEM.*   masks/STEM.*           Kvasir-SEG, EndoTect; the CVC sets as PraNet's authors gather
+                                           them, which the papers use
+    Original/*      Ground Truth/*         CVC-ClinicDB as downloaded (.tif; also in PNG/ or TIF/)
+    test-image/*    test-mask/*            TN3K; trainval-image is left out
+    ISBI2016_ISIC_Part1_Test_Data/ISIC_0000003.jpg  ISIC 2016 task 1, test; masks with "_Segmentation" in
+    ISBI2016_ISIC_Part1_Test_GroundTruth/*.png      their names
+
+Sure of the folders: AnomalyCLIP's generate_dataset_json (kvasir, endoTect, clinicDB, colonDB, tn3k, isbi),
+OpenMEDLab's page on CVC-ClinicDB, loaders of TN3K in public code.
+
+Pictures and masks in one folder:
+
+    kos01/Part0.jpg, kos01/Part0_label.bmp     KolektorSDD: no split, so everything is "test"
+    train/10000.png, train/10000_GT.png        KolektorSDD2
+    1.bmp, p1.bmp, s1.bmp, c1.bmp              CVC-ColonDB of its page: picture, polyp, two more to ignore
+
+Sure: anomalib's kolektor.py, the authors' own loader (vicoslab/mixed-segdec-net-comind2021, input_ksdd2.py),
+the page of the Computer Vision Center on CVC-ColonDB (its archive could not be opened: the suffix may differ,
+any is taken).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from zsad.data.layouts.listing import (
+    MASK_SUFFIXES,
+    ClassName,
+    Listing,
+    Split,
+    folders_in,
+    joined,
+    pair_masks,
+    picture_stem,
+    pictures_in,
+    stem_of,
+)
+from zsad.data.masks import read_mask
+from zsad.errors import ImageReadError
+from zsad.types import Sample
+
+FOLDER_PAIRS = (
+    ("images", "masks"),
+    ("image", "mask"),
+    ("Images", "Masks"),
+    ("imgs", "masks"),
+    ("Original", "Ground Truth"),
+    ("PNG/Original", "PNG/Ground Truth"),
+    ("TIF/Original", "TIF/Ground Truth"),
+    ("test-image", "test-mask"),
+    ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth"),
+)
+
+
+def is_folder_pair(folder: Path) -> bool:
+    """Whether a folder, or each of the folders in it, holds pictures and masks in two folders."""
+    return bool(_pair_roots(folder))
+
+
+def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """Pictures and masks in two folders; a folder of such folders has one category for each."""
+    if split == "train":
+        return Listing()
+    listings = []
+    for root in _pair_roots(folder):
+        pictures_folder, masks_folder = _pair_in(root) or (root, root)
+        pairing = pair_masks(
+            pictures_in(pictures_folder), pictures_in(masks_folder), str(masks_folder / "{stem}.png")
+        )
+        word = class_name(root.resolve().name)
+        listings += [_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)]
+    return joined(listings)
+
+
+def is_kolektor(folder: Path) -> bool:
+    """Whether a folder holds pictures beside their masks, itself or in its folders."""
+    return bool(_kolektor_folders(folder))
+
+
+def read_kolektor(folder: Path, split: Split, class_name: ClassName) -> Listing:
+    """Pictures beside their masks; a folder called "train" holds the training split."""
+    word = class_name(folder.resolve().name)
+    listings = []
+    for path in _kolektor_folders(folder):
+        is_training = path.name.casefold() == "train"
+        if split != "all" and is_training != (split == "train"):
+            continue
+        found = _read_mixed_folder(path, word)
+        if split == "train":  # anomalous pictures among the training data are left out: "train" is normal
+            found = Listing(tuple(sample for sample in found.samples if not sample.label), found.problems)
+        listings.append(found)
+    return joined(listings)
+
+
+def _pair_in(folder: Path) -> tuple[Path, Path] | None:
+    for pictures, masks in FOLDER_PAIRS:
+        if (folder / pictures).is_dir() and (folder / masks).is_dir():
+            return folder / pictures, folder / masks
+    return None
+
+
+def _pair_roots(folder: Path) -> list[Path]:
+    """The folder itself, else those in it if all that hold pictures do so in pairs, else one deeper."""
+    if _pair_in(folder):
+        return [folder]
+    inside = [folder / name for name in folders_in(folder)]
+    found = [path for path in inside if _pair_in(path)]
+    if found:
+        return found
+    return _pair_roots(inside[0]) if len(inside) == 1 else []
+
+
+def _kolektor_folders(folder: Path) -> list[Path]:
+    candidates = [folder, *(folder / name for name in folders_in(folder))]
+    if len(candidates) == 2 and not pictures_in(folder) and not _is_mixed(candidates[1]):
+        candidates += [candidates[1] / name for name in folders_in(candidates[1])]
+    return [path for path in candidates if _is_mixed(path)]
+
+
+def _is_mixed(folder: Path) -> bool:
+    pictures = pictures_in(folder)
+    stems = {stem_of(path) for path in pictures}
+    return any(
+        picture_stem(path) in stems and picture_stem(path) != stem_of(path) for path in pictures
+    ) or any(stem.isdigit() and f"p{stem}" in stems for stem in stems)
+
+
+def _read_mixed_folder(folder: Path, word: str) -> Listing:
+    files = pictures_in(folder)
+    if any(re.fullmatch(r"p\d+", stem_of(path)) for path in files):
+        pictures = [path for path in files if stem_of(path).isdigit()]
+        by_number = {stem_of(path): path for path in files}
+        pairs = [(path, mask) for path in pictures if (mask := by_number.get(f"p{stem_of(path)}"))]
+        missing = [path for path in pictures if f"p{stem_of(path)}" not in by_number]
+        problems = tuple(f"{path}: has no mask; expected {folder / 'p'}{path.name}" for path in missing)
+        return joined([_labelled_by_mask(pairs, word), Listing((), problems)])
+    masks = [path for path in files if picture_stem(path) != stem_of(path)]
+    pictures = [path for path in files if picture_stem(path) == stem_of(path)]
+    endings = [stem_of(path)[len(picture_stem(path)) :] + path.suffix for path in masks]
+    expected = max(endings, key=endings.count, default=f"{MASK_SUFFIXES[0]}.png")
+    pairing = pair_masks(pictures, masks, str(folder / ("{stem}" + expected)))
+    return joined([_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)])
+
+
+def _labelled_by_mask(pairs: list[tuple[Path, Path]], word: str) -> Listing:
+    """Samples whose label is whether their mask marks anything; every mask is read for it."""
+    samples: list[Sample] = []
+    problems: list[str] = []
+    for picture, mask in pairs:
+        try:
+            is_anomalous = bool(read_mask(mask).any())
+        except ImageReadError as error:
+            problems.append(str(error))
+            continue
+        samples.append(
+            Sample(picture, word, 1, mask, "anomalous") if is_anomalous else Sample(picture, word, 0)
+        )
+    return Listing(tuple(samples), tuple(problems))

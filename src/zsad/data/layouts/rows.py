@@ -1,0 +1,206 @@
+"""Rows of lists, whatever file they come from: which column is which, and what a cell says.
+
+    path       path, image, img_path, file, filename, ...       the only one that must be there
+    label      label, anomaly, is_anomalous, target, ...        0 and 1, or words; else the mask decides
+    mask       mask, mask_path, ground_truth, gt, maskname, ... may be empty
+    category   category, object, class, cls_name, product, ...
+    defect     defect, specie_name, anomaly_class, ...
+    split      split, phase, set, subset
+
+Case, spaces, "-" and "_" in a column's name do not count. Paths are relative to the list's folder; absolute
+ones that were written on another machine are found by their last parts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from zsad.data.layouts.listing import ClassName, Listing, Split
+from zsad.errors import DataError
+from zsad.types import UNLABELLED, Sample
+
+Row = Mapping[str, Any]
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "path": ("path", "image", "img", "imagepath", "imgpath", "file", "filename", "filepath", "picture"),
+    "mask": ("mask", "maskpath", "groundtruth", "gt", "gtpath", "maskname", "maskfile", "segmentation"),
+    "label": ("label", "anomaly", "anomalous", "isanomalous", "isanomaly", "target", "y", "labelindex"),
+    "category": ("category", "object", "class", "classname", "clsname", "cls", "product", "categoryname"),
+    "defect": ("defect", "speciename", "defecttype", "defectclass", "anomalyclass", "anomalytype", "kind"),
+    "split": ("split", "phase", "set", "subset", "fold", "partition"),
+}
+NORMAL_WORDS = frozenset({"0", "normal", "good", "ok", "no", "false", "negative", "healthy", "nominal"})
+ANOMALOUS_WORDS = frozenset(
+    {"1", "anomaly", "anomalous", "abnormal", "bad", "defect", "defective", "ng", "ko", "yes", "true"}
+) | {"positive"}
+NOTHING = frozenset({"", "-1", "?", "-", "nan", "na", "n/a", "none", "null", "unknown", "unlabelled"})
+SPLIT_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing", "query", "eval", "evaluation"), "test"),
+}
+
+
+def read_rows(
+    rows: Iterable[tuple[str, Row]],
+    split: Split,
+    *,
+    base: Path,
+    category: str,
+    class_name: ClassName,
+) -> Listing:
+    """Samples from the rows of a list.
+
+    Args:
+        rows: ("lists.csv, line 7", column name -> cell); a cell is text, a number, a bool or None.
+        split: which rows to take; rows that name no split belong to "test".
+        base: the folder that relative paths start from.
+        category: folder name that stands for the category of rows that name none.
+        class_name: from a category's name in the list to the word for prompts.
+
+    Returns:
+        Samples in the list's order, and a problem for each row that has no path, whose picture or mask is not
+        there, whose label or split is not understood, or that names a picture again.
+    """
+    samples: list[Sample] = []
+    problems: list[str] = []
+    seen: dict[tuple[Path, str], str] = {}
+    for place, raw in rows:
+        row: dict[str, str] = {}
+        for name, value in raw.items():
+            if column := column_of(name):
+                row.setdefault(column, _cell(value))
+        try:
+            part = _split_of(row)
+            if split not in ("all", part):
+                continue
+            sample = _sample(row, base, category, class_name)
+        except DataError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        earlier = seen.setdefault((sample.path, sample.category), place)
+        if earlier != place:
+            problems.append(f"{place}: {sample.path} is listed already in {earlier}; remove one of the two")
+        else:
+            samples.append(sample)
+    return Listing(tuple(samples), tuple(problems))
+
+
+def column_of(name: object) -> str | None:
+    """Which of `COLUMNS` a header stands for; None for any other."""
+    folded = "".join(character for character in str(name).casefold() if character.isalnum())
+    return next((column for column, names in COLUMNS.items() if folded in names), None)
+
+
+def check_columns(names: Iterable[object], place: object) -> None:
+    """Refuses a header without a path, or with two columns for the same thing.
+
+    Raises:
+        DataError: with the columns that came.
+    """
+    given = [str(name) for name in names]
+    if not any(column_of(name) == "path" for name in given):
+        shown = ", ".join(given) or "none"
+        raise DataError(
+            f"{place}: no column for the picture's path (columns: {shown}); expected a header such as "
+            "path,label,mask,category"
+        )
+    for column in COLUMNS:
+        twice = [name for name in given if column_of(name) == column]
+        if len(twice) > 1 and column != "label":
+            raise DataError(f"{place}: the columns {' and '.join(twice)} both name the {column}; keep one")
+
+
+def find_file(base: Path, text: str, kind: str) -> Path:
+    """The file that a list names.
+
+    Args:
+        base: the folder that relative paths start from.
+        text: as the list has it, with / or the backslash of Windows; a "#" and what follows stay.
+        kind: what it is, for the message ("picture", "mask").
+
+    Returns:
+        A path that exists, up to the "#".
+
+    Raises:
+        DataError: it is not there.
+    """
+    file, mark, fragment = text.partition("#")
+    candidates = [base / file, base / PureWindowsPath(file).as_posix()]
+    if os.path.exists(candidates[0]):
+        return _with_fragment(candidates[0], mark + fragment)
+    if os.path.exists(base / text):  # a "#" in a file's name
+        return base / text
+    parts = (PureWindowsPath(file) if "\\" in file else PurePosixPath(file)).parts
+    if len(parts) > 1 and parts[0].endswith(("/", "\\")):
+        candidates += [base.joinpath(*parts[start:]) for start in range(1, len(parts))]
+    for candidate in candidates:
+        if os.path.exists(candidate):
+            return _with_fragment(candidate, mark + fragment)
+    raise DataError(f"{kind} {text} is not there; looked in {base}")
+
+
+def _with_fragment(path: Path, fragment: str) -> Path:
+    return path.with_name(path.name + fragment) if fragment else path
+
+
+def _cell(value: Any) -> str:
+    """The cell's text; 1.0 is "1", True is "1", nothing is ""."""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else str(value).strip()
+
+
+def _split_of(row: Mapping[str, str]) -> str:
+    word = row.get("split", "").casefold()
+    if not word:
+        return "test"
+    if word not in SPLIT_WORDS:
+        raise DataError(f"split {row['split']!r} is not known; expected train, test or validation")
+    return SPLIT_WORDS[word]
+
+
+def _sample(row: Mapping[str, str], base: Path, category: str, class_name: ClassName) -> Sample:
+    text = row.get("path", "")
+    if not text:
+        raise DataError("names no picture; fill in its path or remove the row")
+    path = find_file(base, text, "picture")
+    mask_text = "" if row.get("mask", "").casefold() in NOTHING else row["mask"]
+    label, defect = _label(row, bool(mask_text))
+    mask = find_file(base, mask_text, "mask") if mask_text and label == 1 else None
+    named = row.get("category", "")
+    return Sample(path, class_name(named or category), label, mask, defect)
+
+
+def _label(row: Mapping[str, str], has_mask: bool) -> tuple[int, str]:
+    """Label and kind of defect; the first that says something decides: label, defect, mask."""
+    said = row.get("label", "").casefold()
+    kind = row.get("defect", "")
+    kind = "" if kind.casefold() in NOTHING else kind
+    if said in NORMAL_WORDS:
+        return 0, "good"
+    if said in ANOMALOUS_WORDS:
+        return 1, kind if kind.casefold() not in NORMAL_WORDS and kind else "anomalous"
+    if said not in NOTHING:
+        if _is_number(said):
+            raise DataError(f"label {row['label']!r} is not known; expected 0 (normal) or 1 (anomalous)")
+        return 1, row["label"]  # a kind of defect in the label column
+    if kind:
+        return (0, "good") if kind.casefold() in NORMAL_WORDS else (1, kind)
+    if has_mask:
+        return 1, "anomalous"
+    # A column of masks that is empty in this row says that the picture is normal; no column says nothing.
+    return (0, "good") if "mask" in row and "label" not in row else (UNLABELLED, "unlabelled")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
