@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from zsad.cli_calibrate import calibrate
+from zsad.cli_evaluate import evaluate
 from zsad.cli_lists import backbones, doctor, methods
 from zsad.cli_options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 from zsad.cli_predict import predict
@@ -46,7 +47,7 @@ app = typer.Typer(
     help="Zero-shot anomaly detection for pictures: every CLIP-based system, one command.",
 )
 app.add_typer(weights_app, name="weights")
-for command in (predict, train, calibrate, methods, backbones, doctor):
+for command in (predict, train, evaluate, calibrate, methods, backbones, doctor):
     app.command()(command)
 
 

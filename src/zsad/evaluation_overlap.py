@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zsad.data.catalog import dataset_record, find_dataset, list_datasets
+from zsad.training_data import auxiliary_set
 
 if TYPE_CHECKING:
     from zsad.data.folder import Dataset
@@ -73,7 +74,7 @@ def overlap(auxiliary_data: str, dataset: Dataset) -> str:
         The dataset's name and the common categories as one text, "" if nothing is in common. A dataset whose
         categories are not listed counts whole. Other categories of the same dataset are no overlap.
     """
-    name = dataset.record.name if dataset.record else _catalogue_name(dataset.name)
+    name = auxiliary_set(dataset).name  # as training would call it
     tested = {_folded(category): category for category in dataset.categories}
     if dataset.record is not None:
         # Rows are called by words for prompts; weights may name the folders instead.
@@ -82,18 +83,13 @@ def overlap(auxiliary_data: str, dataset: Dataset) -> str:
             if word in tested.values():
                 tested[_folded(folder)] = word
     common: list[str] = []
-    for named in named_datasets(auxiliary_data, [dataset.name]):
+    for named in named_datasets(auxiliary_data, [name]):
         if named.name != name:
             continue
         if not named.categories:
             return name
         common += [tested[category] for category in named.categories if category in tested]
     return f"{name}: {', '.join(dict.fromkeys(common))}" if common else ""
-
-
-def _catalogue_name(name: str) -> str:
-    record = find_dataset(name)
-    return name if record is None else record.name
 
 
 def _catalogue_names() -> Iterator[tuple[str, str]]:

@@ -54,7 +54,8 @@ class CategoryResult:
         is_exact: whether the pixel metrics are exact; else they come from the bounded summary.
         error_bound: how far a pixel metric may lie from the exact one at most; 0 if exact.
         seconds: median over the pictures of reading, preparing and scoring one.
-        failed: one line for each picture that was left out, beginning with its path.
+        failed: one line for each picture that was left out, beginning with the path of the file at fault.
+        references: files of the normal reference pictures; () for zero-shot.
     """
 
     category: str
@@ -67,6 +68,7 @@ class CategoryResult:
     error_bound: float = 0.0
     seconds: float = math.nan
     failed: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class RunResult:
         mean_intervals: 95 % bootstrap intervals of the means.
         notes: lines on how the run was done that a reader of its numbers should know.
         worst: the worst false negatives, then the worst false positives, each worst first.
+        problems: one line for each file of the dataset that could not be used, beginning with its path.
     """
 
     id: str
@@ -150,6 +153,7 @@ class RunResult:
     mean_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     worst: tuple[WorstPicture, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -245,6 +249,7 @@ def category_from_json(values: Mapping[str, Any]) -> CategoryResult:
             "intervals": _intervals(values["intervals"]),
             "seconds": _number(values["seconds"]),
             "failed": tuple(values["failed"]),
+            "references": tuple(values["references"]),
         }
     )
 
@@ -263,6 +268,7 @@ def run_from_json(values: Mapping[str, Any]) -> RunResult:
             "mean": _numbers(values["mean"]),
             "mean_intervals": _intervals(values["mean_intervals"]),
             "notes": tuple(values["notes"]),
+            "problems": tuple(values["problems"]),
             "worst": tuple(worst_from_json(picture) for picture in values["worst"]),
         }
     )

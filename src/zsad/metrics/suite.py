@@ -20,13 +20,13 @@ Why none of the libraries does it, from their documentation:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsad.errors import ConfigError, DataError
+from zsad.metrics.bootstrap import IMAGE_METRICS, bootstrap_draws, interval
 from zsad.metrics.curves import CURVE_POINTS, Curve, precision_recall_curve, roc_curve, thinned
 from zsad.metrics.pro import ProVariant, aupro_of_pixels, check_pro, label_regions, pro_curve
 from zsad.metrics.ranking import (
@@ -51,11 +51,6 @@ from zsad.metrics.sketch import (
     script_aupro,
 )
 
-IMAGE_METRICS: dict[str, Callable[[RankedCounts], float]] = {
-    "image_auroc": auroc,
-    "image_ap": average_precision,
-    "image_f1max": f1_max,
-}
 ANOMALOUS_COST = 10  # memory of an anomalous pixel (order, weight, counts) in units of a normal one's
 BLOCK = 2**22  # pixels that are folded into one summary; their exact groups take some 300 MB for a moment
 
@@ -312,18 +307,10 @@ class MetricSuite:
 
     def _intervals(self) -> dict[str, float]:
         """Percentile intervals of the image metrics; NaN where a class is missing."""
-        generator = np.random.default_rng(self.seed)
-        anomalous, normal = _pooled(self._anomalous_scores), _pooled(self._normal_scores)
-        draws: dict[str, list[float]] = {name: [] for name in IMAGE_METRICS}
-        for _ in range(self.bootstrap):
-            # Drawn within each class: a resample with one class only would have no metrics.
-            counts = rank(_resampled(anomalous, generator), _resampled(normal, generator))
-            for name, metric in IMAGE_METRICS.items():
-                draws[name].append(metric(counts))
+        scores = _pooled(self._anomalous_scores), _pooled(self._normal_scores)
         result = {}
-        for name, values in draws.items():
-            low, high = np.percentile(values, [2.5, 97.5])
-            result[f"{name}_low"], result[f"{name}_high"] = float(low), float(high)
+        for name, values in bootstrap_draws(*scores, self.bootstrap, self.seed).items():
+            result[f"{name}_low"], result[f"{name}_high"] = interval(values)
         return result
 
 
@@ -332,11 +319,6 @@ def _batch(values: Any, single: int) -> Any:
     if np.isscalar(values):
         return [values] if single == 0 else values
     return values[None] if getattr(values, "ndim", None) == single else values
-
-
-def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
-    """As many values, drawn with replacement."""
-    return values[generator.integers(0, values.size, values.size)] if values.size else values
 
 
 def _pooled(parts: list[Any]) -> NDArray[Any]:
