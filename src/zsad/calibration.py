@@ -144,7 +144,7 @@ def calibrate(
     Example:
         >>> import zsad
         >>> from zsad.calibration import calibrate
-        >>> detector = zsad.load("winclip", scales=())
+        >>> detector = zsad.load("clip_ac")
         >>> good = [np.random.default_rng(seed).integers(0, 256, (64, 64, 3), "uint8") for seed in range(4)]
         >>> calibration = calibrate(detector, good, false_alarm_rate=0.2)
         >>> detector.apply_calibration(calibration).predict(good[0]).is_anomalous

@@ -85,6 +85,8 @@ class Calibration:
             raise DataError("a calibration's scores and thresholds must be finite numbers")
         if not self.normal_scores:
             raise DataError("a calibration holds the scores of at least one normal picture")
+        if not isinstance(self.settings, Mapping):
+            raise DataError(f"damaged calibration: settings must be names and values, got {self.settings!r}")
         if self.rule not in RULES or self.map_rule not in ("rate", "f1"):
             raise DataError(f"a calibration's rule is one of {', '.join(RULES)}, got {self.rule!r}")
 
@@ -274,7 +276,10 @@ _WORDING = {
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with the method's own beside the others."""
-    return {**{name: value for name, value in settings.items() if name != "config"}, **settings["config"]}
+    return {
+        **{name: value for name, value in settings.items() if name != "config"},
+        **settings.get("config", {}),
+    }
 
 
 def _short(value: Any) -> str:

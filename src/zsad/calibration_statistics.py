@@ -10,8 +10,8 @@ a Beta(k + 1, n - k) distribution if scores have no ties, and is stochastically 
 * on average over calibration samples the rate is (k + 1) / (n + 1).
 
 Source: Wilks, "Determination of sample sizes for setting tolerance limits", Annals of Mathematical Statistics
-12 (1941); the same bound is the training-conditional coverage of split conformal prediction (Vovk, "Conditional
-validity of inductive conformal predictors", 2012).
+12 (1941); the same bound is the training-conditional coverage of split conformal prediction (Vovk,
+"Conditional validity of inductive conformal predictors", 2012).
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ def _best_threshold(
     if best == values.size:
         threshold = threshold_above(values, 0)
     elif best == 0:
-        threshold = round_up(values[0])
+        threshold = float(values[0])
     else:
         threshold = min(round_up(_between(values[best - 1], values[best])), float(values[best]))
     return Choice(threshold, float(costs[best]), positives - float(found[best]), float(alarms[best]))
