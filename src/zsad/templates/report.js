@@ -203,4 +203,5 @@
   find("order").value = "high";
   if (field.value !== "") slider.value = field.value;
   decide(field.value === "" ? null : Number(field.value));
+  if (field.value !== "") field.value = Number(Number(field.value).toPrecision(6)); // the page decides by all digits
 })();
