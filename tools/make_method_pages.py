@@ -16,6 +16,7 @@ from zsad.checkpoints import PACKAGED_BACKBONE, shipped
 from zsad.methods.base import Method
 from zsad.registry import list_methods, method_class
 from zsad.settings import describe
+from zsad.weights_published import PAPERS_BACKBONE, PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "methods"
@@ -24,21 +25,8 @@ GOLDEN = ROOT / "tests" / "golden"
 NOTE = "<!-- Written by tools/make_method_pages.py from {source}: change that, and run the tool. -->"
 
 HOW_TO_ADD = """\
-1. Copy the file of the nearest relative in `src/zsad/methods` to `src/zsad/methods/NAME.py`; the file's name is
-   the method's.
-2. Docstring: title, paper, idea, what the released code does beyond the paper, and every deviation from it.
-3. `INFO`: a `MethodInfo`. What it says (class names, references, whole batch) is what the rest of zsad relies on.
-4. `Config`: a frozen dataclass with the paper's terms and defaults, among them `activation` and
-   `position_interpolation`; each field is described in its docstring.
-5. One subclass of `Method` (`src/zsad/methods/base.py`): `prepare` for the texts, `features` for what is frozen,
-   `score` for the rest.
-6. If it learns: `trainable`, `loss_from_features`, `SHAPE_FIELDS`, and for the authors' files `load_official` and
-   `official_config`.
-7. Nothing else needs to know: registry, command line, training and the contract tests find the file.
-8. `tests/methods/test_NAME.py`: against numbers recorded from the authors' code, or else against plain loops that
-   share no code with the method.
-9. `python tools/make_method_pages.py` writes its page here.
-10. In a package of your own, the same file becomes a plug-in through an entry point of the group `zsad.methods`.
+A method is one file, in `src/zsad/methods` or in a package of your own: [how to add one](../adding_a_method.md), with a
+whole method that the tests run.
 """
 
 
@@ -92,6 +80,7 @@ def page(name: str) -> str:
         "|---|---|",
         *(f"| {question} | {answer} |" for question, answer in answers(kind).items()),
         "",
+        *authors_weights(kind),
         "## Settings",
         "",
         "On the command line `--set NAME=VALUE`, in Python `zsad.load(..., NAME=VALUE)`.",
@@ -116,6 +105,37 @@ def commands(kind: type[Method]) -> list[str]:
         lines.append(f"{predict} --reference good/   # with a few normal pictures")
     if info.needs_training:
         lines.append(f"$ zsad train --method {info.name} --data my-dataset --out prompts.safetensors")
+    return lines
+
+
+def authors_weights(kind: type[Method]) -> list[str]:
+    """The files that a method's authors published, by the names that zsad gives them; nothing if there are none."""
+    name = kind.INFO.name
+    records = [published.record for published in PUBLISHED if published.method == name]
+    if not takes_authors_files(kind):
+        return []
+    lines = ["## The authors' weights", ""]
+    if not records:
+        lines += [
+            "The authors have published none. Files in the layout that their training writes are taken:",
+            "",
+        ]
+    shown = records[0].name if records else "THEIRS.pth"
+    lines += [
+        "```console",
+        *([f"$ zsad weights fetch {shown}"] if records else []),
+        f"$ zsad predict parts/ --method {name} --backbone {PAPERS_BACKBONE} --checkpoint {shown}",
+        "```",
+        "",
+    ]
+    if records:
+        lines += ["| name | trained on | SHA-256 | notes |", "|---|---|---|---|"]
+        lines += [
+            f"| `{record.name}` | [{record.auxiliary_data}]({record.source}) | {record.sha256 or 'not known'} "
+            f"| {cell(record.notes)} |"
+            for record in records
+        ]
+        lines.append("")
     return lines
 
 
