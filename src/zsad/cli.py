@@ -16,6 +16,7 @@ from zsad.cli_evaluate import evaluate
 from zsad.cli_lists import backbones, doctor, methods
 from zsad.cli_options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 from zsad.cli_predict import predict
+from zsad.cli_report import report
 from zsad.cli_train import train
 from zsad.cli_weights import weights_app
 
@@ -47,7 +48,7 @@ app = typer.Typer(
     help="Zero-shot anomaly detection for pictures: every CLIP-based system, one command.",
 )
 app.add_typer(weights_app, name="weights")
-for command in (predict, train, evaluate, calibrate, methods, backbones, doctor):
+for command in (predict, train, evaluate, report, calibrate, methods, backbones, doctor):
     app.command()(command)
 
 

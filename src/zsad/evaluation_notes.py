@@ -72,10 +72,20 @@ def warnings_of(runs: Iterable[RunResult]) -> tuple[str, ...]:
             warnings[f"{run.dataset}: at most {run.limit} pictures of a category, not the whole split."] = (
                 None
             )
-        missing = _missing_categories(run)
+        missing = missing_categories(run)
         if missing:
             warnings[f"{run.dataset}: {missing}, so no published mean stands beside its mean."] = None
     return tuple(warnings)
+
+
+def missing_categories(run: RunResult) -> str:
+    """How many categories of a dataset of the catalogue a run has, if not all; "" else."""
+    record = find_dataset(run.dataset)
+    if record is None or len(record.categories) < 2:
+        return ""
+    names = {record.class_name(category) for category in record.categories}
+    found = names & {row.category for row in run.categories}
+    return "" if found == names else f"{len(found)} of the {len(names)} categories"
 
 
 def source_key(number: PublishedNumber) -> tuple[str, str, str, str]:
@@ -120,15 +130,6 @@ def _pictures(run: RunResult) -> str:
     if official == (normal, anomalous):
         return f"{text} (all of the official test split)"
     return f"{text} (official test split: {official[0]} and {official[1]})"
-
-
-def _missing_categories(run: RunResult) -> str:
-    record = find_dataset(run.dataset)
-    if record is None or not record.categories:
-        return ""
-    names = {record.class_name(category) for category in record.categories}
-    found = names & {row.category for row in run.categories}
-    return "" if found == names else f"{len(found)} of the {len(names)} categories"
 
 
 def _by_value(

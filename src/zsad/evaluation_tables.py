@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from zsad.data.catalog import find_dataset
 from zsad.errors import DataError, unknown_name
-from zsad.evaluation_notes import notes_of, source_notes
+from zsad.evaluation_notes import missing_categories, notes_of, source_notes
 from zsad.metrics import METRIC_NAMES
 from zsad.published import PublishedNumber, published_number
 
@@ -45,6 +45,8 @@ _DISTINCTIONS = {
     "fpr_limit": "FPR limit",
     "limit": "limit",
 }
+
+_CATEGORY_LABELS = ("category", "normal", "anomalous")
 
 
 @dataclass(frozen=True)
@@ -211,9 +213,26 @@ def category_table(group: RunGroup, metrics: Iterable[str] | None = None) -> Res
     sources = source_notes(_published(rows))
     shots = f", {run.references}-shot" if run.references else ""
     title = f"{run.method} on {dataset_title(run.dataset)} ({run.backbone}{shots})"
-    labels = ("category", "normal", "anomalous")
     notes = notes_of(group.runs, with_published=bool(sources))
-    return ResultTable(title, labels, chosen, tuple(rows), notes, sources)
+    return ResultTable(title, _CATEGORY_LABELS, chosen, tuple(rows), notes, sources)
+
+
+def categories_table(runs: Sequence[RunResult], metrics: Iterable[str] | None = None) -> ResultTable:
+    """The rows of all category tables in one, with what tells their runs apart; for CSV.
+
+    Raises:
+        DataError: there is no run.
+        ConfigError: an unknown metric.
+    """
+    overview = overview_table(runs, metrics)
+    groups = group_runs(runs)
+    rows = []
+    for group, own in zip(groups, overview.rows, strict=False):
+        table = category_table(group, metrics)
+        rows += [Row((*own.labels, *row.labels), row.cells, row.is_mean) for row in table.rows]
+    labels = (*overview.labels, *_CATEGORY_LABELS)
+    sources = source_notes(_published(rows))
+    return ResultTable("Categories", labels, overview.metrics, tuple(rows), overview.notes, sources)
 
 
 def dataset_title(name: str) -> str:
@@ -224,11 +243,7 @@ def dataset_title(name: str) -> str:
 
 def covers_dataset(run: RunResult) -> bool:
     """Whether a run has all categories of its dataset, so that its mean may stand beside a published one."""
-    record = find_dataset(run.dataset)
-    if record is None:
-        return False
-    wanted = {record.class_name(category) for category in record.categories}
-    return not wanted or wanted == {row.category for row in run.categories}
+    return find_dataset(run.dataset) is not None and missing_categories(run) == ""
 
 
 def _identity(run: RunResult) -> str:

@@ -9,21 +9,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import zsad
 from zsad.calibration_text import summary
 from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.picture_files import find_images
+from zsad.prediction_page import PAGE_KEY, page_settings, write_prediction_page
 from zsad.prediction_pipeline import PredictionPipeline, RunOptions
-from zsad.report import ReportEntry, write_report
 from zsad.results import (
     RESULTS_FILE,
     ResultRecord,
@@ -34,11 +30,10 @@ from zsad.results import (
     write_settings,
 )
 from zsad.results_explanations import EXPLANATIONS_FILE, read_explanations, write_explanations
-from zsad.run_layout import RunLayout, common_folder
+from zsad.run_layout import RunLayout
 from zsad.visualize import FILE_SUFFIXES, FileKind, Scale
 
 if TYPE_CHECKING:
-    from zsad.calibration_record import Calibration
     from zsad.detector import Detector
 
 DEFAULT_DIRECTORY = "zsad-results"
@@ -161,7 +156,8 @@ def predict_folder(
         kept = [record for record in kept if record.path in explanations or record.path not in asked]
     done = {record.path for record in kept}
     to_do = [path for path in files if str(path) not in done]
-    write_settings(directory, {**known, "root": layout.root})
+    for_page = page_settings(detector.map_range, calibration)
+    write_settings(directory, {**known, "root": layout.root, PAGE_KEY: for_page})
 
     pipeline = PredictionPipeline(detector, layout, options)
     report_progress = progress or (lambda done, total: None)
@@ -182,7 +178,7 @@ def predict_folder(
     else:
         ranked = {**explanations, **pipeline.explanations}
         write_explanations(directory, ranked, [record.path for record in writer.records])
-    page = _write_page(layout, writer.records, known, detector.map_range, calibration)
+    page = write_prediction_page(layout, writer.records, known, detector.map_range, calibration)
     if interrupted is not None:
         raise interrupted
     return RunSummary(directory, page, tuple(writer.records), len(kept), time.perf_counter() - started)
@@ -308,55 +304,9 @@ def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list
             )
         return [], None
     root = earlier.pop("root", None)
+    earlier.pop(PAGE_KEY, None)
     check_same_settings(directory, earlier, settings)
     return records, root if isinstance(root, str) else None
-
-
-def _write_page(
-    layout: RunLayout,
-    records: Sequence[ResultRecord],
-    settings: Mapping[str, Any],
-    map_range: tuple[float, float],
-    calibration: Calibration | None,
-) -> Path:
-    scored = [record for record in records if record.error is None]
-    entries = []
-    for record in scored:
-        large = layout.existing_file(record.path, "overlay") if "overlay" in settings["formats"] else None
-        entries.append(ReportEntry(record, large, layout.thumbnail(record.path)))
-    source = common_folder([record.path for record in scored or records])
-    count = "1 picture" if len(scored) == 1 else f"{len(scored)} pictures"
-    when = f"{datetime.now():%d %B %Y, %H:%M}".lstrip("0")
-    shown = {
-        name.replace("_", " "): _shown(value)
-        for name, value in settings.items()
-        if value not in (None, [], "")
-    }
-    python = platform.python_version()
-    return write_report(
-        layout.directory,
-        entries,
-        title=Path(source).name or "Results",
-        about=f"{count} scored by {settings['method']} on {settings['backbone']}, {when}",
-        failed=[record for record in records if record.error is not None],
-        threshold=settings["threshold"],
-        map_range=map_range,
-        fixed_scale=settings["scale"] == "fixed",
-        calibration=calibration,
-        settings={
-            "folder": source,
-            **shown,
-            "versions": f"zsad {zsad.__version__}, torch {metadata.version('torch')}, Python {python}",
-        },
-    )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_shown(item)}" for name, item in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return " ".join(_shown(item) for item in value)
-    return str(value)
 
 
 def _plain(value: Any) -> Any:
