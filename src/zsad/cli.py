@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from zsad.cli_calibrate import calibrate
+from zsad.cli_data import data_app
 from zsad.cli_evaluate import evaluate
 from zsad.cli_lists import backbones, doctor, methods
 from zsad.cli_options import FAILED, INTERRUPTED, WRONG_USAGE, fail
@@ -48,6 +49,7 @@ app = typer.Typer(
     help="Zero-shot anomaly detection for pictures: every CLIP-based system, one command.",
 )
 app.add_typer(weights_app, name="weights")
+app.add_typer(data_app, name="data")
 for command in (predict, train, evaluate, report, calibrate, methods, backbones, doctor):
     app.command()(command)
 

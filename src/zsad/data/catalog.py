@@ -43,7 +43,8 @@ class DatasetRecord:
         layout: name of the on-disk layout, one of `zsad.data.layouts.LAYOUTS`.
         categories: folder names of the categories; the one of a dataset of one category counts whatever its
             folder is called.
-        counts: official numbers of pictures.
+        counts: official numbers of pictures, as the papers test on them.
+        other_counts: numbers of other versions that are in use, by what they are.
         has_masks: whether anomalous pictures have masks.
         class_names: category's folder name -> word for prompts and tables, where it is not the folder name
             with spaces for underscores.
@@ -61,6 +62,7 @@ class DatasetRecord:
     counts: Counts = Counts()
     has_masks: bool = True
     class_names: Mapping[str, str] = field(default_factory=dict)
+    other_counts: Mapping[str, Counts] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     notes: str = ""
 
@@ -125,6 +127,7 @@ def _record(name: str, row: Mapping[str, Any]) -> DatasetRecord:
         counts=Counts(**row.get("counts", {})),
         has_masks=row["masks"],
         class_names=dict(zip(categories, categories, strict=True)) if words == "as folders" else words,
+        other_counts={name: Counts(**numbers) for name, numbers in row.get("other_counts", {}).items()},
         aliases=tuple(row.get("aliases", ())),
         notes=row.get("notes", ""),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsad.data.catalog import DatasetRecord, dataset_record
+from zsad.data.catalog import DatasetRecord, dataset_record, find_dataset
 from zsad.data.layouts import LAYOUTS, LIST_SUFFIXES, PLAIN, Layout, Split, check_split, read_list, spaced
 from zsad.data.layouts.listing import Listing, folders_in
 from zsad.errors import ConfigError, DataError
@@ -140,7 +140,7 @@ def _open_known(path: Path, split: Split, record: DatasetRecord) -> Dataset:
     """A dataset of the catalogue: in its own layout, else in whichever other its folder has."""
     if not path.is_dir():
         return _open_list(path, split, record)
-    places = _within(path)
+    places = [*_named_like(path, record), *_within(path)]
     own = LAYOUTS[record.layout]
     for layout in (own, *LAYOUTS.values()):
         for place in places:
@@ -151,6 +151,11 @@ def _open_known(path: Path, split: Split, record: DatasetRecord) -> Dataset:
         f"{path}: this is not {record.title} as it is downloaded from {record.page}: expected {own.shape}, "
         f"found {inside}"
     )
+
+
+def _named_like(path: Path, record: DatasetRecord) -> list[Path]:
+    """Folders right below that have the dataset's name, where the path holds several datasets."""
+    return [path / name for name in folders_in(path) if find_dataset(name) is record]
 
 
 def _within(path: Path) -> list[Path]:

@@ -9,8 +9,8 @@
                                     the other diseases
     *                               a plain folder: pictures without labels, sub-folders included
 
-Masks of defects, if any, lie in ground_truth or masks beside the class folders: masks/scratch/STEM_mask.png,
-or all in one folder masks/STEM.png.
+Masks of defects, if any, lie in ground_truth or masks beside the class folders (masks/scratch/STEM_mask.png,
+or all in one folder as masks/STEM.png), in scratch/masks, or beside their pictures as scratch/STEM_mask.png.
 
 Sure of BrainMRI (AnomalyCLIP's brainmri.py reads brain_tumor_dataset), Br35H (several public repositories
 describe yes, no, pred and Br35H-Mask-RCNN), COVID-19 (the database's page and AnomalyCLIP's covid.py).
@@ -27,6 +27,7 @@ from zsad.data.layouts.listing import (
     Split,
     folders_in,
     joined,
+    masks_beside,
     pair_masks,
     pictures_in,
 )
@@ -92,23 +93,31 @@ def _defect_classes(root: Path) -> list[str]:
 def _read_classes(root: Path, word: str) -> Listing:
     samples: list[Sample] = []
     problems: list[str] = []
-    for name in folders_in(root):
-        if name.casefold() in NORMAL_CLASSES:
-            samples += [Sample(path, word, 0) for path in _class_pictures(root / name, problems)]
-    masks = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
-    defects = {name: _class_pictures(root / name, problems) for name in _defect_classes(root)}
-    if masks is None:
-        samples += [Sample(path, word, 1, None, name) for name, paths in defects.items() for path in paths]
-    elif any((masks / name).is_dir() for name in defects):
-        for name, paths in defects.items():
-            own = masks / name
-            pairing = pair_masks(paths, pictures_in(own), str(own / "{stem}_mask.png"))
-            samples += [Sample(path, word, 1, mask, name) for path, mask in pairing.pairs]
-            problems += pairing.problems
-    else:
-        name_of = {path: name for name, paths in defects.items() for path in paths}
-        pairing = pair_masks(list(name_of), pictures_in(masks), str(masks / "{stem}_mask.png"))
+    normal = [root / name for name in folders_in(root) if name.casefold() in NORMAL_CLASSES]
+    for folder in normal:
+        samples += [Sample(path, word, 0) for path in _class_pictures(folder, problems)]
+    names = _defect_classes(root)
+    # Masks of normal pictures too, as those of lungs, are not masks of defects.
+    are_of_defects = not any((folder / "masks").is_dir() for folder in normal)
+    shared = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    if shared and not any((shared / name).is_dir() for name in names):
+        name_of = {path: name for name in names for path in _class_pictures(root / name, problems)}
+        pairing = pair_masks(list(name_of), pictures_in(shared), str(shared / "{stem}_mask.png"))
         samples += [Sample(path, word, 1, mask, name_of[path]) for path, mask in pairing.pairs]
+        problems += pairing.problems
+        return Listing(tuple(samples), tuple(problems))
+    for name in names:
+        pictures = _class_pictures(root / name, problems)
+        own = shared / name if shared else root / name / "masks"
+        if own.is_dir() and are_of_defects:
+            pairing = pair_masks(pictures, pictures_in(own), str(own / "{stem}_mask.png"))
+        elif beside := masks_beside(pictures):
+            rest = [path for path in pictures if path not in beside]
+            pairing = pair_masks(rest, beside, str(root / name / "{stem}_mask.png"))
+        else:
+            samples += [Sample(path, word, 1, None, name) for path in pictures]
+            continue
+        samples += [Sample(path, word, 1, mask, name) for path, mask in pairing.pairs]
         problems += pairing.problems
     return Listing(tuple(samples), tuple(problems))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,20 +75,20 @@ def folders_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     hidden = (".", "__MACOSX")
-    return sorted(
-        entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(hidden)
-    )
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith(hidden) and entry.is_dir())
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """The visible picture files of a folder in order; none if the folder is not there."""
     if not folder.is_dir():
         return []
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if suffix_of(entry.name) in PICTURE_SUFFIXES and entry.name[0] != "." and entry.is_file()
-    )
+    with os.scandir(folder) as entries:
+        return sorted(
+            folder / entry.name
+            for entry in entries
+            if suffix_of(entry.name) in PICTURE_SUFFIXES and entry.name[0] != "." and entry.is_file()
+        )
 
 
 def stem_of(path: Path) -> str:
@@ -102,6 +103,12 @@ def picture_stem(mask: Path) -> str:
         if stem.casefold().endswith(suffix) and len(stem) > len(suffix):
             return stem[: -len(suffix)]
     return stem
+
+
+def masks_beside(files: Sequence[Path]) -> list[Path]:
+    """Those of a folder's files that are masks of others: "1_GT.png" where there is a "1.png" too."""
+    stems = {stem_of(path) for path in files}
+    return [path for path in files if picture_stem(path) != stem_of(path) and picture_stem(path) in stems]
 
 
 @dataclass(frozen=True)

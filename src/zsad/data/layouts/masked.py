@@ -35,6 +35,7 @@ from zsad.data.layouts.listing import (
     Split,
     folders_in,
     joined,
+    masks_beside,
     pair_masks,
     picture_stem,
     pictures_in,
@@ -116,18 +117,19 @@ def _pair_roots(folder: Path) -> list[Path]:
 
 
 def _kolektor_folders(folder: Path) -> list[Path]:
-    candidates = [folder, *(folder / name for name in folders_in(folder))]
-    if len(candidates) == 2 and not pictures_in(folder) and not _is_mixed(candidates[1]):
-        candidates += [candidates[1] / name for name in folders_in(candidates[1])]
-    return [path for path in candidates if _is_mixed(path)]
+    """The folder itself, else the folders in it if all that hold pictures hold masks too."""
+    if pictures_in(folder):
+        return [folder] if _is_mixed(folder) else []
+    inside = [folder / name for name in folders_in(folder)]
+    with_pictures = [path for path in inside if pictures_in(path)]
+    return with_pictures if all(map(_is_mixed, with_pictures)) else []
 
 
 def _is_mixed(folder: Path) -> bool:
-    pictures = pictures_in(folder)
-    stems = {stem_of(path) for path in pictures}
-    return any(
-        picture_stem(path) in stems and picture_stem(path) != stem_of(path) for path in pictures
-    ) or any(stem.isdigit() and f"p{stem}" in stems for stem in stems)
+    """Whether masks lie beside their pictures; every picture of CVC-ColonDB has four files."""
+    files = pictures_in(folder)
+    stems = {stem_of(path) for path in files}
+    return bool(masks_beside(files)) or any({f"p{stem}", f"s{stem}", f"c{stem}"} <= stems for stem in stems)
 
 
 def _read_mixed_folder(folder: Path, word: str) -> Listing:

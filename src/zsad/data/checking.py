@@ -1,0 +1,257 @@
+"""Is a dataset whole? What was found in each category, what is missing, which files are not in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zsad.data.catalog import Counts, DatasetRecord
+from zsad.data.folder import Dataset, open_datasets
+from zsad.data.masks import read_mask
+from zsad.errors import DataError, ImageReadError
+from zsad.images import read_image
+from zsad.types import UNLABELLED, Sample
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+THREADS = 4
+AHEAD = 64
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class CategoryCheck:
+    """What was found of a category.
+
+    Attributes:
+        category: class name.
+        normal: pictures of the test split.
+        anomalous: pictures of the test split.
+        unlabelled: pictures of which nobody said what they are.
+        masks: anomalous pictures with a mask.
+        train: pictures of the training split.
+        defects: kind of defect -> pictures of the test split.
+    """
+
+    category: str
+    normal: int
+    anomalous: int
+    unlabelled: int
+    masks: int
+    train: int
+    defects: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DatasetCheck:
+    """What was found of a dataset.
+
+    Attributes:
+        name: the dataset's.
+        root: where it lies.
+        layout: how it lies there.
+        record: the catalogue's entry, None for the user's own.
+        categories: in the dataset's order.
+        problems: one line each: disorder, unreadable files, sizes that do not fit, missing pictures.
+        notes: one line each, worth knowing but no fault.
+        decoded: pictures and masks that were decoded.
+    """
+
+    name: str
+    root: Path
+    layout: str
+    record: DatasetRecord | None
+    categories: tuple[CategoryCheck, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    decoded: int
+
+    @property
+    def found(self) -> Counts:
+        """Pictures of all categories together."""
+        return Counts(
+            sum(category.normal for category in self.categories),
+            sum(category.anomalous for category in self.categories),
+            sum(category.train for category in self.categories),
+        )
+
+
+def check_datasets(
+    spec: str | Path, *, quick: bool = False, on_progress: Callable[[int, int], None] | None = None
+) -> list[DatasetCheck]:
+    """Checks what a user names after `--data`.
+
+    Args:
+        spec: as `open_datasets` takes it.
+        quick: only look for files; without it every picture and mask is decoded.
+        on_progress: called with the pictures done and their number.
+
+    Returns:
+        One check for each dataset.
+
+    Raises:
+        ConfigError: an unknown name.
+        DataError: nothing there that could be checked.
+    """
+    tests = open_datasets(spec, "test")
+    trains = {dataset.root: dataset for dataset in open_datasets(spec, "train")}
+    total = sum(len(each.samples) for each in (*tests, *trains.values()))
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if on_progress:
+            on_progress(done, total)
+
+    checks = []
+    for test in tests:
+        train = trains.get(test.root)
+        samples = (*test.samples, *(train.samples if train else ()))
+        listed = dict.fromkeys((*test.problems, *(train.problems if train else ())))
+        faults = [] if quick else [fault for fault in _decode_all(samples, step) if fault]
+        categories = _categories(test, train)
+        missing, notes = _compare(test, categories)
+        checks.append(
+            DatasetCheck(
+                test.name,
+                test.root,
+                test.layout,
+                test.record,
+                categories,
+                (*listed, *faults, *missing),
+                tuple(notes),
+                0 if quick else len(samples) + sum(sample.mask_path is not None for sample in samples),
+            )
+        )
+    return checks
+
+
+def check_sample(sample: Sample) -> str | None:
+    """What is wrong with the files of a sample; None if nothing is.
+
+    Args:
+        sample: its picture and its mask are decoded.
+
+    Returns:
+        One line with the file's path: unreadable, a mask of another size, an empty mask of a defect.
+    """
+    try:
+        picture = read_image(sample.path)
+        if sample.mask_path is None:
+            return None
+        mask = read_mask(sample.mask_path)
+    except (ImageReadError, DataError) as error:
+        return str(error)
+    height, width = mask.shape
+    if (width, height) != picture.size:
+        return (
+            f"{sample.mask_path}: {width} x {height} pixels, its picture {sample.path.name} "
+            f"{picture.width} x {picture.height}; both must be of one size"
+        )
+    if sample.label == 1 and not mask.any():
+        return f"{sample.mask_path}: marks nothing, but {sample.path} is anomalous; mark the defect"
+    return None
+
+
+def _decode_all(samples: Sequence[Sample], step: Callable[[], None]) -> Iterator[str | None]:
+    """Checks samples in threads (Pillow decodes without the interpreter's lock), a few ahead, in order."""
+    pending: list[Future[str | None]] = []
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for sample in samples:
+                pending.append(pool.submit(check_sample, sample))
+                if len(pending) >= AHEAD:
+                    yield pending.pop(0).result()
+                    step()
+            for future in pending:
+                yield future.result()
+                step()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _categories(test: Dataset, train: Dataset | None) -> tuple[CategoryCheck, ...]:
+    by_test = test.by_category()
+    by_train = train.by_category() if train else {}
+    rows = []
+    for category in dict.fromkeys((*by_test, *by_train)):
+        samples = by_test.get(category, ())
+        labels = Counter(sample.label for sample in samples)
+        rows.append(
+            CategoryCheck(
+                category,
+                labels[0],
+                labels[1],
+                labels[UNLABELLED],
+                sum(sample.label == 1 and sample.mask_path is not None for sample in samples),
+                len(by_train.get(category, ())),
+                dict(Counter(sample.defect for sample in samples if sample.label == 1)),
+            )
+        )
+    return tuple(rows)
+
+
+def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[list[str], list[str]]:
+    """Problems and notes: pictures that are missing, and what limits the metrics."""
+    problems: list[str] = []
+    notes: list[str] = []
+    if not any(row.normal + row.anomalous + row.unlabelled + row.train for row in categories):
+        problems.append(f"{dataset.root}: holds no picture that could be read")
+    record = dataset.record
+    if record:
+        present = {row.category for row in categories if row.normal + row.anomalous}
+        absent = [name for name in record.categories if record.class_name(name) not in present]
+        if absent:
+            more = f" and {len(absent) - NAMES_SHOWN} more" if len(absent) > NAMES_SHOWN else ""
+            problems.append(
+                f"{dataset.root}: no test pictures of {', '.join(absent[:NAMES_SHOWN])}{more}; "
+                f"get the whole dataset from {record.page}"
+            )
+        lines, note = _compare_counts(dataset, record, categories)
+        problems += lines
+        notes += [note] if note else []
+    unlabelled = sum(row.unlabelled for row in categories)
+    if unlabelled:
+        notes.append(f"{unlabelled} pictures without a label: fit for zsad predict, not for zsad evaluate")
+    for row in categories:
+        if row.masks < row.anomalous and row.masks:
+            notes.append(
+                f"{row.category}: {row.anomalous - row.masks} of {row.anomalous} anomalous without mask"
+            )
+    if any(row.anomalous for row in categories) and not any(row.masks for row in categories):
+        notes.append("no masks: metrics of pictures only, none of pixels")
+    if any(row.anomalous for row in categories) and not any(row.normal for row in categories):
+        notes.append("no normal pictures: metrics of pixels only, none of pictures")
+    return problems, notes
+
+
+def _compare_counts(
+    dataset: Dataset, record: DatasetRecord, categories: Sequence[CategoryCheck]
+) -> tuple[list[str], str | None]:
+    found = {
+        "normal": sum(row.normal for row in categories),
+        "anomalous": sum(row.anomalous for row in categories),
+        "train": sum(row.train for row in categories),
+    }
+
+    def differences(official: Counts) -> list[str]:
+        pairs = ((name, getattr(official, name), number) for name, number in found.items())
+        return [
+            f"{number} {name} instead of {known}"
+            for name, known, number in pairs
+            if known not in (None, number)
+        ]
+
+    wrong = differences(record.counts)
+    if not wrong:
+        return [], None
+    for version, counts in record.other_counts.items():
+        if not differences(counts):
+            return [], f"these are the numbers of {version}"
+    return [f"{dataset.root}: {', '.join(wrong)} pictures; get the whole dataset from {record.page}"], None
