@@ -5,6 +5,10 @@ weighted by its part of the pictures. What is learnt is small (prompts, a few li
 network, so the gradients travel once, as one vector, after the backward pass; all processes then take the
 same step. The result is that of one device with the same batch, up to rounding.
 
+Learnt sentences are the same for all pictures. Their gradients are added up where they leave the text tower
+and go back through it once, since prompts that are rounded to half precision round their gradients, and a
+sum of rounded parts is not the rounded sum.
+
 Lightning Fabric starts the processes, gives each its device and adds up tensors. Its wrappers for modules are
 not used: they average over processes as if all shares were of one size, and want the loss to be computed by
 `forward`.
@@ -43,7 +47,8 @@ class Ranks:
     Attributes:
         rank: number of this process, from 0; only 0 writes files.
         count: number of processes.
-        add_up: the sum of a tensor over all processes, which all of them call at once.
+        add_up: the sum of a contiguous tensor over all processes, which all of them call at once; it may be
+            put in the tensor's place.
     """
 
     rank: int = 0
@@ -76,6 +81,17 @@ class Ranks:
             return slice(0, 1), 0.0
         return slice(start, stop), (stop - start) / pictures
 
+    def join(self, tensor: Tensor) -> Tensor:
+        """The same tensor, whose gradient on the way back is that of all processes, given to the first one.
+
+        Args:
+            tensor: computed alike in all processes from what is learnt.
+        """
+        if self.count == 1:
+            return tensor
+        joined: Tensor = _Join.apply(tensor, self)
+        return joined
+
     def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replaces each gradient by its sum over all processes; none where no process has one.
 
@@ -96,6 +112,23 @@ class Ranks:
         *gradients, owners = torch.split(summed, lengths)
         for parameter, gradient, count in zip(learnt, gradients, owners.tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter).clone() if count else None
+
+
+class _Join(torch.autograd.Function):
+    """See `Ranks.join`."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, ranks: Ranks) -> Tensor:
+        """The tensor as it is."""
+        ctx.ranks = ranks
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        """The sum in the first process, nothing in the others."""
+        # Sums go through memory in its order, which in a transposed gradient depends on the pictures' number.
+        summed = ctx.ranks.add_up(gradients[0].clone(memory_format=torch.contiguous_format))
+        return (summed if ctx.ranks.is_first else torch.zeros_like(summed)), None
 
 
 def on_devices(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zsad.backbones.loading import backbone_fingerprint
 from zsad.errors import ConfigError, DataError, ZsadError
 from zsad.features import CachedSample, FeatureCache
+from zsad.prompts.learners import SentenceLearner
 from zsad.training_data import Batch, TrainingData, batches, prepare_item
 from zsad.training_files import Checkpoint
 from zsad.training_recipe import choose, make_optimizer, rate_factor
@@ -62,6 +63,9 @@ class TrainingRun:
         self.parameters: dict[str, nn.Parameter] = dict(self.method.trainable())
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
+        for module in self.method.modules():
+            if isinstance(module, SentenceLearner) and ranks.count > 1:
+                module.joined = ranks.join
         self.method.train()
         self.method.backbone.eval()
         self.device = next(iter(self.parameters.values())).device

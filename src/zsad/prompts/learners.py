@@ -5,7 +5,7 @@ Shapes: P sentences, L tokens, D text width, n context vectors, m deep prompt ve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,6 +81,11 @@ def round_to_half(prompts: Tensor, sentences: int) -> Tensor:
     return prompts.expand(sentences, -1, -1).half().to(prompts.dtype)
 
 
+def unchanged(features: Tensor) -> Tensor:
+    """The same again."""
+    return features
+
+
 class SentenceLearner(nn.Module):
     """Sentences with learnt context vectors, and deep prompts that serve all of them.
 
@@ -92,6 +97,7 @@ class SentenceLearner(nn.Module):
     Attributes:
         tokens: (P, L) ids of the sentences, with placeholders where context vectors go.
         compound_prompts_text: depth - 1 tensors (m, D), the deep prompts of blocks 2 to depth.
+        joined: what `encode` passes its result through; training on several devices adds up gradients there.
     """
 
     tokens: Tensor
@@ -122,6 +128,7 @@ class SentenceLearner(nn.Module):
             ConfigError: depth or t_n_ctx is impossible for this text tower.
         """
         super().__init__()
+        self.joined: Callable[[Tensor], Tensor] = unchanged
         text = backbone.config.text
         if not 1 <= depth <= text.layers:
             raise ConfigError(
@@ -162,7 +169,7 @@ class SentenceLearner(nn.Module):
         features = backbone.encode_embeddings(
             torch.cat(spliced), self.tokens.argmax(dim=-1), DeepPrompts(prompts)
         )
-        return features.float()
+        return self.joined(features.float())
 
 
 class PromptPairLearner(SentenceLearner):
