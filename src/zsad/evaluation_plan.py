@@ -256,8 +256,8 @@ def choose_references(candidates: Sequence[Sample], count: int, seed: int, categ
 
 
 def slug(text: str) -> str:
-    """A text as part of a file name: letters, digits, dots and minus signs."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", Path(text).name if "/" in text else text).strip("-.") or "unnamed"
+    """A text as part of a file name: letters, digits, dots, minus signs and underscores."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", Path(text).name if "/" in text else text).strip("-.") or "unnamed"
 
 
 def _methods(names: Iterable[str]) -> list[str]:
