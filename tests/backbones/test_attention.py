@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from zsad.backbones.attention import Attention, DeepPrompts, resize_positions
+from zsad.backbones.transformer import Mlp
 from zsad.errors import ConfigError
+from zsad.types import Activation
 
 
 def naive_heads(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,6 +62,35 @@ def test_dual_attention(attention):
     values = [naive_heads(attention, item)[2] for item in x]
     expected = [naive_attention(attention, value, value, value) for value in values]
     torch.testing.assert_close(value_value, torch.stack(expected))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_only_the_first_tokens(attention, rows):
+    x = torch.randn(2, 7, 12)
+    original, value_value = attention.forward_dual(x, rows)
+    whole, whole_value_value = attention.forward_dual(x)
+    torch.testing.assert_close(original, whole[:, :rows])
+    torch.testing.assert_close(value_value, whole_value_value)
+    torch.testing.assert_close(attention(x, rows=rows), whole[:, :rows])
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+@pytest.mark.parametrize("learns", [False, True])
+def test_mlp(activation, learns):
+    torch.manual_seed(0)
+    mlp, x = Mlp(6, activation), torch.randn(2, 5, 6, requires_grad=learns)
+    hidden = x @ mlp.c_fc.weight.T + mlp.c_fc.bias
+    gate = torch.sigmoid(1.702 * hidden) if activation == "quick_gelu" else torch.special.ndtr(hidden)
+    expected = (hidden * gate) @ mlp.c_proj.weight.T + mlp.c_proj.bias
+    with torch.set_grad_enabled(learns):
+        found = mlp(x)
+    torch.testing.assert_close(found, expected)
+    if learns:
+        inputs = (x, *mlp.parameters())
+        torch.testing.assert_close(
+            torch.autograd.grad(found.square().sum(), inputs),
+            torch.autograd.grad(expected.square().sum(), inputs),
+        )
 
 
 @pytest.mark.parametrize("start", [1, 2, 3])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zsad.backbones.attention import DeepPrompts
-from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig, overwrite
+from zsad.backbones.clip import CLIP, LAST_ROWS, ClipConfig, TextConfig, VisionConfig, overwrite
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
 
@@ -117,6 +117,34 @@ class TestVisionTower:
         tokens = small_clip.visual.encode_tokens(small_clip.visual.embed(images))
         torch.testing.assert_close(tokens, small_clip.visual(images).class_token)
 
+    @pytest.mark.parametrize("size", [24, 40])  # fewer and more tokens than the last block computes at least
+    def test_value_taps_compute_no_more_than_is_read(self, small_clip, size, monkeypatch):
+        tower, images = small_clip.visual, torch.randn(2, 3, size, size)
+        whole = tower(images, (2, 3), value_value_from=2)
+        plain = tower(images)
+        lengths = []
+        mlp = tower.transformer.blocks()[-1].mlp
+        monkeypatch.setattr(
+            mlp, "forward", lambda x, forward=mlp.forward: lengths.append(x.shape[1]) or forward(x)
+        )
+        output = tower(images, value_value_from=2, value_taps=(2, 3))
+        assert lengths == [min(LAST_ROWS, 1 + (size // 8) ** 2)]
+        assert output.tokens == {}
+        for token in (output.class_token, plain.class_token):
+            torch.testing.assert_close(token, whole.class_token)
+        for layer in (2, 3):
+            torch.testing.assert_close(output.value_tokens[layer], whole.value_tokens[layer])
+
+    def test_streams_tapped_after_different_blocks(self, small_clip):
+        tower, images = small_clip.visual, torch.randn(2, 3, 40, 40)
+        whole = tower(images, (1, 2, 3), value_value_from=1)
+        output = tower(images, (3,), value_value_from=1, value_taps=(1,))
+        assert list(output.tokens) == [3]
+        assert list(output.value_tokens) == [1, 3]
+        torch.testing.assert_close(output.tokens[3], whole.tokens[3])
+        for layer in (1, 3):
+            torch.testing.assert_close(output.value_tokens[layer], whole.value_tokens[layer])
+
     def test_visual_prompts_stay_in_the_sequence_and_out_of_the_result(self, small_clip):
         tower = small_clip.visual
         images = torch.randn(2, 3, 32, 32)
@@ -158,6 +186,10 @@ class TestVisionTower:
         images = torch.zeros(1, 3, 32, 32)
         with pytest.raises(ConfigError, match="value-value stream must start at a block from 1 to 3"):
             small_clip.visual(images, value_value_from=4)
+        with pytest.raises(ConfigError, match=r"taps \[4\]"):
+            small_clip.visual(images, value_value_from=3, value_taps=(4,))
+        with pytest.raises(ConfigError, match="set value_value_from"):
+            small_clip.visual(images, value_taps=(3,))
         with pytest.raises(ConfigError, match=r"\[7\]"):
             small_clip.visual(images, deep_prompts=DeepPrompts({7: torch.zeros(1, 32)}))
 
@@ -227,6 +259,17 @@ class TestText:
         whole = small_clip.ln_final(x)[torch.arange(2), ends] @ small_clip.text_projection
         torch.testing.assert_close(small_clip.encode_text(ids), whole)
         torch.testing.assert_close(small_clip.encode_text(ids[:1]), whole[:1])
+
+    def test_nothing_after_the_last_end_mark_is_computed(self, small_clip, monkeypatch):
+        lengths = []
+        for block in small_clip.transformer.blocks():
+            monkeypatch.setattr(
+                block.mlp,
+                "forward",
+                lambda x, forward=block.mlp.forward: lengths.append(x.shape[1]) or forward(x),
+            )
+        small_clip.encode_text(torch.tensor([[60, 5, 63, 0, 0, 0, 0, 0], [60, 5, 6, 63, 0, 0, 0, 0]]))
+        assert lengths == [4, 4]
 
     def test_factorised_table(self):
         config = ClipConfig(

@@ -75,49 +75,61 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_heads(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value of normalised tokens.
 
         Args:
             x: (B, L, D).
+            rows: R, how many of the first tokens ask; None: all L.
 
         Returns:
-            Three tensors (B, H, L, d), views of one projection.
+            (B, H, R, d), (B, H, L, d) and (B, H, L, d), views of one projection, or of two where R < L.
         """
-        batch, length, _ = x.shape
-        joint = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = joint.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        if rows is None:
+            query, key, value = self._project(x, 0, 3)
+            return query, key, value
+        (query,), (key, value) = self._project(x[:, :rows], 0, 1), self._project(x, 1, 3)
         return query, key, value
+
+    def _project(self, x: Tensor, first: int, end: int) -> tuple[Tensor, ...]:
+        """Some of query (0), key (1) and value (2), each (B, H, L, d)."""
+        batch, length, width = x.shape
+        part = slice(first * width, end * width)
+        joint = F.linear(x, self.in_proj_weight[part], self.in_proj_bias[part])
+        split = joint.view(batch, length, end - first, self.heads, -1)
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
 
     def merge_heads(self, attended: Tensor) -> Tensor:
         """(B, H, L, d) of all heads through the output projection: (B, L, D)."""
         merged: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return merged
 
-    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+    def forward(self, x: Tensor, causal: bool = False, rows: int | None = None) -> Tensor:
         """Ordinary attention.
 
         Args:
             x: (B, L, D) normalised tokens.
             causal: whether a token sees only itself and those before it.
+            rows: R, how many of the first tokens are wanted; None: all L.
 
         Returns:
-            (B, L, D), what the block adds to its stream.
+            (B, R, D), what the block adds to its stream.
         """
-        query, key, value = self.project_heads(x)
+        query, key, value = self.project_heads(x, rows)
         return self.merge_heads(F.scaled_dot_product_attention(query, key, value, is_causal=causal))
 
-    def forward_dual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_dual(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor]:
         """Ordinary and value-value attention from one projection.
 
         Args:
             x: (B, L, D) normalised tokens of the original stream.
+            rows: R, how many of the first tokens of the original stream are wanted; None: all L.
 
         Returns:
-            Two tensors (B, L, D): what the block adds to the original stream, and
+            (B, R, D), what the block adds to the original stream, and (B, L, D),
             softmax(V V^T / sqrt(d)) V through the same output projection.
         """
-        query, key, value = self.project_heads(x)
+        query, key, value = self.project_heads(x, rows)
         original = self.merge_heads(F.scaled_dot_product_attention(query, key, value))
         value_value = self.merge_heads(F.scaled_dot_product_attention(value, value, value))
         return original, value_value

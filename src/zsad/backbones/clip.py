@@ -28,6 +28,10 @@ from zsad.errors import ConfigError
 if TYPE_CHECKING:
     from zsad.types import Activation, PositionInterpolation, WeightRecord
 
+# Tokens that pass the last block where only the class token is read. One would do, but products of a few rows
+# take other ways through a processor and round otherwise, so that a result would depend on its batch.
+LAST_ROWS = 16
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -99,14 +103,16 @@ class VisionOutput:
 
     Attributes:
         class_token: (B, D) after the last block, before `ln_post`.
-        tokens: tapped block -> (B, 1 + N, D), the original stream after that block.
-        value_tokens: tapped block -> (B, 1 + N, D), the value-value stream after that block, and the original
-            stream before the value-value stream starts. Empty if none was asked for.
+        tokens: block of `taps` -> (B, 1 + N, D), the original stream after that block.
+        value_tokens: block of `taps` or `value_taps` -> (B, 1 + N, D), the value-value stream after that
+            block, and the original stream before the value-value stream starts. Empty if none was asked for.
+        stem_levels: (B, C, H, W) levels of a hybrid stem's pyramid, finest first; empty for plain patches.
     """
 
     class_token: Tensor
     tokens: dict[int, Tensor]
     value_tokens: dict[int, Tensor]
+    stem_levels: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,13 +187,19 @@ class VisionTower(nn.Module):
         Raises:
             ConfigError: the pictures are not square, or S is not a multiple of the patch size.
         """
+        return self._embed(images)[0]
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What `embed` gives, and the levels of a hybrid stem's pyramid."""
         height, width = int(images.shape[-2]), int(images.shape[-1])  # tracers give tensors here
         check_image_size(height, width, self.config.patch_size)
         images = images.to(self.class_embedding.dtype)
-        patches = self.conv1(images) if self.config.stem == "patch" else self.stem(images)
+        levels = () if self.config.stem == "patch" else tuple(self.stem.pyramid(images))
+        patches = self.stem.embed(levels) if levels else self.conv1(images)
         patches = patches.flatten(2).transpose(1, 2)
         class_token = self.class_embedding.expand(patches.shape[0], 1, -1)
-        return torch.cat([class_token, patches], dim=1) + self.positions(height // self.config.patch_size)
+        embedded = torch.cat([class_token, patches], dim=1)
+        return embedded + self.positions(height // self.config.patch_size), levels
 
     def positions(self, grid: int) -> Tensor:
         """The position table for a patch grid, computed once per grid and kept until the weights change.
@@ -227,6 +239,7 @@ class VisionTower(nn.Module):
         taps: Sequence[int] = (),
         value_value_from: int | None = None,
         deep_prompts: DeepPrompts | None = None,
+        value_taps: Sequence[int] = (),
     ) -> VisionOutput:
         """All blocks in one pass.
 
@@ -239,18 +252,26 @@ class VisionTower(nn.Module):
             taps: 1-based block numbers after which tokens are returned.
             value_value_from: first block of the value-value stream; None for no such stream.
             deep_prompts: tokens appended after the patches (AdaCLIP); dropped from everything returned.
+            value_taps: 1-based block numbers after which only the value-value stream is returned. What nobody
+                reads is not computed: the last block's patches of the original stream, if only the
+                value-value stream is tapped there.
 
         Returns:
             Class token and tapped tokens.
 
         Raises:
-            ConfigError: a block number or the picture size is impossible.
+            ConfigError: a block number or the picture size is impossible, or there are value taps without a
+                value-value stream.
         """
         layers = self.config.layers
-        check_blocks(taps, value_value_from, layers)
+        check_blocks((*taps, *value_taps), value_value_from, layers)
+        if value_value_from is None and len(value_taps):
+            raise ConfigError("value_taps need a value-value stream: set value_value_from")
+        values = {*taps, *value_taps} if value_value_from is not None else set()
         if deep_prompts is not None:
             deep_prompts.check(layers)
-        x: Tensor = self.ln_pre(self.embed(images))
+        embedded, levels = self._embed(images)
+        x: Tensor = self.ln_pre(embedded)
         length = x.shape[1]
         value = x
         tokens: dict[int, Tensor] = {}
@@ -259,17 +280,18 @@ class VisionTower(nn.Module):
             prompts = deep_prompts.before(number, x.shape[0], x) if deep_prompts is not None else None
             if prompts is not None:
                 x = torch.cat([x[:, :length], prompts], dim=1)
-            if value_value_from is not None and number >= value_value_from:
-                x, step = block.forward_dual(x)
+            rows = LAST_ROWS if number == layers and number not in taps else None
+            if value_value_from is not None and value_value_from <= number <= max(values, default=0):
+                x, step = block.forward_dual(x, rows)
                 value = value + step[:, :length]
             else:
-                x = block(x)
+                x = block(x, rows=rows)
                 value = x[:, :length]
             if number in taps:
                 tokens[number] = x[:, :length]
-                if value_value_from is not None:
-                    value_tokens[number] = value
-        return VisionOutput(x[:, 0], tokens, value_tokens)
+            if number in values:
+                value_tokens[number] = value
+        return VisionOutput(x[:, 0], tokens, value_tokens, levels)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Runs embedded tokens through the tower, for instance those of WinCLIP's windows.
@@ -281,9 +303,11 @@ class VisionTower(nn.Module):
             (M, D) class token of the last block, before `ln_post`.
         """
         x: Tensor = self.ln_pre(tokens)
-        for block in self.transformer.blocks():
+        *earlier, last = self.transformer.blocks()
+        for block in earlier:
             x = block(x)
-        return x[:, 0]
+        class_token: Tensor = last(x, rows=LAST_ROWS)[:, 0]
+        return class_token
 
     def project(self, tokens: Tensor) -> Tensor:
         """Final norm and projection into the joint space: (..., D) -> (..., E), not normalised."""

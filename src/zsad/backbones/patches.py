@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
 from zsad.functional import grid_side
 
 if TYPE_CHECKING:
-    from zsad.backbones.clip import VisionTower
+    from zsad.backbones.clip import VisionOutput, VisionTower
 
 PAPER_VALUE_VALUE_SHARE = 19 / 24
 
@@ -57,9 +58,43 @@ def value_value_features(
         layers: T 1-based blocks.
         value_value_from: first block of the value-value stream.
     """
-    output = visual(images, taps=layers, value_value_from=value_value_from)
+    output = visual(images, value_taps=layers, value_value_from=value_value_from)
+    return joint_features(visual, output, layers)
+
+
+def joint_features(visual: VisionTower, output: VisionOutput, layers: Sequence[int]) -> JointFeatures:
+    """What `value_value_features` returns, from a pass through the tower that gave more than that.
+
+    Args:
+        visual: the picture tower.
+        output: of it, with value-value tokens of the blocks.
+        layers: T 1-based blocks.
+    """
     patches = torch.stack([output.value_tokens[layer][:, 1:] for layer in layers], dim=1)
     return JointFeatures((output.class_token @ visual.proj).float(), visual.project(patches).float())
+
+
+def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Tensor, ...]:
+    """Patches as pictures are compared by: the levels of a hybrid stem, then those of chosen blocks.
+
+    A level that is finer than the patch grid is folded into channels; one that is coarser is left out, since
+    it would say the same of several patches.
+
+    Args:
+        output: of a picture tower, with tokens of the blocks.
+        layers: 1-based blocks.
+
+    Returns:
+        L tensors (B, N, D_l) of unit vectors.
+    """
+    blocks = [output.tokens[layer][:, 1:] for layer in layers]
+    side = grid_side(blocks[0].shape[1])
+    stem = [
+        F.pixel_unshuffle(level, level.shape[-1] // side).flatten(2).transpose(1, 2)
+        for level in output.stem_levels
+        if level.shape[-1] >= side
+    ]
+    return tuple(F.normalize(level, dim=-1) for level in (*stem, *blocks))
 
 
 def last_block_features(visual: VisionTower, images: Tensor) -> JointFeatures:

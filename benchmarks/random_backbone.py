@@ -1,0 +1,29 @@
+"""A backbone of the shape that the papers use, with random weights: enough where only time matters."""
+
+from __future__ import annotations
+
+import torch
+
+from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
+from zsad.types import WeightRecord
+
+L14_336 = ClipConfig(VisionConfig(336, 14, 1024, 24, 16), TextConfig(768, 12, 12), 768, "quick_gelu")
+
+
+def random_l14(seed: int = 0) -> CLIP:
+    """The shape of OpenAI's ViT-L/14-336 with random weights.
+
+    Args:
+        seed: of torch's global random numbers, which it sets.
+    """
+    torch.manual_seed(seed)
+    record = WeightRecord(
+        name="random ViT-L/14-336",
+        source="random",
+        image_size=336,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        activation="quick_gelu",
+        licence="none",
+    )
+    return CLIP(L14_336, record).eval()
