@@ -29,10 +29,12 @@ def listed_examples(normal: Sequence[str], anomalous: Sequence[str]) -> list[Exa
         anomalous: of the anomalous ones; may be empty.
 
     Raises:
-        ConfigError: a file is in both.
+        ConfigError: a file is in both, or none of the files is there.
         DataError: a list leads to no picture.
     """
     good, bad = (find_images(inputs) if inputs else [] for inputs in (normal, anomalous))
+    if not any(os.path.lexists(path) for path in (*good, *bad)):
+        raise ConfigError(f"no such file or folder, and no match: {(*good, *bad)[0]}")
     both = {os.path.abspath(path) for path in good} & {os.path.abspath(path) for path in bad}
     if both:
         raise ConfigError(
