@@ -90,6 +90,9 @@ def predict(
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Score in so many processes: one per GPU, or shares of the CPU.")
+    ] = 1,
     precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
     recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
     resume: Annotated[
@@ -113,6 +116,7 @@ def predict(
         config["state_words"] = parse_state_words(state_words)
     go_offline(offline)
     from zsad.prediction import checked_formats, predict_folder
+    from zsad.prediction_shards import device_names
 
     kinds = None if formats is None else checked_formats(comma_list(formats))
     errors = stderr()
@@ -127,7 +131,7 @@ def predict(
                 backbone=backbone,
                 checkpoint=checkpoint,
                 image_size=image_size,
-                device=device,
+                device=device if devices == 1 else "cpu",  # each process moves its copy to its own device
                 precision=precision,
                 references=find_images(references, recursive) if references else None,
                 calibration=calibration,
@@ -153,6 +157,7 @@ def predict(
                 explain=None if explain is None else comma_list(explain),
                 resume=resume,
                 settings=remembered,
+                devices=device_names(devices, device) if devices > 1 else 1,
                 progress=bar.show,
             )
     except KeyboardInterrupt:

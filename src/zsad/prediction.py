@@ -7,10 +7,11 @@ run can be resumed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +20,7 @@ from zsad.calibration_text import summary
 from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.picture_files import find_images
 from zsad.prediction_page import PAGE_KEY, page_settings, write_prediction_page
-from zsad.prediction_pipeline import PredictionPipeline, RunOptions
+from zsad.prediction_pipeline import Engine, PredictionPipeline, RunOptions
 from zsad.results import (
     RESULTS_FILE,
     ResultRecord,
@@ -85,6 +86,8 @@ def predict_folder(
     explain: Sequence[str] | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
+    devices: int | Sequence[str] = 1,
+    engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunSummary:
     """Scores pictures and writes `results.jsonl`, `results.csv`, pictures and `index.html` into a folder.
@@ -109,6 +112,10 @@ def predict_folder(
             only what is new, has changed or failed then.
         settings: anything else that the scores depend on (the checkpoint's name, say); it is remembered,
             compared on `resume` and shown on the page.
+        devices: score in so many processes, each with a GPU (`cuda:0`, `cuda:1`...) or a share of the CPU, as
+            the detector is on; or the names of the devices. The results are the same as with one. In a script
+            of your own, call this below `if __name__ == "__main__":`, as new Python processes need it.
+        engine: what scores the pictures; None: this process or, with several devices, some more.
         progress: called with the number of pictures done and to do, at the start and after each picture.
 
     Returns:
@@ -141,8 +148,8 @@ def predict_folder(
     calibration = detector.calibration
     if calibration is not None and class_name is not None and not calibration.is_for(class_name):
         raise ConfigError(
-            f"the calibration is for pictures of {calibration.class_name!r}, not of {class_name!r}: calibrate "
-            "for these too, or go on without it (--calibration none)"
+            f"the calibration is for pictures of {calibration.class_name!r}, not of {class_name!r}: "
+            "calibrate for these too, or go on without it (--calibration none)"
         )
     options = _completed(options, detector)
     known = {**describe_detector(detector), **_described(options), **(settings or {})}
@@ -159,13 +166,13 @@ def predict_folder(
     for_page = page_settings(detector.map_range, calibration)
     write_settings(directory, {**known, "root": layout.root, PAGE_KEY: for_page})
 
-    pipeline = PredictionPipeline(detector, layout, options)
+    pipeline = (engine or _engine(devices, detector))(detector, layout, options)
     report_progress = progress or (lambda done, total: None)
     interrupted: KeyboardInterrupt | None = None
     with ResultsWriter(directory, kept, [str(path) for path in files]) as writer:
         report_progress(0, len(to_do))
         try:
-            records = pipeline.records(to_do, len(to_do) if is_joint else batch_size)
+            records = pipeline.records(in_batches(to_do, len(to_do) if is_joint else batch_size))
             for count, record in enumerate(records, start=1):
                 writer.add(record)
                 report_progress(count, len(to_do))
@@ -212,6 +219,11 @@ def find_pictures(
     return pictures
 
 
+def in_batches(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    """Cuts a list of paths into runs of `size`; the last may be shorter."""
+    return (paths[start : start + size] for start in range(0, len(paths), size))
+
+
 def checked_formats(formats: Sequence[str]) -> tuple[FileKind, ...]:
     """The kinds of files to write, each once.
 
@@ -249,6 +261,16 @@ def _loaded(detector: Detector | Callable[[], Detector]) -> Detector:
     if hasattr(detector, "predict"):
         return cast("Detector", detector)
     return detector()
+
+
+def _engine(devices: int | Sequence[str], detector: Detector) -> Engine:
+    """This process, or one for each of several devices."""
+    if devices == 1:
+        return PredictionPipeline
+    from zsad.prediction_shards import ShardedPrediction, device_names
+
+    names = device_names(devices, detector.device.type) if isinstance(devices, int) else tuple(devices)
+    return functools.partial(ShardedPrediction, devices=names)
 
 
 def _completed(options: RunOptions, detector: Detector) -> RunOptions:

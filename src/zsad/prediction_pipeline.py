@@ -6,15 +6,16 @@ import dataclasses
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from zsad.atomic import atomic_file
+from zsad.decoding import header_pixels
 from zsad.errors import ConfigError, ZsadError, unknown_name
 from zsad.images import read_image
 from zsad.results import ResultRecord, one_line
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from zsad.detector import Detector
     from zsad.run_layout import RunLayout
+
+MOST_PIXELS_AT_ONCE = 64_000_000
+"""Pictures of a batch beyond this sum wait; 190 MB as read, about five times that with maps and overlays."""
 
 _THREADS = min(4, os.cpu_count() or 1)
 # What may go wrong with one picture while the others are fine; a wrong argument stops the run instead.
@@ -56,6 +60,31 @@ class RunOptions:
             checked_phrases(self.explain)
 
 
+class Scorer(Protocol):
+    """Scores the pictures of a run and writes their files, in this process or in others."""
+
+    @property
+    def explanations(self) -> Mapping[str, Sequence[PhraseFit]]:
+        """Rankings of the phrases to explain with, by path, of the pictures scored so far."""
+
+    def records(self, batches: Iterable[Sequence[Path]]) -> Iterator[ResultRecord]:
+        """Scores pictures.
+
+        Args:
+            batches: paths of the pictures that go through the network at once.
+
+        Yields:
+            One record per path, in any order.
+        """
+
+    def written(self) -> Iterator[ResultRecord]:
+        """After an interruption: the records that were not yielded but whose files are complete."""
+
+
+Engine = Callable[["Detector", "RunLayout", RunOptions], Scorer]
+"""Makes what scores the pictures of a run: `PredictionPipeline` or a counterpart in several processes."""
+
+
 @dataclass(frozen=True)
 class _Read:
     """A picture as it was read, or the line that says why it could not be."""
@@ -80,12 +109,12 @@ class PredictionPipeline:
         self.explanations: dict[str, list[PhraseFit]] = {}
         self._writing: deque[Future[ResultRecord]] = deque()
 
-    def records(self, paths: Sequence[Path], batch_size: int) -> Iterator[ResultRecord]:
+    def records(self, batches: Iterable[Sequence[Path]]) -> Iterator[ResultRecord]:
         """Scores pictures; records come in the order of the paths.
 
         Args:
-            paths: of the pictures.
-            batch_size: pictures that go through the network at once.
+            batches: paths of the pictures that go through the network at once; one batch is asked for before
+                the previous one is scored.
 
         Yields:
             One record per path, with an error where the picture could not be read or scored.
@@ -95,11 +124,13 @@ class PredictionPipeline:
             OSError: a picture's files cannot be written.
         """
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="zsad")
+        most_pixels = None if self.detector.method.INFO.scores_batch_jointly else MOST_PIXELS_AT_ONCE
+        parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
         try:
-            for batch in _batches(_read_ahead(pool, paths, batch_size + _THREADS), batch_size):
+            for batch in _read_ahead(pool, parts):
                 for read, outcome, seconds in self._predict(batch):
                     self._writing.append(pool.submit(self._finish, read, outcome, seconds))
-                while len(self._writing) > batch_size:  # one batch is written while the next is scored
+                while len(self._writing) > len(batch):  # one batch is written while the next is scored
                     yield self._oldest()
             while self._writing:
                 yield self._oldest()
@@ -195,15 +226,41 @@ class PredictionPipeline:
             save_jpeg(thumbnail(heat), file, quality=82)
 
 
-def _read_ahead(pool: ThreadPoolExecutor, paths: Sequence[Path], ahead: int) -> Iterator[_Read]:
-    """Reads pictures in threads, in order, a bounded number of them before they are asked for."""
-    waiting: deque[Future[_Read]] = deque()
-    for path in paths:
-        waiting.append(pool.submit(_read, path))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
+def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Sequence[Path]]:
+    """Cuts a batch of very large pictures into parts, so that few of them are in memory at once.
+
+    Args:
+        batch: paths of pictures.
+        most_pixels: that a part may have, unless it is a single picture; None: the batch stays whole.
+
+    Yields:
+        The batch's paths in order, at least one in each part.
+    """
+    if most_pixels is None:
+        yield batch
+        return
+    part: list[Path] = []
+    pixels = 0
+    for path in batch:
+        size = header_pixels(path)
+        if part and pixels + size > most_pixels:
+            yield part
+            part, pixels = [], 0
+        part.append(path)
+        pixels += size
+    if part:
+        yield part
+
+
+def _read_ahead(pool: ThreadPoolExecutor, batches: Iterable[Sequence[Path]]) -> Iterator[list[_Read]]:
+    """Reads batches in threads, in order; one more than was asked for, and no more."""
+    waiting: deque[list[Future[_Read]]] = deque()
+    for batch in batches:
+        waiting.append([pool.submit(_read, path) for path in batch])
+        if len(waiting) > 1:
+            yield [future.result() for future in waiting.popleft()]
     while waiting:
-        yield waiting.popleft().result()
+        yield [future.result() for future in waiting.popleft()]
 
 
 def _read(path: Path) -> _Read:
@@ -214,14 +271,3 @@ def _read(path: Path) -> _Read:
     except Exception as error:  # whatever a decoder stumbles over, the other files are to be finished
         reason = one_line(error)
     return _Read(path, image, reason, time.perf_counter() - started)
-
-
-def _batches(reads: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
-    batch: list[_Read] = []
-    for read in reads:
-        batch.append(read)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
