@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zsad
+from zsad import registry
 from zsad.atomic import atomic_file
 from zsad.backbones.clip import CLIP
 from zsad.errors import ConfigError, WeightsError
@@ -153,8 +154,9 @@ def shipped(method: str, backbone: str | Path | None) -> Path | None:
     """
     if backbone is not None and str(backbone) != PACKAGED_BACKBONE:
         return None
-    path = Path(str(files("zsad.backbones"))) / PACKAGED_BACKBONE / f"{method}.safetensors"
-    return path if path.is_file() else None
+    folder = Path(str(files("zsad.backbones"))) / PACKAGED_BACKBONE
+    paths = [folder / f"{name}.safetensors" for name in (method, registry.method_class(method).WEIGHTS_OF)]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def merge_settings(
@@ -182,6 +184,9 @@ def merge_settings(
         fixed = set(found)
     else:
         found = checkpoint.info.config
+        known = {each.name for each in fields(method.Config)}
+        if checkpoint.info.method != method.INFO.name:
+            found = {name: value for name, value in found.items() if name in known}
         fixed = set(method.SHAPE_FIELDS) & found.keys()
     for name in sorted(fixed & explicit.keys()):
         if _plain(explicit[name]) != _plain(found[name]):
@@ -216,12 +221,14 @@ def method_name(method: str | None, found: Checkpoint | None) -> str:
     """The method asked for, or the checkpoint's.
 
     Raises:
-        WeightsError: both are there and differ.
+        WeightsError: both are there and differ, and the method does not take the other's weights.
     """
     own = None if found is None else found.method
-    if found is not None and method is not None and own is not None and method != own:
+    if found is None or method is None or own is None:
+        return method or own or DEFAULT_METHOD
+    if own not in (method, registry.method_class(method).WEIGHTS_OF):
         raise WeightsError(f"{found.path} holds weights of {own}, not of {method}: use method={own!r}")
-    return method or own or DEFAULT_METHOD
+    return method
 
 
 def check_backbone(found: Checkpoint, record: WeightRecord, fingerprint: str) -> None:

@@ -345,6 +345,24 @@ class Detector:
         if self.calibration is not None:
             self.apply_calibration(None)
 
+    def set_companions(self, pictures: Sequence[Any] | None) -> None:
+        """Gives a method that scores pictures together some of them, so that it can score one by one.
+
+        Args:
+            pictures: as `predict` takes them, unlabelled, of the folder that is going to be scored; None or
+                an empty list: the pictures of a batch are each other's companions again.
+
+        Raises:
+            ConfigError: the method takes no companions.
+            ImageReadError: one cannot be read.
+        """
+        if pictures and not self.method.MOST_COMPANIONS:
+            raise ConfigError(f"{self.method.INFO.name} takes no companions; auto does")
+        stacked = self._stack([self._read(item)[1] for item in pictures]) if pictures else None
+        with self._lock:
+            self._references = stacked
+            self._states.clear()
+
     def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
         """Decides from now on by a calibration: predictions have its thresholds and score scale.
 

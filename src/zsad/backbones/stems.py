@@ -7,6 +7,7 @@ far faster than a transformer from scratch. `tiny` starts from EfficientNet-Lite
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -162,10 +163,14 @@ class EfficientNetLiteStem(nn.Module):
             [folded, middle, enlarged, *(channel.to(middle.dtype) for channel in novelty)], dim=1
         )
 
+    def embed(self, levels: Sequence[Tensor]) -> Tensor:
+        """What `pyramid` gave to the patch embeddings (B, width, S / 16, S / 16)."""
+        out: Tensor = self.projection(self.combine(*levels))
+        return out
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, width, S / 16, S / 16); S must be a multiple of 16."""
-        out: Tensor = self.projection(self.combine(*self.pyramid(images)))
-        return out
+        return self.embed(self.pyramid(images))
 
 
 def build_stem(name: str, width: int) -> EfficientNetLiteStem:

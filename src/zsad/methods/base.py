@@ -47,6 +47,9 @@ class Method(nn.Module, ABC):
             None: what the weights' record says.
         NATIVE_SIZE_KEEPS_ACTIVATION: whether the authors' code changed the activation only for pictures of
             another size than the weights were made for.
+        WEIGHTS_OF: the method whose learnt weights this one takes as its own; None: nobody else's fit.
+        MOST_COMPANIONS: how many other pictures of a folder, normal or not, `prepare` takes as references so
+            that each picture can then be scored by itself; 0: it takes none.
         FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
             on the disk; None: the picture tower runs in every step, since what is learnt enters it.
         FEATURE_FIELDS: the `Config` fields that `features` depends on, besides the two that all have.
@@ -58,6 +61,8 @@ class Method(nn.Module, ABC):
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
     NATIVE_SIZE_KEEPS_ACTIVATION: ClassVar[bool] = False
+    WEIGHTS_OF: ClassVar[str | None] = None
+    MOST_COMPANIONS: ClassVar[int] = 0
     FEATURES: ClassVar[type[Any] | None] = None
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     RECIPE: ClassVar[TrainingRecipe | None] = None

@@ -1,0 +1,387 @@
+"""Folder mode: AnomalyCLIP's language score, joined with what the other pictures of a folder show.
+
+Language: Zhou et al., ICLR 2024, https://arxiv.org/abs/2310.18961. Comparing unlabelled pictures: Li et al.
+(MuSc), ICLR 2024, https://arxiv.org/abs/2401.16753; joining both: after Dual-Image Enhanced CLIP,
+https://arxiv.org/abs/2405.04782. The combination is zsad's own, no paper describes it.
+
+Idea: most users bring many unlabelled pictures of one product. What none of the others shows is suspicious,
+whatever the texts say; where all pictures have the same fault, or do not resemble each other, the texts know
+better. So a picture gets AnomalyCLIP's answer, moved up or down by how badly its patches match those of its
+companions. A single picture, or fewer than 8, is scored by AnomalyCLIP alone; the weights are AnomalyCLIP's.
+
+Companions are the other pictures of the batch, or those that `Detector.set_companions` got, none of which
+need be normal (`zsad predict` draws up to 64 from the folder, and then scores one picture after the other).
+
+How it is done; what was chosen, was chosen on synthetic products (`zsad.data.synthetic`), VisA's capsules and
+macaroni, and five sets of cracks and exudates:
+
+* a patch is described on several levels: by the blocks `visual_layers`, on a hybrid tower also by the levels
+  of its stem that are not coarser than the patch grid. On each level counts its distance to the nearest patch
+  of each of the 32 most alike companions, the mean of the best half of them. Levels are divided by their mean
+  over the companions and averaged;
+* picture: the largest patch distance. Distances of pictures and patches are standardised over the companions
+  and added to the language logits, in units of these logits' own spread over the companions, with
+  `visual_weight` 1.5. The result goes through the logistic function, so it stays in [0, 1];
+* alike or not: a patch's distance to its companions is divided by its distance to the most similar patches
+  of its own picture. Where the companions' median of this ratio is above 1.1, other pictures say less about
+  a patch than its own picture does, and only the language counts; below 1.0 both count in full. Measured on
+  the backbone "tiny": folders of unlike pictures 1.11 to 1.27, of alike ones 0.5 to 1.06 (3 of 43: 1.09 to
+  1.21);
+* a companion whose patches are all within a distance of 0.02 is the picture itself or a copy, and left out.
+
+A first version compared with the best 30 % of the 16 most alike companions. On the evaluation pictures it did
+badly where a fault recurs in many pictures (magnetic tiles): the most alike pictures have the same fault.
+Synthetic products with recurring faults showed the same, and on them and the others the present numbers were
+chosen.
+
+The scores of one folder are comparable with each other, not with those of another folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad.backbones.patches import JointFeatures, comparable_patches, joint_features, resolve_dpam_layer
+from zsad.errors import ConfigError
+from zsad.functional import abnormal_map, cosine_similarity, similarity_softmax, to_grid, upsample
+from zsad.functional_companions import Comparison, Gallery, compare
+from zsad.losses import pixel_losses
+from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
+from zsad.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
+
+PAPER_DEPTH = 9
+PICTURES_AT_ONCE = 8
+LEAST_COMPANIONS = 7
+ALIKE, UNLIKE = 1.0, 1.1
+
+INFO = MethodInfo(
+    name="auto",
+    title="Folder mode",
+    year=2024,
+    paper="https://arxiv.org/abs/2310.18961",
+    code=None,
+    needs_training=True,
+    uses_class_names=False,
+    accepts_references=False,
+    scores_batch_jointly=True,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """AnomalyCLIP's settings, and those of the comparison.
+
+    Attributes:
+        companions: most alike pictures that each picture is compared with.
+        best_share: of these that counts for a patch, from the best match on, at least one.
+        visual_weight: of the comparison against the language, in standard deviations; 0 leaves it out.
+        visual_layers: 1-based picture blocks whose patches are compared; None: the first of a tower with a
+            hybrid stem, whose levels are compared besides, and the ends of the quarters of others.
+        features_list: 1-based picture blocks whose patches meet the texts; None: the last one.
+        n_ctx: context vectors of each sentence.
+        depth: last text block with a deep prompt; None: 9, or as many as there are blocks.
+        t_n_ctx: deep prompt vectors of a block.
+        sigma: of the Gaussian filter over the map, in pixels; 0 switches it off.
+        dpam_layer: the value-value stream covers the last dpam_layer - 1 blocks; None: 20 of 24 blocks.
+        lam: weight of the pixel losses against the image loss.
+        temperature: of the softmax over the two sentences.
+        round_prompts_to_half: whether deep prompts pass through half precision, as in AnomalyCLIP's code.
+        activation: None: quick_gelu on OpenAI's weights, else what the weights were trained with.
+        position_interpolation: how the position table is resized to other picture sizes.
+    """
+
+    companions: int = 32
+    best_share: float = 0.5
+    visual_weight: float = 1.5
+    visual_layers: tuple[int, ...] | None = None
+    features_list: tuple[int, ...] | None = None
+    n_ctx: int = 12
+    depth: int | None = None
+    t_n_ctx: int = 4
+    sigma: float = 4.0
+    dpam_layer: int | None = None
+    lam: float = 4.0
+    temperature: float = 0.07
+    round_prompts_to_half: bool = True
+    activation: Activation | None = None
+    position_interpolation: PositionInterpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.companions < LEAST_COMPANIONS:
+            raise ConfigError(f"companions must be {LEAST_COMPANIONS} or more, got {self.companions}")
+        if not 0 < self.best_share <= 1:
+            raise ConfigError(f"best_share must be above 0 and at most 1, got {self.best_share}")
+        for name in ("visual_weight", "sigma", "lam"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class Features(JointFeatures):
+    """What meets the texts, and what is compared between pictures.
+
+    Attributes:
+        levels: L tensors (B, N, D_l) of unit vectors.
+    """
+
+    levels: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over the companions, to bring other values to the same scale.
+
+    Attributes:
+        mean: of any shape that broadcasts.
+        deviation: the same; 0 where there is no spread.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor, dims: tuple[int, ...]) -> Spread:
+        """Over some dimensions, which are kept with length 1."""
+        deviation, mean = torch.std_mean(values, dim=dims, keepdim=True, correction=0)
+        return cls(mean, deviation)
+
+    def standardised(self, values: Tensor) -> Tensor:
+        """Distance from the mean in standard deviations; 0 where there is no spread."""
+        return torch.where(self.deviation > 0, (values - self.mean) / self.deviation.clamp(min=1e-12), 0.0)
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What the companions of a picture are, and how values spread over them.
+
+    Attributes:
+        gallery: their patches.
+        unlikeness: (M,) of each, see `Comparison`.
+        level_means: (L, 1) mean distance on each level.
+        image_distances: spread of the largest patch distance of a picture.
+        patch_distances: spread of the patch distances.
+        image_logits: spread of the pictures' language logits.
+        patch_logits: spread of the patches' language logits, (1, T, 1).
+    """
+
+    gallery: Gallery
+    unlikeness: Tensor
+    level_means: Tensor
+    image_distances: Spread
+    patch_distances: Spread
+    image_logits: Spread
+    patch_logits: Spread
+
+
+@dataclass(frozen=True)
+class State:
+    """What the learnt prompts say, and the companions if they were given.
+
+    Attributes:
+        text_features: (1, 2, E) float32, normal then abnormal, not normalised.
+        companions: None: the pictures of a batch are each other's.
+    """
+
+    text_features: Tensor
+    companions: Companions | None = None
+
+
+class Auto(Method):
+    """See the module's description."""
+
+    SHAPE_FIELDS = frozenset({"n_ctx", "depth", "t_n_ctx"})
+    AUTHORS_ACTIVATION = "quick_gelu"
+    WEIGHTS_OF = "anomalyclip"
+    MOST_COMPANIONS = 64
+    RECIPE = TrainingRecipe(epochs=15, batch_size=8, learning_rate=1e-3)
+
+    def __init__(self, backbone: CLIP, config: Config) -> None:
+        """Fresh prompts from torch's global random numbers.
+
+        Raises:
+            ConfigError: a setting is impossible for this backbone.
+        """
+        vision, text_layers = backbone.config.vision, backbone.config.text.layers
+        is_hybrid = vision.stem != "patch"
+        compared = (1,) if config.visual_layers is None and is_hybrid else config.visual_layers
+        last = (vision.layers,)
+        config = replace(
+            config,
+            visual_layers=blocks_to_use(compared, vision.layers),
+            features_list=blocks_to_use(config.features_list or last, vision.layers),
+            depth=min(PAPER_DEPTH, text_layers) if config.depth is None else config.depth,
+            dpam_layer=resolve_dpam_layer(config.dpam_layer, vision.layers),
+        )
+        super().__init__(backbone, config)
+        self.layers: tuple[int, ...] = self.config.features_list
+        self.value_value_from: int = vision.layers - self.config.dpam_layer + 2
+        self.prompt_learner = PromptPairLearner(
+            backbone,
+            n_ctx=self.config.n_ctx,
+            depth=self.config.depth,
+            t_n_ctx=self.config.t_n_ctx,
+            round_prompts_to_half=self.config.round_prompts_to_half,
+        )
+
+    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+        """The two learnt sentences, the same for every class, and the companions' patches.
+
+        Args:
+            classes: not used.
+            references: the companions, (M, 3, S, S); None: the pictures of a batch are each other's.
+        """
+        text = self.prompt_learner.encode(self.backbone)[None]
+        if references is None:
+            return State(text)
+        return State(text, self._companions(self.features(references), text)[0])
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Features:
+        """A few pictures at a time through the picture tower, since whole folders come in one batch."""
+        parts = [self._read(part) for part in torch.split(images, PICTURES_AT_ONCE)]
+        return Features(
+            torch.cat([part.image_features for part in parts]),
+            torch.cat([part.patch_features for part in parts]),
+            tuple(torch.cat(level) for level in zip(*(part.levels for part in parts), strict=True)),
+        )
+
+    def score(self, features: Features, state: State) -> RawOutput:
+        """Language logits, moved by the comparison, as probabilities; the map upsampled and smoothed."""
+        image_logits, patch_logits = self._logits(features, state.text_features)
+        companions = state.companions
+        comparison = None
+        if companions is None and len(image_logits) > LEAST_COMPANIONS:
+            companions, comparison = self._companions(features, state.text_features)
+        if companions is not None and len(companions.gallery) > 0:
+            comparison = comparison or self._compare(features.levels, companions.gallery)
+            weight = self.config.visual_weight * likeness(comparison, companions)  # (B,)
+            distances = (comparison.distances / companions.level_means).mean(dim=1)  # (B, N)
+            by_image = companions.image_distances.standardised(distances.amax(dim=1))
+            by_patch = companions.patch_distances.standardised(distances)
+            image_logits = image_logits + weight * by_image * companions.image_logits.deviation
+            moved = (weight[:, None] * by_patch)[:, None] * companions.patch_logits.deviation
+            patch_logits = patch_logits + moved
+        chances = torch.stack([-patch_logits, patch_logits], dim=-1).sigmoid()  # (B, T, N, 2)
+        once = [1.0] * len(self.layers)
+        size = features.image_size(self.backbone.config.vision.patch_size)
+        return RawOutput(image_logits.sigmoid(), abnormal_map(chances, once, size, self.config.sigma))
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """A probability for each block used."""
+        return (0.0, float(len(self.layers)))
+
+    def loss_from_features(
+        self, features: JointFeatures, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """AnomalyCLIP's loss; the comparison has nothing to learn.
+
+        Source: AnomalyCLIP (2310.18961), equation 2.
+
+        Args:
+            features: of the batch.
+            masks: (B, S, S) or (B, 1, S, S) in {0, 1}.
+            labels: (B,) in {0, 1}.
+            classes: not used.
+
+        Returns:
+            "image", "focal", "dice_abnormal" and "dice_normal", weights included.
+        """
+        text = self.prompt_learner.encode(self.backbone)[None]
+        logits = cosine_similarity(features.image_features, text) / self.config.temperature
+        size = features.image_size(self.backbone.config.vision.patch_size)
+        masks = check_masks(masks, len(logits), size)
+        maps = upsample(
+            to_grid(similarity_softmax(features.patch_features, text, self.config.temperature)), size
+        )
+        weights = [self.config.lam] * len(self.layers)
+        return {"image": F.cross_entropy(logits, labels.long()), **pixel_losses(maps, masks, weights)}
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """AnomalyCLIP's context vectors and deep prompts."""
+        yield from self.prompt_learner.named_parameters()
+
+    def load_official(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes the file that AnomalyCLIP's authors publish."""
+        learned = official_prompts(state_dict, "AnomalyCLIP's authors", ("ctx_pos", "ctx_neg"))
+        check_names(INFO.name, expected=dict(self.trainable()), found=learned)
+        self.load_learned(learned)
+
+    @classmethod
+    def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """`n_ctx`, `depth` and `t_n_ctx`, read off the shapes."""
+        learned = official_prompts(state_dict, "AnomalyCLIP's authors", ("ctx_pos", "ctx_neg"))
+        return {"n_ctx": learned["ctx_pos"].shape[-2], **deep_prompt_settings(learned)}
+
+    def _read(self, images: Tensor) -> Features:
+        """`Features` of a few pictures."""
+        visual = self.backbone.visual
+        output = visual(
+            images,
+            taps=self.config.visual_layers,
+            value_taps=self.layers,
+            value_value_from=self.value_value_from,
+        )
+        joint = joint_features(visual, output, self.layers)
+        levels = comparable_patches(output, self.config.visual_layers)
+        return Features(joint.image_features, joint.patch_features, levels)
+
+    def _logits(self, features: Features, text: Tensor) -> tuple[Tensor, Tensor]:
+        """How far abnormal is ahead of normal: (B,) of the pictures, (B, T, N) of the patches."""
+        found = []
+        for vectors in (features.image_features, features.patch_features):
+            cosines = cosine_similarity(vectors, text)
+            found.append((cosines[..., 1] - cosines[..., 0]) / self.config.temperature)
+        return found[0], found[1]
+
+    def _compare(self, levels: Sequence[Tensor], gallery: Gallery) -> Comparison:
+        return compare(levels, gallery, self.config.companions, self.config.best_share)
+
+    def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
+        """Pictures as companions of others, and how they compare with each other."""
+        gallery = Gallery.of(features.levels)
+        comparison = self._compare(features.levels, gallery)
+        level_means = comparison.distances.mean(dim=(0, 2)).clamp(min=1e-6)[:, None]
+        distances = (comparison.distances / level_means).mean(dim=1)
+        image_logits, patch_logits = self._logits(features, text)
+        companions = Companions(
+            gallery,
+            comparison.unlikeness,
+            level_means,
+            image_distances=Spread.of(distances.amax(dim=1), (0,)),
+            patch_distances=Spread.of(distances, (0, 1)),
+            image_logits=Spread.of(image_logits, (0,)),
+            patch_logits=Spread.of(patch_logits, (0, 2)),
+        )
+        return companions, comparison
+
+
+def likeness(comparison: Comparison, companions: Companions) -> Tensor:
+    """How far each picture's comparison can be trusted.
+
+    It is the companions' own likeness, not the picture's: a picture that is anomalous all over must not be
+    excused for being unlike all others.
+
+    Args:
+        comparison: of B pictures.
+        companions: compared with.
+
+    Returns:
+        (B,) in [0, 1]; 0 with fewer than 7 companions that are no copies.
+    """
+    ratios = companions.unlikeness[comparison.companions].masked_fill(~comparison.counted, torch.nan)
+    trusted = ((UNLIKE - ratios.nanmedian(dim=1).values) / (UNLIKE - ALIKE)).clamp(0, 1)
+    enough = comparison.counted.sum(dim=1) >= LEAST_COMPANIONS
+    return torch.where(enough, trusted.nan_to_num(0.0), 0.0)
