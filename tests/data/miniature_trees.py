@@ -1,6 +1,6 @@
 """Miniature copies of the datasets' trees, each exactly as its download unpacks, with tiny pictures.
 
-`TREES` maps a name of the catalogue (or "NAME, which version") to a function that builds the tree in a folder.
+`TREES` maps a name of the catalogue (or "NAME, which version") to a function that builds the tree.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def tn3k(root: Path) -> Path:
 
 
 def reference_meta(root: Path) -> Path:
-    """As AnomalyCLIP's scripts prepare a folder, DAGM's capital split names and foreign absolute paths included."""
+    """As AnomalyCLIP's scripts prepare a folder: DAGM's capital split names, absolute paths of elsewhere."""
     picture(root / "brain/test/good/1.png")
     picture(root / "brain/test/tumour/2.png")
     picture(root / "colon/images/1.png")

@@ -106,13 +106,12 @@ def _pair_in(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _pair_roots(folder: Path) -> list[Path]:
-    """The folder itself, else those in it if all that hold pictures do so in pairs, else one deeper."""
+    """The folder itself, else those in it if all of them hold pairs, else one deeper."""
     if _pair_in(folder):
         return [folder]
     inside = [folder / name for name in folders_in(folder)]
-    found = [path for path in inside if _pair_in(path)]
-    if found:
-        return found
+    if inside and all(map(_pair_in, inside)):
+        return inside
     return _pair_roots(inside[0]) if len(inside) == 1 else []
 
 
