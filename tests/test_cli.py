@@ -154,7 +154,8 @@ def test_options_reach_the_library(run, folder, detector):
     assert run.loads == [
         {
             "method": "fake", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
-            "device": "cpu", "precision": "fp32", "references": None, "sigma": 8, "features_list": [1, 2],
+            "device": "cpu", "precision": "fp32", "references": None, "calibration": None,
+            "sigma": 8, "features_list": [1, 2],
         }
     ]  # fmt: skip
     assert detector.calls == [(1, "metal nut"), (1, "metal nut")]
