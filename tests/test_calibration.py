@@ -14,6 +14,7 @@ import zsad
 from zsad.calibration import Calibration, calibrate, describe, picture_fingerprint, read_calibration, summary
 from zsad.calibration_record import scoring_settings, write_calibration
 from zsad.errors import ConfigError, DataError, WeightsError
+from zsad.prompts.state_words import parse_state_words
 from zsad.types import Prediction, ScoreScale, WeightRecord
 
 
@@ -376,6 +377,23 @@ def test_learnt_weights_are_part_of_the_settings(make_small_clip):
     with torch.no_grad():
         next(iter(detector.method.trainable()))[1].add_(1)
     assert scoring_settings(detector)["weights"] != before
+
+
+def test_training_outdates_a_calibration(make_small_clip, noise, tmp_path):
+    detector = zsad.load("anomalyclip", make_small_clip(), checkpoint="fresh")
+    detector.is_trained = True
+    detector.apply_calibration(calibrate(detector, noise))
+    with torch.no_grad():
+        next(iter(detector.method.trainable()))[1].add_(1)
+    again = zsad.load(backbone=make_small_clip(), checkpoint=detector.save(tmp_path / "new.safetensors"))
+    assert (again.calibration, again.threshold, again.map_threshold) == (None, None, None)
+
+
+def test_a_calibration_alone_brings_state_words(make_small_clip, noise, tmp_path):
+    words = parse_state_words("cracked,corroded")
+    detector = zsad.load("clip_ac", make_small_clip(), state_words=words)
+    path = write_calibration(calibrate(detector, noise), tmp_path / "c.json")
+    assert zsad.load(backbone=make_small_clip(), calibration=path).method.config == detector.method.config
 
 
 def test_a_checkpoint_without_calibration_is_no_calibration(make_small_clip, tmp_path):

@@ -129,6 +129,11 @@ class Calibration:
         """Those of some fingerprints that belong to calibration pictures."""
         return fingerprints & self._seen()
 
+    def fits(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a detector with these settings scores as the one that this was made with."""
+        there = _flat(settings)
+        return all(own == there.get(name) for name, own in _flat(self.settings).items())
+
     def check_fits(self, settings: Mapping[str, Any]) -> None:
         """Refuses a detector whose scores are not those that this was made with.
 

@@ -90,6 +90,10 @@ def calibrate(
             "--reference", help="A picture, folder or glob of good examples (few-shot). Repeatable."
         ),
     ] = None,
+    state_words: Annotated[
+        str | None,
+        typer.Option(help="Defects, comma-separated, or a YAML file, as for predict.", show_default=False),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
@@ -106,6 +110,10 @@ def calibrate(
     Exit code: 0 if every picture was used, 3 if some could not be read.
     """
     config = parse_settings(settings or [])
+    if state_words is not None:
+        from zsad.prompts.state_words import parse_state_words
+
+        config["state_words"] = parse_state_words(state_words)
     go_offline(offline)
     import zsad
     from zsad.calibration import Aim, choose_thresholds, describe

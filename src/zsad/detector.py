@@ -393,6 +393,8 @@ class Detector:
     def save(self, path: str | Path) -> Path:
         """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, but no backbone weights.
 
+        A calibration that was made before the weights changed is left out, with its thresholds.
+
         Args:
             path: of the file, ".safetensors" by custom; it is replaced in one step.
 
@@ -402,6 +404,8 @@ class Detector:
         Raises:
             WeightsError: the file cannot be written.
         """
+        calibration = self.calibration
+        is_stale = calibration is not None and not calibration.fits(scoring_settings(self))
         info = CheckpointInfo(
             method=self.method.INFO.name,
             backbone=self.record.name,
@@ -409,9 +413,9 @@ class Detector:
             image_size=self.image_size,
             config=asdict(self.method.config),
             auxiliary_data=self.auxiliary_data,
-            threshold=self.threshold,
-            map_threshold=self.map_threshold,
-            calibration=None if self.calibration is None else self.calibration.to_dict(),
+            threshold=None if is_stale else self.threshold,
+            map_threshold=None if is_stale else self.map_threshold,
+            calibration=None if calibration is None or is_stale else calibration.to_dict(),
         )
         checkpoints.write(path, self.method.learned_state(), info)
         return Path(path)
