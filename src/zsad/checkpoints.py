@@ -45,6 +45,8 @@ class CheckpointInfo:
         config: the method's settings, all of them.
         version: of zsad.
         auxiliary_data: what the method was trained on.
+        auxiliary_pictures: digests of the training pictures' files, as `pack_digests` gives them; "" if they
+            are not known.
         threshold: image score from which on a picture counts as anomalous; None while uncalibrated.
         map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
         calibration: how the thresholds came about, as `Calibration.to_dict` gives it; None if set by hand.
@@ -58,6 +60,7 @@ class CheckpointInfo:
     config: dict[str, Any]
     version: str = zsad.__version__
     auxiliary_data: str = ""
+    auxiliary_pictures: str = ""
     threshold: float | None = None
     map_threshold: float | None = None
     calibration: dict[str, Any] | None = None

@@ -1,0 +1,61 @@
+"""Short digests of picture files, so that weights can say which pictures they have seen.
+
+Eight bytes a picture: two of a million different pictures share a digest with a chance of 3 in 100 million.
+Equal means equal files, byte for byte; a picture that was saved anew is not recognised.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from zsad.errors import WeightsError
+
+DIGEST_BYTES = 8
+READING_THREADS = 4
+
+
+def file_digest(path: Path) -> bytes:
+    """The digest of a file's content; empty if it cannot be read."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    except OSError:
+        return b""
+    return digest.digest()
+
+
+def file_digests(paths: Iterable[Path]) -> list[bytes]:
+    """The digests of several files, in their order."""
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        return list(pool.map(file_digest, paths))
+
+
+def pack_digests(digests: Iterable[bytes]) -> str:
+    """Digests as a text for a file's header: sorted, each once, 11 characters a picture."""
+    return base64.b64encode(b"".join(sorted({digest for digest in digests if digest}))).decode()
+
+
+def unpack_digests(text: str) -> frozenset[bytes]:
+    """The digests in a text of `pack_digests`.
+
+    Raises:
+        WeightsError: it is damaged.
+
+    Example:
+        >>> unpack_digests(pack_digests([b"12345678", b"abcdefgh"])) == {b"12345678", b"abcdefgh"}
+        True
+    """
+    try:
+        content = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise WeightsError(f"the digests of the training pictures are damaged ({error})") from error
+    if len(content) % DIGEST_BYTES:
+        raise WeightsError("the digests of the training pictures are damaged (cut off)")
+    return frozenset(content[at : at + DIGEST_BYTES] for at in range(0, len(content), DIGEST_BYTES))
