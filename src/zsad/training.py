@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from zsad.data.fingerprints import file_digests, pack_digests
 from zsad.detector import Detector, load
 from zsad.errors import ConfigError
 from zsad.features import check_cacheable
@@ -108,6 +109,7 @@ def _train(
     if ranks.is_first:
         run.detector.is_trained = True
         run.detector.auxiliary_data = config.auxiliary_data or data.description
+        run.detector.auxiliary_pictures = pack_digests(file_digests(data.files()))
         run.detector.save(config.out)
     return tuple(run.losses), resumed_from, dataclasses.asdict(run.recipe)
 

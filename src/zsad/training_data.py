@@ -68,6 +68,10 @@ class TrainingData:
         """Batches of an epoch, None if that is not known beforehand."""
         return math.ceil(len(self.items) / batch_size) if isinstance(self.items, Sized) else None
 
+    def files(self) -> list[Path]:
+        """The pictures' files; none for pictures from Python, which may have none."""
+        return [sample.path for sample in self.items] if self.sets else []
+
     def mosaics(self, chance_of: Callable[[AuxiliarySet], float]) -> Mosaics | None:
         """What replaces some pictures by mosaics.
 
