@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from zsad.training_devices import Ranks
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Prompts that are rounded to half precision round their scaled gradients too; torch's 65536 makes those
+# infinite and costs the first steps.
+FIRST_SCALE = 256.0
 CHECKPOINT_NAME = "last.safetensors"
 
 
@@ -81,7 +84,9 @@ class TrainingRun:
                 "dataset with a length"
             )
         self.optimizer = make_optimizer(self.recipe, self.parameters.values())
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=FIRST_SCALE, enabled=self.recipe.precision == "fp16"
+        )
         self.losses: list[float] = []
         self.cache = None if config.cache is None else self._open_cache(config.cache)
 
