@@ -127,7 +127,7 @@ def test_notes_say_how_the_numbers_were_made():
         "exact, false-positive rate up to 0.3",
         "as the papers' scripts compute it",
         "official test split: 467 and 1258",
-        "at most 80 pictures",
+        "at most so many pictures of a category: 80",
         "overlap (mvtec test split), so this is no zero-shot result",
         "the maps were smoothed",
     ):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import zsad
+from zsad.data.catalog import list_datasets
 from zsad.metrics import METRIC_NAMES
 from zsad.published import NOTHING, ORIGINS, published_number, published_results
 
@@ -42,6 +43,15 @@ def test_methods_of_zsad_are_spelt_as_in_its_list():
     plain = {re.sub("[^a-z0-9]", "", name): name for name in zsad.list_methods()}
     for name in published:
         assert plain.get(re.sub("[^a-z0-9]", "", name), name) == name
+
+
+def test_data_sets_are_spelt_as_in_the_catalogue():
+    published = {number.dataset for number in published_results()}
+    outside = {
+        "brain_bmad", "cvc300", "eyecandies", "liver_ct", "mvtec_3d", "resc", "retina_oct", "rsdd",
+    }  # fmt: skip
+    unknown = {name for name in published if not name.startswith("mean of")} - set(list_datasets())
+    assert unknown <= outside
 
 
 # method, data set, metric, source, value, a piece of the notes in which it stands

@@ -59,7 +59,7 @@ def notes_of(runs: Sequence[RunResult], *, with_published: bool = True) -> tuple
     return (*notes, *warnings_of(runs), *dict.fromkeys(note for run in runs for note in run.notes))
 
 
-def warnings_of(runs: Iterable[RunResult]) -> tuple[str, ...]:
+def warnings_of(runs: Sequence[RunResult]) -> tuple[str, ...]:
     """What makes numbers incomparable with the published protocol: overlap, limits, missing categories."""
     warnings: dict[str, None] = {}
     for run in runs:
@@ -68,13 +68,13 @@ def warnings_of(runs: Iterable[RunResult]) -> tuple[str, ...]:
                 f"{run.method} on {run.dataset}: auxiliary data and test data overlap ({run.overlap}), "
                 "so this is no zero-shot result."
             ] = None
-        if run.limit is not None:
-            warnings[f"{run.dataset}: at most {run.limit} pictures of a category, not the whole split."] = (
-                None
-            )
         missing = missing_categories(run)
         if missing:
             warnings[f"{run.dataset}: {missing}, so no published mean stands beside its mean."] = None
+    limited = [run for run in runs if run.limit is not None]
+    if limited:
+        limits = _by_value(limited, lambda run: str(run.limit), lambda run: run.dataset)
+        warnings[f"Not the whole split, at most so many pictures of a category: {limits}."] = None
     return tuple(warnings)
 
 

@@ -194,7 +194,7 @@ def overview_table(runs: Sequence[RunResult], metrics: Iterable[str] | None = No
 
 
 def category_table(group: RunGroup, metrics: Iterable[str] | None = None) -> ResultTable:
-    """One row for each category of a run (or of its seeds), and their mean.
+    """One row for each category of a run (or of its seeds), and the mean of several.
 
     Raises:
         ConfigError: an unknown metric.
@@ -209,7 +209,8 @@ def category_table(group: RunGroup, metrics: Iterable[str] | None = None) -> Res
         for row in run.categories
     ]
     totals = sum(row.normal for row in run.categories), sum(row.anomalous for row in run.categories)
-    rows.append(Row(("mean", *map(str, totals)), _mean_cells(group, chosen), is_mean=True))
+    if len(rows) > 1:
+        rows.append(Row(("mean", *map(str, totals)), _mean_cells(group, chosen), is_mean=True))
     sources = source_notes(_published(rows))
     shots = f", {run.references}-shot" if run.references else ""
     title = f"{run.method} on {dataset_title(run.dataset)} ({run.backbone}{shots})"
@@ -296,7 +297,9 @@ def _category_cell(group: RunGroup, row: CategoryResult, metric: str) -> Cell:
     folder = (
         next((f for f in record.categories if record.class_name(f) == row.category), None) if record else None
     )
-    if record and folder:
+    if record and covers_dataset(run) and len(run.categories) == 1:
+        published = published_number(run.method, record.name, metric, run.references)
+    elif record and folder:
         published = published_number(run.method, record.name, metric, run.references, folder)
     return Cell(values, published, row.intervals.get(metric) if len(group.runs) == 1 else None)
 
