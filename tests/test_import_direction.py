@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "zsad"
 # Lowest first. Modules of one layer may import each other, except methods.
 LAYERS = (
     "errors types atomic settings",
-    "functional losses metrics images pixels decoding foreign_files picture_files medical colours",
+    "functional losses metrics images pixels decoding foreign_files picture_files remote_files medical "
+    "colours",
     "weights tensorfile registry backbones prompts data published",
     "methods",
     "detector checkpoints explanation calibration tiling visualize",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from zsad.atomic import atomic_file
 from zsad.calibration_text import describe, percent
 from zsad.colours import colour_table
+from zsad.remote_files import is_uri
 from zsad.run_layout import common_folder
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _card(directory: Path, entry: ReportEntry, root: str, threshold: float | Non
         )
     target = entry.overlay or entry.thumbnail or Path(record.path)
     shown = path.suffix.lower() in _SHOWN_BY_BROWSERS
-    original = relative_url(directory, Path(record.path)) if shown else ""
+    original = relative_url(directory, Path(record.path)) if shown and not is_uri(record.path) else ""
     folder = os.path.relpath(path.parent, root) if root else str(path.parent)
     folder = "" if folder == "." else folder
     badge_class, verdict = ("badge over", "anomalous") if over else ("badge", "normal")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from zsad.remote_files import as_path, is_uri
 from zsad.visualize import FILE_SUFFIXES, FileKind
 
 _LONGEST_STEM = 180  # bytes; file systems allow 255 for a name, and a suffix follows
@@ -103,9 +104,14 @@ class RunLayout:
 def common_folder(paths: Sequence[str]) -> str:
     """The deepest folder that holds all the paths, absolute; "" if there is none (no paths, two drives)."""
     try:
-        return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+        return os.path.commonpath([os.path.dirname(_absolute(path)) for path in paths])
     except ValueError:
         return ""
+
+
+def _absolute(path: str) -> str:
+    """The absolute path of a file, or what stands for that of a URI."""
+    return as_path(path) if is_uri(path) else os.path.abspath(path)
 
 
 def _lies_under(path: str, root: str) -> bool:
@@ -113,7 +119,7 @@ def _lies_under(path: str, root: str) -> bool:
 
 
 def _relative(path: str, root: str) -> Path:
-    absolute = Path(os.path.abspath(path))
+    absolute = Path(_absolute(path))
     if root:
         return absolute.relative_to(root)
     drive = "".join(character for character in absolute.drive if character.isalnum())
