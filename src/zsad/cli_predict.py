@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +94,15 @@ def predict(
     devices: Annotated[
         int, typer.Option(min=1, help="Score in so many processes: one per GPU, or shares of the CPU.")
     ] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local, or ray: a Ray cluster (RAY_ADDRESS, else this machine), which also reads s3://, gs://."
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Most processes of --engine ray. Default: one per GPU or CPU.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
     recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
     resume: Annotated[
@@ -116,8 +126,8 @@ def predict(
         config["state_words"] = parse_state_words(state_words)
     go_offline(offline)
     from zsad.prediction import checked_formats, predict_folder
-    from zsad.prediction_shards import device_names
 
+    chosen = _engine(engine, devices, workers, device)
     kinds = None if formats is None else checked_formats(comma_list(formats))
     errors = stderr()
 
@@ -131,7 +141,7 @@ def predict(
                 backbone=backbone,
                 checkpoint=checkpoint,
                 image_size=image_size,
-                device=device if devices == 1 else "cpu",  # each process moves its copy to its own device
+                device="cpu" if chosen else device,  # each process moves its copy to its own device
                 precision=precision,
                 references=find_images(references, recursive) if references else None,
                 calibration=calibration,
@@ -144,7 +154,7 @@ def predict(
     try:
         with bar:
             summary = predict_folder(
-                inputs,
+                _listed(inputs, recursive) if engine == "ray" else inputs,
                 load,
                 out,
                 class_name=class_name,
@@ -157,7 +167,7 @@ def predict(
                 explain=None if explain is None else comma_list(explain),
                 resume=resume,
                 settings=remembered,
-                devices=device_names(devices, device) if devices > 1 else 1,
+                engine=chosen,
                 progress=bar.show,
             )
     except KeyboardInterrupt:
@@ -172,3 +182,30 @@ def predict(
     print_failures(summary)
     if summary.failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _engine(name: str, devices: int, workers: int | None, device: str | None) -> Any:
+    """What scores the pictures, None for this process alone."""
+    from zsad.errors import ConfigError, unknown_name
+
+    if name not in ("local", "ray"):
+        raise unknown_name("engine", name, ("local", "ray"))
+    if name == "local" and workers is not None:
+        raise ConfigError("--workers is for --engine ray; on this machine give --devices")
+    if name == "ray":
+        from zsad.prediction_ray import RayPrediction
+
+        if devices > 1:
+            raise ConfigError("--devices is for this machine; with --engine ray give --workers")
+        return partial(RayPrediction, workers=workers, device=device)
+    if devices == 1:
+        return None
+    from zsad.prediction_shards import ShardedPrediction, device_names
+
+    return partial(ShardedPrediction, devices=device_names(devices, device))
+
+
+def _listed(inputs: list[str], recursive: bool) -> list[Any]:
+    from zsad.prediction_ray import expand_inputs
+
+    return expand_inputs(inputs, recursive)

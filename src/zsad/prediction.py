@@ -21,6 +21,7 @@ from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.picture_files import find_images
 from zsad.prediction_page import PAGE_KEY, page_settings, write_prediction_page
 from zsad.prediction_pipeline import Engine, PredictionPipeline, RunOptions
+from zsad.remote_files import RemoteFile
 from zsad.results import (
     RESULTS_FILE,
     ResultRecord,
@@ -116,6 +117,7 @@ def predict_folder(
             the detector is on; or the names of the devices. The results are the same as with one. In a script
             of your own, call this below `if __name__ == "__main__":`, as new Python processes need it.
         engine: what scores the pictures; None: this process or, with several devices, some more.
+            `zsad.prediction_ray.RayPrediction` also takes what `expand_inputs` lists in a bucket.
         progress: called with the number of pictures done and to do, at the start and after each picture.
 
     Returns:
@@ -208,7 +210,11 @@ def find_pictures(
         ConfigError: none of the inputs exists.
         DataError: there is no picture.
     """
-    found = find_images(inputs, recursive)
+    wanted = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    remote = [item for item in wanted if isinstance(item, RemoteFile)]
+    if remote and len(remote) == len(wanted):
+        return cast("list[Path]", remote)  # for engines that read URIs
+    found = find_images([item for item in wanted if not isinstance(item, RemoteFile)], recursive)
     if not any(os.path.lexists(path) for path in found):
         listed = ", ".join(str(path) for path in found[:3]) + (" and others" if len(found) > 3 else "")
         raise ConfigError(f"no such file or folder, and no match: {listed}")
@@ -216,7 +222,7 @@ def find_pictures(
     pictures = [path for path in found if not os.path.abspath(path).startswith(tuple(own))]
     if not pictures:
         raise DataError(f"the only pictures found are those that zsad wrote itself into {directory}")
-    return pictures
+    return [*pictures, *cast("list[Path]", remote)]
 
 
 def in_batches(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
@@ -299,7 +305,7 @@ def _plan(
     is_joint: bool,
 ) -> tuple[RunLayout, list[ResultRecord]]:
     """Where files go, and which records of an earlier run stay."""
-    names = [str(path) for path in files if os.path.lexists(path)]
+    names = [str(path) for path in files if isinstance(path, RemoteFile) or os.path.lexists(path)]
     if not resume:
         return RunLayout.plan(directory, names), []
     earlier, root = _earlier_results(directory, settings)
