@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from zsad.calibration_record import NO_CALIBRATION
 from zsad.checkpoints import FRESH
 from zsad.detector import Detector, load
 from zsad.errors import ConfigError, ZsadError
@@ -177,6 +178,7 @@ def _network(
         image_size=options.image_size,
         device=options.device if devices is None else "cpu",
         precision=options.precision,
+        calibration=NO_CALIBRATION,  # metrics need none, and its class name is not that of every category
         **options.settings,
     )
     if not detector.is_trained and run.checkpoint != FRESH:
