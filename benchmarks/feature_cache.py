@@ -19,11 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
+from random_backbone import random_l14
 from zsad.training import TrainConfig, train
-from zsad.types import WeightRecord
-
-L14_336 = ClipConfig(VisionConfig(336, 14, 1024, 24, 16), TextConfig(768, 12, 12), 768, "quick_gelu")
 
 
 def make_pictures(root: Path, count: int, size: int) -> Path:
@@ -41,22 +38,6 @@ def make_pictures(root: Path, count: int, size: int) -> Path:
             Image.fromarray(mask).save(root / "ground_truth" / kind / f"{index}_mask.png")
         Image.fromarray(pixels).save(root / "test" / kind / f"{index}.png")
     return root
-
-
-def random_l14() -> CLIP:
-    """The shape of ViT-L/14-336 with random weights."""
-    torch.manual_seed(0)
-    clip = CLIP(L14_336)
-    clip.record = WeightRecord(
-        "random ViT-L/14-336",
-        "random",
-        336,
-        (0.5, 0.5, 0.5),
-        (0.25, 0.25, 0.25),
-        "quick_gelu",
-        licence="none",
-    )
-    return clip.eval()
 
 
 def epoch_seconds(config: TrainConfig) -> tuple[float, float, list[float]]:

@@ -1,0 +1,204 @@
+"""Times AnomalyCLIP end to end against a plain implementation, in one run on one machine.
+
+    python benchmarks/inference.py --out benchmarks/results/inference
+
+From a picture tensor to a smoothed map, on the shape of ViT-L/14-336 with random weights at 518 pixels.
+`plain` is `plain_anomalyclip.py`, in float32 and in bfloat16; `zsad` is `Detector.score_tensors`. Both have
+their sentences encoded beforehand, as the authors' script does. All variants use the same weights and the
+same threads, and take turns, so that a machine that is slower for a while is so for all of them; ratios are
+those of the same round. Processor seconds are summed over the threads: beside other work on the machine they
+say more than the clock. Only ratios mean anything elsewhere. Peak memory is what a call adds to the process,
+each variant in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+import zsad
+from plain_anomalyclip import PlainAnomalyCLIP
+from random_backbone import random_l14
+
+if TYPE_CHECKING:
+    from zsad.detector import Detector
+
+Variant = Callable[[Tensor], tuple[Tensor, Tensor]]
+VARIANTS = ("plain fp32", "plain bf16", "zsad fp32", "zsad bf16")
+REFERENCE = "plain fp32"
+TARGETS = {"zsad fp32": 1.6, "zsad bf16": 2.4}
+SMALL = 70  # pixels a side of the picture that wakes threads and libraries before memory is measured
+
+
+def random_detector(precision: str) -> Detector:
+    """AnomalyCLIP with random prompts on a random backbone, the same ones for every precision."""
+    return zsad.load("anomalyclip", random_l14(), "fresh", image_size=518, device="cpu", precision=precision)
+
+
+def plain_variant(detector: Detector, size: int) -> Variant:
+    """The plain implementation on a detector's weights, for pictures of one size."""
+    method, visual = detector.method, detector.backbone.visual
+    with torch.inference_mode():
+        text_features = method.prepare(["object"]).text_features[0]
+        positions = visual.positions(size // visual.config.patch_size)
+    return PlainAnomalyCLIP(
+        visual.state_dict(),
+        positions,
+        text_features,
+        visual.config.heads,
+        method.value_value_from,
+        method.config.temperature,
+        method.config.sigma,
+    )
+
+
+def zsad_variant(detector: Detector) -> Variant:
+    """The package's own way; the first call encodes the sentences, which all later calls use."""
+
+    def call(images: Tensor) -> tuple[Tensor, Tensor]:
+        raw = detector.score_tensors(images)
+        return raw.scores, raw.maps
+
+    return call
+
+
+def build(variant: str, detector: Detector, size: int) -> Variant:
+    """A variant by its name."""
+    return plain_variant(detector, size) if variant.startswith("plain") else zsad_variant(detector)
+
+
+def pictures(batch: int, size: int) -> Tensor:
+    """Noise, the same in every process: (batch, 3, size, size)."""
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def time_in_turns(batch: int, size: int, rounds: int) -> dict[str, object]:
+    """Seconds of each variant over several rounds, and how far its maps lie from the reference's."""
+    detectors = {precision: random_detector(precision) for precision in ("fp32", "bf16")}
+    variants = {name: build(name, detectors[name.split()[1]], size) for name in VARIANTS}
+    images = pictures(batch, size)
+    results = {name: call(images) for name, call in variants.items()}  # not timed: wakes everything up
+    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    processor: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(rounds):
+        for name, call in variants.items():
+            start, start_processor = time.perf_counter(), time.process_time()
+            call(images)
+            seconds[name].append(time.perf_counter() - start)
+            processor[name].append(time.process_time() - start_processor)
+    scores, maps = results[REFERENCE]
+    spread = float(maps.max() - maps.min())
+    figures: dict[str, object] = {}
+    for name in VARIANTS:
+        ratios = [there / here for there, here in zip(seconds[REFERENCE], seconds[name], strict=True)]
+        figures[name] = {
+            "median_seconds": round(statistics.median(seconds[name]), 3),
+            "seconds": [round(value, 3) for value in seconds[name]],
+            "median_processor_seconds": round(statistics.median(processor[name]), 3),
+            "median_times_faster": round(statistics.median(ratios), 2),
+            "times_faster": [round(value, 2) for value in ratios],
+            "largest_map_difference": float((results[name][1] - maps).abs().max()),
+            "largest_score_difference": float((results[name][0] - scores).abs().max()),
+            "share_of_the_map_s_range": float((results[name][1] - maps).abs().max()) / spread,
+        }
+    return figures
+
+
+def peak_growth(variant: str, batch: int, size: int, threads: int) -> float | None:
+    """Mebibytes that a call adds to the process at its peak; None on systems that do not tell."""
+    peak = Path("/proc/self/clear_refs")
+    if not peak.exists():
+        return None
+    torch.set_num_threads(threads)
+    detector = random_detector(variant.split()[1])
+    build(variant, detector, SMALL)(pictures(1, SMALL))
+    call, images = build(variant, detector, size), pictures(batch, size)
+    peak.write_text("5")  # forgets the peak so far
+    before = status_mebibytes("VmRSS")
+    call(images)
+    return round(status_mebibytes("VmHWM") - before, 1)
+
+
+def status_mebibytes(name: str) -> float:
+    """A size of this process as Linux counts it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+
+
+def machine(threads: int) -> str:
+    """Processor class, threads and versions, without anything that names the machine."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="ascii").split() if cpuinfo.exists() else []
+    units = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return (
+        f"{platform.machine()}, {os.cpu_count()} processors ({', '.join(units) or 'units unknown'}), "
+        f"{threads} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    )
+
+
+def table(figures: dict) -> str:
+    """The figures as Markdown."""
+    lines = [
+        f"AnomalyCLIP end to end at {figures['size']} pixels, ViT-L/14-336's shape, random weights. "
+        f"{figures['machine']}.",
+        "",
+        "| batch | variant | median seconds | processor seconds | times faster than plain fp32 | of rounds | "
+        "largest difference of a map | of its range | peak memory of a call, MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for batch, variants in figures["batches"].items():
+        for name, row in variants.items():
+            target = f" (target {TARGETS[name]})" if name in TARGETS else ""
+            rounds = f"{min(row['times_faster'])} to {max(row['times_faster'])}"
+            growth = "-" if row["peak_growth_mib"] is None else f"{row['peak_growth_mib']:.0f}"
+            lines.append(
+                f"| {batch} | {name} | {row['median_seconds']:.2f} | {row['median_processor_seconds']:.2f} "
+                f"| {row['median_times_faster']:.2f}{target} "
+                f"| {rounds} | {row['largest_map_difference']:.1e} | {row['share_of_the_map_s_range']:.1%} "
+                f"| {growth} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Prints the table, and writes it and the figures as PREFIX.md and PREFIX.json if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--image-size", type=int, default=518)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, metavar="PREFIX")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    spawn = multiprocessing.get_context("spawn")
+    batches = {}
+    for batch in args.batches:
+        batches[str(batch)] = rows = time_in_turns(batch, args.image_size, args.rounds)
+        for name in VARIANTS:
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                growth = pool.submit(peak_growth, name, batch, args.image_size, args.threads).result()
+            rows[name]["peak_growth_mib"] = growth
+    figures = {"machine": machine(args.threads), "size": args.image_size, "batches": batches}
+    print(table(figures))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        args.out.with_suffix(".md").write_text(table(figures), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
