@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,12 @@ import zsad
 PLAIN = Path(__file__).parents[1] / "benchmarks" / "plain_anomalyclip.py"
 
 
-@pytest.fixture(scope="module")
-def plain():
+@pytest.fixture
+def plain(monkeypatch):
     if not PLAIN.exists():
         pytest.skip("the benchmarks are not part of the installed package")
-    spec = importlib.util.spec_from_file_location("plain_anomalyclip", PLAIN)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(PLAIN.parent))
+    return importlib.import_module(PLAIN.stem)
 
 
 @pytest.mark.parametrize("size", [56, 70])
