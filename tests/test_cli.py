@@ -61,7 +61,9 @@ class FakeDetector:
             INFO=SimpleNamespace(name="fake", scores_batch_jointly=joint),
             config=FakeConfig(),
             learned_state=lambda: self.learned,
+            MOST_COMPANIONS=0,
         )
+        self.scores_jointly, self.about_companions = joint, ""
         self.calls = []
         self.before_batch = lambda images: None
 
@@ -360,7 +362,7 @@ def test_progress_counts_to_the_end(detector, folder):
 
 def test_the_library_gives_what_the_command_prints(detector, folder):
     Path("in/a/0.png").write_bytes(b"")
-    summary = predict_folder(["in"], lambda: detector, "out", threshold=0.5)
+    summary = predict_folder(["in"], lambda files: detector, "out", threshold=0.5)
     assert [record.path for record in summary.scored] == [
         "in/a/2.png",
         "in/b/1.jpg",

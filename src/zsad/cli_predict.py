@@ -130,14 +130,16 @@ def predict(
     chosen = _engine(engine, devices, workers, device)
     kinds = None if formats is None else checked_formats(comma_list(formats))
     errors = stderr()
+    is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
 
-    def load() -> Any:
+    def load(files: list[Path]) -> Any:
         import zsad
         from zsad.picture_files import find_images
+        from zsad.prediction_companions import default_method
 
         with errors.status("Loading the method..."):
             return zsad.load(
-                method=method,
+                method=method if is_chosen else default_method(files),
                 backbone=backbone,
                 checkpoint=checkpoint,
                 image_size=image_size,

@@ -73,6 +73,8 @@ def print_summary(summary: RunSummary) -> None:
     if summary.failed:
         line += f", {len(summary.failed)} failed"
     console.print(line)
+    if summary.note:
+        console.print(f"{summary.note[0].upper()}{summary.note[1:]}", style="dim")
     known = sum(record.in_calibration is True for record in scored)
     if known:
         console.print(

@@ -6,6 +6,7 @@ size, device, references, thresholds. Text is encoded once per class name and ke
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections import OrderedDict
@@ -32,7 +33,7 @@ from zsad.calibration_record import (
     scoring_settings,
 )
 from zsad.checkpoints import Checkpoint, CheckpointInfo
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, ZsadError
 from zsad.explanation import RegionRanker
 from zsad.functional import upsample
 from zsad.images import find_images, prepare, read_image, to_array
@@ -123,6 +124,7 @@ def load(
         auxiliary_data="" if found is None else found.auxiliary_data,
         fingerprint=fingerprint,
     )
+    detector.auxiliary_pictures = "" if info is None else info.auxiliary_pictures
     if references is not None:
         detector.set_references(references)
     if calibration is not None:
@@ -150,6 +152,7 @@ class Detector:
         calibration: what `apply_calibration` was given last; None: thresholds, if any, were set by hand.
         reference_fingerprints: of the reference pictures, as `picture_fingerprint` gives them.
         auxiliary_data: what the method was trained on; written into its checkpoint.
+        auxiliary_pictures: digests of the files of those pictures, likewise; see `zsad.data.fingerprints`.
         fingerprint: of the backbone's weights in their own precision.
     """
 
@@ -182,6 +185,7 @@ class Detector:
         self.calibration: Calibration | None = None
         self.reference_fingerprints: tuple[str, ...] = ()
         self.auxiliary_data = auxiliary_data
+        self.auxiliary_pictures = ""
         self.fingerprint = fingerprint or backbone_fingerprint(self.backbone)
         self._ranker = RegionRanker(self.backbone, image_size)
         self._references: Tensor | None = None
@@ -263,7 +267,7 @@ class Detector:
         ):
             whole = max(1, len(inputs))
             if batch_size is None:
-                batch_size = whole if self.method.INFO.scores_batch_jointly else min(whole, MOST_AT_ONCE)
+                batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         self._check_trained()
         return self._predict_batch([self._read(inputs)], _names(self._classes(classes), 1))[0]
@@ -345,23 +349,43 @@ class Detector:
         if self.calibration is not None:
             self.apply_calibration(None)
 
-    def set_companions(self, pictures: Sequence[Any] | None) -> None:
+    def set_companions(self, pictures: Sequence[Any] | None) -> list[int]:
         """Gives a method that scores pictures together some of them, so that it can score one by one.
 
         Args:
             pictures: as `predict` takes them, unlabelled, of the folder that is going to be scored; None or
-                an empty list: the pictures of a batch are each other's companions again.
+                an empty list: the pictures of a batch are each other's companions again. A picture that
+                cannot be read is passed over.
+
+        Returns:
+            The places in the list of those that could be read.
 
         Raises:
             ConfigError: the method takes no companions.
-            ImageReadError: one cannot be read.
         """
         if pictures and not self.method.MOST_COMPANIONS:
             raise ConfigError(f"{self.method.INFO.name} takes no companions; auto does")
-        stacked = self._stack([self._read(item)[1] for item in pictures]) if pictures else None
+        prepared: dict[int, Tensor] = {}
+        for place, item in enumerate(pictures or ()):  # one at a time, since files may be very large
+            with contextlib.suppress(ZsadError, OSError, MemoryError):
+                prepared[place] = self._stack([self._read(item)[1]])
         with self._lock:
-            self._references = stacked
+            self._references = torch.cat(list(prepared.values())) if prepared else None
             self._states.clear()
+        return list(prepared)
+
+    @property
+    def scores_jointly(self) -> bool:
+        """Whether pictures have to be scored all at once, since each one's score depends on the others."""
+        return self.method.INFO.scores_batch_jointly and self._references is None
+
+    @property
+    def about_companions(self) -> str:
+        """A line on what the companions do to the scores; empty without companions."""
+        if self._references is None or not self.method.MOST_COMPANIONS:
+            return ""
+        with torch.inference_mode():
+            return self.method.about_companions(self._state([None]))
 
     def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
         """Decides from now on by a calibration: predictions have its thresholds and score scale.
@@ -413,6 +437,7 @@ class Detector:
             image_size=self.image_size,
             config=asdict(self.method.config),
             auxiliary_data=self.auxiliary_data,
+            auxiliary_pictures=self.auxiliary_pictures,
             threshold=None if is_stale else self.threshold,
             map_threshold=None if is_stale else self.map_threshold,
             calibration=None if calibration is None or is_stale else calibration.to_dict(),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zsad.calibration_text import summary
 from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.picture_files import find_images
+from zsad.prediction_companions import COMPANIONS_KEY, give_companions
 from zsad.prediction_page import PAGE_KEY, page_settings, write_prediction_page
 from zsad.prediction_pipeline import Engine, PredictionPipeline, RunOptions
 from zsad.remote_files import RemoteFile
@@ -52,6 +53,7 @@ class RunSummary:
         records: of all pictures in the folder's results, resumed ones included, in input order.
         resumed: how many of them an earlier run had scored.
         seconds: wall time of this run without loading the method.
+        note: a line on how the pictures were scored together; empty if each was scored by itself.
     """
 
     directory: Path
@@ -59,6 +61,7 @@ class RunSummary:
     records: tuple[ResultRecord, ...]
     resumed: int
     seconds: float
+    note: str = ""
 
     @property
     def failed(self) -> tuple[ResultRecord, ...]:
@@ -74,7 +77,7 @@ class RunSummary:
 
 def predict_folder(
     inputs: str | Path | Iterable[str | Path],
-    detector: Detector | Callable[[], Detector],
+    detector: Detector | Callable[[list[Path]], Detector],
     directory: str | Path = DEFAULT_DIRECTORY,
     *,
     class_name: str | None = None,
@@ -95,8 +98,9 @@ def predict_folder(
 
     Args:
         inputs: files, folders and glob patterns, or one of them.
-        detector: as `zsad.load` gives it, or a function that gives it, which is called when the inputs have
-            turned out to be there.
+        detector: as `zsad.load` gives it, or a function that makes it, which is called with the pictures'
+            paths when the inputs have turned out to be there. Some of the pictures become its companions
+            (`Detector.set_companions`) if its method takes any and there are at least 8.
         directory: for the results; made if it is not there. Without `resume`, earlier results are replaced.
         class_name: the name of what the pictures show, for methods that use it.
         threshold: image score from which on a picture counts as anomalous; None takes the detector's, if any.
@@ -145,7 +149,7 @@ def predict_folder(
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise ConfigError(f"the results' folder {directory} is a file: choose another --out") from error
-    detector = _loaded(detector)
+    detector = _loaded(detector, files)
     started = time.perf_counter()
     calibration = detector.calibration
     if calibration is not None and class_name is not None and not calibration.is_for(class_name):
@@ -154,10 +158,14 @@ def predict_folder(
             "calibrate for these too, or go on without it (--calibration none)"
         )
     options = _completed(options, detector)
+    companions = give_companions(detector, files, directory if resume else None)
     known = {**describe_detector(detector), **_described(options), **(settings or {})}
     if calibration is not None:
         known["calibration"] = summary(calibration)
-    is_joint = detector.method.INFO.scores_batch_jointly
+    note = detector.about_companions
+    if note:
+        known["folder_mode"] = note
+    is_joint = detector.scores_jointly
     layout, kept = _plan(directory, files, known, options, resume=resume, is_joint=is_joint)
     explanations = read_explanations(directory) if resume and explain is not None else {}
     if explain is not None:  # a run that was killed may have left records without a ranking
@@ -166,22 +174,12 @@ def predict_folder(
     done = {record.path for record in kept}
     to_do = [path for path in files if str(path) not in done]
     for_page = page_settings(detector.map_range, calibration)
-    write_settings(directory, {**known, "root": layout.root, PAGE_KEY: for_page})
+    write_settings(directory, {**known, "root": layout.root, PAGE_KEY: for_page, COMPANIONS_KEY: companions})
 
     pipeline = (engine or _engine(devices, detector))(detector, layout, options)
-    report_progress = progress or (lambda done, total: None)
-    interrupted: KeyboardInterrupt | None = None
+    batches = in_batches(to_do, len(to_do) if is_joint else batch_size)
     with ResultsWriter(directory, kept, [str(path) for path in files]) as writer:
-        report_progress(0, len(to_do))
-        try:
-            records = pipeline.records(in_batches(to_do, len(to_do) if is_joint else batch_size))
-            for count, record in enumerate(records, start=1):
-                writer.add(record)
-                report_progress(count, len(to_do))
-        except KeyboardInterrupt as stop:
-            interrupted = stop
-            for record in pipeline.written():
-                writer.add(record)
+        interrupted = _score_all(pipeline, batches, writer, len(to_do), progress)
     if explain is None:
         (directory / EXPLANATIONS_FILE).unlink(missing_ok=True)  # of an earlier run
     else:
@@ -190,7 +188,7 @@ def predict_folder(
     page = write_prediction_page(layout, writer.records, known, detector.map_range, calibration)
     if interrupted is not None:
         raise interrupted
-    return RunSummary(directory, page, tuple(writer.records), len(kept), time.perf_counter() - started)
+    return RunSummary(directory, page, tuple(writer.records), len(kept), time.perf_counter() - started, note)
 
 
 def find_pictures(
@@ -263,10 +261,10 @@ def describe_detector(detector: Detector) -> dict[str, Any]:
     }
 
 
-def _loaded(detector: Detector | Callable[[], Detector]) -> Detector:
+def _loaded(detector: Detector | Callable[[list[Path]], Detector], files: list[Path]) -> Detector:
     if hasattr(detector, "predict"):
         return cast("Detector", detector)
-    return detector()
+    return detector(files)
 
 
 def _engine(devices: int | Sequence[str], detector: Detector) -> Engine:
@@ -277,6 +275,27 @@ def _engine(devices: int | Sequence[str], detector: Detector) -> Engine:
 
     names = device_names(devices, detector.device.type) if isinstance(devices, int) else tuple(devices)
     return functools.partial(ShardedPrediction, devices=names)
+
+
+def _score_all(
+    pipeline: Any,
+    batches: Iterator[Sequence[Path]],
+    writer: ResultsWriter,
+    count: int,
+    progress: Callable[[int, int], None] | None,
+) -> KeyboardInterrupt | None:
+    """Writes a record for each picture; after Ctrl-C, which it returns, for those that are complete."""
+    report_progress = progress or (lambda done, total: None)
+    report_progress(0, count)
+    try:
+        for done, record in enumerate(pipeline.records(batches), start=1):
+            writer.add(record)
+            report_progress(done, count)
+    except KeyboardInterrupt as stop:
+        for record in pipeline.written():
+            writer.add(record)
+        return stop
+    return None
 
 
 def _completed(options: RunOptions, detector: Detector) -> RunOptions:
@@ -332,7 +351,8 @@ def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list
             )
         return [], None
     root = earlier.pop("root", None)
-    earlier.pop(PAGE_KEY, None)
+    for key in (PAGE_KEY, COMPANIONS_KEY):
+        earlier.pop(key, None)
     check_same_settings(directory, earlier, settings)
     return records, root if isinstance(root, str) else None
 

@@ -124,7 +124,7 @@ class PredictionPipeline:
             OSError: a picture's files cannot be written.
         """
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="zsad")
-        most_pixels = None if self.detector.method.INFO.scores_batch_jointly else MOST_PIXELS_AT_ONCE
+        most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
         parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
         try:
             for batch in _read_ahead(pool, parts):
@@ -175,7 +175,7 @@ class PredictionPipeline:
         except ConfigError:
             raise
         except _PICTURE_ERRORS as error:
-            if len(reads) > 1 and not self.detector.method.INFO.scores_batch_jointly:
+            if len(reads) > 1 and not self.detector.scores_jointly:
                 return {path: outcome for read in reads for path, outcome in self._score([read]).items()}
             seconds = (time.perf_counter() - started) / len(reads)
             return {read.path: (one_line(error), seconds) for read in reads}

@@ -118,7 +118,7 @@ class ShardedPrediction:
             ConfigError: the method scores all pictures together.
         """
         info = detector.method.INFO
-        if info.scores_batch_jointly:
+        if detector.scores_jointly:
             raise ConfigError(
                 f"{info.name} scores all pictures together, which cannot be split over {len(devices)} "
                 "processes: leave --devices out"

@@ -278,6 +278,17 @@ class Auto(Method):
         size = features.image_size(self.backbone.config.vision.patch_size)
         return RawOutput(image_logits.sigmoid(), abnormal_map(chances, once, size, self.config.sigma))
 
+    def about_companions(self, state: State) -> str:
+        """How many there are, and whether they are alike."""
+        if state.companions is None:
+            return ""
+        ratio = float(state.companions.unlikeness.median())
+        trust = float(trusted(torch.tensor(ratio)))
+        found = f"each picture was compared with others of the folder ({len(state.companions.gallery)} drawn)"
+        if trust == 0:
+            return f"{found}, which are not alike ({ratio:.2f}): the scores are those of the texts alone"
+        return f"{found}, which are alike ({ratio:.2f}): this counts {trust:.0%}, beside the texts"
+
     @property
     def map_range(self) -> tuple[float, float]:
         """A probability for each block used."""
@@ -382,6 +393,10 @@ def likeness(comparison: Comparison, companions: Companions) -> Tensor:
         (B,) in [0, 1]; 0 with fewer than 7 companions that are no copies.
     """
     ratios = companions.unlikeness[comparison.companions].masked_fill(~comparison.counted, torch.nan)
-    trusted = ((UNLIKE - ratios.nanmedian(dim=1).values) / (UNLIKE - ALIKE)).clamp(0, 1)
     enough = comparison.counted.sum(dim=1) >= LEAST_COMPANIONS
-    return torch.where(enough, trusted.nan_to_num(0.0), 0.0)
+    return torch.where(enough, trusted(ratios.nanmedian(dim=1).values).nan_to_num(0.0), 0.0)
+
+
+def trusted(unlikeness: Tensor) -> Tensor:
+    """How much a comparison counts, from 1 (alike) down to 0 (unlike), of any shape."""
+    return ((UNLIKE - unlikeness) / (UNLIKE - ALIKE)).clamp(0, 1)

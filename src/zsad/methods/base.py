@@ -157,6 +157,10 @@ class Method(nn.Module, ABC):
     def score(self, features: Any, state: Any) -> RawOutput:
         """Scores (B,) and maps (B, S, S) from features and state; pure and exportable."""
 
+    def about_companions(self, state: Any) -> str:
+        """A line for the user on how much the companions in a state count; empty where there are none."""
+        return ""
+
     @property
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value that a map can take; the fixed colour scale."""
