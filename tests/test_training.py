@@ -2,9 +2,6 @@
 
 import csv
 import math
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -201,45 +198,6 @@ def test_interrupted_and_resumed_equals_uninterrupted(config, tmp_path, number):
     assert_same(learned(broken), learned(whole))
     strip = [{k: v for k, v in row.items() if k != "seconds"} for row in log_rows(result.log)]
     assert strip == [{k: v for k, v in row.items() if k != "seconds"} for row in log_rows(expected.log)]
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from test_training import StoppingAt, stained_pictures
-from zsad.training import TrainConfig, train
-
-class Killed(StoppingAt):
-    def __getitem__(self, index):
-        try:
-            return super().__getitem__(index)
-        except Exception:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-config = TrainConfig(out=Path(sys.argv[1]), backbone=sys.argv[2], epochs=3, batch_size=4, device="cpu",
-                     settings={"n_ctx": 4, "t_n_ctx": 2, "sigma": 1.0})
-train(config, Killed(stained_pictures(), 10))
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_killed_and_resumed_equals_uninterrupted(config, tmp_path, backbone):
-    whole, killed = config(), config(out=tmp_path / "killed.safetensors", resume=True)
-    quietly(whole, stained_pictures())
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, str(killed.out), backbone],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    assert Checkpoint.read(killed.folder / "last.safetensors").epoch == 1
-    assert not Path(killed.out).exists()
-    result = quietly(killed, stained_pictures())
-    assert result.resumed_from == 1
-    assert_same(learned(killed), learned(whole))
 
 
 def test_more_epochs_can_be_added(config, tmp_path):

@@ -28,8 +28,8 @@ from zsad.training_config import TrainConfig, TrainResult
 from zsad.training_data import TrainingData, data_in_memory, data_on_disk
 from zsad.training_devices import Ranks, on_devices
 from zsad.training_files import StepLog
-from zsad.training_recipe import described
-from zsad.training_run import TrainingRun
+from zsad.training_recipe import choose, described
+from zsad.training_run import TrainingRun, refuse_to_replace
 from zsad.training_tensorboard import TensorBoardLog
 from zsad.types import TrainingRecipe
 
@@ -74,6 +74,8 @@ def train(
     if dataset is not None and config.data:
         raise ConfigError("give folders (data) or a dataset, not both")
     data = data_on_disk(config.data, config.split) if dataset is None else data_in_memory(dataset)
+    refuse_to_replace(config)
+    choose(kind.RECIPE, config, data.sets, "cpu")  # says what does not go together before anything is loaded
     work = functools.partial(_train, config, data, show_progress)
     if config.devices == 1:
         losses, resumed_from, fields = work(Ranks(), config.device)

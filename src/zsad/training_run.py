@@ -239,17 +239,10 @@ class TrainingRun:
             Finished epochs.
 
         Raises:
-            ConfigError: there is a checkpoint or a result that nobody allowed to be replaced, or the
-                checkpoint is of another training.
+            ConfigError: the checkpoint is of another training.
         """
-        path, config = self.config.folder / CHECKPOINT_NAME, self.config
-        existing = [str(each) for each in (path, Path(config.out)) if each.exists()]
-        if existing and not (config.resume or config.overwrite):
-            raise ConfigError(
-                f"{existing[0]} is there already: --resume goes on with that training, --overwrite starts "
-                "anew; or choose another --out"
-            )
-        if not config.resume or not path.exists():
+        path = self.config.folder / CHECKPOINT_NAME
+        if not self.config.resume or not path.exists():
             return 0
         found = Checkpoint.read(path)
         wanted = self.setup()
@@ -284,6 +277,20 @@ class TrainingRun:
             else "no epoch was finished, so there is no checkpoint"
         )
         return ZsadError(f"{what}; {kept}. Try a smaller --lr, or --precision fp32")
+
+
+def refuse_to_replace(config: TrainConfig) -> None:
+    """Stops before a training whose place on the disk is taken.
+
+    Raises:
+        ConfigError: there is a checkpoint or a result, and nobody said what to do with it.
+    """
+    existing = [each for each in (config.folder / CHECKPOINT_NAME, Path(config.out)) if each.exists()]
+    if existing and not (config.resume or config.overwrite):
+        raise ConfigError(
+            f"{existing[0]} is there already: --resume goes on with that training, --overwrite starts anew; "
+            "or choose another --out"
+        )
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
