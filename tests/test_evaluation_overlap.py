@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from zsad.data.catalog import dataset_record
+from zsad.data.fingerprints import file_digest, file_digests, pack_digests, unpack_digests
 from zsad.data.folder import Dataset
-from zsad.evaluation_overlap import named_datasets, overlap
+from zsad.errors import WeightsError
+from zsad.evaluation_overlap import named_datasets, named_overlap, shared_pictures
 from zsad.types import Sample
 
 
@@ -37,15 +39,15 @@ MVTEC = dataset("mvtec", "bottle", "metal nut")
     ],
 )
 def test_overlap(auxiliary, expected):
-    assert overlap(auxiliary, MVTEC) == expected
+    assert named_overlap(auxiliary, MVTEC) == expected
 
 
 def test_folders_of_ones_own_are_known_by_their_name():
     own = dataset("press_line_7", "gear")
-    assert overlap("press line 7: gear, lid (test split, 20 pictures)", own) == "press_line_7: gear"
-    assert overlap("press_line_7 (test split)", own) == "press_line_7"
-    assert overlap("press_line_77 (test split)", own) == ""
-    assert overlap("it is what it is", dataset("is", "gear")) == ""
+    assert named_overlap("press line 7: gear, lid (test split, 20 pictures)", own) == "press_line_7: gear"
+    assert named_overlap("press_line_7 (test split)", own) == "press_line_7"
+    assert named_overlap("press_line_77 (test split)", own) == ""
+    assert named_overlap("it is what it is", dataset("is", "gear")) == ""
 
 
 def test_every_name_of_the_catalogue_is_recognised_as_its_own():
@@ -54,3 +56,22 @@ def test_every_name_of_the_catalogue_is_recognised_as_its_own():
     for name in list_datasets():
         for spelling in (name, dataset_record(name).title, *dataset_record(name).aliases):
             assert [found.name for found in named_datasets(f"data: {spelling}.")] == [name], spelling
+
+
+def test_pictures_are_recognised_by_content_under_any_name(tmp_path):
+    contents = {"a.png": b"one", "b.png": b"two", "copy of a.png": b"one", "c.png": b"three"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    trained = pack_digests(file_digests([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "missing.png"]))
+    assert len(trained) <= 2 * 12
+    others = [tmp_path / "c.png", tmp_path / "copy of a.png", tmp_path / "missing.png"]
+    found = shared_pictures(trained, dict(zip(others, file_digests(others), strict=True)))
+    assert found == f"1 of the test pictures (the first is {others[1]})"
+    assert shared_pictures(trained, {others[0]: file_digest(others[0])}) == ""
+    assert shared_pictures("", {others[0]: file_digest(others[0])}) == ""
+
+
+@pytest.mark.parametrize("text", ["abc", "*" * 12, "YWJj"])
+def test_damaged_digests_are_refused(text):
+    with pytest.raises(WeightsError, match="digests of the training pictures are damaged"):
+        unpack_digests(text)

@@ -17,8 +17,8 @@ from typing import Any
 from zsad.atomic import atomic_file
 from zsad.errors import DataError
 from zsad.evaluation_category import CategoryOutcome
-from zsad.evaluation_plan import slug
 from zsad.evaluation_results import SCHEMA, WorstPicture, to_json, write_json
+from zsad.evaluation_weights import slug
 from zsad.results import SETTINGS_FILE, check_same_settings, read_settings, write_settings
 
 RUNS = "runs"

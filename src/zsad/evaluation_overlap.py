@@ -1,20 +1,26 @@
-"""Whether a method would be tested on what it was trained on, by the names that its weights carry.
+"""Whether a method would be tested on what it was trained on, by what its weights say of that.
+
+Weights that zsad trained carry digests of their training pictures, which find a picture under any name.
 
 Weights name their auxiliary data in words: "visa: candle, pcb1 (test split, 400 pictures)" as `zsad train`
-writes it, "VisA (capsules, macaroni1), concrete cracks" or "MVTec AD" as people do.
+writes it, "VisA (capsules, macaroni1), concrete cracks" or "MVTec AD" as people do. Names say less than
+digests: a renamed folder is not recognised by them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zsad.data.catalog import dataset_record, find_dataset, list_datasets
+from zsad.data.fingerprints import unpack_digests
 from zsad.training_data import auxiliary_set
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zsad.data.folder import Dataset
 
 SHORTEST_NAME = 3  # of a user's own folder; shorter ones are found everywhere
@@ -63,8 +69,26 @@ def named_datasets(text: str, own_names: Iterable[str] = ()) -> list[NamedData]:
     return found
 
 
-def overlap(auxiliary_data: str, dataset: Dataset) -> str:
-    """What auxiliary data and a dataset to test on have in common.
+def shared_pictures(auxiliary_pictures: str, test_digests: Mapping[Path, bytes]) -> str:
+    """The test pictures that are among the training pictures, byte for byte.
+
+    Args:
+        auxiliary_pictures: of the weights, as `zsad.data.fingerprints.pack_digests` gives them.
+        test_digests: of the test pictures' files.
+
+    Returns:
+        Their number and the first of them as one text, "" if there is none.
+
+    Raises:
+        WeightsError: the weights' digests are damaged.
+    """
+    known = unpack_digests(auxiliary_pictures)
+    found = [path for path, digest in test_digests.items() if digest in known]
+    return f"{len(found)} of the test pictures (the first is {found[0]})" if found else ""
+
+
+def named_overlap(auxiliary_data: str, dataset: Dataset) -> str:
+    """What auxiliary data and a dataset to test on have in common, by name.
 
     Args:
         auxiliary_data: what the weights say about their training data.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zsad import checkpoints, registry
-from zsad.checkpoints import PACKAGED_BACKBONE
 from zsad.data.folder import Dataset, open_datasets
 from zsad.errors import ConfigError, DataError, unknown_name
-from zsad.evaluation_overlap import overlap
+from zsad.evaluation_weights import DatasetDigests, RunWeights, slug
 from zsad.metrics.pro import check_pro
 
 if TYPE_CHECKING:
@@ -141,65 +139,34 @@ def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
         if not dataset.samples:
             raise DataError(f"{dataset.root}: no usable picture; {'; '.join(dataset.problems[:3])}")
     good = _reference_candidates(options, [dataset.name for dataset in datasets])
+    digests = DatasetDigests()
     runs: list[PlannedRun] = []
     for method in methods:
         for backbone in options.backbones:
             for seed in options.seeds:
-                weights = _Weights.find(options.checkpoint, method, backbone, seed)
+                weights = RunWeights.find(options.checkpoint, method, backbone, seed)
                 for dataset, candidates in zip(datasets, good, strict=True):
-                    runs.append(_plan(options, weights, dataset, candidates, taken={run.id for run in runs}))
+                    common = weights.overlap_with(dataset, digests)
+                    taken = {run.id for run in runs}
+                    runs.append(_plan(options, weights, dataset, candidates, overlap=common, taken=taken))
     overlapping = [run for run in runs if run.overlap]
     if overlapping and not options.allow_overlap:
         run = overlapping[0]
-        more = f" (and {len(overlapping) - 1} more)" if len(overlapping) > 1 else ""
+        more = f" (and {len(overlapping) - 1} more runs overlap)" if len(overlapping) > 1 else ""
         raise ConfigError(
-            f"{run.method} was trained on {run.overlap}, which is among the test data{more}: its numbers "
-            "would not be zero-shot; test on other data, or say --allow-overlap"
+            f"{run.method} was trained on {run.overlap} and would be tested on {run.dataset.name}{more}: not "
+            "zero-shot; take other data, or say --allow-overlap"
         )
     return runs
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """Learnt weights as a run will load them, and what they say about themselves."""
-
-    method: str
-    backbone: str | None
-    backbone_name: str
-    checkpoint: str | None
-    seed: int
-    auxiliary_data: str
-    note: str
-
-    @classmethod
-    def find(cls, template: str | None, method: str, backbone: str | None, seed: int) -> _Weights:
-        """Reads the description of the weights.
-
-        Raises:
-            WeightsError: the file cannot be read, or belongs to another method.
-        """
-        checkpoint = template
-        if template is not None:
-            for name, value in (("method", method), ("backbone", slug(backbone or "tiny")), ("seed", seed)):
-                checkpoint = str(checkpoint).replace(f"{{{name}}}", str(value))
-        found = checkpoints.find(method, backbone, checkpoint)
-        checkpoints.method_name(method, found)
-        auxiliary_data = "" if found is None else found.auxiliary_data
-        note = ""
-        if found is not None and not auxiliary_data:
-            note = (
-                f"{found.path.name} does not say what it was trained on, so an overlap with the test data "
-                "could not be looked for"
-            )
-        name = backbone or (found.backbone if found else None) or PACKAGED_BACKBONE
-        return cls(method, backbone, name, checkpoint, seed, auxiliary_data, note)
-
-
 def _plan(
     options: EvaluationOptions,
-    weights: _Weights,
+    weights: RunWeights,
     dataset: Dataset,
     candidates: Mapping[str, Sequence[Sample]],
+    *,
+    overlap: str,
     taken: set[str],
 ) -> PlannedRun:
     info = registry.method_class(weights.method).INFO
@@ -227,7 +194,7 @@ def _plan(
         if options.references
         else {},
         weights.auxiliary_data,
-        overlap(weights.auxiliary_data, dataset),
+        overlap,
         tuple(notes),
     )
 
@@ -253,11 +220,6 @@ def choose_references(candidates: Sequence[Sample], count: int, seed: int, categ
         )
     drawn = np.random.default_rng([seed, *category.encode()]).choice(len(normal), count, replace=False)
     return tuple(normal[index] for index in drawn)
-
-
-def slug(text: str) -> str:
-    """A text as part of a file name: letters, digits, dots, minus signs and underscores."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", Path(text).name if "/" in text else text).strip("-.") or "unnamed"
 
 
 def _methods(names: Iterable[str]) -> list[str]:

@@ -90,7 +90,7 @@ class ProcessScorer:
     def _start(self) -> None:
         # Processes are spawned, since a fork of one that uses a GPU or threads is not safe.
         context = torch.multiprocessing.get_context("spawn")
-        threads = max(1, torch.get_num_threads() // len(self._devices))
+        threads = torch.get_num_threads()  # another number would round differently; OMP_NUM_THREADS sets it
         for device in self._devices:
             own, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, threads), daemon=True)
