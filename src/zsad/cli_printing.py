@@ -81,6 +81,7 @@ def print_summary(summary: RunSummary) -> None:
             f"{counted(known, 'picture')} of these made the calibration: what it decides about them says "
             "nothing about new ones",
             style="yellow",
+            soft_wrap=True,
         )
     console.print(Text.assemble("Page: ", (str(summary.page), "bold")))
 
