@@ -222,7 +222,7 @@ def _eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 def _levels(values: NDArray[Any], lowest: float, highest: float) -> NDArray[np.uint8]:
     """uint8 levels, from 0 at `lowest` to 255 at `highest`; what lies outside is clipped."""
     span = highest - lowest
-    scaled = (values.astype(np.float64) - lowest) * (255.0 / span if span > 0 else 0.0)
+    scaled = (values.astype(np.float64) - lowest) / (span if span > 0 else np.inf) * 255.0
     if not np.isfinite(scaled).all():
         scaled = np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0)
     return np.ascontiguousarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))

@@ -1,0 +1,136 @@
+"""`zsad data list` and `zsad data check`: what they find, say and return."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from data.miniature_trees import SIZE, brain_mri, mask, mvtec, picture
+from zsad.cli import app
+from zsad.data.catalog import list_datasets
+from zsad.data.checking import check_datasets
+from zsad.errors import DataError
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["data", *map(str, arguments)])
+
+
+def test_a_whole_dataset_of_ones_own(tmp_path):
+    (found,) = check_datasets(mvtec(tmp_path))
+    assert found.problems == ()
+    assert found.decoded == 2 * (3 + 1 + 1)  # three test pictures, a mask and a training picture each
+    row = found.categories[0]
+    assert (row.category, row.normal, row.anomalous, row.masks, row.train) == ("bottle", 2, 1, 1, 1)
+    assert row.defects == {"broken_large": 1}
+    (quick,) = check_datasets(tmp_path, quick=True)
+    assert (quick.decoded, quick.categories) == (0, found.categories)
+
+
+def test_every_kind_of_bad_file_is_named(tmp_path):
+    truth = mvtec(tmp_path) / "bottle/ground_truth/broken_large"
+    pictures = tmp_path / "bottle/test/broken_large"
+    for number in range(1, 4):
+        picture(pictures / f"00{number}.png")
+    mask(truth / "001_mask.png", (5, 4))
+    mask(truth / "002_mask.png", empty=True)
+    (truth / "003_mask.png").write_bytes(b"<html>")
+    mask(truth / "004_mask.png")
+    (tmp_path / "metal_nut/test/good/000.png").write_bytes(b"")
+    (tmp_path / "metal_nut/train/good/000.png").write_bytes(b"\x89PNG")
+    (found,) = check_datasets(tmp_path)
+    text = "\n".join(found.problems)
+    for expected in (
+        f"{truth}/001_mask.png: 5 x 4 pixels, its picture 001.png {SIZE[0]} x {SIZE[1]}",
+        f"{truth}/002_mask.png: marks nothing, but {pictures}/002.png is anomalous",
+        f"{truth}/003_mask.png: cannot be read as a mask",
+        f"{truth}/004_mask.png: belongs to no picture",
+        f"{tmp_path}/metal_nut/test/good/000.png: the file is empty",
+        f"{tmp_path}/metal_nut/train/good/000.png: ",
+    ):
+        assert expected in text
+    assert len(found.problems) == 6
+    assert len(check_datasets(tmp_path, quick=True)[0].problems) == 1
+
+
+def test_counts_and_missing_categories_of_a_known_dataset(tmp_path):
+    (found,) = check_datasets(f"mvtec:{mvtec(tmp_path)}")
+    missing, counts = found.problems
+    assert "no test pictures of cable, capsule, carpet, grid, hazelnut and 8 more; get the whole" in missing
+    assert "4 normal instead of 467, 2 anomalous instead of 1258, 2 train instead of 3629" in counts
+
+
+def test_the_official_numbers_are_no_problem(tmp_path):
+    for number in range(98):
+        picture(tmp_path / f"no/{number}.png", (1, 1))
+    for number in range(155):
+        picture(tmp_path / f"yes/{number}.png", (1, 1))
+    (found,) = check_datasets(f"brainmri:{tmp_path}")
+    assert (found.problems, found.notes) == ((), ("no masks: metrics of pictures only, none of pixels",))
+
+
+def test_numbers_of_another_version_are_noted(tmp_path):
+    for number in range(1, 301):
+        picture(tmp_path / f"images/{number}.png", (1, 1))
+        mask(tmp_path / f"masks/{number}.png", (12, 8)) if number == 1 else picture(
+            tmp_path / f"masks/{number}.png", (1, 1), "L"
+        )
+    (found,) = check_datasets(f"colondb:{tmp_path}", quick=True)
+    assert found.problems == ()
+    assert "these are the numbers of the official page's frames" in found.notes
+
+
+def test_unlabelled_pictures_are_noted(tmp_path):
+    picture(tmp_path / "1.png")
+    (found,) = check_datasets(tmp_path)
+    assert found.problems == ()
+    assert found.notes == ("1 pictures without a label: fit for zsad predict, not for zsad evaluate",)
+
+
+def test_progress_reaches_the_end(tmp_path):
+    seen = []
+    check_datasets(mvtec(tmp_path), on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(number, 8) for number in range(1, 9)]
+
+
+def test_nothing_to_check(tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        check_datasets(tmp_path / "gone")
+
+
+def test_command_list():
+    shown = run("list")
+    assert shown.exit_code == 0
+    for name in list_datasets():
+        assert f" {name} " in shown.output
+    rows = json.loads(run("list", "--json").output)
+    assert [row["name"] for row in rows] == list_datasets()
+    assert rows[0]["counts"] == {"normal": 467, "anomalous": 1258, "train": 3629}
+
+
+def test_command_check(tmp_path):
+    mvtec(tmp_path)
+    good = run("check", tmp_path)
+    assert good.exit_code == 0
+    assert "no problems, 10 files decoded" in good.output
+    assert "broken_large 1" in good.output
+    bad_mask = mask(tmp_path / "bottle/ground_truth/broken_large/000_mask.png", (5, 4))
+    bad = run("check", tmp_path)
+    assert bad.exit_code == 3
+    assert f"problem: {bad_mask}: 5 x 4 pixels" in bad.output
+    assert run("check", tmp_path, "--quick").exit_code == 0
+    assert run("check", f"mvtek:{tmp_path}").exit_code == 2
+    assert run("check", f"visa:{tmp_path}", "--quiet").exit_code == 3
+    refused = run("check", tmp_path / "gone")
+    assert refused.exit_code == 3
+    assert "no such file or folder" in refused.output
+
+
+def test_command_check_names_what_was_expected(tmp_path):
+    brain_mri(tmp_path)
+    shown = run("check", f"brainmri:{tmp_path}")
+    assert shown.exit_code == 3
+    assert "(official: 98, 155, 0)" in shown.output
+    assert "1 normal instead of 98, 2 anomalous instead of 155" in shown.output
