@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import zsad
 from zsad.calibration import read_calibration
 from zsad.cli import app
-from zsad.detector import load
+from zsad.detector_loading import load
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from zsad.backbones.records import list_backbones as list_backbones
     from zsad.detector import Detector as Detector
-    from zsad.detector import load as load
+    from zsad.detector_loading import load as load
     from zsad.registry import list_methods as list_methods
     from zsad.types import MethodInfo as MethodInfo
     from zsad.types import Prediction as Prediction
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Detector": "zsad.detector",
-    "load": "zsad.detector",
+    "load": "zsad.detector_loading",
     "list_methods": "zsad.registry",
     "list_backbones": "zsad.backbones.records",
     "MethodInfo": "zsad.types",

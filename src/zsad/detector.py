@@ -1,4 +1,4 @@
-"""`zsad.load` and the `Detector` that it gives: prepare once, predict many.
+"""The `Detector` that `zsad.load` gives: prepare once, predict many.
 
 A detector is a method on a backbone, with everything fixed that a prediction depends on: weights, picture
 size, device, references, thresholds. Text is encoded once per class name and kept.
@@ -23,22 +23,21 @@ from PIL import Image
 from torch import Tensor
 
 from zsad import checkpoints, registry
-from zsad.backbones.clip import CLIP, check_image_size
-from zsad.backbones.loading import backbone_fingerprint, check_device, check_precision, load_backbone
+from zsad.backbones.clip import check_image_size
+from zsad.backbones.loading import backbone_fingerprint, check_device
 from zsad.calibration_record import (
-    NO_CALIBRATION,
     Calibration,
     picture_fingerprint,
     read_calibration,
     scoring_settings,
 )
-from zsad.checkpoints import Checkpoint, CheckpointInfo
+from zsad.checkpoints import CheckpointInfo
+from zsad.detector_classes import Classes, class_names, with_class_names
 from zsad.errors import ConfigError, ZsadError
 from zsad.explanation import RegionRanker
 from zsad.functional import upsample
 from zsad.images import find_images, prepare, read_image, to_array
 from zsad.methods.base import DEFAULT_CLASS, Method
-from zsad.settings import build_config
 from zsad.types import Prediction, RawOutput, WeightRecord
 
 MOST_AT_ONCE = 16
@@ -46,96 +45,7 @@ MOST_STATES_KEPT = 64
 READING_THREADS = 4
 SEVERAL_PICTURES = 4  # dimensions of an array that holds several
 
-Classes = str | Sequence[str] | None
 Picture = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
-
-
-def load(
-    method: str | None = None,
-    backbone: str | Path | CLIP | None = None,
-    checkpoint: str | Path | None = None,
-    *,
-    image_size: int | None = None,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
-    references: Sequence[Any] | None = None,
-    calibration: Calibration | str | Path | None = None,
-    **config: Any,
-) -> Detector:
-    """A detector, ready to predict if there are weights for it.
-
-    Args:
-        method: a name of `zsad.list_methods()`; None: the checkpoint's own, else "anomalyclip".
-        backbone: what `zsad.backbones.loading.load_backbone` accepts, or a network that it gave (which this
-            detector then takes over); None: the checkpoint's own, else "tiny", which ships with zsad.
-        checkpoint: a file of `Detector.save` or of the method's authors, or the name that `zsad weights list`
-            gives the authors' file, once it was fetched; None: the weights that zsad ships for method and
-            backbone, if any; "fresh": new random parameters, to be trained.
-        image_size: pixels a side that pictures are resized to, a multiple of the patch size; None: the
-            checkpoint's own, else what the backbone's weights (or the method's paper) were made for.
-        device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
-        precision: of the backbone: "fp32" (None), "bf16" or "fp16".
-        references: normal pictures for few-shot methods, as `Detector.set_references` takes them.
-        calibration: as `Detector.apply_calibration` takes it; without a checkpoint, what else is None is
-            taken from it. None: the checkpoint's own, if any; "none": no calibration and no thresholds.
-        **config: the method's settings, by the paper's terms; a checkpoint's own are the default.
-
-    Returns:
-        The detector.
-
-    Raises:
-        ConfigError: an unknown name or an impossible or contradicting value.
-        WeightsError: weights that are missing, damaged or made for something else.
-        ImageReadError: a reference picture cannot be read.
-        DataError: the calibration is damaged.
-    """
-    if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
-        calibration = read_calibration(calibration)
-    if isinstance(calibration, Calibration) and checkpoint is None:
-        made_with = calibration.settings
-        method, backbone = method or made_with["method"], backbone or made_with["backbone"]
-        image_size = image_size or made_with["image_size"]
-        config = {**made_with["config"], **config} if method == made_with["method"] else config
-    found = checkpoints.find(method, backbone, checkpoint)
-    name = checkpoints.method_name(method, found)
-    kind = registry.method_class(name)
-    settings = config if found is None else checkpoints.merge_settings(found, kind, config)
-    chosen = build_config(kind.Config, settings, name)
-    network = _find_backbone(backbone, found, chosen.activation, _find_device(device), precision)
-    if network.record is None:
-        raise ConfigError("a backbone given as a network needs its record: set clip.record to a WeightRecord")
-    fingerprint = backbone_fingerprint(network)  # before rounding to another precision
-    if found is not None:
-        checkpoints.check_backbone(found, network.record, fingerprint)
-    if precision is not None:
-        network.to(check_precision(precision))
-    info = None if found is None else found.info
-    size = _first_given(
-        image_size, info.image_size if info else None, kind.default_image_size(network.record)
-    )
-    chosen = kind.config_at_size(chosen, network.record, size)
-    built = kind(network, chosen).to(network.text_projection.device).eval()
-    if found is not None:
-        checkpoints.take_weights(built, found)
-    detector = Detector(
-        built,
-        size,
-        is_trained=found is not None,
-        auxiliary_data="" if found is None else found.auxiliary_data,
-        fingerprint=fingerprint,
-    )
-    detector.auxiliary_pictures = "" if info is None else info.auxiliary_pictures
-    if references is not None:
-        detector.set_references(references)
-    if calibration is not None:
-        detector.apply_calibration(None if isinstance(calibration, str) else calibration)
-    elif info is not None:
-        if info.calibration is not None:
-            detector.apply_calibration(
-                Calibration.from_dict(info.calibration, "the checkpoint's calibration")
-            )
-        detector.threshold, detector.map_threshold = info.threshold, info.map_threshold
-    return detector
 
 
 class Detector:
@@ -270,7 +180,7 @@ class Detector:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         self._check_trained()
-        return self._predict_batch([self._read(inputs)], _names(self._classes(classes), 1))[0]
+        return self._predict_batch([self._read(inputs)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self, source: str | Path | Iterable[Any], batch_size: int = 8, classes: Classes = None
@@ -296,7 +206,7 @@ class Detector:
             raise ConfigError("predict_iter takes many pictures; for one picture use predict(picture)")
         self._check_trained()
         pictures: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
-        return self._predict_stream(_with_names(pictures, self._classes(classes)), batch_size)
+        return self._predict_stream(with_class_names(pictures, self._classes(classes)), batch_size)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores pictures that are already resized and normalised.
@@ -317,7 +227,7 @@ class Detector:
             raise ConfigError(f"score_tensors takes a tensor of shape (B, 3, S, S), got {shape}")
         if not images.is_floating_point():
             raise ConfigError(f"score_tensors takes normalised floating pictures, got {images.dtype}")
-        return self._score(images, _names(self._classes(classes), len(images)))
+        return self._score(images, class_names(self._classes(classes), len(images)))
 
     def set_references(self, references: Sequence[Any] | None) -> None:
         """Gives normal pictures to a few-shot method.
@@ -547,69 +457,3 @@ class Detector:
         """Changes when what was learnt does, so that a training step outdates what was prepared before it."""
         sums = [parameter.detach().float().sum() for _, parameter in self.method.trainable()]
         return tuple(torch.stack(sums).tolist()) if sums else ()
-
-
-def _first_given(*sizes: int | None) -> int:
-    """The first that is not None; the last always is a number."""
-    return next(size for size in sizes if size is not None)
-
-
-def _names(classes: Classes, count: int) -> list[str | None]:
-    """One class name, or None, per picture.
-
-    Raises:
-        ConfigError: there are more or fewer names than pictures, or one is not a text.
-    """
-    if classes is None or isinstance(classes, str):
-        return [_checked_name(classes)] * count
-    if len(classes) != count:
-        raise ConfigError(
-            f"{len(classes)} class names for {count} pictures: give one name, or one per picture"
-        )
-    return [_checked_name(name) for name in classes]
-
-
-def _with_names(pictures: Iterable[Any], classes: Classes) -> Iterator[tuple[Any, str | None]]:
-    """Pictures with their class names, without counting the pictures first unless that is free."""
-    if classes is None or isinstance(classes, str):
-        name = _checked_name(classes)
-        return ((picture, name) for picture in pictures)
-    items = pictures if isinstance(pictures, Sequence) else list(pictures)
-    return zip(items, _names(classes, len(items)), strict=True)
-
-
-def _checked_name(name: Any) -> str | None:
-    """A class name that prompts can hold; None stays None.
-
-    Raises:
-        ConfigError: it is not a text or an empty one.
-    """
-    if name is None:
-        return None
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigError(f'a class name must be a text such as "metal nut", got {name!r}')
-    return name
-
-
-def _find_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the fastest that is there."""
-    if device is not None:
-        return check_device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _find_backbone(
-    backbone: str | Path | CLIP | None,
-    found: Checkpoint | None,
-    activation: Any,
-    device: torch.device,
-    precision: str | None,
-) -> CLIP:
-    """The network, loaded or taken over, on its device; one that is loaded also in its precision."""
-    if isinstance(backbone, CLIP):
-        return backbone.to(device).eval()
-    if backbone is None and found is not None:
-        backbone = found.backbone
-    return load_backbone(backbone, activation=activation, device=device, precision=precision)

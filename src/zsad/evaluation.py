@@ -19,7 +19,7 @@ import torch
 
 from zsad.calibration_record import NO_CALIBRATION
 from zsad.checkpoints import FRESH
-from zsad.detector import Detector, load
+from zsad.detector_loading import load
 from zsad.errors import ConfigError, ZsadError
 from zsad.evaluation_category import CategoryOutcome, data_digest, evaluate_category
 from zsad.evaluation_folder import RunFolder, check_directory
@@ -35,6 +35,8 @@ from zsad.results import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from zsad.detector import Detector
 
 Progress = Callable[[int, int], None]
 # What may end one run while others can go on; a full disk ends them all.

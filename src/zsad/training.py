@@ -13,14 +13,14 @@ import functools
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from zsad.data.fingerprints import file_digests, pack_digests
-from zsad.detector import Detector, load
+from zsad.detector_loading import load
 from zsad.errors import ConfigError
 from zsad.features import check_cacheable
 from zsad.registry import method_class
@@ -32,6 +32,9 @@ from zsad.training_recipe import choose, described
 from zsad.training_run import TrainingRun, refuse_to_replace
 from zsad.training_tensorboard import TensorBoardLog
 from zsad.types import TrainingRecipe
+
+if TYPE_CHECKING:
+    from zsad.detector import Detector
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
