@@ -1,8 +1,11 @@
 """What a checkpoint was trained on, recognised in words, against what is to be tested."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from zsad.data.catalog import dataset_record
 from zsad.data.fingerprints import file_digest, file_digests, pack_digests, unpack_digests
@@ -10,6 +13,8 @@ from zsad.data.folder import Dataset
 from zsad.errors import WeightsError
 from zsad.evaluation_overlap import named_datasets, named_overlap, shared_pictures
 from zsad.types import Sample
+from zsad.weights import sha256_of
+from zsad.weights_published import published_weights
 
 
 def dataset(name, *categories):
@@ -34,6 +39,7 @@ MVTEC = dataset("mvtec", "bottle", "metal nut")
         ("mvtec_ad: metal_nut, screw (test split, 300 pictures)", "mvtec: metal nut"),
         ("VisA (candle), mvtec (bottle, Metal Nut)", "mvtec: bottle, metal nut"),
         ("mvtec: screw (test split, 90 pictures)", ""),  # another category
+        ("MVTec AD (CC BY-NC-SA 4.0, 2019)", "mvtec"),  # no category, so all of them
         ("concrete cracks; bottles and metal nuts of our own", ""),
         ("mvtec2024 of our own", ""),
     ],
@@ -48,6 +54,14 @@ def test_folders_of_ones_own_are_known_by_their_name():
     assert named_overlap("press_line_7 (test split)", own) == "press_line_7"
     assert named_overlap("press_line_77 (test split)", own) == ""
     assert named_overlap("it is what it is", dataset("is", "gear")) == ""
+
+
+def test_the_authors_weights_name_what_they_were_trained_on():
+    named = {name: each.record.auxiliary_data for name, each in published_weights().items()}
+    for name, auxiliary in named.items():
+        for known in ("mvtec", "visa"):
+            trained_on_it = f"-{known}" in name or name.endswith("-all")
+            assert bool(named_overlap(auxiliary, dataset(known, "bottle", "candle"))) == trained_on_it, name
 
 
 def test_every_name_of_the_catalogue_is_recognised_as_its_own():
@@ -75,3 +89,17 @@ def test_pictures_are_recognised_by_content_under_any_name(tmp_path):
 def test_damaged_digests_are_refused(text):
     with pytest.raises(WeightsError, match="digests of the training pictures are damaged"):
         unpack_digests(text)
+
+
+def test_authors_files_are_recognised_by_their_checksum(tmp_path, monkeypatch):
+    from zsad import evaluation_weights
+
+    file = tmp_path / "epoch_15.pth"
+    torch.save({"prompt_learner": torch.zeros(2)}, file)
+    find = partial(evaluation_weights.RunWeights.find, str(file), "anomalyclip", None, 0)
+    assert "does not say what it was trained on" in find().note
+    known = published_weights()["anomalyclip-trained-on-mvtec"]
+    known = replace(known, record=replace(known.record, sha256=sha256_of(file)))
+    monkeypatch.setattr(evaluation_weights, "published_weights", lambda: {"it": known})
+    assert find().note == ""
+    assert find().overlap_with(MVTEC, evaluation_weights.DatasetDigests()) == "mvtec"

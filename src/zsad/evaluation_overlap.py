@@ -99,18 +99,18 @@ def named_overlap(auxiliary_data: str, dataset: Dataset) -> str:
         categories are not listed counts whole. Other categories of the same dataset are no overlap.
     """
     name = auxiliary_set(dataset).name  # as training would call it
+    record = find_dataset(name)
+    # Rows are called by words for prompts; weights may name the folders instead.
+    word_of = {_folded(folder): record.class_name(folder) for folder in record.categories} if record else {}
     tested = {_folded(category): category for category in dataset.categories}
-    if dataset.record is not None:
-        # Rows are called by words for prompts; weights may name the folders instead.
-        for folder in dataset.record.categories:
-            word = dataset.record.class_name(folder)
-            if word in tested.values():
-                tested[_folded(folder)] = word
+    tested |= {folder: word for folder, word in word_of.items() if word in dataset.categories}
+    known = {*tested, *word_of, *map(_folded, word_of.values())}
     common: list[str] = []
     for named in named_datasets(auxiliary_data, [name]):
         if named.name != name:
             continue
-        if not named.categories:
+        # What stands behind the name may be a licence or a year; only categories narrow it down.
+        if not named.categories or (record and not known & set(named.categories)):
             return name
         common += [tested[category] for category in named.categories if category in tested]
     return f"{name}: {', '.join(dict.fromkeys(common))}" if common else ""

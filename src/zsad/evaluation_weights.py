@@ -11,6 +11,8 @@ from zsad import checkpoints
 from zsad.checkpoints import PACKAGED_BACKBONE
 from zsad.data.fingerprints import file_digests
 from zsad.evaluation_overlap import named_overlap, shared_pictures
+from zsad.weights import sha256_of
+from zsad.weights_published import published_weights
 
 if TYPE_CHECKING:
     from zsad.data.folder import Dataset
@@ -53,7 +55,7 @@ class RunWeights:
                 checkpoint = str(checkpoint).replace(f"{{{name}}}", str(value))
         found = checkpoints.find(method, backbone, checkpoint)
         checkpoints.method_name(method, found)
-        auxiliary_data = "" if found is None else found.auxiliary_data
+        auxiliary_data = "" if found is None else found.auxiliary_data or _authors_data(found.path)
         note = ""
         if found is not None and not auxiliary_data:
             note = (
@@ -70,6 +72,16 @@ class RunWeights:
         if self.auxiliary_pictures:
             found.append(shared_pictures(self.auxiliary_pictures, digests.of(dataset)))
         return "; ".join(filter(None, found))
+
+
+def _authors_data(path: Path) -> str:
+    """What an authors' file was trained on, if it is one of those that zsad knows by checksum; else ""."""
+    known = {
+        each.record.sha256: each.record.auxiliary_data
+        for each in published_weights().values()
+        if each.record.sha256 is not None
+    }
+    return known.get(sha256_of(path), "")
 
 
 class DatasetDigests:
