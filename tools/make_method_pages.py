@@ -226,7 +226,7 @@ def comparison(names: list[str]) -> str:
         "",
         "Which one? With nothing but pictures, `anomalyclip`. If you can say what they show, `winclip` or "
         "`april_gan`, which also take a few normal pictures. With many unlabelled pictures of one product, "
-        "`musc` or `dual_image`, which compare them with each other.",
+        "`auto`, which `zsad predict` takes by itself, `musc` or `dual_image`, which compare them with each other.",
         "",
         f"| method | year | {' | '.join(questions)} |",
         "|---" * (len(questions) + 2) + "|",

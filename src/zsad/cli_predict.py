@@ -14,7 +14,6 @@ from zsad.cli_options import (
     BackboneOption,
     DeviceOption,
     ImageSizeOption,
-    MethodOption,
     OfflineOption,
     QuietOption,
     SettingsOption,
@@ -33,7 +32,16 @@ def predict(
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),
-    method: MethodOption = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="One of `zsad methods`. Default: the checkpoint's; else auto for 8 pictures or more, which "
+            "are compared with each other; else anomalyclip.",
+            show_default=False,
+        ),
+    ] = None,
     backbone: BackboneOption = None,
     checkpoint: Annotated[
         str | None, typer.Option(help="Learnt weights: a file of zsad or of the method's authors.")
