@@ -258,7 +258,9 @@ def test_command_writes_every_format(tmp_path, example):
     )
     assert found.exit_code == 0, found.output
     names = ["index.html", "tables.md", "overview.csv", "categories.csv", "tables.tex"]
-    assert found.stdout.split() == [str(out / name) for name in names]
+    table, *files = found.stdout.partition(str(out))
+    assert "MVTec AD" in table
+    assert "".join(files).split() == [str(out / name) for name in names]
     assert (out / "categories.csv").read_text(encoding="utf-8").count("metal nut") == 2
     assert "pixel" not in (out / "overview.csv").read_text(encoding="utf-8")
     assert (out / "tables.tex").read_text(encoding="utf-8").count("\\begin{tabular}") == 4

@@ -37,13 +37,14 @@ def report(
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a page and tables of evaluations, with published numbers beside the own ones.
+    """Make a page and tables of evaluations, with published numbers beside yours.
 
     Written: OUT/index.html; tables.md, overview.csv and categories.csv, tables.tex for the other formats.
     """
     from zsad.evaluation_files import checked_formats, write_report_files
+    from zsad.evaluation_formats import to_text
     from zsad.evaluation_report import open_evaluation
-    from zsad.evaluation_tables import checked_metrics
+    from zsad.evaluation_tables import checked_metrics, overview_table
     from zsad.prediction_page import is_prediction_folder, rebuild_page
 
     kinds = checked_formats(comma_list(formats))
@@ -57,6 +58,9 @@ def report(
         directory = out or (folders[0].directory if len(folders) == 1 else Path("zsad-report"))
         with Bar(errors, "Drawing") as bar:
             written = write_report_files(folders, directory, kinds, chosen, bar.show)
+        if not quiet:
+            runs = [run for folder in folders for run in folder.result.runs]
+            stdout().print(to_text(overview_table(runs, chosen)))
     if not quiet:
         for path in written:
             stdout().print(str(path), markup=False, soft_wrap=True)

@@ -73,7 +73,7 @@ def curve_figure(
         x, y = simplified(np.array(curves[name]["x"]), np.array(curves[name]["y"]))
         if name in coloured:
             area = areas.get(name, math.nan)
-            label = name if math.isnan(area) else f"{name}  {100 * area:.1f}"
+            label = short(name) if math.isnan(area) else f"{short(name)}  {100 * area:.1f}"
             # The smallest area lies on top.
             axes.plot(x, y, color=coloured[name], lw=1.8, label=label, zorder=4 - place / 10)
         else:
@@ -133,7 +133,7 @@ def histogram_figure(
             axes.stairs(share, edges, fill=True, fc=(colour, 0.45), ec=colour, lw=1, label=label)
         if threshold is not None:
             axes.axvline(threshold, color=_INK, lw=1, ls=(0, (2, 2)))
-        axes.set_title(name, fontsize=10, loc="left", color=_INK)
+        axes.set_title(short(name, 24), fontsize=10, loc="left", color=_INK)
         axes.set_xlim(low, high)
         axes.set_yticks([])
         axes.grid(visible=False)
@@ -172,7 +172,9 @@ def comparison_figure(table: ResultTable, metric: str) -> Figure:
     values = np.full((len(methods), len(datasets)), math.nan)
     for row in rows:
         values[methods.index(row.labels[1:]), datasets.index(row.labels[0])] = row.cells[column].value
-    return _heat_table(values, [" ".join(method) for method in methods], datasets, title)
+    return _heat_table(
+        values, [short(" ".join(method)) for method in methods], [short(name) for name in datasets], title
+    )
 
 
 def to_svg(figure: Figure, label: str, prefix: str) -> str:
@@ -252,9 +254,14 @@ def simplified(
     return points[places, 0], points[places, 1]
 
 
+def short(name: str, longest: int = 32) -> str:
+    """A name that fits into a figure: its beginning and an ellipsis if it is longer."""
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
 def _bars(rows: Sequence[Row], column: int, title: str) -> Figure:
     figure, (axes,) = _figure(6.4, 0.42 * len(rows) + 1.1)
-    names = [" ".join(row.labels[1:]) for row in rows]
+    names = [short(" ".join(row.labels[1:])) for row in rows]
     cells = [row.cells[column] for row in rows]
     values = [0.0 if math.isnan(cell.value) else cell.value for cell in cells]
     places = np.arange(len(rows))
