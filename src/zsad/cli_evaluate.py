@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,9 +161,12 @@ def _print_tables(result: EvaluationResult, out: Path) -> None:
     from zsad.evaluation_tables import category_table, group_runs, overview_table
 
     console = stdout()
-    for group in group_runs(result.runs):
-        console.print(to_text(category_table(group)))
-    if len(result.runs) > 1:
+    groups = group_runs(result.runs)
+    for group in groups:
+        table = category_table(group)
+        # Under several tables the notes stand once, below the last one.
+        console.print(to_text(replace(table, notes=()) if len(groups) > 1 else table))
+    if len(groups) > 1:
         console.print(to_text(overview_table(result.runs)))
     pictures = sum(row.normal + row.anomalous for run in result.runs for row in run.categories)
     seconds = duration(result.provenance["seconds"])

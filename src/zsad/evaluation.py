@@ -91,6 +91,7 @@ def evaluate(
                         except _RUN_ERRORS as error:
                             _refuse_if_alone(error, runs)
                             failed.append(_failed(run, error))
+                            counter.skip([run])
                             scorer.close()  # what is still on its way belongs to the run that failed
                         write_evaluation(result(), options.out)
             except _RUN_ERRORS as error:
