@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,10 @@ import zsad
 from zsad.errors import ConfigError, DataError, MissingExtraError
 from zsad.prediction import predict_folder
 from zsad.prediction_pipeline import RunOptions
+from zsad.prediction_ray import Ledger, PictureActor, RayPrediction, expand_inputs
 from zsad.run_layout import RunLayout
 
-pytest.importorskip("ray", reason="--engine ray needs the extra ray")
-
-from zsad.prediction_ray import Ledger, PictureActor, RayPrediction, expand_inputs
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="--engine ray needs the extra ray")
 
 
 @pytest.fixture

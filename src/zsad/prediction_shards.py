@@ -1,8 +1,9 @@
 """Prediction in several processes, one for each GPU or a share of the CPU each; `zsad predict --devices N`.
 
 The calling process plans the run and keeps its tables; worker processes score batches and write the
-pictures' files. Batches are those of a run in one process, so the numbers are the same too. A worker asks for
-its next batch when it needs one, so a fast device gets more of them.
+pictures' files. Batches are those of a run in one process, so the numbers are the same too; on a CPU, where
+the processes share its threads, the number of threads may change their last digits. A worker asks for its
+next batch when it needs one, so a fast device gets more of them.
 
 A worker that dies (killed, out of memory, a crash in a driver) loses nothing: another one takes its place and
 its batches are scored again, each alone, and then picture by picture. A picture whose process dies even then
