@@ -26,6 +26,7 @@ from zsad.evaluation_results import (
 from zsad.evaluation_worst import Candidate, WorstOfCategory
 from zsad.metrics import METRIC_NAMES, MetricSuite
 from zsad.metrics.bootstrap import IMAGE_METRICS
+from zsad.picture_files import file_and_part
 from zsad.results import one_line
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _state(path: Path | None) -> bytes:
     if path is None:
         return b"-\n"
     try:
-        found = path.stat()
+        found = Path(file_and_part(path)[0]).stat()
         return os.fsencode(path) + f" {found.st_size} {found.st_mtime_ns}\n".encode()
     except OSError:
         return os.fsencode(path) + b" missing\n"

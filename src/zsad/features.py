@@ -35,6 +35,7 @@ from zsad.atomic import atomic_file
 from zsad.backbones.transformer import Mlp
 from zsad.data.mosaic import Mosaic
 from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
+from zsad.picture_files import file_and_part
 from zsad.training_data import prepare_item
 from zsad.types import Sample
 
@@ -281,9 +282,14 @@ class FeatureCache:
         return np.unpackbits(packed.numpy(), count=size * size).reshape(size, size)
 
     def _file_contents(self, sample: Sample) -> list[str]:
-        """Hashes of the files of picture and mask."""
-        mask = "none" if sample.mask_path is None else self._file_digest(sample.mask_path)
-        return [self._file_digest(sample.path), mask]
+        """Hashes of the files of picture and mask; slices of one file differ, masks in a folder count all."""
+        return ["none" if path is None else self._digest(path) for path in (sample.path, sample.mask_path)]
+
+    def _digest(self, path: Path) -> str:
+        if path.is_dir():
+            return " ".join(self._file_digest(each) for each in sorted(path.iterdir()) if each.is_file())
+        file, part = file_and_part(path)
+        return f"{self._file_digest(Path(file))} {part}".rstrip()
 
     def _file_digest(self, path: Path) -> str:
         """SHA-256 of a file, remembered as long as its size and time of change stay."""

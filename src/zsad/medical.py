@@ -36,7 +36,7 @@ from PIL import Image
 
 from zsad.decoding import check_size
 from zsad.errors import ImageReadError, MissingExtraError
-from zsad.picture_files import DICOM_SUFFIXES, NIFTI_SUFFIXES, printable, suffix_of
+from zsad.picture_files import DICOM_SUFFIXES, NIFTI_SUFFIXES, file_and_part, printable, suffix_of
 
 AXIAL = 2
 _LOW, _HIGH = 0.5, 99.5  # percentiles
@@ -62,7 +62,7 @@ class MedicalPath:
 
 def is_medical(path: str | os.PathLike[str]) -> bool:
     """Whether a path names a DICOM or NIfTI file, or a slice of one, by its suffix."""
-    return suffix_of(_parted(path)[0]) in DICOM_SUFFIXES | NIFTI_SUFFIXES
+    return suffix_of(file_and_part(path)[0]) in DICOM_SUFFIXES | NIFTI_SUFFIXES
 
 
 def medical_path(path: str | os.PathLike[str]) -> MedicalPath:
@@ -71,7 +71,7 @@ def medical_path(path: str | os.PathLike[str]) -> MedicalPath:
     Raises:
         ImageReadError: what stands behind the "#" is not understood; the message lacks the file's name.
     """
-    file, fragment = _parted(path)
+    file, fragment = file_and_part(path)
     known = ("frame",) if suffix_of(file) in DICOM_SUFFIXES else ("axis", "slice", "volume")
     options: dict[str, int] = {}
     for part in filter(None, fragment.split(",")):
@@ -160,13 +160,6 @@ def slices_of(path: str | os.PathLike[str]) -> list[str]:
     shape = _canonical(place.file).shape
     axis = place.options.get("axis", AXIAL)
     return [f"{place.file}#axis={axis},slice={number}" for number in range(shape[axis])]
-
-
-def _parted(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """File and fragment; the "#" of a file that is really called so belongs to the file."""
-    text = os.fspath(path)
-    file, _, fragment = text.rpartition("#")
-    return (file, fragment) if file and not os.path.exists(text) else (text, "")
 
 
 def _module(name: str, package: str) -> Any:

@@ -74,6 +74,18 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     return [*found.values(), *unmatched]
 
 
+def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """The file that a picture's name stands for, and what stands behind the "#" of a slice or frame in it.
+
+    Args:
+        path: "scan.nii.gz#slice=40" gives "scan.nii.gz" and "slice=40"; other names come back whole, with "".
+    """
+    text = os.fspath(path)
+    file, mark, part = text.rpartition("#")
+    is_part = mark and suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES and not os.path.exists(text)
+    return (file, part) if is_part else (text, "")
+
+
 def printable(path: object) -> str:
     """A name on one line that any terminal can print; control characters and lone bytes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))

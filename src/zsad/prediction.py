@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zsad.calibration_text import summary
 from zsad.errors import ConfigError, DataError, unknown_name
-from zsad.picture_files import find_images
+from zsad.picture_files import file_and_part, find_images
 from zsad.prediction_companions import COMPANIONS_KEY, give_companions
 from zsad.prediction_page import PAGE_KEY, page_settings, write_prediction_page
 from zsad.prediction_pipeline import Engine, PredictionPipeline, RunOptions
@@ -213,7 +213,7 @@ def find_pictures(
     if remote and len(remote) == len(wanted):
         return cast("list[Path]", remote)  # for engines that read URIs
     found = find_images([item for item in wanted if not isinstance(item, RemoteFile)], recursive)
-    if not any(os.path.lexists(path) for path in found):
+    if not any(os.path.lexists(file_and_part(path)[0]) for path in found):
         listed = ", ".join(str(path) for path in found[:3]) + (" and others" if len(found) > 3 else "")
         raise ConfigError(f"no such file or folder, and no match: {listed}")
     own = [os.path.join(os.path.abspath(directory), folder, "") for folder in RunLayout.FOLDERS]

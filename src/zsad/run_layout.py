@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from zsad.picture_files import file_and_part
 from zsad.remote_files import as_path, is_uri
 from zsad.visualize import FILE_SUFFIXES, FileKind
 
@@ -92,7 +93,7 @@ class RunLayout:
         if not thumbnail.exists() or any(self.existing_file(path, kind) is None for kind in formats):
             return False
         try:
-            return Path(path).stat().st_mtime_ns <= thumbnail.stat().st_mtime_ns
+            return Path(file_and_part(path)[0]).stat().st_mtime_ns <= thumbnail.stat().st_mtime_ns
         except OSError:
             return True  # the picture has been moved away; its result stays
 

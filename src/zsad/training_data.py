@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import math
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from zsad.data.layouts import Split, refuse_problems
 from zsad.data.mosaic import Mosaic, Mosaics, load_mosaic
 from zsad.data.transforms import PreparedSample, load_sample, prepare_sample
 from zsad.errors import ConfigError, DataError
+from zsad.picture_files import file_and_part
 from zsad.training_devices import Ranks
 from zsad.types import Sample
 
@@ -186,7 +188,8 @@ def fingerprint(datasets: Sequence[Dataset]) -> str:
         for sample in dataset.samples:
             inside = sample.path.is_relative_to(dataset.root)
             name = (sample.path.relative_to(dataset.root) if inside else sample.path).as_posix()
-            line = f"{sample.category}/{name} {sample.label} {sample.path.stat().st_size}\n"
+            size = os.stat(file_and_part(sample.path)[0]).st_size
+            line = f"{sample.category}/{name} {sample.label} {size}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
