@@ -227,3 +227,20 @@ def test_the_page_and_settings_are_those_of_one_process(detector, folder, tmp_pa
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert not {"devices", "engine"} & set(settings)
     assert "index.html" in os.listdir(tmp_path / "out")
+
+
+def test_options_choose_the_engine():
+    from zsad.cli_predict import _engine
+    from zsad.prediction_ray import RayPrediction
+
+    assert _engine("local", 1, None, "cpu") is None
+    assert _engine("local", 3, None, "cpu").keywords == {"devices": ("cpu",) * 3}
+    chosen = _engine("ray", 1, 4, "cpu")
+    assert (chosen.func, chosen.keywords) == (RayPrediction, {"workers": 4, "device": "cpu"})
+    for arguments, message in (
+        (("rays", 1, None, None), "did you mean 'ray'"),
+        (("local", 1, 4, None), "--workers is for --engine ray"),
+        (("ray", 2, None, None), "with --engine ray give --workers"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            _engine(*arguments)
