@@ -118,8 +118,9 @@ def predict_folder(
         settings: anything else that the scores depend on (the checkpoint's name, say); it is remembered,
             compared on `resume` and shown on the page.
         devices: score in so many processes, each with a GPU (`cuda:0`, `cuda:1`...) or a share of the CPU, as
-            the detector is on; or the names of the devices. The results are the same as with one. In a script
-            of your own, call this below `if __name__ == "__main__":`, as new Python processes need it.
+            the detector is on; or the names of the devices. The results are those of one process, on a CPU
+            but for the last digits. In a script of your own, call this below
+            `if __name__ == "__main__":`, as new Python processes need it.
         engine: what scores the pictures; None: this process or, with several devices, some more.
             `zsad.prediction_ray.RayPrediction` also takes what `expand_inputs` lists in a bucket.
         progress: called with the number of pictures done and to do, at the start and after each picture.
