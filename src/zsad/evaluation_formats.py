@@ -61,14 +61,22 @@ def to_text(table: ResultTable) -> RenderableType:
     from rich.text import Text
 
     marks = footnotes(table)
-    grid = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    grid = Table(
+        title=table.title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+        collapse_padding=True,
+    )
     for label in table.labels:
-        grid.add_column(Text(label), overflow="fold")
+        grid.add_column(Text(label), overflow="fold", no_wrap=label in ("method", "category"))
     for metric in table.metrics:
         grid.add_column(Text(METRIC_TITLES[metric].replace(" ", "\n")), justify="right")
     last = ""
     for row in table.rows:
-        cells = [_with_published(cell, marks, _superscript) for cell in row.cells]
+        # The published number goes under ours: seven columns of both are too wide for 80 letters.
+        cells = [_with_published(cell, marks, _superscript).replace(" (", "\n(") for cell in row.cells]
         first, *others = row.labels
         # A dataset stands once for all its methods.
         labels = ["" if first == last and len(table.labels) > 1 else first, *others]

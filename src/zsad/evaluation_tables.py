@@ -320,7 +320,7 @@ def _means_over_datasets(rows: Sequence[Row]) -> list[Row]:
         for column in zip(*(row.cells for row in own), strict=True):
             defined = [cell.value / 100 for cell in column if not math.isnan(cell.value)]
             cells.append(Cell((statistics.fmean(defined),) if defined else (math.nan,)))
-        means.append(Row((f"mean of {len(datasets)} datasets", *labels), tuple(cells), is_mean=True))
+        means.append(Row((f"mean of {len(datasets)} sets", *labels), tuple(cells), is_mean=True))
     return means
 
 
