@@ -212,10 +212,10 @@ def _cell(cell: Cell, marks: Marks, prefix: str, *, is_best: bool) -> str:
 
 
 def _best_values(table: ResultTable) -> dict[tuple[str, int], float]:
-    """The largest value of each metric among the rows with one first label, if there are several."""
+    """The largest value of each metric among the rows with one first label, if they differ."""
     found: dict[tuple[str, int], list[float]] = {}
     for row in table.rows:
         for column, cell in enumerate(row.cells):
             if not math.isnan(cell.value):
                 found.setdefault((row.labels[0], column), []).append(cell.value)
-    return {key: max(values) for key, values in found.items() if len(values) > 1}
+    return {key: max(values) for key, values in found.items() if len(set(values)) > 1}

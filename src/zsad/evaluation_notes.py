@@ -56,7 +56,8 @@ def notes_of(runs: Sequence[RunResult], *, with_published: bool = True) -> tuple
     failed = sum(len(run.failed) for run in runs)
     if failed:
         notes.append(f"{failed} pictures could not be scored and are left out.")
-    return (*notes, *warnings_of(runs), *dict.fromkeys(note for run in runs for note in run.notes))
+    own = dict.fromkeys(f"{note.rstrip('.')}." for run in runs for note in run.notes)
+    return (*notes, *warnings_of(runs), *own)
 
 
 def warnings_of(runs: Sequence[RunResult]) -> tuple[str, ...]:

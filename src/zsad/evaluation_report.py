@@ -257,7 +257,7 @@ def _comparison(table: ResultTable) -> str:
     for metric in dict.fromkeys((defined[0], defined[-1])):
         label = f"{METRIC_TITLES[metric]} of each method on each dataset"
         svg = to_svg(comparison_figure(table, metric), label, f"compared-{metric}")
-        figures.append(f'<figure class="wide">{svg}</figure>')
+        figures.append(f'<figure class="wide compared">{svg}</figure>')
     return f'<h2>Methods compared</h2><div class="panel padded figures">{"".join(figures)}</div>'
 
 
