@@ -62,6 +62,13 @@ def test_what_the_others_do_not_show_stands_out(auto, language):
     assert place[20:28, 28:36].mean() > place[40:, :16].mean()
 
 
+def test_common_pictures_score_low_and_the_scale_is_used(auto):
+    found = auto.score_tensors(spoiled(product(12), 4))
+    assert float(found.scores.median()) < 0.3
+    assert float(found.scores[4]) > 0.9
+    assert float(found.maps.median()) < 0.1
+
+
 def test_companions_as_references_give_what_the_batch_gives(auto):
     images = spoiled(product(10), 3)
     together = auto.score_tensors(images)

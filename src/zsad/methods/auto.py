@@ -21,7 +21,11 @@ macaroni, and five sets of cracks and exudates:
   over the companions and averaged;
 * picture: the largest patch distance. Distances of pictures and patches are standardised over the companions
   and added to the language logits, in units of these logits' own spread over the companions, with
-  `visual_weight` 1.5. The result goes through the logistic function, so it stays in [0, 1];
+  `visual_weight` 1.5;
+* scale: the sum goes through the logistic function, shifted and stretched before so that the companions'
+  median becomes 0.05 for pictures and 0.02 for patches, and what 5 % of the pictures exceed 0.95, what 2.5 %
+  of the patches exceed 0.5. Without that, patches of a product whose texts say little all end near 1. It does
+  not change the order within the folder;
 * alike or not: a patch's distance to its companions is divided by its distance to the most similar patches
   of its own picture. Where the companions' median of this ratio is above 1.1, other pictures say less about
   a patch than its own picture does, and only the language counts; below 1.0 both count in full. Measured on
@@ -51,6 +55,7 @@ from zsad.backbones.patches import JointFeatures, comparable_patches, joint_feat
 from zsad.errors import ConfigError
 from zsad.functional import abnormal_map, cosine_similarity, similarity_softmax, to_grid, upsample
 from zsad.functional_companions import Comparison, Gallery, compare
+from zsad.functional_joining import Levels, Spread
 from zsad.losses import pixel_losses
 from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
 from zsad.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
@@ -63,6 +68,9 @@ PAPER_DEPTH = 9
 PICTURES_AT_ONCE = 8
 LEAST_COMPANIONS = 7
 ALIKE, UNLIKE = 1.0, 1.1
+# Quantile that is taken for rare, and the logits of the median and of that quantile.
+IMAGE_LEVELS = (0.95, -3.0, 3.0)
+PATCH_LEVELS = (0.975, -4.0, 0.0)
 
 INFO = MethodInfo(
     name="auto",
@@ -140,29 +148,6 @@ class Features(JointFeatures):
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation over the companions, to bring other values to the same scale.
-
-    Attributes:
-        mean: of any shape that broadcasts.
-        deviation: the same; 0 where there is no spread.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, values: Tensor, dims: tuple[int, ...]) -> Spread:
-        """Over some dimensions, which are kept with length 1."""
-        deviation, mean = torch.std_mean(values, dim=dims, keepdim=True, correction=0)
-        return cls(mean, deviation)
-
-    def standardised(self, values: Tensor) -> Tensor:
-        """Distance from the mean in standard deviations; 0 where there is no spread."""
-        return torch.where(self.deviation > 0, (values - self.mean) / self.deviation.clamp(min=1e-12), 0.0)
-
-
-@dataclass(frozen=True)
 class Companions:
     """What the companions of a picture are, and how values spread over them.
 
@@ -174,6 +159,9 @@ class Companions:
         patch_distances: spread of the patch distances.
         image_logits: spread of the pictures' language logits.
         patch_logits: spread of the patches' language logits, (1, T, 1).
+        alike: in [0, 1], how far the comparison of the folder as a whole is trusted.
+        image_levels: of the pictures' joined logits.
+        patch_levels: of the patches' joined logits, (1, T, 1).
     """
 
     gallery: Gallery
@@ -183,6 +171,9 @@ class Companions:
     patch_distances: Spread
     image_logits: Spread
     patch_logits: Spread
+    alike: Tensor
+    image_levels: Levels | None = None
+    patch_levels: Levels | None = None
 
 
 @dataclass(frozen=True)
@@ -266,13 +257,10 @@ class Auto(Method):
             companions, comparison = self._companions(features, state.text_features)
         if companions is not None and len(companions.gallery) > 0:
             comparison = comparison or self._compare(features.levels, companions.gallery)
-            weight = self.config.visual_weight * likeness(comparison, companions)  # (B,)
-            distances = (comparison.distances / companions.level_means).mean(dim=1)  # (B, N)
-            by_image = companions.image_distances.standardised(distances.amax(dim=1))
-            by_patch = companions.patch_distances.standardised(distances)
-            image_logits = image_logits + weight * by_image * companions.image_logits.deviation
-            moved = (weight[:, None] * by_patch)[:, None] * companions.patch_logits.deviation
-            patch_logits = patch_logits + moved
+            image_logits, patch_logits = self._join(image_logits, patch_logits, comparison, companions)
+            if companions.image_levels is not None and companions.patch_levels is not None:
+                image_logits = companions.image_levels.rescaled(image_logits, companions.alike)
+                patch_logits = companions.patch_levels.rescaled(patch_logits, companions.alike)
         chances = torch.stack([-patch_logits, patch_logits], dim=-1).sigmoid()  # (B, T, N, 2)
         once = [1.0] * len(self.layers)
         size = features.image_size(self.backbone.config.vision.patch_size)
@@ -282,8 +270,7 @@ class Auto(Method):
         """How many there are, and whether they are alike."""
         if state.companions is None:
             return ""
-        ratio = float(state.companions.unlikeness.median())
-        trust = float(trusted(torch.tensor(ratio)))
+        ratio, trust = float(state.companions.unlikeness.median()), float(state.companions.alike)
         found = f"each picture was compared with others of the folder ({len(state.companions.gallery)} drawn)"
         if trust == 0:
             return f"{found}, which are not alike ({ratio:.2f}): the scores are those of the texts alone"
@@ -360,6 +347,17 @@ class Auto(Method):
     def _compare(self, levels: Sequence[Tensor], gallery: Gallery) -> Comparison:
         return compare(levels, gallery, self.config.companions, self.config.best_share)
 
+    def _join(
+        self, image_logits: Tensor, patch_logits: Tensor, comparison: Comparison, companions: Companions
+    ) -> tuple[Tensor, Tensor]:
+        """Language logits of pictures (B,) and patches (B, T, N), moved by the comparison."""
+        weight = self.config.visual_weight * likeness(comparison, companions)  # (B,)
+        distances = (comparison.distances / companions.level_means).mean(dim=1)  # (B, N)
+        by_image = companions.image_distances.standardised(distances.amax(dim=1))
+        by_patch = companions.patch_distances.standardised(distances)
+        moved = (weight[:, None] * by_patch)[:, None] * companions.patch_logits.deviation
+        return image_logits + weight * by_image * companions.image_logits.deviation, patch_logits + moved
+
     def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
         """Pictures as companions of others, and how they compare with each other."""
         gallery = Gallery.of(features.levels)
@@ -375,6 +373,15 @@ class Auto(Method):
             patch_distances=Spread.of(distances, (0, 1)),
             image_logits=Spread.of(image_logits, (0,)),
             patch_logits=Spread.of(patch_logits, (0, 2)),
+            alike=comparison.unlikeness.new_zeros(()),
+        )
+        images, patches = self._join(image_logits, patch_logits, comparison, companions)
+        used = self.config.visual_weight > 0
+        companions = replace(
+            companions,
+            alike=likeness(comparison, companions).median() * used,
+            image_levels=Levels.of(images, (0,), *IMAGE_LEVELS),
+            patch_levels=Levels.of(patches, (0, 2), *PATCH_LEVELS),
         )
         return companions, comparison
 
