@@ -1,11 +1,17 @@
 """Several devices share a training: the same result as one with the same batch."""
 
 import functools
+import os
 import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zsad
 from test_training import learned, quietly, stained_pictures
@@ -164,3 +170,53 @@ def test_a_killed_process_a_bad_picture_and_resuming(tmp_path, backbone):
         quietly(
             settings(tmp_path / "three", backbone, method, devices=2), (each for each in stained_pictures())
         )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGKILL", -9)])
+def test_stopping_the_command_stops_its_processes(tmp_path, name, code):
+    pytest.importorskip("lightning_fabric")
+    for index, (picture, mask, label, _) in enumerate(stained_pictures()):
+        folder = tmp_path / "nut" / "test" / ("stain" if label else "good")
+        masks = tmp_path / "nut" / "ground_truth" / "stain"
+        folder.mkdir(parents=True, exist_ok=True)
+        masks.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{index}.png")
+        if label:
+            Image.fromarray(mask * np.uint8(255)).save(masks / f"{index}_mask.png")
+    options = [
+        "--backbone",
+        "tiny",
+        "--image-size",
+        "64",
+        "--device",
+        "cpu",
+        "--devices",
+        "2",
+        "--epochs",
+        "10000",
+    ]
+    command = [sys.executable, "-m", "zsad", "train", "--data", tmp_path / "nut", "--out", tmp_path / "out"]
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "out.training" / "log.csv"
+    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 3):
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(process.pid, getattr(signal, name))
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert "Traceback" not in told
+    assert len(children) >= 2
+    ends = time.monotonic() + 30
+    while any(is_running(child) for child in children) and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert not any(is_running(child) for child in children)
+
+
+def is_running(process):
+    """Whether a process is there and not merely waiting to be asked how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -69,6 +69,11 @@ def check(folders, whole):
         )
 
 
+def test_killed_in_a_step_while_writing_and_at_the_end(killed_and_resumed):
+    check(*killed_and_resumed(["gradients:3", "checkpoint:1", "result"]))
+
+
+@pytest.mark.slow
 def test_killed_at_chosen_moments(killed_and_resumed):
     check(*killed_and_resumed(MOMENTS))
 

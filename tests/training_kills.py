@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch._dynamo  # optimisers load it when they first run; here once for all children
 
 import zsad.atomic
 import zsad.features

@@ -33,6 +33,9 @@ import zsad.errors
 from zsad.errors import ConfigError, MissingExtraError, ZsadError
 
 START_METHOD = "ddp_spawn"
+# Fabric tells about its set-up before a function of ours runs in a new process, but after this import.
+for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def alone(tensor: Tensor) -> Tensor:
@@ -157,7 +160,6 @@ def on_devices(
         raise MissingExtraError("lightning-fabric", "devices", "training on several devices") from error
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator=kind, devices=devices, strategy=START_METHOD)
     before = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory(prefix="zsad-") as folder:
@@ -203,7 +205,6 @@ def _in_process(
     fabric: Any, work: Callable[[Ranks, str | None], tuple[Any, ...]], errors: Path
 ) -> tuple[Any, ...]:
     """What each process runs; an error of ours is written down for the parent to raise again."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     ranks = Ranks(
         fabric.global_rank, fabric.world_size, functools.partial(fabric.all_reduce, reduce_op="sum")
     )
