@@ -353,6 +353,8 @@ def _connect() -> None:
     import ray
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Ray Data's own actors make Ray's core print a line that is meant for Ray's developers (its issue 53727)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     ray.init(
         address=os.environ.get("RAY_ADDRESS") or None,
         include_dashboard=False,
