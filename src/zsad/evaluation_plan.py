@@ -138,7 +138,7 @@ def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
     for dataset in datasets:
         if not dataset.samples:
             raise DataError(f"{dataset.root}: no usable picture; {'; '.join(dataset.problems[:3])}")
-    good = _reference_candidates(options, [dataset.name for dataset in datasets])
+    good = _reference_candidates(options, datasets)
     digests = DatasetDigests()
     runs: list[PlannedRun] = []
     for method in methods:
@@ -243,13 +243,13 @@ def _check_references(count: int, infos: Mapping[str, MethodInfo]) -> None:
 
 
 def _reference_candidates(
-    options: EvaluationOptions, names: Sequence[str]
+    options: EvaluationOptions, datasets: Sequence[Dataset]
 ) -> list[Mapping[str, Sequence[Sample]]]:
     """The training pictures of each dataset by category; empty for zero-shot."""
     if not options.references:
-        return [{} for _ in names]
-    opened = {d.name: d.by_category() for spec in options.data for d in open_datasets(spec, "train")}
-    return [opened.get(name, {}) for name in names]
+        return [{} for _ in datasets]
+    found = {each.root: each.by_category() for spec in options.data for each in open_datasets(spec, "train")}
+    return [found.get(dataset.root, {}) for dataset in datasets]
 
 
 def _joint_note(info: MethodInfo, samples: Mapping[str, Sequence[Sample]]) -> str:
