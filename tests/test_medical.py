@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from zsad.data.masks import read_mask
-from zsad.errors import ImageReadError
+from zsad.errors import ConfigError, ImageReadError
 from zsad.images import find_images, read_image
 from zsad.medical import is_medical, medical_path, slices_of
+from zsad.prediction import find_pictures
+from zsad.run_layout import RunLayout
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `medical` is not installed")
 nibabel = pytest.importorskip("nibabel", reason="the extra `medical` is not installed")
@@ -241,6 +243,16 @@ def test_folders_and_slices_on_the_command_line(tmp_path, volume):
     (broken,) = find_images([f"{tmp_path}/gone.nii.gz#slice=all"])
     with pytest.raises(ImageReadError, match=r"gone\.nii\.gz: no such file"):
         read_image(broken)
+
+
+def test_slices_are_pictures_of_a_run(tmp_path, volume):
+    path = write_nifti(tmp_path / "scan.nii.gz", volume)
+    names = [f"{path}#slice=1", f"{path}#slice=2"]
+    assert [str(found) for found in find_pictures(names, tmp_path / "out")] == names
+    layout = RunLayout.plan(tmp_path / "out", names)
+    assert len({layout.file(name, "overlay") for name in names}) == 2
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        find_pictures([f"{tmp_path}/gone.nii.gz#slice=1"], tmp_path / "out")
 
 
 def test_a_number_sign_in_a_files_name(tmp_path):

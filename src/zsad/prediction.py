@@ -325,7 +325,9 @@ def _plan(
     is_joint: bool,
 ) -> tuple[RunLayout, list[ResultRecord]]:
     """Where files go, and which records of an earlier run stay."""
-    names = [str(path) for path in files if isinstance(path, RemoteFile) or os.path.lexists(path)]
+    names = [
+        str(path) for path in files if isinstance(path, RemoteFile) or os.path.lexists(file_and_part(path)[0])
+    ]
     if not resume:
         return RunLayout.plan(directory, names), []
     earlier, root = _earlier_results(directory, settings)
