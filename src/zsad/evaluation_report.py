@@ -254,11 +254,13 @@ def _comparison(table: ResultTable) -> str:
     if len({row.labels[1:] for row in rows}) < 2 or not defined:
         return ""
     figures = []
+    is_large = len({row.labels[0] for row in rows}) > 4  # datasets, one column of the figure each
     for metric in dict.fromkeys((defined[0], defined[-1])):
         label = f"{METRIC_TITLES[metric]} of each method on each dataset"
         svg = to_svg(comparison_figure(table, metric), label, f"compared-{metric}")
-        figures.append(f'<figure class="wide compared">{svg}</figure>')
-    return f'<h2>Methods compared</h2><div class="panel padded figures">{"".join(figures)}</div>'
+        figures.append(f'<figure class="wide {"large" if is_large else "compared"}">{svg}</figure>')
+    kind = "" if is_large else " figures"
+    return f'<h2>Methods compared</h2><div class="panel padded{kind}">{"".join(figures)}</div>'
 
 
 def _warnings(folders: Sequence[EvaluationFolder], runs: Sequence[RunResult], missing_extra: str) -> str:
