@@ -169,7 +169,7 @@ class AnoVL(Method):
         """The picture once for its patches, and its views for their class tokens."""
         visual = self.backbone.visual
         last = self.backbone.config.vision.layers
-        output = visual(images, taps=(last,), value_value_from=self.config.value_value_from)
+        output = visual(images, value_value_from=self.config.value_value_from, value_taps=(last,))
         patches = visual.project(output.value_tokens[last][:, 1:]).float()
         whole = visual.project(output.class_token).float()[:, None]
         if not self.config.views:

@@ -344,10 +344,14 @@ class DualImage(Method):
         """`Features` of a few pictures, without spoiled copies."""
         visual = self.backbone.visual
         last = self.backbone.config.vision.layers
+        is_original = self.config.visual_features == "original"
         output = visual(
-            images, taps=sorted({*self.layers, last}), value_value_from=self.config.value_value_from
+            images,
+            taps=self.layers if is_original else (),
+            value_value_from=self.config.value_value_from,
+            value_taps=(last,) if is_original else (*self.layers, last),
         )
-        stream = output.tokens if self.config.visual_features == "original" else output.value_tokens
+        stream = output.tokens if is_original else output.value_tokens
         tokens = torch.stack([stream[layer][:, 1:].float() for layer in self.layers], dim=1)
         if self.config.neighbourhood > 1:
             tokens = neighbourhood_means(tokens, self.config.neighbourhood)
