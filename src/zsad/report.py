@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from zsad.atomic import atomic_file
 from zsad.calibration_text import describe, percent
 from zsad.colours import colour_table
-from zsad.remote_files import is_uri
+from zsad.remote_files import as_path, is_uri
 from zsad.run_layout import common_folder
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def relative_url(directory: Path, target: Path) -> str:
 
 def _card(directory: Path, entry: ReportEntry, root: str, threshold: float | None, embed: bool) -> str:
     record = entry.record
-    path = PurePath(record.path)
+    path = PurePath(as_path(record.path) if is_uri(record.path) else record.path)
     name = html.escape(path.name)
     over = threshold is not None and _score(entry) >= threshold
     image = ""
