@@ -8,14 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.errors import DataError, ZsadError
 from zsad.evaluation_plan import choose_references, spread
 from zsad.evaluation_results import WorstPicture
 from zsad.evaluation_weights import slug
-from zsad.evaluation_workers import _received, find_devices
+from zsad.evaluation_workers import _received
 from zsad.evaluation_worst import KEPT, Candidate, WorstOfCategory, worst_of_run
 from zsad.metrics.bootstrap import bootstrap_draws, interval
 from zsad.types import Sample
@@ -80,17 +79,6 @@ def test_a_process_that_died_is_said_to_have():
     theirs.close()
     with pytest.raises(ZsadError, match=r"exit code -9 .*--resume"):
         _received(process, own)
-
-
-def test_devices(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert find_devices(None, 3) == ["cpu"] * 3
-    assert find_devices("cuda", 2) == ["cuda:0", "cuda:1"]
-    with pytest.raises(ConfigError, match="4 devices were asked for, but there are 2 GPUs"):
-        find_devices("cuda", 4)
-    with pytest.raises(ConfigError, match="use --device cuda or cpu, not mps"):
-        find_devices("mps", 2)
 
 
 def test_a_limit_is_spread_over_the_list():

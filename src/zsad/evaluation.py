@@ -27,10 +27,11 @@ from zsad.evaluation_plan import EvaluationOptions, PlannedRun, plan_runs
 from zsad.evaluation_provenance import describe_environment, now, peak_memory, weights_digest
 from zsad.evaluation_results import EvaluationResult, FailedRun, RunResult, to_json, write_evaluation
 from zsad.evaluation_scoring import make_batches
-from zsad.evaluation_workers import LocalScorer, ProcessScorer, Scorer, find_devices
+from zsad.evaluation_workers import LocalScorer, ProcessScorer, Scorer
 from zsad.evaluation_worst import worst_of_run
 from zsad.metrics import METRIC_NAMES
 from zsad.metrics.bootstrap import IMAGE_METRICS, bootstrap_draws, interval
+from zsad.prediction_shards import device_names
 from zsad.results import one_line
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def evaluate(
         KeyboardInterrupt: after Ctrl-C, when the finished runs have been written.
     """
     runs = plan_runs(options)
-    devices = find_devices(options.device, options.devices) if options.devices > 1 else None
+    devices = device_names(options.devices, options.device) if options.devices > 1 else None
     check_directory(options.out)
     started = time.perf_counter()
     provenance = describe_environment(command)
@@ -214,7 +215,7 @@ def _evaluate_run(
                 samples,
                 options.batch_size,
                 run.seed,
-                scores_jointly=detector.method.INFO.scores_batch_jointly,
+                scores_jointly=detector.scores_jointly,
             )
             outcome = evaluate_category(
                 category,

@@ -172,7 +172,7 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
             names = [batch.samples[place].category for place in masks]
             raw = detector.score_tensors(images[: len(masks)], classes=names)
         except ZsadError as error:
-            if not detector.method.INFO.scores_batch_jointly:
+            if not detector.scores_jointly:
                 raise
             # Too few pictures to compare with each other, for instance; other categories may have more.
             errors |= {place: _about(batch.samples[place], error) for place in masks}

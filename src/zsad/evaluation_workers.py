@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from zsad.errors import ConfigError, ZsadError
+from zsad.errors import ZsadError
 from zsad.evaluation_scoring import Batch, ScoredPicture, score_batches
 from zsad.results import one_line
 
@@ -98,26 +98,6 @@ class ProcessScorer:
             theirs.close()  # so that the pipe ends when the process does
             own.send((self._detector, device))
             self._workers.append((process, own))
-
-
-def find_devices(device: str | None, count: int) -> list[str]:
-    """The devices of several processes.
-
-    Args:
-        device: "cuda" or "cpu"; None: CUDA GPUs if there are any.
-        count: number of processes.
-
-    Raises:
-        ConfigError: there are fewer GPUs, or the device cannot be shared.
-    """
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind == "cpu":
-        return ["cpu"] * count
-    if kind != "cuda":
-        raise ConfigError(f"several devices are GPUs or CPU processes: use --device cuda or cpu, not {kind}")
-    if torch.cuda.device_count() < count:
-        raise ConfigError(f"{count} devices were asked for, but there are {torch.cuda.device_count()} GPUs")
-    return [f"cuda:{number}" for number in range(count)]
 
 
 def _received(process: Any, connection: Connection) -> list[ScoredPicture]:
