@@ -20,6 +20,7 @@ from typing import Any
 
 from zsad.data.layouts.listing import ClassName, Listing, Split
 from zsad.errors import DataError
+from zsad.picture_files import file_and_part
 from zsad.types import UNLABELLED, Sample
 
 Row = Mapping[str, Any]
@@ -119,32 +120,24 @@ def find_file(base: Path, text: str, kind: str) -> Path:
 
     Args:
         base: the folder that relative paths start from.
-        text: as the list has it, with / or the backslash of Windows; a "#" and what follows stay.
+        text: as the list has it, with / or the backslash of Windows; the "#" of a slice stays.
         kind: what it is, for the message ("picture", "mask").
 
     Returns:
-        A path that exists, up to the "#".
+        A path whose file is there; for a mask also a folder.
 
     Raises:
         DataError: it is not there.
     """
-    file, mark, fragment = text.partition("#")
-    candidates = [base / file, base / PureWindowsPath(file).as_posix()]
-    if os.path.exists(candidates[0]):
-        return _with_fragment(candidates[0], mark + fragment)
-    if os.path.exists(base / text):  # a "#" in a file's name
-        return base / text
-    parts = (PureWindowsPath(file) if "\\" in file else PurePosixPath(file)).parts
-    if len(parts) > 1 and parts[0].endswith(("/", "\\")):
-        candidates += [base.joinpath(*parts[start:]) for start in range(1, len(parts))]
+    parts = (PureWindowsPath(text) if "\\" in text else PurePosixPath(text)).parts
+    candidates = [text, PureWindowsPath(text).as_posix()]
+    if len(parts) > 1 and parts[0].endswith(("/", "\\")):  # absolute, perhaps of another machine
+        candidates += ["/".join(parts[start:]) for start in range(1, len(parts))]
     for candidate in candidates:
-        if os.path.exists(candidate):
-            return _with_fragment(candidate, mark + fragment)
+        file, part = file_and_part(base / candidate)
+        if os.path.isfile(file) or (kind == "mask" and os.path.isdir(file)):  # a folder of masks is united
+            return Path(f"{file}#{part}" if part else file)
     raise DataError(f"{kind} {text} is not there; looked in {base}")
-
-
-def _with_fragment(path: Path, fragment: str) -> Path:
-    return path.with_name(path.name + fragment) if fragment else path
 
 
 def _cell(value: Any) -> str:
