@@ -52,7 +52,7 @@ from zsad.metrics.sketch import (
 )
 
 ANOMALOUS_COST = 10  # memory of an anomalous pixel (order, weight, counts) in units of a normal one's
-BLOCK = 2**22  # pixels that are folded into one summary; their exact groups take some 300 MB for a moment
+BLOCK = 2**21  # pixels that are folded into one summary; their exact groups take some 250 MB for a moment
 
 
 class MetricSuite:
