@@ -6,9 +6,9 @@ From a picture tensor to a smoothed map, on the shape of ViT-L/14-336 with rando
 `plain` is `plain_anomalyclip.py`, in float32 and in bfloat16; `zsad` is `Detector.score_tensors`. Both have
 their sentences encoded beforehand, as the authors' script does. All variants use the same weights and the
 same threads, and take turns, so that a machine that is slower for a while is so for all of them; ratios are
-those of the same round. Processor seconds are summed over the threads: beside other work on the machine they
-say more than the clock. Only ratios mean anything elsewhere. Peak memory is what a call adds to the process,
-each variant in a process of its own.
+those of the same round. Processor seconds are summed over the threads: beside other work on the machine (its
+load is noted, 1 for each busy processor) they say more than the clock. Only ratios mean anything elsewhere.
+Peak memory is what a call adds to the process, each variant in a process of its own.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def wake_up(variant: str, detector: Detector) -> None:
     build(variant, detector, SMALL)(pictures(1, SMALL))
 
 
-def time_in_turns(batch: int, size: int, rounds: int) -> dict[str, object]:
+def time_in_turns(batch: int, size: int, rounds: int) -> dict[str, dict[str, object]]:
     """Seconds of each variant over several rounds, and how far its maps lie from the reference's."""
     detectors = {precision: random_detector(precision) for precision in ("fp32", "bf16")}
     variants = {name: build(name, detectors[name.split()[1]], size) for name in VARIANTS}
@@ -107,13 +107,15 @@ def time_in_turns(batch: int, size: int, rounds: int) -> dict[str, object]:
             processor[name].append(time.process_time() - start_processor)
     scores, maps = results[REFERENCE]
     spread = float(maps.max() - maps.min())
-    figures: dict[str, object] = {}
+    figures: dict[str, dict[str, object]] = {}
+    reference = statistics.median(processor[REFERENCE])
     for name in VARIANTS:
         ratios = [there / here for there, here in zip(seconds[REFERENCE], seconds[name], strict=True)]
         figures[name] = {
             "median_seconds": round(statistics.median(seconds[name]), 3),
             "seconds": [round(value, 3) for value in seconds[name]],
             "median_processor_seconds": round(statistics.median(processor[name]), 3),
+            "times_fewer_processor_seconds": round(reference / statistics.median(processor[name]), 2),
             "median_times_faster": round(statistics.median(ratios), 2),
             "times_faster": [round(value, 2) for value in ratios],
             "largest_map_difference": float((results[name][1] - maps).abs().max()),
@@ -158,22 +160,22 @@ def machine(threads: int) -> str:
 def table(figures: dict) -> str:
     """The figures as Markdown."""
     lines = [
-        f"AnomalyCLIP end to end at {figures['size']} pixels, ViT-L/14-336's shape, random weights. "
-        f"{figures['machine']}.",
+        f"AnomalyCLIP end to end at {figures['size']} pixels, ViT-L/14-336's shape, random weights; "
+        f"{figures['machine']}. Factors are against plain fp32, in brackets those of the single rounds.",
         "",
-        "| batch | variant | median seconds | processor seconds | times faster than plain fp32 | of rounds | "
-        "largest difference of a map | of its range | peak memory of a call, MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| batch | load before | variant | seconds | times faster | target | processor seconds "
+        "| times fewer | largest difference of a map | of its range | peak memory of a call, MiB |",
+        "|---" * 11 + "|",
     ]
-    for batch, variants in figures["batches"].items():
-        for name, row in variants.items():
-            target = f" (target {TARGETS[name]})" if name in TARGETS else ""
-            rounds = f"{min(row['times_faster'])} to {max(row['times_faster'])}"
+    for batch, run in figures["batches"].items():
+        for name, row in run["variants"].items():
+            rounds = ", ".join(f"{factor:.2f}" for factor in row["times_faster"])
             growth = "-" if row["peak_growth_mib"] is None else f"{row['peak_growth_mib']:.0f}"
             lines.append(
-                f"| {batch} | {name} | {row['median_seconds']:.2f} | {row['median_processor_seconds']:.2f} "
-                f"| {row['median_times_faster']:.2f}{target} "
-                f"| {rounds} | {row['largest_map_difference']:.1e} | {row['share_of_the_map_s_range']:.1%} "
+                f"| {batch} | {run['load_before']:.1f} | {name} | {row['median_seconds']:.2f} "
+                f"| {row['median_times_faster']:.2f} ({rounds}) | {TARGETS.get(name, '-')} "
+                f"| {row['median_processor_seconds']:.2f} | {row['times_fewer_processor_seconds']:.2f} "
+                f"| {row['largest_map_difference']:.1e} | {row['share_of_the_map_s_range']:.1%} "
                 f"| {growth} |"
             )
     return "\n".join(lines) + "\n"
@@ -194,11 +196,13 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     batches = {}
     for batch in args.batches:
-        batches[str(batch)] = rows = time_in_turns(batch, args.image_size, args.rounds)
+        load = os.getloadavg()[0]
+        rows = time_in_turns(batch, args.image_size, args.rounds)
         for name in VARIANTS:
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 growth = pool.submit(peak_growth, name, batch, args.image_size, args.threads).result()
             rows[name]["peak_growth_mib"] = growth
+        batches[str(batch)] = {"load_before": round(load, 1), "variants": rows}
     figures = {"machine": machine(args.threads), "size": args.image_size, "batches": batches}
     print(table(figures))
     if args.out:
