@@ -14,16 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from zsad.errors import WeightsError
+from zsad.picture_files import file_and_part
 
 DIGEST_BYTES = 8
 READING_THREADS = 4
 
 
 def file_digest(path: Path) -> bytes:
-    """The digest of a file's content; empty if it cannot be read."""
+    """The digest of a file's content, for a slice that of its whole file; empty if it cannot be read."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     try:
-        with path.open("rb") as file:
+        with open(file_and_part(path)[0], "rb") as file:
             while chunk := file.read(2**20):
                 digest.update(chunk)
     except OSError:
