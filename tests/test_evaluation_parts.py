@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from zsad.errors import DataError, ZsadError
-from zsad.evaluation_plan import choose_references, spread
+from zsad.evaluation_plan import choose_companions, choose_references, spread
 from zsad.evaluation_results import WorstPicture
 from zsad.evaluation_weights import slug
 from zsad.evaluation_workers import _received
@@ -119,3 +119,12 @@ def test_bootstrap_draws_resample_within_the_classes():
     variance = exact * (1 - exact) + 59 * (q1 - exact**2) + 39 * (q2 - exact**2)
     assert draws["image_auroc"].std() == pytest.approx(np.sqrt(variance / 2400), rel=0.25)
     assert np.isnan(interval(bootstrap_draws(anomalous, normal[:0], 5, seed=0)["image_auroc"])).all()
+
+
+def test_companions_are_spread_over_a_category_and_need_eight(tmp_path):
+    samples = [Sample(tmp_path / f"{number}.png", "nut", 0) for number in range(20)]
+    assert choose_companions(samples, 0) == ()
+    assert choose_companions(samples[:7], 64) == ()
+    assert len(choose_companions(samples, 64)) == 20
+    chosen = choose_companions(samples, 3)
+    assert chosen == (samples[0].path, samples[10].path, samples[19].path)

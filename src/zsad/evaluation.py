@@ -23,7 +23,7 @@ from zsad.detector_loading import load
 from zsad.errors import ConfigError, ZsadError
 from zsad.evaluation_category import CategoryOutcome, data_digest, evaluate_category
 from zsad.evaluation_folder import RunFolder, check_directory
-from zsad.evaluation_plan import EvaluationOptions, PlannedRun, plan_runs
+from zsad.evaluation_plan import EvaluationOptions, PlannedRun, choose_companions, plan_runs
 from zsad.evaluation_provenance import describe_environment, now, peak_memory, weights_digest
 from zsad.evaluation_results import EvaluationResult, FailedRun, RunResult, to_json, write_evaluation
 from zsad.evaluation_scoring import make_batches
@@ -211,16 +211,17 @@ def _evaluate_run(
         references = run.references.get(category, ())
         outcome = folder.finished(number, category, data_digest(samples, references))
         if outcome is None:
+            companions = choose_companions(samples, detector.method.MOST_COMPANIONS)
             batches = make_batches(
                 samples,
                 options.batch_size,
                 run.seed,
-                scores_jointly=detector.scores_jointly,
+                scores_jointly=detector.method.INFO.scores_batch_jointly and not companions,
             )
             outcome = evaluate_category(
                 category,
                 samples,
-                scorer.score(batches, references),
+                scorer.score(batches, companions or references),
                 options,
                 seed=run.seed,
                 references=references,

@@ -15,6 +15,7 @@ from zsad.data.folder import Dataset, open_datasets
 from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.evaluation_weights import DatasetDigests, RunWeights, slug
 from zsad.metrics.pro import check_pro
+from zsad.prediction_companions import LEAST_PICTURES, evenly_spread
 
 if TYPE_CHECKING:
     from zsad.data.layouts import Split
@@ -222,6 +223,21 @@ def choose_references(candidates: Sequence[Sample], count: int, seed: int, categ
     return tuple(normal[index] for index in drawn)
 
 
+def choose_companions(samples: Sequence[Sample], most: int) -> tuple[Path, ...]:
+    """The pictures of a category that each of its pictures is compared with, as `zsad predict` draws them.
+
+    Args:
+        samples: of the category.
+        most: that the method takes; 0 for a method that takes none.
+
+    Returns:
+        Paths; none if there are too few pictures to compare.
+    """
+    if not most or len(samples) < LEAST_PICTURES:
+        return ()
+    return tuple(evenly_spread([sample.path for sample in samples], most))
+
+
 def _methods(names: Iterable[str]) -> list[str]:
     known = registry.list_methods()
     wanted = [each for name in names for each in (known if name == ALL_METHODS else [name])]
@@ -254,6 +270,10 @@ def _reference_candidates(
 
 def _joint_note(info: MethodInfo, samples: Mapping[str, Sequence[Sample]]) -> str:
     from zsad.evaluation_scoring import PICTURES_SCORED_JOINTLY
+
+    most = registry.method_class(info.name).MOST_COMPANIONS
+    if most:
+        return f"{info.title} compares each test picture with up to {most} others of its category"
 
     parts = max(math.ceil(len(found) / PICTURES_SCORED_JOINTLY) for found in samples.values())
     divided = f", large ones in up to {parts} parts" if parts > 1 else ""

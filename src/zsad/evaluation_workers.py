@@ -27,7 +27,7 @@ class Scorer(Protocol):
     """Whatever turns batches into scored pictures."""
 
     def score(self, batches: Sequence[Batch], references: Sequence[Path]) -> Iterator[list[ScoredPicture]]:
-        """Scores the batches of a category in their order, with its reference pictures."""
+        """Scores the batches of a category in their order, with its reference pictures or companions."""
         ...
 
     def close(self) -> None:
@@ -45,6 +45,8 @@ class LocalScorer:
         """As `Scorer.score`."""
         if self._detector.method.INFO.accepts_references:
             self._detector.set_references(references)
+        elif self._detector.method.MOST_COMPANIONS:
+            self._detector.set_companions(references)
         yield from score_batches(self._detector, batches)
 
     def close(self) -> None:
