@@ -19,7 +19,7 @@ LAYERS = (
     "weights tensorfile registry backbones prompts data published",
     "methods",
     "detector checkpoints explanation calibration tiling visualize",
-    "training features evaluation export report results run_layout prediction runtime",
+    "training features evaluation export report results run_layout prediction recipes runtime",
     "serve cli doctor __main__",
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -18,6 +18,7 @@ from zsad.cli_lists import backbones, doctor, methods
 from zsad.cli_options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 from zsad.cli_predict import predict
 from zsad.cli_report import report
+from zsad.cli_reproduce import reproduce
 from zsad.cli_train import train
 from zsad.cli_weights import weights_app
 
@@ -50,7 +51,7 @@ app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
-for command in (predict, train, evaluate, report, calibrate, methods, backbones, doctor):
+for command in (predict, train, evaluate, report, reproduce, calibrate, methods, backbones, doctor):
     app.command()(command)
 
 
