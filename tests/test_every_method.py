@@ -14,8 +14,7 @@ from zsad.cli import app
 from zsad.registry import list_methods, method_class
 
 PICTURES = 3  # some methods compare pictures with each other
-NOT_YET = pytest.mark.xfail(strict=True, reason="no weights ship for it yet")
-MARKS = {"adaclip": NOT_YET, "anovl": pytest.mark.slow}  # anovl learns anew on each picture
+MARKS = {"anovl": pytest.mark.slow}  # anovl learns anew on each picture
 
 
 @pytest.fixture(scope="module")
