@@ -98,8 +98,9 @@ def reproduce(
     if name is None:
         fail("name a recipe, as in `zsad reproduce anomalyclip-mvtec`; --list shows them all", WRONG_USAGE)
     go_offline(offline)
+    from zsad.recipes_data import parse_data
     from zsad.recipes_files import find_recipe
-    from zsad.recipes_plan import Request, parse_data
+    from zsad.recipes_plan import Request
 
     recipe = find_recipe(name)
     request = Request(
@@ -177,7 +178,8 @@ def _weights(recipe: Recipe) -> str:
 
 def _print_commands(request: Request) -> None:
     """The commands, with names in capitals for folders that were not given."""
-    from zsad.recipes_plan import commands, deviations
+    from zsad.recipes_commands import commands
+    from zsad.recipes_plan import deviations
 
     folders = {name: request.data.get(name, Path(f"{name.upper()}_FOLDER")) for name in request.datasets}
     for line in deviations(request):

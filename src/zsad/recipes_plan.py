@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsad.data.catalog import dataset_record, find_dataset
-from zsad.errors import ConfigError, DataError
+from zsad.errors import ConfigError
 
 if TYPE_CHECKING:
     from zsad.evaluation_plan import EvaluationOptions
     from zsad.recipes_schema import Recipe
     from zsad.training_config import TrainConfig
 
-DATA_VARIABLE = "ZSAD_DATA"
 WEIGHTS_FILE = "weights.safetensors"
 CACHE_FOLDER = "features"
-_NAMED_PATH = re.compile(r"([^=:]+)[=:](.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -87,69 +81,6 @@ class Request:
         return (*auxiliary, self.recipe.test.data)
 
 
-def parse_data(texts: Sequence[str]) -> dict[str, Path]:
-    """What was typed as NAME=PATH (or NAME:PATH) by the catalogue's names.
-
-    Raises:
-        ConfigError: no name, an unknown one, or one that comes twice.
-    """
-    found: dict[str, Path] = {}
-    for text in texts:
-        match = _NAMED_PATH.fullmatch(text)
-        if match is None:
-            raise ConfigError(f"--data expects NAME=FOLDER, as in --data mvtec=/data/mvtec, got {text!r}")
-        name = dataset_record(match[1].strip()).name
-        if name in found:
-            raise ConfigError(f"--data names {name} twice")
-        found[name] = Path(match[2]).expanduser()
-    return found
-
-
-def locate(request: Request, root: str | None = None) -> dict[str, Path]:
-    """The folders of the datasets that a request needs.
-
-    Args:
-        request: its `data` win.
-        root: a folder with datasets in it, each under a name or alias of the catalogue; None: what the
-            variable `ZSAD_DATA` says.
-
-    Raises:
-        DataError: a dataset is not there; the message says which, where to get it, and what to type.
-    """
-    root = os.environ.get(DATA_VARIABLE) if root is None else root
-    inside = _datasets_in(Path(root).expanduser()) if root else {}
-    missing, found = [], {}
-    for name in dict.fromkeys(request.datasets):
-        record, path = dataset_record(name), request.data.get(name) or inside.get(name)
-        if path is None:
-            missing.append(f"{record.title} ({record.page}): --data {name}=FOLDER")
-        elif not path.exists():
-            missing.append(f"{record.title}, which is not at {path}: --data {name}=FOLDER")
-        else:
-            found[name] = path
-    if missing:
-        hint = (
-            f"into {root}, which {DATA_VARIABLE} names"
-            if root
-            else f"into a folder that {DATA_VARIABLE} names"
-        )
-        needs = "; ".join(missing)
-        raise DataError(f"{request.recipe.name} needs {needs}. Or put folders of these names {hint}")
-    return found
-
-
-def _datasets_in(root: Path) -> dict[str, Path]:
-    """The datasets whose folders lie in a folder, by the catalogue's names."""
-    if not root.is_dir():
-        raise DataError(f"{DATA_VARIABLE} names {root}, which is no folder")
-    found: dict[str, Path] = {}
-    for path in sorted(path for path in root.iterdir() if path.is_dir()):
-        record = find_dataset(path.name)
-        if record is not None:
-            found.setdefault(record.name, path)
-    return found
-
-
 def deviations(request: Request) -> tuple[str, ...]:
     """What is not as in the recipe, one line each; () if everything is."""
     recipe = request.recipe
@@ -200,7 +131,7 @@ def training_of(request: Request, folders: Mapping[str, Path]) -> TrainConfig | 
 
     Args:
         request: what is asked for.
-        folders: from `locate`.
+        folders: from `zsad.recipes_data.locate`.
     """
     part = request.recipe.train
     if part is None or not request.trains:
@@ -239,7 +170,7 @@ def evaluation_of(request: Request, folders: Mapping[str, Path]) -> EvaluationOp
 
     Args:
         request: what is asked for.
-        folders: from `locate`.
+        folders: from `zsad.recipes_data.locate`.
     """
     from zsad.evaluation_plan import EvaluationOptions
 
@@ -267,47 +198,6 @@ def evaluation_of(request: Request, folders: Mapping[str, Path]) -> EvaluationOp
         devices=request.devices,
         resume=request.resume,
     )
-
-
-def commands(request: Request, folders: Mapping[str, Path]) -> list[str]:
-    """The commands that do the same, as a shell takes them.
-
-    Args:
-        request: what is asked for.
-        folders: as `locate` gives them, or any others to be shown.
-    """
-    training, testing = training_of(request, folders), evaluation_of(request, folders)
-    shared = [*_option("--image-size", testing.image_size), *_settings(testing.settings)]
-    shared += [*_option("--device", request.device), *_option("--devices", max(request.devices, 1), 1)]
-    shared += [*_option("--precision", request.precision), *(["--resume"] if request.resume else [])]
-    lines = []
-    if training is not None:
-        line = ["zsad", "train", "--method", training.method, "--backbone", str(training.backbone)]
-        line += [part for each in training.data for part in ("--data", str(each))]
-        for name in ("split", "epochs", "batch_size", "optimizer", "weight_decay", "schedule", "seed"):
-            line += _option(f"--{name.replace('_', '-')}", getattr(training, name))
-        line += [*_option("--lr", training.learning_rate), *_option("--mosaic", training.mosaic), *shared]
-        lines.append([*line, *_option("--cache", training.cache), "--out", str(training.out)])
-    elif testing.checkpoint is not None and testing.checkpoint == request.recipe.checkpoint:
-        lines.append(["zsad", "weights", "fetch", testing.checkpoint])
-    line = ["zsad", "evaluate", "--method", testing.methods[0], "--backbone", str(testing.backbones[0])]
-    line += [*_option("--data", testing.data[0]), *_option("--checkpoint", testing.checkpoint)]
-    line += [part for seed in testing.seeds for part in ("--seed", str(seed))]
-    line += [*_option("--split", testing.split), *_option("--pro", testing.pro)]
-    line += [*_option("--fpr-limit", testing.fpr_limit), *_option("--reference", testing.references, 0)]
-    line += [*_option("--limit", testing.limit), *_option("--batch-size", testing.batch_size), *shared]
-    lines.append([*line, "--out", str(testing.out)])
-    lines.append(["zsad", "report", str(testing.out)])
-    return [shlex.join(line) for line in lines]
-
-
-def _option(name: str, value: Any, default: Any = None) -> list[str]:
-    return [] if value is None or value == default else [name, str(value)]
-
-
-def _settings(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as `zsad.settings_text.parse_setting` reads them."""
-    return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
 
 
 def _is_cuda(device: str | None) -> bool:

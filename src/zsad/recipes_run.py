@@ -19,16 +19,10 @@ from typing import TYPE_CHECKING
 from zsad.errors import ConfigError
 from zsad.evaluation_notes import missing_categories
 from zsad.evaluation_results import RESULTS_FILE, EvaluationResult, write_evaluation, write_json
+from zsad.recipes_commands import commands
 from zsad.recipes_comparison import as_json, compare
-from zsad.recipes_plan import (
-    CACHE_FOLDER,
-    WEIGHTS_FILE,
-    commands,
-    deviations,
-    evaluation_of,
-    locate,
-    training_of,
-)
+from zsad.recipes_data import locate
+from zsad.recipes_plan import CACHE_FOLDER, WEIGHTS_FILE, deviations, evaluation_of, training_of
 
 if TYPE_CHECKING:
     from zsad.evaluation_tables import Cell
