@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from zsad import checkpoints, registry
-from zsad.backbones.clip import check_image_size
 from zsad.backbones.loading import backbone_fingerprint, check_device
+from zsad.backbones.vision import check_image_size
 from zsad.calibration_record import (
     Calibration,
     picture_fingerprint,

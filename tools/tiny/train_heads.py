@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import zsad
-from zsad.backbones.clip import VisionTower
+from zsad.backbones.vision import VisionTower
 from zsad.metrics import image_auroc, pixel_ap, pixel_auroc
 from zsad.settings_text import parse_setting
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from trunk import load_trunk
 
-from zsad.backbones.clip import VisionTower
+from zsad.backbones.vision import VisionTower
 from zsad.functional import gaussian_filter
 from zsad.metrics import image_auroc, pixel_auroc
 

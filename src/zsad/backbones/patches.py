@@ -18,7 +18,7 @@ from zsad.errors import ConfigError
 from zsad.functional import grid_side
 
 if TYPE_CHECKING:
-    from zsad.backbones.clip import VisionOutput, VisionTower
+    from zsad.backbones.vision import VisionOutput, VisionTower
 
 PAPER_VALUE_VALUE_SHARE = 19 / 24
 
