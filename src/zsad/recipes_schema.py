@@ -127,6 +127,9 @@ def build_recipe(values: Mapping[str, Any], name: str) -> Recipe:
             a method, backbone, dataset or checkpoint is not known.
     """
     owner = f"recipe {name}"
+    _known(
+        f"key of {owner}", values, [each.name for each in dataclasses.fields(Recipe) if each.name != "name"]
+    )
     built: dict[str, Any] = {**values, "name": name}
     settings = built.pop("settings", None) or {}
     if not isinstance(settings, Mapping):
