@@ -64,6 +64,18 @@ def test_the_authors_weights_name_what_they_were_trained_on():
             assert bool(named_overlap(auxiliary, dataset(known, "bottle", "candle"))) == trained_on_it, name
 
 
+def test_adaclips_weights_for_use_are_refused_on_each_of_its_papers_sets():
+    auxiliary = published_weights()["adaclip-trained-on-all"].record.auxiliary_data
+    names = ["mvtec", "visa", "mpdd", "btad", "ksdd", "dagm", "dtd"]
+    names += ["headct", "brainmri", "br35h", "isic", "colondb", "clinicdb", "tn3k"]
+    assert [found.name for found in named_datasets(auxiliary)] == names
+    for name in names:
+        record = dataset_record(name)
+        words = [record.class_name(folder) for folder in record.categories] or ["object"]
+        assert named_overlap(auxiliary, dataset(name, *words)) == name
+    assert named_overlap(auxiliary, dataset("kvasir", "colon")) == ""
+
+
 def test_every_name_of_the_catalogue_is_recognised_as_its_own():
     from zsad.data.catalog import list_datasets
 

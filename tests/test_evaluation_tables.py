@@ -42,6 +42,29 @@ def test_published_numbers_stand_beside_ours_with_their_source():
     assert "(81.4)\\textsuperscript{1}" in to_latex(table)
 
 
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_word_is_broken_in_a_terminal(width):
+    methods = ("anomalyclip", "april_gan", "dual_image")
+    runs = [complete_run(method, seed=seed) for method in methods for seed in (0, 1)]
+    runs += [run_result(method, dataset="brisc_brain_tumor") for method in methods]
+    for table in (overview_table(runs), category_table(group_runs(runs)[0])):
+        lines = printed(table, width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert "…" not in "".join(lines)
+        words = "\n".join(lines).split()
+        names = [name for row in table.rows for name in row.labels[:2] if name not in ("20", "60", "300")]
+        for word in (*" ".join(names).split(), "F1-max", "AUPRO"):
+            assert word in words
+        for cell in table.rows[-1].cells:
+            assert f"{cell.value:.1f}" in words
+
+
+def test_counts_of_pictures_stand_where_there_is_room():
+    table = category_table(group_runs([complete_run("anomalyclip")])[0])
+    assert "anomalous  " in printed(table, 160)
+    assert "anomalous  " not in printed(table, 80)
+
+
 def test_a_mean_over_some_categories_has_no_published_one_beside_it():
     table = overview_table([run_result("anomalyclip")])
     assert all(cell.published is None for row in table.rows for cell in row.cells)
@@ -63,7 +86,10 @@ def test_seeds_become_mean_and_standard_deviation():
     values = [run.mean["image_auroc"] for run in group.runs]
     assert cell.value == pytest.approx(100 * sum(values) / 3)
     assert cell.deviation == pytest.approx(100 * statistics.stdev(values))
-    assert f"{cell.value:.1f} ± {cell.deviation:.1f}" in printed(overview_table(runs))
+    assert f"{cell.value:.1f} ± {cell.deviation:.1f}" in to_markdown(overview_table(runs))
+    text = printed(overview_table(runs))
+    assert f" {cell.value:.1f} " in text
+    assert f" ± {cell.deviation:.1f} " in text
     assert f"{cell.value:.1f} $\\pm$ {cell.deviation:.1f}" in to_latex(overview_table(runs))
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from zsad.evaluation_notes import source_key, source_numbers
-from zsad.evaluation_tables import METRIC_TITLES, Cell, ResultTable
+from zsad.evaluation_tables import COUNTS, METRIC_TITLES, Cell, ResultTable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
 
 Marks = Mapping[tuple[str, str, str, str], int]
 
+LONGEST_ON_A_LINE = 24  # letters; longer settings, paths and names of folders may go over several lines
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LATEX = str.maketrans(
     {
@@ -53,38 +55,80 @@ def footnotes(table: ResultTable) -> Marks:
 
 
 def to_text(table: ResultTable) -> RenderableType:
-    """The table for a terminal, with its notes under it."""
-    from rich import box
+    """The table for a terminal, with its notes under it.
+
+    Where it is wider than the terminal, the counts of pictures are left out, which the notes have in sum. If
+    that does not do, the metrics of pictures and of pixels come one below the other: words are never broken.
+    """
     from rich.console import Group
     from rich.padding import Padding
+    from rich.text import Text
+
+    numbered = [f"{_superscript(place)} {text}" for place, text in enumerate(table.sources, start=1)]
+    lines = [Padding(Text(line, style="dim"), (0, 0, 0, 1)) for line in (*table.notes, *numbered)]
+    return Group(_Fitting(table), *lines)
+
+
+class _Fitting:
+    """A table in the fullest form that the console has room for."""
+
+    def __init__(self, table: ResultTable) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.measure import Measurement
+
+        table = self._table
+        # A wider console than any: how wide the table would like to be.
+        unbounded = options.update(max_width=10_000)
+        labels = tuple(label for label in table.labels if label not in COUNTS)
+        for shown in dict.fromkeys((table.labels, labels)):
+            grid = _grid(table, shown, table.metrics, table.title)
+            if Measurement.get(console, unbounded, grid).maximum <= options.max_width:
+                yield grid
+                return
+        halves = [tuple(m for m in table.metrics if m.startswith(part)) for part in ("image", "pixel")]
+        title: str | None = table.title
+        for metrics in filter(None, halves):
+            yield _grid(table, labels, metrics, title)
+            title = None
+
+
+def _grid(table: ResultTable, labels: Sequence[str], metrics: Sequence[str], title: str | None) -> Table:
+    """Some columns of a table for a terminal."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     marks = footnotes(table)
     grid = Table(
-        title=table.title,
+        title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1),
         collapse_padding=True,
     )
-    for label in table.labels:
-        grid.add_column(Text(label), overflow="fold", no_wrap=label in ("method", "category"))
-    for metric in table.metrics:
-        grid.add_column(Text(METRIC_TITLES[metric].replace(" ", "\n")), justify="right")
+    places = [table.labels.index(label) for label in labels]
+    for place in places:
+        longest = max(len(row.labels[place]) for row in table.rows)
+        grid.add_column(Text(table.labels[place]), overflow="fold", no_wrap=longest <= LONGEST_ON_A_LINE)
+    for metric in metrics:
+        grid.add_column(Text(METRIC_TITLES[metric].replace(" ", "\n")), justify="right", no_wrap=True)
     last = ""
     for row in table.rows:
-        # The published number goes under ours: seven columns of both are too wide for 80 letters.
-        cells = [_with_published(cell, marks, _superscript).replace(" (", "\n(") for cell in row.cells]
-        first, *others = row.labels
+        first, *others = (row.labels[place] for place in places)
         # A dataset stands once for all its methods.
-        labels = ["" if first == last and len(table.labels) > 1 else first, *others]
+        texts = ["" if first == last and len(table.labels) > 1 else first, *others]
         last = first
-        grid.add_row(*map(Text, (*labels, *cells)), style="bold" if row.is_mean else "")
-    numbered = [f"{_superscript(place)} {text}" for place, text in enumerate(table.sources, start=1)]
-    lines = [Padding(Text(line, style="dim"), (0, 0, 0, 1)) for line in (*table.notes, *numbered)]
-    return Group(grid, *lines)
+        cells = dict(zip(table.metrics, row.cells, strict=True))
+        # Deviation and published number go under ours: seven columns of both are too wide for 80 letters.
+        values = [
+            _with_published(cells[metric], marks, _superscript).replace(" ±", "\n±").replace(" (", "\n(")
+            for metric in metrics
+        ]
+        grid.add_row(*map(Text, (*texts, *values)), style="bold" if row.is_mean else "")
+    return grid
 
 
 def to_markdown(table: ResultTable, level: int = 2) -> str:

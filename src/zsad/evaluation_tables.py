@@ -46,7 +46,8 @@ _DISTINCTIONS = {
     "limit": "limit",
 }
 
-_CATEGORY_LABELS = ("category", "normal", "anomalous")
+COUNTS = ("normal", "anomalous")
+_CATEGORY_LABELS = ("category", *COUNTS)
 
 
 @dataclass(frozen=True)
