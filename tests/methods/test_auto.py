@@ -7,6 +7,7 @@ import torch
 
 import zsad
 from zsad.errors import ConfigError, WeightsError
+from zsad.functional_companions import Gallery, compare
 
 SIZE = 64
 
@@ -101,6 +102,24 @@ def test_identical_pictures_do_not_break_it(auto, language):
     found, expected = auto.score_tensors(images), language.score_tensors(images)
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-6)
     assert torch.isfinite(found.maps).all()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_compares_alike(clip, checkpoint, precision):
+    images = spoiled(product(10), 4)
+    images[9] = images[0]
+    distances = []
+    for chosen in (None, precision):
+        method = zsad.load("auto", clip(), checkpoint, device="cpu", precision=chosen).method
+        with torch.inference_mode():
+            levels = method.features(images).levels
+            alone = method.features(images[:1]).levels  # rounds otherwise than in a batch
+        found = compare(levels, Gallery.of(levels), count=9, best_share=0.5)
+        assert found.counted.sum(dim=1).tolist() == [8, *[9] * 8, 8]
+        first = compare(alone, Gallery.of(levels), count=9, best_share=0.5)
+        assert not {0, 9} & set(first.companions[first.counted].tolist())
+        distances.append(found.distances)
+    torch.testing.assert_close(distances[1], distances[0], rtol=0, atol=0.05)
 
 
 def test_no_weight_is_language_alone(clip, checkpoint, language):

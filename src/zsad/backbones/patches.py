@@ -85,7 +85,8 @@ def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Ten
         layers: 1-based blocks.
 
     Returns:
-        L tensors (B, N, D_l) of unit vectors.
+        L tensors (B, N, D_l) of unit vectors, float32 or, if the tower runs in a lower precision, float16:
+        bfloat16 has too few digits for distances between patches that are alike.
     """
     blocks = [output.tokens[layer][:, 1:] for layer in layers]
     side = grid_side(blocks[0].shape[1])
@@ -94,7 +95,8 @@ def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Ten
         for level in output.stem_levels
         if level.shape[-1] >= side
     ]
-    return tuple(F.normalize(level, dim=-1) for level in (*stem, *blocks))
+    kept = torch.float32 if blocks[0].dtype == torch.float32 else torch.float16
+    return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *blocks))
 
 
 def last_block_features(visual: VisionTower, images: Tensor) -> JointFeatures:
