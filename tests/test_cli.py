@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -397,6 +398,14 @@ def test_errors_are_one_line_unless_debugging(run, folder, detector, monkeypatch
     assert result.stderr == "error: unexpected SystemError: two lines (ZSAD_DEBUG=1 shows where)\n"
     monkeypatch.setenv("ZSAD_DEBUG", "1")
     assert isinstance(run("predict", "in").exception, SystemError)
+
+
+def test_warnings_are_one_line(run, folder, detector):
+    detector.before_batch = lambda images: warnings.warn("of little use", stacklevel=2)
+    result = run("predict", "in")
+    assert result.exit_code == 0
+    assert "warning: of little use\n" in result.stderr
+    assert ".py" not in result.stderr
 
 
 def test_the_real_detector(folder, small_clip, monkeypatch):

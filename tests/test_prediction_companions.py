@@ -62,7 +62,15 @@ def test_the_results_say_so(folder, auto, tmp_path):
 
 def test_seven_pictures_have_no_companions(folder, auto, tmp_path):
     few = sorted(folder.glob("[1-7].png"))
-    assert predict_folder(few, auto, tmp_path / "out", formats=()).note == ""
+    summary = predict_folder(few, auto, tmp_path / "out", formats=())
+    assert "fewer than 8 pictures" in summary.note
+    assert summary.note in (tmp_path / "out" / "index.html").read_text()
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["companions"] == []
+
+
+def test_other_methods_say_nothing_of_the_folder(folder, make_small_clip, tmp_path):
+    plain = zsad.load("clip_ac", make_small_clip(image_size=64), device="cpu")
+    assert predict_folder(folder, plain, tmp_path / "out", formats=()).note == ""
 
 
 def test_new_pictures_of_a_resumed_run_meet_the_same_companions(folder, auto, tmp_path):

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that `zsad --help` answers a
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -23,14 +24,21 @@ from zsad.cli_train import train
 from zsad.cli_weights import weights_app
 
 
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the place in the source that Python adds."""
+    typer.echo(f"warning: {message}", err=True)
+
+
 class _OneLineErrors(TyperGroup):
-    """Prints errors as one line instead of a stack trace; ZSAD_DEBUG=1 shows the trace."""
+    """Prints errors and warnings as one line instead of a stack trace; ZSAD_DEBUG=1 shows the trace."""
 
     def invoke(self, ctx: Any) -> Any:
         from zsad.errors import ConfigError, ZsadError
 
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _print_warning
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)
         except ZsadError as error:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from zsad.calibration_text import summary
 from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.picture_files import file_and_part, find_images
-from zsad.prediction_companions import COMPANIONS_KEY, give_companions
+from zsad.prediction_companions import COMPANIONS_KEY, folder_note, give_companions
 from zsad.prediction_page import PAGE_KEY, page_settings, write_prediction_page
 from zsad.prediction_pipeline import Engine, PredictionPipeline, RunOptions
 from zsad.remote_files import RemoteFile
@@ -163,7 +163,7 @@ def predict_folder(
     known = {**describe_detector(detector), **_described(options), **(settings or {})}
     if calibration is not None:
         known["calibration"] = summary(calibration)
-    note = detector.about_companions
+    note = folder_note(detector)
     if note:
         known["folder_mode"] = note
     is_joint = detector.scores_jointly

@@ -55,6 +55,23 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
     return [str(drawn[index]) for index in used]
 
 
+def folder_note(detector: Detector) -> str:
+    """A line on what the other pictures of the folder do to each one's score.
+
+    Args:
+        detector: after `give_companions`.
+
+    Returns:
+        Empty for a method that takes no companions.
+    """
+    if detector.method.MOST_COMPANIONS and detector.scores_jointly:
+        return (
+            f"fewer than {LEAST_PICTURES} pictures that can be read, too few to compare: "
+            "the scores are those of the texts alone"
+        )
+    return detector.about_companions
+
+
 def default_method(files: Sequence[Path]) -> str | None:
     """What scores pictures if the user chose nothing: "auto" from 8 files on, else `zsad.load`'s own."""
     here = sum(os.path.isfile(path) for path in files)
