@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from data.miniature_trees import mvtec, visa
 from evaluation_examples import run_result
+from zsad import evaluation
 from zsad.cli import app
 from zsad.data.catalog import dataset_record, list_datasets
 from zsad.errors import ConfigError, DataError
@@ -294,12 +295,25 @@ def trees(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(trees, tmp_path_factory):
-    """A reproduction with a training, made through the command line."""
+    """A reproduction with a training through the command line, interrupted behind the training."""
     out = tmp_path_factory.mktemp("reproduction") / "out"
+    arguments = ["reproduce", "anomalyclip-mvtec", *OTHER, "--epochs", 1, "--out", out]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(DATA_VARIABLE, str(trees))
-        told = invoke("reproduce", "anomalyclip-mvtec", *OTHER, "--epochs", 1, "--out", out)
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(evaluation, "evaluate", interrupted)
+            stopped = invoke(*arguments)
+        assert stopped.exit_code == 130
+        assert "--resume goes on" in stopped.output
+        assert invoke(*arguments).exit_code == 2
+        weights = (out / "weights.safetensors").read_bytes()
+        told = invoke(*arguments, "--resume")
     assert told.exit_code == 0, told.output
+    assert (out / "weights.safetensors").read_bytes() == weights
     return out, told.output
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zsad.recipes_schema import Recipe
     from zsad.training_config import TrainConfig
 
-WEIGHTS_FILE = "weights.safetensors"
+WEIGHTS_FILE, TRAINING_FOLDER = "weights.safetensors", "weights.training"
 CACHE_FOLDER = "features"
 
 

@@ -22,7 +22,14 @@ from zsad.evaluation_results import RESULTS_FILE, EvaluationResult, write_evalua
 from zsad.recipes_commands import commands
 from zsad.recipes_comparison import as_json, compare
 from zsad.recipes_data import locate
-from zsad.recipes_plan import CACHE_FOLDER, WEIGHTS_FILE, deviations, evaluation_of, training_of
+from zsad.recipes_plan import (
+    CACHE_FOLDER,
+    TRAINING_FOLDER,
+    WEIGHTS_FILE,
+    deviations,
+    evaluation_of,
+    training_of,
+)
 
 if TYPE_CHECKING:
     from zsad.evaluation_tables import Cell
@@ -103,12 +110,14 @@ def reproduce(
 
 def _refuse_to_replace(request: Request) -> None:
     """Stops before an older run is overwritten, which may have taken hours."""
-    taken = [name for name in (RESULTS_FILE, WEIGHTS_FILE) if (request.out / name).exists()]
-    if taken and not request.resume:
-        raise ConfigError(
-            f"{request.out} holds {taken[0]} of an earlier run: --resume goes on with it, or choose another "
-            "--out"
-        )
+    if request.resume:
+        return
+    for name in (RESULTS_FILE, WEIGHTS_FILE, TRAINING_FOLDER):
+        if (request.out / name).exists():
+            raise ConfigError(
+                f"{request.out} holds {name} of an earlier run: --resume goes on with it; or choose another "
+                "--out"
+            )
 
 
 def _missing(result: EvaluationResult) -> tuple[str, ...]:
