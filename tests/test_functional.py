@@ -15,6 +15,7 @@ from zsad.functional import (
     gaussian_filter,
     grid_side,
     harmonic_window_mean,
+    in_parts,
     nearest_distance,
     similarity_softmax,
     to_grid,
@@ -126,3 +127,19 @@ def test_nearest_distance():
     assert nearest_distance(3 * memory[None], memory).max() < 1e-6
     assert nearest_distance(memory[None], memory).min() >= 0
     torch.testing.assert_close(nearest_distance(-memory[:1][None], memory[:1]), torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
+def test_in_parts_gives_what_the_whole_gives(count):
+    batch, sizes = random(count, 2, 3), []
+
+    def function(part):
+        sizes.append(len(part))
+        return part.sum(dim=2), (part > 0)[:, 0]
+
+    found = in_parts(function, batch, at_once=4)
+    assert sum(sizes) == count
+    assert max(sizes) <= 4
+    for one, expected in zip(found, (batch.sum(dim=2), (batch > 0)[:, 0]), strict=True):
+        assert one.dtype == expected.dtype
+        assert torch.equal(one, expected)

@@ -7,7 +7,7 @@ Shapes: B pictures, N = G*G patches of a square grid in row-major order, E featu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -287,3 +287,33 @@ def min_max(values: Tensor) -> Tensor:
     lowest = values.min()
     spread = values.max() - lowest
     return torch.where(spread > 0, (values - lowest) / spread, 0.0)
+
+
+def in_parts(
+    function: Callable[[Tensor], tuple[Tensor, ...]], batch: Tensor, at_once: int
+) -> tuple[Tensor, ...]:
+    """Applies a function to a few elements of a batch at a time.
+
+    The results are written where they stay, so that they are in memory once, not twice as with `torch.cat`.
+
+    Args:
+        function: from (M, ...) to tensors (M, ...).
+        batch: (B, ...), B of 1 or more.
+        at_once: M, the last time perhaps fewer.
+
+    Returns:
+        Tensors (B, ...).
+
+    Example:
+        >>> in_parts(lambda part: (part, 2 * part), torch.arange(3), at_once=2)
+        (tensor([0, 1, 2]), tensor([0, 2, 4]))
+    """
+    first = function(batch[:at_once])
+    if len(batch) <= at_once:
+        return first
+    whole = tuple(part.new_empty(len(batch), *part.shape[1:]) for part in first)
+    for start in range(0, len(batch), at_once):
+        rows = slice(start, start + at_once)
+        for kept, part in zip(whole, function(batch[rows]) if start else first, strict=True):
+            kept[rows] = part
+    return whole

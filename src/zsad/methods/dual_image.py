@@ -53,12 +53,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.functional import (
-    gaussian_filter,
-    grid_side,
-    similarity_softmax,
-    upsample,
-)
+from zsad.functional import gaussian_filter, grid_side, in_parts, similarity_softmax, upsample
 from zsad.functional_partners import Pairing, choose_partners, neighbourhood_means, visual_scores
 from zsad.losses import dice_loss, focal_loss
 from zsad.methods.base import Method, blocks_to_use
@@ -277,10 +272,7 @@ class DualImage(Method):
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """A few pictures at a time through the picture tower, since whole folders come in one batch."""
-        parts = [self._read(part) for part in torch.split(images, PICTURES_AT_ONCE)]
-        image_features, patch_features, visual_tokens = (
-            torch.cat(column) for column in zip(*parts, strict=True)
-        )
+        image_features, patch_features, visual_tokens = in_parts(self._read, images, PICTURES_AT_ONCE)
         spoiled = self._spoil(images) if self.config.tta_steps > 0 else None
         return Features(image_features, patch_features, visual_tokens, spoiled)
 

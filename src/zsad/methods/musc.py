@@ -44,7 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.functional import grid_side, min_max, to_grid, upsample
+from zsad.functional import grid_side, in_parts, min_max, to_grid, upsample
 from zsad.methods.base import OPENAI_L14_336_SIZE, PAPERS_IMAGE_SIZE, Method, blocks_to_use, is_openai
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
@@ -158,14 +158,7 @@ class MuSc(Method):
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """A few pictures at a time through the picture tower, since whole folders come in one batch."""
-        visual = self.backbone.visual
-        image_features, patch_tokens = [], []
-        for part in torch.split(images, PICTURES_AT_ONCE):
-            output = visual(part, taps=self.layers)
-            image_features.append(F.normalize(visual.project(output.class_token).float(), dim=-1))
-            tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
-            patch_tokens.append(tokens.float())
-        return Features(torch.cat(image_features), torch.cat(patch_tokens))
+        return Features(*in_parts(self._read, images, PICTURES_AT_ONCE))
 
     def score(self, features: Features, state: State) -> RawOutput:
         """Mutual scores, averaged over blocks and neighbourhoods.
@@ -181,9 +174,9 @@ class MuSc(Method):
             )
         total = features.patch_tokens.new_zeros(pictures, patches)
         for block in range(blocks):
-            grids = normalise_maps(to_grid(features.patch_tokens[:, block]))
             for r in self.config.r_list:
-                total = total + mutual_scores(neighbourhood_features(grids, r), self.config.interval)
+                compared = self._compared(features.patch_tokens[:, block], r)
+                total = total + mutual_scores(compared, self.config.interval)
         side = grid_side(patches)
         grids = (total / (blocks * len(self.config.r_list))).reshape(pictures, side, side)
         maps = upsample(grids, side * self.backbone.config.vision.patch_size, align_corners=True)
@@ -191,6 +184,22 @@ class MuSc(Method):
         if self.config.rscin_k is not None:
             scores = smooth_over_similar(scores, features.image_features, self.config.rscin_k)
         return RawOutput(scores, maps)
+
+    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The fields of `Features` of a few pictures."""
+        visual = self.backbone.visual
+        output = visual(images, taps=self.layers)
+        tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
+        return F.normalize(visual.project(output.class_token).float(), dim=-1), tokens.float()
+
+    @staticmethod
+    def _compared(patch_tokens: Tensor, r: int) -> Tensor:
+        """(B, N, D) of one block, as neighbourhoods of r patches a side, a few pictures at a time."""
+
+        def described(part: Tensor) -> tuple[Tensor]:
+            return (neighbourhood_features(normalise_maps(to_grid(part)), r),)
+
+        return in_parts(described, patch_tokens, PICTURES_AT_ONCE)[0]
 
     @property
     def map_range(self) -> tuple[float, float]:
