@@ -128,6 +128,25 @@ def test_a_foreign_file_is_refused(golden_clip, state):
         method.load_official(state)
 
 
+@pytest.mark.parametrize(
+    ("gone", "added", "named"),
+    [
+        ("ctx_neg", "", "missing: ctx_neg$"),
+        ("compound_prompts_text.3", "", r"missing: compound_prompts_text\.3$"),
+        ("compound_prompts_text.7", "", r"missing: compound_prompts_text\.7$"),  # the last one
+        ("", "head.weight", r"unexpected: head\.weight$"),
+        ("ctx_pos", "ctx_global_pos", "missing: ctx_pos; unexpected: ctx_global_pos$"),
+    ],
+)
+def test_a_partial_or_wrong_file_is_refused_by_name(official_file, gone, added, named):
+    learner = dict(official_file["prompt_learner"])
+    if added:
+        learner[added] = torch.zeros(1, 1, 12, 64)
+    learner.pop(gone, None)
+    with pytest.raises(WeightsError, match=named):
+        AnomalyCLIP.official_config({"prompt_learner": learner})
+
+
 def test_a_file_for_another_width_is_refused(make_small_clip, official_file):
     method = AnomalyCLIP(make_small_clip(text_layers=9), Config())
     with pytest.raises(WeightsError, match=r"compound_prompts_text.0 \(4, 64\) instead of \(4, 32\)"):

@@ -5,7 +5,8 @@ Shapes: P sentences, L tokens, D text width, n context vectors, m deep prompt ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from zsad.backbones.attention import DeepPrompts
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError, WeightsError
+from zsad.tensorfile import mismatches
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -22,6 +24,7 @@ INITIAL_STD = 0.02
 ENDINGS = ("object.", "damaged object.")
 # Entries of the authors' files that nothing needs: tokens, which follow from the settings, and idle layers.
 UNUSED_IN_FILE = ("compound_prompt_projections.", "token_prefix_", "token_suffix_", "tokenized_prompts_")
+DEEP_PROMPT_ENTRY = re.compile(r"(?:compound_prompts_text|compound_prompt_projections)\.(\d{1,3})(?:\.|$)")
 
 
 def splice_context(embeddings: Tensor, context: Tensor) -> Tensor:
@@ -282,24 +285,38 @@ def official_prompts(state_dict: Mapping[str, Any], whose: str, contexts: Sequen
         Tensors by name, without token buffers and idle layers.
 
     Raises:
-        WeightsError: it is not such a file.
+        WeightsError: it is not such a file, or not a whole one; the message names what is missing and what is
+            unexpected.
     """
     learner = state_dict.get("prompt_learner")
-    if not isinstance(learner, Mapping) or not set(contexts) <= learner.keys():
+    if not isinstance(learner, Mapping):
         raise WeightsError(
             f"not a file of {whose}: expected an entry 'prompt_learner' with {', '.join(contexts)}, "
             f"found {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}"
         )
-    learned = {name: tensor for name, tensor in learner.items() if not str(name).startswith(UNUSED_IN_FILE)}
+    entries = {str(name): tensor for name, tensor in learner.items()}
+    learned = {name: tensor for name, tensor in entries.items() if not name.startswith(UNUSED_IN_FILE)}
     for name, tensor in learned.items():
         if not isinstance(tensor, Tensor):
             raise WeightsError(
                 f"not a file of {whose}: {name!r} is a {type(tensor).__name__}, expected a tensor"
             )
+    absent = torch.empty(0)
+    wanted = {name: learned.get(name, absent) for name in (*contexts, *_deep_prompt_names(entries))}
+    wrong = mismatches(wanted, learned)
+    if wrong:
+        raise WeightsError(f"not a whole file of {whose}: in 'prompt_learner', {wrong}")
+    for name, tensor in learned.items():
         axes = 4 if name in contexts else 2
         if tensor.ndim != axes:
             raise WeightsError(f"not a file of {whose}: {name!r} has {tensor.ndim} axes, expected {axes}")
     return learned
+
+
+def _deep_prompt_names(entries: Iterable[str]) -> list[str]:
+    """The deep prompts that a file must hold; each has an idle layer, which gives a missing one away."""
+    numbers = [int(found[1]) for found in map(DEEP_PROMPT_ENTRY.match, entries) if found]
+    return [f"compound_prompts_text.{number}" for number in range(max(numbers, default=-1) + 1)]
 
 
 def deep_prompt_settings(learned: Mapping[str, Tensor]) -> dict[str, int]:
