@@ -87,7 +87,7 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
     Image.init()
     try:
         with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as picture:
-            return picture.width * picture.height
+            return int(picture.width * picture.height)
     except Image.DecompressionBombError:
         return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # at least so many
     except Exception:  # decoders raise nearly every type on damaged data
