@@ -18,7 +18,7 @@ from zsad.atomic import atomic_file
 from zsad.backbones.clip import CLIP
 from zsad.errors import ConfigError, WeightsError
 from zsad.tensorfile import file_kind, read_checkpoint
-from zsad.weights_published import PublishedWeights, fetched_file, published_weights
+from zsad.weights_published import PAPERS_BACKBONE, PublishedWeights, fetched_file, published_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -271,7 +271,27 @@ def take_weights(method: Method, found: Checkpoint) -> None:
             method.load_learned(found.content)
     except WeightsError as error:
         name = record.name if record else "this network"
-        raise WeightsError(f"{found.path} on backbone {name!r}: {error}") from error
+        raise WeightsError(
+            f"{found.path} on backbone {name!r}: {error}{backbone_hint(found, name)}"
+        ) from error
+
+
+def backbone_hint(found: Checkpoint, backbone: str) -> str:
+    """The end of a message on an authors' file that does not fit a backbone: which one it was made for.
+
+    Args:
+        found: the file.
+        backbone: name of the one that it was to be used on.
+
+    Returns:
+        Empty for zsad's own files, and on the papers' backbone.
+    """
+    if found.info is not None or backbone == PAPERS_BACKBONE:
+        return ""
+    return (
+        "; the authors publish weights for OpenAI's ViT-L/14-336: "
+        f"give backbone={PAPERS_BACKBONE!r} (--backbone {PAPERS_BACKBONE})"
+    )
 
 
 def _plain(value: Any) -> Any:

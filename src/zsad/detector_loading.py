@@ -88,7 +88,12 @@ def load(
         image_size, info.image_size if info else None, kind.default_image_size(network.record)
     )
     chosen = kind.config_at_size(chosen, network.record, size)
-    built = kind(network, chosen).to(network.text_projection.device).eval()
+    try:
+        built = kind(network, chosen).to(network.text_projection.device).eval()
+    except ConfigError as error:
+        if found is None or not (hint := checkpoints.backbone_hint(found, network.record.name)):
+            raise
+        raise ConfigError(f"{found.path} on backbone {network.record.name!r}: {error}{hint}") from error
     if found is not None:
         checkpoints.take_weights(built, found)
     detector = Detector(

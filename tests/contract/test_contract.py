@@ -9,7 +9,7 @@ import torch
 
 import zsad
 from zsad import registry
-from zsad.errors import ConfigError, WeightsError
+from zsad.errors import ConfigError, WeightsError, ZsadError
 
 METHODS = zsad.list_methods()
 CLASSES = ["metal nut", "carpet", "metal nut"]
@@ -140,6 +140,15 @@ def test_refuses_a_file_of_something_else(name, make_small_clip, tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, path)
     with pytest.raises(WeightsError, match=r"other\.pth|not a file of|publish no weights"):
+        zsad.load(name, make_small_clip(), path, device="cpu")
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if kind(name).INFO.needs_training])
+def test_an_authors_file_on_another_backbone_says_which_one_it_needs(name, make_small_clip, golden_path):
+    path = golden_path / f"{kind(name).WEIGHTS_OF or name}_official.pth"
+    if not path.is_file():
+        pytest.skip(f"no authors' file of {name} is recorded")
+    with pytest.raises(ZsadError, match=r"_official\.pth on backbone 'small'.*--backbone ViT-L-14-336"):
         zsad.load(name, make_small_clip(), path, device="cpu")
 
 
