@@ -213,6 +213,28 @@ def test_a_method_that_compares_pictures_gets_the_whole_category(tree, tmp_path)
     assert one.mean == eight.mean
 
 
+def test_the_authors_few_shot_scores_see_the_whole_category(tree, tmp_path):
+    few_shot = ["-m", "april_gan", "--reference", 1, "--set", "few_shot_score=batch"]
+    for size in (1, 8):
+        run("--data", tree, *few_shot, "--batch-size", size, "--out", tmp_path / str(size))
+    one, eight = (read_evaluation(tmp_path / size).runs[0] for size in ("1", "8"))
+    assert one.mean == eight.mean
+
+
+def test_pictures_without_labels_are_refused_with_what_to_do(tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(2):
+        add_picture(tmp_path / "flat" / f"{number}.png", generator)
+    outcome = run("--data", tmp_path / "flat", "--out", tmp_path / "out", code=1)
+    assert "no picture has a label" in outcome.stderr
+    assert "path,label" in outcome.stderr
+    listed = tmp_path / "flat" / "list.csv"
+    listed.write_text("path,label\n0.png,0\n1.png,\n")
+    outcome = run("--data", listed, "--out", tmp_path / "out", code=3)
+    assert "1.png: nobody said whether it is normal or anomalous" in outcome.stderr.replace("\n", "")
+    assert '"-" is undefined' in outcome.stdout
+
+
 def test_parts_of_a_joint_category_have_the_same_mixture():
     batches = make_batches(range(600), 8, 0, scores_jointly=True)
     assert [len(batch.indices) for batch in batches] == [200, 200, 200]

@@ -287,7 +287,9 @@ class Detector:
     @property
     def scores_jointly(self) -> bool:
         """Whether pictures have to be scored all at once, since each one's score depends on the others."""
-        return self.method.INFO.scores_batch_jointly and self._references is None
+        if self._references is None:
+            return self.method.INFO.scores_batch_jointly
+        return self.method.few_shot_scores_jointly
 
     @property
     def about_companions(self) -> str:

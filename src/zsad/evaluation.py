@@ -212,12 +212,11 @@ def _evaluate_run(
         outcome = folder.finished(number, category, data_digest(samples, references))
         if outcome is None:
             companions = choose_companions(samples, detector.method.MOST_COMPANIONS)
-            batches = make_batches(
-                samples,
-                options.batch_size,
-                run.seed,
-                scores_jointly=detector.method.INFO.scores_batch_jointly and not companions,
-            )
+            if companions or references:
+                is_joint = detector.method.few_shot_scores_jointly
+            else:
+                is_joint = detector.method.INFO.scores_batch_jointly
+            batches = make_batches(samples, options.batch_size, run.seed, scores_jointly=is_joint)
             outcome = evaluate_category(
                 category,
                 samples,

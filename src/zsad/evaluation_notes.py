@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,10 @@ def notes_of(runs: Sequence[RunResult], *, with_published: bool = True) -> tuple
         f"PRO: {_by_value(runs, _pro, lambda run: run.method)}{hint if with_published else ''}.",
         f"Pictures: {'; '.join(dict.fromkeys(map(_pictures, runs)))}.",
     ]
+    if any(math.isnan(value) for run in runs for row in run.categories for value in row.metrics.values()):
+        notes.append(
+            '"-" is undefined: metrics of pictures need normal and anomalous ones, metrics of pixels masks.'
+        )
     seeds = sorted({run.seed for run in runs})
     if len(seeds) > 1:
         listed = ", ".join(map(str, seeds))

@@ -16,6 +16,7 @@ from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.evaluation_weights import DatasetDigests, RunWeights, slug
 from zsad.metrics.pro import check_pro
 from zsad.prediction_companions import LEAST_PICTURES, evenly_spread
+from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
     from zsad.data.layouts import Split
@@ -139,6 +140,12 @@ def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
     for dataset in datasets:
         if not dataset.samples:
             raise DataError(f"{dataset.root}: no usable picture; {'; '.join(dataset.problems[:3])}")
+        if all(sample.label == UNLABELLED for sample in dataset.samples):
+            raise DataError(
+                f"{dataset.root}: no picture has a label to compare scores with; put the normal ones into a "
+                "folder 'good' and the anomalous ones into others beside it, or give a CSV list with the "
+                "columns path,label (`zsad predict` needs none)"
+            )
     good = _reference_candidates(options, datasets)
     digests = DatasetDigests()
     runs: list[PlannedRun] = []

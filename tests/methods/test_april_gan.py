@@ -11,6 +11,7 @@ import torch
 import zsad
 from zsad.errors import ConfigError, WeightsError
 from zsad.functional import cosine_similarity
+from zsad.methods import april_gan
 from zsad.methods.april_gan import AprilGAN, Config, batch_scores
 
 LAYERS = (6, 12, 18, 24)
@@ -149,6 +150,28 @@ def test_few_shot_scores_of_a_batch(build, golden_inputs, golden):
     close(scores, 0.5 * (torch.as_tensor(expected["size70.scores"]) + normalised), atol=2e-4)
     with pytest.raises(ConfigError, match="at least 2 at once"):
         method.score(method.features(images[:1]), method.prepare(CLASSES[:1], images[:1]))
+
+
+def test_a_large_batch_with_its_own_names_in_parts(build, golden_inputs, monkeypatch):
+    images = golden_inputs["images"]
+    found = []
+    for at_once in (8, 2):
+        monkeypatch.setattr(april_gan, "PICTURES_AT_ONCE", at_once)
+        method = build(few_shot_score="batch")
+        found.append(method.score(method.features(images), method.prepare(CLASSES, images[:1])))
+    close(found[0].maps, found[1].maps, atol=1e-5)
+    close(found[0].scores, found[1].scores, atol=1e-5)
+
+
+def test_batch_scores_need_the_whole_batch_only_with_references(make_small_clip, pictures):
+    detector = zsad.load("april_gan", make_small_clip(), "fresh", device="cpu", few_shot_score="batch")
+    detector.is_trained = True
+    assert not detector.scores_jointly
+    detector.set_references(pictures[1:])
+    assert detector.scores_jointly
+    together = detector.predict([pictures[0]] * 17 + [pictures[1]])
+    assert {round(one.score, 4) for one in together[:17]} == {round(together[0].score, 4)}
+    assert together[0].score != pytest.approx(together[17].score)
 
 
 def test_batch_scores_of_equal_maps_are_finite():

@@ -18,6 +18,7 @@ from PIL import Image
 from zsad.data.masks import read_mask
 from zsad.errors import DataError, ImageReadError
 from zsad.images import prepare, read_image
+from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
     from zsad.types import Sample
@@ -86,6 +87,8 @@ def prepare_sample(
         ImageReadError: the picture cannot be read.
         DataError: the mask's size is not the picture's, or the label is neither 0 nor 1.
     """
+    if label == UNLABELLED:
+        raise DataError("nobody said whether it is normal or anomalous; give it a label in a CSV list")
     if label not in (0, 1):
         raise DataError(f"label must be 0 (normal) or 1 (anomalous), got {label!r}")
     image = read_image(picture)

@@ -49,6 +49,7 @@ from zsad.errors import ConfigError, WeightsError
 from zsad.functional import (
     cosine_similarity,
     grid_side,
+    in_parts,
     min_max,
     nearest_distance,
     similarity_softmax,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 
 OFFICIAL_ENTRY = "trainable_linearlayer"
 REFERENCES_AT_ONCE = 4
+PICTURES_AT_ONCE = 8  # of a batch that holds a whole category
 
 INFO = MethodInfo(
     name="april_gan",
@@ -96,8 +98,8 @@ class Config:
             ends of the quarters of others.
         temperature: of the softmax over normal and abnormal (the authors multiply by 100).
         few_shot_score: the picture's score when there are references: "fixed" for each picture by itself,
-            "batch" as the authors do, which wants all pictures of a category in one batch (`batch_size`); see
-            the module's description.
+            "batch" as the authors do, which wants all pictures of a category in one call (`zsad evaluate`
+            sees to it); see the module's description.
         state_words: the user's own in place of the paper's state words and templates; None: the paper's.
             The adapters were trained with the paper's.
         activation: None: on OpenAI's weights gelu, but quick_gelu at their native picture size; else what the
@@ -202,10 +204,9 @@ class AprilGAN(Method):
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """One pass through the picture tower; no gradients, nothing in it is learnt."""
-        visual = self.backbone.visual
-        output = visual(images, taps=self.layers)
-        tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
-        return Features(visual.project(output.class_token).float(), tokens.float())
+        if self.few_shot_scores_jointly:  # whole categories come in one batch
+            return Features(*in_parts(self._read, images, PICTURES_AT_ONCE))
+        return Features(*self._read(images))
 
     def score(self, features: Features, state: State) -> RawOutput:
         """Plain CLIP's score and the adapters' maps; with references, distances to them are added.
@@ -215,11 +216,21 @@ class AprilGAN(Method):
         """
         text, temperature = state.text_features, self.config.temperature
         scores = similarity_softmax(features.image_features, text, temperature)[:, 1]
-        maps = self._probability_maps(features, text)[:, :, 1].sum(dim=1)
-        if state.memory is not None:
-            maps = maps + self._distance_maps(features, state.memory)
-            scores = self._few_shot_scores(scores, maps)
-        return RawOutput(scores, maps)
+        if state.memory is None:
+            return RawOutput(scores, self._maps(features, state))
+        if self.few_shot_scores_jointly:
+            maps = torch.cat(
+                [
+                    self._maps(
+                        Features(features.image_features[rows], features.patch_tokens[rows]),
+                        State(text if len(text) == 1 else text[rows], state.memory),
+                    )
+                    for rows in torch.split(torch.arange(len(scores)), PICTURES_AT_ONCE)
+                ]
+            )
+        else:
+            maps = self._maps(features, state)
+        return RawOutput(self._few_shot_scores(scores, maps), maps)
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -234,6 +245,11 @@ class AprilGAN(Method):
         from their nearest neighbour.
         """
         return (0.0, 2.0 * len(self.layers))
+
+    @property
+    def few_shot_scores_jointly(self) -> bool:
+        """With the authors' rule: the largest value of each map is compared with those of the others."""
+        return bool(self.config.few_shot_score == "batch")
 
     def loss_from_features(
         self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
@@ -282,6 +298,17 @@ class AprilGAN(Method):
         """Nothing: the file says how many blocks were used, but not which."""
         official_parameters(state_dict)
         return {}
+
+    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The fields of `Features`."""
+        output = self.backbone.visual(images, taps=self.layers)
+        tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
+        return self.backbone.visual.project(output.class_token).float(), tokens.float()
+
+    def _maps(self, features: Features, state: State) -> Tensor:
+        """(B, S, S) maps, summed over the blocks."""
+        maps = self._probability_maps(features, state.text_features)[:, :, 1].sum(dim=1)
+        return maps if state.memory is None else maps + self._distance_maps(features, state.memory)
 
     def _probability_maps(self, features: Features, text: Tensor) -> Tensor:
         """Normal and abnormal probability (B, T, 2, S, S) of each pixel by each used block."""

@@ -171,6 +171,11 @@ class Method(nn.Module, ABC):
         """`map_range` when there are reference pictures; the same unless a method says otherwise."""
         return self.map_range
 
+    @property
+    def few_shot_scores_jointly(self) -> bool:
+        """Whether a picture's score depends on the others of its batch when there are reference pictures."""
+        return False
+
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
