@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import zsad
-from zsad import evaluation, training
+from zsad import checkpoints, evaluation, training
 from zsad.cli import app
 from zsad.data.fingerprints import file_digests, pack_digests
 from zsad.data.folder import open_dataset
@@ -83,6 +83,15 @@ def run(*arguments, code=0):
     outcome = CliRunner().invoke(app, ["evaluate", *FAST, *map(str, arguments)])
     assert outcome.exit_code == code, outcome.output
     return outcome
+
+
+@pytest.fixture
+def without_adaclip(monkeypatch):
+    """As if no weights of AdaCLIP shipped for tiny."""
+    found = checkpoints.shipped
+    monkeypatch.setattr(
+        checkpoints, "shipped", lambda name, backbone: None if name == "adaclip" else found(name, backbone)
+    )
 
 
 def lines_of(path):
@@ -176,7 +185,7 @@ def test_what_is_written(tree, tmp_path):
     assert drawn == {picture.file for picture in result.worst}
 
 
-def test_several_methods_seeds_and_sets_in_one_call(tree, tmp_path):
+def test_several_methods_seeds_and_sets_in_one_call(without_adaclip, tree, tmp_path):
     other = tmp_path / "polyps"
     add_category(other, "polyp", normal=0, anomalous=3)
     outcome = run(
@@ -200,7 +209,7 @@ def test_several_methods_seeds_and_sets_in_one_call(tree, tmp_path):
     assert any(picture.outranked != picture.outranked for picture in found.runs[1].worst)  # NaN
 
 
-def test_one_run_that_cannot_be_done_is_an_error(tree, tmp_path):
+def test_one_run_that_cannot_be_done_is_an_error(without_adaclip, tree, tmp_path):
     outcome = run("--data", tree, "-m", "adaclip", "--out", tmp_path / "out", code=2)
     assert outcome.stderr.count("\n") == 1
     assert "there are no weights of adaclip for tiny" in outcome.stderr
