@@ -40,8 +40,8 @@ class Mlp(nn.Module):
         """W' (h sigmoid(1.702 h)) + b' with h = W x + b, written as W' silu(1.702 h) / 1.702 + b'.
 
         The wide hidden tensor is changed in place where no gradient needs it, and the division is left to the
-        narrow result. The factors stay outside the products: inside, as alpha and beta of `addmm`, a product of
-        few rows rounds differently by their number when several threads share it.
+        narrow result. The factors stay outside the products: inside, as alpha and beta of `addmm`, a product
+        of few rows rounds differently by their number when several threads share it.
         """
         hidden = self.c_fc(x)
         if hidden.requires_grad:
