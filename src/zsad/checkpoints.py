@@ -5,6 +5,7 @@ zsad's own are safetensors with a description (`CheckpointInfo`) in the metadata
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -255,6 +256,19 @@ def check_backbone(found: Checkpoint, record: WeightRecord, fingerprint: str) ->
     raise WeightsError(
         f"{found.path} was trained on backbone {own!r}, not on {given!r}: use backbone={own!r}"
     )
+
+
+def weights_digest(fingerprint: str, learned: Mapping[str, Tensor]) -> str:
+    """SHA-256 of everything that was learnt, in hexadecimal digits.
+
+    Args:
+        fingerprint: of the backbone's weights, as `zsad.backbones.loading.backbone_fingerprint` gives it.
+        learned: as `Method.learned_state` gives it.
+    """
+    digest = hashlib.sha256(fingerprint.encode())
+    for name, tensor in sorted(learned.items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def take_weights(method: Method, found: Checkpoint) -> None:

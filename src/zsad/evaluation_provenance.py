@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 import zsad
+from zsad import checkpoints
 
 if TYPE_CHECKING:
     from zsad.detector import Detector
@@ -66,10 +66,7 @@ def peak_memory() -> float | None:
 
 def weights_digest(detector: Detector) -> str:
     """SHA-256 of the backbone's weights and of what was learnt."""
-    digest = hashlib.sha256(detector.fingerprint.encode())
-    for name, tensor in sorted(detector.method.learned_state().items()):
-        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
+    return checkpoints.weights_digest(detector.fingerprint, detector.method.learned_state())
 
 
 def _device_name() -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -249,16 +248,15 @@ def describe_detector(detector: Detector) -> dict[str, Any]:
         backbone and of what was learnt).
     """
     from zsad.backbones.loading import backbone_fingerprint
+    from zsad.checkpoints import weights_digest
 
-    digest = hashlib.sha256(backbone_fingerprint(detector.backbone).encode())
-    for name, tensor in sorted(detector.method.learned_state().items()):
-        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    digest = weights_digest(backbone_fingerprint(detector.backbone), detector.method.learned_state())
     return {
         "method": detector.method.INFO.name,
         "backbone": detector.record.name,
         "image_size": detector.image_size,
         "config": {name: _plain(value) for name, value in dataclasses.asdict(detector.method.config).items()},
-        "weights": digest.hexdigest()[:16],
+        "weights": digest[:16],
     }
 
 
