@@ -10,11 +10,16 @@ import typer
 from zsad.cli_options import (
     SOME_FAILED,
     BackboneOption,
+    BatchSizeOption,
+    CheckpointOption,
+    ClassNameOption,
     DeviceOption,
     ImageSizeOption,
     MethodOption,
     OfflineOption,
+    PrecisionOption,
     QuietOption,
+    ReferencesOption,
     SettingsOption,
     go_offline,
     parse_settings,
@@ -78,26 +83,17 @@ def calibrate(
     ] = None,
     method: MethodOption = None,
     backbone: BackboneOption = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Learnt weights: a file of zsad or of the method's authors.")
-    ] = None,
-    class_name: Annotated[
-        str | None, typer.Option("--class-name", "-c", help='What the pictures show, e.g. "metal nut".')
-    ] = None,
-    references: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--reference", help="A picture, folder or glob of good examples (few-shot). Repeatable."
-        ),
-    ] = None,
+    checkpoint: CheckpointOption = None,
+    class_name: ClassNameOption = None,
+    references: ReferencesOption = None,
     state_words: Annotated[
         str | None,
         typer.Option(help="Defects, comma-separated, or a YAML file, as for predict.", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
+    batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
+    precision: PrecisionOption = None,
     settings: SettingsOption = None,
     offline: OfflineOption = False,
     quiet: QuietOption = False,

@@ -11,9 +11,11 @@ import typer
 from zsad.cli_options import (
     INTERRUPTED,
     SOME_FAILED,
+    BatchSizeOption,
     DeviceOption,
     ImageSizeOption,
     OfflineOption,
+    PrecisionOption,
     QuietOption,
     SettingsOption,
     fail,
@@ -74,9 +76,9 @@ def evaluate(
         int | None, typer.Option(min=1, help="At most so many pictures of a category, evenly spread.")
     ] = None,
     image_size: ImageSizeOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
+    batch_size: BatchSizeOption = 8,
     settings: SettingsOption = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
+    precision: PrecisionOption = None,
     device: DeviceOption = None,
     devices: Annotated[int, typer.Option(min=1, help="GPUs, or CPU processes, that share the pictures.")] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(

@@ -12,10 +12,15 @@ from zsad.cli_options import (
     INTERRUPTED,
     SOME_FAILED,
     BackboneOption,
+    BatchSizeOption,
+    CheckpointOption,
+    ClassNameOption,
     DeviceOption,
     ImageSizeOption,
     OfflineOption,
+    PrecisionOption,
     QuietOption,
+    ReferencesOption,
     SettingsOption,
     comma_list,
     fail,
@@ -43,18 +48,9 @@ def predict(
         ),
     ] = None,
     backbone: BackboneOption = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Learnt weights: a file of zsad or of the method's authors.")
-    ] = None,
-    class_name: Annotated[
-        str | None, typer.Option("--class-name", "-c", help='What the pictures show, e.g. "metal nut".')
-    ] = None,
-    references: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--reference", help="A picture, folder or glob of good examples (few-shot). Repeatable."
-        ),
-    ] = None,
+    checkpoint: CheckpointOption = None,
+    class_name: ClassNameOption = None,
+    references: ReferencesOption = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -96,7 +92,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")] = 8,
+    batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     devices: Annotated[
@@ -111,7 +107,7 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Most processes of --engine ray. Default: one per GPU or CPU.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")] = None,
+    precision: PrecisionOption = None,
     recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run, skipping what is done.")
