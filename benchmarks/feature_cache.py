@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from random_backbone import random_l14
-from zsad.training import TrainConfig, train
+from zsad.training.loop import TrainConfig, train
 
 
 def make_pictures(root: Path, count: int, size: int) -> Path:

@@ -33,7 +33,7 @@ from plain_anomalyclip import PlainAnomalyCLIP
 from random_backbone import random_l14
 
 if TYPE_CHECKING:
-    from zsad.detector import Detector
+    from zsad.detector.detector import Detector
 
 Variant = Callable[[Tensor], tuple[Tensor, Tensor]]
 VARIANTS = ("plain fp32", "plain bf16", "zsad fp32", "zsad bf16")

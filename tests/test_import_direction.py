@@ -96,7 +96,7 @@ def test_methods_do_not_import_each_other(module):
 
 
 @pytest.mark.parametrize(
-    "code", ["import zsad", "import zsad; zsad.list_methods()", "import zsad.types, zsad.images"]
+    "code", ["import zsad", "import zsad; zsad.list_methods()", "import zsad.types, zsad.images.reading"]
 )
 def test_torch_waits_until_it_is_needed(code):
     check = f"import sys\n{code}\nsys.exit('torch' in sys.modules)"

@@ -12,11 +12,11 @@ import sys
 import typing
 from pathlib import Path
 
-from zsad.checkpoints import PACKAGED_BACKBONE, shipped
+from zsad.detector.checkpoints import PACKAGED_BACKBONE, shipped
+from zsad.detector.published_weights import PAPERS_BACKBONE, PUBLISHED
+from zsad.files.settings import describe
+from zsad.methods._registry import list_methods, method_class
 from zsad.methods.base import Method
-from zsad.registry import list_methods, method_class
-from zsad.settings import describe
-from zsad.weights_published import PAPERS_BACKBONE, PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "methods"

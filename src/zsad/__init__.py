@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from zsad._version import __version__
 
 if TYPE_CHECKING:
-    from zsad.backbones.records import list_backbones as list_backbones
-    from zsad.detector import Detector as Detector
-    from zsad.detector_loading import load as load
-    from zsad.registry import list_methods as list_methods
+    from zsad.backbones.catalog import list_backbones as list_backbones
+    from zsad.detector.detector import Detector as Detector
+    from zsad.detector.loading import load as load
+    from zsad.methods._registry import list_methods as list_methods
     from zsad.types import MethodInfo as MethodInfo
     from zsad.types import Prediction as Prediction
     from zsad.types import RawOutput as RawOutput
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from zsad.types import WeightRecord as WeightRecord
 
 _HOME = {
-    "Detector": "zsad.detector",
-    "load": "zsad.detector_loading",
-    "list_methods": "zsad.registry",
-    "list_backbones": "zsad.backbones.records",
+    "Detector": "zsad.detector.detector",
+    "load": "zsad.detector.loading",
+    "list_methods": "zsad.methods._registry",
+    "list_backbones": "zsad.backbones.catalog",
     "MethodInfo": "zsad.types",
     "Prediction": "zsad.types",
     "RawOutput": "zsad.types",

@@ -136,7 +136,7 @@ class Sample:
 
     Attributes:
         path: the picture's file; a slice or frame of a medical file has its number behind a "#", as
-            `zsad.medical` reads it.
+            `zsad.images.medical` reads it.
         category: class name ("metal nut"), as prompts should read it.
         label: 1 anomalous, 0 normal, `UNLABELLED` (-1) if nobody said.
         mask_path: the ground-truth mask's file, or a folder of masks to be united; None for a normal picture
@@ -329,7 +329,7 @@ class Prediction:
 
     def overlay(self) -> Image.Image:
         """The picture with the heat map over it, on the fixed colour scale of `map_range`."""
-        from zsad.visualize import overlay
+        from zsad.images.drawing import overlay
 
         return overlay(self.image, self.anomaly_map, self.map_range)
 
@@ -342,6 +342,6 @@ class Prediction:
         Returns:
             The files written.
         """
-        from zsad.visualize import save_prediction
+        from zsad.images.drawing import save_prediction
 
         return save_prediction(self, Path(directory))

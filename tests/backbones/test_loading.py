@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import zsad.backbones.records as records_module
+import zsad.backbones.catalog as records_module
 import zsad.backbones.sources as sources_module
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.backbones.loading import (
@@ -510,7 +510,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(socket, name, refuse)
     monkeypatch.setattr(http.client.HTTPConnection, "connect", refuse)
     monkeypatch.setenv("ZSAD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("zsad.weights.OTHER_CACHES", ())
+    monkeypatch.setattr("zsad.files.cache.OTHER_CACHES", ())
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
@@ -542,7 +542,7 @@ def test_offline_never_touches_the_network(
 
 
 def test_listing_does_not_import_torch() -> None:
-    code = "import sys, zsad.backbones.records as r; r.list_backbones(); sys.exit('torch' in sys.modules)"
+    code = "import sys, zsad.backbones.catalog as r; r.list_backbones(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import zsad
-from zsad import registry
 from zsad.errors import ConfigError, WeightsError, ZsadError
+from zsad.methods import _registry as registry
 
 METHODS = zsad.list_methods()
 CLASSES = ["metal nut", "carpet", "metal nut"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import zsad
-from zsad import registry
 from zsad.backbones.clip import CLIP
+from zsad.methods import _registry as registry
 
 PICTURE_DEPENDENT = {"adaclip"}  # its dynamic prompts put the picture into the sentences, by design
 

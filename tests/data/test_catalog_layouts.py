@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from data.miniature_trees import SIZE, TREES, images_and_masks, mask, mvtec, picture, reference_meta, visa
+from helpers.miniature_trees import SIZE, TREES, images_and_masks, mask, mvtec, picture, reference_meta, visa
 from zsad.data.catalog import dataset_record, find_dataset, list_datasets
 from zsad.data.folder import open_dataset, open_datasets
 from zsad.data.layouts import LAYOUTS

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from data.miniature_trees import SIZE, brain_mri, mask, mvtec, picture
+from helpers.miniature_trees import SIZE, brain_mri, mask, mvtec, picture
 from zsad.cli import app
 from zsad.data.catalog import list_datasets
 from zsad.data.checking import check_datasets

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.miniature_trees import images_and_masks, mask, mvtec, picture, visa
+from helpers.miniature_trees import images_and_masks, mask, mvtec, picture, visa
 from zsad.data.folder import open_dataset, open_datasets
 from zsad.errors import ConfigError, DataError
 from zsad.types import UNLABELLED

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from zsad.data.mosaic import Mosaic, Mosaics, load_mosaic
-from zsad.data.transforms import prepare_sample
+from zsad.data.samples import prepare_sample
 from zsad.errors import DataError
 from zsad.types import Sample
 

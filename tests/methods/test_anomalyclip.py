@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from golden_checks import adam, check_gradients, check_parameters, close, near
+from helpers.golden_checks import adam, check_gradients, check_parameters, close, near
 from zsad.errors import ConfigError, WeightsError
-from zsad.functional import similarity_softmax
 from zsad.methods.anomalyclip import AnomalyCLIP, Config
+from zsad.methods.functional.maps import similarity_softmax
 
 ALL_LAYERS = (6, 12, 18, 24)
 

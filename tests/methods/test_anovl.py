@@ -12,7 +12,7 @@ import zsad
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
 from zsad.methods.anovl import AnoVL, Config, adapt_patches, altered_views
-from zsad.prompts.domain import OBJECT_PROMPTS, TEXTURE_PROMPTS, ClassTexts
+from zsad.methods.prompts.domain import OBJECT_PROMPTS, TEXTURE_PROMPTS, ClassTexts
 
 
 @pytest.fixture(scope="module")

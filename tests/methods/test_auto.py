@@ -7,7 +7,7 @@ import torch
 
 import zsad
 from zsad.errors import ConfigError, WeightsError
-from zsad.functional_companions import Gallery, compare
+from zsad.methods.functional.comparison import Gallery, compare
 
 SIZE = 64
 

@@ -10,7 +10,7 @@ import torch
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
 from zsad.methods.clip_ac import ClipAC, Config
-from zsad.prompts.templates import prompt_set
+from zsad.methods.prompts.templates import prompt_set
 
 CLASSES = ["metal nut", "screw", "metal nut"]
 

@@ -12,7 +12,6 @@ from scipy import ndimage
 import zsad
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
-from zsad.functional_partners import choose_partners, neighbourhood_means, visual_scores
 from zsad.methods.dual_image import (
     Config,
     DualImage,
@@ -22,6 +21,7 @@ from zsad.methods.dual_image import (
     adapt_patches,
     spoiled_copies,
 )
+from zsad.methods.functional.pairing import choose_partners, neighbourhood_means, visual_scores
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 

@@ -10,8 +10,8 @@ import torch
 
 import zsad
 from zsad.errors import ConfigError
-from zsad.functional import to_grid
 from zsad.methods import musc
+from zsad.methods.functional.maps import to_grid
 from zsad.methods.musc import (
     Config,
     MuSc,

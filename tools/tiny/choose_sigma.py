@@ -15,8 +15,8 @@ from features import SIZE, synthetic_examples, whole_examples
 
 import zsad
 from zsad.data.layouts import read_mvtec
-from zsad.functional import gaussian_filter
-from zsad.images import prepare, read_image
+from zsad.images.reading import prepare, read_image
+from zsad.methods.functional.maps import gaussian_filter
 from zsad.metrics import image_auroc, pixel_auroc
 
 SIGMAS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)

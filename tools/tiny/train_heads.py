@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 import zsad
 from zsad.backbones.vision import VisionTower
+from zsad.cli.setting_text import parse_setting
 from zsad.metrics import image_auroc, pixel_ap, pixel_auroc
-from zsad.settings_text import parse_setting
 
 HELD_OUT_SYNTHETIC = 600  # the last ones, as for the tower itself
 SIZE = TINY_CONFIG.vision.image_size

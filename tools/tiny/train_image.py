@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from trunk import load_trunk
 
 from zsad.backbones.vision import VisionTower
-from zsad.functional import gaussian_filter
+from zsad.methods.functional.maps import gaussian_filter
 from zsad.metrics import image_auroc, pixel_auroc
 
 TEMPERATURE = 0.01

@@ -15,7 +15,7 @@ from features import CROP_WEIGHTS, SIZE, open_sample, random_crop
 
 from zsad.data.layouts import read_mvtec
 from zsad.data.synthetic import Materials, SyntheticConfig, generate
-from zsad.training import TrainConfig, train
+from zsad.training.loop import TrainConfig, train
 
 AUXILIARY_SHARE = 0.4
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
-from zsad.backbones.layouts import HEAD_WIDTH
+from zsad.backbones.state_dicts import HEAD_WIDTH
 from zsad.backbones.transformer import MLP_RATIO
 from zsad.errors import WeightsError
 

@@ -1,7 +1,7 @@
 """Builds backbones: `load_backbone`, zsad's own file layout, and the fingerprint that tells weights apart.
 
 `sources.py` finds and reads weights, `layouts.py` and `configurations.py` translate what others publish,
-`records.py` is the table of well-known weights, and `zsad.weights` fetches files.
+`records.py` is the table of well-known weights, and `zsad.files.cache` fetches files.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from zsad.atomic import atomic_file
+from zsad.backbones.catalog import backbone_records, is_available_offline, list_backbones
 from zsad.backbones.clip import CLIP
-from zsad.backbones.layouts import clip_config_from_state_dict
-from zsad.backbones.records import backbone_records, is_available_offline, list_backbones
 from zsad.backbones.sources import PACKAGED_CONFIG, Source, packaged_source, read_source
+from zsad.backbones.state_dicts import clip_config_from_state_dict
 from zsad.errors import ConfigError, WeightsError, unknown_name
-from zsad.tensorfile import mismatches
+from zsad.files.atomic import atomic_file
+from zsad.files.cache import is_offline
+from zsad.files.tensors import mismatches
 from zsad.types import Activation, PositionInterpolation
-from zsad.weights import is_offline
 
 __all__ = [
     "backbone_fingerprint",

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
-from zsad.backbones.configurations import clip_config_from_hugging_face, clip_config_from_open_clip
-from zsad.backbones.layouts import clip_config_from_state_dict, find_layout, to_openai_names
-from zsad.backbones.records import (
+from zsad.backbones.catalog import (
     CLIP_MEAN,
     CLIP_STD,
     HUB,
@@ -26,10 +23,13 @@ from zsad.backbones.records import (
     read_json,
     record_from_json,
 )
+from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
+from zsad.backbones.configurations import clip_config_from_hugging_face, clip_config_from_open_clip
+from zsad.backbones.state_dicts import clip_config_from_state_dict, find_layout, to_openai_names
 from zsad.errors import ConfigError, MissingExtraError, WeightsError, unknown_name
-from zsad.tensorfile import file_kind, read_tensors
+from zsad.files.cache import download, hub_file
+from zsad.files.tensors import file_kind, read_tensors
 from zsad.types import Activation, WeightRecord
-from zsad.weights import download, hub_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from zsad.data.catalog import Counts, DatasetRecord
 from zsad.data.folder import Dataset, open_datasets
 from zsad.data.masks import read_mask
 from zsad.errors import DataError, ImageReadError
-from zsad.images import read_image
+from zsad.images.reading import read_image
 from zsad.types import UNLABELLED, Sample
 
 if TYPE_CHECKING:

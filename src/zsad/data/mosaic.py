@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.data.transforms import PreparedSample, prepare_sample, read_mask
+from zsad.data.samples import PreparedSample, prepare_sample, read_mask
 from zsad.errors import DataError
-from zsad.images import read_image
+from zsad.images.reading import read_image
 
 if TYPE_CHECKING:
     from zsad.types import Sample

@@ -1,1 +1,1 @@
-"""One file per system of the literature; found by `zsad.registry`, never listed by hand."""
+"""One file per system of the literature; found by `zsad.methods._registry`, never listed by hand."""

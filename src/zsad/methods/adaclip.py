@@ -44,12 +44,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError, WeightsError
-from zsad.functional import cosine_similarity, gaussian_filter, similarity_softmax, to_grid, upsample
-from zsad.functional_clusters import semantic_fusion
-from zsad.losses import dice_loss, focal_loss
 from zsad.methods.base import DEFAULT_CLASS, Method, check_masks, check_names, check_tensors
-from zsad.prompts.hybrid import HybridPrompter, LinearHeads, encode_prompted, sentence_tokens
-from zsad.prompts.templates import (
+from zsad.methods.functional.losses import dice_loss, focal_loss
+from zsad.methods.functional.maps import (
+    cosine_similarity,
+    gaussian_filter,
+    similarity_softmax,
+    to_grid,
+    upsample,
+)
+from zsad.methods.functional.semantic_fusion import semantic_fusion
+from zsad.methods.prompts.hybrid import HybridPrompter, LinearHeads, encode_prompted, sentence_tokens
+from zsad.methods.prompts.templates import (
     APRIL_GAN_ABNORMAL_STATES,
     APRIL_GAN_TEMPLATES,
     NORMAL_STATES,

@@ -37,12 +37,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad.backbones.patches import JointFeatures, resolve_dpam_layer, value_value_features
 from zsad.errors import ConfigError
-from zsad.functional import abnormal_map, cosine_similarity, similarity_softmax, to_grid, upsample
-from zsad.losses import pixel_losses
 from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
-from zsad.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
+from zsad.methods.functional.losses import pixel_losses
+from zsad.methods.functional.maps import (
+    abnormal_map,
+    cosine_similarity,
+    similarity_softmax,
+    to_grid,
+    upsample,
+)
+from zsad.methods.functional.patches import JointFeatures, resolve_dpam_layer, value_value_features
+from zsad.methods.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
 
 if TYPE_CHECKING:

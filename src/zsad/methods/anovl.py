@@ -43,9 +43,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.functional import similarity_softmax, to_grid, upsample
 from zsad.methods.base import Method
-from zsad.prompts.domain import TEXTURES, ClassTexts, DomainAwareTexts
+from zsad.methods.functional.maps import similarity_softmax, to_grid, upsample
+from zsad.methods.prompts.domain import TEXTURES, ClassTexts, DomainAwareTexts
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:

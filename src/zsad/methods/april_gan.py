@@ -46,7 +46,16 @@ import torch
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError, WeightsError
-from zsad.functional import (
+from zsad.methods.base import (
+    DEFAULT_CLASS,
+    Method,
+    blocks_to_use,
+    check_masks,
+    check_names,
+    check_tensors,
+)
+from zsad.methods.functional.losses import dice_loss, focal_loss
+from zsad.methods.functional.maps import (
     cosine_similarity,
     grid_side,
     in_parts,
@@ -56,17 +65,8 @@ from zsad.functional import (
     to_grid,
     upsample,
 )
-from zsad.losses import dice_loss, focal_loss
-from zsad.methods.base import (
-    DEFAULT_CLASS,
-    Method,
-    blocks_to_use,
-    check_masks,
-    check_names,
-    check_tensors,
-)
-from zsad.prompts.state_words import StateWords, own_prompts
-from zsad.prompts.templates import TextEnsemble, prompt_set
+from zsad.methods.prompts.state_words import StateWords, own_prompts
+from zsad.methods.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zsad.backbones.transformer import Mlp
 from zsad.errors import ConfigError, WeightsError
-from zsad.tensorfile import mismatches
+from zsad.files.tensors import mismatches
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP

@@ -40,12 +40,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from zsad.backbones.patches import JointFeatures, last_block_features
 from zsad.errors import ConfigError
-from zsad.functional import abnormal_map, similarity_softmax
 from zsad.methods.base import Method
-from zsad.prompts.state_words import StateWords, own_prompts
-from zsad.prompts.templates import TextEnsemble, prompt_set
+from zsad.methods.functional.maps import abnormal_map, similarity_softmax
+from zsad.methods.functional.patches import JointFeatures, last_block_features
+from zsad.methods.prompts.state_words import StateWords, own_prompts
+from zsad.methods.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:

@@ -53,12 +53,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.functional import gaussian_filter, grid_side, in_parts, similarity_softmax, upsample
-from zsad.functional_partners import Pairing, choose_partners, neighbourhood_means, visual_scores
-from zsad.losses import dice_loss, focal_loss
 from zsad.methods.base import Method, blocks_to_use
-from zsad.prompts.domain import DomainAwareTexts
-from zsad.prompts.templates import TextEnsemble, prompt_set
+from zsad.methods.functional.losses import dice_loss, focal_loss
+from zsad.methods.functional.maps import gaussian_filter, grid_side, in_parts, similarity_softmax, upsample
+from zsad.methods.functional.pairing import Pairing, choose_partners, neighbourhood_means, visual_scores
+from zsad.methods.prompts.domain import DomainAwareTexts
+from zsad.methods.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Config:
         beta: weight of the visual score in the picture's score, 0 to 1.
         visual_scale: factor on the visual map before joining, to bring both maps to the same spread; the
             product is cut at 1.
-        prompt_set: "anovl", or a set of `zsad.prompts.templates`, as "paper" for WinCLIP's.
+        prompt_set: "anovl", or a set of `zsad.methods.prompts.templates`, as "paper" for WinCLIP's.
         temperature: of the softmax over normal and abnormal.
         features_list: 1-based picture blocks whose patches are compared between pictures; None: the ends of
             the quarters of the tower.

@@ -42,18 +42,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad.backbones.patches import (
+from zsad.errors import ConfigError
+from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
+from zsad.methods.functional.losses import pixel_losses, triplet_loss
+from zsad.methods.functional.maps import (
+    abnormal_map,
+    cosine_similarity,
+    similarity_softmax,
+    to_grid,
+    upsample,
+)
+from zsad.methods.functional.patches import (
     JointFeatures,
     LayerAliasing,
     blocks_read,
     resolve_dpam_layer,
     value_value_features,
 )
-from zsad.errors import ConfigError
-from zsad.functional import abnormal_map, cosine_similarity, similarity_softmax, to_grid, upsample
-from zsad.losses import pixel_losses, triplet_loss
-from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
-from zsad.prompts.learners import GlocalPromptLearner, deep_prompt_settings, official_prompts
+from zsad.methods.prompts.learners import GlocalPromptLearner, deep_prompt_settings, official_prompts
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
 
 if TYPE_CHECKING:
@@ -235,7 +241,7 @@ class GlocalCLIP(Method):
             + sum_l [ Focal(P, G) + Dice(P_abnormal, G) + Dice(P_normal, 1-G) ]
             + alpha [ T(g_normal; l_normal, l_abnormal) + T(g_abnormal; l_abnormal, l_normal) ]
 
-        with g and l the global and local sentences, P from l, and T of `zsad.losses.triplet_loss` on vectors
+        with g and l the global and local sentences, P from l, and T of `zsad.methods.functional.losses.triplet_loss` on vectors
         of length 1.
 
         Source: GlocalCLIP (2411.06071), as in the authors' train.py.

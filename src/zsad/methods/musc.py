@@ -44,8 +44,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.functional import grid_side, in_parts, min_max, to_grid, upsample
 from zsad.methods.base import OPENAI_L14_336_SIZE, PAPERS_IMAGE_SIZE, Method, blocks_to_use, is_openai
+from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:

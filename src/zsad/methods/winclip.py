@@ -34,7 +34,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.functional import (
+from zsad.methods.base import Method
+from zsad.methods.functional.maps import (
     grid_side,
     harmonic_window_mean,
     nearest_distance,
@@ -42,9 +43,8 @@ from zsad.functional import (
     upsample,
     window_indices,
 )
-from zsad.methods.base import Method
-from zsad.prompts.state_words import StateWords, own_prompts
-from zsad.prompts.templates import TextEnsemble, prompt_set
+from zsad.methods.prompts.state_words import StateWords, own_prompts
+from zsad.methods.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from zsad.data.layouts.listing import (
     pair_masks,
     pictures_in,
 )
-from zsad.picture_files import find_images
+from zsad.images.finding import find_images
 from zsad.types import UNLABELLED, Sample
 
 NORMAL_CLASSES = NORMAL_FOLDERS | {"no", "healthy", "negative"}

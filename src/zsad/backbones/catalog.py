@@ -1,0 +1,174 @@
+"""The table of well-known CLIP weights, and what of it is there without a network. Does not import torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from zsad.errors import WeightsError
+from zsad.files.cache import find_cached
+from zsad.types import WeightRecord
+
+HUB = "hf-hub:"
+PACKAGE = "package:"
+PACKAGE_FOLDER = Path(__file__).parent  # "package:FOLDER/FILE" of a record is relative to it
+OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+OPENAI_URL = (
+    "https://openaipublic.azureedge.net/clip/models"  # the path after it begins with the file's SHA-256
+)
+OPENAI_LICENCE = "MIT; OpenAI's model card asks not to deploy it untested"
+WIT = "WIT: 400 million picture-text pairs of the web, not published"
+
+
+def _openai(name: str, file: str, image_size: int, size: int, sha256: str) -> WeightRecord:
+    return WeightRecord(
+        name=name,
+        source=f"{OPENAI_URL}/{sha256}/{file}",
+        image_size=image_size,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        activation="quick_gelu",
+        licence=OPENAI_LICENCE,
+        bytes=size,
+        sha256=sha256,
+        auxiliary_data=WIT,
+    )
+
+
+WELL_KNOWN = (
+    _openai(
+        "ViT-B-32",
+        "ViT-B-32.pt",
+        224,
+        353_976_522,
+        "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af",
+    ),
+    _openai(
+        "ViT-B-16",
+        "ViT-B-16.pt",
+        224,
+        350_837_078,
+        "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f",
+    ),
+    _openai(
+        "ViT-L-14",
+        "ViT-L-14.pt",
+        224,
+        932_768_134,
+        "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+    ),
+    _openai(
+        "ViT-L-14-336",
+        "ViT-L-14-336px.pt",
+        336,
+        934_088_680,
+        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+    ),
+    WeightRecord(
+        name="ViT-B-16-plus-240",
+        source="hf-hub:timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+        image_size=240,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        activation="gelu",
+        licence="MIT",
+        auxiliary_data="LAION-400M, 31 epochs",
+        notes="WinCLIP's backbone; the 31st epoch, as anomalib uses it",
+    ),
+    WeightRecord(
+        name="ViT-B-16-plus-240-e32",
+        source="https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/"
+        "vit_b_16_plus_240-laion400m_e32-699c4b84.pt",
+        image_size=240,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        activation="gelu",
+        licence="MIT",
+        bytes=833_559_975,
+        sha256="699c4b84",  # its publisher gives the first eight digits, in the file's name
+        auxiliary_data="LAION-400M, 32 epochs",
+        notes="open_clip's tag laion400m_e32 leads to the hub's e31 files; these are the 32nd epoch",
+    ),
+)
+
+
+def list_backbones() -> list[str]:
+    """Names that `load_backbone` knows: "tiny", which ships in the package, then well-known CLIP weights."""
+    return ["tiny", *(record.name for record in WELL_KNOWN)]
+
+
+def backbone_records() -> list[WeightRecord]:
+    """The records behind `list_backbones`, in its order.
+
+    Raises:
+        WeightsError: the package's own weights are not there.
+    """
+    card = PACKAGE_FOLDER / "tiny" / "config.json"
+    if not card.is_file():
+        raise WeightsError(f"the package's own weights are missing ({card}): install zsad again")
+    return [record_from_json(read_json(card).get("record"), card), *WELL_KNOWN]
+
+
+def is_available_offline(record: WeightRecord) -> bool:
+    """Whether a record's weights can be loaded now without the network.
+
+    Args:
+        record: one of `backbone_records`.
+    """
+    if record.source.startswith(PACKAGE):
+        return (PACKAGE_FOLDER / record.source.removeprefix(PACKAGE)).is_file()
+    if record.source.startswith(HUB):
+        from huggingface_hub import try_to_load_from_cache
+
+        repository, _, revision = record.source.removeprefix(HUB).partition("@")
+        return any(
+            isinstance(try_to_load_from_cache(repository, name, revision=revision or None), str)
+            for name in OPEN_CLIP_WEIGHTS
+        )
+    return find_cached(record.source, record.sha256) is not None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        WeightsError: the file is missing, not JSON, or holds something else than an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a readable JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, expected an object {{...}}")
+    return content
+
+
+def record_from_json(content: Any, path: Path) -> WeightRecord:
+    """A weight record from its JSON form.
+
+    Args:
+        content: what stands under "record".
+        path: the file, for the message.
+
+    Raises:
+        WeightsError: fields are missing or unknown.
+    """
+    if not isinstance(content, Mapping):
+        raise WeightsError(f'{path} has no "record" object')
+    unknown = content.keys() - {field.name for field in fields(WeightRecord)}
+    if unknown:
+        raise WeightsError(f'{path}: unknown fields in "record": {", ".join(sorted(unknown))}')
+    try:
+        return WeightRecord(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f'{path}: "record" is incomplete ({error})') from error

@@ -1,0 +1,84 @@
+"""The command line: each command parses its options, calls the library and prints.
+
+Nothing heavy is imported before a command runs, so that `zsad --help` answers at once. Exit codes: 0 done,
+2 wrong usage, 3 some inputs failed and the rest is done, 130 after Ctrl-C, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from zsad._version import __version__
+from zsad.cli.calibrate import calibrate
+from zsad.cli.data import data_app
+from zsad.cli.evaluate import evaluate
+from zsad.cli.lists import backbones, doctor, methods
+from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
+from zsad.cli.predict import predict
+from zsad.cli.report import report
+from zsad.cli.reproduce import reproduce
+from zsad.cli.train import train
+from zsad.cli.weights import weights_app
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the place in the source that Python adds."""
+    typer.echo(f"warning: {message}", err=True)
+
+
+class _OneLineErrors(TyperGroup):
+    """Prints errors and warnings as one line instead of a stack trace; ZSAD_DEBUG=1 shows the trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from zsad.errors import ConfigError, ZsadError
+
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _print_warning
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("interrupted", INTERRUPTED)
+        except ZsadError as error:
+            fail(error, WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
+        except Exception as error:
+            # typer's own ways out carry an exit code, and it handles a closed pipe (`zsad methods | head`)
+            if hasattr(error, "exit_code") or isinstance(error, typer.Abort | BrokenPipeError | EOFError):
+                raise
+            fail(error, FAILED)
+
+
+app = typer.Typer(
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Zero-shot anomaly detection for pictures: every CLIP-based system, one command.",
+)
+app.add_typer(weights_app, name="weights")
+app.add_typer(data_app, name="data")
+for command in (predict, train, evaluate, report, reproduce, calibrate, methods, backbones, doctor):
+    app.command()(command)
+
+
+def main() -> None:
+    """The `zsad` program."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"zsad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,140 @@
+"""`zsad data`: which datasets are known, and whether one is whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zsad.cli.options import SOME_FAILED, QuietOption, fail
+from zsad.cli.printing import Bar, counted, stderr, stdout, table_of
+
+if TYPE_CHECKING:
+    from zsad.data.checking import DatasetCheck
+
+PROBLEMS_SHOWN = 10
+DEFECTS_SHOWN = 4
+
+data_app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Datasets: list those that are known, check what lies in a folder.",
+)
+
+
+@data_app.command("list")
+def list_data(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+) -> None:
+    """List the datasets of the papers: where to get them, licence, numbers of pictures, masks.
+
+    zsad downloads none of them. Any folder or list of your own works as well: see `zsad data check --help`.
+    """
+    import json
+    from dataclasses import asdict
+
+    from rich.text import Text
+
+    from zsad.data.catalog import dataset_record, list_datasets
+
+    records = [dataset_record(name) for name in list_datasets()]
+    if as_json:
+        typer.echo(json.dumps([asdict(record) for record in records], indent=2))
+        return
+    table = table_of("name", "title", "normal", "anomalous", "train", "categories", "masks")
+    for record in records:
+        counts = record.counts
+        numbers = ["?" if number is None else str(number) for number in asdict(counts).values()]
+        table.add_row(
+            Text(record.name, style="bold"),
+            record.title,
+            *numbers,
+            str(len(record.categories)),
+            "yes" if record.has_masks else "no",
+        )
+    console = stdout()
+    console.print(table)
+    for record in records:
+        licence = (f"  ({record.licence})", "dim")
+        console.print(Text.assemble((f"{record.name:9} ", "bold"), record.page, licence), soft_wrap=True)
+        if record.notes:
+            console.print(Text(f"{'':9} {record.notes}", style="dim"), soft_wrap=True)
+
+
+@data_app.command()
+def check(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME:]PATH",
+            help="A dataset of `zsad data list` and its folder, or a folder or list of your own.",
+        ),
+    ],
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only look for the files, decode no picture and no mask.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say what lies in a folder, what is missing, and which files are not as they should be.
+
+    Layouts that are understood: every dataset of `zsad data list` as it is downloaded; MVTec's
+    (CATEGORY/test/good, CATEGORY/test/DEFECT, ground_truth); good/ and a folder for each defect; images/ and
+    masks/; a CSV or JSON list with the columns path, label, mask, category (only path is needed); pictures.
+
+    Exit code: 0 if nothing is wrong, 3 if something is, 2 for wrong usage.
+    """
+    from zsad.data.checking import check_datasets
+    from zsad.errors import DataError
+
+    try:
+        with Bar(stderr(), "checking") as bar:
+            checks = check_datasets(spec, quick=quick, on_progress=None if quiet else bar.show)
+    except DataError as error:
+        fail(error, SOME_FAILED)
+    for result in checks:
+        if not quiet:
+            _print_check(result)
+        _print_problems(result)
+    if any(result.problems for result in checks):
+        raise typer.Exit(SOME_FAILED)
+
+
+def _print_check(result: DatasetCheck) -> None:
+    from rich.text import Text
+
+    console = stdout()
+    title = result.record.title if result.record else result.name
+    place = f"  {result.root}  layout: {result.layout}"
+    console.print(Text.assemble((title, "bold"), place), soft_wrap=True)
+    columns: dict[str, Any] = {"category": None, "normal": None, "anomalous": None}
+    has_unlabelled = any(row.unlabelled for row in result.categories)
+    table = table_of(*columns, *(["unlabelled"] if has_unlabelled else []), "masks", "train", "defects")
+    for row in result.categories:
+        kinds = [f"{kind} {number}" for kind, number in row.defects.items()]
+        more = f", {len(kinds) - DEFECTS_SHOWN} more" if len(kinds) > DEFECTS_SHOWN else ""
+        unlabelled = [str(row.unlabelled)] if has_unlabelled else []
+        numbers = [str(row.normal), str(row.anomalous), *unlabelled, str(row.masks), str(row.train)]
+        table.add_row(Text(row.category), *numbers, Text(", ".join(kinds[:DEFECTS_SHOWN]) + more))
+    console.print(table)
+    found = result.found
+    line = f"{found.normal} normal, {found.anomalous} anomalous, {found.train} for training"
+    if result.record and result.record.counts.normal is not None:
+        official = result.record.counts
+        train = "?" if official.train is None else official.train
+        line += f" (official: {official.normal}, {official.anomalous}, {train})"
+    console.print(line, markup=False, soft_wrap=True)
+    for note in result.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    if not result.problems:
+        decoded = f", {counted(result.decoded, 'file')} decoded" if result.decoded else ""
+        console.print(Text(f"no problems{decoded}", style="green"))
+
+
+def _print_problems(result: DatasetCheck) -> None:
+    console = stderr()
+    for problem in result.problems[:PROBLEMS_SHOWN]:
+        console.print(f"problem: {problem}", markup=False, soft_wrap=True)
+    if len(result.problems) > PROBLEMS_SHOWN:
+        console.print(f"problem: {len(result.problems) - PROBLEMS_SHOWN} more", markup=False)

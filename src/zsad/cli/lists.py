@@ -1,0 +1,74 @@
+"""`zsad methods`, `zsad backbones` and `zsad doctor`: what there is, and whether it works here."""
+
+from __future__ import annotations
+
+from zsad.cli.options import FAILED, fail
+from zsad.cli.printing import stdout, table_of
+
+
+def methods() -> None:
+    """List the systems of the literature that zsad holds."""
+    from zsad.methods._registry import list_methods, method_class
+
+    table = table_of("name", "title", "year", "uses", "paper")
+    for name in list_methods():
+        info = method_class(name).INFO
+        wants = {
+            "training": info.needs_training,
+            "class name": info.uses_class_names,
+            "examples": info.accepts_references,
+            "whole batch": info.scores_batch_jointly,
+        }
+        asked = ", ".join(want for want, is_wanted in wants.items() if is_wanted) or "nothing"
+        table.add_row(name, info.title, str(info.year), asked, info.paper.removeprefix("https://"))
+    console = stdout()
+    console.print(table)
+    console.print(
+        "training: learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
+        "examples: --reference, optional; whole batch: a picture's score depends on the others.",
+        style="dim",
+    )
+
+
+def backbones() -> None:
+    """List the CLIP weights that zsad knows by name, and which of them are here."""
+    from zsad.backbones.catalog import backbone_records, is_available_offline
+    from zsad.cli.doctor import human_bytes
+
+    table = table_of("name", "here", "download", "size", "licence", "trained on")
+    for record in backbone_records():
+        here = is_available_offline(record)
+        size = "?" if record.bytes is None else human_bytes(record.bytes)
+        table.add_row(
+            record.name,
+            "yes" if here else "no",
+            "-" if here else size,
+            f"{record.image_size} px",
+            record.licence,
+            record.auxiliary_data or "-",
+        )
+    console = stdout()
+    console.print(table)
+    console.print(
+        "Others: hf-hub:ORG/REPO, open_clip:ARCH/TAG, or the path of a file or folder.", style="dim"
+    )
+
+
+def doctor() -> None:
+    """Check this installation: versions, device, extras, cache, and a real prediction."""
+    from rich.text import Text
+
+    from zsad.cli.doctor import diagnose
+
+    console = stdout()
+    signs = {"ok": ("ok", "green"), "note": ("--", "yellow"), "problem": ("!!", "bold red")}
+    problems = 0
+    for finding in diagnose():
+        sign, style = signs[finding.state]
+        line = Text.assemble((f"{sign:3}", style), (f"{finding.name:18} ", "bold"), finding.value)
+        if finding.advice:
+            line.append(f"  ->  {finding.advice}", style=style)
+        console.print(line)
+        problems += finding.state == "problem"
+    if problems:
+        fail(f"{problems} problem{'s' if problems > 1 else ''} found, marked !! above", FAILED)

@@ -1,0 +1,228 @@
+"""`zsad reproduce`: one row of a published table, by the recipe that ships with zsad."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zsad.cli.options import (
+    INTERRUPTED,
+    SOME_FAILED,
+    WRONG_USAGE,
+    DeviceOption,
+    OfflineOption,
+    QuietOption,
+    fail,
+    go_offline,
+)
+from zsad.cli.printing import Bar, stderr, stdout, table_of
+
+if TYPE_CHECKING:
+    from zsad.evaluation.published import PublishedNumber
+    from zsad.evaluation.reproduction.plan import Request
+    from zsad.evaluation.reproduction.recipe import Recipe
+    from zsad.evaluation.reproduction.run import Reproduction
+
+RECIPE = "Default: the recipe's."
+_SHOWN = ("image_auroc", "pixel_auroc")
+
+
+def reproduce(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="One of --list, or a YAML file of yours.", show_default=False
+        ),
+    ] = None,
+    *,
+    show_list: Annotated[
+        bool, typer.Option("--list", help="List the recipes; RECIPE then is a part of their names.")
+    ] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="NAME=FOLDER",
+            help="A dataset by its name in `zsad data list`. Repeatable. Default: the folder of that name in "
+            "the one that ZSAD_DATA names.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Learnt weights, a file or a name of `zsad weights list`. Default: the authors'."),
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train, although the authors published weights.")
+    ] = False,
+    backbone: Annotated[str | None, typer.Option("--backbone", "-b", help=RECIPE)] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help=RECIPE)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help=f"Of the training. {RECIPE}")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many test pictures of a category.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16. Default: the authors'.")] = None,
+    device: DeviceOption = None,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, or CPU processes, that share the work.")] = 1,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            help="Keep the training pictures' features in OUT/features until training is over, if the method "
+            "allows it: fast, but gigabytes."
+        ),
+    ] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the results. Default: zsad-reproduce/RECIPE."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in OUT.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the commands that do the same.")
+    ] = False,
+    offline: OfflineOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Produce one row of a published table again, and print our numbers beside the published ones.
+
+    Trains where the authors published no weights. Written: OUT/results.json, reproduction.json (recipe,
+    comparison, what is not as published), index.html, and weights.safetensors of a training.
+
+    Exit code: 0 if every picture was evaluated, 3 if some were left out.
+    """
+    if show_list:
+        _print_list(name or "")
+        return
+    if name is None:
+        fail("name a recipe, as in `zsad reproduce anomalyclip-mvtec`; --list shows them all", WRONG_USAGE)
+    go_offline(offline)
+    from zsad.evaluation.reproduction.datasets import parse_data
+    from zsad.evaluation.reproduction.finding import find_recipe
+    from zsad.evaluation.reproduction.plan import Request
+
+    recipe = find_recipe(name)
+    request = Request(
+        recipe,
+        Path("zsad-reproduce") / recipe.name if out is None else out,
+        parse_data(data or []),
+        weights=weights,
+        train_anew=train,
+        backbone=backbone,
+        image_size=image_size,
+        epochs=epochs,
+        limit=limit,
+        device=device,
+        devices=devices,
+        precision=precision,
+        cache=cache,
+        resume=resume,
+    )
+    if dry_run:
+        _print_commands(request)
+        return
+    from zsad.evaluation.reproduction.run import reproduce as run
+
+    errors = stderr()
+    errors.quiet = quiet
+    try:
+        with Bar(errors, "Evaluating") as bar:
+            found = run(request, show_training=not quiet, progress=bar.show, command=_command())
+    except KeyboardInterrupt:
+        fail(f"interrupted: the same command with --resume goes on with {request.out}", INTERRUPTED)
+    if not quiet:
+        _print_comparison(request, found)
+    lines = [f"{run.id}: {run.error}" for run in found.result.failed_runs]
+    lines += dict.fromkeys(line for run in found.result.runs for line in (*run.problems, *run.failed))
+    for line in lines[:10]:
+        stderr().print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
+    if lines:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _print_list(part: str) -> None:
+    """Name, data and the two best known published numbers of each recipe."""
+    from zsad.evaluation.reproduction.comparison import published_row
+    from zsad.evaluation.reproduction.finding import find_recipe, list_recipes
+
+    table = table_of("name", "trained on", "weights", "image", "pixel", "published by")
+    names = [name for name in list_recipes() if part.casefold() in name]
+    for name in names:
+        recipe = find_recipe(name)
+        row = published_row(recipe)
+        shown = [_short(row.get(metric)) for metric in _SHOWN]
+        source = next(iter(row.values())).source.partition(" (")[0] if row else "-"
+        table.add_row(name, recipe.trained_on, _weights(recipe), *shown, source)
+    console = stdout()
+    console.print(table)
+    if not names:
+        fail(f"no recipe has {part!r} in its name", WRONG_USAGE)
+    console.print(
+        "image, pixel: published AUROC in percent, mean over categories; *: not checked against the paper.",
+        style="dim",
+    )
+
+
+def _short(number: PublishedNumber | None) -> str:
+    if number is None:
+        return "-"
+    return f"{number.value:.1f}{'*' * (number.origin in ('recalled', 'notes'))}"
+
+
+def _weights(recipe: Recipe) -> str:
+    if recipe.train is None:
+        return "none"
+    return "authors'" if recipe.checkpoint else "to train"
+
+
+def _print_commands(request: Request) -> None:
+    """The commands, with names in capitals for folders that were not given."""
+    from zsad.evaluation.reproduction.commands import commands
+    from zsad.evaluation.reproduction.plan import deviations
+
+    folders = {name: request.data.get(name, Path(f"{name.upper()}_FOLDER")) for name in request.datasets}
+    for line in deviations(request):
+        typer.echo(f"# not the published setting: {line}")
+    for line in commands(request, folders):
+        typer.echo(line)
+
+
+def _print_comparison(request: Request, found: Reproduction) -> None:
+    """Our numbers beside the published ones, what is assumed, and where everything is."""
+    from zsad.evaluation.report.tables import METRIC_TITLES
+    from zsad.evaluation.reproduction.comparison import difference
+    from zsad.evaluation.reproduction.run import NOT_PUBLISHED
+
+    console = stdout()
+    table = table_of("percent", "ours", "published", "difference")
+    for metric, cell in found.comparison.items():
+        gap = difference(cell)
+        spread = "" if cell.deviation is None else f" ± {cell.deviation:.1f}"
+        table.add_row(
+            METRIC_TITLES[metric],
+            "-" if math.isnan(cell.value) else f"{cell.value:.1f}{spread}",
+            f"{cell.published.value:.1f}" if cell.published else "-",
+            "-" if gap is None else f"{gap:+.1f}",
+        )
+    recipe = request.recipe
+    console.print(f"{recipe.title} (trained on {recipe.trained_on})", style="bold")
+    console.print(table)
+    numbers = [cell.published for cell in found.comparison.values() if cell.published]
+    tables = "; ".join(dict.fromkeys(f"{number.source}, {number.table}" for number in numbers))
+    remarks = "; ".join(dict.fromkeys(number.remark for number in numbers if number.remark))
+    published = f"Published: {tables or 'no number is known'}{f' ({remarks})' if remarks else ''}."
+    console.print(published, markup=False, soft_wrap=True, style="dim")
+    for line in recipe.assumptions:
+        console.print(f"Assumed: {line}", markup=False, soft_wrap=True, style="dim")
+    for line in found.deviations:
+        console.print(f"{NOT_PUBLISHED.upper()}: {line}", markup=False, soft_wrap=True, style="bold yellow")
+    console.print(f"Page: {found.page}", markup=False, soft_wrap=True)
+
+
+def _command() -> str:
+    """What was typed, as a shell would take it again."""
+    import shlex
+    import sys
+
+    return shlex.join(["zsad", *sys.argv[1:]])

@@ -1,0 +1,157 @@
+"""`zsad weights`: list, fetch, verify and convert files of weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zsad.cli.options import OfflineOption, SettingsOption, go_offline, parse_settings
+from zsad.cli.printing import counted, stdout
+
+PAPERS_BACKBONE = "ViT-L-14-336"
+
+weights_app = typer.Typer(
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Files of weights: list them, fetch, verify and convert them.",
+)
+
+
+@weights_app.command("list")
+def list_weights(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+) -> None:
+    """List backbones and learnt weights, zsad's own and the authors', with source, checksum and licence."""
+    import json
+    from dataclasses import asdict
+
+    from rich.text import Text
+
+    from zsad.cli.doctor import human_bytes
+    from zsad.detector.weights import files_of, manifest
+
+    found = [(record, files_of(record)) for record in manifest()]
+    if as_json:
+        listed = [{**asdict(record), "files": [str(path) for path in paths]} for record, paths in found]
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    console = stdout()
+    for record, paths in found:
+        size = record.bytes if record.bytes is not None else sum(path.stat().st_size for path in paths)
+        facts = {
+            "here": ", ".join(map(str, paths)) or "no",
+            "source": record.source,
+            "size": f"{human_bytes(size)} ({size} bytes)" if size else "not known before the download",
+            "SHA-256": record.sha256 or "not known",
+            "licence": record.licence,
+            "trained on": record.auxiliary_data or "-",
+            "pictures": f"{record.image_size} x {record.image_size} pixels, {record.activation}",
+            "backbone": record.backbone,
+            "notes": record.notes,
+        }
+        console.print(Text(record.name, style="bold green" if paths else "bold"))
+        for fact, value in facts.items():
+            if value:
+                console.print(Text.assemble((f"  {fact:12}", "dim"), value), soft_wrap=True)
+
+
+@weights_app.command()
+def fetch(
+    name: Annotated[
+        str, typer.Argument(help="One of `zsad weights list`, hf-hub:ORG/REPO or open_clip:ARCH/TAG.")
+    ],
+    *,
+    offline: OfflineOption = False,
+) -> None:
+    """Download a backbone or authors' weights into the cache unless they are there.
+
+    A broken download is continued, if there is a checksum to know its parts by.
+    """
+    from zsad.detector.weights import fetch as fetch_weights
+
+    paths = fetch_weights(name, offline or None)
+    console = stdout()
+    if not paths:
+        console.print(f"{name} is here", markup=False)
+    for path in paths:
+        console.print(f"{name} is here: {path}", markup=False, soft_wrap=True)
+
+
+@weights_app.command()
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="One of `zsad weights list`. Default: all that are here.")
+    ] = None,
+) -> None:
+    """Compare the files that are here with their SHA-256.
+
+    Exit code: 0 if all files are as published (or no checksum is known), 1 if one is not or is missing.
+    """
+    from rich.text import Text
+
+    from zsad.detector.weights import find_record, manifest
+    from zsad.detector.weights import verify as verify_weights
+    from zsad.errors import WeightsError
+
+    records = manifest() if name is None else [find_record(name)]
+    checks = [check for record in records for check in verify_weights(record)]
+    if not checks:
+        raise WeightsError(f"{name} is not here: zsad weights fetch {name}")
+    console = stdout()
+    styles = {"ok": "green", "broken": "bold red", "no checksum": "yellow"}
+    for check in checks:
+        line = Text.assemble((f"{check.state:12}", styles[check.state]), f"{check.record.name}  {check.path}")
+        if check.state == "broken":
+            line.append(f"\n            SHA-256 {check.found} instead of {check.expected}")
+        elif check.state == "no checksum":
+            line.append(f"\n            SHA-256 {check.found}, nothing is known to compare it with")
+        console.print(line, soft_wrap=True)
+    broken = [check for check in checks if check.state == "broken"]
+    if broken:
+        raise WeightsError(
+            f"{counted(len(broken), 'file')} not as published: delete {broken[0].path}, "
+            f"then run zsad weights fetch {broken[0].record.name} (or install zsad again)"
+        )
+
+
+@weights_app.command()
+def convert(
+    file: Annotated[
+        str,
+        typer.Argument(help="Learnt weights as a method's authors published them: a file, or a listed name."),
+    ],
+    *,
+    method: Annotated[str, typer.Option("--method", "-m", help="Whose weights these are.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write (.safetensors).")],
+    backbone: Annotated[
+        str, typer.Option("--backbone", "-b", help="The CLIP that they were learnt on.")
+    ] = PAPERS_BACKBONE,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the network's input. Default: as in the paper.")
+    ] = None,
+    trained_on: Annotated[
+        str, typer.Option("--trained-on", help='Noted in the file, e.g. "VisA"; authors\' files do not tell.')
+    ] = "",
+    settings: SettingsOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    offline: OfflineOption = False,
+) -> None:
+    """Turn the authors' checkpoint into zsad's own format, which knows its method, backbone and settings.
+
+    The backbone is loaded, to know by which weights the result has to be used.
+    """
+    from zsad.errors import ConfigError
+
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} is there already: give another --out, or --overwrite to replace it")
+    chosen = parse_settings(settings or [])
+    go_offline(offline)
+    import zsad
+
+    detector = zsad.load(method, backbone, file, image_size=image_size, device="cpu", **chosen)
+    detector.auxiliary_data = trained_on or detector.auxiliary_data
+    written = detector.save(out)
+    stdout().print(f"{written}: for zsad predict --checkpoint {written}", markup=False, soft_wrap=True)

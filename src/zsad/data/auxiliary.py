@@ -1,0 +1,128 @@
+"""Whether a method would be tested on what it was trained on, by what its weights say of that.
+
+Weights that zsad trained carry digests of their training pictures, which find a picture under any name.
+
+Weights name their auxiliary data in words: "visa: candle, pcb1 (test split, 400 pictures)" as `zsad train`
+writes it, "VisA (capsules, macaroni1), concrete cracks" or "MVTec AD" as people do. Names say less than
+digests: a renamed folder is not recognised by them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zsad.data.catalog import dataset_record, find_dataset, list_datasets
+from zsad.data.fingerprints import unpack_digests
+from zsad.training.data import auxiliary_set
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from zsad.data.folder import Dataset
+
+SHORTEST_NAME = 3  # of a user's own folder; shorter ones are found everywhere
+_NO_CATEGORY = re.compile(r"\b(split|pictures?|images?)\b|^\d*$")
+_LISTED = re.compile(r"\s*(?:test|train|all)?(?:\s+(?:split|set))?\s*[:(]([^:;()]*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """A dataset that a text names.
+
+    Attributes:
+        name: of the catalogue, or as it was asked for.
+        categories: that are listed behind the name, folded; () if none is, which stands for all.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+
+
+def named_datasets(text: str, own_names: Iterable[str] = ()) -> list[NamedData]:
+    """The datasets that a description of auxiliary data names, with the categories that follow each name.
+
+    Args:
+        text: the description.
+        own_names: names to look for besides those of the catalogue.
+
+    Example:
+        >>> named_datasets("MVTec AD: pill, metal_nut (test split, 400 pictures); bolts", ["bolts"])
+        [NamedData(name='mvtec', categories=('pill', 'metalnut')), NamedData(name='bolts', categories=())]
+    """
+    known = dict(_catalogue_names())
+    known |= {name: name for name in own_names if len(name) >= SHORTEST_NAME and find_dataset(name) is None}
+    # Longest first, so that "MVTec LOCO AD" is not taken for "MVTec".
+    spellings = sorted(known, key=len, reverse=True)
+    pattern = "|".join(
+        r"[\s_-]*".join(map(re.escape, re.split(r"[\s_-]+", spelling))) for spelling in spellings
+    )
+    folded = {_folded(name): record for name, record in known.items()}
+    found = []
+    for match in re.finditer(rf"(?<![\w-])(?:{pattern})(?![\w-])", text, re.IGNORECASE):
+        listed = _LISTED.match(text, match.end())
+        parts = [part.strip() for part in listed[1].split(",")] if listed else []
+        categories = tuple(_folded(part) for part in parts if not _NO_CATEGORY.search(part))
+        found.append(NamedData(folded[_folded(match[0])], categories))
+    return found
+
+
+def shared_pictures(auxiliary_pictures: str, test_digests: Mapping[Path, bytes]) -> str:
+    """The test pictures that are among the training pictures, byte for byte.
+
+    Args:
+        auxiliary_pictures: of the weights, as `zsad.data.fingerprints.pack_digests` gives them.
+        test_digests: of the test pictures' files.
+
+    Returns:
+        Their number and the first of them as one text, "" if there is none.
+
+    Raises:
+        WeightsError: the weights' digests are damaged.
+    """
+    known = unpack_digests(auxiliary_pictures)
+    found = [path for path, digest in test_digests.items() if digest in known]
+    return f"{len(found)} of the test pictures (the first is {found[0]})" if found else ""
+
+
+def named_overlap(auxiliary_data: str, dataset: Dataset) -> str:
+    """What auxiliary data and a dataset to test on have in common, by name.
+
+    Args:
+        auxiliary_data: what the weights say about their training data.
+        dataset: to test on.
+
+    Returns:
+        The dataset's name and the common categories as one text, "" if nothing is in common. A dataset whose
+        categories are not listed counts whole. Other categories of the same dataset are no overlap.
+    """
+    name = auxiliary_set(dataset).name  # as training would call it
+    record = find_dataset(name)
+    # Rows are called by words for prompts; weights may name the folders instead.
+    word_of = {_folded(folder): record.class_name(folder) for folder in record.categories} if record else {}
+    tested = {_folded(category): category for category in dataset.categories}
+    tested |= {folder: word for folder, word in word_of.items() if word in dataset.categories}
+    known = {*tested, *word_of, *map(_folded, word_of.values())}
+    common: list[str] = []
+    for named in named_datasets(auxiliary_data, [name]):
+        if named.name != name:
+            continue
+        # What stands behind the name may be a licence or a year; only categories narrow it down.
+        if not named.categories or (record and not known & set(named.categories)):
+            return name
+        common += [tested[category] for category in named.categories if category in tested]
+    return f"{name}: {', '.join(dict.fromkeys(common))}" if common else ""
+
+
+def _catalogue_names() -> Iterator[tuple[str, str]]:
+    """Every spelling of every dataset of the catalogue, with the catalogue's own name for it."""
+    for name in list_datasets():
+        record = dataset_record(name)
+        for spelling in (name, record.title, *record.aliases):
+            yield spelling, name
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()

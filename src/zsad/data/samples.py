@@ -1,0 +1,128 @@
+"""Pictures and masks as the network and the metrics take them; NumPy and Pillow only.
+
+Source: the common preparation of the CLIP-based systems (AnomalyCLIP's `get_transform` and dataset). Picture:
+RGB, squashed to a square with Pillow's bicubic filter, normalised. Mask: grey, `> 0`, squashed with Pillow's
+bilinear filter (antialiased) at 8 bits, `> 0.5`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zsad.data.masks import read_mask
+from zsad.errors import DataError, ImageReadError
+from zsad.images.reading import prepare, read_image
+from zsad.types import UNLABELLED
+
+if TYPE_CHECKING:
+    from zsad.types import Sample
+
+__all__ = ["PreparedSample", "load_sample", "prepare_sample", "read_mask", "resize_mask"]
+
+
+@dataclass(frozen=True)
+class PreparedSample:
+    """One labelled picture, ready for a batch.
+
+    Attributes:
+        image: (3, S, S) float32, resized and normalised.
+        mask: (S, S) uint8 in {0, 1}, 1 where anomalous; None if it is not known (anomalous, without a mask).
+        label: 1 anomalous, 0 normal.
+        class_name: as prompts should read it.
+    """
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.uint8] | None
+    label: int
+    class_name: str
+
+
+def resize_mask(mask: NDArray[Any], size: int) -> NDArray[np.uint8]:
+    """Squashes a mask to a square.
+
+    Args:
+        mask: (H, W), anomalous where it is above 0.
+        size: pixels of one side of the result.
+
+    Returns:
+        (size, size) uint8 in {0, 1}: 1 where more than half of the pixel's neighbourhood is anomalous.
+    """
+    levels = Image.fromarray((np.asarray(mask) > 0).astype(np.uint8) * np.uint8(255))
+    squashed = np.asarray(levels.resize((size, size), Image.Resampling.BILINEAR))
+    return (squashed > 127).astype(np.uint8)  # in [0, 1] units: more than 0.5
+
+
+def prepare_sample(
+    picture: Any,
+    mask: NDArray[Any] | None,
+    label: int,
+    class_name: str,
+    *,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> PreparedSample:
+    """Prepares a picture and its mask together.
+
+    Args:
+        picture: whatever `zsad.images.reading.read_image` takes.
+        mask: (H, W) of the picture's own size, anomalous where above 0; None for a normal picture (no pixel
+            is anomalous) or an anomalous one whose pixels are not known.
+        label: 1 anomalous, 0 normal.
+        class_name: as prompts should read it.
+        size: pixels of one side of the result.
+        mean: of R, G and B in [0, 1] units.
+        std: of R, G and B in [0, 1] units.
+
+    Returns:
+        Picture and mask at (size, size).
+
+    Raises:
+        ImageReadError: the picture cannot be read.
+        DataError: the mask's size is not the picture's, or the label is neither 0 nor 1.
+    """
+    if label == UNLABELLED:
+        raise DataError("nobody said whether it is normal or anomalous; give it a label in a CSV list")
+    if label not in (0, 1):
+        raise DataError(f"label must be 0 (normal) or 1 (anomalous), got {label!r}")
+    image = read_image(picture)
+    if mask is not None and mask.shape != (image.height, image.width):
+        raise DataError(
+            f"the mask is {' x '.join(map(str, mask.shape[::-1]))} pixels, its picture {image.width} x "
+            f"{image.height}; both must be of one size"
+        )
+    resized = None if mask is None else resize_mask(mask, size)
+    if mask is None and label == 0:
+        resized = np.zeros((size, size), dtype=np.uint8)
+    return PreparedSample(prepare(image, size, mean, std), resized, int(label), class_name)
+
+
+def load_sample(sample: Sample, *, size: int, mean: Sequence[float], std: Sequence[float]) -> PreparedSample:
+    """Reads and prepares a sample of a dataset.
+
+    Args:
+        sample: from a layout reader.
+        size: pixels of one side of the result.
+        mean: of R, G and B in [0, 1] units.
+        std: of R, G and B in [0, 1] units.
+
+    Returns:
+        Picture and mask at (size, size).
+
+    Raises:
+        ImageReadError: picture or mask cannot be read.
+        DataError: the mask's size is not the picture's; the message names the mask.
+    """
+    mask = None if sample.mask_path is None else read_mask(sample.mask_path)
+    try:
+        return prepare_sample(sample.path, mask, sample.label, sample.category, size=size, mean=mean, std=std)
+    except ImageReadError:
+        raise
+    except DataError as error:
+        raise DataError(f"{sample.mask_path or sample.path}: {error}") from error

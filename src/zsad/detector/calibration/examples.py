@@ -1,0 +1,117 @@
+"""Which pictures to calibrate from, and where the calibration is written; what `zsad calibrate` calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zsad.detector.calibration.measuring import Example
+from zsad.detector.checkpoints import read
+from zsad.detector.thresholds import Calibration, read_calibration, write_calibration
+from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.images.finding import find_images
+
+if TYPE_CHECKING:
+    from zsad.detector.detector import Detector
+
+CALIBRATION_SUFFIX = ".json"
+CHECKPOINT_SUFFIX = ".safetensors"
+_CATEGORIES_SHOWN = 5
+
+
+def listed_examples(normal: Sequence[str], anomalous: Sequence[str]) -> list[Example]:
+    """Pictures from two lists of files, folders and patterns.
+
+    Args:
+        normal: of the normal pictures; may be empty.
+        anomalous: of the anomalous ones; may be empty.
+
+    Raises:
+        ConfigError: a file is in both, or none of the files is there.
+        DataError: a list leads to no picture.
+    """
+    good, bad = (find_images(inputs) if inputs else [] for inputs in (normal, anomalous))
+    if not any(os.path.lexists(path) for path in (*good, *bad)):
+        raise ConfigError(f"no such file or folder, and no match: {(*good, *bad)[0]}")
+    both = {os.path.abspath(path) for path in good} & {os.path.abspath(path) for path in bad}
+    if both:
+        raise ConfigError(
+            f"{min(both)} is given as normal and as anomalous ({len(both)} of the files are): name "
+            "folders that do not overlap"
+        )
+    return [Example(path) for path in good] + [Example(path, True) for path in bad]
+
+
+def labelled_examples(spec: str, split: str, class_name: str | None) -> tuple[list[Example], str]:
+    """Pictures, labels and masks of one category of a dataset.
+
+    Args:
+        spec: "mvtec:PATH" or a folder, as `zsad.data.folder.open_dataset` takes it.
+        split: "test", "train" or "all".
+        class_name: of the category; None if there is only one.
+
+    Returns:
+        The examples, and the class name.
+
+    Raises:
+        DataError: no such dataset, or several categories and none is named, or none of that name.
+        ConfigError: an unknown split.
+    """
+    from zsad.data.folder import open_dataset
+
+    categories = open_dataset(spec, split).by_category()  # type: ignore[arg-type] # it names the choices
+    names = sorted(categories)
+    if class_name is None and len(names) == 1:
+        class_name = names[0]
+    if class_name is None or (class_name not in categories and len(names) > 1):
+        shown = ", ".join(names[:_CATEGORIES_SHOWN]) + (", ..." if len(names) > _CATEGORIES_SHOWN else "")
+        came = "none is named" if class_name is None else f"none is {class_name!r}"
+        raise DataError(
+            f"{spec} has {len(names)} categories ({shown}) and {came}: a threshold belongs to one kind of "
+            "picture, give --class-name NAME"
+        )
+    samples = categories[class_name if class_name in categories else names[0]]
+    return [Example(one.path, one.label == 1, one.mask_path) for one in samples], class_name
+
+
+def check_out(out: Path, checkpoint: str | None) -> None:
+    """Refuses a file that must not be written, before any work is done.
+
+    Args:
+        out: where the calibration is to go.
+        checkpoint: the weights in use, which may be written anew with the calibration.
+
+    Raises:
+        ConfigError: another suffix, or a file that holds something else.
+    """
+    if out.suffix not in (CALIBRATION_SUFFIX, CHECKPOINT_SUFFIX):
+        raise ConfigError(
+            f"--out {out} must end in {CALIBRATION_SUFFIX} (the calibration alone) or {CHECKPOINT_SUFFIX} "
+            "(with the learnt weights)"
+        )
+    if not out.exists():
+        return
+    try:
+        if checkpoint is not None and Path(checkpoint).exists() and out.samefile(checkpoint):
+            is_free = read(out).info is not None
+        else:
+            is_free = read_calibration(out) is not None
+    except (ZsadError, OSError):
+        is_free = False
+    if not is_free:
+        raise ConfigError(f"{out} exists and holds no calibration: choose another --out")
+
+
+def save(calibration: Calibration, detector: Detector, out: Path) -> None:
+    """Writes a calibration alone (".json"), or with what the method has learnt (".safetensors").
+
+    Raises:
+        WeightsError: the checkpoint cannot be written.
+        OSError: the file cannot be written.
+    """
+    if out.suffix == CALIBRATION_SUFFIX:
+        write_calibration(calibration, out)
+    else:
+        detector.apply_calibration(calibration).save(out)

@@ -1,0 +1,274 @@
+"""What a calibration has to know of each picture: its score, its map's height, and which picture it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad.detector.calibration.statistics import best_f1
+from zsad.detector.thresholds import picture_fingerprint, scoring_settings
+from zsad.errors import ConfigError, DataError, ImageReadError, ZsadError
+from zsad.images.finding import printable
+from zsad.images.reading import read_image
+from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from zsad.detector.detector import Detector
+    from zsad.types import Prediction
+
+MOST_PIXEL_GROUPS = 20_000
+# What may go wrong with one picture while the others are fine; a wrong argument stops the run instead.
+_PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture to calibrate from.
+
+    Attributes:
+        picture: as `Detector.predict` takes it.
+        is_anomalous: its label.
+        mask: where it is anomalous: a file, or an (H, W) array of the picture's size; None: not known.
+    """
+
+    picture: Any
+    is_anomalous: bool = False
+    mask: Any = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A picture that has been scored.
+
+    Attributes:
+        name: its file, or its place in the list.
+        is_anomalous: its label.
+        score: image anomaly score.
+        map_height: the smallest map value above which no more than the tolerated area lies.
+        fingerprint: of its content.
+    """
+
+    name: str
+    is_anomalous: bool
+    score: float
+    map_height: float
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All pictures of a calibration.
+
+    Attributes:
+        pictures: those that count, each content once.
+        failed: one line for each picture that could not be read or scored.
+        copies: pictures left out since another had the same content.
+        references: pictures left out since the detector has them as references.
+        pixel_threshold: map value with the highest F1 of all pixels; None without masks.
+        settings: of the detector.
+        class_name: that the prompts had; None if the method uses none.
+        is_joint: whether the method scores all pictures together.
+    """
+
+    pictures: tuple[Measured, ...]
+    failed: tuple[str, ...]
+    copies: int
+    references: int
+    pixel_threshold: float | None
+    settings: dict[str, Any] = field(repr=False)
+    class_name: str | None = None
+    is_joint: bool = False
+
+    def of(self, is_anomalous: bool) -> tuple[Measured, ...]:
+        """The pictures with this label."""
+        return tuple(one for one in self.pictures if one.is_anomalous == is_anomalous)
+
+
+def measure(
+    detector: Detector,
+    examples: Sequence[Example],
+    *,
+    class_name: str | None = None,
+    tolerated_area: float = 0.0,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measurement:
+    """Scores the pictures of a calibration; one that fails does not stop the others.
+
+    Args:
+        detector: as it will be used.
+        examples: pictures with labels.
+        class_name: what they show; None for "object".
+        tolerated_area: share of a normal picture's pixels that may be marked, in [0, 1).
+        batch_size: pictures that go through the network at once; a method that scores pictures together gets
+            all at once.
+        progress: called with the number of pictures done and to do.
+
+    Raises:
+        ConfigError: an impossible argument, or the detector is not trained.
+        DataError: a picture is given as normal and as anomalous.
+    """
+    from zsad.methods.base import DEFAULT_CLASS
+
+    if isinstance(tolerated_area, bool) or not 0 <= tolerated_area < 1:
+        raise ConfigError(f"the tolerated area is a share of the pixels in [0, 1), got {tolerated_area!r}")
+    if batch_size < 1:
+        raise ConfigError(f"the batch size must be at least 1, got {batch_size}")
+    info = detector.method.INFO
+    report = progress or (lambda done, total: None)
+    pixels = _PixelPool()
+    kept: dict[str, Measured] = {}
+    failed: list[str] = []
+    copies = references = done = 0
+    report(0, len(examples))
+    step = max(1, len(examples)) if info.scores_batch_jointly else batch_size
+    for start in range(0, len(examples), step):
+        batch = list(enumerate(examples[start : start + step], start=start + 1))
+        for number, example, outcome in _outcomes(detector, batch, class_name or DEFAULT_CLASS):
+            done += 1
+            if isinstance(outcome, str):
+                failed.append(outcome)
+                continue
+            name = _name(example.picture, number)
+            fingerprint = picture_fingerprint(outcome.image)
+            twin = kept.get(fingerprint)
+            if twin is not None and twin.is_anomalous != example.is_anomalous:
+                raise DataError(f"{name} is given as normal and as anomalous (copy of {twin.name}): keep one")
+            if twin is not None:
+                copies += 1
+            elif fingerprint in detector.reference_fingerprints:
+                references += 1
+            else:
+                try:
+                    pixels.add(outcome.anomaly_map, example, name)
+                except ZsadError as error:
+                    failed.append(str(error))
+                    continue
+                height = map_height(outcome.anomaly_map, tolerated_area)
+                kept[fingerprint] = Measured(
+                    name, example.is_anomalous, float(outcome.score), height, fingerprint
+                )
+        report(done, len(examples))
+    return Measurement(
+        tuple(kept.values()),
+        tuple(failed),
+        copies,
+        references,
+        pixels.threshold(),
+        scoring_settings(detector),
+        (class_name or DEFAULT_CLASS) if info.uses_class_names else None,
+        info.scores_batch_jointly,
+    )
+
+
+def map_height(anomaly_map: NDArray[np.floating], tolerated_area: float) -> float:
+    """The smallest map value above which no more than a share of the pixels lies.
+
+    Args:
+        anomaly_map: (H, W), finite.
+        tolerated_area: the share, in [0, 1); 0 gives the highest value.
+
+    Example:
+        >>> map_height(np.arange(10.0).reshape(2, 5), 0.2)
+        7.0
+    """
+    marked = int(tolerated_area * anomaly_map.size)
+    place = anomaly_map.size - 1 - marked
+    return float(np.partition(anomaly_map.ravel(), place)[place])
+
+
+class _PixelPool:
+    """Pixels of labelled pictures in bounded memory; it finds the map value with the highest F1."""
+
+    def __init__(self) -> None:
+        self._groups: PixelGroups | None = None
+
+    def add(self, anomaly_map: NDArray[np.float32], example: Example, name: str) -> None:
+        """Takes a picture in; an anomalous one without a mask is passed over.
+
+        Raises:
+            DataError: the mask has another size than the picture.
+            ImageReadError: the mask cannot be read.
+        """
+        if example.is_anomalous and example.mask is None:
+            return
+        mask = np.zeros(anomaly_map.shape, np.bool_) if not example.is_anomalous else _mask(example.mask)
+        if mask.shape != anomaly_map.shape:
+            raise DataError(f"{name}: the mask is {mask.shape} and the picture {anomaly_map.shape} pixels")
+        marked = anomaly_map[mask].astype(np.float64)
+        groups = group_pixels(marked, np.ones(marked.size), anomaly_map[~mask].astype(np.float64))
+        both = groups if self._groups is None else join([self._groups, groups])
+        self._groups = compress(both, MOST_PIXEL_GROUPS, 1.0)
+
+    def threshold(self) -> float | None:
+        """The map value with the highest F1; None without anomalous or without normal pixels."""
+        groups = self._groups
+        if groups is None or not groups.anomalous.any() or not groups.normal.any():
+            return None
+        values = groups.low.astype(np.float64)
+        counts = (groups.normal.astype(np.float64), groups.anomalous.astype(np.float64))
+        cut = best_f1(values, values, counts).threshold
+        return float(values[values >= cut].min())  # not half way to the next lower group, which has a width
+
+
+def _outcomes(
+    detector: Detector, batch: Sequence[tuple[int, Example]], class_name: str
+) -> Iterator[tuple[int, Example, Prediction | str]]:
+    """Each picture's prediction, or the line that says why there is none."""
+    images: dict[int, Image.Image] = {}
+    outcomes: dict[int, Prediction | str] = {}
+    for number, example in batch:
+        try:
+            images[number] = read_image(example.picture)
+        except ImageReadError as error:
+            outcomes[number] = str(error)
+    outcomes |= _predictions(detector, images, class_name)
+    for number, example in batch:
+        outcome = outcomes[number]
+        name = _name(example.picture, number)
+        if isinstance(outcome, str):
+            outcome = outcome if outcome.startswith(name) else f"{name}: {outcome}"
+        elif not (np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all()):
+            outcome = f"{name}: the method gave values that are not finite (try precision fp32)"
+        yield number, example, outcome
+
+
+def _predictions(
+    detector: Detector, images: dict[int, Image.Image], class_name: str
+) -> dict[int, Prediction | str]:
+    """Predictions by number; a batch that fails is tried again picture by picture, to spare the others."""
+    if not images:
+        return {}
+    try:
+        found = detector.predict(list(images.values()), classes=class_name, batch_size=len(images))
+    except ConfigError:
+        raise
+    except _PICTURE_ERRORS as error:
+        if len(images) == 1 or detector.method.INFO.scores_batch_jointly:
+            return dict.fromkeys(images, " ".join(str(error).split()) or type(error).__name__)
+        return {
+            number: outcome
+            for one in images.items()
+            for number, outcome in _predictions(detector, dict([one]), class_name).items()
+        }
+    return dict(zip(images, found, strict=True))
+
+
+def _mask(mask: Any) -> NDArray[np.bool_]:
+    if isinstance(mask, str | Path):
+        from zsad.data.samples import read_mask
+
+        return read_mask(mask)
+    array: NDArray[np.bool_] = np.asarray(mask) > 0
+    return array
+
+
+def _name(picture: Any, number: int) -> str:
+    return printable(picture) if isinstance(picture, str | Path) else f"picture {number}"

@@ -1,0 +1,457 @@
+"""The `Detector` that `zsad.load` gives: prepare once, predict many.
+
+A detector is a method on a backbone, with everything fixed that a prediction depends on: weights, picture
+size, device, references, thresholds. Text is encoded once per class name and kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from zsad.backbones.loading import backbone_fingerprint, check_device
+from zsad.backbones.vision import check_image_size
+from zsad.detector import checkpoints
+from zsad.detector.checkpoints import CheckpointInfo
+from zsad.detector.class_names import Classes, class_names, with_class_names
+from zsad.detector.explanation import RegionRanker
+from zsad.detector.thresholds import Calibration, picture_fingerprint, read_calibration, scoring_settings
+from zsad.errors import ConfigError, ZsadError
+from zsad.images.reading import find_images, prepare, read_image, to_array
+from zsad.methods import _registry as registry
+from zsad.methods.base import DEFAULT_CLASS, Method
+from zsad.methods.functional.maps import upsample
+from zsad.types import Prediction, RawOutput, WeightRecord
+
+MOST_AT_ONCE = 16
+MOST_STATES_KEPT = 64
+READING_THREADS = 4
+SEVERAL_PICTURES = 4  # dimensions of an array that holds several
+
+Picture = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
+
+
+class Detector:
+    """A method on a backbone that scores pictures.
+
+    Attributes:
+        method: the system; `method.loss`, `method.trainable()` and so on are there for training.
+        backbone: its CLIP network.
+        record: of the backbone's weights.
+        image_size: pixels a side that pictures are resized to.
+        is_trained: whether what the method learns has been learnt; a training run sets it.
+        threshold: image score from which on a picture counts as anomalous; None while uncalibrated.
+        map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
+        calibration: what `apply_calibration` was given last; None: thresholds, if any, were set by hand.
+        reference_fingerprints: of the reference pictures, as `picture_fingerprint` gives them.
+        auxiliary_data: what the method was trained on; written into its checkpoint.
+        auxiliary_pictures: digests of the files of those pictures, likewise; see `zsad.data.fingerprints`.
+        fingerprint: of the backbone's weights in their own precision.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        image_size: int,
+        *,
+        is_trained: bool = True,
+        threshold: float | None = None,
+        map_threshold: float | None = None,
+        auxiliary_data: str = "",
+        fingerprint: str | None = None,
+    ) -> None:
+        if method.backbone.record is None:
+            raise ConfigError("the method's backbone needs a record, which says how pictures are prepared")
+        patch_size = method.backbone.config.vision.patch_size
+        if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < patch_size:
+            raise ConfigError(
+                f"image_size must be a multiple of the patch size {patch_size} in pixels, got {image_size!r}"
+            )
+        check_image_size(image_size, image_size, patch_size)
+        self.method = method
+        self.backbone = method.backbone
+        self.record: WeightRecord = method.backbone.record
+        self.image_size = image_size
+        self.is_trained = is_trained or not any(True for _ in method.trainable())
+        self.threshold = threshold
+        self.map_threshold = map_threshold
+        self.calibration: Calibration | None = None
+        self.reference_fingerprints: tuple[str, ...] = ()
+        self.auxiliary_data = auxiliary_data
+        self.auxiliary_pictures = ""
+        self.fingerprint = fingerprint or backbone_fingerprint(self.backbone)
+        self._ranker = RegionRanker(self.backbone, image_size)
+        self._references: Tensor | None = None
+        self._states: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()  # a server predicts from several threads
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.backbone.text_projection.device
+
+    def to(self, device: str | torch.device) -> Detector:
+        """Moves the network, what was learnt and the references to another device.
+
+        Args:
+            device: its name ("cuda:1").
+
+        Returns:
+            This detector.
+
+        Raises:
+            ConfigError: there is no such device on this machine.
+        """
+        place = check_device(device)
+        with self._lock:
+            self.method.to(place)
+            self._references = None if self._references is None else self._references.to(place)
+            self._states.clear()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what each process makes for itself."""
+        own = ("_lock", "_states", "_ranker")
+        return {name: value for name, value in vars(self).items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _states=OrderedDict())
+        self._ranker = RegionRanker(self.backbone, self.image_size)
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Smallest and largest value that a map can take, with the references as they are now."""
+        return self.method.map_range if self._references is None else self.method.few_shot_map_range
+
+    @overload
+    def predict(
+        self, inputs: Picture, classes: Classes = None, batch_size: int | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, inputs: list[Any] | tuple[Any, ...], classes: Classes = None, batch_size: int | None = None
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        inputs: Picture | list[Any] | tuple[Any, ...],
+        classes: Classes = None,
+        batch_size: int | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Scores one picture or several.
+
+        Args:
+            inputs: a picture (path, open file, PIL image, uint8 HWC array, float CHW tensor in [0, 1]), or a
+                list, a tuple or a four-dimensional array of them.
+            classes: what the pictures show: one name for all, or one per picture; None for the calibration's
+                name if there is one, else "object".
+            batch_size: pictures that go through the network at once; None: all, but at most 16.
+
+        Returns:
+            A `Prediction` for one picture, a list of them for several.
+
+        Raises:
+            ImageReadError: a picture cannot be read.
+            ConfigError: names and pictures do not match in number, or the method has not been trained.
+        """
+        if isinstance(inputs, (list, tuple)) or (
+            isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == SEVERAL_PICTURES
+        ):
+            whole = max(1, len(inputs))
+            if batch_size is None:
+                batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
+            return list(self.predict_iter(inputs, batch_size, classes))
+        self._check_trained()
+        return self._predict_batch([self._read(inputs)], class_names(self._classes(classes), 1))[0]
+
+    def predict_iter(
+        self, source: str | Path | Iterable[Any], batch_size: int = 8, classes: Classes = None
+    ) -> Iterator[Prediction]:
+        """Scores a stream of pictures; reads ahead by one batch while the network works.
+
+        Args:
+            source: a folder, a glob pattern, or anything that yields pictures as `predict` takes them.
+            batch_size: pictures that go through the network at once.
+            classes: as for `predict`.
+
+        Yields:
+            Predictions in the order of the pictures.
+
+        Raises:
+            ImageReadError: a picture cannot be read; those before its batch have been yielded.
+            DataError: the folder or pattern holds no picture.
+            ConfigError: as for `predict`.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size must be a whole number of pictures above 0, got {batch_size!r}")
+        if isinstance(source, Image.Image) or getattr(source, "ndim", SEVERAL_PICTURES) < SEVERAL_PICTURES:
+            raise ConfigError("predict_iter takes many pictures; for one picture use predict(picture)")
+        self._check_trained()
+        pictures: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
+        return self._predict_stream(with_class_names(pictures, self._classes(classes)), batch_size)
+
+    def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
+        """Scores pictures that are already resized and normalised.
+
+        Args:
+            images: (B, 3, S, S) floating; S a multiple of the patch size.
+            classes: as for `predict`.
+
+        Returns:
+            (B,) scores and (B, S, S) maps, float32, on the detector's device: exactly what the authors'
+            evaluation scripts feed to the metrics. An untrained method is scored as it is.
+
+        Raises:
+            ConfigError: another shape or type came, or names and pictures do not match in number.
+        """
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+            shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ConfigError(f"score_tensors takes a tensor of shape (B, 3, S, S), got {shape}")
+        if not images.is_floating_point():
+            raise ConfigError(f"score_tensors takes normalised floating pictures, got {images.dtype}")
+        return self._score(images, class_names(self._classes(classes), len(images)))
+
+    def set_references(self, references: Sequence[Any] | None) -> None:
+        """Gives normal pictures to a few-shot method.
+
+        Args:
+            references: pictures as `predict` takes them, all of one class; None or an empty list goes back to
+                zero-shot scoring. They are not written into checkpoints. A calibration made with other
+                references is taken off.
+
+        Raises:
+            ConfigError: the method cannot use references.
+            ImageReadError: one cannot be read.
+        """
+        if references and not self.method.INFO.accepts_references:
+            able = [
+                name
+                for name in registry.list_methods()
+                if registry.method_class(name).INFO.accepts_references
+            ]
+            raise ConfigError(
+                f"{self.method.INFO.name} takes no reference pictures; methods that do: {', '.join(able)}"
+            )
+        images = [self._read(item)[1] for item in references or ()]
+        pictures = self._stack(images) if images else None
+        with self._lock:
+            self._references = pictures
+            self._states.clear()
+        self.reference_fingerprints = tuple(picture_fingerprint(to_array(image)) for image in images)
+        if self.calibration is not None:
+            self.apply_calibration(None)
+
+    def set_companions(self, pictures: Sequence[Any] | None) -> list[int]:
+        """Gives a method that scores pictures together some of them, so that it can score one by one.
+
+        Args:
+            pictures: as `predict` takes them, unlabelled, of the folder that is going to be scored; None or
+                an empty list: the pictures of a batch are each other's companions again. A picture that
+                cannot be read is passed over.
+
+        Returns:
+            The places in the list of those that could be read.
+
+        Raises:
+            ConfigError: the method takes no companions.
+        """
+        if pictures and not self.method.MOST_COMPANIONS:
+            raise ConfigError(f"{self.method.INFO.name} takes no companions; auto does")
+        prepared: dict[int, Tensor] = {}
+        for place, item in enumerate(pictures or ()):  # one at a time, since files may be very large
+            with contextlib.suppress(ZsadError, OSError, MemoryError):
+                prepared[place] = self._stack([self._read(item)[1]])
+        with self._lock:
+            self._references = torch.cat(list(prepared.values())) if prepared else None
+            self._states.clear()
+        return list(prepared)
+
+    @property
+    def scores_jointly(self) -> bool:
+        """Whether pictures have to be scored all at once, since each one's score depends on the others."""
+        if self._references is None:
+            return self.method.INFO.scores_batch_jointly
+        return self.method.few_shot_scores_jointly
+
+    @property
+    def about_companions(self) -> str:
+        """A line on what the companions do to the scores; empty without companions."""
+        if self._references is None or not self.method.MOST_COMPANIONS:
+            return ""
+        with torch.inference_mode():
+            return self.method.about_companions(self._state([None]))
+
+    def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
+        """Decides from now on by a calibration: predictions have its thresholds and score scale.
+
+        Pictures of another class name than the calibration's keep a threshold of None, if the method uses
+        class names.
+
+        Args:
+            calibration: as `zsad.detector.calibration.calibrating.calibrate` gives it, or its file; None takes thresholds and
+                score scale off.
+
+        Returns:
+            The detector itself.
+
+        Raises:
+            ConfigError: it was made for other weights, settings or references; the message names them.
+            DataError: the file is no calibration or damaged.
+            OSError: the file cannot be read.
+        """
+        if isinstance(calibration, str | Path):
+            calibration = read_calibration(calibration)
+        if calibration is not None:
+            calibration.check_fits(scoring_settings(self))
+        self.calibration = calibration
+        self.threshold = None if calibration is None else calibration.threshold
+        self.map_threshold = None if calibration is None else calibration.map_threshold
+        return self
+
+    def save(self, path: str | Path) -> Path:
+        """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, but no backbone weights.
+
+        A calibration that was made before the weights changed is left out, with its thresholds.
+
+        Args:
+            path: of the file, ".safetensors" by custom; it is replaced in one step.
+
+        Returns:
+            The path.
+
+        Raises:
+            WeightsError: the file cannot be written.
+        """
+        calibration = self.calibration
+        is_stale = calibration is not None and not calibration.fits(scoring_settings(self))
+        info = CheckpointInfo(
+            method=self.method.INFO.name,
+            backbone=self.record.name,
+            fingerprint=self.fingerprint,
+            image_size=self.image_size,
+            config=asdict(self.method.config),
+            auxiliary_data=self.auxiliary_data,
+            auxiliary_pictures=self.auxiliary_pictures,
+            threshold=None if is_stale else self.threshold,
+            map_threshold=None if is_stale else self.map_threshold,
+            calibration=None if calibration is None or is_stale else calibration.to_dict(),
+        )
+        checkpoints.write(path, self.method.learned_state(), info)
+        return Path(path)
+
+    def _classes(self, given: Classes) -> Classes:
+        """The class names to use: those given, else the calibration's."""
+        return given if given is not None or self.calibration is None else self.calibration.class_name
+
+    def _check_trained(self) -> None:
+        if not self.is_trained:
+            name = self.method.INFO.name
+            raise ConfigError(
+                f"{name} on {self.record.name} has random parameters, so its predictions would mean nothing: "
+                "give checkpoint=FILE, or train it with "
+                f"`zsad train --method {name} --backbone {self.record.name}`"
+            )
+
+    def _predict_stream(
+        self, pictures: Iterator[tuple[Any, str | None]], batch_size: int
+    ) -> Iterator[Prediction]:
+        """Batches of pictures through the network; the next batch is read meanwhile, and no more."""
+        pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
+        try:
+            waiting: list[tuple[Future[tuple[Path | None, Image.Image]], str | None]] = []
+            while True:
+                batch = list(itertools.islice(pictures, batch_size))
+                coming = [(pool.submit(self._read, item), name) for item, name in batch]
+                if waiting:
+                    yield from self._predict_batch(
+                        [future.result() for future, _ in waiting], [name for _, name in waiting]
+                    )
+                if not batch:
+                    return
+                waiting = coming
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    @staticmethod
+    def _read(source: Any) -> tuple[Path | None, Image.Image]:
+        """A picture and the file that it came from."""
+        path = Path(source) if isinstance(source, (str, Path)) else None
+        return path, read_image(source)
+
+    def _stack(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Pictures as the network takes them: (B, 3, S, S) float32 on the detector's device."""
+        record = self.record
+        arrays = [prepare(image, self.image_size, record.mean, record.std) for image in pictures]
+        return torch.from_numpy(np.stack(arrays)).to(self.device)
+
+    def _predict_batch(
+        self, pictures: Sequence[tuple[Path | None, Image.Image]], names: Sequence[str | None]
+    ) -> list[Prediction]:
+        """Predictions for pictures that have been read."""
+        raw = self._score(self._stack([image for _, image in pictures]), names)
+        calibration = self.calibration
+        scale = None if calibration is None else calibration.scale
+        predictions = []
+        for (path, image), name, score, raw_map in zip(
+            pictures, names, raw.scores.tolist(), raw.maps, strict=True
+        ):
+            resized = upsample(raw_map, (image.height, image.width))
+            has_threshold = calibration is None or calibration.is_for(name or DEFAULT_CLASS)
+            predictions.append(
+                Prediction(
+                    score=score,
+                    anomaly_map=resized.cpu().numpy(),
+                    image=to_array(image),
+                    path=path,
+                    threshold=self.threshold if has_threshold else None,
+                    map_threshold=self.map_threshold if has_threshold else None,
+                    map_range=self.map_range,
+                    class_name=name if self.method.INFO.uses_class_names else None,
+                    ranker=self._ranker,
+                    score_scale=scale if has_threshold else None,
+                )
+            )
+        return predictions
+
+    @torch.inference_mode()
+    def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
+        """Scores and maps of a batch, float32."""
+        features = self.method.features(images.to(self.device))
+        raw = self.method.score(features, self._state(names))
+        return RawOutput(raw.scores.float(), raw.maps.float())
+
+    def _state(self, names: Sequence[str | None]) -> Any:
+        """The method's state for the class names of a batch, from memory if it was asked for before."""
+        classes = tuple(name or DEFAULT_CLASS for name in names)
+        if not self.method.INFO.uses_class_names:
+            classes = (DEFAULT_CLASS,)
+        elif len(set(classes)) == 1:
+            classes = classes[:1]
+        key = (classes, self._stamp())
+        with self._lock:
+            if key not in self._states:
+                self._states[key] = self.method.prepare(classes, self._references)
+            self._states.move_to_end(key)
+            state = self._states[key]
+            while len(self._states) > MOST_STATES_KEPT:
+                self._states.popitem(last=False)
+        return state
+
+    def _stamp(self) -> tuple[float, ...]:
+        """Changes when what was learnt does, so that a training step outdates what was prepared before it."""
+        sums = [parameter.detach().float().sum() for _, parameter in self.method.trainable()]
+        return tuple(torch.stack(sums).tolist()) if sums else ()

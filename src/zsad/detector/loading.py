@@ -1,0 +1,143 @@
+"""`zsad.load`: from names and files to a detector that is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zsad.backbones.clip import CLIP
+from zsad.backbones.loading import backbone_fingerprint, check_device, check_precision, load_backbone
+from zsad.detector import checkpoints
+from zsad.detector.detector import Detector
+from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
+from zsad.errors import ConfigError
+from zsad.files.settings import build_config
+from zsad.methods import _registry as registry
+
+if TYPE_CHECKING:
+    from zsad.detector.checkpoints import Checkpoint
+
+
+def load(
+    method: str | None = None,
+    backbone: str | Path | CLIP | None = None,
+    checkpoint: str | Path | None = None,
+    *,
+    image_size: int | None = None,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    references: Sequence[Any] | None = None,
+    calibration: Calibration | str | Path | None = None,
+    **config: Any,
+) -> Detector:
+    """A detector, ready to predict if there are weights for it.
+
+    Args:
+        method: a name of `zsad.list_methods()`; None: the checkpoint's own, else "anomalyclip".
+        backbone: what `zsad.backbones.loading.load_backbone` accepts, or a network that it gave (which this
+            detector then takes over); None: the checkpoint's own, else "tiny", which ships with zsad.
+        checkpoint: a file of `Detector.save` or of the method's authors, or the name that `zsad weights list`
+            gives the authors' file, once it was fetched; None: the weights that zsad ships for method and
+            backbone, if any; "fresh": new random parameters, to be trained.
+        image_size: pixels a side that pictures are resized to, a multiple of the patch size; None: the
+            checkpoint's own, else what the backbone's weights (or the method's paper) were made for.
+        device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
+        precision: of the backbone: "fp32" (None), "bf16" or "fp16".
+        references: normal pictures for few-shot methods, as `Detector.set_references` takes them.
+        calibration: as `Detector.apply_calibration` takes it; without a checkpoint, what else is None is
+            taken from it. None: the checkpoint's own, if any; "none": no calibration and no thresholds.
+        **config: the method's settings, by the paper's terms; a checkpoint's own are the default.
+
+    Returns:
+        The detector.
+
+    Raises:
+        ConfigError: an unknown name or an impossible or contradicting value.
+        WeightsError: weights that are missing, damaged or made for something else.
+        ImageReadError: a reference picture cannot be read.
+        DataError: the calibration is damaged.
+    """
+    if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
+        calibration = read_calibration(calibration)
+    if isinstance(calibration, Calibration) and checkpoint is None:
+        made_with = calibration.settings
+        method, backbone = method or made_with["method"], backbone or made_with["backbone"]
+        image_size = image_size or made_with["image_size"]
+        config = {**made_with["config"], **config} if method == made_with["method"] else config
+    found = checkpoints.find(method, backbone, checkpoint)
+    name = checkpoints.method_name(method, found)
+    kind = registry.method_class(name)
+    settings = config if found is None else checkpoints.merge_settings(found, kind, config)
+    chosen = build_config(kind.Config, settings, name)
+    network = _find_backbone(backbone, found, chosen.activation, _find_device(device), precision)
+    if network.record is None:
+        raise ConfigError("a backbone given as a network needs its record: set clip.record to a WeightRecord")
+    fingerprint = backbone_fingerprint(network)  # before rounding to another precision
+    if found is not None:
+        checkpoints.check_backbone(found, network.record, fingerprint)
+    if precision is not None:
+        network.to(check_precision(precision))
+    info = None if found is None else found.info
+    size = _first_given(
+        image_size, info.image_size if info else None, kind.default_image_size(network.record)
+    )
+    chosen = kind.config_at_size(chosen, network.record, size)
+    try:
+        built = kind(network, chosen).to(network.text_projection.device).eval()
+    except ConfigError as error:
+        if found is None or not (hint := checkpoints.backbone_hint(found, network.record.name)):
+            raise
+        raise ConfigError(f"{found.path} on backbone {network.record.name!r}: {error}{hint}") from error
+    if found is not None:
+        checkpoints.take_weights(built, found)
+    detector = Detector(
+        built,
+        size,
+        is_trained=found is not None,
+        auxiliary_data="" if found is None else found.auxiliary_data,
+        fingerprint=fingerprint,
+    )
+    detector.auxiliary_pictures = "" if info is None else info.auxiliary_pictures
+    if references is not None:
+        detector.set_references(references)
+    if calibration is not None:
+        detector.apply_calibration(None if isinstance(calibration, str) else calibration)
+    elif info is not None:
+        if info.calibration is not None:
+            detector.apply_calibration(
+                Calibration.from_dict(info.calibration, "the checkpoint's calibration")
+            )
+        detector.threshold, detector.map_threshold = info.threshold, info.map_threshold
+    return detector
+
+
+def _first_given(*sizes: int | None) -> int:
+    """The first that is not None; the last always is a number."""
+    return next(size for size in sizes if size is not None)
+
+
+def _find_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the fastest that is there."""
+    if device is not None:
+        return check_device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _find_backbone(
+    backbone: str | Path | CLIP | None,
+    found: Checkpoint | None,
+    activation: Any,
+    device: torch.device,
+    precision: str | None,
+) -> CLIP:
+    """The network, loaded or taken over, on its device; one that is loaded also in its precision."""
+    if isinstance(backbone, CLIP):
+        return backbone.to(device).eval()
+    if backbone is None and found is not None:
+        backbone = found.backbone
+    return load_backbone(backbone, activation=activation, device=device, precision=precision)

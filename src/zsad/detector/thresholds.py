@@ -1,0 +1,293 @@
+"""`Calibration`: a threshold, how it came about, what it promises, and what it belongs to.
+
+It is written as a small JSON file of its own or into the description of a checkpoint, and refuses a detector
+that would score differently from the one that it was made with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad._version import __version__
+from zsad.errors import ConfigError, DataError
+from zsad.files.atomic import atomic_file
+from zsad.types import ScoreScale
+
+if TYPE_CHECKING:
+    from zsad.detector.detector import Detector
+
+Rule = Literal["rate", "f1", "cost"]
+MapRule = Literal["rate", "f1"]
+
+RULES: tuple[Rule, ...] = ("rate", "f1", "cost")
+NO_CALIBRATION = "none"
+FORMAT = 1
+_FORMAT_KEY = "zsad_calibration"
+_FINGERPRINT_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold for one detector and one kind of picture.
+
+    Attributes:
+        rule: how `threshold` was chosen: by false-alarm "rate", "f1" or "cost".
+        threshold: image score from which on a picture counts as anomalous.
+        map_rule: how `map_threshold` was chosen: by false-alarm "rate", or by "f1" of the pixels.
+        map_threshold: map value from which on a pixel counts as anomalous.
+        normal_scores: of the normal calibration pictures, rising; each picture once.
+        anomalous_scores: of the anomalous ones, rising; empty if none were given.
+        false_alarm_rate: share of new normal pictures that may be called anomalous; what rule "rate" keeps.
+        confidence: asked for, that the rate is kept.
+        tolerated_area: share of a normal picture's pixels that may be marked; what map rule "rate" keeps.
+        cost_miss: of an anomalous picture called normal; rule "cost".
+        cost_false_alarm: of a normal picture called anomalous; rule "cost".
+        prevalence: share of anomalous pictures in use; rule "cost"; None: as in the sample.
+        class_name: what the pictures show, as prompts read it; None: the method uses no class names.
+        settings: what the detector's scores depend on, as `scoring_settings` gives it.
+        pictures: fingerprints of all calibration pictures, as `picture_fingerprint` gives them.
+        warnings: sentences about what to be careful with.
+        created: date, YYYY-MM-DD.
+        version: of zsad.
+    """
+
+    rule: Rule
+    threshold: float
+    map_rule: MapRule
+    map_threshold: float
+    normal_scores: tuple[float, ...] = field(repr=False)
+    anomalous_scores: tuple[float, ...] = field(default=(), repr=False)
+    false_alarm_rate: float = 0.05
+    confidence: float = 0.95
+    tolerated_area: float = 0.0
+    cost_miss: float | None = None
+    cost_false_alarm: float | None = None
+    prevalence: float | None = None
+    class_name: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    pictures: tuple[str, ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = field(default=(), repr=False)
+    created: str = ""
+    version: str = __version__
+
+    def __post_init__(self) -> None:
+        numbers = (self.threshold, self.map_threshold, *self.normal_scores, *self.anomalous_scores)
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise DataError("a calibration's scores and thresholds must be finite numbers")
+        if not self.normal_scores:
+            raise DataError("a calibration holds the scores of at least one normal picture")
+        if not isinstance(self.settings, Mapping):
+            raise DataError(f"damaged calibration: settings must be names and values, got {self.settings!r}")
+        if self.rule not in RULES or self.map_rule not in ("rate", "f1"):
+            raise DataError(f"a calibration's rule is one of {', '.join(RULES)}, got {self.rule!r}")
+
+    @property
+    def scale(self) -> ScoreScale:
+        """What turns scores into relative scores and p-values.
+
+        Its distance is that from the median normal score to the threshold; where labels put the threshold
+        below the median, it is the range of all calibration scores.
+        """
+        distance = self.threshold - float(np.median(self.normal_scores))
+        if distance <= 0:
+            scores = self.normal_scores + self.anomalous_scores
+            distance = max(scores) - min(scores) or 1.0
+        return ScoreScale(distance, self.normal_scores)
+
+    @property
+    def false_alarms(self) -> int:
+        """Normal calibration pictures at or above the threshold."""
+        return sum(score >= self.threshold for score in self.normal_scores)
+
+    @property
+    def missed(self) -> int:
+        """Anomalous calibration pictures below the threshold."""
+        return sum(score < self.threshold for score in self.anomalous_scores)
+
+    def is_for(self, class_name: str) -> bool:
+        """Whether the threshold is for pictures of a class name, as prompts read it."""
+        return self.class_name in (None, class_name)
+
+    def saw(self, pixels: NDArray[np.uint8]) -> bool:
+        """Whether a picture is one of the calibration pictures, about which its decision says nothing.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB, as `Prediction.image`.
+        """
+        return picture_fingerprint(pixels) in self._seen()
+
+    def overlap(self, fingerprints: set[str]) -> set[str]:
+        """Those of some fingerprints that belong to calibration pictures."""
+        return fingerprints & self._seen()
+
+    def fits(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a detector with these settings scores as the one that this was made with."""
+        there = _flat(settings)
+        return all(own == there.get(name) for name, own in _flat(self.settings).items())
+
+    def check_fits(self, settings: Mapping[str, Any]) -> None:
+        """Refuses a detector whose scores are not those that this was made with.
+
+        Args:
+            settings: of the detector, as `scoring_settings` gives it.
+
+        Raises:
+            ConfigError: naming the first setting that differs, with both values.
+        """
+        there = _flat(settings)
+        for name, own in _flat(self.settings).items():
+            if own != there.get(name):
+                raise ConfigError(
+                    f"the calibration was made with {_WORDING.get(name, name)} {_short(own)}, and this "
+                    f"detector has {_short(there.get(name))}: use the same, run zsad calibrate again, "
+                    f'or go on without it (calibration="{NO_CALIBRATION}")'
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values under the attributes' names."""
+        return {_FORMAT_KEY: FORMAT, **json.loads(json.dumps(asdict(self)))}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "the calibration") -> Calibration:
+        """Reads what `to_dict` gave.
+
+        Args:
+            values: by name.
+            where: named in messages.
+
+        Raises:
+            DataError: it is no calibration, damaged, or written by a newer zsad.
+        """
+        known = dict(values)
+        try:
+            written_as = int(known.pop(_FORMAT_KEY))
+            if written_as > FORMAT:
+                raise DataError(
+                    f"{where} was written by zsad {known.get('version', '?')}, which is newer than this "
+                    f"{__version__}: pip install --upgrade zsad"
+                )
+            lists = [one.name for one in fields(cls) if str(one.type).startswith("tuple")]
+            return cls(**{**known, **{name: tuple(known[name]) for name in lists}})
+        except DataError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{where} is not a calibration of zsad or is damaged ({error}): make it with zsad calibrate"
+            ) from error
+
+    def _seen(self) -> frozenset[str]:
+        return frozenset(self.pictures)
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Reads a calibration file, or the calibration in a checkpoint of zsad.
+
+    Args:
+        path: ".json", or a checkpoint (".safetensors").
+
+    Raises:
+        ConfigError: there is no such file.
+        DataError: not a calibration, damaged, written by a newer zsad, or a checkpoint without one.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; make a calibration with zsad calibrate")
+    if path.suffix == ".safetensors":
+        from zsad.detector.checkpoints import read
+
+        info = read(path).info
+        if info is None or info.calibration is None:
+            raise DataError(f"{path} holds no calibration: make one with zsad calibrate")
+        return Calibration.from_dict(info.calibration, str(path))
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not a calibration of zsad ({error}): make it with zsad calibrate"
+        ) from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is not a calibration of zsad: make it with zsad calibrate")
+    return Calibration.from_dict(values, str(path))
+
+
+def write_calibration(calibration: Calibration, path: str | Path) -> Path:
+    """Writes a calibration as JSON, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with atomic_file(path) as file:
+        file.write(json.dumps(calibration.to_dict(), indent=1, ensure_ascii=True).encode() + b"\n")
+    return Path(path)
+
+
+def picture_fingerprint(pixels: NDArray[np.uint8]) -> str:
+    """A short name for the content of a picture, the same for copies of it in any lossless format.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB, upright, as `zsad.images.reading.read_image` gives it.
+
+    Returns:
+        16 hexadecimal digits of SHA-256.
+
+    Example:
+        >>> picture_fingerprint(np.zeros((2, 2, 3), dtype=np.uint8))
+        '93d26e15f25c3432'
+    """
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def scoring_settings(detector: Detector) -> dict[str, Any]:
+    """What a detector's scores depend on, as plain JSON values.
+
+    Returns:
+        `method`, `backbone`, `image_size`, `precision`, `config` (the method's settings), `references`
+        (fingerprints of the reference pictures) and `weights` (a digest of the backbone and of what was
+        learnt).
+    """
+    method = detector.method
+    weights = hashlib.sha256(detector.fingerprint.encode())
+    for name, tensor in sorted(method.learned_state().items()):
+        weights.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return {
+        "method": method.INFO.name,
+        "backbone": detector.record.name,
+        "image_size": detector.image_size,
+        "precision": str(detector.backbone.text_projection.dtype).removeprefix("torch."),
+        "config": json.loads(json.dumps(asdict(method.config), default=str)),
+        "references": list(detector.reference_fingerprints),
+        "weights": weights.hexdigest()[:_FINGERPRINT_DIGITS],
+    }
+
+
+_WORDING = {
+    "image_size": "image size",
+    "references": "the reference pictures",
+    "weights": "the weights (backbone, checkpoint) of digest",
+}
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the method's own beside the others."""
+    return {
+        **{name: value for name, value in settings.items() if name != "config"},
+        **settings.get("config", {}),
+    }
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 3:
+        return f"{len(value)} values beginning with {value[0]!r}"
+    return "none" if value in (None, []) else repr(value)

@@ -1,0 +1,240 @@
+"""What weights zsad knows of, which files of them are here, and whether those are as they were published.
+
+The manifest is the table of backbones, the methods' learnt weights that lie beside the packaged backbone, and
+those that the methods' authors published.
+Nothing here imports torch before weights have to be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import files as installed_files
+from pathlib import Path
+from typing import Any, Literal
+
+from zsad.backbones.catalog import HUB, OPEN_CLIP_WEIGHTS, PACKAGE, PACKAGE_FOLDER, backbone_records
+from zsad.detector.published_weights import by_hand, published_weights
+from zsad.errors import WeightsError, unknown_name
+from zsad.files.cache import OTHER_CACHES, cached_path, download, is_offline, sha256_of
+from zsad.types import WeightRecord
+
+PACKAGED_BACKBONE = "tiny"
+DESCRIPTION_KEY = "zsad"  # as zsad.detector.checkpoints writes it, which needs torch
+OPEN_CLIP = "open_clip:"
+BLOB_NAME = re.compile(r"[0-9a-f]{64}")
+
+State = Literal["ok", "broken", "no checksum"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the comparison of a file with its checksum gave.
+
+    Attributes:
+        record: whose file it is.
+        path: the file.
+        state: "ok", "broken", or "no checksum" where its publisher gives none.
+        found: the file's SHA-256.
+        expected: what it should be, maybe only the first digits; None if unknown.
+    """
+
+    record: WeightRecord
+    path: Path
+    state: State
+    found: str
+    expected: str | None
+
+
+def manifest() -> list[WeightRecord]:
+    """Records of all backbones, of the learnt weights that ship with zsad, and of those of the authors.
+
+    Raises:
+        WeightsError: the package's own files are missing or damaged.
+    """
+    backbones = backbone_records()
+    packaged = next(record for record in backbones if record.name == PACKAGED_BACKBONE)
+    return [
+        *backbones,
+        *shipped_records(packaged),
+        *(published.record for published in published_weights().values()),
+    ]
+
+
+def shipped_records(packaged: WeightRecord) -> list[WeightRecord]:
+    """Records of the learnt weights beside the packaged backbone, named "tiny/METHOD".
+
+    Args:
+        packaged: the record of that backbone.
+
+    Raises:
+        WeightsError: a file is damaged.
+    """
+    sums = _sums_of_the_wheel()
+    records = []
+    for path in sorted((PACKAGE_FOLDER / packaged.name).glob("*.safetensors")):
+        description = _description(path)
+        if description is None:
+            continue
+        records.append(
+            WeightRecord(
+                name=f"{packaged.name}/{path.stem}",
+                source=f"{PACKAGE}{packaged.name}/{path.name}",
+                image_size=description["image_size"],
+                mean=packaged.mean,
+                std=packaged.std,
+                activation=description["config"].get("activation") or packaged.activation,
+                licence=packaged.licence,
+                bytes=path.stat().st_size,
+                sha256=sums.get(path.resolve()),
+                auxiliary_data=description.get("auxiliary_data", ""),
+                backbone=description["backbone"],
+                notes=f"what {description['method']} learns",
+            )
+        )
+    return records
+
+
+def find_record(name: str) -> WeightRecord:
+    """A record of the manifest by its name; OpenAI's way to write it ("ViT-L/14@336px") is known too.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    records = {record.name: record for record in manifest()}
+    plain = name.replace("/", "-").replace("@336px", "-336")
+    found = records.get(name) or records.get(plain)
+    if found is None:
+        raise unknown_name("weights", name, [*records, "hf-hub:ORG/REPO", "open_clip:ARCH/TAG"])
+    return found
+
+
+def files_of(record: WeightRecord) -> list[Path]:
+    """The files of a record that are on this machine; they have not been verified.
+
+    A file in another program's cache counts only if it has the checksum, since zsad would not take it else.
+    """
+    if record.source.startswith(PACKAGE):
+        path = PACKAGE_FOLDER / record.source.removeprefix(PACKAGE)
+        return [path] if path.is_file() else []
+    if record.source.startswith(HUB):
+        return _hub_files(record.source)
+    own = cached_path(record.source, record.sha256)
+    if own.is_file():
+        return [own]
+    others = (folder.expanduser() / own.name for folder in OTHER_CACHES)
+    checksum = record.sha256
+    return [path for path in others if checksum and path.is_file() and sha256_of(path).startswith(checksum)]
+
+
+def _hub_files(source: str) -> list[Path]:
+    """The weight file of a repository in huggingface_hub's cache; the first one is the one that is loaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = source.removeprefix(HUB).partition("@")
+    for name in OPEN_CLIP_WEIGHTS:
+        found = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(found, str):
+            return [Path(found)]
+    return []
+
+
+def verify(record: WeightRecord) -> list[Check]:
+    """Compares every file of a record that is here with its SHA-256; reads the files whole.
+
+    Args:
+        record: one of `manifest`.
+
+    Returns:
+        One result per file; none if nothing is here.
+    """
+    checks = []
+    for path in files_of(record):
+        found, expected = sha256_of(path), record.sha256 or _sum_of_the_hub(path)
+        state: State = "no checksum"
+        if expected is not None:
+            state = "ok" if found.startswith(expected.lower()) else "broken"
+        checks.append(Check(record, path, state, found, expected))
+    return checks
+
+
+def fetch(name: str, offline: bool | None = None) -> list[Path]:
+    """Downloads a backbone or the weights of a method's authors unless they are here.
+
+    Args:
+        name: of the manifest, or "hf-hub:ORG/REPO" or "open_clip:ARCH/TAG", which are then loaded once, since
+            only that tells which files they need.
+        offline: True never touches the network; None asks ZSAD_OFFLINE.
+
+    Returns:
+        The files that are known by name; empty for "hf-hub:" and "open_clip:".
+
+    Raises:
+        ConfigError: the name is unknown.
+        WeightsError: offline and not here, no network, disk full, wrong checksum.
+        MissingExtraError: "open_clip:" without the package open_clip_torch.
+    """
+    if name.startswith((HUB, OPEN_CLIP)):
+        _load_once(name, offline)
+        return []
+    record = find_record(name)
+    if record.source.startswith(HUB):
+        _load_once(record.source, offline)
+    elif not record.source.startswith(PACKAGE):
+        return [_download(record, offline)]
+    found = files_of(record)
+    if not found:
+        raise WeightsError(f"{record.name} is missing in this installation: install zsad again")
+    return found
+
+
+def _download(record: WeightRecord, offline: bool | None) -> Path:
+    """The file of a URL; where it cannot be had, authors' files can still be put in place by hand."""
+    try:
+        return download(record.source, record.sha256, record.bytes, offline=offline)
+    except WeightsError as error:
+        published = published_weights().get(record.name)
+        if published is None:
+            raise
+        raise WeightsError(f"{error}; {by_hand(published)}") from error
+
+
+def _load_once(name: str, offline: bool | None) -> None:
+    """Reads a backbone, which fetches what it needs and shows that it can be used."""
+    from zsad.backbones.sources import read_source
+
+    read_source(name, None, is_offline(offline))
+
+
+def _description(path: Path) -> dict[str, Any] | None:
+    """What `zsad.detector.checkpoints.write` put into a file's header; None for other files."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            written = (file.metadata() or {}).get(DESCRIPTION_KEY)
+            return None if written is None else json.loads(written)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged ({error}): install zsad again") from error
+
+
+def _sums_of_the_wheel() -> dict[Path, str]:
+    """SHA-256 by file as pip noted them at installation; empty for a checkout."""
+    try:
+        listed = installed_files("zsad") or []
+    except PackageNotFoundError:
+        return {}
+    return {
+        Path(str(entry.locate())).resolve(): base64.urlsafe_b64decode(f"{entry.hash.value}==").hex()
+        for entry in listed
+        if entry.suffix == ".safetensors" and entry.hash is not None and entry.hash.mode == "sha256"
+    }
+
+
+def _sum_of_the_hub(path: Path) -> str | None:
+    """SHA-256 that the hub gave for a large file: huggingface_hub names the file so that a link leads to."""
+    name = path.resolve().name
+    return name if BLOB_NAME.fullmatch(name) else None

@@ -1,0 +1,288 @@
+"""What an evaluation is asked for, and its single runs: one per method, backbone, seed and dataset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zsad.data.folder import Dataset, open_datasets
+from zsad.detector import checkpoints
+from zsad.errors import ConfigError, DataError, unknown_name
+from zsad.evaluation.weights import DatasetDigests, RunWeights, slug
+from zsad.methods import _registry as registry
+from zsad.metrics.pro import check_pro
+from zsad.prediction.companions import LEAST_PICTURES, evenly_spread
+from zsad.types import UNLABELLED
+
+if TYPE_CHECKING:
+    from zsad.data.layouts import Split
+    from zsad.metrics.pro import ProVariant
+    from zsad.types import MethodInfo, Sample
+
+ALL_METHODS = "all"
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What `zsad evaluate` is asked for.
+
+    Attributes:
+        data: specifications as `zsad.data.folder.open_datasets` takes them.
+        out: folder for the results.
+        methods: registry names; "all" stands for every one.
+        backbones: as for `zsad.load`; None: the checkpoint's own, else "tiny".
+        checkpoint: as for `zsad.load`; {method}, {backbone} and {seed} in it are filled in for each run.
+        seeds: one run for each.
+        split: of the datasets: "test", "train" or "all".
+        pro: variant of AUPRO, "exact" or "script".
+        fpr_limit: where the PRO curve is cut, in (0, 1].
+        bootstrap: number of resamples for 95 % intervals of the image metrics; 0 for none.
+        references: normal pictures of the training split per category, for few-shot methods; 0 for zero-shot.
+        limit: at most so many pictures of a category, evenly spread; None for all.
+        image_size: as for `zsad.load`.
+        batch_size: pictures that go through the network at once.
+        settings: of the methods, by the papers' terms; each method named must know them.
+        precision: of the backbone; None for fp32.
+        device: as for `zsad.load`.
+        devices: processes that share the pictures of a category, each with a GPU of its own if there are any.
+        resume: keep what an earlier run with the same settings has finished in `out`.
+        allow_overlap: evaluate although test data are among the auxiliary data of the weights.
+    """
+
+    data: tuple[str, ...]
+    out: Path
+    methods: tuple[str, ...] = (checkpoints.DEFAULT_METHOD,)
+    backbones: tuple[str | None, ...] = (None,)
+    checkpoint: str | None = None
+    seeds: tuple[int, ...] = (0,)
+    split: Split = "test"
+    pro: ProVariant = "exact"
+    fpr_limit: float = 0.3
+    bootstrap: int = 0
+    references: int = 0
+    limit: int | None = None
+    image_size: int | None = None
+    batch_size: int = 8
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    precision: str | None = None
+    device: str | None = None
+    devices: int = 1
+    resume: bool = False
+    allow_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        check_pro(self.pro, self.fpr_limit)
+        least = {"batch_size": 1, "devices": 1, "bootstrap": 0, "references": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"{name} must be at least {value}, got {getattr(self, name)!r}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit must be at least 1 picture, got {self.limit!r}")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if not self.data:
+            raise ConfigError("no data to evaluate on: give --data FOLDER or --data NAME:FOLDER")
+        if not (self.methods and self.backbones and self.seeds) or min(self.seeds) < 0:
+            raise ConfigError("an evaluation needs a method, a backbone and a seed of 0 or more")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One method on one backbone, with one seed, on one dataset.
+
+    Attributes:
+        id: name of its folder.
+        method: registry name.
+        backbone: as for `zsad.load`; None: the checkpoint's own, else "tiny".
+        checkpoint: as for `zsad.load`.
+        seed: of references, new parameters and the bootstrap.
+        dataset: to test on.
+        samples: its pictures by category, already limited.
+        references: the reference pictures' files by category; empty for zero-shot.
+        auxiliary_data: what the learnt weights say they were trained on.
+        overlap: of that with the dataset, "" for none.
+        notes: what a reader of the numbers should know.
+    """
+
+    id: str
+    method: str
+    backbone: str | None
+    checkpoint: str | None
+    seed: int
+    dataset: Dataset
+    samples: Mapping[str, tuple[Sample, ...]]
+    references: Mapping[str, tuple[Path, ...]]
+    auxiliary_data: str
+    overlap: str
+    notes: tuple[str, ...]
+
+
+def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
+    """The runs of an evaluation in the order methods, backbones, seeds, datasets.
+
+    Everything that can be refused without loading a network is refused here, before hours are spent.
+
+    Raises:
+        ConfigError: an unknown method or setting; a method that cannot use references; test data among the
+            auxiliary data of the weights, unless `allow_overlap`.
+        DataError: no data, or no reference pictures.
+        WeightsError: a checkpoint cannot be read.
+    """
+    methods = _methods(options.methods)
+    infos = {name: registry.method_class(name).INFO for name in methods}
+    _check_references(options.references, infos)
+    datasets = [dataset for spec in options.data for dataset in open_datasets(spec, options.split)]
+    for dataset in datasets:
+        if not dataset.samples:
+            raise DataError(f"{dataset.root}: no usable picture; {'; '.join(dataset.problems[:3])}")
+        if all(sample.label == UNLABELLED for sample in dataset.samples):
+            raise DataError(
+                f"{dataset.root}: no picture has a label to compare scores with; put the normal ones into a "
+                "folder 'good' and the anomalous ones into others beside it, or give a CSV list with the "
+                "columns path,label (`zsad predict` needs none)"
+            )
+    good = _reference_candidates(options, datasets)
+    digests = DatasetDigests()
+    runs: list[PlannedRun] = []
+    for method in methods:
+        for backbone in options.backbones:
+            for seed in options.seeds:
+                weights = RunWeights.find(options.checkpoint, method, backbone, seed)
+                for dataset, candidates in zip(datasets, good, strict=True):
+                    common = weights.overlap_with(dataset, digests)
+                    taken = {run.id for run in runs}
+                    runs.append(_plan(options, weights, dataset, candidates, overlap=common, taken=taken))
+    overlapping = [run for run in runs if run.overlap]
+    if overlapping and not options.allow_overlap:
+        run = overlapping[0]
+        more = f" (and {len(overlapping) - 1} more runs overlap)" if len(overlapping) > 1 else ""
+        raise ConfigError(
+            f"{run.method} was trained on {run.overlap} and would be tested on {run.dataset.name}{more}: not "
+            "zero-shot; take other data, or say --allow-overlap"
+        )
+    return runs
+
+
+def _plan(
+    options: EvaluationOptions,
+    weights: RunWeights,
+    dataset: Dataset,
+    candidates: Mapping[str, Sequence[Sample]],
+    *,
+    overlap: str,
+    taken: set[str],
+) -> PlannedRun:
+    info = registry.method_class(weights.method).INFO
+    shots = f"_{options.references}-shot" if options.references else ""
+    wanted = f"{weights.method}{shots}_{slug(weights.backbone_name)}_{slug(dataset.name)}_seed{weights.seed}"
+    identity, number = wanted, 2
+    while identity in taken:
+        identity, number = f"{wanted}_{number}", number + 1
+    samples = {name: spread(found, options.limit) for name, found in dataset.by_category().items()}
+    notes = [weights.note] if weights.note else []
+    if info.scores_batch_jointly:
+        notes.append(_joint_note(info, samples))
+    return PlannedRun(
+        identity,
+        weights.method,
+        weights.backbone,
+        weights.checkpoint,
+        weights.seed,
+        dataset,
+        samples,
+        {
+            name: choose_references(candidates.get(name, ()), options.references, weights.seed, name)
+            for name in samples
+        }
+        if options.references
+        else {},
+        weights.auxiliary_data,
+        overlap,
+        tuple(notes),
+    )
+
+
+def spread(samples: Sequence[Sample], limit: int | None) -> tuple[Sample, ...]:
+    """At most `limit` samples, evenly spread over the list, so that every defect keeps its share."""
+    if limit is None or len(samples) <= limit:
+        return tuple(samples)
+    return tuple(samples[int(index)] for index in np.linspace(0, len(samples) - 1, limit).round())
+
+
+def choose_references(candidates: Sequence[Sample], count: int, seed: int, category: str) -> tuple[Path, ...]:
+    """Normal pictures of a category, drawn by seed; the same whatever the other categories are.
+
+    Raises:
+        DataError: there are not that many.
+    """
+    normal = [sample.path for sample in candidates if sample.label == 0]
+    if len(normal) < count:
+        raise DataError(
+            f"category {category!r} has {len(normal)} normal training pictures, {count} references were "
+            "asked for; use a smaller --reference"
+        )
+    drawn = np.random.default_rng([seed, *category.encode()]).choice(len(normal), count, replace=False)
+    return tuple(normal[index] for index in drawn)
+
+
+def choose_companions(samples: Sequence[Sample], most: int) -> tuple[Path, ...]:
+    """The pictures of a category that each of its pictures is compared with, as `zsad predict` draws them.
+
+    Args:
+        samples: of the category.
+        most: that the method takes; 0 for a method that takes none.
+
+    Returns:
+        Paths; none if there are too few pictures to compare.
+    """
+    if not most or len(samples) < LEAST_PICTURES:
+        return ()
+    return tuple(evenly_spread([sample.path for sample in samples], most))
+
+
+def _methods(names: Iterable[str]) -> list[str]:
+    known = registry.list_methods()
+    wanted = [each for name in names for each in (known if name == ALL_METHODS else [name])]
+    for name in wanted:
+        if name not in known:
+            raise unknown_name("method", name, [*known, ALL_METHODS])
+    return list(dict.fromkeys(wanted))
+
+
+def _check_references(count: int, infos: Mapping[str, MethodInfo]) -> None:
+    unable = [name for name, info in infos.items() if not info.accepts_references]
+    if count and unable:
+        able = [
+            name for name in registry.list_methods() if registry.method_class(name).INFO.accepts_references
+        ]
+        raise ConfigError(
+            f"{', '.join(unable)} cannot use reference pictures; methods that can: {', '.join(able)}"
+        )
+
+
+def _reference_candidates(
+    options: EvaluationOptions, datasets: Sequence[Dataset]
+) -> list[Mapping[str, Sequence[Sample]]]:
+    """The training pictures of each dataset by category; empty for zero-shot."""
+    if not options.references:
+        return [{} for _ in datasets]
+    found = {each.root: each.by_category() for spec in options.data for each in open_datasets(spec, "train")}
+    return [found.get(dataset.root, {}) for dataset in datasets]
+
+
+def _joint_note(info: MethodInfo, samples: Mapping[str, Sequence[Sample]]) -> str:
+    from zsad.evaluation.scoring import PICTURES_SCORED_JOINTLY
+
+    most = registry.method_class(info.name).MOST_COMPANIONS
+    if most:
+        return f"{info.title} compares each test picture with up to {most} others of its category"
+
+    parts = max(math.ceil(len(found) / PICTURES_SCORED_JOINTLY) for found in samples.values())
+    divided = f", large ones in up to {parts} parts" if parts > 1 else ""
+    return f"{info.title} compares the test pictures of a category with each other{divided}"

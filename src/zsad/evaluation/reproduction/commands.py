@@ -1,0 +1,54 @@
+"""The commands that do what `zsad reproduce` does, for a user who wants to see or to change them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsad.evaluation.reproduction.plan import evaluation_of, training_of
+
+if TYPE_CHECKING:
+    from zsad.evaluation.reproduction.plan import Request
+
+
+def commands(request: Request, folders: Mapping[str, Path]) -> list[str]:
+    """The commands that do the same, as a shell takes them.
+
+    Args:
+        request: what is asked for.
+        folders: as `locate` gives them, or any others to be shown.
+    """
+    training, testing = training_of(request, folders), evaluation_of(request, folders)
+    shared = [*_option("--image-size", testing.image_size), *_settings(testing.settings)]
+    shared += [*_option("--device", request.device), *_option("--devices", max(request.devices, 1), 1)]
+    shared += [*_option("--precision", request.precision), *(["--resume"] if request.resume else [])]
+    lines = []
+    if training is not None:
+        line = ["zsad", "train", "--method", training.method, "--backbone", str(training.backbone)]
+        line += [part for each in training.data for part in ("--data", str(each))]
+        for name in ("split", "epochs", "batch_size", "optimizer", "weight_decay", "schedule", "seed"):
+            line += _option(f"--{name.replace('_', '-')}", getattr(training, name))
+        line += [*_option("--lr", training.learning_rate), *_option("--mosaic", training.mosaic), *shared]
+        lines.append([*line, *_option("--cache", training.cache), "--out", str(training.out)])
+    elif testing.checkpoint is not None and testing.checkpoint == request.recipe.checkpoint:
+        lines.append(["zsad", "weights", "fetch", testing.checkpoint])
+    line = ["zsad", "evaluate", "--method", testing.methods[0], "--backbone", str(testing.backbones[0])]
+    line += [*_option("--data", testing.data[0]), *_option("--checkpoint", testing.checkpoint)]
+    line += [part for seed in testing.seeds for part in ("--seed", str(seed))]
+    line += [*_option("--split", testing.split), *_option("--pro", testing.pro)]
+    line += [*_option("--fpr-limit", testing.fpr_limit), *_option("--reference", testing.references, 0)]
+    line += [*_option("--limit", testing.limit), *_option("--batch-size", testing.batch_size), *shared]
+    lines.append([*line, "--out", str(testing.out)])
+    lines.append(["zsad", "report", str(testing.out)])
+    return [shlex.join(line) for line in lines]
+
+
+def _option(name: str, value: Any, default: Any = None) -> list[str]:
+    return [] if value is None or value == default else [name, str(value)]
+
+
+def _settings(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as `zsad.cli.setting_text.parse_setting` reads them."""
+    return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]

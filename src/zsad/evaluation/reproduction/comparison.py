@@ -1,0 +1,83 @@
+"""The row that a recipe was published with, and what came of it here, side by side.
+
+A number is looked up in `zsad.evaluation.published` by method, dataset, shots, source and auxiliary data; no recipe
+holds one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zsad.evaluation.published import ORIGINS, PublishedNumber, published_results
+from zsad.metrics import METRIC_NAMES
+
+if TYPE_CHECKING:
+    from zsad.evaluation.report.tables import Cell
+    from zsad.evaluation.reproduction.recipe import Recipe
+    from zsad.evaluation.results import RunResult
+
+
+def published_row(recipe: Recipe) -> dict[str, PublishedNumber]:
+    """The numbers of a recipe's row by metric, means over categories.
+
+    Returns:
+        Only metrics that the source has; of several tables the best origin, then the first. Empty for a
+        recipe without a source.
+    """
+    if recipe.published is None:
+        return {}
+    row: dict[str, PublishedNumber] = {}
+    candidates = published_results(recipe.method, recipe.test.data, shots=recipe.test.shots)
+    for number in sorted(candidates, key=lambda each: ORIGINS.index(each.origin)):
+        is_row = number.category is None and not number.variant
+        if is_row and (number.source, number.trained_on) == (recipe.published, recipe.trained_on):
+            row.setdefault(number.metric, number)
+    return {metric: row[metric] for metric in METRIC_NAMES if metric in row}
+
+
+def compare(recipe: Recipe, runs: Sequence[RunResult]) -> dict[str, Cell]:
+    """Our numbers with the published ones.
+
+    Args:
+        recipe: whose row it is.
+        runs: of its evaluation, one for each seed.
+
+    Returns:
+        By metric, those that either side has.
+    """
+    from zsad.evaluation.report.tables import Cell
+
+    row = published_row(recipe)
+    cells = {
+        metric: Cell(tuple(run.mean.get(metric, math.nan) for run in runs), row.get(metric))
+        for metric in METRIC_NAMES
+    }
+    return {metric: cell for metric, cell in cells.items() if cell.published or not math.isnan(cell.value)}
+
+
+def difference(cell: Cell) -> float | None:
+    """Ours minus the published number in percentage points; None where one of them is missing."""
+    if cell.published is None or math.isnan(cell.value):
+        return None
+    return cell.value - cell.published.value
+
+
+def as_json(cells: Mapping[str, Cell]) -> list[dict[str, Any]]:
+    """The comparison as plain values in percent, one object for each metric; NaN for what is undefined."""
+    return [
+        {
+            "metric": metric,
+            "ours": cell.value,
+            "standard_deviation": cell.deviation,
+            "published": cell.published.value if cell.published else None,
+            "difference": difference(cell),
+            "source": cell.published.source if cell.published else None,
+            "table": cell.published.table if cell.published else None,
+            "link": cell.published.link if cell.published else None,
+            "origin": cell.published.origin if cell.published else None,
+            "remark": cell.published.remark if cell.published else None,
+        }
+        for metric, cell in cells.items()
+    ]

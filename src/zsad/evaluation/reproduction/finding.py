@@ -1,0 +1,112 @@
+"""Finds recipes: YAML files that ship with zsad, one for each row of a published table, or a user's own.
+
+What the recipes of a method share stands once, in `bases/NAME.yaml`; `extends: NAME` takes it over, and what
+the recipe says itself wins. Settings, `train` and `test` are merged key by key, assumptions are added up.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zsad.errors import ConfigError, unknown_name
+from zsad.evaluation.reproduction.recipe import Recipe, build_recipe
+
+SUFFIX = ".yaml"
+BASES = "bases"
+_MERGED = ("settings", "train", "test")
+
+
+def recipes_folder() -> Path:
+    """The recipes of this installation: inside the package, or at the top of a checkout.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "recipes", package.parents[3] / "recipes"):
+        if (folder / BASES).is_dir():
+            return folder
+    raise ConfigError("this installation has no recipes: install zsad again, or give the path of a recipe")
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that ship with zsad, sorted."""
+    return sorted(path.stem for path in recipes_folder().glob(f"*{SUFFIX}"))
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by its name or its file.
+
+    Args:
+        name: one of `list_recipes` (case, "-" and "_" do not count), or the path of a YAML file.
+
+    Raises:
+        ConfigError: there is none of that name, or its file is wrong.
+
+    Example:
+        >>> find_recipe("april-gan-visa").title
+        'APRIL-GAN on VisA'
+    """
+    path = Path(name)
+    if path.suffix == SUFFIX and path.is_file():
+        return read_recipe(path)
+    known = list_recipes()
+    for each in known:
+        if _folded(each) == _folded(name):
+            return read_recipe(recipes_folder() / f"{each}{SUFFIX}")
+    near = difflib.get_close_matches(_folded(name), known, n=1)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"unknown recipe {name!r}:{hint} `zsad reproduce --list` shows all {len(known)}")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads a recipe and what it extends.
+
+    Raises:
+        ConfigError: a file cannot be read or is wrong; the message names recipe and key.
+    """
+    own = dict(_read(path))
+    base = own.pop("extends", None)
+    return build_recipe(own if base is None else _merged(_read(_base_file(str(base), path)), own), path.stem)
+
+
+def _base_file(base: str, recipe: Path) -> Path:
+    """The file of a base: beside the recipe, else a shipped one."""
+    folders = (recipe.parent / BASES, recipes_folder() / BASES)
+    for folder in folders:
+        if (folder / f"{base}{SUFFIX}").is_file():
+            return folder / f"{base}{SUFFIX}"
+    known = {path.stem for folder in folders for path in folder.glob(f"*{SUFFIX}")}
+    raise unknown_name(f"base that recipe {recipe.stem} extends", base, known)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**base, **own}
+    for key in _MERGED:
+        parts = [each[key] for each in (base, own) if each.get(key) is not None]
+        if parts and all(isinstance(part, Mapping) for part in parts):
+            merged[key] = {name: value for part in parts for name, value in part.items()}
+    assumptions = [line for each in (base, own) for line in each.get("assumptions") or ()]
+    return {**merged, "assumptions": assumptions} if assumptions else merged
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 # both are safe
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: expected names with values, as in `method: anomalyclip`")
+    return content
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("_", "-")

@@ -1,0 +1,324 @@
+"""What an evaluation came to, as small frozen dataclasses, and the one JSON file that holds it.
+
+A folder of `zsad evaluate --out DIR`:
+
+    DIR/results.json                 everything of this module; "schema" tells its version
+    DIR/runs/RUN/pictures.jsonl      one line per picture: path, mask_path, category, label, defect, score,
+                                     seconds, error
+    DIR/runs/RUN/curves.json         {"schema": 1, "categories": {CATEGORY: {CURVE: {"x": [...],
+                                     "y": [...]}}}} with the names of `CURVES`; at most 200 points of a
+                                     curve, one that is undefined is missing
+    DIR/runs/RUN/maps/*.png          overlays of the pictures of `RunResult.worst`
+
+Numbers that are undefined are NaN in Python and null in the file. Paths inside the file are relative to DIR.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from zsad.errors import DataError
+from zsad.files.atomic import atomic_file
+
+RESULTS_FILE = "results.json"
+SCHEMA = 1
+CURVES = {
+    "image_roc": ("false-positive rate", "recall"),
+    "image_pr": ("recall", "precision"),
+    "pixel_roc": ("false-positive rate", "recall"),
+    "pixel_pr": ("recall", "precision"),
+    "pixel_pro": ("false-positive rate", "per-region overlap"),
+}
+"""Names of the curves with what their x and y are; all in [0, 1]."""
+
+Mistake = Literal["false negative", "false positive"]
+
+
+@dataclass(frozen=True)
+class CategoryResult:
+    """One row of a table.
+
+    Attributes:
+        category: name of the row ("metal nut").
+        normal: normal pictures that were scored.
+        anomalous: anomalous pictures that were scored.
+        masks: whether every anomalous one has a mask; without, the pixel metrics are undefined.
+        metrics: fractions under `zsad.metrics.METRIC_NAMES`, NaN where undefined.
+        intervals: 95 % bootstrap intervals (low, high) of the metrics that have one; empty without bootstrap.
+        is_exact: whether the pixel metrics are exact; else they come from the bounded summary.
+        error_bound: how far a pixel metric may lie from the exact one at most; 0 if exact.
+        seconds: median over the pictures of reading, preparing and scoring one.
+        failed: one line for each picture that was left out, beginning with the path of the file at fault.
+        references: files of the normal reference pictures; () for zero-shot.
+    """
+
+    category: str
+    normal: int
+    anomalous: int
+    masks: bool
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    is_exact: bool = True
+    error_bound: float = 0.0
+    seconds: float = math.nan
+    failed: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorstPicture:
+    """A picture that its score puts on the wrong side of many others, with its overlay.
+
+    Attributes:
+        mistake: "false negative": an anomalous picture with a low score; "false positive": the reverse.
+        path: of the picture.
+        category: of the picture.
+        defect: its kind of defect, "good" for a normal picture.
+        score: its image score.
+        outranked: share of the other class's pictures of its category that lie on the wrong side of it, in
+            [0, 1]; NaN if the category has no other class.
+        file: the overlay, relative to the results' folder.
+    """
+
+    mistake: Mistake
+    path: str
+    category: str
+    defect: str
+    score: float
+    outranked: float
+    file: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One method on one backbone, with one seed, on one dataset.
+
+    Attributes:
+        id: name of the run's folder, unique within an evaluation.
+        method: registry name.
+        backbone: its name.
+        checkpoint: the file of learnt weights; None for those that zsad ships, or for none.
+        weights_sha256: digest of the backbone and of what was learnt.
+        auxiliary_data: what the learnt weights were trained on, "" if nothing was learnt.
+        dataset: its name.
+        seed: of the choice of reference pictures, of new parameters and of the bootstrap.
+        image_size: pixels a side at which maps and masks were compared.
+        precision: of the backbone: "fp32", "bf16", "fp16".
+        settings: the method's settings, all of them.
+        split: of the dataset.
+        pro: variant of AUPRO, "exact" or "script".
+        fpr_limit: where the PRO curve is cut.
+        categories: the rows.
+        mean: macro mean of each metric over the categories that define it, NaN if none does.
+        pictures_file: relative to the results' folder.
+        curves_file: likewise, None if there is none.
+        seconds: wall time of the run.
+        references: normal reference pictures per category; 0 for zero-shot.
+        limit: at most so many pictures of a category; None for all.
+        overlap: what auxiliary data and test data share, "" if nothing; only with `--allow-overlap`.
+        mean_intervals: 95 % bootstrap intervals of the means.
+        notes: lines on how the run was done that a reader of its numbers should know.
+        worst: the worst false negatives, then the worst false positives, each worst first.
+        problems: one line for each file of the dataset that could not be used, beginning with its path.
+    """
+
+    id: str
+    method: str
+    backbone: str
+    checkpoint: str | None
+    weights_sha256: str
+    auxiliary_data: str
+    dataset: str
+    seed: int
+    image_size: int
+    precision: str
+    settings: Mapping[str, Any]
+    split: str
+    pro: str
+    fpr_limit: float
+    categories: tuple[CategoryResult, ...]
+    mean: Mapping[str, float]
+    pictures_file: str
+    curves_file: str | None
+    seconds: float
+    references: int = 0
+    limit: int | None = None
+    overlap: str = ""
+    mean_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    worst: tuple[WorstPicture, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The lines of all pictures that were left out."""
+        return tuple(line for category in self.categories for line in category.failed)
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run that gave no numbers.
+
+    Attributes:
+        id: as it would have been called.
+        method: registry name.
+        backbone: as it was typed.
+        dataset: its name.
+        error: one line that says why.
+    """
+
+    id: str
+    method: str
+    backbone: str
+    dataset: str
+    error: str
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Everything that one `zsad evaluate` came to.
+
+    Attributes:
+        runs: in the order of the command: methods, backbones, seeds, datasets.
+        provenance: how it was made: versions, commit, platform, device, command, time. Plain JSON.
+        failed_runs: runs that gave no numbers.
+    """
+
+    runs: tuple[RunResult, ...]
+    provenance: Mapping[str, Any]
+    failed_runs: tuple[FailedRun, ...] = ()
+
+
+def write_evaluation(result: EvaluationResult, directory: str | Path) -> Path:
+    """Writes `results.json`, whole or not at all.
+
+    Args:
+        result: what to write.
+        directory: the results' folder; made if it is not there.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = Path(directory) / RESULTS_FILE
+    write_json(path, {"schema": SCHEMA, **dataclasses.asdict(result)})
+    return path
+
+
+def read_evaluation(path: str | Path) -> EvaluationResult:
+    """Reads what `write_evaluation` wrote.
+
+    Args:
+        path: `results.json`, or the folder that holds it.
+
+    Raises:
+        DataError: there is no such file, it is damaged, or a newer zsad wrote it.
+    """
+    file = Path(path)
+    file = file / RESULTS_FILE if file.is_dir() else file
+    content = read_json(file)
+    if content.get("schema") != SCHEMA:
+        raise DataError(
+            f"{file}: is of schema {content.get('schema')!r}, this zsad reads {SCHEMA}; evaluate again, or "
+            "use the zsad that wrote it"
+        )
+    try:
+        return EvaluationResult(
+            tuple(run_from_json(run) for run in content["runs"]),
+            content["provenance"],
+            tuple(FailedRun(**run) for run in content["failed_runs"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{file}: is damaged or no evaluation of zsad ({error}); evaluate again") from error
+
+
+def category_from_json(values: Mapping[str, Any]) -> CategoryResult:
+    """A row from the plain values that `to_json` gave."""
+    return CategoryResult(
+        **{
+            **values,
+            "metrics": _numbers(values["metrics"]),
+            "intervals": _intervals(values["intervals"]),
+            "seconds": _number(values["seconds"]),
+            "failed": tuple(values["failed"]),
+            "references": tuple(values["references"]),
+        }
+    )
+
+
+def worst_from_json(values: Mapping[str, Any]) -> WorstPicture:
+    """A picture of a contact sheet from the plain values that `to_json` gave."""
+    return WorstPicture(**{**values, "outranked": _number(values["outranked"])})
+
+
+def run_from_json(values: Mapping[str, Any]) -> RunResult:
+    """A run from the plain values that `to_json` gave."""
+    return RunResult(
+        **{
+            **values,
+            "categories": tuple(category_from_json(row) for row in values["categories"]),
+            "mean": _numbers(values["mean"]),
+            "mean_intervals": _intervals(values["mean_intervals"]),
+            "notes": tuple(values["notes"]),
+            "problems": tuple(values["problems"]),
+            "worst": tuple(worst_from_json(picture) for picture in values["worst"]),
+        }
+    )
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON values: dataclasses and mappings as objects, NaN as null, numbers and texts as they are."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_json(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): to_json(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes any of this module's values as JSON, whole or not at all."""
+    # File names that are not valid Unicode reach Python as lone surrogates, which only escapes can hold.
+    text = json.dumps(to_json(content), indent=1, ensure_ascii=True, allow_nan=False)
+    with atomic_file(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        DataError: there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _intervals(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {name: (_number(low), _number(high)) for name, (low, high) in values.items()}

@@ -1,0 +1,197 @@
+"""Labelled pictures in, scores with maps and masks out, both at the network's input size, as in the papers.
+
+Pictures are read ahead in threads while the network works. A picture that cannot be read or scored becomes a
+record with an error and never stops the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zsad.data.samples import PreparedSample, load_sample
+from zsad.errors import ZsadError
+from zsad.prediction.records import one_line
+
+if TYPE_CHECKING:
+    from zsad.detector.detector import Detector
+    from zsad.types import Sample
+
+READING_THREADS = 4
+READ_AHEAD = 16  # pictures beyond the batch that is being scored
+PICTURES_SCORED_JOINTLY = 256  # the categories of MVTec AD and VisA stay whole
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures that go through the network at once.
+
+    Attributes:
+        indices: of the samples within their category.
+        samples: the pictures, all of one category.
+        seed: of the random numbers that a method draws.
+    """
+
+    indices: tuple[int, ...]
+    samples: tuple[Sample, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class ScoredPicture:
+    """What became of one picture.
+
+    Attributes:
+        index: of the sample within its category.
+        seconds: of reading and preparing it, and its share of scoring its batch.
+        score: image score; None after an error.
+        anomaly_map: (S, S) float32; None after an error.
+        mask: (S, S) bool; None if unknown, or after an error.
+        error: one line that begins with the path of the file that is at fault; None without one.
+    """
+
+    index: int
+    seconds: float
+    score: float | None = None
+    anomaly_map: NDArray[np.float32] | None = None
+    mask: NDArray[np.bool_] | None = None
+    error: str | None = None
+
+
+def make_batches(
+    samples: Sequence[Sample], batch_size: int, seed: int, *, scores_jointly: bool = False
+) -> list[Batch]:
+    """Divides a category into batches, the same on any number of devices.
+
+    Args:
+        samples: of the category.
+        batch_size: pictures of a batch.
+        seed: of the run; each batch gets its own from it.
+        scores_jointly: the method compares the pictures of a batch with each other. It then gets the whole
+            category at once, or as few parts as keep below `PICTURES_SCORED_JOINTLY`, each with every so
+            many-th picture, so that all have the same mixture.
+    """
+    count = len(samples)
+    if scores_jointly:
+        parts = -(-count // PICTURES_SCORED_JOINTLY)
+        chosen = [range(part, count, parts) for part in range(parts)]
+    else:
+        chosen = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    return [
+        Batch(tuple(indices), tuple(samples[index] for index in indices), batch_seed(seed, number))
+        for number, indices in enumerate(chosen)
+    ]
+
+
+def batch_seed(seed: int, number: int) -> int:
+    """A seed for a batch that differs between batches and seeds."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def score_batches(detector: Detector, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+    """Scores batches in their order.
+
+    Args:
+        detector: with the references of the category, if any.
+        batches: from `make_batches`.
+
+    Yields:
+        One list per batch, in the order of its pictures.
+
+    Raises:
+        ConfigError: the method refuses its settings, which would be the same for every picture.
+    """
+    pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
+    try:
+        reading = _read_ahead(pool, detector, [sample for batch in batches for sample in batch.samples])
+        for batch in batches:
+            yield _score_batch(detector, batch, itertools.islice(reading, len(batch.samples)))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture as the network takes it, or why there is none."""
+
+    prepared: PreparedSample | None
+    error: str | None
+    seconds: float
+
+
+def _read_ahead(pool: ThreadPoolExecutor, detector: Detector, samples: Sequence[Sample]) -> Iterator[_Read]:
+    """Reads pictures in their order, a few of them before they are asked for."""
+    waiting: deque[Future[_Read]] = deque()
+    for sample in samples:
+        waiting.append(pool.submit(_read, detector, sample))
+        if len(waiting) > READ_AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read(detector: Detector, sample: Sample) -> _Read:
+    started = time.perf_counter()
+    record = detector.record
+    try:
+        prepared = load_sample(sample, size=detector.image_size, mean=record.mean, std=record.std)
+    except (ZsadError, OSError, MemoryError) as error:
+        return _Read(None, _about(sample, error), time.perf_counter() - started)
+    return _Read(prepared, None, time.perf_counter() - started)
+
+
+def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> list[ScoredPicture]:
+    """Scores those pictures of a batch that could be read."""
+    side = detector.image_size
+    images = torch.empty(len(batch.samples), 3, side, side)
+    masks: dict[int, NDArray[np.bool_] | None] = {}  # of the pictures that could be read, by place
+    errors: dict[int, str] = {}
+    seconds = []
+    # Each picture is released once it is copied, so that a large batch is not held twice.
+    for place, read in enumerate(reading):
+        seconds.append(read.seconds)
+        if read.prepared is None:
+            errors[place] = read.error or ""
+            continue
+        images[len(masks)] = torch.from_numpy(read.prepared.image)
+        masks[place] = None if read.prepared.mask is None else read.prepared.mask.astype(np.bool_)
+    started = time.perf_counter()
+    raw = None
+    if masks:
+        torch.manual_seed(batch.seed)
+        try:
+            names = [batch.samples[place].category for place in masks]
+            raw = detector.score_tensors(images[: len(masks)], classes=names)
+        except ZsadError as error:
+            if not detector.scores_jointly:
+                raise
+            # Too few pictures to compare with each other, for instance; other categories may have more.
+            errors |= {place: _about(batch.samples[place], error) for place in masks}
+    if raw is None:
+        places = range(len(batch.indices))
+        return [ScoredPicture(batch.indices[p], seconds[p], error=errors[p]) for p in places]
+    scores, maps = raw.scores.tolist(), raw.maps.cpu().numpy()
+    share = (time.perf_counter() - started) / len(masks)
+    row = {place: number for number, place in enumerate(masks)}
+    return [
+        ScoredPicture(index, seconds[place], error=errors[place])
+        if place in errors
+        else ScoredPicture(index, seconds[place] + share, scores[row[place]], maps[row[place]], masks[place])
+        for place, index in enumerate(batch.indices)
+    ]
+
+
+def _about(sample: Sample, error: BaseException) -> str:
+    """An error as one line that begins with the file that is at fault."""
+    text = one_line(error)
+    names = (str(sample.path), str(sample.mask_path))
+    return text if text.startswith(names) else f"{sample.path}: {text}"

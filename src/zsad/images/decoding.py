@@ -1,0 +1,215 @@
+"""Decodes one picture with Pillow: within a limit of pixels, without warnings, from any number of threads."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from PIL import Image, UnidentifiedImageError
+
+from zsad.errors import ImageReadError
+from zsad.images.conversion import rgb_from_pillow
+from zsad.images.finding import printable
+from zsad.images.unreadable import is_dicom, is_heif, what_it_is
+
+MAX_PIXELS_VARIABLE = "ZSAD_MAX_PIXELS"
+
+# Only formats that are decoded inside the process: EPS, for one, would start Ghostscript on the file.
+_FORMATS = frozenset(
+    {"PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "QOI"}
+)
+
+_TRANSPOSE_OF_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+_LONGEST_REASON = 200
+
+
+def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
+    """Decodes the first frame or page of a picture file.
+
+    Args:
+        stream: seekable, at its start, holding the whole file.
+        limit: most pixels to accept, checked before the pixels are decoded.
+
+    Returns:
+        Upright picture of mode "RGB".
+
+    Raises:
+        ImageReadError: empty, not a picture, damaged, too large; the message lacks the file's name.
+    """
+    start = stream.read(4096)
+    if not start:
+        raise ImageReadError("the file is empty (0 bytes); copy or download it again")
+    if is_dicom(start):
+        from zsad.images.medical import read_dicom  # it imports this module
+
+        return _guarded(lambda: read_dicom(start + stream.read(), limit))
+    return _guarded(lambda: _rgb(_open(stream, start), limit))
+
+
+def decode_picture(picture: Image.Image, limit: int) -> Image.Image:
+    """As `decode_stream`, for a Pillow picture that may not have been loaded yet; takes its current frame."""
+    return _guarded(lambda: _rgb(picture, limit))
+
+
+def decode_medical(path: str, limit: int) -> Image.Image:
+    """As `decode_stream`, for a DICOM or NIfTI file that is there, or a slice of one, by its path."""
+    from zsad.images.medical import read_medical  # it imports this module
+
+    return _guarded(lambda: read_medical(path, limit))
+
+
+def header_pixels(path: str | os.PathLike[str]) -> int:
+    """How many pixels a file's header tells of, without decoding it.
+
+    Args:
+        path: of any file.
+
+    Returns:
+        Width times height; 0 where Pillow does not know (no such file, damaged, another format).
+    """
+    if not os.path.isfile(path):  # opening a pipe would wait for its writer
+        return 0
+    Image.init()
+    try:
+        with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as picture:
+            return int(picture.width * picture.height)
+    except Image.DecompressionBombError:
+        return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # at least so many
+    except Exception:  # decoders raise nearly every type on damaged data
+        return 0
+
+
+def check_size(width: int, height: int, limit: int) -> None:
+    """Refuses a picture without pixels or with more than the limit.
+
+    Raises:
+        ImageReadError: with both numbers and how to raise the limit.
+    """
+    if width < 1 or height < 1:
+        raise ImageReadError(f"{width} x {height} pixels: it holds no pixels")
+    pixels = width * height
+    if pixels > limit:
+        raise ImageReadError(
+            f"{width} x {height} = {pixels} pixels are more than the limit of {limit}; make it smaller or "
+            f"cut it into tiles, or, if you trust it, raise the limit with {MAX_PIXELS_VARIABLE}={pixels} "
+            f"or max_pixels={pixels}"
+        )
+
+
+def _open(stream: IO[bytes], start: bytes) -> Image.Image:
+    """Finds the format and reads the header."""
+    _register_plugin(start)
+    Image.init()
+    try:
+        return Image.open(stream, formats=sorted(_FORMATS.intersection(Image.OPEN)))
+    except UnidentifiedImageError as error:
+        raise ImageReadError(what_it_is(start)) from error
+
+
+def _register_plugin(start: bytes) -> None:
+    """Adds the decoder of a format that Pillow leaves to another package, if that package is there."""
+    if is_heif(start) and "HEIF" not in Image.OPEN:
+        try:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        except ImportError:
+            return  # the message about the unknown format names the package
+
+
+def _rgb(picture: Image.Image, limit: int) -> Image.Image:
+    """Upright RGB from a Pillow picture, loaded or not."""
+    check_size(*picture.size, limit)
+    picture.load()
+    converted = rgb_from_pillow(picture)
+    turn = _TRANSPOSE_OF_ORIENTATION.get(_orientation(picture))
+    return converted if turn is None else converted.transpose(turn)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    try:
+        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # the block is optional: the picture is still good
+        return 1
+
+
+def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
+    """Runs a decoding step without warnings; whatever goes wrong becomes an `ImageReadError`."""
+    try:
+        with _quiet_pillow():
+            try:
+                return read()
+            except Image.DecompressionBombError:
+                with _pillow_limit_lifted():  # ours has been or will be checked
+                    return read()
+    except ImageReadError:
+        raise
+    except MemoryError as error:
+        raise ImageReadError("not enough memory to decode it; make it smaller") from error
+    except Exception as error:  # decoders raise nearly every type on damaged data
+        reason = printable(error)[:_LONGEST_REASON].strip(" .") or type(error).__name__
+        raise ImageReadError(f"cut short or damaged ({reason}); copy or save it again") from error
+
+
+_PILLOW_LIMIT_LOCK = threading.Lock()
+
+
+@contextmanager
+def _pillow_limit_lifted() -> Iterator[None]:
+    """Switches Pillow's own limit off, which is one number for the whole process: one thread at a time.
+
+    Needed only above that limit (179 megapixels unless the program changed it) and below zsad's.
+    """
+    with _PILLOW_LIMIT_LOCK:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+_QUIET_LOCK = threading.Lock()
+_quiet_readers: list[warnings.catch_warnings[None]] = []
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Silences the warnings of Pillow's own modules while at least one thread is reading.
+
+    `warnings.catch_warnings` saves and restores a list of the whole process, so threads that overlap would
+    restore it in the wrong order; here the first one in saves and the last one out restores. Where Python
+    keeps the list per thread (3.14, `-X context_aware_warnings`) each thread does both.
+    """
+    pillow_only = r"PIL(\.|$)"
+    if getattr(sys.flags, "context_aware_warnings", False):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=pillow_only)
+            yield
+        return
+    with _QUIET_LOCK:
+        saved = warnings.catch_warnings()
+        if not _quiet_readers:
+            saved.__enter__()
+            warnings.filterwarnings("ignore", module=pillow_only)
+        _quiet_readers.append(_quiet_readers[0] if _quiet_readers else saved)
+    try:
+        yield
+    finally:
+        with _QUIET_LOCK:
+            saved = _quiet_readers.pop()
+            if not _quiet_readers:
+                saved.__exit__(None, None, None)

@@ -1,0 +1,167 @@
+"""Which picture files the paths, folders and patterns of a command line stand for."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from zsad.errors import ConfigError, DataError, ImageReadError
+
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
+NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
+PICTURE_SUFFIXES = (
+    frozenset(
+        {
+            *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff"),
+            *(".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".avif"),
+            *(".heic", ".heif", ".qoi"),
+        }
+    )
+    | DICOM_SUFFIXES
+    | NIFTI_SUFFIXES
+)
+"""What counts as a picture inside a folder; files named one by one may have any suffix."""
+
+
+def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path]:
+    """The picture files that files, folders and patterns stand for.
+
+    * An existing file is taken whatever its suffix is.
+    * A folder gives its files with a suffix of `PICTURE_SUFFIXES`, in natural order ("2.png" before
+      "10.png"), then its sub-folders'; names that begin with a dot are left out; links to folders are
+      followed, each folder once.
+    * A pattern ("shots/**/*.png", quoted from the shell) gives the files and the folders' pictures that it
+      matches; unless it ends in a literal suffix, only picture suffixes are taken.
+    * A NIfTI volume stands for its middle axial slice; "scan.nii.gz#slice=all" gives all of them, and
+      `zsad.images.medical` tells how other slices and the frames of DICOM files are named.
+    * A path that does not exist, a pattern without a match or a folder that may not be listed is returned
+      as it is, so that reading it reports the reason while the other pictures are processed.
+
+    Args:
+        inputs: paths and patterns; one alone may come without a list.
+        recursive: also look into sub-folders of folders.
+
+    Returns:
+        Paths without duplicates, in the order of the inputs.
+
+    Raises:
+        DataError: nothing was given, or folders and patterns hold no picture at all; the message names
+            what was looked for and where.
+        ConfigError: an input is empty.
+    """
+    wanted = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    found: dict[str, Path] = {}
+    unmatched = []
+    for given in wanted:
+        item = os.fsdecode(given)
+        if not item:
+            raise ConfigError("an empty path was given; name a file, a folder or a pattern")
+        paths = list(_expand(item, recursive))
+        for path in paths:
+            found.setdefault(os.path.normcase(os.path.abspath(path)), path)
+        if not paths and not os.path.isdir(item):
+            unmatched.append(Path(item))
+    if not found:
+        places = ", ".join(printable(item) for item in wanted) or "nothing (no path was given)"
+        depth = "" if recursive else " (sub-folders were not searched)"
+        raise DataError(
+            f"no pictures found in {places}{depth}; looked for files ending in "
+            f"{' '.join(sorted(PICTURE_SUFFIXES))}; a file with another suffix can be named itself"
+        )
+    return [*found.values(), *unmatched]
+
+
+def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """The file that a picture's name stands for, and what stands behind the "#" of a slice or frame in it.
+
+    Args:
+        path: "scan.nii.gz#slice=40" gives "scan.nii.gz" and "slice=40"; other names come back whole, with "".
+    """
+    text = os.fspath(path)
+    file, mark, part = text.rpartition("#")
+    is_part = mark and suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES and not os.path.exists(text)
+    return (file, part) if is_part else (text, "")
+
+
+def printable(path: object) -> str:
+    """A name on one line that any terminal can print; control characters and lone bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path that does not exist reads as a pattern of `find_images`."""
+    return glob.has_magic(path)
+
+
+def _expand(item: str, recursive: bool) -> Iterator[Path]:
+    """The files that one input of `find_images` stands for."""
+    if os.path.isdir(item):
+        yield from _walk(Path(item), recursive)
+    elif is_pattern(item) and not os.path.lexists(item):
+        any_suffix = re.search(r"\.\w+$", item) is not None
+        for match in sorted(glob.iglob(item, recursive=True), key=natural_key):
+            if os.path.isdir(match):
+                yield from _walk(Path(match), recursive)
+            elif any_suffix or _is_picture_name(match):
+                yield Path(match)
+    elif item.endswith("#slice=all") or (item.endswith(",slice=all") and "#axis=" in item):
+        yield from _all_slices(item)
+    else:
+        yield Path(item)
+
+
+def _all_slices(item: str) -> Iterator[Path]:
+    """The slices of a NIfTI file; a file that cannot be read as itself, so that reading it tells why."""
+    from zsad.images.medical import slices_of  # it imports this module
+
+    volume = re.sub(r"[#,]slice=all$", "", item)
+    try:
+        yield from map(Path, slices_of(volume))
+    except (ImageReadError, OSError):
+        yield Path(volume)
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """The pictures of a folder in natural order, then its sub-folders'; an unlistable folder as itself."""
+    seen: set[str] = set()
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        identity = os.path.realpath(current)  # a link may lead back up
+        if identity in seen:
+            continue
+        seen.add(identity)
+        try:
+            with os.scandir(current) as listing:
+                entries = sorted(listing, key=lambda entry: natural_key(entry.name))
+        except OSError:
+            yield current
+            continue
+        visible = [(entry, os.path.isdir(entry.path)) for entry in entries if not entry.name.startswith(".")]
+        yield from (Path(e.path) for e, is_folder in visible if not is_folder and _is_picture_name(e.name))
+        if recursive:
+            pending.extend(Path(entry.path) for entry, is_folder in reversed(visible) if is_folder)
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file name in lower case, with its dot; that of "scan.nii.gz" is ".nii.gz"."""
+    lowered = name.lower()
+    return ".nii.gz" if lowered.endswith(".nii.gz") else os.path.splitext(lowered)[1]
+
+
+def _is_picture_name(name: str) -> bool:
+    return suffix_of(name) in PICTURE_SUFFIXES
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Orders runs of digits by value and letters without regard to case; suffix and name break ties."""
+    # Digits compare by length, then by character: no conversion, so no limit on how many there are.
+    parts = re.split(r"([0-9]+)", os.path.splitext(name)[0])
+    keys = [
+        (len(part.lstrip("0")), part.lstrip("0")) if index % 2 else (0, part.casefold())
+        for index, part in enumerate(parts)
+    ]
+    return keys, name

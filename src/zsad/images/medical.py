@@ -1,0 +1,280 @@
+"""DICOM and NIfTI: a file, or a slice of one, as a picture; no torch. Needs the extra `medical`.
+
+How a picture in a file is named, in folders, lists and on the command line:
+
+    scan.dcm                           a DICOM picture
+    cine.dcm#frame=3                   a frame, counted from 0; without it a file of several is refused
+    scan.nii.gz                        the middle axial slice of a NIfTI volume
+    scan.nii.gz#slice=40               another axial slice, counted from 0
+    scan.nii.gz#axis=0,slice=12        a slice across another axis: 0 sagittal, 1 coronal, 2 axial
+    scan.nii.gz#volume=2,slice=40      of a file of four dimensions, which is refused without a volume
+
+DICOM: modality transformation (rescale slope and intercept), then the first window or look-up table of the
+file; without one, the whole range of its stored bits. MONOCHROME1 is inverted; palettes and colour spaces
+become RGB. Source: DICOM PS3.3, C.7.6.3, C.11.1 and C.11.2, by pydicom.
+
+NIfTI: turned to the nearest canonical axes (nibabel: right, anterior, superior), so that axis 2 is axial
+whatever the scanner's order was, and shown with anterior or superior up. Grey from cal_min to cal_max of the
+header; without them, from the 0.5th to the 99.5th percentile of the whole volume, so that its slices share
+one scale. Voxels are taken as squares.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zsad.errors import ImageReadError, MissingExtraError
+from zsad.images.decoding import check_size
+from zsad.images.finding import DICOM_SUFFIXES, NIFTI_SUFFIXES, file_and_part, printable, suffix_of
+
+AXIAL = 2
+_LOW, _HIGH = 0.5, 99.5  # percentiles
+
+
+@dataclass(frozen=True)
+class MedicalPath:
+    """A file and which picture in it.
+
+    Attributes:
+        file: DICOM or NIfTI.
+        options: what stood behind the "#": frame, axis, slice, volume -> number.
+    """
+
+    file: str
+    options: Mapping[str, int]
+
+    @property
+    def is_nifti(self) -> bool:
+        """Whether the suffix is that of NIfTI; else it is DICOM's."""
+        return suffix_of(self.file) in NIFTI_SUFFIXES
+
+
+def is_medical(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a DICOM or NIfTI file, or a slice of one, by its suffix."""
+    return suffix_of(file_and_part(path)[0]) in DICOM_SUFFIXES | NIFTI_SUFFIXES
+
+
+def medical_path(path: str | os.PathLike[str]) -> MedicalPath:
+    """Takes a path apart.
+
+    Raises:
+        ImageReadError: what stands behind the "#" is not understood; the message lacks the file's name.
+    """
+    file, fragment = file_and_part(path)
+    known = ("frame",) if suffix_of(file) in DICOM_SUFFIXES else ("axis", "slice", "volume")
+    options: dict[str, int] = {}
+    for part in filter(None, fragment.split(",")):
+        match = re.fullmatch(r"(\w+)=(\d+)", part.strip())
+        if match is None or match[1] not in known:
+            raise ImageReadError(
+                f"#{fragment}: expected {' or '.join(f'{name}=NUMBER' for name in known)} behind the '#'"
+            )
+        options[match[1]] = int(match[2])
+    if options.get("axis", 0) > AXIAL:
+        raise ImageReadError(f"#{fragment}: axis must be 0 (sagittal), 1 (coronal) or 2 (axial)")
+    return MedicalPath(file, options)
+
+
+def read_medical(path: str | os.PathLike[str], limit: int) -> Image.Image:
+    """Reads a picture from a DICOM or NIfTI file.
+
+    Args:
+        path: as the module's docstring names pictures.
+        limit: most pixels to accept.
+
+    Returns:
+        Mode "RGB".
+
+    Raises:
+        ImageReadError: damaged, too large, several pictures and none named, a number out of range, or the
+            package is not installed; the message lacks the file's name.
+    """
+    place = medical_path(path)
+    if place.is_nifti:
+        plane, lowest, highest = _nifti_plane(place, limit, with_range=True)
+        return Image.fromarray(_levels(plane, lowest, highest)).convert("RGB")
+    with open(place.file, "rb") as stream:
+        return read_dicom(stream.read(), limit, place.options.get("frame"))
+
+
+def read_dicom(content: bytes, limit: int, frame: int | None = None) -> Image.Image:
+    """As `read_medical`, for the bytes of a DICOM file; `frame` counts from 0."""
+    values, dataset = _dicom_values(content, limit, frame)
+    pixels = _module("pydicom.pixels", "pydicom")
+    kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+    if kind == "PALETTE COLOR":
+        coloured = pixels.apply_color_lut(values, dataset)
+        return Image.fromarray(_eight_bits(coloured, 8 * coloured.dtype.itemsize)[..., :3])
+    if values.ndim == 3:  # pydicom has made RGB of the YBR kinds
+        return Image.fromarray(_eight_bits(values, int(dataset.BitsStored)))
+    shown = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dataset), dataset)
+    levels = _levels(shown, *_range_shown(dataset))
+    return Image.fromarray(255 - levels if kind == "MONOCHROME1" else levels).convert("RGB")
+
+
+def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
+    """A mask in a DICOM or NIfTI file: every stored value above 0, in the same orientation as `read_medical`.
+
+    Args:
+        path: as the module's docstring names pictures.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        ImageReadError: with the file's name.
+    """
+    try:
+        place = medical_path(path)
+        if place.is_nifti:
+            return np.asarray(_nifti_plane(place, np.iinfo(np.int64).max)[0] > 0)
+        values, _ = _dicom_values(Path(place.file).read_bytes(), 2**62, place.options.get("frame"))
+        return np.asarray((values if values.ndim == 2 else values.max(axis=2)) > 0)
+    except ImageReadError as error:
+        raise ImageReadError(f"{printable(path)}: {error}") from error
+    except OSError as error:
+        raise ImageReadError(f"{printable(path)}: cannot be read as a mask ({error})") from error
+
+
+def slices_of(path: str | os.PathLike[str]) -> list[str]:
+    """The names of all slices of a NIfTI file across one axis.
+
+    Args:
+        path: a NIfTI file, perhaps with "#axis=NUMBER"; without it, axial slices.
+
+    Raises:
+        ImageReadError: not such a file; the message lacks its name.
+    """
+    place = medical_path(path)
+    shape = _canonical(place.file).shape
+    axis = place.options.get("axis", AXIAL)
+    return [f"{place.file}#axis={axis},slice={number}" for number in range(shape[axis])]
+
+
+def _module(name: str, package: str) -> Any:
+    """An optional package; the error about a missing one is of the picture, so that others are still read."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        kind = "DICOM" if package == "pydicom" else "NIfTI"
+        raise ImageReadError(str(MissingExtraError(package, "medical", f"reading {kind} files"))) from error
+
+
+def _dicom_values(content: bytes, limit: int, frame: int | None) -> tuple[NDArray[Any], Any]:
+    """Stored values (H, W) or (H, W, 3) of the one picture that is asked for, and the file's data set."""
+    pydicom = _module("pydicom", "pydicom")
+    pixels = _module("pydicom.pixels", "pydicom")
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        frames = int(dataset.get("NumberOfFrames", 1) or 1)
+        check_size(int(dataset.Columns), int(dataset.Rows), limit)
+    except ImageReadError:
+        raise
+    except Exception as error:  # pydicom raises nearly every type on damaged data
+        raise ImageReadError(f"is not a DICOM picture or is damaged ({printable(error):.200})") from error
+    if frames > 1 and frame is None:
+        raise ImageReadError(f"holds {frames} frames; name one, as in FILE#frame=0")
+    if frame is not None and frame >= frames:
+        raise ImageReadError(f"holds {frames} frames, counted from 0; there is no frame {frame}")
+    try:
+        return np.asarray(pixels.pixel_array(io.BytesIO(content), index=frame or 0)), dataset
+    except Exception as error:  # likewise, and compressed kinds may need another package
+        raise ImageReadError(f"its pixels cannot be decoded ({printable(error):.200})") from error
+
+
+def _range_shown(dataset: Any) -> tuple[float, float]:
+    """Black and white of a grey picture after all transformations: a window stretches over the same range."""
+    for name in ("VOILUTSequence", "ModalityLUTSequence"):
+        if name in dataset:
+            return 0.0, float(2 ** int(dataset[name][0].LUTDescriptor[2]) - 1)
+    bits = int(dataset.BitsStored)
+    first = -(2 ** (bits - 1)) if dataset.get("PixelRepresentation", 0) else 0
+    slope = float(dataset.get("RescaleSlope") or 1)
+    intercept = float(dataset.get("RescaleIntercept") or 0)
+    lowest, highest = sorted(end * slope + intercept for end in (first, first + 2**bits - 1))
+    return lowest, highest
+
+
+def _eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    if bits <= 8:
+        return np.ascontiguousarray(values.astype(np.uint8))
+    return _levels(values, 0.0, float(2**bits - 1))
+
+
+def _levels(values: NDArray[Any], lowest: float, highest: float) -> NDArray[np.uint8]:
+    """uint8 levels, from 0 at `lowest` to 255 at `highest`; what lies outside is clipped."""
+    span = highest - lowest
+    scaled = (values.astype(np.float64) - lowest) / (span if span > 0 else np.inf) * 255.0
+    if not np.isfinite(scaled).all():
+        scaled = np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0)
+    return np.ascontiguousarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+
+
+def _canonical(file: str, limit: int | None = None) -> Any:
+    """A NIfTI image in canonical order, its size checked before any voxel is read."""
+    nibabel = _module("nibabel", "nibabel")
+    try:
+        image = nibabel.load(file)
+        shape = [int(length) for length in image.shape]
+    except OSError:
+        raise
+    except Exception as error:  # nibabel raises nearly every type on damaged data
+        raise ImageReadError(f"is not a NIfTI file or is damaged ({printable(error):.200})") from error
+    if len(shape) not in (3, 4):
+        raise ImageReadError(
+            f"has {len(shape)} dimensions, expected a volume of three, or four with #volume="
+        )
+    if limit is not None:
+        check_size(shape[0], shape[1] * shape[2], limit)
+    if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
+        raise ImageReadError(f"holds values of type {image.get_data_dtype()}, expected plain numbers")
+    try:
+        return nibabel.as_closest_canonical(image)
+    except Exception as error:  # likewise
+        raise ImageReadError(f"cut short or damaged ({printable(error):.200}); copy it again") from error
+
+
+def _nifti_plane(
+    place: MedicalPath, limit: int, with_range: bool = False
+) -> tuple[NDArray[Any], float, float]:
+    """One slice, upright, with the grey range of its volume."""
+    image = _canonical(place.file, limit)
+    axis = place.options.get("axis", AXIAL)
+    number = place.options.get("slice", image.shape[axis] // 2)
+    if number >= image.shape[axis]:
+        raise ImageReadError(
+            f"holds {image.shape[axis]} slices across axis {axis}, counted from 0; there is no slice {number}"
+        )
+    volume = _volume_index(image.shape, place.options.get("volume"))
+    try:
+        voxels = np.asarray(image.dataobj[(slice(None),) * 3 + volume])
+    except Exception as error:  # as above
+        raise ImageReadError(f"cut short or damaged ({printable(error):.200}); copy it again") from error
+    plane = np.rot90(np.take(voxels, number, axis=axis))
+    lowest, highest = (float(image.header[name]) for name in ("cal_min", "cal_max"))
+    if with_range and not highest > lowest:
+        finite = voxels[np.isfinite(voxels)] if voxels.dtype.kind == "f" else voxels
+        lowest, highest = map(float, np.percentile(finite, (_LOW, _HIGH))) if finite.size else (0.0, 0.0)
+    return plane, lowest, highest
+
+
+def _volume_index(shape: tuple[int, ...], volume: int | None) -> tuple[int, ...]:
+    """What indexes the fourth dimension, if there is one."""
+    if len(shape) == 3:
+        return ()
+    if volume is None and shape[3] > 1:
+        raise ImageReadError(f"holds {shape[3]} volumes; name one, as in FILE#volume=0")
+    if (volume or 0) >= shape[3]:
+        raise ImageReadError(f"holds {shape[3]} volumes, counted from 0; there is no volume {volume}")
+    return (volume or 0,)

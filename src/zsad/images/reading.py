@@ -1,0 +1,229 @@
+"""Any picture file or array in, 8-bit RGB out; no torch.
+
+Limits: a picture may have at most `DEFAULT_MAX_PIXELS` pixels (argument `max_pixels`, or the environment
+variable ZSAD_MAX_PIXELS), checked from the header before anything is decoded. Files with several frames
+or pages give the first one; DICOM and NIfTI are read as `zsad.images.medical` tells. The EXIF orientation is
+applied; colour profiles are not.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from zsad.errors import ConfigError, ImageReadError
+from zsad.images.conversion import rgb_from_array, rgb_from_pillow
+from zsad.images.decoding import (
+    MAX_PIXELS_VARIABLE,
+    check_size,
+    decode_medical,
+    decode_picture,
+    decode_stream,
+)
+from zsad.images.finding import PICTURE_SUFFIXES, find_images, is_pattern, printable
+from zsad.images.medical import is_medical, medical_path
+
+__all__ = ["DEFAULT_MAX_PIXELS", "PICTURE_SUFFIXES", "find_images", "prepare", "read_image", "to_array"]
+
+DEFAULT_MAX_PIXELS = 200_000_000
+"""Largest picture that is read without asking: 600 MB as RGB; a telephone's 200-megapixel mode just fits."""
+
+
+def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
+    """Reads one picture as 8-bit RGB, upright.
+
+    The same picture gives the same pixels as a lossless file, Pillow picture, uint8 array or float tensor.
+
+    Args:
+        source: a path; the bytes of a file; an open binary file (read from its start, left open); a Pillow
+            picture; a uint8 (or uint16, bool) array of shape (H, W) or (H, W, C); a float array or tensor of
+            shape (C, H, W) with values in [0, 1]. Colours come as RGB; OpenCV's BGR has to be turned round
+            first (`array[..., ::-1]`). `zsad.images.conversion` tells how each mode and type becomes RGB.
+        max_pixels: refuse pictures with more pixels; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
+
+    Returns:
+        A new Pillow picture of mode "RGB"; the source stays unchanged.
+
+    Raises:
+        ImageReadError: not a picture, damaged, too large or of an unknown kind: "NAME: reason; what to do".
+        ConfigError: the limit itself is not a whole number above 0.
+
+    Example:
+        >>> read_image(np.zeros((4, 6), dtype=np.uint8)).size
+        (6, 4)
+    """
+    limit = _pixel_limit(max_pixels)
+    if isinstance(source, (str, os.PathLike)):
+        return _read_path(os.fsdecode(source), limit)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        with _named("bytes"):
+            return decode_stream(io.BytesIO(source), limit)
+    if isinstance(source, Image.Image):
+        with _named(printable(getattr(source, "filename", "") or "Pillow picture")):
+            return decode_picture(source, limit)
+    if hasattr(source, "read"):
+        with _named(printable(getattr(source, "name", None) or "file object")):
+            return decode_stream(io.BytesIO(_content(source)), limit)
+    with _named(type(source).__name__):
+        array = _array(source)
+        height, width = array.shape[:2] if array.ndim == 2 or array.dtype.kind != "f" else array.shape[-2:]
+        check_size(width, height, limit)
+        return rgb_from_array(array)
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a picture as an array of its own: (H, W, 3) uint8 RGB."""
+    return np.array(image if image.mode == "RGB" else rgb_from_pillow(image), dtype=np.uint8)
+
+
+def prepare(
+    image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float32]:
+    """Resizes and normalises a picture for the network, as the published systems do.
+
+    Pillow's bicubic filter (antialiased) squashes the picture to a square, the aspect ratio is not kept; then
+    x / 255, minus mean, over std. Pillow rounds to whole levels after each of the two directions; which one
+    comes first depends on the shape from Pillow 13 on, so that older versions may differ by two levels.
+
+    Args:
+        image: mode "RGB", as `read_image` gives it.
+        size: pixels of one side of the result, at least 1.
+        mean: of R, G and B in [0, 1] units.
+        std: of R, G and B in [0, 1] units, not 0.
+
+    Returns:
+        (3, size, size) float32, contiguous.
+
+    Raises:
+        ConfigError: an impossible size, mean or std.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ConfigError(f"image size must be a whole number of pixels above 0, got {size!r}")
+    means, deviations = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    if means.shape != (3,) or deviations.shape != (3,) or not (deviations != 0).all():
+        raise ConfigError(f"mean and std must be three numbers each, std not 0; got {mean!r} and {std!r}")
+    rgb = image if image.mode == "RGB" else rgb_from_pillow(image)
+    squashed = rgb.resize((int(size), int(size)), Image.Resampling.BICUBIC)
+    levels = np.asarray(squashed, dtype=np.float32) / np.float32(255)
+    return np.ascontiguousarray(((levels - means) / deviations).transpose(2, 0, 1))
+
+
+def _pixel_limit(max_pixels: int | None) -> int:
+    """The limit in force, from the argument, the environment or the default."""
+    given: object = os.environ.get(MAX_PIXELS_VARIABLE) if max_pixels is None else max_pixels
+    if given is None or given == "":
+        return DEFAULT_MAX_PIXELS
+    try:
+        limit = int(str(given))
+    except ValueError:
+        limit = 0
+    if limit < 1:
+        name = MAX_PIXELS_VARIABLE if max_pixels is None else "max_pixels"
+        raise ConfigError(
+            f"{name} must be a whole number of pixels above 0, such as 400000000; got {given!r}"
+        )
+    return limit
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Puts the name of the picture before the reason why it cannot be read."""
+    try:
+        yield
+    except ImageReadError as error:
+        raise ImageReadError(f"{name}: {error}") from error
+
+
+def _read_path(path: str, limit: int) -> Image.Image:
+    """Opens a file and reads it; every reason that the system gives becomes an `ImageReadError`."""
+    with _named(printable(path) or "''"):
+        try:
+            place = medical_path(path) if is_medical(path) else None
+            kind = os.stat(place.file if place else path).st_mode
+            if stat.S_ISDIR(kind):
+                os.scandir(path).close()  # a folder that may not be listed says so instead
+                raise ImageReadError("is a folder, expected a picture file; name a file in it")
+            if not stat.S_ISREG(kind):
+                raise ImageReadError(
+                    "is a device or a pipe, expected a picture file; save it as a file first"
+                )
+            if place and (place.options or place.is_nifti):
+                return decode_medical(path, limit)
+            with open(path, "rb") as stream:
+                return decode_stream(stream, limit)
+        except ImageReadError:
+            raise
+        except FileNotFoundError as error:
+            raise ImageReadError(_why_missing(path)) from error
+        except PermissionError as error:
+            raise ImageReadError(
+                "permission denied; allow reading it (chmod u+r) or run as its owner"
+            ) from error
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # too long a name, a loop of links, a null character, a dying disk
+            reason = printable(getattr(error, "strerror", None) or error)
+            raise ImageReadError(f"cannot be opened ({reason}); check the path") from error
+
+
+def _why_missing(path: str) -> str:
+    if not path:
+        return "the path is empty; name a picture file"
+    if re.match(r"[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE):
+        return "is a web address, expected a local file; download it first"
+    if os.path.islink(path):
+        return "is a link to a file that does not exist; mend or remove the link"
+    if is_pattern(path):
+        return "no file matches this pattern; check the spelling and the folder you are in"
+    return "no such file; check the spelling and the folder you are in"
+
+
+def _content(source: Any) -> bytes | bytearray | memoryview:
+    """Everything in an open file, from its start; the file stays open."""
+    try:
+        if not hasattr(source, "seekable") or source.seekable():
+            source.seek(0)
+        content = source.read()
+    except Exception as error:  # any object with a `read` may come, and raise what it likes
+        raise ImageReadError(f"cannot be read ({printable(error)}); open it with mode 'rb'") from error
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise ImageReadError(
+            f"reading gives {type(content).__name__}, expected bytes; open it with mode 'rb'"
+        )
+    return content
+
+
+def _array(source: Any) -> NDArray[Any]:
+    """A NumPy array from an array or tensor of any library, none of which is imported here."""
+    if not (hasattr(source, "shape") and hasattr(source, "dtype")):
+        raise ImageReadError(
+            "is not a picture; expected a path, bytes, an open file, a Pillow picture, a uint8 (H, W, C) "
+            "array, or a float (C, H, W) array or tensor with values in [0, 1]"
+        )
+    is_tensor = hasattr(source, "detach")
+    try:
+        if is_tensor:
+            source = source.detach().cpu()
+            source = source.float() if source.is_floating_point() else source  # NumPy has no bfloat16
+        array: NDArray[Any] = np.asarray(source)
+    except Exception as error:  # whatever a foreign type raises: meta and sparse tensors, for two
+        raise ImageReadError(
+            f"cannot become a NumPy array ({printable(error)}); make it dense first"
+        ) from error
+    if is_tensor and array.ndim == 3 and array.dtype.kind in "bu" and array.shape[0] in (1, 2, 3, 4):
+        array = np.transpose(
+            array, (1, 2, 0)
+        )  # a tensor is (C, H, W) whatever its type, as torchvision reads files
+    if array.ndim < 2:
+        raise ImageReadError(f"{array.ndim} dimensions, expected 2 or 3: (H, W), (H, W, C) or (C, H, W)")
+    return array

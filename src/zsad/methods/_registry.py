@@ -1,0 +1,84 @@
+"""Finds methods by looking into the `methods` folder and at the plug-ins that are installed; no torch.
+
+A module of `zsad.methods` is a method; its name is the method's. Another package adds one with an entry point
+of the group "zsad.methods" whose value is such a module or the `Method` subclass itself. Nothing is imported
+before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from zsad.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from zsad.methods.base import Method
+
+PLUGIN_GROUP = "zsad.methods"
+METHODS_FOLDER = Path(__file__).parent
+NOT_A_METHOD = "base"
+
+
+def list_methods() -> list[str]:
+    """The names that `zsad.load(method=...)` accepts, sorted.
+
+    Example:
+        >>> "winclip" in list_methods()
+        True
+    """
+    return sorted({*_shipped(), *_plugins()})
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method, imported now.
+
+    Args:
+        name: one of `list_methods`. A method of this package wins over a plug-in of the same name.
+
+    Returns:
+        The `Method` subclass.
+
+    Raises:
+        ConfigError: the name is unknown, or a plug-in does not hold exactly one method.
+
+    Example:
+        >>> method_class("winclip").INFO.title
+        'WinCLIP'
+    """
+    if name in _shipped():
+        return _only_method(importlib.import_module(f"zsad.methods.{name}"))
+    if name in _plugins():
+        found = _plugins()[name].load()
+        return _only_method(found) if inspect.ismodule(found) else found
+    raise unknown_name("method", name, list_methods())
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> frozenset[str]:
+    """Module names in the `methods` folder; a leading underscore marks a module that is no method."""
+    names = (module.name for module in pkgutil.iter_modules([str(METHODS_FOLDER)]) if not module.ispkg)
+    return frozenset(name for name in names if name != NOT_A_METHOD and not name.startswith("_"))
+
+
+@lru_cache(maxsize=1)
+def _plugins() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=PLUGIN_GROUP)}
+
+
+def _only_method(module: ModuleType) -> type[Method]:
+    """The one method that a module defines (not those that it imports); a class with `INFO` is a method."""
+    found: list[type[Any]] = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if hasattr(member, "INFO") and member.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise ConfigError(f"{module.__name__} must define exactly one Method subclass, found {len(found)}")
+    return found[0]

@@ -1,0 +1,171 @@
+"""Pictures against other pictures of a folder: what none of the alike ones shows is suspicious.
+
+Shapes: B pictures, M companions, K of them compared, L levels of description, N = G*G patches in row-major
+order, D_l feature width of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.methods.functional.maps import grid_side
+
+OWN_NEIGHBOURS = 4  # patches of its own picture that a patch is compared with
+COPY_DISTANCE = 0.02  # two files of one picture stay below it in half precision, two photographs never do
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The companions: unlabelled pictures, some of which may be anomalous themselves.
+
+    Attributes:
+        levels: L tensors (M, N, D_l) of unit vectors.
+        descriptors: (M, L) or wider, one unit vector for each picture, to find the most alike ones.
+    """
+
+    levels: tuple[Tensor, ...]
+    descriptors: Tensor
+
+    @classmethod
+    def of(cls, levels: Sequence[Tensor]) -> Gallery:
+        """A gallery from patches.
+
+        Args:
+            levels: L tensors (M, N, D_l) of unit vectors.
+        """
+        return cls(tuple(levels), describe(levels))
+
+    def __len__(self) -> int:
+        return len(self.descriptors)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How badly pictures match their companions.
+
+    Attributes:
+        distances: (B, L, N) mean distance of each patch to its nearest patch in the best-matching companions,
+            in [0, 2]; 0 without companions.
+        companions: (B, K) numbers of the pictures compared with, the most alike first.
+        counted: (B, K) bool, False for copies of the picture itself.
+        unlikeness: (B,) `distances` in units of the distance to the picture's own other patches, medians over
+            the patches, mean over the levels. Above 1 the picture resembles itself more than its companions.
+    """
+
+    distances: Tensor
+    companions: Tensor
+    counted: Tensor
+    unlikeness: Tensor
+
+
+def describe(levels: Sequence[Tensor]) -> Tensor:
+    """One vector for a whole picture: the means of its patches, each level with the same weight.
+
+    Args:
+        levels: L tensors (B, N, D_l).
+
+    Returns:
+        (B, sum of D_l) unit vectors.
+    """
+    means = [F.normalize(level.float().mean(dim=1), dim=-1) for level in levels]
+    return F.normalize(torch.cat(means, dim=-1), dim=-1)
+
+
+def compare(levels: Sequence[Tensor], gallery: Gallery, count: int, best_share: float) -> Comparison:
+    """Matches each patch of some pictures with those of the most alike pictures of a gallery.
+
+    d_i(p) = mean over the best-matching share of the companions r of  min_q | u_i(p) - u_r(q) |
+
+    as in MuSc (2401.16753), section 3.3, but only with the most alike companions and level by level. A
+    companion that is the picture itself, or a copy of it, does not count.
+
+    Args:
+        levels: L tensors (B, N, D_l) of unit vectors.
+        gallery: with the same levels.
+        count: pictures to compare each with, at most as many as there are.
+        best_share: of these that counts for a patch, rounded down, at least one.
+
+    Returns:
+        With K = count, or fewer.
+    """
+    similarity = describe(levels) @ gallery.descriptors.T
+    chosen = similarity.topk(min(count + 1, len(gallery)), dim=1).indices  # one more: it may be itself
+    pictures = len(similarity)
+    nearest = torch.stack(
+        [
+            torch.stack([_nearest(level[index], known[chosen[index]]) for index in range(pictures)])
+            for level, known in zip(levels, gallery.levels, strict=True)
+        ],
+        dim=1,
+    )  # (B, L, K + 1, N)
+    counted = nearest.mean(dim=(1, 3)) > COPY_DISTANCE
+    if chosen.shape[1] > count:  # of those that are no copies, one is too many
+        surplus = counted & (counted.cumsum(dim=1) > count)
+        counted = counted & ~surplus
+    distances = best_mean(nearest, counted, best_share)
+    own = torch.stack([own_distances(level) for level in levels], dim=1)
+    ratios = distances.median(dim=2).values / own.median(dim=2).values.clamp(min=1e-6)
+    return Comparison(distances, chosen, counted, ratios.mean(dim=1))
+
+
+def best_mean(nearest: Tensor, counted: Tensor, best_share: float) -> Tensor:
+    """Mean over the best-matching share of the companions that count.
+
+    Args:
+        nearest: (B, L, K, N) distances.
+        counted: (B, K) bool.
+        best_share: rounded down, at least one companion.
+
+    Returns:
+        (B, L, N); 0 where no companion counts.
+
+    Example:
+        >>> nearest = torch.tensor([0.0, 0.2, 0.4, 0.9]).reshape(1, 1, 4, 1)
+        >>> best_mean(nearest, torch.tensor([[False, True, True, True]]), best_share=0.7)
+        tensor([[[0.3000]]])
+    """
+    there = counted.sum(dim=1)
+    wanted = (best_share * there).int().clamp(min=1)
+    ranked = nearest.masked_fill(~counted[:, None, :, None], torch.inf).sort(dim=2).values
+    rank = torch.arange(nearest.shape[2], device=nearest.device)
+    used = (rank < torch.minimum(wanted, there)[:, None])[:, None, :, None]
+    total = torch.where(used, ranked, 0.0).sum(dim=2)
+    return total / wanted[:, None, None]
+
+
+def own_distances(tokens: Tensor) -> Tensor:
+    """Mean distance of each patch to the patches of its own picture that resemble it most.
+
+    The patch and its eight neighbours are left out, since they show the same spot.
+
+    Args:
+        tokens: (B, N, D) unit vectors.
+
+    Returns:
+        (B, N) in [0, 2].
+    """
+    side = grid_side(tokens.shape[1])
+    row = torch.arange(tokens.shape[1], device=tokens.device) // side
+    column = torch.arange(tokens.shape[1], device=tokens.device) % side
+    close = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
+    found = []
+    for own in tokens:  # picture by picture, since N x N similarities are large
+        best = (own @ own.T).masked_fill(close, -1.0).topk(min(OWN_NEIGHBOURS, len(own)), dim=-1).values
+        found.append(_chord(best.float().mean(dim=-1)))
+    return torch.stack(found)
+
+
+def _nearest(tokens: Tensor, others: Tensor) -> Tensor:
+    """(N, D) and (K, N, D) unit vectors to (K, N) float32 distances to the nearest patch of each."""
+    similarity = tokens @ others.flatten(0, 1).T
+    return _chord(similarity.reshape(len(tokens), *others.shape[:2]).amax(dim=2).T.float())
+
+
+def _chord(cosine: Tensor) -> Tensor:
+    """Distance of unit vectors from their cosine."""
+    return (2 - 2 * cosine).clamp(min=0).sqrt()

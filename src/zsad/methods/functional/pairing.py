@@ -1,0 +1,146 @@
+"""Pictures as references of each other: who is compared with whom, and how well patches match.
+
+Shapes: B pictures, T blocks, N = G*G patches in row-major order, D and E feature widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.methods.functional.maps import nearest_distance, to_grid
+
+Pairing = Literal["nearest", "sequential", "random"]
+Partners = list[list[int]]
+
+
+def choose_partners(
+    class_names: Sequence[str],
+    image_features: Tensor,
+    pairing: Pairing,
+    *,
+    count: int | None = 1,
+    draws: int = 1,
+    seed: int = 0,
+) -> list[Partners]:
+    """The reference pictures of each picture.
+
+    Args:
+        class_names: B names; partners have the same.
+        image_features: (B, E) unit vectors.
+        pairing: "nearest" (most alike), "sequential" (shuffled, then cut into groups) or "random".
+        count: partners of each picture, as far as there are others; None: all others of its class name.
+        draws: how often partners are chosen with "random".
+        seed: of "sequential" and "random".
+
+    Returns:
+        For each draw (one unless pairing is "random") B lists of picture numbers, the most alike or first
+        drawn partner first; empty where no other picture has the class name.
+
+    Example:
+        >>> choose_partners(["nut", "nut", "tile"], torch.eye(3), "nearest")
+        [[[1], [0], []]]
+    """
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(class_names):
+        groups.setdefault(name, []).append(index)
+    generator = torch.Generator().manual_seed(seed)
+    found: list[Partners] = []
+    for _ in range(draws if pairing == "random" else 1):
+        partners: Partners = [[] for _ in class_names]
+        for members in groups.values():
+            wanted = len(members) - 1 if count is None else min(count, len(members) - 1)
+            if wanted == 0:
+                continue
+            if pairing == "nearest":
+                chosen = _nearest(members, image_features, wanted)
+            elif pairing == "sequential":
+                chosen = _sequential(members, wanted, generator)
+            else:
+                chosen = _random(members, wanted, generator)
+            for index, others in chosen.items():
+                partners[index] = others
+        found.append(partners)
+    return found
+
+
+def _nearest(members: Sequence[int], image_features: Tensor, count: int) -> dict[int, list[int]]:
+    """The most alike pictures of each."""
+    rows = image_features[list(members)]
+    similarity = (rows @ rows.T).fill_diagonal_(-torch.inf)
+    best = similarity.topk(count, dim=1).indices.tolist()
+    return {index: [members[place] for place in places] for index, places in zip(members, best, strict=True)}
+
+
+def _sequential(members: Sequence[int], count: int, generator: torch.Generator) -> dict[int, list[int]]:
+    """The pictures shuffled and cut into groups of count + 1; the last is filled up with the first ones."""
+    order = [members[place] for place in torch.randperm(len(members), generator=generator).tolist()]
+    chosen = {}
+    for start in range(0, len(order), count + 1):
+        group = order[start : start + count + 1]
+        filled = group + order[: count + 1 - len(group)]
+        for index in group:
+            chosen[index] = [other for other in filled if other != index]
+    return chosen
+
+
+def _random(members: Sequence[int], count: int, generator: torch.Generator) -> dict[int, list[int]]:
+    """Different others for each picture."""
+    chosen = {}
+    for index in members:
+        others = [other for other in members if other != index]
+        places = torch.randperm(len(others), generator=generator)[:count].tolist()
+        chosen[index] = [others[place] for place in places]
+    return chosen
+
+
+def visual_scores(visual_tokens: Tensor, partners: Partners, best_share: float) -> Tensor:
+    """How badly each patch matches the partners of its picture.
+
+    M_V(i, p) = mean over blocks l, and over the best-matching share of the partners r, of
+                min_q (1 - cos(u_i,l(p), u_r,l(q))) / 2
+
+    Args:
+        visual_tokens: (B, T, N, D) unit vectors of T blocks.
+        partners: picture numbers for each picture.
+        best_share: share of the partners that counts, rounded down, at least one.
+
+    Returns:
+        (B, N) in [0, 1]; 0 for a picture without partners.
+
+    Example:
+        >>> here, there = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> visual_scores(torch.stack([here, there])[:, None, None], [[1], []], best_share=0.3)
+        tensor([[0.5000],
+                [0.0000]])
+    """
+    pictures, blocks, patches, _ = visual_tokens.shape
+    scores = visual_tokens.new_zeros(pictures, patches)
+    for index, others in enumerate(partners):
+        if not others:
+            continue
+        counted = max(1, int(best_share * len(others)))
+        for block in range(blocks):
+            found = visual_tokens[index, block][None]
+            distances = torch.cat([nearest_distance(found, visual_tokens[other, block]) for other in others])
+            scores[index] += distances.topk(counted, dim=0, largest=False).values.mean(dim=0) / blocks
+    return scores
+
+
+def neighbourhood_means(tokens: Tensor, side: int) -> Tensor:
+    """Mean over the patches around each patch, those beyond the border left out.
+
+    Args:
+        tokens: (B, T, N, D).
+        side: of the neighbourhood in patches, odd.
+
+    Returns:
+        (B, T, N, D).
+    """
+    grids = to_grid(tokens).flatten(0, 1)
+    means = F.avg_pool2d(grids, side, stride=1, padding=side // 2, count_include_pad=False)
+    return means.flatten(2).transpose(1, 2).reshape(tokens.shape)

@@ -1,0 +1,159 @@
+"""Class token and patches of chosen blocks in the joint space, as the AnomalyCLIP family reads them.
+
+Shapes: B pictures, T used blocks, N = G*G patches, D tower width, E joint width.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.errors import ConfigError
+from zsad.methods.functional.maps import grid_side
+
+if TYPE_CHECKING:
+    from zsad.backbones.vision import VisionOutput, VisionTower
+
+PAPER_VALUE_VALUE_SHARE = 19 / 24
+
+LayerAliasing = Literal["fixed", "as_published"]
+
+
+@dataclass(frozen=True)
+class JointFeatures:
+    """The frozen part of a batch.
+
+    Attributes:
+        image_features: (B, E) float32 class token in the joint space, not normalised.
+        patch_features: (B, T, N, E) float32 patches of the T used blocks in the joint space, not normalised.
+    """
+
+    image_features: Tensor
+    patch_features: Tensor
+
+    def image_size(self, patch_size: int) -> int:
+        """Pixels a side of the pictures that the features were made from."""
+        return grid_side(self.patch_features.shape[-2]) * patch_size
+
+
+def value_value_features(
+    visual: VisionTower, images: Tensor, layers: Sequence[int], value_value_from: int
+) -> JointFeatures:
+    """Class token of the original stream and patches of the value-value stream.
+
+    The class token is projected without the final layer norm and the patches with it, as in the code of
+    AnomalyCLIP and what derives from it.
+
+    Source: AnomalyCLIP (2310.18961), section 3.3.
+
+    Args:
+        visual: the picture tower.
+        images: (B, 3, S, S) resized and normalised pictures.
+        layers: T 1-based blocks.
+        value_value_from: first block of the value-value stream.
+    """
+    output = visual(images, value_taps=layers, value_value_from=value_value_from)
+    return joint_features(visual, output, layers)
+
+
+def joint_features(visual: VisionTower, output: VisionOutput, layers: Sequence[int]) -> JointFeatures:
+    """What `value_value_features` returns, from a pass through the tower that gave more than that.
+
+    Args:
+        visual: the picture tower.
+        output: of it, with value-value tokens of the blocks.
+        layers: T 1-based blocks.
+    """
+    patches = torch.stack([output.value_tokens[layer][:, 1:] for layer in layers], dim=1)
+    return JointFeatures((output.class_token @ visual.proj).float(), visual.project(patches).float())
+
+
+def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Tensor, ...]:
+    """Patches as pictures are compared by: the levels of a hybrid stem, then those of chosen blocks.
+
+    A level that is finer than the patch grid is folded into channels; one that is coarser is left out, since
+    it would say the same of several patches.
+
+    Args:
+        output: of a picture tower, with tokens of the blocks.
+        layers: 1-based blocks.
+
+    Returns:
+        L tensors (B, N, D_l) of unit vectors, float32 or, if the tower runs in a lower precision, float16:
+        bfloat16 has too few digits for distances between patches that are alike.
+    """
+    blocks = [output.tokens[layer][:, 1:] for layer in layers]
+    side = grid_side(blocks[0].shape[1])
+    stem = [
+        F.pixel_unshuffle(level, level.shape[-1] // side).flatten(2).transpose(1, 2)
+        for level in output.stem_levels
+        if level.shape[-1] >= side
+    ]
+    kept = torch.float32 if blocks[0].dtype == torch.float32 else torch.float16
+    return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *blocks))
+
+
+def last_block_features(visual: VisionTower, images: Tensor) -> JointFeatures:
+    """Class token and patches (T = 1) of plain CLIP, both through the final norm and the projection.
+
+    Args:
+        visual: the picture tower.
+        images: (B, 3, S, S) resized and normalised pictures.
+    """
+    last = visual.config.layers
+    tokens = visual.project(visual(images, taps=(last,)).tokens[last]).float()
+    return JointFeatures(tokens[:, 0], tokens[:, None, 1:])
+
+
+def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
+    """AnomalyCLIP's constant for a tower: the value-value stream covers the last `dpam_layer - 1` blocks.
+
+    Args:
+        dpam_layer: as typed; None for 20 of 24 blocks, the same share of others.
+        layers: blocks of the picture tower.
+
+    Raises:
+        ConfigError: the tower has no such share of blocks.
+
+    Example:
+        >>> resolve_dpam_layer(None, 24), resolve_dpam_layer(None, 12)
+        (20, 11)
+    """
+    if dpam_layer is None:
+        return round(PAPER_VALUE_VALUE_SHARE * layers) + 1
+    if not 2 <= dpam_layer <= layers + 1:
+        raise ConfigError(
+            f"dpam_layer {dpam_layer}: use 2 (only the last block) to {layers + 1} (all blocks)"
+        )
+    return dpam_layer
+
+
+def blocks_read(
+    features_list: Sequence[int], aliasing: LayerAliasing, value_value_from: int, last: int
+) -> dict[int, int]:
+    """Which blocks' patches are really read, and how often each counts.
+
+    Released code that updates the value-value stream in place hands out the same tensor for every block from
+    the one before the stream's start on; when it is read, it holds the last block's result.
+
+    Args:
+        features_list: the blocks asked for.
+        aliasing: "as_published" for what such code reads, "fixed" for what was asked for.
+        value_value_from: first block of the value-value stream.
+        last: number of blocks.
+
+    Returns:
+        Block -> number of times.
+
+    Example:
+        >>> blocks_read((3, 6, 12, 18), "as_published", value_value_from=6, last=24)
+        {3: 1, 24: 3}
+    """
+    shared_from = value_value_from - 1 if aliasing == "as_published" else last
+    return dict(Counter(last if layer >= shared_from else layer for layer in features_list))

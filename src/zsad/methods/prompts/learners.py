@@ -1,0 +1,343 @@
+"""Learnt prompts: context vectors inside a sentence and deep prompts inside the text tower.
+
+Shapes: P sentences, L tokens, D text width, n context vectors, m deep prompt vectors, E joint width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zsad.backbones.attention import DeepPrompts
+from zsad.backbones.tokenizer import tokenize
+from zsad.errors import ConfigError, WeightsError
+from zsad.files.tensors import mismatches
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
+
+INITIAL_STD = 0.02
+ENDINGS = ("object.", "damaged object.")
+# Entries of the authors' files that nothing needs: tokens, which follow from the settings, and idle layers.
+UNUSED_IN_FILE = ("compound_prompt_projections.", "token_prefix_", "token_suffix_", "tokenized_prompts_")
+DEEP_PROMPT_ENTRY = re.compile(r"(?:compound_prompts_text|compound_prompt_projections)\.(\d{1,3})(?:\.|$)")
+
+
+def splice_context(embeddings: Tensor, context: Tensor) -> Tensor:
+    """Puts context vectors in the place of the tokens after the start mark.
+
+    Args:
+        embeddings: (P, L, D) of the tokenised placeholder sentences.
+        context: (P, n, D), n < L.
+
+    Returns:
+        (P, L, D); rows 1 to n are the context, the others are unchanged.
+
+    Example:
+        >>> splice_context(torch.zeros(1, 4, 1), torch.ones(1, 2, 1)).flatten().tolist()
+        [0.0, 1.0, 1.0, 0.0]
+    """
+    return torch.cat([embeddings[:, :1], context, embeddings[:, 1 + context.shape[1] :]], dim=1)
+
+
+def placeholder_tokens(length: int, ending: str, context_length: int, placeholder: str = "X") -> Tensor:
+    """Token ids of a sentence whose first words are to be replaced by context vectors.
+
+    Args:
+        length: number of context vectors.
+        ending: the words that follow them ("damaged object.").
+        context_length: longest sentence that the text tower reads.
+        placeholder: a word of one token; which one has no influence.
+
+    Returns:
+        (1, context_length) int64.
+
+    Raises:
+        ConfigError: the sentence would not fit; the message names the largest length that does.
+    """
+    fixed = int((tokenize(ending, context_length) != 0).sum())
+    if not 1 <= length <= context_length - fixed:
+        raise ConfigError(
+            f"{length} context vectors do not fit before {ending!r} into {context_length} tokens: "
+            f"use 1 to {context_length - fixed}"
+        )
+    return tokenize(" ".join([placeholder] * length + [ending]), context_length)
+
+
+def round_to_half(prompts: Tensor, sentences: int) -> Tensor:
+    """Rounds prompts, and on the way back their gradients, to half precision, once per sentence.
+
+    AnomalyCLIP's code casts the deep prompts with `.half()` inside a network that is otherwise float32. The
+    gradients of its sentences are rounded before they are added up, which is why the copies are made first.
+
+    Args:
+        prompts: (m, D).
+        sentences: P.
+
+    Returns:
+        (P, m, D) in the type of `prompts`.
+    """
+    return prompts.expand(sentences, -1, -1).half().to(prompts.dtype)
+
+
+def unchanged(features: Tensor) -> Tensor:
+    """The same again."""
+    return features
+
+
+class SentenceLearner(nn.Module):
+    """Sentences with learnt context vectors, and deep prompts that serve all of them.
+
+    Before the text blocks 2 to `depth` the hidden states at positions 1 to m are replaced by learnt ones, the
+    same for all sentences.
+
+    Source: AnomalyCLIP (2310.18961), section 3.2.
+
+    Attributes:
+        tokens: (P, L) ids of the sentences, with placeholders where context vectors go.
+        compound_prompts_text: depth - 1 tensors (m, D), the deep prompts of blocks 2 to depth.
+        joined: what `encode` passes its result through; training on several devices adds up gradients there.
+    """
+
+    tokens: Tensor
+
+    def __init__(
+        self,
+        backbone: CLIP,
+        tokens: Sequence[Tensor],
+        contexts: Mapping[str, int],
+        *,
+        depth: int,
+        t_n_ctx: int,
+        round_prompts_to_half: bool,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Fresh parameters, normal with standard deviation 0.02.
+
+        Args:
+            backbone: whose text tower reads the sentences.
+            tokens: P tensors (1, L).
+            contexts: name of a parameter (1, 1, n, D) -> its n.
+            depth: last text block with a deep prompt; 1 means none.
+            t_n_ctx: m.
+            round_prompts_to_half: whether deep prompts pass through half precision, as in AnomalyCLIP's code.
+            generator: source of the random numbers; None for torch's global one.
+
+        Raises:
+            ConfigError: depth or t_n_ctx is impossible for this text tower.
+        """
+        super().__init__()
+        self.joined: Callable[[Tensor], Tensor] = unchanged
+        text = backbone.config.text
+        if not 1 <= depth <= text.layers:
+            raise ConfigError(
+                f"depth {depth}: this text tower has {text.layers} blocks, use 1 to {text.layers}"
+            )
+        if not 1 <= t_n_ctx < text.context_length:
+            raise ConfigError(f"t_n_ctx {t_n_ctx}: use 1 to {text.context_length - 1}")
+        self.round_prompts_to_half = round_prompts_to_half
+        self.register_buffer("tokens", torch.cat(list(tokens)), persistent=False)
+        for name, length in contexts.items():
+            self.register_parameter(name, fresh_parameter((1, 1, length, text.width), generator))
+        self.compound_prompts_text = nn.ParameterList(
+            fresh_parameter((t_n_ctx, text.width), generator) for _ in range(depth - 1)
+        )
+
+    def contexts(self) -> Sequence[Tensor]:
+        """The context vectors (n, D) of each of the P sentences."""
+        raise NotImplementedError
+
+    def encode(self, backbone: CLIP) -> Tensor:
+        """The sentences in the joint space.
+
+        Args:
+            backbone: the network that the learner was made for.
+
+        Returns:
+            (P, E) float32, not normalised.
+        """
+        embeddings = backbone.embed_tokens(self.tokens)
+        spliced = [
+            splice_context(sentence[None], context[None].to(embeddings.dtype))
+            for sentence, context in zip(embeddings, self.contexts(), strict=True)
+        ]
+        prompts = {
+            block: round_to_half(prompt, len(embeddings)) if self.round_prompts_to_half else prompt
+            for block, prompt in enumerate(self.compound_prompts_text, start=2)
+        }
+        features = backbone.encode_embeddings(
+            torch.cat(spliced), self.tokens.argmax(dim=-1), DeepPrompts(prompts)
+        )
+        return self.joined(features.float())
+
+
+class PromptPairLearner(SentenceLearner):
+    """A learnt normal and a learnt abnormal sentence about an object of no particular class.
+
+    normal:   [start] V_1 ... V_n object . [end]
+    abnormal: [start] W_1 ... W_n damaged object . [end]
+
+    `encode` gives them in this order. Parameter names are those of AnomalyCLIP's released file.
+
+    Source: AnomalyCLIP (2310.18961), section 3.2.
+
+    Attributes:
+        ctx_pos: (1, 1, n, D) the V of the normal sentence.
+        ctx_neg: (1, 1, n, D) the W of the abnormal sentence.
+    """
+
+    ctx_pos: nn.Parameter
+    ctx_neg: nn.Parameter
+
+    def __init__(self, backbone: CLIP, *, n_ctx: int, **settings: Any) -> None:
+        """Fresh parameters.
+
+        Args:
+            backbone: whose text tower reads the sentences.
+            n_ctx: n.
+            settings: the others of `SentenceLearner`.
+
+        Raises:
+            ConfigError: a value is impossible for this text tower.
+        """
+        context_length = backbone.config.text.context_length
+        tokens = [placeholder_tokens(n_ctx, ending, context_length) for ending in ENDINGS]
+        super().__init__(backbone, tokens, {"ctx_pos": n_ctx, "ctx_neg": n_ctx}, **settings)
+
+    def contexts(self) -> Sequence[Tensor]:
+        """V, then W."""
+        return self.ctx_pos[0, 0], self.ctx_neg[0, 0]
+
+
+class GlocalPromptLearner(SentenceLearner):
+    """Two learnt pairs of sentences: a global one for the picture's score, a local one for its patches.
+
+    normal:   [start] V_1 ... V_n object . [end]
+    abnormal: [start] V_1 ... V_n W_1 ... W_k damaged object . [end]
+
+    The abnormal sentence of a pair starts with the normal one's context. `encode` gives global normal, global
+    abnormal, local normal, local abnormal. Parameter names are those of GlocalCLIP's released file.
+
+    Source: GlocalCLIP (2411.06071), section on object-agnostic glocal semantic prompts.
+
+    Attributes:
+        ctx_global_pos: (1, 1, n, D) the V of the global pair.
+        ctx_global_neg: (1, 1, k, D) the W of the global pair.
+        ctx_local_pos: (1, 1, n, D) the V of the local pair.
+        ctx_local_neg: (1, 1, k, D) the W of the local pair.
+    """
+
+    ctx_global_pos: nn.Parameter
+    ctx_global_neg: nn.Parameter
+    ctx_local_pos: nn.Parameter
+    ctx_local_neg: nn.Parameter
+
+    def __init__(self, backbone: CLIP, *, n_ctx: int, ab_ctx: int, **settings: Any) -> None:
+        """Fresh parameters.
+
+        Args:
+            backbone: whose text tower reads the sentences.
+            n_ctx: n.
+            ab_ctx: k.
+            settings: the others of `SentenceLearner`.
+
+        Raises:
+            ConfigError: a value is impossible for this text tower.
+        """
+        for name, length in (("n_ctx", n_ctx), ("ab_ctx", ab_ctx)):
+            if length < 1:
+                raise ConfigError(f"{name} {length}: use 1 or more context vectors")
+        context_length = backbone.config.text.context_length
+        tokens = [
+            placeholder_tokens(length, ending, context_length, placeholder)
+            for placeholder in ("G", "L")
+            for length, ending in zip((n_ctx, n_ctx + ab_ctx), ENDINGS, strict=True)
+        ]
+        lengths = {"pos": n_ctx, "neg": ab_ctx}
+        contexts = {
+            f"ctx_{pair}_{kind}": length for pair in ("global", "local") for kind, length in lengths.items()
+        }
+        super().__init__(backbone, tokens, contexts, **settings)
+
+    def contexts(self) -> Sequence[Tensor]:
+        """V, then V and W, of the global pair and of the local one."""
+        pairs = ((self.ctx_global_pos, self.ctx_global_neg), (self.ctx_local_pos, self.ctx_local_neg))
+        return [
+            context
+            for normal, abnormal in pairs
+            for context in (normal[0, 0], torch.cat([normal[0, 0], abnormal[0, 0]]))
+        ]
+
+
+def official_prompts(state_dict: Mapping[str, Any], whose: str, contexts: Sequence[str]) -> dict[str, Tensor]:
+    """The learnt tensors of a file {"prompt_learner": {...}}, which AnomalyCLIP's code and its heirs write.
+
+    Args:
+        state_dict: the file.
+        whose: for the messages ("AnomalyCLIP's authors").
+        contexts: names of the context vectors that it must hold.
+
+    Returns:
+        Tensors by name, without token buffers and idle layers.
+
+    Raises:
+        WeightsError: it is not such a file, or not a whole one; the message names what is missing and what is
+            unexpected.
+    """
+    learner = state_dict.get("prompt_learner")
+    if not isinstance(learner, Mapping):
+        raise WeightsError(
+            f"not a file of {whose}: expected an entry 'prompt_learner' with {', '.join(contexts)}, "
+            f"found {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}"
+        )
+    entries = {str(name): tensor for name, tensor in learner.items()}
+    learned = {name: tensor for name, tensor in entries.items() if not name.startswith(UNUSED_IN_FILE)}
+    for name, tensor in learned.items():
+        if not isinstance(tensor, Tensor):
+            raise WeightsError(
+                f"not a file of {whose}: {name!r} is a {type(tensor).__name__}, expected a tensor"
+            )
+    absent = torch.empty(0)
+    wanted = {name: learned.get(name, absent) for name in (*contexts, *_deep_prompt_names(entries))}
+    wrong = mismatches(wanted, learned)
+    if wrong:
+        raise WeightsError(f"not a whole file of {whose}: in 'prompt_learner', {wrong}")
+    for name, tensor in learned.items():
+        axes = 4 if name in contexts else 2
+        if tensor.ndim != axes:
+            raise WeightsError(f"not a file of {whose}: {name!r} has {tensor.ndim} axes, expected {axes}")
+    return learned
+
+
+def _deep_prompt_names(entries: Iterable[str]) -> list[str]:
+    """The deep prompts that a file must hold; each has an idle layer, which gives a missing one away."""
+    numbers = [int(found[1]) for found in map(DEEP_PROMPT_ENTRY.match, entries) if found]
+    return [f"compound_prompts_text.{number}" for number in range(max(numbers, default=-1) + 1)]
+
+
+def deep_prompt_settings(learned: Mapping[str, Tensor]) -> dict[str, int]:
+    """`depth` and `t_n_ctx` as the deep prompts' shapes tell; without deep prompts `t_n_ctx` stays open.
+
+    Example:
+        >>> deep_prompt_settings({"compound_prompts_text.0": torch.zeros(4, 64)})
+        {'depth': 2, 't_n_ctx': 4}
+    """
+    deep = [tensor for name, tensor in learned.items() if name.startswith("compound_prompts_text.")]
+    return {"depth": len(deep) + 1, **({"t_n_ctx": deep[0].shape[0]} if deep else {})}
+
+
+def fresh_parameter(shape: tuple[int, ...], generator: torch.Generator | None = None) -> nn.Parameter:
+    """A parameter drawn from N(0, 0.02^2).
+
+    Args:
+        shape: of the tensor.
+        generator: source of the random numbers; None for torch's global one.
+
+    Returns:
+        The parameter, on the CPU.
+    """
+    return nn.Parameter(torch.randn(shape, generator=generator) * INITIAL_STD)

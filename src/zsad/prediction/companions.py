@@ -1,0 +1,92 @@
+"""Folder mode of `zsad predict`: some pictures of the folder go with every single one as its companions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zsad.errors import ConfigError, DataError
+from zsad.prediction.records import read_settings
+
+if TYPE_CHECKING:
+    from zsad.detector.detector import Detector
+
+LEAST_PICTURES = 8
+FOLDER_METHOD = "auto"
+COMPANIONS_KEY = "companions"  # of settings.json: what a resumed run compares with, too
+
+
+def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | None) -> list[str]:
+    """Gives the detector companions out of the pictures that it is going to score, if its method takes any.
+
+    Scoring then needs no more memory than picture by picture, however many there are.
+
+    Args:
+        detector: its companions are replaced.
+        files: of the run; those that cannot be read are passed over, they are reported when it is their turn.
+        resumed: folder of the run that is gone on with, whose companions are taken again.
+
+    Returns:
+        Their paths; none if the method takes none or there are fewer than 8 pictures.
+
+    Raises:
+        DataError: a companion of the run that is gone on with is no longer there.
+    """
+    most = detector.method.MOST_COMPANIONS
+    if not most:
+        return []
+    earlier = (read_settings(resumed) or {}).get(COMPANIONS_KEY) if resumed is not None else None
+    if earlier:
+        missing = [path for path in earlier if not os.path.isfile(path)]
+        if missing:
+            raise DataError(
+                f"{missing[0]} is gone, which the earlier pictures were compared with: "
+                "leave --resume out to start over"
+            )
+        detector.set_companions(earlier)
+        return list(earlier)
+    drawn = evenly_spread([path for path in files if os.path.isfile(path)], most)
+    used = detector.set_companions(drawn if len(drawn) >= LEAST_PICTURES else None)
+    if len(used) < LEAST_PICTURES:
+        detector.set_companions(None)
+        return []
+    return [str(drawn[index]) for index in used]
+
+
+def folder_note(detector: Detector) -> str:
+    """A line on what the other pictures of the folder do to each one's score.
+
+    Args:
+        detector: after `give_companions`.
+
+    Returns:
+        Empty for a method that takes no companions.
+    """
+    if detector.method.MOST_COMPANIONS and detector.scores_jointly:
+        return (
+            f"fewer than {LEAST_PICTURES} pictures that can be read, too few to compare: "
+            "the scores are those of the texts alone"
+        )
+    return detector.about_companions
+
+
+def default_method(files: Sequence[Path]) -> str | None:
+    """What scores pictures if the user chose nothing: "auto" from 8 files on, else `zsad.load`'s own."""
+    here = sum(os.path.isfile(path) for path in files)
+    return FOLDER_METHOD if here >= LEAST_PICTURES else None
+
+
+def evenly_spread(files: Sequence[Path], count: int) -> list[Path]:
+    """At most `count` of some files, evenly spread over the list, so that every sub-folder has its share.
+
+    Example:
+        >>> [path.name for path in evenly_spread([Path(f"{n}.png") for n in range(7)], 3)]
+        ['0.png', '3.png', '6.png']
+    """
+    if count < 1:
+        raise ConfigError(f"the number of pictures to draw must be at least 1, got {count}")
+    if len(files) <= count:
+        return list(files)
+    return [files[round(index * (len(files) - 1) / max(1, count - 1))] for index in range(count)]

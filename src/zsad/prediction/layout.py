@@ -1,0 +1,139 @@
+"""Where a run puts each picture's files: the inputs' folders mirrored under one folder per kind of file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from zsad.images.drawing import FILE_SUFFIXES, FileKind
+from zsad.images.finding import file_and_part
+from zsad.images.remote import as_path, is_uri
+
+_LONGEST_STEM = 180  # bytes; file systems allow 255 for a name, and a suffix follows
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The files of a run by input path.
+
+    Attributes:
+        directory: of the results.
+        root: the folder that the mirrored paths are relative to; "" if the inputs have none in common.
+        names: input path -> relative path without suffix, unique also where letter case does not count.
+    """
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("overlays", "maps", "masks", "contours", "thumbnails")
+    _FOLDER_OF: ClassVar[Mapping[str, str]] = {
+        "overlay": "overlays",
+        "map": "maps",
+        "npy": "maps",
+        "mask": "masks",
+        "contour": "contours",
+    }
+
+    directory: Path
+    root: str
+    names: Mapping[str, Path]
+
+    @classmethod
+    def plan(cls, directory: Path, paths: Sequence[str], root: str | None = None) -> RunLayout:
+        """Finds a name for the files of every input.
+
+        Args:
+            directory: of the results.
+            paths: of all pictures, earlier ones of a resumed run included.
+            root: of the earlier run; kept if all paths lie under it, so that its files keep their names.
+
+        Returns:
+            The layout. a/1.png and b/1.png give overlays/a/1_overlay.jpg and overlays/b/1_overlay.jpg;
+            a/1.png and a/1.jpg give overlays/1_png_overlay.jpg and overlays/1_jpg_overlay.jpg.
+        """
+        if root is None or not all(_lies_under(path, root) for path in paths):
+            root = common_folder(paths)
+        relative = {path: _relative(path, root) for path in dict.fromkeys(paths)}
+        stems = Counter(_key(name.with_suffix("")) for name in relative.values())
+        names: dict[str, Path] = {}
+        taken: set[str] = set()
+        for path, name in relative.items():
+            stem = name.stem
+            if stems[_key(name.with_suffix(""))] > 1:
+                stem = f"{stem}_{name.suffix.removeprefix('.')}"
+            stem = _shortened(stem)
+            unique, number = name.with_name(stem), 2
+            while _key(unique) in taken:
+                unique, number = name.with_name(f"{stem}_{number}"), number + 1
+            taken.add(_key(unique))
+            names[path] = unique
+        return cls(directory, root, names)
+
+    def file(self, path: str, kind: FileKind) -> Path:
+        """Where the file of a kind for an input picture belongs."""
+        return self._place(self._FOLDER_OF[kind], path, FILE_SUFFIXES[kind])
+
+    def existing_file(self, path: str, kind: FileKind) -> Path | None:
+        """The file of a kind for an input picture, None if it is not there."""
+        expected = self.file(path, kind)
+        for candidate in (expected, expected.with_suffix(".png")):  # too large for JPEG
+            if candidate.exists():
+                return candidate
+        return None
+
+    def thumbnail(self, path: str) -> Path:
+        """Where the thumbnail of an input picture belongs."""
+        return self._place("thumbnails", path, ".jpg")
+
+    def is_complete(self, path: str, formats: Sequence[FileKind]) -> bool:
+        """Whether all files of an input are there and the input has not changed since they were written."""
+        thumbnail = self.thumbnail(path)
+        if not thumbnail.exists() or any(self.existing_file(path, kind) is None for kind in formats):
+            return False
+        try:
+            return Path(file_and_part(path)[0]).stat().st_mtime_ns <= thumbnail.stat().st_mtime_ns
+        except OSError:
+            return True  # the picture has been moved away; its result stays
+
+    def _place(self, folder: str, path: str, suffix: str) -> Path:
+        name = self.names[path]
+        return self.directory / folder / name.with_name(name.name + suffix)
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """The deepest folder that holds all the paths, absolute; "" if there is none (no paths, two drives)."""
+    try:
+        return os.path.commonpath([os.path.dirname(_absolute(path)) for path in paths])
+    except ValueError:
+        return ""
+
+
+def _absolute(path: str) -> str:
+    """The absolute path of a file, or what stands for that of a URI."""
+    return as_path(path) if is_uri(path) else os.path.abspath(path)
+
+
+def _lies_under(path: str, root: str) -> bool:
+    return common_folder([path, os.path.join(root, "any")]) == root
+
+
+def _relative(path: str, root: str) -> Path:
+    absolute = Path(_absolute(path))
+    if root:
+        return absolute.relative_to(root)
+    drive = "".join(character for character in absolute.drive if character.isalnum())
+    return Path(drive, *absolute.parts[1:])
+
+
+def _key(name: Path) -> str:
+    return str(name).casefold()
+
+
+def _shortened(stem: str) -> str:
+    encoded = os.fsencode(stem)
+    if len(encoded) <= _LONGEST_STEM:
+        return stem
+    digest = hashlib.sha256(encoded).hexdigest()[:10]
+    return f"{encoded[: _LONGEST_STEM - 11].decode(errors='ignore')}-{digest}"

@@ -1,0 +1,273 @@
+"""Pictures in, records out: reads ahead and writes behind in threads while the network scores batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from zsad.errors import ConfigError, ZsadError, unknown_name
+from zsad.files.atomic import atomic_file
+from zsad.images.decoding import header_pixels
+from zsad.images.drawing import SCALES, FileKind, Scale, overlay, save_jpeg, thumbnail, write_file
+from zsad.images.reading import read_image
+from zsad.prediction.records import ResultRecord, one_line
+from zsad.types import PhraseFit, Prediction
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from zsad.detector.detector import Detector
+    from zsad.prediction.layout import RunLayout
+
+MOST_PIXELS_AT_ONCE = 64_000_000
+"""Pictures of a batch beyond this sum wait; 190 MB as read, about five times that with maps and overlays."""
+
+_THREADS = min(4, os.cpu_count() or 1)
+# What may go wrong with one picture while the others are fine; a wrong argument stops the run instead.
+_PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run does with each picture; the fields are arguments of `zsad.prediction.run.predict_folder`."""
+
+    formats: tuple[FileKind, ...] | None = None
+    scale: Scale = "fixed"
+    class_name: str | None = None
+    threshold: float | None = None
+    map_threshold: float | None = None
+    explain: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise unknown_name("scale", str(self.scale), SCALES)
+        for name in ("threshold", "map_threshold"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value):
+                raise ConfigError(f"the {name.replace('_', ' ')} must be a finite number, got {value!r}")
+        if self.explain is not None:
+            from zsad.detector.explanation import checked_phrases  # needs torch, which most arguments do not
+
+            checked_phrases(self.explain)
+
+
+class Scorer(Protocol):
+    """Scores the pictures of a run and writes their files, in this process or in others."""
+
+    @property
+    def explanations(self) -> Mapping[str, Sequence[PhraseFit]]:
+        """Rankings of the phrases to explain with, by path, of the pictures scored so far."""
+
+    def records(self, batches: Iterable[Sequence[Path]]) -> Iterator[ResultRecord]:
+        """Scores pictures.
+
+        Args:
+            batches: paths of the pictures that go through the network at once.
+
+        Yields:
+            One record per path, in any order.
+        """
+
+    def written(self) -> Iterator[ResultRecord]:
+        """After an interruption: the records that were not yielded but whose files are complete."""
+
+
+Engine = Callable[["Detector", "RunLayout", RunOptions], Scorer]
+"""Makes what scores the pictures of a run: `PredictionPipeline` or a counterpart in several processes."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture as it was read, or the line that says why it could not be."""
+
+    path: Path
+    image: Image.Image | None
+    error: str
+    seconds: float
+
+
+class PredictionPipeline:
+    """Scores pictures in batches, writes their files, and yields a record when these are complete.
+
+    Attributes:
+        explanations: rankings of the phrases to explain with, by path, of the pictures scored so far.
+    """
+
+    def __init__(self, detector: Detector, layout: RunLayout, options: RunOptions) -> None:
+        self.detector = detector
+        self.layout = layout
+        self.options = options
+        self.explanations: dict[str, list[PhraseFit]] = {}
+        self._writing: deque[Future[ResultRecord]] = deque()
+
+    def records(self, batches: Iterable[Sequence[Path]]) -> Iterator[ResultRecord]:
+        """Scores pictures; records come in the order of the paths.
+
+        Args:
+            batches: paths of the pictures that go through the network at once; one batch is asked for before
+                the previous one is scored.
+
+        Yields:
+            One record per path, with an error where the picture could not be read or scored.
+
+        Raises:
+            ConfigError: the detector refuses an argument, which would be the same for every picture.
+            OSError: a picture's files cannot be written.
+        """
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="zsad")
+        most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
+        parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
+        try:
+            for batch in _read_ahead(pool, parts):
+                for read, outcome, seconds in self._predict(batch):
+                    self._writing.append(pool.submit(self._finish, read, outcome, seconds))
+                while len(self._writing) > len(batch):  # one batch is written while the next is scored
+                    yield self._oldest()
+            while self._writing:
+                yield self._oldest()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def written(self) -> Iterator[ResultRecord]:
+        """After an interruption: the records that were not yielded but whose files are complete."""
+        for future in self._writing:
+            if not future.cancelled() and future.done() and future.exception() is None:
+                yield future.result()
+
+    def _oldest(self) -> ResultRecord:
+        record = self._writing[0].result()  # taken off when it is there, since Ctrl-C may come while waiting
+        self._writing.popleft()
+        return record
+
+    def _predict(self, batch: Sequence[_Read]) -> Iterator[tuple[_Read, Prediction | str, float]]:
+        """Each picture's prediction or error line, and its share of the time."""
+        outcomes = self._score([read for read in batch if read.image is not None])
+        for read in batch:
+            outcome, seconds = outcomes.get(read.path, (read.error, 0.0))
+            started = time.perf_counter()
+            if isinstance(outcome, Prediction):
+                if self.options.map_threshold is not None:
+                    outcome = dataclasses.replace(outcome, map_threshold=self.options.map_threshold)
+                # here and not in the writing threads: it takes the network
+                if self.options.explain is not None and np.isfinite(outcome.anomaly_map).all():
+                    self.explanations[str(read.path)] = outcome.explain(self.options.explain)
+            seconds += time.perf_counter() - started
+            yield read, outcome, seconds
+
+    def _score(self, reads: Sequence[_Read]) -> dict[Path, tuple[Prediction | str, float]]:
+        """Scores a batch; one that fails is tried again picture by picture, to find and spare the others."""
+        if not reads:
+            return {}
+        started = time.perf_counter()
+        try:
+            predictions = self.detector.predict(
+                [read.image for read in reads], classes=self.options.class_name
+            )
+        except ConfigError:
+            raise
+        except _PICTURE_ERRORS as error:
+            if len(reads) > 1 and not self.detector.scores_jointly:
+                return {path: outcome for read in reads for path, outcome in self._score([read]).items()}
+            seconds = (time.perf_counter() - started) / len(reads)
+            return {read.path: (one_line(error), seconds) for read in reads}
+        seconds = (time.perf_counter() - started) / len(reads)
+        pairs = zip(reads, predictions, strict=True)
+        return {read.path: (prediction, seconds) for read, prediction in pairs}
+
+    def _finish(self, read: _Read, outcome: Prediction | str, seconds: float) -> ResultRecord:
+        """Writes a picture's files and makes its record; runs in a thread."""
+        started = time.perf_counter()
+        options = self.options
+        score = width = height = decision = relative = p_value = in_calibration = None
+        error = outcome if isinstance(outcome, str) else None
+        if isinstance(outcome, Prediction):
+            if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
+                prediction = dataclasses.replace(outcome, path=read.path, threshold=options.threshold)
+                self._write(prediction, str(read.path))
+                score = float(prediction.score)
+                decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
+                height, width = prediction.anomaly_map.shape
+                relative, p_value = prediction.relative_score, prediction.p_value
+                if self.detector.calibration is not None:
+                    in_calibration = self.detector.calibration.saw(prediction.image)
+            else:
+                error = "the method gave values that are not finite (try --precision float32)"
+        return ResultRecord(
+            path=str(read.path),
+            score=score,
+            is_anomalous=decision,
+            threshold=options.threshold,
+            width=width,
+            height=height,
+            seconds=round(read.seconds + seconds + time.perf_counter() - started, 4),
+            method=self.detector.method.INFO.name,
+            backbone=self.detector.record.name,
+            error=error,
+            relative_score=relative,
+            p_value=p_value,
+            in_calibration=in_calibration,
+        )
+
+    def _write(self, prediction: Prediction, path: str) -> None:
+        scale = self.options.scale
+        for kind in self.options.formats or ():
+            write_file(prediction, kind, self.layout.file(path, kind), scale=scale)
+        heat = overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale)
+        with atomic_file(self.layout.thumbnail(path)) as file:
+            save_jpeg(thumbnail(heat), file, quality=82)
+
+
+def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Sequence[Path]]:
+    """Cuts a batch of very large pictures into parts, so that few of them are in memory at once.
+
+    Args:
+        batch: paths of pictures.
+        most_pixels: that a part may have, unless it is a single picture; None: the batch stays whole.
+
+    Yields:
+        The batch's paths in order, at least one in each part.
+    """
+    if most_pixels is None:
+        yield batch
+        return
+    part: list[Path] = []
+    pixels = 0
+    for path in batch:
+        size = header_pixels(path)
+        if part and pixels + size > most_pixels:
+            yield part
+            part, pixels = [], 0
+        part.append(path)
+        pixels += size
+    if part:
+        yield part
+
+
+def _read_ahead(pool: ThreadPoolExecutor, batches: Iterable[Sequence[Path]]) -> Iterator[list[_Read]]:
+    """Reads batches in threads, in order; one more than was asked for, and no more."""
+    waiting: deque[list[Future[_Read]]] = deque()
+    for batch in batches:
+        waiting.append([pool.submit(_read, path) for path in batch])
+        if len(waiting) > 1:
+            yield [future.result() for future in waiting.popleft()]
+    while waiting:
+        yield [future.result() for future in waiting.popleft()]
+
+
+def _read(path: Path) -> _Read:
+    started = time.perf_counter()
+    image, reason = None, ""
+    try:
+        image = read_image(path)
+    except Exception as error:  # whatever a decoder stumbles over, the other files are to be finished
+        reason = one_line(error)
+    return _Read(path, image, reason, time.perf_counter() - started)

@@ -1,0 +1,363 @@
+"""Prediction on a Ray cluster, for folders or buckets that outgrow one machine; `zsad predict --engine ray`.
+
+Ray Data hands batches of names to actors, each of which holds the detector, reads its pictures itself (local
+or shared paths, or a bucket's URIs) and sends back records and finished files; the calling process writes
+both. So workers need no shared folder for results, and a run is resumed from what one process has written.
+`ray.data.read_binary_files` would end the run at the first file that cannot be read, so only names are given
+to Ray. Batches are those of a run in one process.
+
+Ray restarts actors that die and repeats their tasks, here once. What is lost all the same is scored
+once more, picture by picture; a picture whose worker dies then too becomes a record with an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from zsad.errors import ConfigError, MissingExtraError
+from zsad.files.atomic import atomic_file
+from zsad.images.remote import RemoteFile, is_uri, list_remote, read_remote
+from zsad.prediction.layout import RunLayout
+from zsad.prediction.pipeline import PredictionPipeline, RunOptions
+from zsad.prediction.records import ResultRecord, one_line
+from zsad.types import PhraseFit
+
+if TYPE_CHECKING:
+    from zsad.detector.detector import Detector
+
+_MOST_BATCHES_PER_TASK = 4  # an actor reads ahead within a task
+_MOST_STARTS = 2
+_DOWNLOADS_AT_ONCE = 8
+
+
+def expand_inputs(inputs: Iterable[str | Path], recursive: bool = True) -> list[str | Path]:
+    """Lists the folders of buckets; paths and patterns stay, for `zsad.prediction.run.predict_folder`.
+
+    Raises:
+        ConfigError: a URI's place cannot be found.
+        DataError: it holds no picture.
+    """
+    found: list[str | Path] = []
+    for item in inputs:
+        found.extend(list_remote(str(item), recursive) if is_uri(item) else [item])
+    return found
+
+
+class RayPrediction:
+    """Scores pictures in the actors of a Ray cluster; see `zsad.prediction.pipeline.Scorer`.
+
+    Attributes:
+        explanations: rankings of the phrases to explain with, by path, of the pictures scored so far.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        layout: RunLayout,
+        options: RunOptions,
+        *,
+        workers: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            detector: every actor gets a copy.
+            layout: where the pictures' files go.
+            options: what is done with each picture.
+            workers: actors at most; None: one for each of the cluster's GPUs or, without any, CPUs.
+            device: "cpu" leaves GPUs alone; None or "cuda": actors take one GPU each if there are any.
+
+        Raises:
+            MissingExtraError: Ray is not installed.
+            ConfigError: the method scores all pictures together, or an argument is impossible.
+        """
+        try:
+            import ray.data  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("ray", "ray", "--engine ray") from error
+        info = detector.method.INFO
+        if detector.scores_jointly:
+            raise ConfigError(
+                f"{info.name} scores all pictures together, which cannot be split over a cluster: "
+                "leave --engine out"
+            )
+        if workers is not None and workers < 1:
+            raise ConfigError(f"the number of workers must be at least 1, got {workers}")
+        self.explanations: dict[str, Sequence[PhraseFit]] = {}
+        self._detector = detector
+        self._layout = layout
+        self._options = options
+        self._workers = workers
+        self._device = device
+
+    def records(self, batches: Iterable[Sequence[Path | RemoteFile]]) -> Iterator[ResultRecord]:
+        """Scores pictures and writes their files; records come as actors finish them.
+
+        Args:
+            batches: paths or URIs of the pictures that go through the network at once.
+
+        Yields:
+            One record per picture.
+
+        Raises:
+            ConfigError: the detector refuses an argument, which would be the same for every picture.
+            OSError: a picture's files cannot be written.
+        """
+        import ray
+
+        rows = [[str(path) for path in batch] for batch in batches]
+        missing = {path for row in rows for path in row}
+        is_ours = not ray.is_initialized()
+        try:
+            if missing and is_ours:
+                _connect()
+            for again in (False, True):
+                if again:
+                    rows = [[path] for row in rows for path in row if path in missing]
+                for record in self._scored(rows, 1 if again else _MOST_BATCHES_PER_TASK):
+                    if record.path in missing:
+                        missing.discard(record.path)
+                        yield record
+        finally:
+            if is_ours and ray.is_initialized():
+                ray.shutdown()
+        for path in sorted(missing):
+            yield self._failed(path)
+
+    def written(self) -> Iterator[ResultRecord]:
+        """Nothing: files and record of a picture are written one after the other."""
+        return iter(())
+
+    def _scored(self, rows: Sequence[Sequence[str]], batches_per_task: int) -> Iterator[ResultRecord]:
+        """Runs the cluster over batches and writes what comes back, as it comes."""
+        if not rows:
+            return
+        for row in self._dataset(rows, batches_per_task).iter_rows():
+            if row["problem"]:
+                raise ConfigError(row["problem"])
+            if row["file"]:
+                with atomic_file(self._layout.directory / json.loads(row["file"])) as file:
+                    file.write(row["content"])
+                continue
+            record = ResultRecord.from_json(row["record"])
+            if row["ranking"]:
+                self.explanations[record.path] = [PhraseFit(**fit) for fit in json.loads(row["ranking"])]
+            yield record
+
+    def _dataset(self, rows: Sequence[Sequence[str]], batches_per_task: int) -> Any:
+        """The lazy data set of files and records."""
+        import ray
+
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = 0 if self._device == "cpu" else int(resources.get("GPU", 0))
+        workers = self._workers or gpus or max(1, int(resources.get("CPU", 1)))
+        per_task = max(1, min(batches_per_task, len(rows) // (2 * workers)))
+        items = [{"batch": json.dumps([(path, self._name(path)) for path in row])} for row in rows]
+        ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
+        with _quiet_and_lenient():
+            return ray.data.from_items(
+                items, override_num_blocks=math.ceil(len(rows) / per_task)
+            ).map_batches(
+                PictureActor,
+                batch_size=per_task,
+                concurrency=(1, workers),
+                num_cpus=1,
+                num_gpus=1 if gpus else 0,
+                fn_constructor_args=(ray.put(self._detector), self._options, ledger, bool(gpus)),
+            )
+
+    def _name(self, path: str) -> str | None:
+        name = self._layout.names.get(path)
+        return None if name is None else str(name)
+
+    def _failed(self, path: str) -> ResultRecord:
+        return ResultRecord(
+            path=path,
+            score=None,
+            is_anomalous=None,
+            threshold=self._options.threshold,
+            width=None,
+            height=None,
+            seconds=0.0,
+            method=self._detector.method.INFO.name,
+            backbone=self._detector.record.name,
+            error=f"{path}: its worker died each time it was read or scored, often for lack of memory; give "
+            "workers with more memory, a smaller --image-size, or leave the picture out",
+        )
+
+
+class Ledger:
+    """Counts how often a task was started, since Ray Data would repeat one that kills its process forever."""
+
+    def __init__(self) -> None:
+        self._starts: Counter[str] = Counter()
+
+    def starts(self, task: str) -> int:
+        """How often a task has been started, this time included."""
+        self._starts[task] += 1
+        return self._starts[task]
+
+
+class PictureActor:
+    """Holds the detector in a process of the cluster and turns names of pictures into records and files."""
+
+    def __init__(self, detector: Any, options: RunOptions, ledger: Any, has_gpu: bool) -> None:
+        """Takes the detector.
+
+        Args:
+            detector: reference to it in Ray's object store.
+            options: what is done with each picture.
+            ledger: handle of the cluster's `Ledger`.
+            has_gpu: whether Ray has given this process a GPU.
+        """
+        import ray
+
+        # on the worker's own disk, and removed with the actor
+        self._folder = tempfile.TemporaryDirectory(prefix="zsad-")
+        self._ledger = ledger
+        self._names: dict[str, Path] = {}
+        layout = RunLayout(Path(self._folder.name) / "out", "", self._names)
+        self._pipeline = PredictionPipeline(
+            ray.get(detector).to("cuda" if has_gpu else "cpu"), layout, options
+        )
+        self._sources = _Sources(Path(self._folder.name) / "in")
+
+    def __call__(self, table: Mapping[str, Any]) -> Iterator[dict[str, list[Any]]]:
+        """Scores some batches.
+
+        Args:
+            table: "batch" holds JSON lists of (path or URI, name of its files).
+
+        Yields:
+            The files of each picture, one a row, and then its record; nothing if this task has often killed
+            its process.
+        """
+        import ray
+
+        if ray.get(self._ledger.starts.remote(table["batch"][0])) > _MOST_STARTS:
+            return
+        batches = [json.loads(text) for text in table["batch"]]
+        try:
+            for record in self._pipeline.records(self._local_batches(batches)):
+                yield from self._rows(record)
+        except ConfigError as error:
+            yield _row(problem=one_line(error))
+
+    def _local_batches(self, batches: Sequence[Sequence[tuple[str, str | None]]]) -> Iterator[list[Path]]:
+        """Batches of files that can be opened; all that have to be fetched are fetched from the start."""
+        with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
+            fetched = [[pool.submit(self._sources.fetch, path) for path, _ in batch] for batch in batches]
+            for batch, futures in zip(batches, fetched, strict=True):
+                paths = [future.result() for future in futures]
+                for path, (_, name) in zip(paths, batch, strict=True):
+                    if name is not None:
+                        self._names[str(path)] = Path(name)
+                yield paths
+
+    def _rows(self, record: ResultRecord) -> Iterator[dict[str, list[Any]]]:
+        ranking = self._pipeline.explanations.pop(record.path, None)
+        layout = self._pipeline.layout
+        if record.error is None:
+            kinds = self._pipeline.options.formats or ()
+            files = [layout.existing_file(record.path, kind) for kind in kinds]
+            for file in (*files, layout.thumbnail(record.path)):
+                if file is not None:
+                    name = PurePosixPath(file.relative_to(layout.directory))
+                    yield _row(file=json.dumps(str(name)), content=file.read_bytes())
+                    file.unlink()
+        self._names.pop(record.path, None)
+        yield _row(
+            record=self._sources.release(record).to_json(),
+            ranking=json.dumps([asdict(fit) for fit in ranking]) if ranking else "",
+        )
+
+
+class _Sources:
+    """Local copies of remote pictures, for as long as they are scored."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._given: dict[str, str] = {}  # local path -> URI
+        self._problems: dict[str, str] = {}
+        self._count = 0
+
+    def fetch(self, path: str) -> Path:
+        """The local file of a path or URI; what goes wrong is told by `release`."""
+        if not is_uri(path):
+            return Path(path)
+        folder = Path(tempfile.mkdtemp(dir=_made(self._folder)))
+        local = folder / PurePosixPath(path.partition("?")[0]).name
+        self._given[str(local)] = path
+        try:
+            local.write_bytes(read_remote(path))
+        except Exception as error:  # whatever a file system raises, the other pictures are to be scored
+            self._problems[str(local)] = f"{path}: cannot be fetched ({one_line(error)})"
+        return local
+
+    def release(self, record: ResultRecord) -> ResultRecord:
+        """The record under the name that was given; the local copy is removed."""
+        given = self._given.pop(record.path, None)
+        if given is None:
+            return record
+        local = Path(record.path)
+        local.unlink(missing_ok=True)
+        local.parent.rmdir()
+        error = record.error and record.error.replace(record.path, given)
+        return replace(record, path=given, error=self._problems.pop(record.path, error))
+
+
+def _row(
+    file: str = "", content: bytes = b"", record: str = "", ranking: str = "", problem: str = ""
+) -> dict[str, list[Any]]:
+    """A batch of one row with all columns, as Ray Data takes it."""
+    values = {"file": file, "content": content, "record": record, "ranking": ranking, "problem": problem}
+    return {name: [value] for name, value in values.items()}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _quiet_and_lenient() -> Iterator[None]:
+    """Data sets that are made inside print nothing and drop what fails for good, which `records` notices."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    wanted = {"enable_progress_bars": False, "print_on_execution_start": False, "max_errored_blocks": -1}
+    before = {name: getattr(context, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(context, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+def _connect() -> None:
+    """Joins the cluster that RAY_ADDRESS names, or starts one on this machine."""
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Ray Data's own actors make Ray's core print a line that is meant for Ray's developers (its issue 53727)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray.init(
+        address=os.environ.get("RAY_ADDRESS") or None,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )

@@ -1,0 +1,295 @@
+"""The tables that a run of `zsad predict` leaves behind, and how they are taken up again.
+
+While a run goes on, records are appended to `results.jsonl` and flushed, so that a crash loses at most the
+last line; at the end the file is written anew, whole and in input order, with `results.csv` beside it.
+`settings.json` remembers what the scores depend on, so that resuming never mixes two settings in one table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from zsad.errors import ConfigError, DataError
+from zsad.files.atomic import atomic_file
+
+RESULTS_FILE = "results.jsonl"
+TABLE_FILE = "results.csv"
+SETTINGS_FILE = "settings.json"
+SETTINGS_LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """One line of `results.jsonl`.
+
+    Attributes:
+        path: the input file as it was given or found.
+        score: image anomaly score in [0, 1]; None after an error.
+        is_anomalous: whether the score reaches the threshold; None without threshold or after an error.
+        threshold: the image score from which on a picture counts as anomalous; None if there is none.
+        width: of the picture in pixels; None after an error.
+        height: of the picture in pixels; None after an error.
+        seconds: time for reading, scoring (its share of the batch) and writing this picture.
+        method: the method's registry name.
+        backbone: the backbone's name.
+        error: None, or one line that says why there is no score.
+        relative_score: the score on the calibration's scale, 0.5 at the threshold; written if calibrated.
+        p_value: share of normal pictures with a score as high; written if calibrated.
+        in_calibration: whether the calibration was made with this picture, so that its decision says nothing
+            about new pictures; written if calibrated.
+    """
+
+    path: str
+    score: float | None
+    is_anomalous: bool | None
+    threshold: float | None
+    width: int | None
+    height: int | None
+    seconds: float
+    method: str
+    backbone: str
+    error: str | None = None
+    relative_score: float | None = None
+    p_value: float | None = None
+    in_calibration: bool | None = None
+
+    def to_json(self) -> str:
+        """The record as one line of JSON without its line end."""
+        values = {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or name not in CALIBRATED_COLUMNS
+        }
+        # File names that are not valid Unicode reach Python as lone surrogates, which UTF-8 cannot hold.
+        pure = all(isinstance(value, str) is False or _is_unicode(value) for value in values.values())
+        return json.dumps(values, ensure_ascii=not pure, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> ResultRecord:
+        """Reads one line that `to_json` wrote.
+
+        Raises:
+            DataError: it is no such line; the message shows its beginning.
+        """
+        try:
+            values = json.loads(line)
+            record = cls(**values)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"not a line of {RESULTS_FILE}: {line[:60]!r}") from error
+        well_formed = isinstance(record.path, str) and isinstance(record.score, int | float | None)
+        if not well_formed or (record.score is None) == (record.error is None):
+            raise DataError(f"not a line of {RESULTS_FILE}: {line[:60]!r}")
+        return record
+
+
+CALIBRATED_COLUMNS = ("relative_score", "p_value", "in_calibration")
+COLUMNS = tuple(field.name for field in fields(ResultRecord) if field.name not in CALIBRATED_COLUMNS)
+
+
+class ResultsWriter:
+    """Appends records while a run goes on and leaves whole files at its end, also after Ctrl-C.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with ResultsWriter(folder) as writer:
+        ...     writer.add(ResultRecord("a.png", 0.25, None, None, 8, 8, 0.01, "winclip", "tiny"))
+        >>> [record.score for record in read_results(folder / RESULTS_FILE)]
+        [0.25]
+    """
+
+    def __init__(
+        self, directory: str | Path, kept: Sequence[ResultRecord] = (), order: Sequence[str] = ()
+    ) -> None:
+        """Starts the files of a run; older ones of the same folder are replaced.
+
+        Args:
+            directory: made if it is not there.
+            kept: records of an earlier run that stay.
+            order: paths in the order that the finished files should have; others come before them.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self.directory = Path(directory)
+        self._records = {record.path: record for record in kept}
+        self._order = {path: place for place, path in enumerate(order)}
+        write_jsonl(self.directory / RESULTS_FILE, self.records)
+        self._file = (self.directory / RESULTS_FILE).open("ab")
+
+    @property
+    def records(self) -> list[ResultRecord]:
+        """All records so far, kept ones included, in the order of the finished files."""
+        return sorted(self._records.values(), key=lambda record: self._order.get(record.path, -1))
+
+    def add(self, record: ResultRecord) -> None:
+        """Appends one record and hands it to the operating system at once.
+
+        Raises:
+            OSError: the disk is full; what was written before stays readable.
+        """
+        self._file.write(record.to_json().encode() + b"\n")
+        self._file.flush()
+        self._records[record.path] = record
+
+    def finish(self) -> None:
+        """Writes `results.jsonl` in order and `results.csv`, each whole."""
+        self._close()
+        write_jsonl(self.directory / RESULTS_FILE, self.records)
+        write_csv(self.directory / TABLE_FILE, self.records)
+
+    def __enter__(self) -> ResultsWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            self._close()  # the folder cannot be written any more; the appended file is what remains
+        else:
+            self.finish()
+
+    def _close(self) -> None:
+        try:
+            self._file.close()
+        except OSError:
+            # Closing flushes once more, and the disk may still be full; `add` has raised for that already.
+            self._file = open(os.devnull, "ab")  # noqa: SIM115 - only a place holder
+
+
+def write_jsonl(path: str | Path, records: Iterable[ResultRecord]) -> None:
+    """Writes records as JSON lines, whole or not at all."""
+    with atomic_file(path) as file:
+        for record in records:
+            file.write(record.to_json().encode() + b"\n")
+
+
+def write_csv(path: str | Path, records: Iterable[ResultRecord]) -> None:
+    """Writes records as CSV with the columns of `results.jsonl`; what is None there is empty here."""
+    records = list(records)
+    calibrated = any(record.relative_score is not None for record in records)
+    columns = COLUMNS + CALIBRATED_COLUMNS if calibrated else COLUMNS
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        table = csv.writer(text)
+        table.writerow(columns)
+        for record in records:
+            values = asdict(record)
+            table.writerow(["" if values[column] is None else _cell(values[column]) for column in columns])
+        text.flush()
+        text.detach()
+
+
+def read_results(path: str | Path) -> list[ResultRecord]:
+    """Reads `results.jsonl`; a last line that was cut off is passed over.
+
+    Args:
+        path: the file; one that is not there counts as empty.
+
+    Returns:
+        One record per path, the last one of the file, in the order of the file.
+
+    Raises:
+        DataError: a line other than the last is damaged.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    records: dict[str, ResultRecord] = {}
+    lines = [
+        (number, line) for number, line in enumerate(path.read_bytes().split(b"\n"), start=1) if line.strip()
+    ]
+    for number, line in lines:
+        try:
+            record = ResultRecord.from_json(line.decode(errors="replace"))
+        except DataError as error:
+            if number == lines[-1][0]:  # the run was stopped while this line was written
+                continue
+            raise DataError(f"{path}, line {number}: {error}") from error
+        records[record.path] = record
+    return list(records.values())
+
+
+def write_settings(directory: str | Path, settings: Mapping[str, Any]) -> None:
+    """Writes `settings.json`: what the run's scores and files depend on, plain JSON values only."""
+    text = json.dumps({"layout": SETTINGS_LAYOUT, **settings}, indent=2, ensure_ascii=True)
+    with atomic_file(Path(directory) / SETTINGS_FILE) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_settings(directory: str | Path) -> dict[str, Any] | None:
+    """Reads `settings.json`; None if there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = Path(directory) / SETTINGS_FILE
+    if not path.exists():
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); run without --resume to start over") from error
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: damaged (no object); run without --resume to start over")
+    settings.pop("layout", None)
+    return settings
+
+
+def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to resume a run with other settings than it was started with.
+
+    Args:
+        directory: of the run, for the message.
+        earlier: as `read_settings` gave them.
+        now: the settings of this run.
+
+    Raises:
+        ConfigError: naming every setting that differs, with both values.
+    """
+    now = json.loads(json.dumps(now))  # tuples and lists are the same once they were written
+    differing = [
+        f"{name} was {earlier.get(name)!r} and is now {now.get(name)!r}"
+        for name in sorted(earlier.keys() | now.keys())
+        if earlier.get(name) != now.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"cannot resume in {directory}: {'; '.join(differing)}. "
+            "Give the same settings, choose another --out, or leave --resume out to start over"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message as one line without control characters, its type's name if it has none."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return text or type(error).__name__
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"  # as in the JSON file
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,323 @@
+"""A cache on the disk of what a frozen picture tower says about the pictures of a training.
+
+Where nothing that is learnt enters the picture tower, its outputs are the same in every epoch. They are
+computed once for each picture and later read from memory-mapped files, so that the tower does not run any
+more. One file holds one picture's features and mask. Its name is a hash of everything that they depend on:
+the contents of picture and mask, the preparation, the backbone's weights, the method and those of its
+settings that matter. A changed picture or setting therefore makes a new entry, and trainings may share a
+folder. Entries appear in one step and carry a checksum; a damaged one is computed again.
+
+The code of a method is no part of the name, only the version of zsad: who changes `features` of a method
+empties the folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from zsad._version import __version__
+from zsad.backbones.transformer import Mlp
+from zsad.data.mosaic import Mosaic
+from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
+from zsad.files.atomic import atomic_file
+from zsad.images.finding import file_and_part
+from zsad.training.data import prepare_item
+from zsad.types import Sample
+
+if TYPE_CHECKING:
+    from zsad.methods.base import Method
+
+CachePrecision = Literal["fp32", "bf16", "fp16"]
+STORED_AS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HEADER_KEY = "zsad_features"
+FORMAT = 1
+MASK = "mask"
+READ_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True)
+class CachedSample:
+    """One labelled picture, ready for a batch: its features, or the picture to compute them from.
+
+    Attributes:
+        key: of the entry; None for a picture that is not kept.
+        stored: the fields of the method's features without the batch's dimension; None: not computed yet.
+        image: (3, S, S) float32, resized and normalised; None where `stored` is there.
+        mask: (S, S) uint8 in {0, 1}, 1 where anomalous.
+        label: 1 anomalous, 0 normal.
+        class_name: as prompts should read it.
+    """
+
+    key: str | None
+    stored: Mapping[str, Tensor] | None
+    image: NDArray[np.float32] | None
+    mask: NDArray[np.uint8] | None
+    label: int
+    class_name: str
+
+
+def check_cacheable(method: type[Method]) -> None:
+    """Refuses methods whose features are not worth keeping.
+
+    Raises:
+        ConfigError: what the method learns enters its picture tower.
+    """
+    if method.FEATURES is None:
+        raise ConfigError(
+            f"{method.INFO.name} has no features to cache, since what it learns enters the picture tower, "
+            "which must run in every step; train it without --cache"
+        )
+
+
+class FeatureCache:
+    """The features of one method on one backbone, kept in a folder.
+
+    Attributes:
+        folder: where the entries lie, a subfolder of the one that was given.
+        computed: how many pictures went through the tower.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        method: Method,
+        *,
+        fingerprint: str,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        precision: CachePrecision = "fp32",
+        computed_in: str = "fp32",
+    ) -> None:
+        """Makes the folder.
+
+        Args:
+            root: may hold the features of several methods and backbones.
+            method: whose `features` are kept.
+            fingerprint: of the backbone's weights.
+            image_size: pixels a side.
+            mean: of R, G and B in [0, 1] units.
+            std: of R, G and B in [0, 1] units.
+            precision: of the numbers in the files.
+            computed_in: the precision that the tower runs in.
+
+        Raises:
+            ConfigError: the method has nothing to cache, or there is no such precision.
+            ZsadError: the folder cannot be written.
+        """
+        check_cacheable(type(method))
+        if precision not in STORED_AS:
+            raise unknown_name("cache precision", precision, STORED_AS)
+        self._method = method
+        self._image_size = image_size
+        self._prepare_item = functools.partial(prepare_item, size=image_size, mean=mean, std=std)
+        self._dtype = STORED_AS[precision]
+        description = {
+            "format": FORMAT,
+            "zsad": __version__,
+            "method": method.INFO.name,
+            "settings": {name: getattr(method.config, name) for name in sorted(method.FEATURE_FIELDS)},
+            "backbone": fingerprint,
+            "activation": sorted(
+                {mlp.activation for mlp in method.backbone.visual.modules() if isinstance(mlp, Mlp)}
+            ),
+            "position_interpolation": method.backbone.position_interpolation,
+            "preparation": {"size": image_size, "mean": list(mean), "std": list(std)},
+            "computed_in": computed_in,
+            "stored_in": precision,
+        }
+        text = json.dumps(description, indent=1, sort_keys=True)
+        self._identity = hashlib.sha256(text.encode()).hexdigest()
+        self.folder = Path(root) / f"{method.INFO.name}-{self._identity[:16]}"
+        self.computed = 0
+        self._verified: set[str] = set()
+        self._digests: dict[tuple[str, int, int], str] = {}
+        if not (self.folder / "settings.json").exists():
+            self._write(self.folder / "settings.json", text.encode())
+
+    def prepare(self, item: Any) -> CachedSample:
+        """Finds the entry of an item of the training data, or prepares its picture; for threads.
+
+        Args:
+            item: as `training_data.prepare_item` takes it. The picture of a `Sample` is not even decoded if
+                there is an entry. A `Mosaic` has none, since it hardly comes twice.
+
+        Raises:
+            ImageReadError: picture or mask cannot be read.
+            DataError: a mask does not fit its picture or is missing.
+        """
+        if isinstance(item, Mosaic):
+            mosaic = self._prepare_item(item)
+            return CachedSample(None, None, mosaic.image, mosaic.mask, mosaic.label, mosaic.class_name)
+        prepared = None
+        try:
+            contents = self._file_contents(item) if isinstance(item, Sample) else None
+        except OSError:  # the readers of pictures know better how to say it
+            contents = None
+        if contents is None:
+            prepared = self._prepare_item(item)
+            mask_bytes = b"" if prepared.mask is None else prepared.mask.tobytes()
+            contents = [hashlib.sha256(each).hexdigest() for each in (prepared.image.tobytes(), mask_bytes)]
+        label, class_name = (
+            (item.label, item.category) if prepared is None else (prepared.label, prepared.class_name)
+        )
+        key = hashlib.sha256(json.dumps([self._identity, int(label), *contents]).encode()).hexdigest()
+        stored = self._read(key)
+        if stored is not None:
+            mask = self._unpacked(stored.pop(MASK))
+            return CachedSample(key, stored, None, mask, label, class_name)
+        prepared = prepared or self._prepare_item(item)
+        return CachedSample(key, None, prepared.image, prepared.mask, label, class_name)
+
+    def features(self, batch: Sequence[CachedSample], device: torch.device) -> Any:
+        """The method's features of a batch, single precision, computed where they are missing and written.
+
+        Args:
+            batch: from `prepare`.
+            device: where the method is.
+
+        Raises:
+            ZsadError: the folder cannot be written, or a value does not fit into the files' precision.
+        """
+        missing = [each for each in batch if each.stored is None]
+        computed = iter(self._compute(missing, device) if missing else ())
+        rows = [next(computed) if each.stored is None else each.stored for each in batch]
+        stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
+        kind: Any = self._method.FEATURES
+        return kind(**stacked)
+
+    def _compute(self, samples: Sequence[CachedSample], device: torch.device) -> list[dict[str, Tensor]]:
+        """Runs the tower on pictures and writes their entries."""
+        pictures = [sample.image for sample in samples if sample.image is not None]
+        # A product with a single row takes another way through the processor and rounds otherwise, so that
+        # features would depend on which neighbours happen to be missing too. With two rows they do not.
+        images = np.stack(pictures * 2 if len(pictures) == 1 else pictures)
+        features = self._method.features(torch.from_numpy(images).to(device))
+        batched = {
+            field.name: getattr(features, field.name).detach().to("cpu", self._dtype)
+            for field in dataclasses.fields(features)
+        }
+        rows = []
+        for index, sample in enumerate(samples):
+            row = {name: tensor[index].clone() for name, tensor in batched.items()}
+            self._check_finite(row)
+            if sample.key is not None:
+                self._write_entry(sample, sample.key, row)
+            rows.append(row)
+        self.computed += len(rows)
+        return rows
+
+    def _check_finite(self, row: Mapping[str, Tensor]) -> None:
+        for name, tensor in row.items():
+            if not bool(tensor.isfinite().all()):
+                raise ZsadError(
+                    f"{name} of a picture do not fit into {self._dtype}, or the network gave NaN; use "
+                    "--cache-precision fp32 or bf16"
+                )
+
+    def _write_entry(self, sample: CachedSample, key: str, row: Mapping[str, Tensor]) -> None:
+        if sample.mask is None:
+            raise DataError("an anomalous picture of the dataset has no mask, which training needs")
+        tensors = {**row, MASK: torch.from_numpy(np.packbits(sample.mask))}
+        header = {"key": key, "checksum": checksum(tensors)}
+        self._write(self._path(key), save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
+
+    def _read(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors of an entry, mapped into memory; None if it is missing or damaged.
+
+        The checksum is compared when a run first meets the entry.
+        """
+        path = self._path(key)
+        kind: Any = self._method.FEATURES
+        expected = {MASK, *(field.name for field in dataclasses.fields(kind))}
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})[HEADER_KEY])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            if header["key"] != key or tensors.keys() != expected:
+                raise ValueError("it is the entry of something else")
+            if key not in self._verified and checksum(tensors) != header["checksum"]:
+                raise ValueError("its checksum differs")
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            warnings.warn(
+                f"{path}: damaged entry of the feature cache ({error}); it is computed again", stacklevel=2
+            )
+            return None
+        self._verified.add(key)
+        return tensors
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            with atomic_file(path) as file:
+                file.write(content)
+        except OSError as error:
+            raise ZsadError(
+                f"{self.folder}: the feature cache cannot be written ({error}); make room, choose another "
+                "folder for --cache, or train without it"
+            ) from error
+
+    def _unpacked(self, packed: Tensor) -> NDArray[np.uint8]:
+        """(S, S) mask from its bits."""
+        size = self._image_size
+        return np.unpackbits(packed.numpy(), count=size * size).reshape(size, size)
+
+    def _file_contents(self, sample: Sample) -> list[str]:
+        """Hashes of the files of picture and mask; slices of one file differ, masks in a folder count all."""
+        return ["none" if path is None else self._digest(path) for path in (sample.path, sample.mask_path)]
+
+    def _digest(self, path: Path) -> str:
+        if path.is_dir():
+            return " ".join(self._file_digest(each) for each in sorted(path.iterdir()) if each.is_file())
+        file, part = file_and_part(path)
+        return f"{self._file_digest(Path(file))} {part}".rstrip()
+
+    def _file_digest(self, path: Path) -> str:
+        """SHA-256 of a file, remembered as long as its size and time of change stay."""
+        status = path.stat()
+        identity = (str(path), status.st_size, status.st_mtime_ns)
+        if identity not in self._digests:
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while chunk := file.read(READ_AT_ONCE):
+                    digest.update(chunk)
+            self._digests[identity] = digest.hexdigest()
+        return self._digests[identity]
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and values.
+
+    Args:
+        tensors: by name, on the CPU.
+
+    Example:
+        >>> one = checksum({"a": torch.zeros(2)})
+        >>> one == checksum({"a": torch.zeros(2)}), one == checksum({"a": torch.ones(2)})
+        (True, False)
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

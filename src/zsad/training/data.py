@@ -1,0 +1,291 @@
+"""The pictures that a training runs over: where they come from, in which order, prepared in batches ahead."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from zsad.data.catalog import find_dataset
+from zsad.data.folder import Dataset, open_datasets
+from zsad.data.layouts import Split, refuse_problems
+from zsad.data.mosaic import Mosaic, Mosaics, load_mosaic
+from zsad.data.samples import PreparedSample, load_sample, prepare_sample
+from zsad.errors import ConfigError, DataError
+from zsad.images.finding import file_and_part
+from zsad.training.devices import Ranks
+from zsad.types import Sample
+
+BATCHES_AHEAD = 2
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
+class AuxiliarySet:
+    """A dataset that is trained on.
+
+    Attributes:
+        name: the catalogue's, or that of the folder.
+        known_as: its name in the catalogue; None for the user's own.
+        categories: class names.
+        normal: number of pictures.
+        anomalous: number of pictures.
+    """
+
+    name: str
+    known_as: str | None
+    categories: tuple[str, ...]
+    normal: int
+    anomalous: int
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Pictures and how to name them.
+
+    Attributes:
+        items: `Sample`s, or (picture, mask, label, class name); `training.train` says what these may be.
+        description: in words, as the weights' record keeps them.
+        fingerprint: differs if the pictures do; the order of the epochs depends on it.
+        sets: the datasets that the samples come from, in their order; () for pictures from Python.
+    """
+
+    items: Any
+    description: str
+    fingerprint: str
+    sets: tuple[AuxiliarySet, ...] = ()
+
+    def steps(self, batch_size: int) -> int | None:
+        """Batches of an epoch, None if that is not known beforehand."""
+        return math.ceil(len(self.items) / batch_size) if isinstance(self.items, Sized) else None
+
+    def files(self) -> list[Path]:
+        """The pictures' files; none for pictures from Python, which may have none."""
+        return [sample.path for sample in self.items] if self.sets else []
+
+    def mosaics(self, chance_of: Callable[[AuxiliarySet], float]) -> Mosaics | None:
+        """What replaces some pictures by mosaics.
+
+        Args:
+            chance_of: the chance, in [0, 1], that a picture of a set is replaced.
+
+        Returns:
+            None where no picture is.
+        """
+        groups: list[int] = []
+        chances: list[float] = []
+        numbers: dict[tuple[int, str], int] = {}
+        samples = iter(self.items if self.sets else ())
+        for position, each in enumerate(self.sets):
+            for sample in itertools.islice(samples, each.normal + each.anomalous):
+                groups.append(numbers.setdefault((position, sample.category), len(numbers)))
+                chances.append(chance_of(each))
+        return Mosaics(self.items, groups, chances) if any(chances) else None
+
+
+@dataclass(frozen=True)
+class Batch(Generic[Prepared]):
+    """The pictures of a step.
+
+    Attributes:
+        pictures: those of this process, at least one.
+        weight: their share of the whole step, in [0, 1]; the weights of all processes add up to 1.
+        size: pictures of the whole step.
+    """
+
+    pictures: list[Prepared]
+    weight: float
+    size: int
+
+
+def data_in_memory(dataset: Iterable[Any]) -> TrainingData:
+    """Training data from a Python object.
+
+    Raises:
+        DataError: it is empty.
+    """
+    size = len(dataset) if isinstance(dataset, Sized) else None
+    if size == 0:
+        raise DataError("the training dataset is empty")
+    return TrainingData(dataset, f"{type(dataset).__name__} in memory", f"in memory: {size} pictures")
+
+
+def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
+    """The union of datasets on the disk.
+
+    Args:
+        specs: each as `zsad.data.folder.open_datasets` takes it: NAME:PATH, a folder or a list.
+        split: "test" or "all".
+
+    Raises:
+        ConfigError: nothing was given, or one thing twice.
+        DataError: disorder in the folders, an anomalous picture without a mask, or no anomalous picture.
+    """
+    if not specs:
+        raise ConfigError(
+            "no training data: give a dataset, as in `zsad train --data mvtec:FOLDER` or `--data FOLDER`"
+        )
+    datasets = [dataset for spec in specs for dataset in open_datasets(spec, split)]
+    refuse_problems([problem for dataset in datasets for problem in dataset.problems])
+    samples = [sample for dataset in datasets for sample in dataset.samples]
+    unmasked = [sample.path for sample in samples if sample.label and sample.mask_path is None]
+    refuse_problems([f"{path}: anomalous without a mask, which training needs" for path in unmasked])
+    repeated = [path for path, times in Counter(sample.path for sample in samples).items() if times > 1]
+    if repeated:
+        raise ConfigError(f"{repeated[0]} comes twice in the training data; give each folder once")
+    if not any(sample.label for sample in samples):
+        raise DataError("no anomalous picture in the training data; add a folder with test/DEFECT and masks")
+    sets = tuple(auxiliary_set(dataset) for dataset in datasets)
+    return TrainingData(samples, described(sets, split), fingerprint(datasets), sets)
+
+
+def auxiliary_set(dataset: Dataset) -> AuxiliarySet:
+    """What is said about a dataset, and which one of the catalogue it is, by its folder's name if need be."""
+    root = dataset.root.resolve()
+    record = dataset.record or find_dataset(root.name) or find_dataset(root.parent.name)
+    name = dataset.name
+    if dataset.record is None and dataset.categories == (root.name.replace("_", " ").strip(),):
+        name = root.parent.name  # a single category was named; its dataset is the folder above
+    anomalous = sum(sample.label for sample in dataset.samples)
+    return AuxiliarySet(
+        name if record is None else record.name,
+        None if record is None else record.name,
+        dataset.categories,
+        len(dataset.samples) - anomalous,
+        anomalous,
+    )
+
+
+def described(sets: Sequence[AuxiliarySet], split: str) -> str:
+    """The training data in words, as the weights' record keeps them.
+
+    Datasets and categories are named, so that an evaluation can see whether it would test on training data.
+
+    Example:
+        >>> described([AuxiliarySet("toys", None, ("nut", "bolt"), normal=3, anomalous=2)], "test")
+        'toys: nut, bolt (test split, 5 pictures)'
+    """
+    names = "; ".join(f"{each.name}: {', '.join(each.categories)}" for each in sets)
+    pictures = sum(each.normal + each.anomalous for each in sets)
+    return f"{names} ({split} split, {pictures} pictures)"
+
+
+def fingerprint(datasets: Sequence[Dataset]) -> str:
+    """SHA-256 over names, labels and sizes of the pictures, wherever their folders lie."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        for sample in dataset.samples:
+            inside = sample.path.is_relative_to(dataset.root)
+            name = (sample.path.relative_to(dataset.root) if inside else sample.path).as_posix()
+            size = os.stat(file_and_part(sample.path)[0]).st_size
+            line = f"{sample.category}/{name} {sample.label} {size}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def batches(
+    data: TrainingData,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    *,
+    workers: int,
+    prepare: Callable[[Any], Prepared],
+    mosaics: Mosaics | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+) -> Iterator[Batch[Prepared]]:
+    """The prepared batches of an epoch, read ahead by threads.
+
+    Args:
+        data: what to read.
+        batch_size: pictures of a step, of all processes together; the last step may have fewer.
+        seed: with the epoch, decides the order.
+        epoch: from 1.
+        workers: threads; the result does not depend on their number.
+        prepare: makes an item ready for a batch, as `prepare_item` does; it is called from the threads.
+        mosaics: of `data`.
+        ranks: the processes that share each batch; every one of them iterates over all batches.
+
+    Yields:
+        The share of this process in each step.
+
+    Raises:
+        ImageReadError: a picture or mask cannot be read.
+        DataError: a mask does not fit its picture or is missing.
+    """
+    sources = _epoch_items(data.items, seed, epoch, mosaics)
+    pending: deque[tuple[list[Future[Prepared]], float, int]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while True:
+            while len(pending) < BATCHES_AHEAD and (chunk := list(itertools.islice(sources, batch_size))):
+                own, weight = ranks.share(len(chunk))
+                futures = [pool.submit(_fetch_and_prepare, source, prepare) for source in chunk[own]]
+                pending.append((futures, weight, len(chunk)))
+            if not pending:
+                return
+            ready, weight, size = pending.popleft()
+            yield Batch([future.result() for future in ready], weight, size)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _epoch_items(items: Any, seed: int, epoch: int, mosaics: Mosaics | None) -> Iterator[Callable[[], Any]]:
+    """Functions that fetch the items of an epoch, shuffled if they can be fetched by number."""
+    if hasattr(items, "__len__") and hasattr(items, "__getitem__"):
+        fetch = items.__getitem__
+        if mosaics is not None:
+            fetch = functools.partial(mosaics.draw, seed=seed, epoch=epoch)
+        for index in np.random.default_rng([seed, epoch]).permutation(len(items)):
+            yield functools.partial(fetch, int(index))
+    else:
+        for item in items:
+            yield functools.partial(_itself, item)
+
+
+def _itself(item: Any) -> Any:
+    return item
+
+
+def _fetch_and_prepare(source: Callable[[], Any], prepare: Callable[[Any], Prepared]) -> Prepared:
+    return prepare(source())
+
+
+def prepare_item(item: Any, *, size: int, mean: Sequence[float], std: Sequence[float]) -> PreparedSample:
+    """Makes an item of the training data ready for a batch.
+
+    Args:
+        item: a `Sample`, a `Mosaic` of them, or (picture, mask, label, class name).
+        size: pixels a side.
+        mean: of R, G and B in [0, 1] units.
+        std: of R, G and B in [0, 1] units.
+
+    Returns:
+        The picture with its mask.
+
+    Raises:
+        ImageReadError: picture or mask cannot be read.
+        DataError: the mask does not fit the picture or is missing.
+    """
+    if isinstance(item, Mosaic):
+        return load_mosaic(item, size=size, mean=mean, std=std)
+    if isinstance(item, Sample):
+        prepared = load_sample(item, size=size, mean=mean, std=std)
+    else:
+        picture, mask, label, class_name = item
+        mask = None if mask is None else np.asarray(mask)
+        prepared = prepare_sample(picture, mask, int(label), str(class_name), size=size, mean=mean, std=std)
+    if prepared.mask is None:
+        raise DataError("an anomalous picture of the dataset has no mask, which training needs")
+    return prepared

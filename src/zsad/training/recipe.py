@@ -1,0 +1,143 @@
+"""From a method's recipe, the user's wishes and the data to the recipe of one training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from zsad.errors import ConfigError
+from zsad.types import Schedule, TrainingRecipe
+
+if TYPE_CHECKING:
+    from zsad.training.data import AuxiliarySet
+    from zsad.training.options import TrainConfig
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+TITLES = {"adam": "Adam", "adamw": "AdamW"}
+NOT_CHOSEN = ("on", "notes", "mosaic")
+
+
+def choose(
+    published: TrainingRecipe, config: TrainConfig, sets: Sequence[AuxiliarySet], device_type: str
+) -> TrainingRecipe:
+    """The recipe of one training.
+
+    Where the authors train differently on several datasets and those are used together, what they agree on
+    holds, and for the rest what the recipe says of any dataset. Mosaics are made of the datasets for which
+    the authors make them.
+
+    Args:
+        published: the method's.
+        config: what is not None there wins.
+        sets: the auxiliary data.
+        device_type: "cuda", where the recipe's precision applies, or another.
+
+    Returns:
+        A recipe in which `on` only says for which datasets there are mosaics.
+
+    Raises:
+        ConfigError: mosaics of pictures whose categories are not known, or more devices than pictures a step.
+    """
+    names = {each.known_as for each in sets} or {None}
+    variants = [published.for_dataset(name) for name in names]
+    chosen = published
+    for field in (each.name for each in fields(TrainingRecipe) if each.name not in NOT_CHOSEN):
+        wish = getattr(config, field)
+        agreed = {getattr(variant, field) for variant in variants}
+        value = wish if wish is not None else agreed.pop() if len(agreed) == 1 else getattr(published, field)
+        chosen = replace(chosen, **{field: value})
+    if config.precision is None and device_type != "cuda":
+        chosen = replace(chosen, precision="fp32")
+    if config.mosaic is not None:
+        if config.mosaic and not sets:
+            raise ConfigError("mosaics are made of pictures of one category: give datasets (--data) for them")
+        chosen = replace(chosen, mosaic=config.mosaic, on={})
+    else:
+        chances = {name: published.for_dataset(name).mosaic for name in names if name is not None}
+        chosen = replace(chosen, on={name: {"mosaic": each} for name, each in chances.items()})
+    if chosen.batch_size < config.devices:
+        raise ConfigError(
+            f"{config.devices} devices cannot share the steps of {config.method}'s recipe, of "
+            f"{chosen.batch_size} picture each; use --batch-size {config.devices} or more, or fewer devices"
+        )
+    return chosen
+
+
+def described(chosen: TrainingRecipe, published: TrainingRecipe, title: str) -> str:
+    """A recipe in one line, and which parts of it the authors do otherwise.
+
+    Args:
+        chosen: from `choose`.
+        published: the method's.
+        title: of the method.
+
+    Example:
+        >>> recipe = TrainingRecipe(15, batch_size=8, learning_rate=1e-3)
+        >>> print(described(replace(recipe, epochs=2), recipe, "X"))
+        X's recipe but for epochs: 2 epochs, 8 pictures a step, Adam at 0.001 (betas 0.5 and 0.999), fp32
+    """
+    names = [each.name for each in fields(TrainingRecipe) if each.name not in NOT_CHOSEN]
+    same = [published, *(published.for_dataset(name) for name in chosen.on)]
+    changed = [
+        name.replace("_", " ")
+        for name in names
+        if name != "precision" and getattr(chosen, name) not in [getattr(each, name) for each in same]
+    ]
+    parts = [
+        f"{chosen.epochs} epoch{'s' * (chosen.epochs != 1)}",
+        f"{chosen.batch_size} picture{'s' * (chosen.batch_size != 1)} a step",
+        f"{TITLES[chosen.optimizer]} at {chosen.learning_rate:g} "
+        f"(betas {' and '.join(f'{beta:g}' for beta in chosen.betas)}"
+        + (f", weight decay {chosen.weight_decay:g})" if chosen.weight_decay else ")"),
+        *([] if chosen.schedule == "constant" else [f"{chosen.schedule} schedule"]),
+        chosen.precision,
+        *_mosaics(chosen),
+    ]
+    return f"{title}'s recipe{f' but for {_listed(changed)}' if changed else ''}: {', '.join(parts)}"
+
+
+def _mosaics(chosen: TrainingRecipe) -> list[str]:
+    """For which data there are mosaics, in words."""
+    if chosen.mosaic:
+        return [f"mosaics at a chance of {chosen.mosaic:g}"]
+    chances = {name: changes["mosaic"] for name, changes in chosen.on.items()}
+    return [f"mosaics at a chance of {each:g} on {name}" for name, each in chances.items() if each]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them: a, b and c."""
+    return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), names[-1]])
+
+
+def make_optimizer(chosen: TrainingRecipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser of a recipe.
+
+    Args:
+        chosen: from `choose`.
+        parameters: what is learnt.
+    """
+    kind: Any = OPTIMIZERS[chosen.optimizer]
+    optimizer: torch.optim.Optimizer = kind(
+        parameters, lr=chosen.learning_rate, betas=chosen.betas, weight_decay=chosen.weight_decay
+    )
+    return optimizer
+
+
+def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """What the learning rate is multiplied with in a step.
+
+    Args:
+        schedule: "constant", or "cosine": (1 + cos(pi step / steps)) / 2.
+        step: from 0.
+        steps: of the whole training.
+
+    Example:
+        >>> [round(rate_factor("cosine", step, 4), 3) for step in range(4)]
+        [1.0, 0.854, 0.5, 0.146]
+    """
+    return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * step / steps)) / 2

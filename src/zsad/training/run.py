@@ -1,0 +1,298 @@
+"""A training under way: its steps, what it keeps on the disk, and how it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zsad.backbones.loading import backbone_fingerprint
+from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.methods.prompts.learners import SentenceLearner
+from zsad.training.cache import CachedSample, FeatureCache
+from zsad.training.data import Batch, TrainingData, batches, prepare_item
+from zsad.training.recipe import choose, make_optimizer, rate_factor
+from zsad.training.state import Checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zsad.data.samples import PreparedSample
+    from zsad.detector.detector import Detector
+    from zsad.training.devices import Ranks
+    from zsad.training.options import TrainConfig
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Prompts that are rounded to half precision round their scaled gradients too; torch's 65536 makes those
+# infinite and costs the first steps.
+FIRST_SCALE = 256.0
+CHECKPOINT_NAME = "last.safetensors"
+
+
+class Log(Protocol):
+    """What is told the loss of each step."""
+
+    def add(self, epoch: int, step: int, terms: Mapping[str, float]) -> None:
+        """Epoch and step count from 1."""
+
+
+class TrainingRun:
+    """The network, its optimiser and what has been reached.
+
+    Attributes:
+        recipe: what it is trained with, everything filled in.
+        losses: mean loss of each finished epoch.
+    """
+
+    def __init__(self, config: TrainConfig, data: TrainingData, detector: Detector, ranks: Ranks) -> None:
+        """Prepares a training that has not begun.
+
+        Raises:
+            ConfigError: the recipe and the data do not go together.
+        """
+        self.config = config
+        self.data = data
+        self.detector = detector
+        self.ranks = ranks
+        self.method = detector.method.requires_grad_(False)
+        self.parameters: dict[str, nn.Parameter] = dict(self.method.trainable())
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
+        for module in self.method.modules():
+            if isinstance(module, SentenceLearner) and ranks.count > 1:
+                module.joined = ranks.join
+        self.method.train()
+        self.method.backbone.eval()
+        self.device = next(iter(self.parameters.values())).device
+        published = self.method.RECIPE
+        if published is None:
+            raise ConfigError(f"{config.method} learns something but has no RECIPE; give its class one")
+        self.recipe = choose(published, config, data.sets, self.device.type)
+        self.mosaics = data.mosaics(lambda each: self.recipe.for_dataset(each.known_as).mosaic)
+        self.steps = data.steps(self.recipe.batch_size)
+        if self.steps is None and self.recipe.schedule != "constant":
+            raise ConfigError(
+                f"the {self.recipe.schedule} schedule needs to know how many pictures there are; give a "
+                "dataset with a length"
+            )
+        self.optimizer = make_optimizer(self.recipe, self.parameters.values())
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=FIRST_SCALE, enabled=self.recipe.precision == "fp16"
+        )
+        self.losses: list[float] = []
+        self.cache = None if config.cache is None else self._open_cache(config.cache)
+
+    def epoch(self, epoch: int, logs: Sequence[Log]) -> Iterator[float]:
+        """Trains one epoch and yields the loss of each step.
+
+        Raises:
+            ZsadError: a loss or a weight is not finite any more.
+        """
+        torch.manual_seed(_epoch_seed(self.config.seed, epoch))
+        total, pictures = 0.0, 0
+        for step, batch in enumerate(self._batches(epoch), start=1):
+            self._set_rate(epoch, step)
+            terms = self._step(batch)
+            loss = sum(terms.values())
+            for log in logs:
+                log.add(epoch, step, terms)
+            if not math.isfinite(loss):
+                raise self._diverged(
+                    f"the loss became {loss} in step {step} of epoch {epoch} ({terms})", epoch
+                )
+            total, pictures = total + loss * batch.size, pictures + batch.size
+            yield loss
+        if pictures == 0:
+            raise DataError(
+                f"the dataset gave no pictures in epoch {epoch}; a generator can only be read once, "
+                "give something that can be iterated over again, or epochs=1"
+            )
+        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters.values()):
+            raise self._diverged(f"weights became NaN or infinite in epoch {epoch}", epoch)
+        self.losses.append(total / pictures)
+
+    def _set_rate(self, epoch: int, step: int) -> None:
+        """Sets the learning rate of a step, both numbers from 1."""
+        steps = self.steps or 1
+        factor = rate_factor(self.recipe.schedule, (epoch - 1) * steps + step - 1, steps * self.recipe.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * factor
+
+    def _step(self, batch: Batch[PreparedSample | CachedSample]) -> dict[str, float]:
+        """One step of the optimiser; the terms of the loss before it, over the pictures of all processes."""
+        samples = batch.pictures
+        masks = torch.from_numpy(np.stack([sample.mask for sample in samples if sample.mask is not None]))
+        labels = torch.tensor([sample.label for sample in samples], device=self.device)
+        dtype = AUTOCAST.get(self.recipe.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            terms = self._terms(samples, masks.to(self.device), labels)
+        values = batch.weight * torch.stack([term.float() for term in terms.values()])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(values.sum()).backward()  # type: ignore[no-untyped-call]
+        # Before the scaler looks for infinite gradients, so that all processes find the same.
+        self.ranks.add_up_gradients(self.parameters.values())
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        # One transfer from the device for all terms.
+        told: list[float] = self.ranks.add_up(values.detach().double()).tolist()
+        return dict(zip(terms, told, strict=True))
+
+    def _terms(
+        self, samples: Sequence[PreparedSample | CachedSample], masks: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """The terms of the loss, from pictures or from their cached features."""
+        names = [sample.class_name for sample in samples]
+        if self.cache is not None:
+            known = [sample for sample in samples if isinstance(sample, CachedSample)]
+            features = self.cache.features(known, self.device)
+            return self.method.loss_from_features(features, masks, labels, names)
+        pictures = np.stack([sample.image for sample in samples if sample.image is not None])
+        return self.method.loss(torch.from_numpy(pictures).to(self.device), masks, labels, names)
+
+    def _batches(self, epoch: int) -> Iterator[Batch[Any]]:
+        config, record = self.config, self.detector.record
+        prepare: Any = functools.partial(
+            prepare_item, size=self.detector.image_size, mean=record.mean, std=record.std
+        )
+        if self.cache is not None:
+            prepare = self.cache.prepare
+        return batches(
+            self.data,
+            self.recipe.batch_size,
+            config.seed,
+            epoch,
+            workers=config.workers,
+            prepare=prepare,
+            mosaics=self.mosaics,
+            ranks=self.ranks,
+        )
+
+    def _open_cache(self, folder: Path) -> FeatureCache:
+        record = self.detector.record
+        return FeatureCache(
+            folder,
+            self.method,
+            fingerprint=backbone_fingerprint(self.detector.backbone),
+            image_size=self.detector.image_size,
+            mean=record.mean,
+            std=record.std,
+            precision=self.config.cache_precision,
+            computed_in=self.recipe.precision,
+        )
+
+    def setup(self) -> dict[str, Any]:
+        """What must not change between the runs of one training; plain JSON."""
+        config, recipe = self.config, self.recipe
+        setup = {
+            "method": config.method,
+            "backbone": backbone_fingerprint(self.detector.backbone),
+            "settings": dataclasses.asdict(self.method.config),
+            "image_size": self.detector.image_size,
+            "precision": recipe.precision,
+            "batch_size": recipe.batch_size,
+            "optimizer": recipe.optimizer,
+            "learning_rate": recipe.learning_rate,
+            "betas": recipe.betas,
+            "weight_decay": recipe.weight_decay,
+            "schedule": recipe.schedule,
+            "mosaic": recipe.mosaic or {name: changes["mosaic"] for name, changes in recipe.on.items()},
+            "seed": config.seed,
+            "data": self.data.fingerprint,
+        }
+        if self.cache is not None:
+            setup["cache_precision"] = config.cache_precision
+        if recipe.schedule != "constant":
+            setup["epochs"] = recipe.epochs
+        plain: dict[str, Any] = json.loads(json.dumps(setup))
+        return plain
+
+    def checkpoint(self, epoch: int) -> None:
+        """Replaces the checkpoint on the disk; only the first process does."""
+        if not self.ranks.is_first:
+            return
+        optimizer = {
+            f"{key}/{name}": value
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+        Checkpoint(
+            epoch,
+            self.setup(),
+            tuple(self.losses),
+            self.scaler.state_dict(),
+            self.method.learned_state(),
+            optimizer,
+        ).write(self.config.folder / CHECKPOINT_NAME)
+
+    def resume(self) -> int:
+        """Takes up the checkpoint on the disk, if that is wanted and there is one.
+
+        Returns:
+            Finished epochs.
+
+        Raises:
+            ConfigError: the checkpoint is of another training.
+        """
+        path = self.config.folder / CHECKPOINT_NAME
+        if not self.config.resume or not path.exists():
+            return 0
+        found = Checkpoint.read(path)
+        wanted = self.setup()
+        names = [*wanted, *(name for name in found.setup if name not in wanted)]
+        differing = [name for name in names if wanted.get(name) != found.setup.get(name)]
+        if differing:
+            name = differing[0]
+            raise ConfigError(
+                f"{path} is of another training: {', '.join(differing)} differ ({name} was "
+                f"{found.setup.get(name)!r}, is {wanted.get(name)!r}); use the same settings, or --overwrite"
+            )
+        self._restore(found)
+        return found.epoch
+
+    def _restore(self, found: Checkpoint) -> None:
+        self.method.load_learned(found.learned)
+        states: list[dict[str, Tensor]] = [{} for _ in self.parameters]
+        positions = {name: index for index, name in enumerate(self.parameters)}
+        for key, tensor in found.optimizer.items():
+            kind, _, name = key.partition("/")
+            states[positions[name]][kind] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
+        if found.scaler:
+            self.scaler.load_state_dict(dict(found.scaler))
+        self.losses = list(found.losses)
+
+    def _diverged(self, what: str, epoch: int) -> ZsadError:
+        kept = (
+            f"the checkpoint of epoch {epoch - 1} is kept in {self.config.folder / CHECKPOINT_NAME}"
+            if epoch > 1
+            else "no epoch was finished, so there is no checkpoint"
+        )
+        return ZsadError(f"{what}; {kept}. Try a smaller --lr, or --precision fp32")
+
+
+def refuse_to_replace(config: TrainConfig) -> None:
+    """Stops before a training whose place on the disk is taken.
+
+    Raises:
+        ConfigError: there is a checkpoint or a result, and nobody said what to do with it.
+    """
+    existing = [each for each in (config.folder / CHECKPOINT_NAME, Path(config.out)) if each.exists()]
+    if existing and not (config.resume or config.overwrite):
+        raise ConfigError(
+            f"{existing[0]} is there already: --resume goes on with that training, --overwrite starts anew; "
+            "or choose another --out"
+        )
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for torch that differs between epochs and seeds."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -1,0 +1,128 @@
+"""`zsad train` for every method that learns: train, go on, use what was learnt; by the command line alone."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_training import stained_pictures
+from typer.testing import CliRunner
+
+from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
+from zsad.cli import app
+from zsad.methods._registry import list_methods, method_class
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is taken for OpenAI's weights")
+
+LEARNT = [name for name in list_methods() if method_class(name).INFO.needs_training]
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    """A small random CLIP as a file in OpenAI's layout."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        clip = CLIP(ClipConfig(VisionConfig(32, 8, 64, 3, 1), TextConfig(64, 2, 1), 32, "quick_gelu"))
+    torch.save(clip.state_dict(), tmp_path / "clip.pt")
+    return str(tmp_path / "clip.pt")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six pictures of one category, as MVTec AD lays them out."""
+    root = tmp_path / "mvtec" / "metal_nut"
+    for index, (picture, mask, label, _) in enumerate(stained_pictures()):
+        kind = "stain" if label else "good"
+        (root / "test" / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(root / "test" / kind / f"{index}.png")
+        if label:
+            (root / "ground_truth" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask * np.uint8(255)).save(root / "ground_truth" / kind / f"{index}_mask.png")
+    return root.parent
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def losses(log):
+    with log.open(newline="") as file:
+        return [(row["epoch"], row["step"], row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("method", LEARNT)
+def test_train_resume_and_predict(method, backbone, folder, tmp_path):
+    title = method_class(method).INFO.title
+    common = [
+        "train",
+        "--method",
+        method,
+        "--data",
+        f"mvtec:{folder}",
+        "--backbone",
+        backbone,
+        "--device",
+        "cpu",
+    ]
+    cache = [] if method_class(method).FEATURES is None else ["--cache", tmp_path / "cache"]
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    told = run(*common, *cache, "--out", whole, "--epochs", 2)
+    assert (
+        f"{title}'s recipe but for epochs: 2 epochs, {method_class(method).RECIPE.batch_size} picture" in told
+    )
+    assert "mvtec: 3 normal and 3 anomalous pictures" in told
+    run(*common, "--out", parts, "--epochs", 1)
+    assert "went on after epoch 1" in run(*common, "--out", parts, "--epochs", 2, "--resume")
+    logs = [losses(path.with_suffix(".training") / "log.csv") for path in (whole, parts)]
+    assert len(logs[0]) == len(logs[1]) == 2 * -(-6 // method_class(method).RECIPE.batch_size)
+    for first, second in zip(*logs, strict=True):
+        assert first[:2] == second[:2]
+        assert float(first[2]) == pytest.approx(float(second[2]), rel=1e-4)
+    run(
+        "predict", folder / "metal_nut" / "test", "--checkpoint", parts, "--backbone", backbone,
+        "--device", "cpu", "--out", tmp_path / "results", "--quiet",
+    )  # fmt: skip
+    records = [json.loads(line) for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()]
+    assert [record["error"] for record in records] == [None] * 6
+    assert {record["method"] for record in records} == {method}
+    assert all(0 <= record["score"] <= 1 for record in records)
+
+
+def test_the_options_reach_the_training(backbone, folder, tmp_path):
+    told = run(
+        "train", "--method", "april_gan", "--data", folder, "--out", tmp_path / "out.safetensors",
+        "--backbone", backbone, "--device", "cpu", "--epochs", 1, "--batch-size", 3, "--optimizer", "adamw",
+        "--lr", 0.02, "--weight-decay", 0.5, "--schedule", "cosine", "--mosaic", 0.5, "--precision", "bf16",
+        "--tensorboard",
+    )  # fmt: skip
+    assert (
+        "1 epoch, 3 pictures a step, AdamW at 0.02 (betas 0.5 and 0.999, weight decay 0.5), cosine schedule, "
+        "bf16, mosaics at a chance of 0.5"
+    ) in told
+    assert list((tmp_path / "out.training" / "tensorboard").iterdir())
+    quiet = run(
+        "train", "--data", folder, "--out", tmp_path / "quiet.safetensors", "--backbone", backbone,
+        "--device", "cpu", "--epochs", 1, "--quiet",
+    )  # fmt: skip
+    assert quiet == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "2", "--method", "adaclip"], "2 devices cannot share the steps of adaclip's recipe"),
+        (["--optimizer", "sgd"], "unknown optimizer 'sgd'"),
+        (["--epochs", "0"], "epochs must be a whole number of at least 1"),
+        (["--data", "visaa:nowhere"], "visaa"),
+    ],
+)
+def test_impossible_options_end_in_one_line(options, message, backbone, folder, tmp_path):
+    command = ["train", "--data", folder, "--out", tmp_path / "x.safetensors", "--backbone", backbone]
+    result = CliRunner().invoke(app, [str(each) for each in [*command, "--device", "cpu", *options]])
+    assert result.exit_code == 2
+    (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
+    assert message in line

@@ -1,0 +1,130 @@
+"""The parts of an evaluation by themselves: the worst pictures, processes, the plan's small functions."""
+
+import math
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zsad.errors import DataError, ZsadError
+from zsad.evaluation.plan import choose_companions, choose_references, spread
+from zsad.evaluation.results import WorstPicture
+from zsad.evaluation.weights import slug
+from zsad.evaluation.workers import _received
+from zsad.evaluation.worst import KEPT, Candidate, WorstOfCategory, worst_of_run
+from zsad.metrics.bootstrap import bootstrap_draws, interval
+from zsad.types import Sample
+
+
+def candidates(folder, scores, label):
+    for index, score in enumerate(scores):
+        path = folder / f"{label}_{index}.png"
+        Image.new("RGB", (6, 4), (9, 9, 9)).save(path)
+        sample = Sample(path, "gear", label, defect="scratch" if label else "good")
+        yield Candidate(score, sample, np.full((8, 8), score, dtype=np.float32))
+
+
+def test_the_worst_of_a_category_are_those_on_the_wrong_side(tmp_path):
+    worst = WorstOfCategory()
+    for one in candidates(tmp_path, [0.9, 0.5, 0.1, 0.5], 1):
+        worst.add(one)
+    for one in candidates(tmp_path, [0.2, 0.6, 0.5], 0):
+        worst.add(one)
+    found = worst.write(tmp_path / "out", "runs/x/maps/000", (0.0, 1.0))
+    seen = [(each.mistake, each.score, round(each.outranked, 3)) for each in found]
+    assert seen == [
+        ("false negative", 0.1, 1.0),
+        ("false negative", 0.5, 0.5),  # one normal picture above, one tied, one below
+        ("false negative", 0.5, 0.5),
+        ("false positive", 0.6, 0.75),
+        ("false positive", 0.5, 0.5),
+        ("false positive", 0.2, 0.25),
+    ]
+    assert all((tmp_path / "out" / each.file).is_file() for each in found)
+
+
+def test_only_the_worst_are_kept_whatever_the_order(tmp_path):
+    scores = np.random.default_rng(0).permutation(40) / 40
+    worst = WorstOfCategory()
+    for one in [*candidates(tmp_path, scores, 1), *candidates(tmp_path, [0.99], 0)]:
+        worst.add(one)
+    found = [
+        each.score for each in worst.write(tmp_path, "m", (0.0, 1.0)) if each.mistake != "false positive"
+    ]
+    assert found == [index / 40 for index in range(KEPT)]
+
+
+def test_the_worst_of_a_run_rank_by_their_category_first():
+    example = WorstPicture("false negative", "a.png", "gear", "scratch", 0.8, 0.9, "a.png")
+    found = [
+        replace(example, path="middle", score=0.2, outranked=0.5),
+        replace(example, path="unknown", score=0.01, outranked=math.nan),  # no normal picture to compare with
+        replace(example, path="first"),
+        replace(example, path="positive", mistake="false positive", score=0.4, outranked=0.1),
+        replace(example, path="lower", score=0.1, outranked=0.5),
+    ]
+    assert [each.path for each in worst_of_run(found)] == ["first", "lower", "middle", "unknown", "positive"]
+
+
+def test_a_process_that_died_is_said_to_have():
+    own, theirs = multiprocessing.Pipe()
+    process = SimpleNamespace(join=lambda timeout: None, exitcode=-9)
+    theirs.send("a setting is impossible")
+    with pytest.raises(ZsadError, match="a setting is impossible"):
+        _received(process, own)
+    theirs.close()
+    with pytest.raises(ZsadError, match=r"exit code -9 .*--resume"):
+        _received(process, own)
+
+
+def test_a_limit_is_spread_over_the_list():
+    assert spread("abcdefghij", 3) == ("a", "e", "j")
+    assert spread("abc", 3) == spread("abc", None) == ("a", "b", "c")
+
+
+def test_references_are_normal_and_depend_on_seed_and_category():
+    training = [Sample(Path(f"{index}.png"), "gear", int(index > 30)) for index in range(40)]
+    first = choose_references(training, 4, 0, "gear")
+    assert first == choose_references(training, 4, 0, "gear")
+    assert first != choose_references(training, 4, 1, "gear")
+    assert first != choose_references(training, 4, 0, "lid")
+    assert all(int(path.stem) <= 30 for path in first)
+    with pytest.raises(DataError, match="has 31 normal training pictures, 32 references"):
+        choose_references(training, 32, 0, "gear")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("ViT-L/14@336px", "14-336px"), ("my set (new)", "my-set-new"), ("..", "unnamed"), ("a_b.c", "a_b.c")],
+)
+def test_file_names(text, expected):
+    assert slug(text) == expected
+
+
+def test_bootstrap_draws_resample_within_the_classes():
+    generator = np.random.default_rng(0)
+    anomalous, normal = generator.normal(1.0, 1.0, 60), generator.normal(0.0, 1.0, 40)
+    draws = bootstrap_draws(anomalous, normal, 400, seed=3)
+    assert set(draws) == {"image_auroc", "image_ap", "image_f1max"}
+    assert np.array_equal(draws["image_ap"], bootstrap_draws(anomalous, normal, 400, seed=3)["image_ap"])
+    exact = np.mean(anomalous[:, None] > normal[None])
+    low, high = interval(draws["image_auroc"])
+    assert low < exact < high
+    # The standard error of an AUROC by Hanley and McNeil, 1982.
+    q1, q2 = exact / (2 - exact), 2 * exact**2 / (1 + exact)
+    variance = exact * (1 - exact) + 59 * (q1 - exact**2) + 39 * (q2 - exact**2)
+    assert draws["image_auroc"].std() == pytest.approx(np.sqrt(variance / 2400), rel=0.25)
+    assert np.isnan(interval(bootstrap_draws(anomalous, normal[:0], 5, seed=0)["image_auroc"])).all()
+
+
+def test_companions_are_spread_over_a_category_and_need_eight(tmp_path):
+    samples = [Sample(tmp_path / f"{number}.png", "nut", 0) for number in range(20)]
+    assert choose_companions(samples, 0) == ()
+    assert choose_companions(samples[:7], 64) == ()
+    assert len(choose_companions(samples, 64)) == 20
+    chosen = choose_companions(samples, 3)
+    assert chosen == (samples[0].path, samples[10].path, samples[19].path)

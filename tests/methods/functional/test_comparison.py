@@ -1,0 +1,88 @@
+"""Comparing pictures with companions, against plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zsad.methods.functional.comparison import Gallery, best_mean, compare, describe, own_distances
+
+
+def unit(*shape, seed=0):
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def chord(a, b):
+    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a.tolist(), b.tolist(), strict=True)))
+
+
+@pytest.fixture
+def levels():
+    return (unit(6, 16, 5, seed=1), unit(6, 16, 3, seed=2))
+
+
+def test_distances_equal_plain_loops(levels):
+    companions = tuple(level[:5] for level in levels)
+    found = compare([level[5:] for level in levels], Gallery.of(companions), count=5, best_share=0.4)
+    for number, level in enumerate(levels):
+        for patch in range(16):
+            nearest = sorted(min(chord(level[5, patch], q) for q in level[r]) for r in range(5))
+            assert float(found.distances[0, number, patch]) == pytest.approx(sum(nearest[:2]) / 2, abs=1e-5)
+
+
+def test_the_most_alike_companions_are_taken(levels):
+    gallery = Gallery.of(levels)
+    found = compare(levels, gallery, count=2, best_share=1.0)
+    similarity = describe(levels) @ describe(levels).T
+    for index in range(6):
+        others = sorted((o for o in range(6) if o != index), key=lambda o: -float(similarity[index, o]))
+        taken = found.companions[index][found.counted[index]].tolist()
+        assert taken == others[:2]
+
+
+def test_the_picture_itself_and_copies_of_it_do_not_count(levels):
+    doubled = tuple(torch.cat([level, level[:1]]) for level in levels)  # picture 6 is picture 0 again
+    with_copy = compare(doubled, Gallery.of(doubled), count=6, best_share=0.3)
+    without = compare(levels, Gallery.of(levels), count=5, best_share=0.3)
+    assert not set(with_copy.companions[0][with_copy.counted[0]].tolist()) & {0, 6}
+    # float32 cosines near 1 leave distances of 1e-3, hence the tolerance
+    torch.testing.assert_close(with_copy.distances[0], without.distances[0], rtol=0, atol=1e-4)
+
+
+def test_without_companions_there_is_no_distance(levels):
+    alone = tuple(level[:1] for level in levels)
+    found = compare(alone, Gallery.of(alone), count=8, best_share=0.3)
+    assert not found.counted.any()
+    assert (found.distances == 0).all()
+
+
+def test_best_mean_counts_at_least_one():
+    nearest = torch.tensor([0.5, 0.1, 0.3]).reshape(1, 1, 3, 1)
+    everyone = torch.ones(1, 3, dtype=torch.bool)
+    assert float(best_mean(nearest, everyone, 0.01)) == pytest.approx(0.1)
+    assert float(best_mean(nearest, everyone, 1.0)) == pytest.approx(0.3)
+    assert float(best_mean(nearest, torch.zeros(1, 3, dtype=torch.bool), 0.3)) == 0
+
+
+def test_own_distances_equal_plain_loops():
+    tokens = unit(2, 25, 4)
+    found = own_distances(tokens)
+    for picture in range(2):
+        for p in range(25):
+            far = [q for q in range(25) if max(abs(p // 5 - q // 5), abs(p % 5 - q % 5)) > 1]
+            cosines = sorted((float(tokens[picture, p] @ tokens[picture, q]) for q in far), reverse=True)
+            expected = math.sqrt(2 - 2 * sum(cosines[:4]) / 4)
+            assert float(found[picture, p]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_alike_pictures_are_told_from_unlike_ones():
+    # alike: all pictures show the same 16 things; unlike: each shows one thing of its own, many times
+    things = unit(16, 8, seed=3)
+    alike = F.normalize(things.repeat(6, 1, 1) + 0.05 * torch.randn(6, 16, 8), dim=-1)
+    unlike = F.normalize(unit(6, 1, 8, seed=4).repeat(1, 16, 1) + 0.05 * torch.randn(6, 16, 8), dim=-1)
+    ratios = [compare([x], Gallery.of([x]), 5, 0.3).unlikeness for x in (alike, unlike)]
+    assert (ratios[0] < 0.5).all()
+    assert (ratios[1] > 1.5).all()

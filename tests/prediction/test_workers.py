@@ -1,0 +1,246 @@
+"""Prediction in several processes: the same results as in one, whatever happens to a process."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zsad
+from zsad.errors import ConfigError
+from zsad.prediction.layout import RunLayout
+from zsad.prediction.pipeline import PredictionPipeline, RunOptions, parts_by_size
+from zsad.prediction.records import read_results
+from zsad.prediction.run import in_batches, predict_folder
+from zsad.prediction.workers import ShardedPrediction, device_names
+
+
+class DeadlyDetector(zsad.Detector):
+    """Ends its process when it meets a picture of a certain width: each time, or only the first time."""
+
+    def __init__(self, method, image_size, width, marker=None):
+        super().__init__(method, image_size)
+        self.width, self.marker = width, marker
+
+    def predict(self, inputs, classes=None, batch_size=None):
+        if any(image.width == self.width for image in inputs):
+            if self.marker is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if not self.marker.exists():
+                self.marker.touch()
+                os._exit(7)
+        return super().predict(inputs, classes, batch_size)
+
+
+@pytest.fixture
+def detector(make_small_clip):
+    return zsad.load("winclip", make_small_clip(), device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Nine pictures of different widths, 33 to 41, and one file that is none."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number in range(9):
+        picture = generator.integers(0, 256, (30, 33 + number, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / "in" / ("deep" if number % 2 else "") / f"{number}.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    return tmp_path / "in"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each worker has, since the last bits may depend on it
+    yield
+    torch.set_num_threads(before)
+
+
+def without_time(records):
+    return [dataclasses.replace(record, seconds=0) for record in records]
+
+
+def contents(directory):
+    """Every picture that a run wrote, by relative path."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.suffix in (".png", ".jpg", ".npy")
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_results_of_one(detector, folder, tmp_path):
+    arguments = {"batch_size": 2, "explain": ["cracked", "stained"], "formats": ("overlay", "map", "npy")}
+    one = predict_folder(folder, detector, tmp_path / "one", **arguments)
+    seen = []
+    two = predict_folder(
+        folder,
+        detector,
+        tmp_path / "two",
+        devices=2,
+        progress=lambda *counts: seen.append(counts),
+        **arguments,
+    )
+    assert without_time(two.records) == without_time(one.records)
+    assert len(two.failed) == 1
+    assert seen == [(done, 10) for done in range(11)]
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert len(contents(tmp_path / "two")) == 9 * 4
+    for name in ("explanations.jsonl", "settings.json"):
+        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
+    assert len((tmp_path / "two" / "results.csv").read_text().splitlines()) == 11
+
+
+@pytest.mark.slow
+def test_a_dead_process_loses_nothing_and_a_deadly_picture_is_named(detector, folder, tmp_path):
+    expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2, formats=())
+    deadly = DeadlyDetector(detector.method, detector.image_size, width=37)
+    summary = predict_folder(folder, deadly, tmp_path / "two", batch_size=2, formats=(), devices=["cpu"])
+    failed = {os.path.basename(record.path): record.error for record in summary.failed}
+    assert sorted(failed) == ["4.png", "bad.png"]
+    assert "its process died each time it was read or scored (killed by SIGKILL, often for" in failed["4.png"]
+    scores = {record.path: record.score for record in expected.records}
+    for record in summary.scored:
+        assert record.score == pytest.approx(scores[record.path], abs=1e-6)
+    assert len(summary.scored) == 8
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_once_is_replaced(detector, folder, tmp_path):
+    expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2)
+    once = DeadlyDetector(detector.method, detector.image_size, width=36, marker=tmp_path / "marker")
+    summary = predict_folder(folder, once, tmp_path / "two", batch_size=2, devices=["cpu"])
+    assert (tmp_path / "marker").exists()
+    assert without_time(summary.records) == without_time(expected.records)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_whole_files_and_the_run_goes_on(detector, folder, tmp_path):
+    def stop(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(folder, detector, tmp_path / "out", batch_size=2, devices=["cpu"], progress=stop)
+    kept = [record for record in read_results(tmp_path / "out" / "results.jsonl") if record.error is None]
+    assert 1 <= len(kept) < 9
+    assert not list((tmp_path / "out").rglob(".zsad-*"))
+    summary = predict_folder(folder, detector, tmp_path / "out", batch_size=2, resume=True)
+    assert summary.resumed == len(kept)
+    assert len(summary.scored) == 9
+
+
+@pytest.mark.slow
+def test_an_error_that_ends_a_run_ends_it_here_too(detector, folder, tmp_path):
+    layout = RunLayout.plan(tmp_path / "out", [str(path) for path in folder.glob("*.png")])
+    sharded = ShardedPrediction(detector, layout, RunOptions(formats=(), class_name=" "), ["cpu"])
+    with pytest.raises(ConfigError, match="a class name must be a text"):
+        list(sharded.records([[folder / "0.png"]]))
+
+
+def test_methods_that_score_all_pictures_together_are_refused(make_small_clip, folder, tmp_path):
+    musc = zsad.load("musc", make_small_clip(layers=4), device="cpu")
+    with pytest.raises(ConfigError, match=r"musc scores all pictures together.*leave --devices out"):
+        predict_folder(folder, musc, tmp_path / "out", devices=2)
+
+
+def test_device_names(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert device_names(2) == device_names(2, "cuda") == ("cuda:0", "cuda:1")
+    assert device_names(2, "cpu") == ("cpu", "cpu")
+    assert device_names(1, "cuda:2") == ("cuda:2",)
+    for count, device, message in (
+        (4, "cuda", r"this machine has 3 GPUs: --devices 3"),
+        (2, "cuda:1", "is a single one"),
+        (2, "mps", "is a single one"),
+        (0, None, "at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            device_names(count, device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_names(2) == ("cpu", "cpu")
+
+
+def test_batches_of_large_pictures_are_cut(folder):
+    paths = [*sorted(folder.glob("*.png")), folder / "none.png"]  # 0 2 4 6 8 bad none
+    sizes = [0 if path.stem in ("bad", "none") else 30 * (33 + int(path.stem)) for path in paths]
+    whole = list(parts_by_size(paths, None))
+    assert whole == [paths]
+    for most in (1, 1100, 2200, 10**6):
+        parts = list(parts_by_size(paths, most))
+        assert [path for part in parts for path in part] == paths
+        for part in parts:
+            total = sum(sizes[paths.index(path)] for path in part)
+            assert total <= most or sum(sizes[paths.index(path)] > 0 for path in part) == 1
+    assert len(list(parts_by_size(paths, 10**6))) == 1
+
+
+def test_cutting_batches_changes_no_record(detector, folder, tmp_path, monkeypatch):
+    paths = sorted(folder.glob("*.png"))
+    layout = RunLayout.plan(tmp_path, [str(path) for path in paths])
+
+    def run():
+        return without_time(PredictionPipeline(detector, layout, RunOptions(())).records([paths]))
+
+    expected = run()
+    monkeypatch.setattr("zsad.prediction.pipeline.MOST_PIXELS_AT_ONCE", 2200)
+    assert [record.path for record in run()] == [record.path for record in expected]
+    for cut, record in zip(run(), expected, strict=True):
+        assert cut.score == (None if record.score is None else pytest.approx(record.score, abs=1e-6))
+
+
+def test_in_batches():
+    assert [list(batch) for batch in in_batches([1, 2, 3, 4, 5], 2)] == [[1, 2], [3, 4], [5]]
+    assert list(in_batches([], 2)) == []
+
+
+@pytest.mark.parametrize("method", ["anomalyclip", "adaclip", "april_gan", "glocalclip", "winclip"])
+def test_a_detector_answers_the_same_after_being_sent(method, make_small_clip, pictures):
+    import pickle
+
+    needs_training = zsad.methods._registry.method_class(method).INFO.needs_training
+    checkpoint = "fresh" if needs_training else None
+    detector = zsad.load(method, make_small_clip(layers=4), checkpoint=checkpoint, device="cpu")
+    detector.is_trained = True
+    expected = detector.predict(pictures)
+    copy = pickle.loads(pickle.dumps(detector)).to("cpu")
+    for found, prediction in zip(copy.predict(pictures), expected, strict=True):
+        assert found.score == prediction.score
+        assert (found.anomaly_map == prediction.anomaly_map).all()
+
+
+@pytest.mark.slow
+def test_the_page_and_settings_are_those_of_one_process(detector, folder, tmp_path):
+    engine = functools.partial(ShardedPrediction, devices=["cpu"])
+    predict_folder(folder, detector, tmp_path / "out", formats=(), engine=engine)
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert not {"devices", "engine"} & set(settings)
+    assert "index.html" in os.listdir(tmp_path / "out")
+
+
+def test_options_choose_the_engine():
+    from zsad.cli.predict import _engine
+    from zsad.prediction.ray import RayPrediction
+
+    assert _engine("local", 1, None, "cpu") is None
+    assert _engine("local", 3, None, "cpu").keywords == {"devices": ("cpu",) * 3}
+    chosen = _engine("ray", 1, 4, "cpu")
+    assert (chosen.func, chosen.keywords) == (RayPrediction, {"workers": 4, "device": "cpu"})
+    for arguments, message in (
+        (("rays", 1, None, None), "did you mean 'ray'"),
+        (("local", 1, 4, None), "--workers is for --engine ray"),
+        (("ray", 2, None, None), "with --engine ray give --workers"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            _engine(*arguments)
