@@ -1,103 +1,192 @@
-"""Lower layers never import higher ones (DESIGN, section 3), and `import zsad` stays cheap."""
+"""Who may import whom: the table of docs/architecture.md as a test.
+
+Every import counts, also inside functions and in type-checking blocks.
+"""
 
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "zsad"
 
-# Lowest first. Modules of one layer may import each other, except methods.
-LAYERS = (
-    "errors types atomic settings",
-    "functional losses metrics images pixels decoding foreign_files picture_files remote_files medical "
-    "colours",
-    "weights tensorfile registry backbones prompts data published",
-    "methods",
-    "detector checkpoints explanation calibration tiling visualize",
-    "training features evaluation export report results run_layout prediction recipes runtime",
-    "serve cli doctor __main__",
-)
-LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
-
-
-def layer_of(name):
-    """A module's layer; NAME_PART belongs to the layer of NAME unless it is listed itself."""
-    while name not in LAYER_OF and "_" in name:
-        name = name.rpartition("_")[0]
-    assert name in LAYER_OF, f"give {name} a layer in tests/test_import_direction.py"
-    return LAYER_OF[name]
-
-
-# A result offers drawing and saving of itself; both are imported when they are called.
-ALLOWED = {("types", "visualize")}
-# The file that runs an exported model is for machines without torch.
-RUNTIME_MAY_IMPORT = {
-    "errors",
-    "types",
-    "atomic",
-    "settings",
-    "images",
-    "pixels",
-    "decoding",
-    "picture_files",
+ALL = "errors _version files images types data metrics backbones methods detector prediction training"
+MAY_IMPORT = {
+    "errors": "",
+    "_version": "",
+    "files": "errors _version",
+    "metrics": "errors _version",
+    "images": "errors files",
+    "types": "errors images",
+    "data": "errors files images types",
+    "backbones": "errors files types",
+    "methods": "errors files types backbones data",
+    "detector": "errors files images types data backbones methods metrics _version",
+    "prediction": "errors _version files images types backbones detector",
+    "training": "errors _version files images types data backbones methods detector",
+    "evaluation": "errors _version files metrics images types data backbones methods detector training",
+    "deploy": "errors _version files images types backbones methods detector",
+    "cli": f"{ALL} evaluation deploy __init__",
+    "__init__": f"{ALL} evaluation deploy",
+    "__main__": "cli",
 }
+# Narrower than the row: these packages use one room of another.
+ONLY = {
+    ("methods", "data"): "zsad.data.synthetic",
+    ("prediction", "backbones"): "zsad.backbones.devices",
+}
+# These run where torch is not installed.
+WITHOUT_TORCH = {"deploy/runtime.py", "deploy/bundle.py", "deploy/__init__.py"}
+WITHOUT_TORCH_MAY_IMPORT = "errors _version files images types deploy"
+LONGEST_CHAIN = 11
+MOST_LINES = 400
+MEDIAN_LINES = 160
+MOST_ENTRIES = 14
 
 
-def module_name(path):
+def sources():
+    return sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")])
+
+
+def module_of(path):
+    """Dotted name below `zsad`; a package is named by its folder."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports_of(tree):
-    """Names under `zsad` that a file imports, inside functions too; type-checking blocks are not run."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
+MODULES = {module_of(path) for path in sources()}
+
+
+def resolved(name):
+    """The module that a dotted name means: itself, or the one that holds the imported definition."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or "__init__"
+
+
+def imports_in(text, module):
+    """Modules below `zsad` that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (
-                alias.name.removeprefix("zsad.") for alias in node.names if alias.name.startswith("zsad.")
-            )
-        elif isinstance(node, ast.ImportFrom) and node.module == "zsad":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zsad."):
-            yield node.module.removeprefix("zsad.")
+            for alias in node.names:
+                if alias.name == "zsad" or alias.name.startswith("zsad."):
+                    yield resolved(alias.name.removeprefix("zsad").lstrip("."))
         elif isinstance(node, ast.ImportFrom) and node.level:
-            yield "a relative import"
-        yield from imports_of(node)
+            base = (
+                module.split(".")[: len(module.split(".")) - node.level + 1] if module != "__init__" else []
+            )
+            for alias in node.names:
+                yield resolved(".".join(filter(None, [*base, node.module, alias.name])))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "zsad":
+            inner = node.module.removeprefix("zsad").lstrip(".")
+            for alias in node.names:
+                yield resolved(f"{inner}.{alias.name}".lstrip("."))
 
 
-MODULES = {
-    module_name(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"
-}
+def edges():
+    """(file, module, imported module) of every import."""
+    for path in sources():
+        module = module_of(path)
+        for imported in imports_in(path.read_text(encoding="utf-8"), module):
+            if imported != module:
+                yield path, module, imported
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_direction(module):
-    own = module.split(".")[0]
-    for imported in imports_of(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
-        target = imported.split(".")[0]
-        if not (PACKAGE / target).is_dir() and not (PACKAGE / f"{target}.py").is_file():
-            assert target == "__version__", f"zsad.{module} imports {imported}"
-            continue
-        allowed = (own, target) in ALLOWED or layer_of(target) <= layer_of(own)
-        assert allowed, f"zsad.{module} imports {imported}"
-        if own == "runtime":
-            assert target in RUNTIME_MAY_IMPORT, f"zsad.runtime imports {imported}"
+def package(module):
+    return module.split(".")[0]
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("methods.")])
-def test_methods_do_not_import_each_other(module):
-    for imported in imports_of(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
-        assert not imported.startswith("methods.") or imported == "methods.base"
+def is_allowed(module, imported):
+    row = MAY_IMPORT[package(module)].split()
+    narrow = ONLY.get((package(module), package(imported)))
+    if narrow and not f"zsad.{imported}".startswith(narrow):
+        return False
+    return package(imported) == package(module) or package(imported) in row
 
 
-@pytest.mark.parametrize(
-    "code", ["import zsad", "import zsad; zsad.list_methods()", "import zsad.types, zsad.images.reading"]
-)
-def test_torch_waits_until_it_is_needed(code):
-    check = f"import sys\n{code}\nsys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+def test_every_entry_has_a_row():
+    entries = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
+    entries -= {"__pycache__"}
+    assert entries <= set(MAY_IMPORT)
+    rooms = {name for name in entries if not name.startswith("_")}
+    assert len(rooms) <= MOST_ENTRIES
+
+
+def test_imports_go_down():
+    wrong = [
+        f"{module} imports {imported}" for _, module, imported in edges() if not is_allowed(module, imported)
+    ]
+    assert not wrong
+
+
+def test_a_method_imports_no_other_method():
+    allowed = ("methods.base", "methods.functional", "methods.prompts")
+    wrong = [
+        f"{module} imports {imported}"
+        for path, module, imported in edges()
+        if path.parent == PACKAGE / "methods"
+        and path.stem not in {"base", "_registry", "__init__"}
+        and package(imported) == "methods"
+        and not imported.startswith(allowed)
+    ]
+    assert not wrong
+
+
+def test_the_runtime_needs_no_torch():
+    wrong = [
+        f"{module} imports {imported}"
+        for path, module, imported in edges()
+        if path.relative_to(PACKAGE).as_posix() in WITHOUT_TORCH
+        and package(imported) not in WITHOUT_TORCH_MAY_IMPORT.split()
+    ]
+    assert not wrong
+
+
+def graph():
+    found = {module: set() for module in MODULES}
+    for _, module, imported in edges():
+        found[module].add(imported)
+    return found
+
+
+def circle_in(found):
+    """A circle of files, or an empty list."""
+    state, path = {}, []
+
+    def visit(module):
+        state[module] = "open"
+        path.append(module)
+        for imported in sorted(found.get(module, ())):
+            if state.get(imported) == "open":
+                return path[path.index(imported) :]
+            if imported not in state and (circle := visit(imported)):
+                return circle
+        state[module] = "done"
+        path.pop()
+        return []
+
+    return next(filter(None, (visit(module) for module in sorted(found) if module not in state)), [])
+
+
+def test_no_circles():
+    assert not circle_in(graph())
+
+
+def test_chains_are_short():
+    found, longest = graph(), {}
+
+    def chain(module):
+        if module not in longest:
+            below = max((chain(imported) for imported in found.get(module, ())), key=len, default=[])
+            longest[module] = [module, *below]
+        return longest[module]
+
+    worst = max((chain(module) for module in found), key=len)
+    assert len(worst) <= LONGEST_CHAIN, " -> ".join(worst)
+
+
+def test_files_are_short():
+    lengths = sorted(
+        (len(path.read_text(encoding="utf-8").splitlines()), path.name) for path in PACKAGE.rglob("*.py")
+    )
+    assert lengths[-1][0] <= MOST_LINES, lengths[-5:]
+    assert lengths[len(lengths) // 2][0] <= MEDIAN_LINES

@@ -56,3 +56,17 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" did you mean {near[0]!r}?" if near else ""
     return ConfigError(f"unknown {kind} {name!r}:{hint} Known: {', '.join(names) or 'none'}")
+
+
+def printable(path: object) -> str:
+    """A name on one line that any terminal can print; control characters and lone bytes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message as one line without control characters, its type's name if it has none."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return text or type(error).__name__

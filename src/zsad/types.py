@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
     from torch import Tensor
+
+    from zsad.images.drawing import Scale
+    from zsad.images.saving import FileKind
 
 Activation = Literal["quick_gelu", "gelu"]
 PositionInterpolation = Literal["bilinear", "bicubic", "bicubic_antialias"]
@@ -50,47 +53,6 @@ class MethodInfo:
     uses_class_names: bool
     accepts_references: bool
     scores_batch_jointly: bool
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """How the authors of a method train it: what `zsad train` does where the user says nothing.
-
-    Attributes:
-        epochs: passes over the data; the last one's weights are the result.
-        batch_size: pictures of a step.
-        learning_rate: of the optimiser, at the start.
-        optimizer: "adam", or "adamw" (weight decay apart from the gradients).
-        betas: of the optimiser.
-        weight_decay: of the optimiser.
-        schedule: "constant", or "cosine": down to 0 along half a wave over all steps.
-        precision: of the network on a CUDA GPU (autocast, weights stay fp32); elsewhere it is fp32.
-        mosaic: chance that a picture is replaced by a 2 x 2 mosaic of pictures of its category.
-        on: what differs on an auxiliary dataset, by the dataset's name in the catalogue.
-        notes: what else the authors do, and what is done otherwise here.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    optimizer: Optimizer = "adam"
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 0.0
-    schedule: Schedule = "constant"
-    precision: TrainingPrecision = "fp32"
-    mosaic: float = 0.0
-    on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    notes: str = ""
-
-    def for_dataset(self, name: str | None) -> TrainingRecipe:
-        """The recipe with what differs on a dataset filled in; None is a dataset that no paper knows.
-
-        Example:
-            >>> recipe = TrainingRecipe(15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
-            >>> recipe.for_dataset("mvtec").epochs, recipe.for_dataset(None).epochs
-            (3, 15)
-        """
-        return replace(self, **self.on.get(name or "", {}))
 
 
 @dataclass(frozen=True)
@@ -333,15 +295,62 @@ class Prediction:
 
         return overlay(self.image, self.anomaly_map, self.map_range)
 
-    def save(self, directory: str | Path) -> list[Path]:
-        """Writes overlay, raw 16-bit map and, when there is a threshold, the mask into a folder.
+    def write(self, kind: FileKind, path: str | Path, *, scale: Scale = "fixed") -> Path:
+        """Writes one file of the result, whole or not at all.
 
         Args:
-            directory: made if it is not there; files are named after `path` (or "picture").
+            kind: "overlay" (JPEG), "map" (16-bit PNG that stores its value range), "npy" (float32), "mask"
+                (PNG, 0 or 255) or "contour" (JPEG).
+            path: the file; missing folders are made.
+            scale: the overlay's colour scale, as in `zsad.images.drawing.overlay`.
 
         Returns:
-            The files written.
-        """
-        from zsad.images.drawing import save_prediction
+            The path; its suffix becomes .png when an image is too large for JPEG.
 
-        return save_prediction(self, Path(directory))
+        Raises:
+            ConfigError: an unknown kind, or a mask or contour without a map threshold.
+            OSError: the file cannot be written.
+        """
+        from zsad.images.saving import write_file
+
+        return write_file(
+            kind, path, self.image, self.anomaly_map, self.map_range, mask=self.mask(), scale=scale
+        )
+
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        name: str | None = None,
+        kinds: Sequence[FileKind] | None = None,
+        scale: Scale = "fixed",
+    ) -> list[Path]:
+        """Writes overlay, 16-bit map and, when there is a threshold, the mask into a folder.
+
+        Args:
+            directory: made if it is not there. Files of the same name are replaced.
+            name: start of the file names; None takes the stem of `path`, or "picture".
+            kinds: which files, as in `write`; None means overlay and map, and the mask when there is a map
+                threshold.
+            scale: the overlay's colour scale, as in `zsad.images.drawing.overlay`.
+
+        Returns:
+            The files written: NAME_overlay.jpg, NAME_map.png, NAME_mask.png and so on.
+
+        Raises:
+            ConfigError: an unknown kind, or a mask or contour without a map threshold.
+            OSError: the folder cannot be written.
+        """
+        from zsad.images.saving import FILE_SUFFIXES
+
+        if name is None:
+            name = self.path.stem if self.path else "picture"
+        chosen: Sequence[FileKind] = kinds if kinds is not None else ("overlay", "map")
+        if kinds is None and self.map_threshold is not None:
+            chosen = (*chosen, "mask")
+        for kind in chosen:
+            if kind not in FILE_SUFFIXES:
+                raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
+        return [
+            self.write(kind, Path(directory) / f"{name}{FILE_SUFFIXES[kind]}", scale=scale) for kind in chosen
+        ]

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 import zsad
 from zsad.cli import app, doctor
 from zsad.cli.doctor import Finding, human_bytes
-from zsad.cli.setting_text import parse_setting
+from zsad.cli.options import parse_setting
 from zsad.errors import ConfigError, ZsadError
-from zsad.images.drawing import read_map
+from zsad.images.saving import read_map
 from zsad.methods import _registry as registry
 from zsad.prediction import run as prediction
 from zsad.prediction.run import predict_folder
@@ -68,6 +68,9 @@ class FakeDetector:
         self.scores_jointly, self.about_companions = joint, ""
         self.calls = []
         self.before_batch = lambda images: None
+
+    def scoring_settings(self):
+        return {"method": "fake", "backbone": "toy", "weights": repr(self.learned)}
 
     def predict(self, images, classes=None, batch_size=None):
         if not isinstance(images, list):
@@ -428,7 +431,7 @@ def test_methods(monkeypatch):
 def test_backbones(monkeypatch, tmp_path):
     monkeypatch.setenv("ZSAD_CACHE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
-    from zsad.backbones import records as table
+    from zsad.backbones import catalog as table
 
     tiny = WeightRecord(
         "tiny", "package:tiny/none", 240, (0, 0, 0), (1, 1, 1), "gelu", "Apache-2.0", 20_000_000

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import zsad
 from zsad.cli import app
 from zsad.errors import DataError
-from zsad.prediction.explanations import EXPLANATIONS_FILE, read_explanations
+from zsad.prediction.records import EXPLANATIONS_FILE, read_explanations
 from zsad.prediction.run import predict_folder
 
 PHRASES = ["cracked", "a scratch"]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_training import stained_pictures
 from typer.testing import CliRunner
 
+from helpers.training_examples import stained_pictures
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.cli import app
 from zsad.methods._registry import list_methods, method_class

@@ -11,7 +11,7 @@ from zsad.data.auxiliary import named_datasets, named_overlap, shared_pictures
 from zsad.data.catalog import dataset_record
 from zsad.data.fingerprints import file_digest, file_digests, pack_digests, unpack_digests
 from zsad.data.folder import Dataset
-from zsad.detector.published_weights import published_weights
+from zsad.detector.weights import published_weights
 from zsad.errors import WeightsError
 from zsad.files.cache import sha256_of
 from zsad.types import Sample

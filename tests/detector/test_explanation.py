@@ -12,7 +12,7 @@ import torch
 import zsad
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
-from zsad.images.reading import prepare
+from zsad.images.preparing import prepare
 from zsad.methods.prompts.templates import NORMAL_STATES, WINCLIP_TEMPLATES, average_vector, state_of
 from zsad.types import Prediction
 

@@ -12,10 +12,10 @@ import zsad
 from zsad.backbones.catalog import backbone_records
 from zsad.backbones.loading import write_packaged
 from zsad.cli import app
-from zsad.detector import published_weights as weights_published
 from zsad.detector import weights as weights_manifest
-from zsad.detector.published_weights import PUBLISHED, published_weights
-from zsad.detector.weights import fetch, find_record, manifest, verify
+from zsad.detector import weights as weights_module
+from zsad.detector.published_weights import PUBLISHED
+from zsad.detector.weights import fetch, find_record, manifest, published_weights, verify
 from zsad.errors import WeightsError
 from zsad.files.cache import cached_path, sha256_of
 from zsad.methods._registry import list_methods, method_class
@@ -41,7 +41,7 @@ def golden_weights(golden_path, golden_clip, tmp_path, monkeypatch):
     here = cached_path(record.source, record.sha256)
     here.parent.mkdir(parents=True)
     here.write_bytes(theirs.read_bytes())
-    monkeypatch.setattr(weights_published, "PUBLISHED", (replace(known, record=record),))
+    monkeypatch.setattr(weights_module, "PUBLISHED", (replace(known, record=record),))
     return theirs, backbone
 
 

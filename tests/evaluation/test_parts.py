@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zsad.detector.support import choose_companions, choose_references
 from zsad.errors import DataError, ZsadError
-from zsad.evaluation.plan import choose_companions, choose_references, spread
+from zsad.evaluation.plan import spread
 from zsad.evaluation.results import WorstPicture
-from zsad.evaluation.weights import slug
 from zsad.evaluation.workers import _received
 from zsad.evaluation.worst import KEPT, Candidate, WorstOfCategory, worst_of_run
+from zsad.files.plain import slug
 from zsad.metrics.bootstrap import bootstrap_draws, interval
 from zsad.types import Sample
 

@@ -7,7 +7,8 @@ import pytest
 
 from helpers.evaluation_examples import evaluation_result, run_result, write_example_folder
 from zsad.errors import DataError
-from zsad.evaluation.results import read_evaluation, to_json, write_evaluation
+from zsad.evaluation.results import read_evaluation, write_evaluation
+from zsad.files.plain import to_json
 
 
 def test_round_trip(tmp_path):

@@ -22,8 +22,9 @@ from zsad.data.samples import load_sample
 from zsad.detector import checkpoints
 from zsad.detector.detector import Detector
 from zsad.evaluation import run as evaluation
-from zsad.evaluation.results import read_evaluation, to_json
+from zsad.evaluation.results import read_evaluation
 from zsad.evaluation.scoring import make_batches
+from zsad.files.plain import to_json
 from zsad.metrics import evaluate as metrics_of
 from zsad.training import loop as training
 from zsad.types import RawOutput

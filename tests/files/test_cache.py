@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,15 +24,9 @@ import pytest
 from zsad.errors import WeightsError
 from zsad.files import cache as weights
 from zsad.files import download as weights_transfer
-from zsad.files.cache import (
-    cache_dir,
-    cached_path,
-    download,
-    find_cached,
-    hub_file,
-    is_offline,
-    verify_sha256,
-)
+from zsad.files.cache import cache_dir, cached_path, find_cached, is_offline, verify_sha256
+from zsad.files.download import download
+from zsad.files.hub import hub_file
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 SUM = hashlib.sha256(DATA).hexdigest()
@@ -266,7 +261,7 @@ def test_changed_file_is_fetched_again(site: Site) -> None:
 
 def test_disk_without_room(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: usage(10, 10, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 0))
     with pytest.raises(WeightsError, match=r"needs 1 MB and .* has 0 MB free"):
         download(site.url, SUM, len(DATA))
 
@@ -382,7 +377,7 @@ def test_hub_missing_file_and_unknown_trouble(monkeypatch: pytest.MonkeyPatch) -
 HUB_SCRIPT = """
 import sys
 from zsad.errors import WeightsError
-from zsad.files.cache import hub_file
+from zsad.files.hub import hub_file
 print(hub_file("org/repo", "config.json").read_text())
 print(hub_file("org/repo", "model.safetensors"))
 try:

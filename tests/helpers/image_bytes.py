@@ -9,7 +9,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from zsad.images.reading import read_image, to_array
+from zsad.images.preparing import to_array
+from zsad.images.reading import read_image
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

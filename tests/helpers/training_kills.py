@@ -1,4 +1,4 @@
-"""Trains in processes that are killed at chosen moments, and resumes them; run by tests/training/test_kills.py.
+"""Trains in processes that are killed at chosen moments, and resumes; tests/training/test_kills.py runs this.
 
 The modules are loaded once; each training runs in a forked child, so that a dozen kills take seconds.
 
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 import torch._dynamo  # optimisers load it when they first run; here once for all children
-from test_training import stained_pictures
 
 import zsad.files.atomic
 import zsad.training.cache
 import zsad.training.state
+from helpers.training_examples import stained_pictures
+from zsad.training.logs import StepLog
 from zsad.training.loop import TrainConfig, train
 from zsad.training.run import TrainingRun
-from zsad.training.state import StepLog
 
 MOST_KILLS = 12
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from test_training import stained_pictures
 
+from helpers.training_examples import stained_pictures
 from zsad.methods._registry import list_methods, method_class
 from zsad.training.data import data_in_memory
 from zsad.training.devices import Ranks

@@ -6,17 +6,8 @@ from PIL import Image
 
 from zsad.errors import ConfigError, ImageReadError
 from zsad.images.colours import colour_table, map_from_uint16, map_to_uint16
-from zsad.images.drawing import (
-    draw_contour,
-    draw_mask,
-    heat_map,
-    mask_picture,
-    overlay,
-    read_map,
-    save_prediction,
-    thumbnail,
-    write_file,
-)
+from zsad.images.drawing import draw_contour, draw_mask, heat_map, mask_picture, overlay, thumbnail
+from zsad.images.saving import read_map
 from zsad.types import Prediction
 
 
@@ -167,30 +158,30 @@ def test_save_writes_overlay_and_map(prediction, tmp_path):
 
 def test_save_writes_the_mask_when_there_is_a_threshold(prediction, image, tmp_path):
     calibrated = Prediction(0.7, prediction.anomaly_map, image, map_threshold=1.5)
-    files = save_prediction(calibrated, tmp_path)
+    files = calibrated.save(tmp_path)
     assert [file.name for file in files] == ["picture_overlay.jpg", "picture_map.png", "picture_mask.png"]
     mask = np.asarray(Image.open(files[2]))
     np.testing.assert_array_equal(mask == 255, calibrated.mask())
 
 
 def test_save_writes_what_is_asked_for(prediction, tmp_path):
-    (file,) = save_prediction(prediction, tmp_path, name="x", kinds=["npy"])
+    (file,) = prediction.save(tmp_path, name="x", kinds=["npy"])
     np.testing.assert_array_equal(read_map(file), prediction.anomaly_map)
     with pytest.raises(ConfigError, match="unknown file kind 'maks': did you mean 'mask'"):
-        save_prediction(prediction, tmp_path, kinds=["maks"])
+        prediction.save(tmp_path, kinds=["maks"])
     with pytest.raises(ConfigError, match="--map-threshold"):
-        save_prediction(prediction, tmp_path, kinds=["mask"])
+        prediction.save(tmp_path, kinds=["mask"])
 
 
 def test_contour_file(prediction, image, tmp_path):
     calibrated = Prediction(0.7, prediction.anomaly_map, image, map_threshold=1.5)
-    file = write_file(calibrated, "contour", tmp_path / "c.jpg")
+    file = calibrated.write("contour", tmp_path / "c.jpg")
     assert Image.open(file).size == (60, 40)
 
 
 def test_a_picture_too_large_for_jpeg_becomes_png(tmp_path):
     long = np.zeros((1, 65_600, 3), np.uint8)
-    file = write_file(Prediction(0.1, np.zeros((1, 65_600), np.float32), long), "overlay", tmp_path / "a.jpg")
+    file = Prediction(0.1, np.zeros((1, 65_600), np.float32), long).write("overlay", tmp_path / "a.jpg")
     assert file.name == "a.png"
     assert file.exists()
 
@@ -198,7 +189,7 @@ def test_a_picture_too_large_for_jpeg_becomes_png(tmp_path):
 def test_one_pixel(tmp_path):
     tiny = Prediction(0.5, np.full((1, 1), 0.5, np.float32), np.zeros((1, 1, 3), np.uint8), map_threshold=0.1)
     kinds = ["overlay", "map", "npy", "mask", "contour"]
-    assert len(save_prediction(tiny, tmp_path, kinds=kinds, scale="picture")) == 5
+    assert len(tiny.save(tmp_path, kinds=kinds, scale="picture")) == 5
 
 
 def test_read_map_refuses_other_files(tmp_path):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zsad.errors import DataError
-from zsad.images.finding import printable
+from zsad.errors import DataError, printable
 from zsad.images.reading import PICTURE_SUFFIXES, find_images
 
 

@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 
 from helpers.image_bytes import encode, grey, pixels
 from zsad.errors import ConfigError
-from zsad.images.reading import prepare, read_image, to_array
+from zsad.images.preparing import prepare, to_array
+from zsad.images.reading import read_image
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "preprocess.npz"
 MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 import pytest
 
 from zsad.errors import ConfigError
-from zsad.images.remote import RemoteFile, as_path, is_uri, list_remote, read_remote
+from zsad.images.names import RemoteFile, as_path, is_uri
+from zsad.images.remote import list_remote, read_remote
 from zsad.prediction.layout import RunLayout, common_folder
 
 needs_pyarrow = pytest.mark.skipif(find_spec("pyarrow") is None, reason="buckets need the extra ray")

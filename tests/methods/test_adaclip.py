@@ -12,8 +12,9 @@ from torch.nn import functional as F
 import zsad
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods.adaclip import AdaCLIP, Config
-from zsad.methods.functional.maps import cosine_similarity, to_grid, upsample
+from zsad.methods.functional.maps import to_grid, upsample
 from zsad.methods.functional.semantic_fusion import mean_of_clusters, most_anomalous
+from zsad.methods.functional.similarity import cosine_similarity
 from zsad.types import WeightRecord
 
 LAYERS = (6, 12, 18, 24)

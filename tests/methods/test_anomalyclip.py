@@ -8,7 +8,7 @@ import torch
 from helpers.golden_checks import adam, check_gradients, check_parameters, close, near
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods.anomalyclip import AnomalyCLIP, Config
-from zsad.methods.functional.maps import similarity_softmax
+from zsad.methods.functional.similarity import similarity_softmax
 
 ALL_LAYERS = (6, 12, 18, 24)
 

@@ -12,7 +12,7 @@ import zsad
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods import april_gan
 from zsad.methods.april_gan import AprilGAN, Config, batch_scores
-from zsad.methods.functional.maps import cosine_similarity
+from zsad.methods.functional.similarity import cosine_similarity
 
 LAYERS = (6, 12, 18, 24)
 CLASSES = ["candle", "metal nut", "pcb-1"]

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import zsad
 from zsad.cli import app
+from zsad.detector.support import default_method, evenly_spread
 from zsad.errors import DataError
-from zsad.prediction.companions import default_method, evenly_spread
 from zsad.prediction.run import predict_folder
 
 

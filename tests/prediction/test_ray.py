@@ -17,7 +17,7 @@ from PIL import Image
 import zsad
 from zsad.errors import ConfigError, DataError, MissingExtraError
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.pipeline import RunOptions
+from zsad.prediction.options import RunOptions
 from zsad.prediction.ray import Ledger, PictureActor, RayPrediction, expand_inputs
 from zsad.prediction.run import predict_folder
 

@@ -8,20 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from zsad.errors import ConfigError, DataError
+from zsad.errors import ConfigError, DataError, one_line
 from zsad.files.atomic import atomic_file
+from zsad.files.run_settings import check_same_settings, read_settings, write_settings
 from zsad.prediction import records as results
 from zsad.prediction.layout import RunLayout, common_folder
-from zsad.prediction.records import (
-    COLUMNS,
-    ResultRecord,
-    ResultsWriter,
-    check_same_settings,
-    one_line,
-    read_results,
-    read_settings,
-    write_settings,
-)
+from zsad.prediction.records import COLUMNS, ResultRecord, ResultsWriter, read_results
 
 
 def record(path="a.png", score=0.5, error=None):

@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 
 import zsad
+from zsad.backbones.devices import device_names
 from zsad.errors import ConfigError
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.pipeline import PredictionPipeline, RunOptions, parts_by_size
+from zsad.prediction.options import RunOptions
+from zsad.prediction.pipeline import PredictionPipeline, parts_by_size
 from zsad.prediction.records import read_results
 from zsad.prediction.run import in_batches, predict_folder
-from zsad.prediction.workers import ShardedPrediction, device_names
+from zsad.prediction.workers import ShardedPrediction
 
 
 class DeadlyDetector(zsad.Detector):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_training import Interrupted, StoppingAt, learned, quietly, stained_pictures
 
+from helpers.training_examples import Interrupted, StoppingAt, learned, quietly, stained_pictures
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig, VisionTower
 from zsad.data.layouts import read_mvtec
 from zsad.errors import ConfigError, ZsadError
-from zsad.methods.functional.maps import cosine_similarity
+from zsad.methods.functional.similarity import cosine_similarity
 from zsad.training.cache import FeatureCache
 from zsad.training.loop import TrainConfig
 from zsad.types import WeightRecord

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_training import learned, quietly, stained_pictures
 
 import zsad
+from helpers.training_examples import learned, quietly, stained_pictures
 from helpers.training_workers import LEARNT, Killing, settings, train_each, trained_in_lockstep
 from zsad.errors import ConfigError, ImageReadError, MissingExtraError, ZsadError
 from zsad.methods._registry import method_class

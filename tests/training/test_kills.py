@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import assert_same, log_rows
 
+from helpers.training_examples import assert_same, log_rows
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.training.state import Checkpoint
 
@@ -39,13 +39,23 @@ def killed_and_resumed(tmp_path):
     torch.save(clip.state_dict(), tmp_path / "clip.pt")
 
     def run(moments, *options):
-        script = Path(__file__).parents[1] / "helpers" / "training_kills.py"
         process = subprocess.run(
-            [sys.executable, "-W", "ignore", script, tmp_path, tmp_path / "clip.pt", *options, *moments],
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "helpers.training_kills",
+                tmp_path,
+                tmp_path / "clip.pt",
+                *options,
+                *moments,
+            ],
             capture_output=True,
             text=True,
             timeout=600,
             check=False,
+            cwd=Path(__file__).parents[1],
         )
         assert process.returncode == 0, process.stdout + process.stderr
         return {moment: tmp_path / moment.replace(":", "-") for moment in moments}, tmp_path / "whole"

@@ -3,8 +3,8 @@
 import sys
 
 import pytest
-from test_training import Interrupted, StoppingAt, log_rows, quietly, stained_pictures
 
+from helpers.training_examples import Interrupted, StoppingAt, log_rows, quietly, stained_pictures
 from zsad.errors import MissingExtraError
 from zsad.training.loop import TrainConfig
 

@@ -1,6 +1,5 @@
 """The training loop: what is learnt and written, and that a killed training ends as if it had not been."""
 
-import csv
 import math
 from pathlib import Path
 
@@ -10,27 +9,22 @@ import torch
 from PIL import Image
 
 import zsad
+from helpers.training_examples import (
+    Interrupted,
+    StoppingAt,
+    assert_same,
+    learned,
+    log_rows,
+    quietly,
+    stained_pictures,
+)
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.data.samples import prepare_sample
 from zsad.errors import ConfigError, DataError, WeightsError, ZsadError
-from zsad.training.loop import TrainConfig, train
+from zsad.training.loop import TrainConfig
 from zsad.training.state import Checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is taken for OpenAI's weights")
-
-
-def stained_pictures(count=6, size=20):
-    """Grey noise, every other picture with a white square."""
-    generator = np.random.default_rng(3)
-    items = []
-    for index in range(count):
-        picture = generator.integers(60, 120, (size, size, 3), dtype=np.uint8)
-        mask = np.zeros((size, size), dtype=np.uint8)
-        if index % 2:
-            mask[4:11, 5:12] = 1
-            picture[mask == 1] = 250
-        items.append((picture, mask, index % 2, "metal nut"))
-    return items
 
 
 @pytest.fixture(scope="session")
@@ -75,25 +69,6 @@ def folder(tmp_path):
             (root / "ground_truth" / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask * np.uint8(255)).save(root / "ground_truth" / kind / f"{index}_mask.png")
     return root
-
-
-def quietly(config, dataset=None):
-    return train(config, dataset, show_progress=False)
-
-
-def learned(config):
-    return Checkpoint.read(config.folder / "last.safetensors").learned
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
-
-
-def log_rows(path):
-    with Path(path).open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_learns_and_writes_what_load_takes(config, folder):
@@ -164,26 +139,6 @@ def test_the_number_of_workers_changes_nothing(config, tmp_path):
     quietly(first, stained_pictures())
     quietly(second, stained_pictures())
     assert_same(learned(first), learned(second))
-
-
-class Interrupted(Exception):
-    pass
-
-
-class StoppingAt(list):
-    """Pictures of which fetching the n-th stops the training."""
-
-    fetched = 0
-
-    def __init__(self, items, number):
-        super().__init__(items)
-        self.number = number
-
-    def __getitem__(self, index):
-        self.fetched += 1
-        if self.fetched == self.number:
-            raise Interrupted
-        return super().__getitem__(index)
 
 
 @pytest.mark.parametrize("number", [1, 5, 7, 12, 13, 18])

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from test_training import learned, quietly, stained_pictures
 
+from helpers.training_examples import learned, quietly, stained_pictures
 from zsad.methods._registry import list_methods, method_class
 from zsad.training.loop import TrainConfig
 from zsad.training.run import TrainingRun

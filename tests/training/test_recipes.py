@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_training import Interrupted, StoppingAt, assert_same, learned, quietly, stained_pictures
 
+from helpers.training_examples import Interrupted, StoppingAt, assert_same, learned, quietly, stained_pictures
+from zsad.data.auxiliary import AuxiliarySet
 from zsad.data.mosaic import Mosaic
 from zsad.errors import ConfigError, DataError
 from zsad.methods._registry import list_methods, method_class
-from zsad.training.data import AuxiliarySet, data_on_disk
+from zsad.methods.base import TrainingRecipe
+from zsad.training.data import data_on_disk
 from zsad.training.loop import TrainConfig
 from zsad.training.recipe import choose, described
 from zsad.training.run import TrainingRun
-from zsad.types import TrainingRecipe
 
 LEARNT = [name for name in list_methods() if method_class(name).INFO.needs_training]
 # As in the authors' code: epochs, batch, rate, optimiser, weight decay; all with betas 0.5 and 0.999.

@@ -15,7 +15,8 @@ from features import SIZE, synthetic_examples, whole_examples
 
 import zsad
 from zsad.data.layouts import read_mvtec
-from zsad.images.reading import prepare, read_image
+from zsad.images.preparing import prepare
+from zsad.images.reading import read_image
 from zsad.methods.functional.maps import gaussian_filter
 from zsad.metrics import image_auroc, pixel_auroc
 

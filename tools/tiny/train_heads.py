@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 import zsad
 from zsad.backbones.vision import VisionTower
-from zsad.cli.setting_text import parse_setting
+from zsad.cli.options import parse_setting
 from zsad.metrics import image_auroc, pixel_ap, pixel_auroc
 
 HELD_OUT_SYNTHETIC = 600  # the last ones, as for the tower itself

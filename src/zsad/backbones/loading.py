@@ -22,9 +22,10 @@ from torch.overrides import TorchFunctionMode
 
 from zsad.backbones.catalog import backbone_records, is_available_offline, list_backbones
 from zsad.backbones.clip import CLIP
+from zsad.backbones.devices import check_device, check_precision
 from zsad.backbones.sources import PACKAGED_CONFIG, Source, packaged_source, read_source
 from zsad.backbones.state_dicts import clip_config_from_state_dict
-from zsad.errors import ConfigError, WeightsError, unknown_name
+from zsad.errors import WeightsError, unknown_name
 from zsad.files.atomic import atomic_file
 from zsad.files.cache import is_offline
 from zsad.files.tensors import mismatches
@@ -41,14 +42,6 @@ __all__ = [
     "write_packaged",
 ]
 
-PRECISIONS = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
 # Small tensors that differ between any two trainings, for a quick fingerprint.
 FINGERPRINT_NAMES = (
     "visual.class_embedding",
@@ -114,40 +107,6 @@ def load_backbone(
     if activation is not None:
         source = dataclasses.replace(source, config=dataclasses.replace(source.config, activation=activation))
     return _build(source, position_interpolation, place, kind)
-
-
-def check_device(device: str | torch.device | None) -> torch.device:
-    """The torch device of a name.
-
-    Raises:
-        ConfigError: there is no such device, or not on this machine.
-    """
-    try:
-        place = torch.device("cpu" if device is None else device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        known = ["cpu"]
-        known += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        known += ["mps"] if torch.backends.mps.is_available() else []
-        raise ConfigError(
-            f"device {str(device)!r} is not available here; there is: {', '.join(known)}"
-        ) from error
-    return place
-
-
-def check_precision(precision: str | torch.dtype | None) -> torch.dtype:
-    """The torch dtype of a precision's name.
-
-    Raises:
-        ConfigError: it is not a floating-point type that the network runs in.
-    """
-    if precision is None:
-        return torch.float32
-    if isinstance(precision, torch.dtype):
-        precision = str(precision).removeprefix("torch.")
-    if precision not in PRECISIONS:
-        raise unknown_name("precision", precision, PRECISIONS)
-    return PRECISIONS[precision]
 
 
 def _build(

@@ -27,7 +27,8 @@ from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
 from zsad.backbones.configurations import clip_config_from_hugging_face, clip_config_from_open_clip
 from zsad.backbones.state_dicts import clip_config_from_state_dict, find_layout, to_openai_names
 from zsad.errors import ConfigError, MissingExtraError, WeightsError, unknown_name
-from zsad.files.cache import download, hub_file
+from zsad.files.download import download
+from zsad.files.hub import hub_file
 from zsad.files.tensors import file_kind, read_tensors
 from zsad.types import Activation, WeightRecord
 

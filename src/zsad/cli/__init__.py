@@ -13,16 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from zsad._version import __version__
-from zsad.cli.calibrate import calibrate
-from zsad.cli.data import data_app
-from zsad.cli.evaluate import evaluate
-from zsad.cli.lists import backbones, doctor, methods
+from zsad.cli import calibrate, data, evaluate, lists, predict, report, reproduce, train, weights
 from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
-from zsad.cli.predict import predict
-from zsad.cli.report import report
-from zsad.cli.reproduce import reproduce
-from zsad.cli.train import train
-from zsad.cli.weights import weights_app
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -58,9 +50,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Zero-shot anomaly detection for pictures: every CLIP-based system, one command.",
 )
-app.add_typer(weights_app, name="weights")
-app.add_typer(data_app, name="data")
-for command in (predict, train, evaluate, report, reproduce, calibrate, methods, backbones, doctor):
+app.add_typer(weights.weights_app, name="weights")
+app.add_typer(data.data_app, name="data")
+for command in (
+    predict.predict,
+    train.train,
+    evaluate.evaluate,
+    report.report,
+    reproduce.reproduce,
+    calibrate.calibrate,
+    lists.methods,
+    lists.backbones,
+    lists.doctor,
+):
     app.command()(command)
 
 

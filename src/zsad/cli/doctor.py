@@ -15,10 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-import zsad
 from zsad._version import __version__
+from zsad.errors import one_line
 from zsad.files.cache import cache_dir, is_offline
-from zsad.prediction.records import one_line
 
 _CORE_PACKAGES = (
     "torch",
@@ -162,6 +161,8 @@ def _hub_cache() -> str:
 
 def _prediction() -> str:
     """Loads the default method on the shipped weights and scores a picture."""
+    import zsad
+
     started = time.perf_counter()
     detector = zsad.load()
     loaded = time.perf_counter()

@@ -104,7 +104,7 @@ def evaluate(
     """
     config = parse_settings(settings or [])
     go_offline(offline)
-    from zsad.evaluation.plan import EvaluationOptions
+    from zsad.evaluation.options import EvaluationOptions
     from zsad.evaluation.run import evaluate as run
 
     options = EvaluationOptions(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from typing import Annotated, Any, NoReturn
 
 import typer
+
+from zsad.errors import ConfigError
 
 WRONG_USAGE, SOME_FAILED, INTERRUPTED, FAILED = 2, 3, 130, 1
 DEBUG_VARIABLE = "ZSAD_DEBUG"
@@ -55,7 +58,6 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors o
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
     """Turns KEY=VALUE into Python values: numbers, lists, true, false and none are read as such."""
-    from zsad.cli.setting_text import parse_setting
     from zsad.errors import ConfigError
 
     settings = dict(parse_setting(pair) for pair in pairs)
@@ -78,8 +80,7 @@ def go_offline(wanted: bool) -> None:
 
 def fail(error: BaseException | str, code: int) -> NoReturn:
     """Prints one line and leaves."""
-    from zsad.errors import ZsadError
-    from zsad.prediction.records import one_line
+    from zsad.errors import ZsadError, one_line
 
     if os.environ.get(DEBUG_VARIABLE) and isinstance(error, BaseException):
         raise error
@@ -88,3 +89,40 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
         message = f"unexpected {type(error).__name__}: {message} ({DEBUG_VARIABLE}=1 shows where)"
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
+
+
+_WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}
+
+
+def parse_setting(pair: str) -> tuple[str, Any]:
+    """Splits KEY=VALUE and reads the value as a number, list, true, false or none; anything else is text.
+
+    Args:
+        pair: what was typed; several values separated by commas are a list, with or without brackets.
+
+    Returns:
+        The name, with - as _, and the value.
+
+    Raises:
+        ConfigError: there is no "=" or no name before it.
+
+    Example:
+        >>> parse_setting("features_list=6,12,18,24")
+        ('features_list', (6, 12, 18, 24))
+        >>> parse_setting("sigma=4"), parse_setting("use-hsf=false"), parse_setting("prompt_set=paper")
+        (('sigma', 4), ('use_hsf', False), ('prompt_set', 'paper'))
+    """
+    name, equals, text = pair.partition("=")
+    name = name.strip().replace("-", "_")
+    if not equals or not name.isidentifier():
+        raise ConfigError(f"--set expects KEY=VALUE (as in --set sigma=4), got {pair!r}")
+    return name, _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text

@@ -138,8 +138,8 @@ def predict(
 
     def load(files: list[Path]) -> Any:
         import zsad
+        from zsad.detector.support import default_method
         from zsad.images.finding import find_images
-        from zsad.prediction.companions import default_method
 
         with errors.status("Loading the method..."):
             return zsad.load(
@@ -206,7 +206,8 @@ def _engine(name: str, devices: int, workers: int | None, device: str | None) ->
         return partial(RayPrediction, workers=workers, device=device)
     if devices == 1:
         return None
-    from zsad.prediction.workers import ShardedPrediction, device_names
+    from zsad.backbones.devices import device_names
+    from zsad.prediction.workers import ShardedPrediction
 
     return partial(ShardedPrediction, devices=device_names(devices, device))
 

@@ -51,7 +51,7 @@ def print_summary(summary: RunSummary) -> None:
     """The best scores, what was counted, and where the page is."""
     from rich.text import Text
 
-    from zsad.images.finding import printable
+    from zsad.errors import printable
 
     console = stdout()
     scored = summary.scored
@@ -88,7 +88,7 @@ def print_summary(summary: RunSummary) -> None:
 
 def print_failures(summary: RunSummary) -> None:
     """The first pictures that could not be scored, on standard error."""
-    from zsad.images.finding import printable
+    from zsad.errors import printable
 
     console = stderr()
     for record in summary.failed[:10]:

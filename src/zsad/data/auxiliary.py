@@ -9,14 +9,18 @@ digests: a renamed folder is not recognised by them.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsad.data.catalog import dataset_record, find_dataset, list_datasets
 from zsad.data.fingerprints import unpack_digests
-from zsad.training.data import auxiliary_set
+from zsad.data.folder import Dataset
+from zsad.images.names import file_and_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,3 +130,66 @@ def _catalogue_names() -> Iterator[tuple[str, str]]:
 
 def _folded(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+@dataclass(frozen=True)
+class AuxiliarySet:
+    """A dataset that is trained on.
+
+    Attributes:
+        name: the catalogue's, or that of the folder.
+        known_as: its name in the catalogue; None for the user's own.
+        categories: class names.
+        normal: number of pictures.
+        anomalous: number of pictures.
+    """
+
+    name: str
+    known_as: str | None
+    categories: tuple[str, ...]
+    normal: int
+    anomalous: int
+
+
+def auxiliary_set(dataset: Dataset) -> AuxiliarySet:
+    """What is said about a dataset, and which one of the catalogue it is, by its folder's name if need be."""
+    root = dataset.root.resolve()
+    record = dataset.record or find_dataset(root.name) or find_dataset(root.parent.name)
+    name = dataset.name
+    if dataset.record is None and dataset.categories == (root.name.replace("_", " ").strip(),):
+        name = root.parent.name  # a single category was named; its dataset is the folder above
+    anomalous = sum(sample.label for sample in dataset.samples)
+    return AuxiliarySet(
+        name if record is None else record.name,
+        None if record is None else record.name,
+        dataset.categories,
+        len(dataset.samples) - anomalous,
+        anomalous,
+    )
+
+
+def described(sets: Sequence[AuxiliarySet], split: str) -> str:
+    """The training data in words, as the weights' record keeps them.
+
+    Datasets and categories are named, so that an evaluation can see whether it would test on training data.
+
+    Example:
+        >>> described([AuxiliarySet("toys", None, ("nut", "bolt"), normal=3, anomalous=2)], "test")
+        'toys: nut, bolt (test split, 5 pictures)'
+    """
+    names = "; ".join(f"{each.name}: {', '.join(each.categories)}" for each in sets)
+    pictures = sum(each.normal + each.anomalous for each in sets)
+    return f"{names} ({split} split, {pictures} pictures)"
+
+
+def fingerprint(datasets: Sequence[Dataset]) -> str:
+    """SHA-256 over names, labels and sizes of the pictures, wherever their folders lie."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        for sample in dataset.samples:
+            inside = sample.path.is_relative_to(dataset.root)
+            name = (sample.path.relative_to(dataset.root) if inside else sample.path).as_posix()
+            size = os.stat(file_and_part(sample.path)[0]).st_size
+            line = f"{sample.category}/{name} {sample.label} {size}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from zsad.errors import WeightsError
-from zsad.images.finding import file_and_part
+from zsad.images.names import file_and_part
 
 DIGEST_BYTES = 8
 READING_THREADS = 4

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError
-from zsad.images.finding import PICTURE_SUFFIXES, suffix_of
-from zsad.images.medical import is_medical, read_mask_slice
+from zsad.images.medical import read_mask_slice
+from zsad.images.names import PICTURE_SUFFIXES, is_medical, suffix_of
 
 # Their values are levels, which "L" would clip or scale; all other modes are pictures of a mask.
 _LEVEL_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -25,8 +25,8 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     there only levels above half of the picture's largest count.
 
     Args:
-        path: a picture file of any mode; a DICOM or NIfTI file as `zsad.images.medical` names it; or a folder of
-            such files, one for each region, which are united.
+        path: a picture file of any mode; a DICOM or NIfTI file as `zsad.images.medical` names it; or a folder
+            of such files, one for each region, which are united.
 
     Returns:
         (H, W) bool.

@@ -17,7 +17,8 @@ from PIL import Image
 
 from zsad.data.masks import read_mask
 from zsad.errors import DataError, ImageReadError
-from zsad.images.reading import prepare, read_image
+from zsad.images.preparing import prepare
+from zsad.images.reading import read_image
 from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:

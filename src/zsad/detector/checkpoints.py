@@ -5,7 +5,6 @@ zsad's own are safetensors with a description (`CheckpointInfo`) in the metadata
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from zsad._version import __version__
 from zsad.backbones.clip import CLIP
-from zsad.detector.published_weights import PAPERS_BACKBONE, PublishedWeights, fetched_file, published_weights
+from zsad.detector.published_weights import PAPERS_BACKBONE, PublishedWeights
+from zsad.detector.weights import fetched_file, published_weights
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.atomic import atomic_file
 from zsad.files.tensors import file_kind, read_checkpoint
@@ -256,19 +256,6 @@ def check_backbone(found: Checkpoint, record: WeightRecord, fingerprint: str) ->
     raise WeightsError(
         f"{found.path} was trained on backbone {own!r}, not on {given!r}: use backbone={own!r}"
     )
-
-
-def weights_digest(fingerprint: str, learned: Mapping[str, Tensor]) -> str:
-    """SHA-256 of everything that was learnt, in hexadecimal digits.
-
-    Args:
-        fingerprint: of the backbone's weights, as `zsad.backbones.loading.backbone_fingerprint` gives it.
-        learned: as `Method.learned_state` gives it.
-    """
-    digest = hashlib.sha256(fingerprint.encode())
-    for name, tensor in sorted(learned.items()):
-        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def take_weights(method: Method, found: Checkpoint) -> None:

@@ -22,15 +22,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from zsad.backbones.loading import backbone_fingerprint, check_device
+from zsad.backbones.devices import check_device
+from zsad.backbones.loading import backbone_fingerprint
 from zsad.backbones.vision import check_image_size
 from zsad.detector import checkpoints
 from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
 from zsad.detector.explanation import RegionRanker
-from zsad.detector.thresholds import Calibration, picture_fingerprint, read_calibration, scoring_settings
+from zsad.detector.identity import image_fingerprint, scoring_settings
+from zsad.detector.thresholds import Calibration, read_calibration
 from zsad.errors import ConfigError, ZsadError
-from zsad.images.reading import find_images, prepare, read_image, to_array
+from zsad.images.preparing import prepare, to_array
+from zsad.images.reading import find_images, read_image
 from zsad.methods import _registry as registry
 from zsad.methods.base import DEFAULT_CLASS, Method
 from zsad.methods.functional.maps import upsample
@@ -56,7 +59,7 @@ class Detector:
         threshold: image score from which on a picture counts as anomalous; None while uncalibrated.
         map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
         calibration: what `apply_calibration` was given last; None: thresholds, if any, were set by hand.
-        reference_fingerprints: of the reference pictures, as `picture_fingerprint` gives them.
+        reference_fingerprints: of the reference pictures, as `image_fingerprint` gives them.
         auxiliary_data: what the method was trained on; written into its checkpoint.
         auxiliary_pictures: digests of the files of those pictures, likewise; see `zsad.data.fingerprints`.
         fingerprint: of the backbone's weights in their own precision.
@@ -251,7 +254,7 @@ class Detector:
         with self._lock:
             self._references = pictures
             self._states.clear()
-        self.reference_fingerprints = tuple(picture_fingerprint(to_array(image)) for image in images)
+        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in images)
         if self.calibration is not None:
             self.apply_calibration(None)
 
@@ -302,8 +305,8 @@ class Detector:
         class names.
 
         Args:
-            calibration: as `zsad.detector.calibration.calibrating.calibrate` gives it, or its file; None takes thresholds and
-                score scale off.
+            calibration: as `zsad.detector.calibration.calibrating.calibrate` gives it, or its file; None
+                takes thresholds and score scale off.
 
         Returns:
             The detector itself.
@@ -316,11 +319,15 @@ class Detector:
         if isinstance(calibration, str | Path):
             calibration = read_calibration(calibration)
         if calibration is not None:
-            calibration.check_fits(scoring_settings(self))
+            calibration.check_fits(self.scoring_settings())
         self.calibration = calibration
         self.threshold = None if calibration is None else calibration.threshold
         self.map_threshold = None if calibration is None else calibration.map_threshold
         return self
+
+    def scoring_settings(self) -> dict[str, Any]:
+        """Everything that the scores depend on, as `zsad.detector.identity.scoring_settings` describes it."""
+        return scoring_settings(self.method, self.image_size, self.fingerprint, self.reference_fingerprints)
 
     def save(self, path: str | Path) -> Path:
         """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, but no backbone weights.
@@ -337,7 +344,7 @@ class Detector:
             WeightsError: the file cannot be written.
         """
         calibration = self.calibration
-        is_stale = calibration is not None and not calibration.fits(scoring_settings(self))
+        is_stale = calibration is not None and not calibration.fits(self.scoring_settings())
         info = CheckpointInfo(
             method=self.method.INFO.name,
             backbone=self.record.name,

@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.images.reading import prepare
+from zsad.images.preparing import prepare
 from zsad.methods.base import DEFAULT_CLASS
 from zsad.methods.functional.patches import resolve_dpam_layer, value_value_features
 from zsad.methods.prompts.templates import NORMAL_STATES, WINCLIP_TEMPLATES, average_vector, compose, state_of

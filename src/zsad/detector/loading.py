@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zsad.backbones.clip import CLIP
-from zsad.backbones.loading import backbone_fingerprint, check_device, check_precision, load_backbone
+from zsad.backbones.devices import _find_device, check_precision
+from zsad.backbones.loading import backbone_fingerprint, load_backbone
 from zsad.detector import checkpoints
 from zsad.detector.detector import Detector
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
@@ -117,15 +118,6 @@ def load(
 def _first_given(*sizes: int | None) -> int:
     """The first that is not None; the last always is a number."""
     return next(size for size in sizes if size is not None)
-
-
-def _find_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the fastest that is there."""
-    if device is not None:
-        return check_device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _find_backbone(

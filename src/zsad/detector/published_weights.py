@@ -8,13 +8,12 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from zsad.backbones.catalog import CLIP_MEAN, CLIP_STD
-from zsad.errors import WeightsError
-from zsad.files.cache import cached_path, find_cached
+from zsad.backbones.catalog import (
+    CLIP_MEAN,
+    CLIP_STD,
+)
 from zsad.types import WeightRecord
 
 PAPERS_BACKBONE = "ViT-L-14-336"
@@ -143,27 +142,3 @@ PUBLISHED = (
         notes="no checksum is known; the paper's numbers on MVTec AD",
     ),
 )
-
-
-def published_weights() -> Mapping[str, PublishedWeights]:
-    """The files that authors published, by the name that a user types."""
-    return {published.record.name: published for published in PUBLISHED}
-
-
-def fetched_file(published: PublishedWeights) -> Path:
-    """The file on this machine.
-
-    Raises:
-        WeightsError: it has not been fetched; the message holds the command.
-    """
-    found = find_cached(published.record.source, published.record.sha256)
-    if found is None:
-        name = published.record.name
-        raise WeightsError(f"{name} is not on this machine: zsad weights fetch {name}")
-    return found
-
-
-def by_hand(published: PublishedWeights) -> str:
-    """How a person gets the file where no program can, as one sentence without its full stop."""
-    target = cached_path(published.record.source, published.record.sha256)
-    return f"or get it by hand from {published.page} and put it at {target}"

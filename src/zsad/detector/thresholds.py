@@ -6,24 +6,21 @@ that would score differently from the one that it was made with.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsad._version import __version__
+from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
 from zsad.files.atomic import atomic_file
 from zsad.types import ScoreScale
-
-if TYPE_CHECKING:
-    from zsad.detector.detector import Detector
 
 Rule = Literal["rate", "f1", "cost"]
 MapRule = Literal["rate", "f1"]
@@ -32,7 +29,6 @@ RULES: tuple[Rule, ...] = ("rate", "f1", "cost")
 NO_CALIBRATION = "none"
 FORMAT = 1
 _FORMAT_KEY = "zsad_calibration"
-_FINGERPRINT_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Calibration:
         prevalence: share of anomalous pictures in use; rule "cost"; None: as in the sample.
         class_name: what the pictures show, as prompts read it; None: the method uses no class names.
         settings: what the detector's scores depend on, as `scoring_settings` gives it.
-        pictures: fingerprints of all calibration pictures, as `picture_fingerprint` gives them.
+        pictures: fingerprints of all calibration pictures, as `image_fingerprint` gives them.
         warnings: sentences about what to be careful with.
         created: date, YYYY-MM-DD.
         version: of zsad.
@@ -123,7 +119,7 @@ class Calibration:
         Args:
             pixels: (H, W, 3) uint8 RGB, as `Prediction.image`.
         """
-        return picture_fingerprint(pixels) in self._seen()
+        return image_fingerprint(pixels) in self._seen()
 
     def overlap(self, fingerprints: set[str]) -> set[str]:
         """Those of some fingerprints that belong to calibration pictures."""
@@ -229,47 +225,6 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     with atomic_file(path) as file:
         file.write(json.dumps(calibration.to_dict(), indent=1, ensure_ascii=True).encode() + b"\n")
     return Path(path)
-
-
-def picture_fingerprint(pixels: NDArray[np.uint8]) -> str:
-    """A short name for the content of a picture, the same for copies of it in any lossless format.
-
-    Args:
-        pixels: (H, W, 3) uint8 RGB, upright, as `zsad.images.reading.read_image` gives it.
-
-    Returns:
-        16 hexadecimal digits of SHA-256.
-
-    Example:
-        >>> picture_fingerprint(np.zeros((2, 2, 3), dtype=np.uint8))
-        '93d26e15f25c3432'
-    """
-    digest = hashlib.sha256(str(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
-
-
-def scoring_settings(detector: Detector) -> dict[str, Any]:
-    """What a detector's scores depend on, as plain JSON values.
-
-    Returns:
-        `method`, `backbone`, `image_size`, `precision`, `config` (the method's settings), `references`
-        (fingerprints of the reference pictures) and `weights` (a digest of the backbone and of what was
-        learnt).
-    """
-    method = detector.method
-    weights = hashlib.sha256(detector.fingerprint.encode())
-    for name, tensor in sorted(method.learned_state().items()):
-        weights.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-    return {
-        "method": method.INFO.name,
-        "backbone": detector.record.name,
-        "image_size": detector.image_size,
-        "precision": str(detector.backbone.text_projection.dtype).removeprefix("torch."),
-        "config": json.loads(json.dumps(asdict(method.config), default=str)),
-        "references": list(detector.reference_fingerprints),
-        "weights": weights.hexdigest()[:_FINGERPRINT_DIGITS],
-    }
 
 
 _WORDING = {

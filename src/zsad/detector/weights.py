@@ -10,16 +10,24 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import files as installed_files
 from pathlib import Path
 from typing import Any, Literal
 
-from zsad.backbones.catalog import HUB, OPEN_CLIP_WEIGHTS, PACKAGE, PACKAGE_FOLDER, backbone_records
-from zsad.detector.published_weights import by_hand, published_weights
+from zsad.backbones.catalog import (
+    HUB,
+    OPEN_CLIP_WEIGHTS,
+    PACKAGE,
+    PACKAGE_FOLDER,
+    backbone_records,
+)
+from zsad.detector.published_weights import PUBLISHED, PublishedWeights
 from zsad.errors import WeightsError, unknown_name
-from zsad.files.cache import OTHER_CACHES, cached_path, download, is_offline, sha256_of
+from zsad.files.cache import OTHER_CACHES, cached_path, find_cached, is_offline, sha256_of
+from zsad.files.download import download
 from zsad.types import WeightRecord
 
 PACKAGED_BACKBONE = "tiny"
@@ -238,3 +246,27 @@ def _sum_of_the_hub(path: Path) -> str | None:
     """SHA-256 that the hub gave for a large file: huggingface_hub names the file so that a link leads to."""
     name = path.resolve().name
     return name if BLOB_NAME.fullmatch(name) else None
+
+
+def published_weights() -> Mapping[str, PublishedWeights]:
+    """The files that authors published, by the name that a user types."""
+    return {published.record.name: published for published in PUBLISHED}
+
+
+def fetched_file(published: PublishedWeights) -> Path:
+    """The file on this machine.
+
+    Raises:
+        WeightsError: it has not been fetched; the message holds the command.
+    """
+    found = find_cached(published.record.source, published.record.sha256)
+    if found is None:
+        name = published.record.name
+        raise WeightsError(f"{name} is not on this machine: zsad weights fetch {name}")
+    return found
+
+
+def by_hand(published: PublishedWeights) -> str:
+    """How a person gets the file where no program can, as one sentence without its full stop."""
+    target = cached_path(published.record.source, published.record.sha256)
+    return f"or get it by hand from {published.page} and put it at {target}"

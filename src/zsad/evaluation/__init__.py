@@ -1,0 +1,1 @@
+"""`zsad evaluate`, `report` and `reproduce`: the papers' tables."""

@@ -14,23 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsad.errors import DataError
-from zsad.evaluation.results import (
-    CategoryResult,
-    WorstPicture,
-    category_from_json,
-    read_json,
-    worst_from_json,
-    write_json,
-)
+from zsad.errors import DataError, one_line
+from zsad.evaluation.results import CategoryResult, WorstPicture, category_from_json, worst_from_json
 from zsad.evaluation.worst import Candidate, WorstOfCategory
-from zsad.images.finding import file_and_part
+from zsad.files.plain import read_json, write_json
+from zsad.images.names import file_and_part
 from zsad.metrics import METRIC_NAMES, MetricSuite
 from zsad.metrics.bootstrap import IMAGE_METRICS
-from zsad.prediction.records import one_line
 
 if TYPE_CHECKING:
-    from zsad.evaluation.plan import EvaluationOptions
+    from zsad.evaluation.options import EvaluationOptions
     from zsad.evaluation.scoring import ScoredPicture
     from zsad.types import Sample
 

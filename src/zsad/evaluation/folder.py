@@ -16,10 +16,10 @@ from typing import Any
 
 from zsad.errors import DataError
 from zsad.evaluation.category import CategoryOutcome
-from zsad.evaluation.results import SCHEMA, WorstPicture, to_json, write_json
-from zsad.evaluation.weights import slug
+from zsad.evaluation.results import SCHEMA, WorstPicture
 from zsad.files.atomic import atomic_file
-from zsad.prediction.records import SETTINGS_FILE, check_same_settings, read_settings, write_settings
+from zsad.files.plain import slug, to_json, write_json
+from zsad.files.run_settings import SETTINGS_FILE, check_same_settings, read_settings, write_settings
 
 RUNS = "runs"
 

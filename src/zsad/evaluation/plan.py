@@ -4,92 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zsad.data.folder import Dataset, open_datasets
-from zsad.detector import checkpoints
+from zsad.detector.support import choose_references
 from zsad.errors import ConfigError, DataError, unknown_name
-from zsad.evaluation.weights import DatasetDigests, RunWeights, slug
+from zsad.evaluation.weights import DatasetDigests, RunWeights
+from zsad.files.plain import slug
 from zsad.methods import _registry as registry
-from zsad.metrics.pro import check_pro
-from zsad.prediction.companions import LEAST_PICTURES, evenly_spread
 from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
-    from zsad.data.layouts import Split
-    from zsad.metrics.pro import ProVariant
+    from zsad.evaluation.options import EvaluationOptions
     from zsad.types import MethodInfo, Sample
 
 ALL_METHODS = "all"
-PRECISIONS = ("fp32", "bf16", "fp16")
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What `zsad evaluate` is asked for.
-
-    Attributes:
-        data: specifications as `zsad.data.folder.open_datasets` takes them.
-        out: folder for the results.
-        methods: registry names; "all" stands for every one.
-        backbones: as for `zsad.load`; None: the checkpoint's own, else "tiny".
-        checkpoint: as for `zsad.load`; {method}, {backbone} and {seed} in it are filled in for each run.
-        seeds: one run for each.
-        split: of the datasets: "test", "train" or "all".
-        pro: variant of AUPRO, "exact" or "script".
-        fpr_limit: where the PRO curve is cut, in (0, 1].
-        bootstrap: number of resamples for 95 % intervals of the image metrics; 0 for none.
-        references: normal pictures of the training split per category, for few-shot methods; 0 for zero-shot.
-        limit: at most so many pictures of a category, evenly spread; None for all.
-        image_size: as for `zsad.load`.
-        batch_size: pictures that go through the network at once.
-        settings: of the methods, by the papers' terms; each method named must know them.
-        precision: of the backbone; None for fp32.
-        device: as for `zsad.load`.
-        devices: processes that share the pictures of a category, each with a GPU of its own if there are any.
-        resume: keep what an earlier run with the same settings has finished in `out`.
-        allow_overlap: evaluate although test data are among the auxiliary data of the weights.
-    """
-
-    data: tuple[str, ...]
-    out: Path
-    methods: tuple[str, ...] = (checkpoints.DEFAULT_METHOD,)
-    backbones: tuple[str | None, ...] = (None,)
-    checkpoint: str | None = None
-    seeds: tuple[int, ...] = (0,)
-    split: Split = "test"
-    pro: ProVariant = "exact"
-    fpr_limit: float = 0.3
-    bootstrap: int = 0
-    references: int = 0
-    limit: int | None = None
-    image_size: int | None = None
-    batch_size: int = 8
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    precision: str | None = None
-    device: str | None = None
-    devices: int = 1
-    resume: bool = False
-    allow_overlap: bool = False
-
-    def __post_init__(self) -> None:
-        check_pro(self.pro, self.fpr_limit)
-        least = {"batch_size": 1, "devices": 1, "bootstrap": 0, "references": 0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name} must be at least {value}, got {getattr(self, name)!r}")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"limit must be at least 1 picture, got {self.limit!r}")
-        if self.precision is not None and self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
-        if not self.data:
-            raise ConfigError("no data to evaluate on: give --data FOLDER or --data NAME:FOLDER")
-        if not (self.methods and self.backbones and self.seeds) or min(self.seeds) < 0:
-            raise ConfigError("an evaluation needs a method, a backbone and a seed of 0 or more")
 
 
 @dataclass(frozen=True)
@@ -213,37 +146,6 @@ def spread(samples: Sequence[Sample], limit: int | None) -> tuple[Sample, ...]:
     if limit is None or len(samples) <= limit:
         return tuple(samples)
     return tuple(samples[int(index)] for index in np.linspace(0, len(samples) - 1, limit).round())
-
-
-def choose_references(candidates: Sequence[Sample], count: int, seed: int, category: str) -> tuple[Path, ...]:
-    """Normal pictures of a category, drawn by seed; the same whatever the other categories are.
-
-    Raises:
-        DataError: there are not that many.
-    """
-    normal = [sample.path for sample in candidates if sample.label == 0]
-    if len(normal) < count:
-        raise DataError(
-            f"category {category!r} has {len(normal)} normal training pictures, {count} references were "
-            "asked for; use a smaller --reference"
-        )
-    drawn = np.random.default_rng([seed, *category.encode()]).choice(len(normal), count, replace=False)
-    return tuple(normal[index] for index in drawn)
-
-
-def choose_companions(samples: Sequence[Sample], most: int) -> tuple[Path, ...]:
-    """The pictures of a category that each of its pictures is compared with, as `zsad predict` draws them.
-
-    Args:
-        samples: of the category.
-        most: that the method takes; 0 for a method that takes none.
-
-    Returns:
-        Paths; none if there are too few pictures to compare.
-    """
-    if not most or len(samples) < LEAST_PICTURES:
-        return ()
-    return tuple(evenly_spread([sample.path for sample in samples], most))
 
 
 def _methods(names: Iterable[str]) -> list[str]:

@@ -8,16 +8,12 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from zsad._version import __version__
-from zsad.detector import checkpoints
-
-if TYPE_CHECKING:
-    from zsad.detector.detector import Detector
 
 
 def describe_environment(command: str | None) -> dict[str, Any]:
@@ -62,11 +58,6 @@ def peak_memory() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10, 1)
-
-
-def weights_digest(detector: Detector) -> str:
-    """SHA-256 of the backbone's weights and of what was learnt."""
-    return checkpoints.weights_digest(detector.fingerprint, detector.method.learned_state())
 
 
 def _device_name() -> str:

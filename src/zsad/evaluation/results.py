@@ -16,7 +16,6 @@ Numbers that are undefined are NaN in Python and null in the file. Paths inside 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zsad.errors import DataError
-from zsad.files.atomic import atomic_file
+from zsad.files.plain import read_json, write_json
 
 RESULTS_FILE = "results.json"
 SCHEMA = 1
@@ -272,44 +271,6 @@ def run_from_json(values: Mapping[str, Any]) -> RunResult:
             "worst": tuple(worst_from_json(picture) for picture in values["worst"]),
         }
     )
-
-
-def to_json(value: Any) -> Any:
-    """Plain JSON values: dataclasses and mappings as objects, NaN as null, numbers and texts as they are."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_json(dataclasses.asdict(value))
-    if isinstance(value, Mapping):
-        return {str(name): to_json(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int | bool | None) else str(value)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes any of this module's values as JSON, whole or not at all."""
-    # File names that are not valid Unicode reach Python as lone surrogates, which only escapes can hold.
-    text = json.dumps(to_json(content), indent=1, ensure_ascii=True, allow_nan=False)
-    with atomic_file(path) as file:
-        file.write(text.encode() + b"\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        DataError: there is no such file, or it holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _number(value: float | None) -> float:

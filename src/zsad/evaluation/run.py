@@ -17,27 +17,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from zsad.backbones.devices import device_names
 from zsad.detector.checkpoints import FRESH
+from zsad.detector.identity import weights_digest
 from zsad.detector.loading import load
+from zsad.detector.support import choose_companions
 from zsad.detector.thresholds import NO_CALIBRATION
-from zsad.errors import ConfigError, ZsadError
+from zsad.errors import ConfigError, ZsadError, one_line
 from zsad.evaluation.category import CategoryOutcome, data_digest, evaluate_category
 from zsad.evaluation.folder import RunFolder, check_directory
-from zsad.evaluation.plan import EvaluationOptions, PlannedRun, choose_companions, plan_runs
-from zsad.evaluation.provenance import describe_environment, now, peak_memory, weights_digest
-from zsad.evaluation.results import EvaluationResult, FailedRun, RunResult, to_json, write_evaluation
+from zsad.evaluation.plan import PlannedRun, plan_runs
+from zsad.evaluation.provenance import describe_environment, now, peak_memory
+from zsad.evaluation.results import EvaluationResult, FailedRun, RunResult, write_evaluation
 from zsad.evaluation.scoring import make_batches
 from zsad.evaluation.workers import LocalScorer, ProcessScorer, Scorer
 from zsad.evaluation.worst import worst_of_run
+from zsad.files.plain import to_json
 from zsad.metrics import METRIC_NAMES
 from zsad.metrics.bootstrap import IMAGE_METRICS, bootstrap_draws, interval
-from zsad.prediction.records import one_line
-from zsad.prediction.workers import device_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zsad.detector.detector import Detector
+    from zsad.evaluation.options import EvaluationOptions
 
 Progress = Callable[[int, int], None]
 # What may end one run while others can go on; a full disk ends them all.
@@ -255,7 +258,7 @@ def _described(options: EvaluationOptions, run: PlannedRun, detector: Detector) 
         "method": run.method,
         "backbone": detector.record.name,
         "checkpoint": run.checkpoint,
-        "weights_sha256": weights_digest(detector),
+        "weights_sha256": weights_digest(detector.fingerprint, detector.method.learned_state()),
         "dataset": run.dataset.name,
         "seed": run.seed,
         "image_size": detector.image_size,

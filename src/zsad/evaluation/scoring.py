@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from zsad.data.samples import PreparedSample, load_sample
-from zsad.errors import ZsadError
-from zsad.prediction.records import one_line
+from zsad.errors import ZsadError, one_line
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector

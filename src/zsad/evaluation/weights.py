@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,9 @@ from zsad.data.auxiliary import named_overlap, shared_pictures
 from zsad.data.fingerprints import file_digests
 from zsad.detector import checkpoints
 from zsad.detector.checkpoints import PACKAGED_BACKBONE
-from zsad.detector.published_weights import published_weights
+from zsad.detector.weights import published_weights
 from zsad.files.cache import sha256_of
+from zsad.files.plain import slug
 
 if TYPE_CHECKING:
     from zsad.data.folder import Dataset
@@ -96,8 +96,3 @@ class DatasetDigests:
             paths = [sample.path for sample in dataset.samples]
             self._known[id(dataset)] = dict(zip(paths, file_digests(paths), strict=True))
         return self._known[id(dataset)]
-
-
-def slug(text: str) -> str:
-    """A text as part of a file name: letters, digits, dots, minus signs and underscores."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", Path(text).name if "/" in text else text).strip("-.") or "unnamed"

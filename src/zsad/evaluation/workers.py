@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from zsad.errors import ZsadError
+from zsad.errors import ZsadError, one_line
 from zsad.evaluation.scoring import Batch, ScoredPicture, score_batches
-from zsad.prediction.records import one_line
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

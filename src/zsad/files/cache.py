@@ -17,28 +17,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from zsad.errors import WeightsError
-from zsad.files.download import CHUNK, FULL_DISK_ERRORS, fetch
-from zsad.files.tensors import read_checkpoint, read_tensors
-
-__all__ = [
-    "cache_dir",
-    "cached_path",
-    "download",
-    "find_cached",
-    "hub_file",
-    "is_offline",
-    "read_checkpoint",
-    "read_tensors",
-    "sha256_of",
-    "verify_sha256",
-]
 
 OTHER_CACHES = (Path("~/.cache/clip"),)  # of OpenAI's and open_clip's code
 
@@ -147,160 +130,10 @@ def _stamp(path: Path, sha256: str) -> str:
     return f"{sha256} {state.st_size} {state.st_mtime_ns} {path}"
 
 
-def download(
-    url: str,
-    sha256: str | None = None,
-    bytes: int | None = None,  # the name that WeightRecord uses
-    *,
-    offline: bool | None = None,
-) -> Path:
-    """The file of a URL, from the cache or the network.
-
-    A broken download is continued where it stopped, also by a later call, if there is a checksum to catch a
-    file that changed in between. The file appears under its name only when it is whole and verified.
-
-    Args:
-        url: http or https.
-        sha256: what the file must have; see `verify_sha256`.
-        bytes: size of the file, for the free-space check and the progress bar before the server tells it.
-        offline: see `is_offline`.
-
-    Returns:
-        The file in the cache.
-
-    Raises:
-        WeightsError: offline and not cached, no network, HTTP error, disk full, wrong checksum.
-    """
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise WeightsError(f"cannot download {url!r}: only http and https addresses")
-    target = cached_path(url, sha256)
-    found = find_cached(url, sha256)
-    if found is not None:
-        return found
-    if is_offline(offline):
-        state = "has another checksum" if target.is_file() else "is not in the cache"
-        raise WeightsError(
-            f"{target.name} {state} and the offline switch is on: fetch {url} elsewhere "
-            f"and put it at {target}, or allow the network (unset ZSAD_OFFLINE)"
-        )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target):
-            if find_cached(url, sha256) is None:  # another process may have fetched it meanwhile
-                _fetch_verified(url, target, sha256, bytes)
-    except OSError as error:
-        raise _disk_error(error, target) from error
-    return target
-
-
-def _fetch_verified(url: str, target: Path, sha256: str | None, size: int | None) -> None:
-    """Fetches into NAME.part, checks it, and gives it its name in one step."""
-    part = target.with_name(f"{target.name}.part")
-    if sha256 is None:
-        part.unlink(missing_ok=True)
-    kept = part.stat().st_size if part.exists() else 0
-    free = shutil.disk_usage(target.parent).free
-    if size is not None and free < size - kept:
-        raise WeightsError(
-            f"{target.name} needs {size / 1e6:.0f} MB and {target.parent} has {free / 1e6:.0f} MB free: "
-            "make room, or set ZSAD_CACHE to a folder on another disk"
-        )
-    fetch(url, part, target, size, resumable=sha256 is not None)
-    if sha256 is not None:
-        try:
-            verify_sha256(part, sha256)
-        except WeightsError as error:
-            part.unlink(missing_ok=True)
-            raise WeightsError(
-                f"what came from {url} was removed: {error}; try again, or over another network"
-            ) from error
-    os.replace(part, target)
-    if sha256 is not None:
-        _marker(target).write_text(_stamp(target, sha256), encoding="utf-8")
-
-
-def _disk_error(error: OSError, target: Path) -> WeightsError:
-    """The message for a cache that cannot be written."""
-    if error.errno in FULL_DISK_ERRORS:
-        reason = "the disk is full: make room"
-    else:
-        reason = f"{error.strerror or error}: check the folder"
-    return WeightsError(f"cannot write {target}: {reason}, or set ZSAD_CACHE to another folder")
-
-
 def _is_page(path: Path) -> bool:
     """Whether a file is HTML or XML, which proxies and sign-in pages send in place of a download."""
     with path.open("rb") as file:
         return file.read(64).lstrip()[:1] == b"<"
 
 
-@contextlib.contextmanager
-def _lock(target: Path) -> Iterator[None]:
-    """Lets one process at a time fetch a file; the system frees the lock of a process that died."""
-    from filelock import FileLock
-
-    with FileLock(target.with_name(f"{target.name}.lock")):
-        yield
-
-
-def hub_file(
-    repository: str, filename: str, revision: str | None = None, *, offline: bool | None = None
-) -> Path | None:
-    """One file of a Hugging Face repository, from huggingface_hub's cache or the network.
-
-    Args:
-        repository: "ORG/REPO".
-        filename: path inside it.
-        revision: branch, tag or commit; None for the default branch.
-        offline: see `is_offline`.
-
-    Returns:
-        The file; None if the repository does not have it (offline: if it is not cached).
-
-    Raises:
-        WeightsError: no such repository or revision, gated, no network, disk full.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    where = f"hf-hub:{repository}" + (f"@{revision}" if revision else "")
-    quiet = is_offline(offline)
-    try:
-        return Path(
-            hf_hub_download(
-                repository, filename, revision=revision, local_files_only=quiet, library_name="zsad"
-            )
-        )
-    except HFValidationError as error:
-        raise WeightsError(
-            f"{where!r} is not of the form hf-hub:ORG/REPO or hf-hub:ORG/REPO@REVISION"
-        ) from error
-    except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, hence first
-        if quiet:
-            return None
-        raise WeightsError(
-            f"cannot reach the Hugging Face hub for {filename} of {where}: check the network, "
-            "or download the repository elsewhere and give its folder as a path"
-        ) from error
-    except EntryNotFoundError:
-        return None
-    except GatedRepoError as error:
-        raise WeightsError(
-            f"{where} asks for a consent: give it on its page, then run `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise WeightsError(
-            f"the Hugging Face hub has no repository {repository!r} (or it is private): check the spelling"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise WeightsError(f"{repository} has no revision {revision!r} on the Hugging Face hub") from error
-    except Exception as error:  # its client's own exceptions differ between versions
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise WeightsError(f"cannot fetch {filename} of {where}: {reason}") from error
+CHUNK = 1 << 20

@@ -1,4 +1,4 @@
-"""Fetches a file over HTTP: continued after breaks, with a progress bar. `zsad.files.cache` verifies what came.
+"""Fetches a file over HTTP: continued after breaks, with a progress bar. `zsad.files.cache` verifies it.
 
 It uses `urllib`, which is in the standard library and honours proxy variables and system certificates;
 huggingface_hub has moved its own client from requests to httpx and does not promise it to others.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import os
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -17,8 +19,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from zsad.errors import WeightsError
+from zsad.files.cache import CHUNK, _marker, _stamp, cached_path, find_cached, is_offline, verify_sha256
 
-CHUNK = 1 << 20
 TIMEOUT_SECONDS = 30.0
 FRUITLESS_TRIES = 3  # tries in a row that bring no new byte before a broken download is given up
 RETRY_SECONDS = 1.0
@@ -145,3 +147,93 @@ def _progress(name: str, size: int | None) -> Iterator[Advance]:
                 progress.update(task, completed=done, total=total or size)
 
         yield Bar()
+
+
+def download(
+    url: str,
+    sha256: str | None = None,
+    bytes: int | None = None,  # the name that WeightRecord uses
+    *,
+    offline: bool | None = None,
+) -> Path:
+    """The file of a URL, from the cache or the network.
+
+    A broken download is continued where it stopped, also by a later call, if there is a checksum to catch a
+    file that changed in between. The file appears under its name only when it is whole and verified.
+
+    Args:
+        url: http or https.
+        sha256: what the file must have; see `verify_sha256`.
+        bytes: size of the file, for the free-space check and the progress bar before the server tells it.
+        offline: see `is_offline`.
+
+    Returns:
+        The file in the cache.
+
+    Raises:
+        WeightsError: offline and not cached, no network, HTTP error, disk full, wrong checksum.
+    """
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise WeightsError(f"cannot download {url!r}: only http and https addresses")
+    target = cached_path(url, sha256)
+    found = find_cached(url, sha256)
+    if found is not None:
+        return found
+    if is_offline(offline):
+        state = "has another checksum" if target.is_file() else "is not in the cache"
+        raise WeightsError(
+            f"{target.name} {state} and the offline switch is on: fetch {url} elsewhere "
+            f"and put it at {target}, or allow the network (unset ZSAD_OFFLINE)"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target):
+            if find_cached(url, sha256) is None:  # another process may have fetched it meanwhile
+                _fetch_verified(url, target, sha256, bytes)
+    except OSError as error:
+        raise _disk_error(error, target) from error
+    return target
+
+
+def _fetch_verified(url: str, target: Path, sha256: str | None, size: int | None) -> None:
+    """Fetches into NAME.part, checks it, and gives it its name in one step."""
+    part = target.with_name(f"{target.name}.part")
+    if sha256 is None:
+        part.unlink(missing_ok=True)
+    kept = part.stat().st_size if part.exists() else 0
+    free = shutil.disk_usage(target.parent).free
+    if size is not None and free < size - kept:
+        raise WeightsError(
+            f"{target.name} needs {size / 1e6:.0f} MB and {target.parent} has {free / 1e6:.0f} MB free: "
+            "make room, or set ZSAD_CACHE to a folder on another disk"
+        )
+    fetch(url, part, target, size, resumable=sha256 is not None)
+    if sha256 is not None:
+        try:
+            verify_sha256(part, sha256)
+        except WeightsError as error:
+            part.unlink(missing_ok=True)
+            raise WeightsError(
+                f"what came from {url} was removed: {error}; try again, or over another network"
+            ) from error
+    os.replace(part, target)
+    if sha256 is not None:
+        _marker(target).write_text(_stamp(target, sha256), encoding="utf-8")
+
+
+def _disk_error(error: OSError, target: Path) -> WeightsError:
+    """The message for a cache that cannot be written."""
+    if error.errno in FULL_DISK_ERRORS:
+        reason = "the disk is full: make room"
+    else:
+        reason = f"{error.strerror or error}: check the folder"
+    return WeightsError(f"cannot write {target}: {reason}, or set ZSAD_CACHE to another folder")
+
+
+@contextlib.contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    """Lets one process at a time fetch a file; the system frees the lock of a process that died."""
+    from filelock import FileLock
+
+    with FileLock(target.with_name(f"{target.name}.lock")):
+        yield

@@ -13,12 +13,10 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-from zsad.errors import ImageReadError
+from zsad.errors import ImageReadError, printable
 from zsad.images.conversion import rgb_from_pillow
-from zsad.images.finding import printable
+from zsad.images.limits import check_size
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
-
-MAX_PIXELS_VARIABLE = "ZSAD_MAX_PIXELS"
 
 # Only formats that are decoded inside the process: EPS, for one, would start Ghostscript on the file.
 _FORMATS = frozenset(
@@ -92,23 +90,6 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
         return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # at least so many
     except Exception:  # decoders raise nearly every type on damaged data
         return 0
-
-
-def check_size(width: int, height: int, limit: int) -> None:
-    """Refuses a picture without pixels or with more than the limit.
-
-    Raises:
-        ImageReadError: with both numbers and how to raise the limit.
-    """
-    if width < 1 or height < 1:
-        raise ImageReadError(f"{width} x {height} pixels: it holds no pixels")
-    pixels = width * height
-    if pixels > limit:
-        raise ImageReadError(
-            f"{width} x {height} = {pixels} pixels are more than the limit of {limit}; make it smaller or "
-            f"cut it into tiles, or, if you trust it, raise the limit with {MAX_PIXELS_VARIABLE}={pixels} "
-            f"or max_pixels={pixels}"
-        )
 
 
 def _open(stream: IO[bytes], start: bytes) -> Image.Image:

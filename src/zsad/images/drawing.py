@@ -7,39 +7,22 @@ printed into that picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
-from zsad.errors import ConfigError, ImageReadError, unknown_name
-from zsad.files.atomic import atomic_file
-from zsad.images.colours import colour_levels, colour_table, map_from_uint16, map_to_uint16
-
-if TYPE_CHECKING:
-    from zsad.types import Prediction
+from zsad.errors import ConfigError, unknown_name
+from zsad.images.colours import colour_levels, colour_table
 
 Scale = Literal["fixed", "picture"]
-FileKind = Literal["overlay", "map", "npy", "mask", "contour"]
 
 SCALES: tuple[Scale, ...] = ("fixed", "picture")
-FILE_SUFFIXES: dict[str, str] = {
-    "overlay": "_overlay.jpg",
-    "map": "_map.png",
-    "npy": "_map.npy",
-    "mask": "_mask.png",
-    "contour": "_contour.jpg",
-}
 STRONGEST_ALPHA = 0.78  # some of the picture stays visible even under the highest value
 CONTOUR_COLOUR = (255, 64, 64)
 
-_JPEG_LARGEST_SIDE = 65_500  # of the format
 _ROWS_AT_A_TIME = 256  # bounds the memory of blending very large pictures
-_RANGE_KEY = "zsad:map_range"
 
 
 def heat_map(
@@ -182,139 +165,6 @@ def thumbnail(picture: Image.Image, side: int = 320) -> Image.Image:
     small = picture.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return small
-
-
-def read_map(path: str | Path) -> NDArray[np.float32]:
-    """Reads a map file that zsad wrote, 16-bit PNG or .npy, back into the method's own values.
-
-    Args:
-        path: a file of the kind "map" or "npy".
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        ImageReadError: the file is not one of zsad's maps.
-    """
-    try:
-        if Path(path).suffix == ".npy":
-            loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
-            return loaded
-        with Image.open(path) as picture:
-            low, high = (float(part) for part in str(picture.info[_RANGE_KEY]).split())
-            return map_from_uint16(np.asarray(picture, dtype=np.uint16), (low, high))
-    except KeyError as error:
-        raise ImageReadError(f"{path}: no map of zsad, it does not tell its value range") from error
-    except (OSError, ValueError) as error:
-        raise ImageReadError(f"{path}: cannot be read as a map: {error}") from error
-
-
-def write_file(prediction: Prediction, kind: FileKind, path: str | Path, *, scale: Scale = "fixed") -> Path:
-    """Writes one picture or array of a prediction, whole or not at all.
-
-    Args:
-        prediction: of one picture.
-        kind: "overlay" (JPEG), "map" (16-bit PNG that knows its value range), "npy" (float32), "mask" (PNG, 0
-            or 255) or "contour" (JPEG).
-        path: the file; missing folders are made.
-        scale: the overlay's colour scale, as for `overlay`.
-
-    Returns:
-        The path; its suffix becomes .png when a picture is too large for JPEG.
-
-    Raises:
-        ConfigError: an unknown kind, or a mask or contour without a map threshold.
-        OSError: the file cannot be written.
-    """
-    path = Path(path)
-    if kind == "npy":
-        with atomic_file(path) as file:
-            np.save(file, prediction.anomaly_map.astype(np.float32, copy=False), allow_pickle=False)
-    elif kind == "map":
-        low, high = prediction.map_range
-        information = PngInfo()
-        information.add_text(_RANGE_KEY, f"{low!r} {high!r}")
-        packed = Image.fromarray(map_to_uint16(prediction.anomaly_map, prediction.map_range))
-        with atomic_file(path) as file:
-            packed.save(file, format="PNG", pnginfo=information, compress_level=3)
-    elif kind == "mask":
-        with atomic_file(path) as file:
-            mask_picture(_mask_of(prediction, kind)).save(file, format="PNG")
-    elif kind == "contour":
-        return _save_photo(draw_contour(prediction.image, _mask_of(prediction, kind)), path)
-    elif kind == "overlay":
-        return _save_photo(
-            overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale), path
-        )
-    else:
-        raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
-    return path
-
-
-def save_prediction(
-    prediction: Prediction,
-    directory: str | Path,
-    *,
-    name: str | None = None,
-    kinds: Sequence[FileKind] | None = None,
-    scale: Scale = "fixed",
-) -> list[Path]:
-    """Writes the files of one prediction into a folder.
-
-    Args:
-        prediction: of one picture.
-        directory: made if it is not there.
-        name: how the file names begin; None takes the stem of `prediction.path`, or "picture".
-        kinds: which files, as for `write_file`; None means overlay and map, and the mask when there is a map
-            threshold.
-        scale: the overlay's colour scale, as for `overlay`.
-
-    Returns:
-        The files written: NAME_overlay.jpg, NAME_map.png, NAME_mask.png and so on. Files of the same name are
-        replaced.
-
-    Raises:
-        ConfigError: an unknown kind, or a mask or contour without a map threshold.
-        OSError: the folder cannot be written.
-    """
-    if name is None:
-        name = prediction.path.stem if prediction.path else "picture"
-    chosen: Sequence[FileKind] = kinds if kinds is not None else ("overlay", "map")
-    if kinds is None and prediction.map_threshold is not None:
-        chosen = (*chosen, "mask")
-    for kind in chosen:
-        if kind not in FILE_SUFFIXES:
-            raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
-    return [
-        write_file(prediction, kind, Path(directory) / f"{name}{FILE_SUFFIXES[kind]}", scale=scale)
-        for kind in chosen
-    ]
-
-
-def save_jpeg(picture: Image.Image, file: IO[bytes], quality: int) -> None:
-    """Writes an RGB picture as JPEG with full colour resolution, for the sake of thin coloured structures."""
-    picture.save(file, format="JPEG", quality=quality, subsampling=0)
-
-
-def _save_photo(picture: Image.Image, path: Path) -> Path:
-    if max(picture.size) > _JPEG_LARGEST_SIDE:
-        path = path.with_suffix(".png")
-        with atomic_file(path) as file:
-            picture.save(file, format="PNG", compress_level=3)
-        return path
-    with atomic_file(path) as file:
-        save_jpeg(picture, file, quality=92)
-    return path
-
-
-def _mask_of(prediction: Prediction, kind: str) -> NDArray[np.bool_]:
-    mask = prediction.mask()
-    if mask is None:
-        raise ConfigError(
-            f"a {kind} needs a threshold for map values and this prediction has none: "
-            "give one (--map-threshold VALUE, or Prediction.mask(VALUE)) or calibrate"
-        )
-    return mask
 
 
 def _range_of(anomaly_map: NDArray[np.floating]) -> tuple[float, float]:

@@ -8,22 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from zsad.errors import ConfigError, DataError, ImageReadError
-
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
-NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
-PICTURE_SUFFIXES = (
-    frozenset(
-        {
-            *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff"),
-            *(".webp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".avif"),
-            *(".heic", ".heif", ".qoi"),
-        }
-    )
-    | DICOM_SUFFIXES
-    | NIFTI_SUFFIXES
-)
-"""What counts as a picture inside a folder; files named one by one may have any suffix."""
+from zsad.errors import ConfigError, DataError, ImageReadError, printable
+from zsad.images.names import PICTURE_SUFFIXES, is_pattern, natural_key, suffix_of
 
 
 def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path]:
@@ -72,28 +58,6 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
             f"{' '.join(sorted(PICTURE_SUFFIXES))}; a file with another suffix can be named itself"
         )
     return [*found.values(), *unmatched]
-
-
-def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """The file that a picture's name stands for, and what stands behind the "#" of a slice or frame in it.
-
-    Args:
-        path: "scan.nii.gz#slice=40" gives "scan.nii.gz" and "slice=40"; other names come back whole, with "".
-    """
-    text = os.fspath(path)
-    file, mark, part = text.rpartition("#")
-    is_part = mark and suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES and not os.path.exists(text)
-    return (file, part) if is_part else (text, "")
-
-
-def printable(path: object) -> str:
-    """A name on one line that any terminal can print; control characters and lone bytes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
-
-
-def is_pattern(path: str) -> bool:
-    """Whether a path that does not exist reads as a pattern of `find_images`."""
-    return glob.has_magic(path)
 
 
 def _expand(item: str, recursive: bool) -> Iterator[Path]:
@@ -146,22 +110,5 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
             pending.extend(Path(entry.path) for entry, is_folder in reversed(visible) if is_folder)
 
 
-def suffix_of(name: str) -> str:
-    """The suffix of a file name in lower case, with its dot; that of "scan.nii.gz" is ".nii.gz"."""
-    lowered = name.lower()
-    return ".nii.gz" if lowered.endswith(".nii.gz") else os.path.splitext(lowered)[1]
-
-
 def _is_picture_name(name: str) -> bool:
     return suffix_of(name) in PICTURE_SUFFIXES
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Orders runs of digits by value and letters without regard to case; suffix and name break ties."""
-    # Digits compare by length, then by character: no conversion, so no limit on how many there are.
-    parts = re.split(r"([0-9]+)", os.path.splitext(name)[0])
-    keys = [
-        (len(part.lstrip("0")), part.lstrip("0")) if index % 2 else (0, part.casefold())
-        for index, part in enumerate(parts)
-    ]
-    return keys, name

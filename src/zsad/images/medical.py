@@ -24,9 +24,6 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,56 +31,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.errors import ImageReadError, MissingExtraError
-from zsad.images.decoding import check_size
-from zsad.images.finding import DICOM_SUFFIXES, NIFTI_SUFFIXES, file_and_part, printable, suffix_of
+from zsad.errors import ImageReadError, MissingExtraError, printable
+from zsad.images.limits import check_size
+from zsad.images.names import (
+    AXIAL,
+    MedicalPath,
+    medical_path,
+)
 
-AXIAL = 2
 _LOW, _HIGH = 0.5, 99.5  # percentiles
-
-
-@dataclass(frozen=True)
-class MedicalPath:
-    """A file and which picture in it.
-
-    Attributes:
-        file: DICOM or NIfTI.
-        options: what stood behind the "#": frame, axis, slice, volume -> number.
-    """
-
-    file: str
-    options: Mapping[str, int]
-
-    @property
-    def is_nifti(self) -> bool:
-        """Whether the suffix is that of NIfTI; else it is DICOM's."""
-        return suffix_of(self.file) in NIFTI_SUFFIXES
-
-
-def is_medical(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names a DICOM or NIfTI file, or a slice of one, by its suffix."""
-    return suffix_of(file_and_part(path)[0]) in DICOM_SUFFIXES | NIFTI_SUFFIXES
-
-
-def medical_path(path: str | os.PathLike[str]) -> MedicalPath:
-    """Takes a path apart.
-
-    Raises:
-        ImageReadError: what stands behind the "#" is not understood; the message lacks the file's name.
-    """
-    file, fragment = file_and_part(path)
-    known = ("frame",) if suffix_of(file) in DICOM_SUFFIXES else ("axis", "slice", "volume")
-    options: dict[str, int] = {}
-    for part in filter(None, fragment.split(",")):
-        match = re.fullmatch(r"(\w+)=(\d+)", part.strip())
-        if match is None or match[1] not in known:
-            raise ImageReadError(
-                f"#{fragment}: expected {' or '.join(f'{name}=NUMBER' for name in known)} behind the '#'"
-            )
-        options[match[1]] = int(match[2])
-    if options.get("axis", 0) > AXIAL:
-        raise ImageReadError(f"#{fragment}: axis must be 0 (sagittal), 1 (coronal) or 2 (axial)")
-    return MedicalPath(file, options)
 
 
 def read_medical(path: str | os.PathLike[str], limit: int) -> Image.Image:

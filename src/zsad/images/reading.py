@@ -12,7 +12,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,22 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.errors import ConfigError, ImageReadError
-from zsad.images.conversion import rgb_from_array, rgb_from_pillow
-from zsad.images.decoding import (
-    MAX_PIXELS_VARIABLE,
-    check_size,
-    decode_medical,
-    decode_picture,
-    decode_stream,
-)
-from zsad.images.finding import PICTURE_SUFFIXES, find_images, is_pattern, printable
-from zsad.images.medical import is_medical, medical_path
+from zsad.errors import ImageReadError, printable
+from zsad.images.conversion import rgb_from_array
+from zsad.images.decoding import decode_medical, decode_picture, decode_stream
+from zsad.images.finding import find_images
+from zsad.images.limits import DEFAULT_MAX_PIXELS, _pixel_limit, check_size
+from zsad.images.names import PICTURE_SUFFIXES, is_medical, is_pattern, medical_path
+from zsad.images.preparing import prepare, to_array
 
 __all__ = ["DEFAULT_MAX_PIXELS", "PICTURE_SUFFIXES", "find_images", "prepare", "read_image", "to_array"]
-
-DEFAULT_MAX_PIXELS = 200_000_000
-"""Largest picture that is read without asking: 600 MB as RGB; a telephone's 200-megapixel mode just fits."""
 
 
 def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
@@ -78,60 +71,6 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
         height, width = array.shape[:2] if array.ndim == 2 or array.dtype.kind != "f" else array.shape[-2:]
         check_size(width, height, limit)
         return rgb_from_array(array)
-
-
-def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a picture as an array of its own: (H, W, 3) uint8 RGB."""
-    return np.array(image if image.mode == "RGB" else rgb_from_pillow(image), dtype=np.uint8)
-
-
-def prepare(
-    image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]
-) -> NDArray[np.float32]:
-    """Resizes and normalises a picture for the network, as the published systems do.
-
-    Pillow's bicubic filter (antialiased) squashes the picture to a square, the aspect ratio is not kept; then
-    x / 255, minus mean, over std. Pillow rounds to whole levels after each of the two directions; which one
-    comes first depends on the shape from Pillow 13 on, so that older versions may differ by two levels.
-
-    Args:
-        image: mode "RGB", as `read_image` gives it.
-        size: pixels of one side of the result, at least 1.
-        mean: of R, G and B in [0, 1] units.
-        std: of R, G and B in [0, 1] units, not 0.
-
-    Returns:
-        (3, size, size) float32, contiguous.
-
-    Raises:
-        ConfigError: an impossible size, mean or std.
-    """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-        raise ConfigError(f"image size must be a whole number of pixels above 0, got {size!r}")
-    means, deviations = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    if means.shape != (3,) or deviations.shape != (3,) or not (deviations != 0).all():
-        raise ConfigError(f"mean and std must be three numbers each, std not 0; got {mean!r} and {std!r}")
-    rgb = image if image.mode == "RGB" else rgb_from_pillow(image)
-    squashed = rgb.resize((int(size), int(size)), Image.Resampling.BICUBIC)
-    levels = np.asarray(squashed, dtype=np.float32) / np.float32(255)
-    return np.ascontiguousarray(((levels - means) / deviations).transpose(2, 0, 1))
-
-
-def _pixel_limit(max_pixels: int | None) -> int:
-    """The limit in force, from the argument, the environment or the default."""
-    given: object = os.environ.get(MAX_PIXELS_VARIABLE) if max_pixels is None else max_pixels
-    if given is None or given == "":
-        return DEFAULT_MAX_PIXELS
-    try:
-        limit = int(str(given))
-    except ValueError:
-        limit = 0
-    if limit < 1:
-        name = MAX_PIXELS_VARIABLE if max_pixels is None else "max_pixels"
-        raise ConfigError(
-            f"{name} must be a whole number of pixels above 0, such as 400000000; got {given!r}"
-        )
-    return limit
 
 
 @contextmanager

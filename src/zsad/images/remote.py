@@ -6,32 +6,13 @@ Credentials come from the environment, as these libraries document; a key is wri
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from zsad.errors import ConfigError, DataError, MissingExtraError
-from zsad.images.finding import PICTURE_SUFFIXES
-
-_URI = re.compile(r"([a-z][a-z0-9+.-]+)://([^/?]*)/?(.*?)(\?[^/]*=[^/]*)?$", re.IGNORECASE | re.DOTALL)
-
-
-class RemoteFile(str):
-    """The URI of one file."""
-
-    __slots__ = ()
-
-
-def is_uri(text: object) -> bool:
-    """Whether a text names a place by its scheme.
-
-    Example:
-        >>> is_uri("s3://bucket/shots"), is_uri("C:/shots"), is_uri("shots")
-        (True, False, False)
-    """
-    return _URI.match(str(text)) is not None
+from zsad.images.names import _URI, PICTURE_SUFFIXES, RemoteFile
 
 
 def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
@@ -93,15 +74,6 @@ def read_remote(uri: str) -> bytes:
     with files.open_input_stream(_joined(base, key), compression=None) as stream:
         content: bytes = stream.read()
     return content
-
-
-def as_path(uri: str) -> str:
-    """A path that mirrors a URI, for names of files and folders: s3://bucket/a.png gives /s3/bucket/a.png."""
-    match = _URI.match(uri)
-    if match is None:
-        raise ConfigError(f"not a URI such as s3://bucket/folder: {uri!r}")
-    scheme, authority, key, _ = match.groups()
-    return "/" + "/".join(part for part in (scheme.lower(), authority, key) if part)
 
 
 def _split(uri: str) -> tuple[str, str, str]:

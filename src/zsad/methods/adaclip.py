@@ -44,16 +44,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError, WeightsError
-from zsad.methods.base import DEFAULT_CLASS, Method, check_masks, check_names, check_tensors
+from zsad.methods.base import DEFAULT_CLASS, Method, TrainingRecipe, check_masks, check_names, check_tensors
 from zsad.methods.functional.losses import dice_loss, focal_loss
-from zsad.methods.functional.maps import (
-    cosine_similarity,
-    gaussian_filter,
-    similarity_softmax,
-    to_grid,
-    upsample,
-)
+from zsad.methods.functional.maps import gaussian_filter, to_grid, upsample
 from zsad.methods.functional.semantic_fusion import semantic_fusion
+from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.hybrid import HybridPrompter, LinearHeads, encode_prompted, sentence_tokens
 from zsad.methods.prompts.templates import (
     APRIL_GAN_ABNORMAL_STATES,
@@ -62,7 +57,7 @@ from zsad.methods.prompts.templates import (
     PromptSet,
     TextEnsemble,
 )
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP

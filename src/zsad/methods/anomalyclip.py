@@ -38,18 +38,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
+from zsad.methods.base import Method, TrainingRecipe, blocks_to_use, check_masks, check_names
 from zsad.methods.functional.losses import pixel_losses
-from zsad.methods.functional.maps import (
-    abnormal_map,
-    cosine_similarity,
-    similarity_softmax,
-    to_grid,
-    upsample,
-)
+from zsad.methods.functional.maps import abnormal_map, to_grid, upsample
 from zsad.methods.functional.patches import JointFeatures, resolve_dpam_layer, value_value_features
+from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP

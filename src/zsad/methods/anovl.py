@@ -44,7 +44,8 @@ from torch import Tensor
 
 from zsad.errors import ConfigError
 from zsad.methods.base import Method
-from zsad.methods.functional.maps import similarity_softmax, to_grid, upsample
+from zsad.methods.functional.maps import to_grid, upsample
+from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.domain import TEXTURES, ClassTexts, DomainAwareTexts
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 

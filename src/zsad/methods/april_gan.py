@@ -49,25 +49,19 @@ from zsad.errors import ConfigError, WeightsError
 from zsad.methods.base import (
     DEFAULT_CLASS,
     Method,
+    TrainingRecipe,
     blocks_to_use,
     check_masks,
     check_names,
     check_tensors,
 )
 from zsad.methods.functional.losses import dice_loss, focal_loss
-from zsad.methods.functional.maps import (
-    cosine_similarity,
-    grid_side,
-    in_parts,
-    min_max,
-    nearest_distance,
-    similarity_softmax,
-    to_grid,
-    upsample,
-)
+from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
+from zsad.methods.functional.matching import nearest_distance
+from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -22,7 +22,15 @@ from zsad.files.tensors import mismatches
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.types import Activation, MethodInfo, RawOutput, TrainingRecipe, WeightRecord
+    from zsad.types import (
+        Activation,
+        MethodInfo,
+        Optimizer,
+        RawOutput,
+        Schedule,
+        TrainingPrecision,
+        WeightRecord,
+    )
 
 DEFAULT_CLASS = "object"
 OPENAI_L14_336_SIZE = 336
@@ -328,3 +336,44 @@ def check_masks(masks: Tensor, batch: int, size: int) -> Tensor:
             f"masks must be ({batch}, {size}, {size}) like the pictures, got {tuple(masks.shape)}"
         )
     return squeezed.float()
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How the authors of a method train it: what `zsad train` does where the user says nothing.
+
+    Attributes:
+        epochs: passes over the data; the last one's weights are the result.
+        batch_size: pictures of a step.
+        learning_rate: of the optimiser, at the start.
+        optimizer: "adam", or "adamw" (weight decay apart from the gradients).
+        betas: of the optimiser.
+        weight_decay: of the optimiser.
+        schedule: "constant", or "cosine": down to 0 along half a wave over all steps.
+        precision: of the network on a CUDA GPU (autocast, weights stay fp32); elsewhere it is fp32.
+        mosaic: chance that a picture is replaced by a 2 x 2 mosaic of pictures of its category.
+        on: what differs on an auxiliary dataset, by the dataset's name in the catalogue.
+        notes: what else the authors do, and what is done otherwise here.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Optimizer = "adam"
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 0.0
+    schedule: Schedule = "constant"
+    precision: TrainingPrecision = "fp32"
+    mosaic: float = 0.0
+    on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: str = ""
+
+    def for_dataset(self, name: str | None) -> TrainingRecipe:
+        """The recipe with what differs on a dataset filled in; None is a dataset that no paper knows.
+
+        Example:
+            >>> recipe = TrainingRecipe(15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
+            >>> recipe.for_dataset("mvtec").epochs, recipe.for_dataset(None).epochs
+            (3, 15)
+        """
+        return replace(self, **self.on.get(name or "", {}))

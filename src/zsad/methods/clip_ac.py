@@ -42,8 +42,9 @@ from torch import Tensor
 
 from zsad.errors import ConfigError
 from zsad.methods.base import Method
-from zsad.methods.functional.maps import abnormal_map, similarity_softmax
+from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import JointFeatures, last_block_features
+from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput

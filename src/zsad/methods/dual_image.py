@@ -55,8 +55,9 @@ from torch import Tensor
 from zsad.errors import ConfigError
 from zsad.methods.base import Method, blocks_to_use
 from zsad.methods.functional.losses import dice_loss, focal_loss
-from zsad.methods.functional.maps import gaussian_filter, grid_side, in_parts, similarity_softmax, upsample
+from zsad.methods.functional.maps import gaussian_filter, grid_side, in_parts, upsample
 from zsad.methods.functional.pairing import Pairing, choose_partners, neighbourhood_means, visual_scores
+from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.domain import DomainAwareTexts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput

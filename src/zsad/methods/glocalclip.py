@@ -43,15 +43,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method, blocks_to_use, check_masks, check_names
+from zsad.methods.base import Method, TrainingRecipe, blocks_to_use, check_masks, check_names
 from zsad.methods.functional.losses import pixel_losses, triplet_loss
-from zsad.methods.functional.maps import (
-    abnormal_map,
-    cosine_similarity,
-    similarity_softmax,
-    to_grid,
-    upsample,
-)
+from zsad.methods.functional.maps import abnormal_map, to_grid, upsample
 from zsad.methods.functional.patches import (
     JointFeatures,
     LayerAliasing,
@@ -59,8 +53,9 @@ from zsad.methods.functional.patches import (
     resolve_dpam_layer,
     value_value_features,
 )
+from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.learners import GlocalPromptLearner, deep_prompt_settings, official_prompts
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput, TrainingRecipe
+from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -241,8 +236,8 @@ class GlocalCLIP(Method):
             + sum_l [ Focal(P, G) + Dice(P_abnormal, G) + Dice(P_normal, 1-G) ]
             + alpha [ T(g_normal; l_normal, l_abnormal) + T(g_abnormal; l_abnormal, l_normal) ]
 
-        with g and l the global and local sentences, P from l, and T of `zsad.methods.functional.losses.triplet_loss` on vectors
-        of length 1.
+        with g and l the global and local sentences, P from l, and T of
+        `zsad.methods.functional.losses.triplet_loss` on vectors of length 1.
 
         Source: GlocalCLIP (2411.06071), as in the authors' train.py.
 

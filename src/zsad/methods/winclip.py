@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -35,14 +36,9 @@ from torch import Tensor
 
 from zsad.errors import ConfigError
 from zsad.methods.base import Method
-from zsad.methods.functional.maps import (
-    grid_side,
-    harmonic_window_mean,
-    nearest_distance,
-    similarity_softmax,
-    upsample,
-    window_indices,
-)
+from zsad.methods.functional.maps import grid_side, upsample
+from zsad.methods.functional.matching import nearest_distance
+from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
@@ -230,3 +226,56 @@ class WinCLIP(Method):
         for scale, found, memory in zip(self.config.scales, windows, references.window_features, strict=True):
             levels.append(harmonic_window_mean(nearest_distance(found, memory), grid, scale))
         return torch.stack(levels).mean(dim=0)
+
+
+@lru_cache(maxsize=16)
+def window_indices(grid: int, window: int) -> Tensor:
+    """The patches under each square window, stride 1.
+
+    Source: WinCLIP (2303.14814), section 4.2.
+
+    Args:
+        grid: G, patches along one side.
+        window: patches along one side of a window, 1 to G.
+
+    Returns:
+        (W, window * window) int64 patch numbers, W = (G - window + 1) ** 2 windows in row-major order.
+
+    Raises:
+        ConfigError: the window does not fit into the grid.
+
+    Example:
+        >>> window_indices(3, 2).tolist()
+        [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]
+    """
+    if not 1 <= window <= grid:
+        raise ConfigError(f"a window of {window} patches does not fit into a grid of {grid}: use 1 to {grid}")
+    with torch.inference_mode(False):
+        numbers = torch.arange(grid * grid).reshape(1, 1, grid, grid).float()
+        return F.unfold(numbers, window)[0].T.long().contiguous()
+
+
+def harmonic_window_mean(window_scores: Tensor, grid: int, window: int) -> Tensor:
+    """Distributes window scores to patches by the harmonic mean over the windows that cover a patch.
+
+    M(p) = n_p / sum over the n_p windows w covering p of 1 / M_w
+
+    Source: WinCLIP (2303.14814), section 4.2, equation 5.
+
+    Args:
+        window_scores: (B, W) in [0, 1], windows in the order of `window_indices`.
+        grid: G, patches along one side.
+        window: patches along one side of a window.
+
+    Returns:
+        (B, G, G) in [0, 1]; 0 wherever one of the covering windows scores 0.
+
+    Example:
+        >>> harmonic_window_mean(torch.tensor([[0.5, 1.0, 0.5, 1.0]]), grid=3, window=2)[0, 0]
+        tensor([0.5000, 0.6667, 1.0000])
+    """
+    side = grid - window + 1
+    inverse = (1.0 / window_scores).reshape(-1, 1, side, side)
+    spread = torch.ones(1, 1, window, window, dtype=inverse.dtype, device=inverse.device)
+    covering = F.conv_transpose2d(torch.ones_like(inverse[:1]), spread)
+    return (covering / F.conv_transpose2d(inverse, spread))[:, 0]

@@ -1,0 +1,1 @@
+"""`zsad predict`: many images in; tables, overlays and a page out."""

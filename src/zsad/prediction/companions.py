@@ -1,4 +1,4 @@
-"""Folder mode of `zsad predict`: some pictures of the folder go with every single one as its companions."""
+"""Folder mode of `zsad predict`: some images of the folder go with every single one as its companions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsad.errors import ConfigError, DataError
-from zsad.prediction.records import read_settings
+from zsad.detector.support import LEAST_PICTURES, evenly_spread
+from zsad.errors import DataError
+from zsad.files.run_settings import read_settings
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
 
-LEAST_PICTURES = 8
-FOLDER_METHOD = "auto"
 COMPANIONS_KEY = "companions"  # of settings.json: what a resumed run compares with, too
 
 
@@ -70,23 +69,3 @@ def folder_note(detector: Detector) -> str:
             "the scores are those of the texts alone"
         )
     return detector.about_companions
-
-
-def default_method(files: Sequence[Path]) -> str | None:
-    """What scores pictures if the user chose nothing: "auto" from 8 files on, else `zsad.load`'s own."""
-    here = sum(os.path.isfile(path) for path in files)
-    return FOLDER_METHOD if here >= LEAST_PICTURES else None
-
-
-def evenly_spread(files: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of some files, evenly spread over the list, so that every sub-folder has its share.
-
-    Example:
-        >>> [path.name for path in evenly_spread([Path(f"{n}.png") for n in range(7)], 3)]
-        ['0.png', '3.png', '6.png']
-    """
-    if count < 1:
-        raise ConfigError(f"the number of pictures to draw must be at least 1, got {count}")
-    if len(files) <= count:
-        return list(files)
-    return [files[round(index * (len(files) - 1) / max(1, count - 1))] for index in range(count)]

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from zsad.images.drawing import FILE_SUFFIXES, FileKind
-from zsad.images.finding import file_and_part
-from zsad.images.remote import as_path, is_uri
+from zsad.images.names import as_path, file_and_part, is_uri
+from zsad.images.saving import FILE_SUFFIXES, FileKind
 
 _LONGEST_STEM = 180  # bytes; file systems allow 255 for a name, and a suffix follows
 

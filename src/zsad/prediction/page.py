@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from zsad._version import __version__
 from zsad.errors import DataError
+from zsad.files.run_settings import read_settings
 from zsad.prediction.layout import RunLayout, common_folder
-from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results, read_settings
+from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
 from zsad.prediction.report import ReportEntry, write_report
 
 if TYPE_CHECKING:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from zsad.errors import ConfigError, ZsadError, unknown_name
+from zsad.errors import ConfigError, ZsadError, one_line
 from zsad.files.atomic import atomic_file
 from zsad.images.decoding import header_pixels
-from zsad.images.drawing import SCALES, FileKind, Scale, overlay, save_jpeg, thumbnail, write_file
+from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
-from zsad.prediction.records import ResultRecord, one_line
+from zsad.images.saving import save_jpeg
+from zsad.prediction.options import RunOptions
+from zsad.prediction.records import ResultRecord
 from zsad.types import PhraseFit, Prediction
 
 if TYPE_CHECKING:
@@ -34,30 +36,6 @@ MOST_PIXELS_AT_ONCE = 64_000_000
 _THREADS = min(4, os.cpu_count() or 1)
 # What may go wrong with one picture while the others are fine; a wrong argument stops the run instead.
 _PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run does with each picture; the fields are arguments of `zsad.prediction.run.predict_folder`."""
-
-    formats: tuple[FileKind, ...] | None = None
-    scale: Scale = "fixed"
-    class_name: str | None = None
-    threshold: float | None = None
-    map_threshold: float | None = None
-    explain: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise unknown_name("scale", str(self.scale), SCALES)
-        for name in ("threshold", "map_threshold"):
-            value = getattr(self, name)
-            if value is not None and not np.isfinite(value):
-                raise ConfigError(f"the {name.replace('_', ' ')} must be a finite number, got {value!r}")
-        if self.explain is not None:
-            from zsad.detector.explanation import checked_phrases  # needs torch, which most arguments do not
-
-            checked_phrases(self.explain)
 
 
 class Scorer(Protocol):
@@ -220,7 +198,7 @@ class PredictionPipeline:
     def _write(self, prediction: Prediction, path: str) -> None:
         scale = self.options.scale
         for kind in self.options.formats or ():
-            write_file(prediction, kind, self.layout.file(path, kind), scale=scale)
+            prediction.write(kind, self.layout.file(path, kind), scale=scale)
         heat = overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale)
         with atomic_file(self.layout.thumbnail(path)) as file:
             save_jpeg(thumbnail(heat), file, quality=82)

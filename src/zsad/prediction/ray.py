@@ -25,16 +25,18 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from zsad.errors import ConfigError, MissingExtraError
+from zsad.errors import ConfigError, MissingExtraError, one_line
 from zsad.files.atomic import atomic_file
-from zsad.images.remote import RemoteFile, is_uri, list_remote, read_remote
+from zsad.images.names import RemoteFile, is_uri
+from zsad.images.remote import list_remote, read_remote
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.pipeline import PredictionPipeline, RunOptions
-from zsad.prediction.records import ResultRecord, one_line
+from zsad.prediction.pipeline import PredictionPipeline
+from zsad.prediction.records import ResultRecord
 from zsad.types import PhraseFit
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.prediction.options import RunOptions
 
 _MOST_BATCHES_PER_TASK = 4  # an actor reads ahead within a task
 _MOST_STARTS = 2

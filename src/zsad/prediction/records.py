@@ -17,13 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from zsad.errors import ConfigError, DataError
+from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
+from zsad.types import PhraseFit
 
 RESULTS_FILE = "results.jsonl"
 TABLE_FILE = "results.csv"
-SETTINGS_FILE = "settings.json"
-SETTINGS_LAYOUT = 1
 
 
 @dataclass(frozen=True)
@@ -222,65 +221,6 @@ def read_results(path: str | Path) -> list[ResultRecord]:
     return list(records.values())
 
 
-def write_settings(directory: str | Path, settings: Mapping[str, Any]) -> None:
-    """Writes `settings.json`: what the run's scores and files depend on, plain JSON values only."""
-    text = json.dumps({"layout": SETTINGS_LAYOUT, **settings}, indent=2, ensure_ascii=True)
-    with atomic_file(Path(directory) / SETTINGS_FILE) as file:
-        file.write(text.encode() + b"\n")
-
-
-def read_settings(directory: str | Path) -> dict[str, Any] | None:
-    """Reads `settings.json`; None if there is none.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    path = Path(directory) / SETTINGS_FILE
-    if not path.exists():
-        return None
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); run without --resume to start over") from error
-    if not isinstance(settings, dict):
-        raise DataError(f"{path}: damaged (no object); run without --resume to start over")
-    settings.pop("layout", None)
-    return settings
-
-
-def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses to resume a run with other settings than it was started with.
-
-    Args:
-        directory: of the run, for the message.
-        earlier: as `read_settings` gave them.
-        now: the settings of this run.
-
-    Raises:
-        ConfigError: naming every setting that differs, with both values.
-    """
-    now = json.loads(json.dumps(now))  # tuples and lists are the same once they were written
-    differing = [
-        f"{name} was {earlier.get(name)!r} and is now {now.get(name)!r}"
-        for name in sorted(earlier.keys() | now.keys())
-        if earlier.get(name) != now.get(name)
-    ]
-    if differing:
-        raise ConfigError(
-            f"cannot resume in {directory}: {'; '.join(differing)}. "
-            "Give the same settings, choose another --out, or leave --resume out to start over"
-        )
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's message as one line without control characters, its type's name if it has none."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return text or type(error).__name__
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"  # as in the JSON file
@@ -293,3 +233,58 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+EXPLANATIONS_FILE = "explanations.jsonl"
+
+
+Explanations = Mapping[str, Sequence[PhraseFit]]
+
+
+def write_explanations(directory: str | Path, explanations: Explanations, paths: Iterable[str]) -> Path:
+    """Writes the rankings of some pictures; the file appears when it is complete.
+
+    Args:
+        directory: of the results.
+        explanations: rankings, best first, by the picture's path.
+        paths: which pictures to write, in this order; those without a ranking are passed over.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target = Path(directory) / EXPLANATIONS_FILE
+    with atomic_file(target) as file:
+        for path in paths:
+            if path in explanations:
+                ranking = explanations[path]
+                row = {
+                    "path": path,
+                    "phrase": ranking[0].phrase,
+                    "ranking": [asdict(fit) for fit in ranking],
+                }
+                # ASCII, since file names that are not valid Unicode could not be written as UTF-8
+                file.write(json.dumps(row).encode() + b"\n")
+    return target
+
+
+def read_explanations(directory: str | Path) -> dict[str, list[PhraseFit]]:
+    """The rankings that `write_explanations` wrote, by path; none if there is no file.
+
+    Raises:
+        DataError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    source = Path(directory) / EXPLANATIONS_FILE
+    if not source.exists():
+        return {}
+    found = {}
+    for number, line in enumerate(source.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            found[row["path"]] = [PhraseFit(**fit) for fit in row["ranking"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{source}, line {number} is not one of zsad's: delete the file") from error
+    return found

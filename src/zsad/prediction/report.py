@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from zsad.detector.calibration.wording import describe, percent
 from zsad.files.atomic import atomic_file
 from zsad.images.colours import colour_table
-from zsad.images.remote import as_path, is_uri
+from zsad.images.names import as_path, is_uri
 from zsad.prediction.layout import common_folder
 
 if TYPE_CHECKING:

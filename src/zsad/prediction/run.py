@@ -17,26 +17,28 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zsad.detector.calibration.wording import summary
 from zsad.errors import ConfigError, DataError, unknown_name
-from zsad.images.drawing import FILE_SUFFIXES, FileKind, Scale
-from zsad.images.finding import file_and_part, find_images
-from zsad.images.remote import RemoteFile
+from zsad.files.run_settings import check_same_settings, read_settings, write_settings
+from zsad.images.finding import find_images
+from zsad.images.names import RemoteFile, file_and_part
+from zsad.images.saving import FILE_SUFFIXES, FileKind
 from zsad.prediction.companions import COMPANIONS_KEY, folder_note, give_companions
-from zsad.prediction.explanations import EXPLANATIONS_FILE, read_explanations, write_explanations
 from zsad.prediction.layout import RunLayout
+from zsad.prediction.options import RunOptions
 from zsad.prediction.page import PAGE_KEY, page_settings, write_prediction_page
-from zsad.prediction.pipeline import Engine, PredictionPipeline, RunOptions
+from zsad.prediction.pipeline import Engine, PredictionPipeline
 from zsad.prediction.records import (
+    EXPLANATIONS_FILE,
     RESULTS_FILE,
     ResultRecord,
     ResultsWriter,
-    check_same_settings,
+    read_explanations,
     read_results,
-    read_settings,
-    write_settings,
+    write_explanations,
 )
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.images.drawing import Scale
 
 DEFAULT_DIRECTORY = "zsad-results"
 DEFAULT_FORMATS: tuple[FileKind, ...] = ("overlay", "map")
@@ -159,7 +161,7 @@ def predict_folder(
         )
     options = _completed(options, detector)
     companions = give_companions(detector, files, directory if resume else None)
-    known = {**describe_detector(detector), **_described(options), **(settings or {})}
+    known = {**detector.scoring_settings(), **_described(options), **(settings or {})}
     if calibration is not None:
         known["calibration"] = summary(calibration)
     note = folder_note(detector)
@@ -240,26 +242,6 @@ def checked_formats(formats: Sequence[str]) -> tuple[FileKind, ...]:
     return tuple(dict.fromkeys(formats))  # type: ignore[arg-type] # the loop has checked them
 
 
-def describe_detector(detector: Detector) -> dict[str, Any]:
-    """What a detector's scores depend on, as plain JSON values.
-
-    Returns:
-        `method`, `backbone`, `image_size`, `config` (the method's settings) and `weights` (a digest of the
-        backbone and of what was learnt).
-    """
-    from zsad.backbones.loading import backbone_fingerprint
-    from zsad.detector.checkpoints import weights_digest
-
-    digest = weights_digest(backbone_fingerprint(detector.backbone), detector.method.learned_state())
-    return {
-        "method": detector.method.INFO.name,
-        "backbone": detector.record.name,
-        "image_size": detector.image_size,
-        "config": {name: _plain(value) for name, value in dataclasses.asdict(detector.method.config).items()},
-        "weights": digest[:16],
-    }
-
-
 def _loaded(detector: Detector | Callable[[list[Path]], Detector], files: list[Path]) -> Detector:
     if hasattr(detector, "predict"):
         return cast("Detector", detector)
@@ -270,7 +252,8 @@ def _engine(devices: int | Sequence[str], detector: Detector) -> Engine:
     """This process, or one for each of several devices."""
     if devices == 1:
         return PredictionPipeline
-    from zsad.prediction.workers import ShardedPrediction, device_names
+    from zsad.backbones.devices import device_names
+    from zsad.prediction.workers import ShardedPrediction
 
     names = device_names(devices, detector.device.type) if isinstance(devices, int) else tuple(devices)
     return functools.partial(ShardedPrediction, devices=names)
@@ -356,12 +339,3 @@ def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list
         earlier.pop(key, None)
     check_same_settings(directory, earlier, settings)
     return records, root if isinstance(root, str) else None
-
-
-def _plain(value: Any) -> Any:
-    """A setting as JSON holds it; what JSON cannot hold becomes its text."""
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

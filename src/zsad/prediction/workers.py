@@ -28,49 +28,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, one_line
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.pipeline import PredictionPipeline, RunOptions
-from zsad.prediction.records import ResultRecord, one_line
+from zsad.prediction.pipeline import PredictionPipeline
+from zsad.prediction.records import ResultRecord
 
 if TYPE_CHECKING:
-    import torch
-
     from zsad.detector.detector import Detector
+    from zsad.prediction.options import RunOptions
     from zsad.types import PhraseFit
 
 _SECONDS_TO_STOP = 10
 _DEATHS_BEFORE_BLAME = 2  # once among other batches, once alone
-
-
-def device_names(count: int, device: str | torch.device | None = None) -> tuple[str, ...]:
-    """The devices of a run's processes.
-
-    Args:
-        count: of the processes.
-        device: their kind, "cpu" or "cuda"; None: GPUs if there are any, else the CPU.
-
-    Returns:
-        One name per process: "cuda:0", "cuda:1" and so on, or "cpu" each time.
-
-    Raises:
-        ConfigError: there are fewer devices than asked for, or one of a single device was named.
-    """
-    import torch
-
-    if count < 1:
-        raise ConfigError(f"the number of devices must be at least 1, got {count}")
-    kind = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if kind == "cpu" or count == 1:
-        return (kind,) * count
-    if kind != "cuda":
-        raise ConfigError(
-            f"device {kind!r} is a single one, {count} were asked for: give cpu or cuda, or --devices 1"
-        )
-    there = torch.cuda.device_count()
-    if there < count:
-        raise ConfigError(f"{count} devices were asked for, this machine has {there} GPUs: --devices {there}")
-    return tuple(f"cuda:{number}" for number in range(count))
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""`zsad train`: the parameters that a method learns."""

@@ -35,7 +35,7 @@ from zsad.backbones.transformer import Mlp
 from zsad.data.mosaic import Mosaic
 from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
 from zsad.files.atomic import atomic_file
-from zsad.images.finding import file_and_part
+from zsad.images.names import file_and_part
 from zsad.training.data import prepare_item
 from zsad.types import Sample
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import math
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,38 +14,18 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from zsad.data.catalog import find_dataset
-from zsad.data.folder import Dataset, open_datasets
+from zsad.data.auxiliary import AuxiliarySet, auxiliary_set, described, fingerprint
+from zsad.data.folder import open_datasets
 from zsad.data.layouts import Split, refuse_problems
 from zsad.data.mosaic import Mosaic, Mosaics, load_mosaic
 from zsad.data.samples import PreparedSample, load_sample, prepare_sample
 from zsad.errors import ConfigError, DataError
-from zsad.images.finding import file_and_part
 from zsad.training.devices import Ranks
 from zsad.types import Sample
 
 BATCHES_AHEAD = 2
 
 Prepared = TypeVar("Prepared")
-
-
-@dataclass(frozen=True)
-class AuxiliarySet:
-    """A dataset that is trained on.
-
-    Attributes:
-        name: the catalogue's, or that of the folder.
-        known_as: its name in the catalogue; None for the user's own.
-        categories: class names.
-        normal: number of pictures.
-        anomalous: number of pictures.
-    """
-
-    name: str
-    known_as: str | None
-    categories: tuple[str, ...]
-    normal: int
-    anomalous: int
 
 
 @dataclass(frozen=True)
@@ -148,50 +126,6 @@ def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
         raise DataError("no anomalous picture in the training data; add a folder with test/DEFECT and masks")
     sets = tuple(auxiliary_set(dataset) for dataset in datasets)
     return TrainingData(samples, described(sets, split), fingerprint(datasets), sets)
-
-
-def auxiliary_set(dataset: Dataset) -> AuxiliarySet:
-    """What is said about a dataset, and which one of the catalogue it is, by its folder's name if need be."""
-    root = dataset.root.resolve()
-    record = dataset.record or find_dataset(root.name) or find_dataset(root.parent.name)
-    name = dataset.name
-    if dataset.record is None and dataset.categories == (root.name.replace("_", " ").strip(),):
-        name = root.parent.name  # a single category was named; its dataset is the folder above
-    anomalous = sum(sample.label for sample in dataset.samples)
-    return AuxiliarySet(
-        name if record is None else record.name,
-        None if record is None else record.name,
-        dataset.categories,
-        len(dataset.samples) - anomalous,
-        anomalous,
-    )
-
-
-def described(sets: Sequence[AuxiliarySet], split: str) -> str:
-    """The training data in words, as the weights' record keeps them.
-
-    Datasets and categories are named, so that an evaluation can see whether it would test on training data.
-
-    Example:
-        >>> described([AuxiliarySet("toys", None, ("nut", "bolt"), normal=3, anomalous=2)], "test")
-        'toys: nut, bolt (test split, 5 pictures)'
-    """
-    names = "; ".join(f"{each.name}: {', '.join(each.categories)}" for each in sets)
-    pictures = sum(each.normal + each.anomalous for each in sets)
-    return f"{names} ({split} split, {pictures} pictures)"
-
-
-def fingerprint(datasets: Sequence[Dataset]) -> str:
-    """SHA-256 over names, labels and sizes of the pictures, wherever their folders lie."""
-    digest = hashlib.sha256()
-    for dataset in datasets:
-        for sample in dataset.samples:
-            inside = sample.path.is_relative_to(dataset.root)
-            name = (sample.path.relative_to(dataset.root) if inside else sample.path).as_posix()
-            size = os.stat(file_and_part(sample.path)[0]).st_size
-            line = f"{sample.category}/{name} {sample.label} {size}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def batches(

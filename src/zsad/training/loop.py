@@ -23,15 +23,14 @@ from zsad.data.fingerprints import file_digests, pack_digests
 from zsad.detector.loading import load
 from zsad.errors import ConfigError
 from zsad.methods._registry import method_class
+from zsad.methods.base import TrainingRecipe
 from zsad.training.cache import check_cacheable
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices
-from zsad.training.logs import TensorBoardLog
+from zsad.training.logs import StepLog, TensorBoardLog
 from zsad.training.options import TrainConfig, TrainResult
 from zsad.training.recipe import choose, described
 from zsad.training.run import TrainingRun, refuse_to_replace
-from zsad.training.state import StepLog
-from zsad.types import TrainingRecipe
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -50,9 +49,10 @@ def train(
     Args:
         config: what to train, and how.
         dataset: instead of `config.data`: (picture, mask, label, class name) tuples or `Sample`s. Pictures
-            are what `zsad.images.reading.read_image` takes, masks (H, W) of the picture's size, anomalous where above
-            0, or None for a normal picture. With `__len__` and `__getitem__` (called from several threads) it
-            is shuffled anew in each epoch; otherwise it is iterated over once an epoch in its own order.
+            are what `zsad.images.reading.read_image` takes, masks (H, W) of the picture's size, anomalous
+            where above 0, or None for a normal picture. With `__len__` and `__getitem__` (called from several
+            threads) it is shuffled anew in each epoch; otherwise it is iterated over once an epoch in its own
+            order.
             Several devices each get a copy of it, by pickle.
         show_progress: say what is trained on what, and draw a progress bar with the time left.
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zsad.errors import ConfigError, unknown_name
 from zsad.training.cache import STORED_AS, CachePrecision
-from zsad.types import Optimizer, Schedule, TrainingPrecision, TrainingRecipe
+from zsad.types import Optimizer, Schedule, TrainingPrecision
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
+    from zsad.methods.base import TrainingRecipe
 
 CHOICES = {"optimizer": Optimizer, "schedule": Schedule, "precision": TrainingPrecision}
 

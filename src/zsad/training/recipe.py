@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from zsad.errors import ConfigError
-from zsad.types import Schedule, TrainingRecipe
+from zsad.methods.base import TrainingRecipe
 
 if TYPE_CHECKING:
-    from zsad.training.data import AuxiliarySet
+    from zsad.data.auxiliary import AuxiliarySet
     from zsad.training.options import TrainConfig
+    from zsad.types import Schedule
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 TITLES = {"adam": "Adam", "adamw": "AdamW"}

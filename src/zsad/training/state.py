@@ -7,14 +7,10 @@ tensors and the optimiser's, with everything else as JSON in the file's header; 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -96,65 +92,3 @@ class Checkpoint:
             raise WeightsError(
                 f"{path} is not a training checkpoint of zsad ({error}); train anew with --overwrite"
             ) from error
-
-
-class StepLog:
-    """A CSV file with a line per step, flushed at once: epoch, step, seconds, loss and each of its terms.
-
-    Attributes:
-        kept_steps: lines of an earlier run that are still there.
-    """
-
-    FIXED = ("epoch", "step", "seconds", "loss")
-
-    def __init__(self, path: Path, finished_epochs: int) -> None:
-        """Opens the log and drops the lines of epochs that are trained again.
-
-        Args:
-            path: the file; a missing folder is made.
-            finished_epochs: lines up to this epoch are kept.
-        """
-        kept = _lines_up_to(path, finished_epochs)
-        with atomic_file(path) as file:
-            file.write("".join(kept).encode())
-        self._has_header = bool(kept)
-        self.kept_steps = max(len(kept) - 1, 0)
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
-        self._started = time.monotonic()
-
-    def __enter__(self) -> StepLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def add(self, epoch: int, step: int, terms: Mapping[str, float]) -> None:
-        """Writes one line.
-
-        Args:
-            epoch: from 1.
-            step: from 1 in each epoch.
-            terms: the named terms of the loss.
-        """
-        if not self._has_header:
-            self._writer.writerow([*self.FIXED, *terms])
-            self._has_header = True
-        seconds = round(time.monotonic() - self._started, 3)
-        self._writer.writerow([epoch, step, seconds, repr(sum(terms.values())), *map(repr, terms.values())])
-        self._file.flush()
-
-
-def _lines_up_to(path: Path, epoch: int) -> list[str]:
-    """The header and the lines up to an epoch of an existing log; a line cut off by a crash is left out."""
-    if epoch == 0 or not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    first_fields = [next(csv.reader(io.StringIO(line)), [""])[0] for line in lines]
-    return [
-        line
-        for index, (line, first) in enumerate(zip(lines, first_fields, strict=True))
-        if index == 0 or (first.isdigit() and int(first) <= epoch and line.endswith("\n"))
-    ]

@@ -15,11 +15,11 @@ from zsad.detector.calibration.calibrating import (
     Calibration,
     calibrate,
     describe,
-    picture_fingerprint,
+    image_fingerprint,
     read_calibration,
     summary,
 )
-from zsad.detector.thresholds import scoring_settings, write_calibration
+from zsad.detector.thresholds import write_calibration
 from zsad.errors import ConfigError, DataError, WeightsError
 from zsad.methods.prompts.state_words import parse_state_words
 from zsad.types import Prediction, ScoreScale, WeightRecord
@@ -45,6 +45,15 @@ class FakeDetector:
             learned_state=lambda: {"prompt": torch.zeros(3)},
         )
         self.calls = []
+
+    def scoring_settings(self):
+        return {
+            "method": "fake",
+            "backbone": "toy",
+            "image_size": 32,
+            "references": [],
+            "config": {"size": 1},
+        }
 
     def predict(self, images, classes=None, batch_size=None):
         self.calls.append((len(images), classes))
@@ -203,7 +212,7 @@ def test_a_mask_of_another_size_leaves_its_picture_out(detector, good):
 
 
 def test_copies_and_references_are_left_out(detector, good):
-    detector.reference_fingerprints = (picture_fingerprint(good[0]),)
+    detector.reference_fingerprints = (image_fingerprint(good[0]),)
     calibration = calibrate(detector, [*good, good[5]])
     assert len(calibration.normal_scores) == 19
     assert calibration.warnings[1:] == (
@@ -255,8 +264,8 @@ def test_it_knows_its_pictures(detector, good):
     calibration = calibrate(detector, good)
     assert calibration.saw(good[3])
     assert not calibration.saw(grey(99))
-    marks = {picture_fingerprint(good[0]), picture_fingerprint(grey(1))}
-    assert calibration.overlap(marks) == {picture_fingerprint(good[0])}
+    marks = {image_fingerprint(good[0]), image_fingerprint(grey(1))}
+    assert calibration.overlap(marks) == {image_fingerprint(good[0])}
 
 
 def test_file_round_trip(detector, good, tmp_path):
@@ -380,10 +389,10 @@ def test_other_references_take_the_calibration_off(make_small_clip, noise):
 
 def test_learnt_weights_are_part_of_the_settings(make_small_clip):
     detector = zsad.load("anomalyclip", make_small_clip(), checkpoint="fresh")
-    before = scoring_settings(detector)["weights"]
+    before = detector.scoring_settings()["weights"]
     with torch.no_grad():
         next(iter(detector.method.trainable()))[1].add_(1)
-    assert scoring_settings(detector)["weights"] != before
+    assert detector.scoring_settings()["weights"] != before
 
 
 def test_training_outdates_a_calibration(make_small_clip, noise, tmp_path):
@@ -416,6 +425,6 @@ def test_fingerprints_are_of_the_pixels(tmp_path):
     picture = grey(5, spot=9)
     Image.fromarray(picture).save(tmp_path / "a.png")
     Image.fromarray(picture).save(tmp_path / "b.bmp")
-    marks = {picture_fingerprint(np.asarray(Image.open(tmp_path / name))) for name in ("a.png", "b.bmp")}
-    assert marks == {picture_fingerprint(picture)}
-    assert picture_fingerprint(picture.reshape(4, 16, 3)) not in marks
+    marks = {image_fingerprint(np.asarray(Image.open(tmp_path / name))) for name in ("a.png", "b.bmp")}
+    assert marks == {image_fingerprint(picture)}
+    assert image_fingerprint(picture.reshape(4, 16, 3)) not in marks

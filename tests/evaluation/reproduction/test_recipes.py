@@ -14,7 +14,7 @@ from helpers.miniature_trees import mvtec, visa
 from zsad.cli import app
 from zsad.data.auxiliary import named_datasets
 from zsad.data.catalog import dataset_record, list_datasets
-from zsad.detector.published_weights import published_weights
+from zsad.detector.weights import published_weights
 from zsad.errors import ConfigError, DataError
 from zsad.evaluation import run as evaluation
 from zsad.evaluation.published import published_results

@@ -10,18 +10,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from zsad.errors import ConfigError
-from zsad.methods.functional.maps import (
-    cosine_similarity,
-    gaussian_filter,
-    grid_side,
-    harmonic_window_mean,
-    in_parts,
-    nearest_distance,
-    similarity_softmax,
-    to_grid,
-    upsample,
-    window_indices,
-)
+from zsad.methods.functional.maps import gaussian_filter, grid_side, in_parts, to_grid, upsample
+from zsad.methods.functional.matching import nearest_distance
+from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
+from zsad.methods.winclip import harmonic_window_mean, window_indices
 
 
 def random(*shape, seed=0):

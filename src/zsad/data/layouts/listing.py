@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zsad.errors import DataError, unknown_name
-from zsad.images.finding import PICTURE_SUFFIXES, suffix_of
+from zsad.images.names import PICTURE_SUFFIXES, suffix_of
 
 if TYPE_CHECKING:
     from zsad.types import Sample

@@ -20,7 +20,7 @@ from typing import Any
 
 from zsad.data.layouts.listing import ClassName, Listing, Split
 from zsad.errors import DataError
-from zsad.images.finding import file_and_part
+from zsad.images.names import file_and_part
 from zsad.types import UNLABELLED, Sample
 
 Row = Mapping[str, Any]

@@ -1,0 +1,1 @@
+"""How thresholds are found."""

@@ -5,10 +5,10 @@ own scores and maps stay as they are.
 
 By false-alarm rate (the default): both thresholds lie just above an order statistic of the normal pictures,
 so that with the wanted confidence no more than the wanted share of new normal pictures is called anomalous
-(`zsad.detector.calibration.statistics` has the formula). Where the pictures are too few to promise that, the threshold
-lies above all of them, and the calibration says what it can promise and how many pictures are needed. The
-unit of the map threshold is the picture too, not the pixel: at most the same share of normal pictures has
-more than `tolerated_area` of its pixels marked. Pixels of one picture depend on each other, so a share of
+(`zsad.detector.calibration.statistics` has the formula). Where the pictures are too few to promise that, the
+threshold lies above all of them, and the calibration says what it can promise and how many are needed.
+The unit of the map threshold is the picture too, not the pixel: at most the same share of normal pictures
+has more than `tolerated_area` of its pixels marked. Pixels of one picture depend on each other, so a share of
 pixels would come without any confidence, and what a user meets is a good part with a mark on it.
 
 By F1 or by cost, from labelled pictures: the threshold that is best on them, half way to the next lower
@@ -41,15 +41,8 @@ from zsad.detector.calibration.statistics import (
     threshold_above,
 )
 from zsad.detector.calibration.wording import counted, describe, percent, summary
-from zsad.detector.thresholds import (
-    RULES,
-    Calibration,
-    MapRule,
-    Rule,
-    picture_fingerprint,
-    read_calibration,
-    write_calibration,
-)
+from zsad.detector.identity import image_fingerprint
+from zsad.detector.thresholds import RULES, Calibration, MapRule, Rule, read_calibration, write_calibration
 from zsad.errors import ConfigError, DataError, unknown_name
 
 if TYPE_CHECKING:
@@ -61,7 +54,7 @@ __all__ = [
     "calibrate",
     "choose_thresholds",
     "describe",
-    "picture_fingerprint",
+    "image_fingerprint",
     "read_calibration",
     "summary",
     "write_calibration",

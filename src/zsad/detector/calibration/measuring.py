@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad.detector.calibration.statistics import best_f1
-from zsad.detector.thresholds import picture_fingerprint, scoring_settings
-from zsad.errors import ConfigError, DataError, ImageReadError, ZsadError
-from zsad.images.finding import printable
+from zsad.detector.identity import image_fingerprint
+from zsad.errors import ConfigError, DataError, ImageReadError, ZsadError, printable
 from zsad.images.reading import read_image
 from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join
 
@@ -137,7 +136,7 @@ def measure(
                 failed.append(outcome)
                 continue
             name = _name(example.picture, number)
-            fingerprint = picture_fingerprint(outcome.image)
+            fingerprint = image_fingerprint(outcome.image)
             twin = kept.get(fingerprint)
             if twin is not None and twin.is_anomalous != example.is_anomalous:
                 raise DataError(f"{name} is given as normal and as anomalous (copy of {twin.name}): keep one")
@@ -162,7 +161,7 @@ def measure(
         copies,
         references,
         pixels.threshold(),
-        scoring_settings(detector),
+        detector.scoring_settings(),
         (class_name or DEFAULT_CLASS) if info.uses_class_names else None,
         info.scores_batch_jointly,
     )

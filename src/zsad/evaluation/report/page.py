@@ -39,8 +39,9 @@ from zsad.evaluation.report.tables import (
     group_runs,
     overview_table,
 )
-from zsad.evaluation.results import CURVES, EvaluationResult, RunResult, read_evaluation, read_json
+from zsad.evaluation.results import CURVES, EvaluationResult, RunResult, read_evaluation
 from zsad.files.atomic import atomic_file
+from zsad.files.plain import read_json
 
 REPORT_FILE = "index.html"
 MANY_RUNS = 12

@@ -1,8 +1,8 @@
 """From runs to tables: methods by datasets, and categories of one run; published numbers beside ours.
 
-Pure functions without output; `zsad.evaluation.report.formats` prints the tables. Runs that differ in nothing but
-their seed make one row: mean and sample standard deviation. What a reader has to know to compare the numbers
-(auxiliary data, split, size, definition of PRO, pictures left out) stands in the table's notes.
+Pure functions without output; `zsad.evaluation.report.formats` prints the tables. Runs that differ in nothing
+but their seed make one row: mean and sample standard deviation. What a reader has to know to compare the
+numbers (auxiliary data, split, size, definition of PRO, pictures left out) stands in the table's notes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Rows of published tables, trained and evaluated from recipes."""

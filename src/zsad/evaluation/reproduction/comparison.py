@@ -1,7 +1,7 @@
 """The row that a recipe was published with, and what came of it here, side by side.
 
-A number is looked up in `zsad.evaluation.published` by method, dataset, shots, source and auxiliary data; no recipe
-holds one.
+A number is looked up in `zsad.evaluation.published` by method, dataset, shots, source and auxiliary data; no
+recipe holds one.
 """
 
 from __future__ import annotations

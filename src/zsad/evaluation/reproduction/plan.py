@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zsad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zsad.evaluation.plan import EvaluationOptions
+    from zsad.evaluation.options import EvaluationOptions
     from zsad.evaluation.reproduction.recipe import Recipe
     from zsad.training.options import TrainConfig
 
@@ -172,7 +172,7 @@ def evaluation_of(request: Request, folders: Mapping[str, Path]) -> EvaluationOp
         request: what is asked for.
         folders: from `zsad.evaluation.reproduction.datasets.locate`.
     """
-    from zsad.evaluation.plan import EvaluationOptions
+    from zsad.evaluation.options import EvaluationOptions
 
     recipe, part = request.recipe, request.recipe.test
     checkpoint = request.weights

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from zsad.backbones.catalog import WELL_KNOWN
 from zsad.data.catalog import list_datasets
-from zsad.detector.published_weights import published_weights
+from zsad.detector.weights import published_weights
 from zsad.errors import ConfigError, unknown_name
 from zsad.evaluation.published import NOTHING
 from zsad.files.settings import build_config

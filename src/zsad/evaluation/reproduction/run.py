@@ -29,7 +29,8 @@ from zsad.evaluation.reproduction.plan import (
     evaluation_of,
     training_of,
 )
-from zsad.evaluation.results import RESULTS_FILE, EvaluationResult, write_evaluation, write_json
+from zsad.evaluation.results import RESULTS_FILE, EvaluationResult, write_evaluation
+from zsad.files.plain import write_json
 
 if TYPE_CHECKING:
     from zsad.evaluation.report.tables import Cell

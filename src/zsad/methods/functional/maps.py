@@ -17,54 +17,6 @@ from torch import Tensor
 from zsad.errors import ConfigError
 
 
-def similarity_softmax(features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
-    """Probability of each text class for each feature vector.
-
-    p(k) = softmax_k( cos(feature, text_k) / temperature )
-
-    Source: Radford et al. 2021, section 2.3; with two classes AnomalyCLIP (2310.18961), equation 1.
-
-    Args:
-        features: (B, ..., E), of any length.
-        text_features: (C, K, E), of any length; one row of class names (C = 1) serves all pictures.
-        temperature: larger than 0; smaller makes the answer sharper.
-
-    Returns:
-        (B, ..., K) in [0, 1], summing to 1 over K.
-
-    Example:
-        >>> image = torch.tensor([[3.0, 0.0], [0.0, 2.0]])
-        >>> text = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-        >>> similarity_softmax(image, text, temperature=0.2)[:, 1].round(decimals=4)
-        tensor([0.0067, 0.9933])
-    """
-    return torch.softmax(cosine_similarity(features, text_features) / temperature, dim=-1)
-
-
-def cosine_similarity(features: Tensor, text_features: Tensor) -> Tensor:
-    """Cosine of the angle between each feature vector and each text vector of its picture.
-
-    Args:
-        features: (B, ..., E), of any length.
-        text_features: (C, K, E), of any length, C = 1 or B.
-
-    Returns:
-        (B, ..., K) in [-1, 1], of the features' type, under autocast too.
-
-    Example:
-        >>> cosine_similarity(torch.tensor([[1.0, 1.0]]), torch.tensor([[[2.0, 0.0]]])).round(decimals=4)
-        tensor([[0.7071]])
-    """
-    rows = F.normalize(features, dim=-1).reshape(features.shape[0], -1, features.shape[-1])
-    columns = F.normalize(text_features, dim=-1).transpose(1, 2)
-    logits = rows @ columns
-    if logits.dtype != rows.dtype:
-        # Autocast rounded it, which a small temperature would blow up; tracers must not meet this branch.
-        with torch.autocast(rows.device.type, enabled=False):
-            logits = rows @ columns.to(rows.dtype)
-    return logits.reshape(*features.shape[:-1], text_features.shape[1])
-
-
 def grid_side(patches: int) -> int:
     """Patches along one side of a square grid.
 
@@ -194,81 +146,6 @@ def _gaussian_matrix(side: int, sigma: float) -> Tensor:
     with torch.inference_mode(False):  # kept for later calls, which may need gradients
         matrix = torch.zeros(side, side, dtype=torch.float64)
         return matrix.scatter_add_(1, source, kernel.expand(side, -1)).clone()
-
-
-@lru_cache(maxsize=16)
-def window_indices(grid: int, window: int) -> Tensor:
-    """The patches under each square window, stride 1.
-
-    Source: WinCLIP (2303.14814), section 4.2.
-
-    Args:
-        grid: G, patches along one side.
-        window: patches along one side of a window, 1 to G.
-
-    Returns:
-        (W, window * window) int64 patch numbers, W = (G - window + 1) ** 2 windows in row-major order.
-
-    Raises:
-        ConfigError: the window does not fit into the grid.
-
-    Example:
-        >>> window_indices(3, 2).tolist()
-        [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]
-    """
-    if not 1 <= window <= grid:
-        raise ConfigError(f"a window of {window} patches does not fit into a grid of {grid}: use 1 to {grid}")
-    with torch.inference_mode(False):
-        numbers = torch.arange(grid * grid).reshape(1, 1, grid, grid).float()
-        return F.unfold(numbers, window)[0].T.long().contiguous()
-
-
-def harmonic_window_mean(window_scores: Tensor, grid: int, window: int) -> Tensor:
-    """Distributes window scores to patches by the harmonic mean over the windows that cover a patch.
-
-    M(p) = n_p / sum over the n_p windows w covering p of 1 / M_w
-
-    Source: WinCLIP (2303.14814), section 4.2, equation 5.
-
-    Args:
-        window_scores: (B, W) in [0, 1], windows in the order of `window_indices`.
-        grid: G, patches along one side.
-        window: patches along one side of a window.
-
-    Returns:
-        (B, G, G) in [0, 1]; 0 wherever one of the covering windows scores 0.
-
-    Example:
-        >>> harmonic_window_mean(torch.tensor([[0.5, 1.0, 0.5, 1.0]]), grid=3, window=2)[0, 0]
-        tensor([0.5000, 0.6667, 1.0000])
-    """
-    side = grid - window + 1
-    inverse = (1.0 / window_scores).reshape(-1, 1, side, side)
-    spread = torch.ones(1, 1, window, window, dtype=inverse.dtype, device=inverse.device)
-    covering = F.conv_transpose2d(torch.ones_like(inverse[:1]), spread)
-    return (covering / F.conv_transpose2d(inverse, spread))[:, 0]
-
-
-def nearest_distance(features: Tensor, memory: Tensor) -> Tensor:
-    """Half the cosine distance of each vector to the nearest vector of a memory.
-
-    A = min_r (1 - cos(feature, r)) / 2
-
-    Source: WinCLIP (2303.14814), section 4.3, equation 6.
-
-    Args:
-        features: (B, M, E), of any length.
-        memory: (R, E), of any length.
-
-    Returns:
-        (B, M) in [0, 1]. Rounding below 0 is cut off, since a harmonic mean of it would explode.
-
-    Example:
-        >>> nearest_distance(torch.tensor([[[2.0, 0.0]]]), torch.tensor([[-1.0, 0.0], [0.0, 1.0]]))
-        tensor([[0.5000]])
-    """
-    similarity = F.normalize(features, dim=-1) @ F.normalize(memory, dim=-1).T
-    return ((1 - similarity.amax(dim=-1)) / 2).clamp(0, 1)
 
 
 def min_max(values: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.methods.functional.maps import nearest_distance, to_grid
+from zsad.methods.functional.maps import to_grid
+from zsad.methods.functional.matching import nearest_distance
 
 Pairing = Literal["nearest", "sequential", "random"]
 Partners = list[list[int]]

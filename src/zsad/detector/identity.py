@@ -1,0 +1,78 @@
+"""What scores depend on: one description, one digest, fingerprints of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad.files.plain import to_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zsad.methods.base import Method
+
+SHORT_DIGITS = 16
+"""Hexadecimal digits of a short digest: 64 bits, enough to tell a user's images and weights apart."""
+
+
+def weights_digest(fingerprint: str, learned: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the backbone's weights and of everything that was learnt, in hexadecimal digits.
+
+    Args:
+        fingerprint: digest of the backbone's weights, from `zsad.backbones.loading.backbone_fingerprint`.
+        learned: learnt tensors by name, from `Method.learned_state`.
+    """
+    digest = hashlib.sha256(fingerprint.encode())
+    for name, tensor in sorted(learned.items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def image_fingerprint(pixels: NDArray[np.uint8]) -> str:
+    """A short name for the content of an image, the same for copies of it in any lossless format.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB, upright, from `zsad.images.reading.read_image`.
+
+    Returns:
+        16 hexadecimal digits of SHA-256.
+
+    Example:
+        >>> image_fingerprint(np.zeros((2, 2, 3), dtype=np.uint8))
+        '93d26e15f25c3432'
+    """
+    digest = hashlib.sha256(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:SHORT_DIGITS]
+
+
+def scoring_settings(
+    method: Method, image_size: int, fingerprint: str, references: Sequence[str]
+) -> dict[str, Any]:
+    """Everything that scores depend on, as plain JSON values.
+
+    Args:
+        method: the method with its backbone and its settings.
+        image_size: pixels of one side of the network's input.
+        fingerprint: digest of the backbone's weights in their own precision.
+        references: fingerprints of the reference images.
+
+    Returns:
+        `method`, `backbone`, `image_size`, `precision`, `config` (the method's settings), `references` and
+        `weights` (a short digest of the backbone and of what was learnt).
+    """
+    backbone = method.backbone
+    return {
+        "method": method.INFO.name,
+        "backbone": backbone.record.name if backbone.record else None,
+        "image_size": image_size,
+        "precision": str(backbone.text_projection.dtype).removeprefix("torch."),
+        "config": to_json(method.config),
+        "references": list(references),
+        "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
+    }

@@ -1,0 +1,64 @@
+"""`settings.json` of a run: written, read, and compared before a run is resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zsad.errors import ConfigError, DataError
+from zsad.files.atomic import atomic_file
+
+SETTINGS_FILE = "settings.json"
+SETTINGS_LAYOUT = 1
+
+
+def write_settings(directory: str | Path, settings: Mapping[str, Any]) -> None:
+    """Writes `settings.json`: what the run's scores and files depend on, plain JSON values only."""
+    text = json.dumps({"layout": SETTINGS_LAYOUT, **settings}, indent=2, ensure_ascii=True)
+    with atomic_file(Path(directory) / SETTINGS_FILE) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_settings(directory: str | Path) -> dict[str, Any] | None:
+    """Reads `settings.json`; None if there is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = Path(directory) / SETTINGS_FILE
+    if not path.exists():
+        return None
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); run without --resume to start over") from error
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: damaged (no object); run without --resume to start over")
+    settings.pop("layout", None)
+    return settings
+
+
+def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to resume a run with other settings than it was started with.
+
+    Args:
+        directory: of the run, for the message.
+        earlier: as `read_settings` gave them.
+        now: the settings of this run.
+
+    Raises:
+        ConfigError: naming every setting that differs, with both values.
+    """
+    now = json.loads(json.dumps(now))  # tuples and lists are the same once they were written
+    differing = [
+        f"{name} was {earlier.get(name)!r} and is now {now.get(name)!r}"
+        for name in sorted(earlier.keys() | now.keys())
+        if earlier.get(name) != now.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"cannot resume in {directory}: {'; '.join(differing)}. "
+            "Give the same settings, choose another --out, or leave --resume out to start over"
+        )

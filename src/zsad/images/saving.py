@@ -1,0 +1,133 @@
+"""The files of one result, each written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from zsad.errors import ConfigError, ImageReadError, unknown_name
+from zsad.files.atomic import atomic_file
+from zsad.images.colours import map_from_uint16, map_to_uint16
+from zsad.images.drawing import Scale, draw_contour, mask_picture, overlay
+
+FileKind = Literal["overlay", "map", "npy", "mask", "contour"]
+
+
+FILE_SUFFIXES: dict[str, str] = {
+    "overlay": "_overlay.jpg",
+    "map": "_map.png",
+    "npy": "_map.npy",
+    "mask": "_mask.png",
+    "contour": "_contour.jpg",
+}
+
+
+_JPEG_LARGEST_SIDE = 65_500  # of the format
+_RANGE_KEY = "zsad:map_range"
+
+
+def read_map(path: str | Path) -> NDArray[np.float32]:
+    """Reads a map file that zsad wrote, 16-bit PNG or .npy, back into the method's own values.
+
+    Args:
+        path: a file of the kind "map" or "npy".
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        ImageReadError: the file is not one of zsad's maps.
+    """
+    try:
+        if Path(path).suffix == ".npy":
+            loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
+            return loaded
+        with Image.open(path) as picture:
+            low, high = (float(part) for part in str(picture.info[_RANGE_KEY]).split())
+            return map_from_uint16(np.asarray(picture, dtype=np.uint16), (low, high))
+    except KeyError as error:
+        raise ImageReadError(f"{path}: no map of zsad, it does not tell its value range") from error
+    except (OSError, ValueError) as error:
+        raise ImageReadError(f"{path}: cannot be read as a map: {error}") from error
+
+
+def write_file(
+    kind: FileKind,
+    path: str | Path,
+    image: NDArray[np.uint8],
+    anomaly_map: NDArray[np.float32],
+    map_range: tuple[float, float],
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    scale: Scale = "fixed",
+) -> Path:
+    """Writes one file of a result, whole or not at all.
+
+    Args:
+        kind: "overlay" (JPEG), "map" (16-bit PNG that stores its value range), "npy" (float32), "mask" (PNG,
+            0 or 255) or "contour" (JPEG).
+        path: the file; missing folders are made.
+        image: (H, W, 3) uint8 RGB.
+        anomaly_map: (H, W) float32.
+        map_range: smallest and largest value that the map can take.
+        mask: (H, W) bool, needed for "mask" and "contour".
+        scale: the overlay's colour scale, as in `overlay`.
+
+    Returns:
+        The path; its suffix becomes .png when an image is too large for JPEG.
+
+    Raises:
+        ConfigError: an unknown kind, or a mask or contour without a mask.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if kind == "npy":
+        with atomic_file(path) as file:
+            np.save(file, anomaly_map.astype(np.float32, copy=False), allow_pickle=False)
+    elif kind == "map":
+        low, high = map_range
+        information = PngInfo()
+        information.add_text(_RANGE_KEY, f"{low!r} {high!r}")
+        packed = Image.fromarray(map_to_uint16(anomaly_map, map_range))
+        with atomic_file(path) as file:
+            packed.save(file, format="PNG", pnginfo=information, compress_level=3)
+    elif kind == "mask":
+        with atomic_file(path) as file:
+            mask_picture(_needed(mask, kind)).save(file, format="PNG")
+    elif kind == "contour":
+        return _save_photo(draw_contour(image, _needed(mask, kind)), path)
+    elif kind == "overlay":
+        return _save_photo(overlay(image, anomaly_map, map_range, scale=scale), path)
+    else:
+        raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
+    return path
+
+
+def save_jpeg(picture: Image.Image, file: IO[bytes], quality: int) -> None:
+    """Writes an RGB picture as JPEG with full colour resolution, for the sake of thin coloured structures."""
+    picture.save(file, format="JPEG", quality=quality, subsampling=0)
+
+
+def _save_photo(picture: Image.Image, path: Path) -> Path:
+    if max(picture.size) > _JPEG_LARGEST_SIDE:
+        path = path.with_suffix(".png")
+        with atomic_file(path) as file:
+            picture.save(file, format="PNG", compress_level=3)
+        return path
+    with atomic_file(path) as file:
+        save_jpeg(picture, file, quality=92)
+    return path
+
+
+def _needed(mask: NDArray[np.bool_] | None, kind: str) -> NDArray[np.bool_]:
+    if mask is None:
+        raise ConfigError(
+            f"a {kind} needs a threshold for map values and this prediction has none: "
+            "give one (--map-threshold VALUE, or Prediction.mask(VALUE)) or calibrate"
+        )
+    return mask
