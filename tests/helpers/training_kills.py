@@ -19,6 +19,7 @@ import torch._dynamo  # optimisers load it when they first run; here once for al
 import zsad.files.atomic
 import zsad.training.cache
 import zsad.training.state
+from helpers.batch_rounding import round_by_batch
 from helpers.training_examples import stained_pictures
 from zsad.training.logs import StepLog
 from zsad.training.loop import TrainConfig, train
@@ -159,6 +160,7 @@ def main():
             prepare_kill(moment, chosen.out)
         train(chosen, stained_pictures(), show_progress=False)
 
+    round_by_batch()  # so that every processor notices if a resumed training forms other batches
     began = time.monotonic()
     assert wait(in_child(lambda: run("whole", False))) == 0
     seconds = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The feature cache: the same training, without the picture tower after the first epoch."""
+"""The feature cache: the same training to rounding, without the image encoder after the first epoch."""
 
 import csv
 import shutil
@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.batch_rounding import round_by_batch
 from helpers.training_examples import Interrupted, StoppingAt, learned, quietly, stained_pictures
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig, VisionTower
 from zsad.data.layouts import read_mvtec
@@ -64,6 +65,11 @@ def tower_runs(monkeypatch):
 
 
 @pytest.fixture
+def _rounding_by_batch(monkeypatch):
+    round_by_batch(monkeypatch.setattr)
+
+
+@pytest.fixture
 def samples(tmp_path):
     """The stained pictures as files in MVTec layout."""
     root = tmp_path / "toys" / "metal_nut"
@@ -100,7 +106,8 @@ def test_same_losses_as_without_and_the_tower_runs_once_a_picture(config, tower_
     quietly(cached, stained_pictures())
     assert sum(tower_runs) == 6
     assert len(entries(cached)) == 6
-    np.testing.assert_allclose(step_losses(cached), step_losses(plain), rtol=1e-6, atol=1e-6)
+    # To rounding, since a cached image went through the encoder alone; the steps of the optimiser enlarge it.
+    np.testing.assert_allclose(step_losses(cached), step_losses(plain), rtol=1e-4)
 
 
 def test_files_are_not_even_decoded_again(config, samples, tower_runs, monkeypatch):
@@ -127,6 +134,21 @@ def test_files_and_pictures_in_memory_give_the_same(config, samples):
     assert step_losses(files) == step_losses(memory)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("_rounding_by_batch")
+def test_an_entry_depends_on_its_image_alone(config, samples, tmp_path, method):
+    """Neither on the images beside it in the batch nor on its place among them."""
+    contents = []
+    for batch_size, seed in [(4, 111), (6, 5), (1, 111)]:
+        changes = {"batch_size": batch_size, "seed": seed, "cache": tmp_path / f"cache{batch_size}"}
+        settings = config(f"by{batch_size}", method=method, epochs=1, **changes)
+        quietly(settings, samples)
+        contents.append({path.name: path.read_bytes() for path in entries(settings)})
+    assert len(contents[0]) == 6
+    assert contents[0] == contents[1] == contents[2]
+
+
+@pytest.mark.usefixtures("_rounding_by_batch")
 @pytest.mark.parametrize("number", [1, 3, 8, 14])
 def test_interrupted_and_resumed_equals_uninterrupted(config, tmp_path, number):
     whole = config("whole", cache=tmp_path / "whole")
@@ -138,6 +160,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(config, tmp_path, number):
     assert_same_weights(whole, broken)
 
 
+@pytest.mark.usefixtures("_rounding_by_batch")
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "swapped", "foreign"])
 def test_a_damaged_entry_is_computed_again(config, samples, tower_runs, damage):
     quietly(config("first", epochs=1), samples)
@@ -156,7 +179,7 @@ def test_a_damaged_entry_is_computed_again(config, samples, tower_runs, damage):
     tower_runs.clear()
     with pytest.warns(UserWarning, match="damaged entry of the feature cache .* computed again"):
         quietly(config("second", epochs=1), samples)
-    assert tower_runs == [2]  # the picture twice: see FeatureCache
+    assert tower_runs == [1]
     assert victim.read_bytes() == whole
     assert_same_weights(config("first"), config("second"))
 
@@ -213,7 +236,7 @@ def test_a_value_beyond_half_precision_is_refused(config, monkeypatch):
     monkeypatch.setattr(
         AprilGAN,
         "features",
-        lambda self, images: Features(torch.full((4, 32), 1e6), torch.zeros(4, 3, 16, 64)),
+        lambda self, images: Features(torch.full((1, 32), 1e6), torch.zeros(1, 3, 16, 64)),
     )
     with pytest.raises(ZsadError, match="use --cache-precision fp32 or bf16"):
         quietly(config(method="april_gan", cache_precision="fp16"), stained_pictures())

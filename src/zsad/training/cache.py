@@ -7,6 +7,10 @@ the contents of picture and mask, the preparation, the backbone's weights, the m
 settings that matter. A changed picture or setting therefore makes a new entry, and trainings may share a
 folder. Entries appear in one step and carry a checksum; a damaged one is computed again.
 
+Each image goes through the image encoder alone, so that an entry computed again is the same to the bit (by
+the same software with as many threads on the same processor), and a training that was killed goes on to the
+same weights. Without the cache a step's images go through together, which is the same to rounding only.
+
 The code of a method is no part of the name, only the version of zsad: who changes `features` of a method
 empties the folder.
 """
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
 CachePrecision = Literal["fp32", "bf16", "fp16"]
 STORED_AS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HEADER_KEY = "zsad_features"
-FORMAT = 1
+FORMAT = 2  # in format 1 the last bits of an entry depended on the batch
 MASK = "mask"
 READ_AT_ONCE = 1 << 20
 
@@ -194,33 +198,29 @@ class FeatureCache:
         Raises:
             ZsadError: the folder cannot be written, or a value does not fit into the files' precision.
         """
-        missing = [each for each in batch if each.stored is None]
-        computed = iter(self._compute(missing, device) if missing else ())
-        rows = [next(computed) if each.stored is None else each.stored for each in batch]
+        rows = [self._compute(each, device) if each.stored is None else each.stored for each in batch]
         stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
         kind: Any = self._method.FEATURES
         return kind(**stacked)
 
-    def _compute(self, samples: Sequence[CachedSample], device: torch.device) -> list[dict[str, Tensor]]:
-        """Runs the tower on pictures and writes their entries."""
-        pictures = [sample.image for sample in samples if sample.image is not None]
-        # A product with a single row takes another way through the processor and rounds otherwise, so that
-        # features would depend on which neighbours happen to be missing too. With two rows they do not.
-        images = np.stack(pictures * 2 if len(pictures) == 1 else pictures)
-        features = self._method.features(torch.from_numpy(images).to(device))
-        batched = {
-            field.name: getattr(features, field.name).detach().to("cpu", self._dtype)
+    def _compute(self, sample: CachedSample, device: torch.device) -> dict[str, Tensor]:
+        """Runs the image encoder on one image and writes its entry.
+
+        Never on several: the last bits depend on how many images go through together and on an image's place
+        among them, since a processor's matrix kernels do. Alone, an image gives the same entry whichever of
+        its neighbours happen to be there already.
+        """
+        image = torch.tensor(sample.image, device=device)  # copied, since torch aligns memory always alike
+        features = self._method.features(image[None])
+        row = {
+            field.name: getattr(features, field.name)[0].detach().to("cpu", self._dtype).clone()
             for field in dataclasses.fields(features)
         }
-        rows = []
-        for index, sample in enumerate(samples):
-            row = {name: tensor[index].clone() for name, tensor in batched.items()}
-            self._check_finite(row)
-            if sample.key is not None:
-                self._write_entry(sample, sample.key, row)
-            rows.append(row)
-        self.computed += len(rows)
-        return rows
+        self._check_finite(row)
+        if sample.key is not None:
+            self._write_entry(sample, sample.key, row)
+        self.computed += 1
+        return row
 
     def _check_finite(self, row: Mapping[str, Tensor]) -> None:
         for name, tensor in row.items():
