@@ -140,6 +140,9 @@ def test_ctrl_c_leaves_whole_files_and_the_run_goes_on(detector, folder, tmp_pat
     summary = predict_folder(folder, detector, tmp_path / "out", batch_size=2, resume=True)
     assert summary.resumed == len(kept)
     assert len(summary.scored) == 9
+    whole = predict_folder(folder, detector, tmp_path / "whole", batch_size=2, formats=())
+    scores = {record.path: record.score for record in whole.scored}
+    assert {record.path: record.score for record in summary.scored} == pytest.approx(scores, abs=1e-6)
 
 
 @pytest.mark.slow

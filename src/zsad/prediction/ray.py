@@ -7,7 +7,8 @@ both. So workers need no shared folder for results, and a run is resumed from wh
 to Ray. Batches are those of a run in one process.
 
 Ray restarts actors that die and repeats their tasks, here once. What is lost all the same is scored
-once more, picture by picture; a picture whose worker dies then too becomes a record with an error.
+once more, picture by picture, which rounds differently; a picture whose worker dies then too becomes a
+record with an error.
 """
 
 from __future__ import annotations

@@ -115,7 +115,8 @@ def predict_folder(
         explain: phrases for `Prediction.explain`; their ranking for each picture is written into
             `explanations.jsonl`.
         resume: keep the results that an earlier run with the same settings left in `directory`, and score
-            only what is new, has changed or failed then.
+            only what is new, has changed or failed then. Its batches may differ from those of one whole run,
+            so the scores are the same to rounding.
         settings: anything else that the scores depend on (the checkpoint's name, say); it is remembered,
             compared on `resume` and shown on the page.
         devices: score in so many processes, each with a GPU (`cuda:0`, `cuda:1`...) or a share of the CPU, as

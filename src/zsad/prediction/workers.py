@@ -6,8 +6,8 @@ the processes share its threads, the number of threads may change their last dig
 next batch when it needs one, so a fast device gets more of them.
 
 A worker that dies (killed, out of memory, a crash in a driver) loses nothing: another one takes its place and
-its batches are scored again, each alone, and then picture by picture. A picture whose process dies even then
-becomes a record with an error.
+its batches are scored again, each alone, and then picture by picture, which rounds differently. A picture
+whose process dies even then becomes a record with an error.
 
 Processes and pipes are used directly, since `concurrent.futures` gives up all workers and all tasks when one
 process dies and does not tell whose fault it was, and `torch.multiprocessing.spawn` ends the run.

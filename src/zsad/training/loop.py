@@ -2,7 +2,8 @@
 
 What is not said is done as the method's authors do it (`Method.RECIPE`). Data order and random numbers of an
 epoch follow from the seed and the epoch's number alone, so a training that was killed and resumed from a
-checkpoint ends with the same weights, bit for bit on a CPU.
+checkpoint takes the same steps on the same batches. On the same CPU, with as many threads, it ends with the
+same weights bit for bit; elsewhere to rounding.
 """
 
 from __future__ import annotations

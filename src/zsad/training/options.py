@@ -41,7 +41,8 @@ class TrainConfig:
         seed: of the initial weights, the data order and everything else that is random.
         image_size: pixels a side; None as for `zsad.load`.
         device: as for `zsad.load`; with several devices "cuda" or "cpu".
-        devices: GPUs (or processes on the CPU) that share the pictures of each step.
+        devices: GPUs (or processes on the CPU) that share the pictures of each step; the result is that of
+            one to rounding.
         precision: "fp32"; "bf16" or "fp16" run the network under autocast, weights and optimiser stay fp32.
             None: the recipe's on a CUDA GPU, elsewhere fp32.
         settings: the method's Config fields.
@@ -50,7 +51,8 @@ class TrainConfig:
         resume: go on from the last checkpoint, if there is one.
         overwrite: start anew although there is a checkpoint or a result.
         cache: folder for the features of the pictures, which are computed once and then read, for methods
-            with a frozen picture tower; several trainings may share it. None: the tower runs in every epoch.
+            with a frozen picture tower; several trainings may share it. None: the tower runs in every epoch,
+            with the same result to rounding.
         cache_precision: of the numbers in the cache; "bf16" and "fp16" halve its size and round.
         tensorboard: whether to write event files for TensorBoard, besides the CSV log.
     """
