@@ -4,7 +4,7 @@
     python benchmarks/feature_cache.py vit-l-14-336 --pictures 4 --batch-size 4
 
 `tiny` is the backbone that ships with zsad; `vit-l-14-336` has the shape of OpenAI's ViT-L/14-336 with random
-weights, on pictures of 518 pixels. Pictures are noise, as PNG files. Only the ratios of a run mean anything.
+weights, on images of 518 pixels. Images are noise, as PNG files. Only the ratios of a run mean anything.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zsad.training.loop import TrainConfig, train
 
 
 def make_pictures(root: Path, count: int, size: int) -> Path:
-    """Writes a category in MVTec layout, every other picture with a bright square."""
+    """Writes a category in MVTec layout, every other image with a bright square."""
     generator = np.random.default_rng(0)
     for index in range(count):
         kind = "spot" if index % 2 else "good"

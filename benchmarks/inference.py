@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py --out benchmarks/results/inference
 
-From a picture tensor to a smoothed map, on the shape of ViT-L/14-336 with random weights at 518 pixels.
+From an image tensor to a smoothed map, on the shape of ViT-L/14-336 with random weights at 518 pixels.
 `plain` is `plain_anomalyclip.py`, in float32 and in bfloat16; `zsad` is `Detector.score_tensors`. Both have
 their sentences encoded beforehand, as the authors' script does. All variants use the same weights and the
 same threads, and take turns, so that a machine that is slower for a while is so for all of them; ratios are
@@ -39,7 +39,7 @@ Variant = Callable[[Tensor], tuple[Tensor, Tensor]]
 VARIANTS = ("plain fp32", "plain bf16", "zsad fp32", "zsad bf16")
 REFERENCE = "plain fp32"
 TARGETS = {"zsad fp32": 1.6, "zsad bf16": 2.4}
-SMALL = 70  # pixels a side of the picture of the first call, which is not measured
+SMALL = 70  # pixels a side of the image of the first call, which is not measured
 
 
 def random_detector(precision: str) -> Detector:
@@ -48,7 +48,7 @@ def random_detector(precision: str) -> Detector:
 
 
 def plain_variant(detector: Detector, size: int) -> Variant:
-    """The plain implementation on a detector's weights, for pictures of one size."""
+    """The plain implementation on a detector's weights, for images of one size."""
     method, visual = detector.method, detector.backbone.visual
     with torch.inference_mode():
         text_features = method.prepare(["object"]).text_features[0]
@@ -85,7 +85,7 @@ def pictures(batch: int, size: int) -> Tensor:
 
 
 def wake_up(variant: str, detector: Detector) -> None:
-    """A first call on a small picture, which starts threads and encodes the sentences."""
+    """A first call on a small image, which starts threads and encodes the sentences."""
     build(variant, detector, SMALL)(pictures(1, SMALL))
 
 

@@ -6,9 +6,9 @@
 The first compares, on the same maps in the same run, all four pixel metrics of `zsad.metrics.MetricSuite`
 with what the evaluation scripts of the papers do: `roc_auc_score` and `average_precision_score` of
 scikit-learn and an AUPRO that labels every mask anew at each of 200 thresholds. (The scripts' F1-max is left
-out, in their favour.) The results are compared, too. The second feeds a suite one picture after another and
-prints the peak memory of the process, seconds per picture and the bounds of the error. Maps are synthetic:
-smooth noise, raised within one or two elliptic regions in two of three pictures.
+out, in their favour.) The results are compared, too. The second feeds a suite one image after another and
+prints the peak memory of the process, seconds per image and the bounds of the error. Maps are synthetic:
+smooth noise, raised within one or two elliptic regions in two of three images.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def compare(count: int, size: int) -> dict[str, Any]:
 
 
 def stream(count: int, size: int) -> dict[str, Any]:
-    """Feeds pictures one by one; seconds are those of the suite, without making the pictures."""
+    """Feeds images one by one; seconds are those of the suite, without making the images."""
     suite = MetricSuite()
     seconds = 0.0
     for number, (one, mask) in enumerate(pictures(count, size)):

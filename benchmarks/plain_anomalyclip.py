@@ -4,11 +4,11 @@ Every line is an ordinary operation on whole tensors. Attention is explicit in b
 softmax, weighted sum (the original stream of the blocks before the value-value stream, too). Every block
 computes all tokens of its streams, maps are enlarged with both classes and smoothed by SciPy, one after the
 other. The sentences are not encoded here: as in the authors' test script that happens once, before the first
-picture. It shares weights with the network that it is compared with, but no code.
+image. It shares weights with the network that it is compared with, but no code.
 
 Source: Zhou et al., ICLR 2024, section 3, and their test script.
 
-Shapes: B pictures, S pixels a side, L = 1 + N tokens, D width, H heads, E joint width.
+Shapes: B images, S pixels a side, L = 1 + N tokens, D width, H heads, E joint width.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PlainAnomalyCLIP:
-    """The picture branch.
+    """The image branch.
 
     Attributes:
-        weights: of the picture tower, under OpenAI's names.
-        positions: (L, D) position table, resized to the pictures' grid; the authors' code does that once.
+        weights: of the image encoder, under OpenAI's names.
+        positions: (L, D) position table, resized to the images' grid; the authors' code does that once.
         text_features: (2, E) normal and abnormal sentence, not normalised.
         heads: H.
         value_value_from: first block (from 1) of the value-value stream.
@@ -47,7 +47,7 @@ class PlainAnomalyCLIP:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (B,) and maps (B, S, S) of normalised pictures (B, 3, S, S)."""
+        """Scores (B,) and maps (B, S, S) of normalised images (B, 3, S, S)."""
         weights = self.weights
         x = F.conv2d(
             images.to(self.positions.dtype),

@@ -1,9 +1,9 @@
-"""Times what a newcomer waits for: the import, one picture after start-up, a cold start of `zsad predict`.
+"""Times what a newcomer waits for: the import, one image after start-up, a cold start of `zsad predict`.
 
     python benchmarks/start_and_latency.py --picture examples/nut_lump.jpg --out benchmarks/results/tiny.json
 
 Every figure is the median of several runs in fresh processes (import, cold start) or of several calls in one
-process (one picture). Run it with nothing else on the machine; the figures are for this machine alone.
+process (one image). Run it with nothing else on the machine; the figures are for this machine alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def seconds_of(command: list[str], runs: int) -> float:
 
 
 def one_picture(picture: Path, threads: int, calls: int) -> float:
-    """Median seconds of `predict` on one picture of a loaded detector, reading the file included."""
+    """Median seconds of `predict` on one image of a loaded detector, reading the file included."""
     code = f"""
 import statistics, time, torch, zsad
 torch.set_num_threads({threads})

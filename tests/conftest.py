@@ -115,6 +115,6 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def pictures():
-    """Three uint8 pictures of different, odd sizes."""
+    """Three uint8 images of different, odd sizes."""
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((40, 33), (32, 32), (17, 61))]

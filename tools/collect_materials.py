@@ -89,7 +89,7 @@ _CATEGORY = {word: category for category, words in _WORDS.items() for word in wo
 
 @dataclass(frozen=True)
 class Source:
-    """One picture in a package: package name, path within it, licence file, and how to read its bytes."""
+    """One image in a package: package name, path within it, licence file, and how to read its bytes."""
 
     package: str
     name: str
@@ -98,7 +98,7 @@ class Source:
 
 
 def sources(folder: Path) -> Iterator[Source]:
-    """Every picture file below an unpacked package, archives included, in a fixed order."""
+    """Every image file below an unpacked package, archives included, in a fixed order."""
     licence = next((str(path.relative_to(folder)) for path in sorted(folder.rglob("copyright"))), "")
     for path in sorted(folder.rglob("*")):
         relative = str(path.relative_to(folder))
@@ -135,7 +135,7 @@ def material(name: str) -> str:
 
 
 def is_texture(image: Image.Image) -> bool:
-    """Whether a picture looks like the evenly covered colour map of a surface."""
+    """Whether an image looks like the evenly covered colour map of a surface."""
     width, height = image.size
     if min(width, height) < 256 or max(width, height) > 2.1 * min(width, height):
         return False
@@ -159,7 +159,7 @@ def is_texture(image: Image.Image) -> bool:
 
 
 def cut_out(image: Image.Image, *, drawn: bool) -> Image.Image | None:
-    """An RGBA picture cropped to its object, or None when it is not one solid object with some shading."""
+    """An RGBA image cropped to its object, or None when it is not one solid object with some shading."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return None
     picture = image.convert("RGBA")
@@ -179,7 +179,7 @@ def cut_out(image: Image.Image, *, drawn: bool) -> Image.Image | None:
 
 
 def fingerprint(image: Image.Image) -> int:
-    """A 96-bit perceptual hash: brightness steps of an 8x8 picture and its coarse mean colour."""
+    """A 96-bit perceptual hash: brightness steps of an 8x8 image and its coarse mean colour."""
     grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int64)
     bits = (grey[:, 1:] > grey[:, :-1]).flatten()
     colour = np.asarray(image.convert("RGB").resize((1, 1), Image.Resampling.BOX)).flatten() // 24
@@ -198,7 +198,7 @@ class Collection:
         self.records: list[dict[str, str]] = []
 
     def add(self, part: str, words: str, source: Source, image: Image.Image) -> bool:
-        """Write one picture unless it is a duplicate or its origin has given enough; say whether."""
+        """Write one image unless it is a duplicate or its origin has given enough; say whether."""
         place = f"{part}/{source.package}/{Path(source.name).parent}"
         whole = f"{part}/{source.package}"
         if self.count[place] >= self.per_folder or self.count[whole] >= self.per_package:
@@ -288,7 +288,7 @@ def collect(folders: list[Path], out: Path, *, per_folder: int, per_package: int
     Args:
         folders: one per package, named as the package.
         out: folder to write; `textures/`, `objects/`, `scenes/` and `sources.json` appear in it.
-        per_folder: at most so many pictures from one folder of a package.
+        per_folder: at most so many images from one folder of a package.
         per_package: at most so many of one part (textures, objects, scenes) from a package.
 
     Returns:
@@ -316,7 +316,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="unpacked packages, each named as its package")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--per-folder", type=int, default=80, help="at most so many pictures of one source folder"
+        "--per-folder", type=int, default=80, help="at most so many images of one source folder"
     )
     parser.add_argument(
         "--per-package", type=int, default=600, help="at most so many of one part from a package"

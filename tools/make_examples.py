@@ -1,4 +1,4 @@
-"""Draws the pictures in `examples/` with zsad's own generator (no picture of anybody else's is in there).
+"""Draws the images in `examples/` with zsad's own generator (no image of anybody else's is in there).
 
 python tools/make_examples.py examples
 """

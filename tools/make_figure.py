@@ -1,4 +1,4 @@
-"""Draws the README's figure: example pictures above, what zsad says of them below.
+"""Draws the README's figure: example images above, what zsad says of them below.
 
 python tools/make_figure.py examples docs/example.jpg
 """
@@ -16,7 +16,7 @@ SIDE, GAP, LINE = 200, 6, 20
 
 
 def main() -> None:
-    """One column per picture."""
+    """One column per image."""
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     detector = zsad.load()
     predictions = list(detector.predict_iter(folder))

@@ -102,7 +102,7 @@ def commands(kind: type[Method]) -> list[str]:
         predict += " --checkpoint prompts.safetensors"
     lines = [predict]
     if info.accepts_references:
-        lines.append(f"{predict} --reference good/   # with a few normal pictures")
+        lines.append(f"{predict} --reference good/   # with a few normal images")
     if info.needs_training:
         lines.append(f"$ zsad train --method {info.name} --data my-dataset --out prompts.safetensors")
     return lines
@@ -224,17 +224,17 @@ def comparison(names: list[str]) -> str:
         NOTE.format(source="src/zsad/methods"),
         "# Methods",
         "",
-        "Which one? With nothing but pictures, `anomalyclip`. If you can say what they show, `winclip` or "
-        "`april_gan`, which also take a few normal pictures. With many unlabelled pictures of one product, "
+        "Which one? With nothing but images, `anomalyclip`. If you can say what they show, `winclip` or "
+        "`april_gan`, which also take a few normal images. With many unlabelled images of one product, "
         "`auto`, which `zsad predict` takes by itself, `musc` or `dual_image`, which compare them with each other.",
         "",
         f"| method | year | {' | '.join(questions)} |",
         "|---" * (len(questions) + 2) + "|",
         *rows,
         "",
-        "*Learns*: needs weights learnt on an auxiliary set, never on the pictures to be scored. *Class names*: the "
+        "*Learns*: needs weights learnt on an auxiliary set, never on the images to be scored. *Class names*: the "
         'score depends on `--class-name`; without it, "object" is meant. *Normal references*: `--reference`, '
-        "few-shot. *Scores a batch together*: a picture's score depends on those beside it. *Checked against*: what "
+        "few-shot. *Scores a batch together*: an image's score depends on those beside it. *Checked against*: what "
         "`tests/methods` compares with, number for number; a re-implementation where the authors published no code, "
         f"and plain loops where nothing was recorded. *Weights on `{PACKAGED_BACKBONE}`*: whether what is learnt "
         "ships for the small model inside the package.",

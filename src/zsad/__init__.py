@@ -1,4 +1,4 @@
-"""Zero-shot anomaly detection for pictures: every CLIP-based system of the literature behind one API.
+"""Zero-shot anomaly detection for images: every CLIP-based system of the literature behind one API.
 
 The names below are imported when they are first used, so that `import zsad` stays as cheap as NumPy.
 """

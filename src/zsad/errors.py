@@ -19,7 +19,7 @@ class ConfigError(ZsadError, ValueError):
 
 
 class ImageReadError(ZsadError, ValueError):
-    """A picture that cannot be read; the message holds its path and the reason."""
+    """An image that cannot be read; the message holds its path and the reason."""
 
 
 class WeightsError(ZsadError):

@@ -40,8 +40,8 @@ class MethodInfo:
         code: link to the authors' code, None where they published none.
         needs_training: whether it has learnt parameters.
         uses_class_names: whether the score depends on the class name.
-        accepts_references: whether normal reference pictures can be given (few-shot).
-        scores_batch_jointly: whether a picture's score depends on the other pictures (transductive).
+        accepts_references: whether normal reference images can be given (few-shot).
+        scores_batch_jointly: whether an image's score depends on the other images (transductive).
     """
 
     name: str
@@ -57,12 +57,12 @@ class MethodInfo:
 
 @dataclass(frozen=True)
 class WeightRecord:
-    """Where weights come from and how pictures must be prepared for them.
+    """Where weights come from and how images must be prepared for them.
 
     Attributes:
         name: what a user types for `backbone=` or sees in `zsad weights list`.
         source: URL, "hf-hub:ORG/REPO", "open_clip:ARCH/TAG" or "package:FILE" (ships in the wheel).
-        image_size: pixels of one side of the square picture that the weights were made for.
+        image_size: pixels of one side of the square image that the weights were made for.
         mean: of the RGB channels, in [0, 1] units, subtracted before the network.
         std: of the RGB channels, in [0, 1] units.
         activation: of the MLPs, as the weights were trained.
@@ -89,21 +89,21 @@ class WeightRecord:
 
 
 UNLABELLED = -1
-"""The label of a picture of which nobody said whether it is normal."""
+"""The label of an image of which nobody said whether it is normal."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a dataset.
+    """One image of a dataset.
 
     Attributes:
-        path: the picture's file; a slice or frame of a medical file has its number behind a "#", as
+        path: the image's file; a slice or frame of a medical file has its number behind a "#", as
             `zsad.images.medical` reads it.
         category: class name ("metal nut"), as prompts should read it.
         label: 1 anomalous, 0 normal, `UNLABELLED` (-1) if nobody said.
-        mask_path: the ground-truth mask's file, or a folder of masks to be united; None for a normal picture
+        mask_path: the ground-truth mask's file, or a folder of masks to be united; None for a normal image
             or a set without masks.
-        defect: the kind of defect as the dataset calls it ("good" for normal pictures).
+        defect: the kind of defect as the dataset calls it ("good" for normal images).
     """
 
     path: Path
@@ -128,12 +128,12 @@ class RawOutput:
 
 @dataclass(frozen=True)
 class PhraseFit:
-    """How well a phrase describes the anomalous region of a picture; a row of `Prediction.explain`.
+    """How well a phrase describes the anomalous region of an image; a row of `Prediction.explain`.
 
     Attributes:
         phrase: as the user typed it.
         similarity: how much more the region resembles the phrase than a normal object, by cosine, minus the
-            same of the rest of the picture; in [-4, 4], 0 for a phrase that tells nothing about the region.
+            same of the rest of the image; in [-4, 4], 0 for a phrase that tells nothing about the region.
         share: in [0, 1]; the shares of all phrases that were asked for add up to 1.
     """
 
@@ -157,8 +157,8 @@ class ScoreScale:
     """What a calibration adds to a prediction, so that scores of different methods read alike.
 
     Attributes:
-        distance: from the typical (median) normal picture's score to the threshold, above 0.
-        normal_scores: of the normal calibration pictures, rising; at least one.
+        distance: from the typical (median) normal image's score to the threshold, above 0.
+        normal_scores: of the normal calibration images, rising; at least one.
     """
 
     distance: float
@@ -167,7 +167,7 @@ class ScoreScale:
     def relative(self, score: float, threshold: float) -> float:
         """A logistic curve over the score: 0.5 at the threshold, 0.1 one distance below it, 0.9 above it.
 
-        It rises with the score, so that it changes no order of pictures.
+        It rises with the score, so that it changes no order of images.
 
         Example:
             >>> scale = ScoreScale(distance=0.02, normal_scores=(0.48, 0.49))
@@ -178,11 +178,11 @@ class ScoreScale:
         return 0.5 * (1 + math.tanh(0.5 * math.log(9) * steps))
 
     def p_value(self, score: float) -> float:
-        """How often a new normal picture gets a score as high as this, estimated from the normal scores.
+        """How often a new normal image gets a score as high as this, estimated from the normal scores.
 
         Source: the conformal p-value, (1 + number of normal scores >= score) / (1 + number of normal scores)
         (Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 51, 2023). For a
-        normal picture it is at most u with probability at most u; it is never below 1 / (1 + n).
+        normal image it is at most u with probability at most u; it is never below 1 / (1 + n).
 
         Example:
             >>> ScoreScale(0.02, (0.1, 0.2, 0.3)).p_value(0.25)
@@ -194,14 +194,14 @@ class ScoreScale:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The result for one picture.
+    """The result for one image.
 
     Attributes:
         score: image anomaly score in [0, 1]; higher is more anomalous.
-        anomaly_map: (H, W) float32 at the input picture's size, values inside `map_range`.
-        image: (H, W, 3) uint8 RGB, the picture as it was read.
-        path: the file it came from, None for pictures in memory.
-        threshold: the image score from which on a picture counts as anomalous; None while uncalibrated.
+        anomaly_map: (H, W) float32 at the input image's size, values inside `map_range`.
+        image: (H, W, 3) uint8 RGB, the image as it was read.
+        path: the file it came from, None for images in memory.
+        threshold: the image score from which on an image counts as anomalous; None while uncalibrated.
         map_threshold: the map value from which on a pixel counts as anomalous; None while uncalibrated.
         map_range: smallest and largest value the method's map can take; the fixed colour scale.
         class_name: the class name used in the prompts, None if the method or the caller gave none.
@@ -228,7 +228,7 @@ class Prediction:
 
     @property
     def relative_score(self) -> float | None:
-        """`score` on a scale that all methods share: 0.5 at `threshold`, 0.1 for a typical normal picture.
+        """`score` on a scale that all methods share: 0.5 at `threshold`, 0.1 for a typical normal image.
 
         In [0, 1]; None while uncalibrated.
         """
@@ -238,7 +238,7 @@ class Prediction:
 
     @property
     def p_value(self) -> float | None:
-        """How often a new normal picture gets a score as high as this, in (0, 1]; None while uncalibrated."""
+        """How often a new normal image gets a score as high as this, in (0, 1]; None while uncalibrated."""
         return None if self.score_scale is None else self.score_scale.p_value(self.score)
 
     def mask(self, threshold: float | None = None) -> NDArray[np.bool_] | None:
@@ -263,14 +263,14 @@ class Prediction:
     def explain(self, phrases: Sequence[str], region: NDArray[Any] | None = None) -> list[PhraseFit]:
         """Which of some phrases fits best at the anomalous region.
 
-        The picture goes through the network once more; nothing but the picture is kept for it. The ranking
+        The image goes through the network once more; nothing but the image is kept for it. The ranking
         compares patches with words, so it is as good as the backbone's alignment of both is.
 
         Args:
             phrases: one or more, each once: an adjective ("cracked"), a noun with its article ("a scratch"),
                 or a state with {} for the object ("{} with scratches").
             region: (H, W) bool or weights in [0, 1], where the defect is; None takes `mask()` if it marks a
-                part of the picture, else the anomaly map, scaled from its least to its largest value.
+                part of the image, else the anomaly map, scaled from its least to its largest value.
 
         Returns:
             One row for each phrase, best first.
@@ -285,12 +285,12 @@ class Prediction:
         if self.ranker is None:
             raise ConfigError(
                 "this prediction has no network to ask, as after unpickling: explain the one that "
-                "zsad.load(...).predict(picture) returned"
+                "zsad.load(...).predict(image) returned"
             )
         return self.ranker(self, phrases, region)
 
     def overlay(self) -> Image.Image:
-        """The picture with the heat map over it, on the fixed colour scale of `map_range`."""
+        """The image with the heat map over it, on the fixed colour scale of `map_range`."""
         from zsad.images.drawing import overlay
 
         return overlay(self.image, self.anomaly_map, self.map_range)
@@ -329,7 +329,7 @@ class Prediction:
 
         Args:
             directory: made if it is not there. Files of the same name are replaced.
-            name: start of the file names; None takes the stem of `path`, or "picture".
+            name: start of the file names; None takes the stem of `path`, or "image".
             kinds: which files, as in `write`; None means overlay and map, and the mask when there is a map
                 threshold.
             scale: the overlay's colour scale, as in `zsad.images.drawing.overlay`.
@@ -344,7 +344,7 @@ class Prediction:
         from zsad.images.saving import FILE_SUFFIXES
 
         if name is None:
-            name = self.path.stem if self.path else "picture"
+            name = self.path.stem if self.path else "image"
         chosen: Sequence[FileKind] = kinds if kinds is not None else ("overlay", "map")
         if kinds is None and self.map_threshold is not None:
             chosen = (*chosen, "mask")

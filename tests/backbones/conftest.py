@@ -54,7 +54,7 @@ def golden() -> Callable[[str], Mapping[str, NDArray[np.generic]]]:
 
 @pytest.fixture
 def small_clip() -> CLIP:
-    """A CLIP of some thousand weights: 3 picture blocks, patch 8, 32 pixels; 2 text blocks, 64 tokens."""
+    """A CLIP of some thousand weights: 3 image blocks, patch 8, 32 pixels; 2 text blocks, 64 tokens."""
     torch.manual_seed(0)
     config = ClipConfig(VisionConfig(32, 8, 32, 3, 2), TextConfig(24, 2, 2, 12, 64), 16, "quick_gelu")
     return CLIP(config).eval().requires_grad_(False)

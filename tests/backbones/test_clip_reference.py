@@ -52,7 +52,7 @@ def build(shape: Shape, activation: Activation) -> CLIP:
 
 
 def inputs(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Two pictures, and three sentences of different length."""
+    """Two images, and three sentences of different length."""
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, shape.image_size, shape.image_size, generator=generator)
     ids = torch.zeros(3, 77, dtype=torch.long)

@@ -44,7 +44,7 @@ TOLERANCE = 1e-5
 VOCABULARY = 500
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# Two heads of 64 in the picture tower, one in the text tower, as OpenAI's rule of 64 a head wants it.
+# Two heads of 64 in the image encoder, one in the text encoder, as OpenAI's rule of 64 a head wants it.
 MODEL = {
     "embed_dim": 48,
     "vision_cfg": {"image_size": 28, "layers": 2, "width": 128, "patch_size": 14},
@@ -250,7 +250,7 @@ def test_open_clip_file_without_configuration(
         ({"vision_cfg": {"something_new": 3}}, "vision_cfg.something_new = 3"),
         ({"vision_cfg": {"image_size": [28, 56]}}, "image_size is"),
         ({"vision_cfg": {"width": "wide"}}, "width is 'wide', expected a positive whole number"),
-        ({"text_cfg": {"hf_model_name": "roberta-base"}}, "the text tower is roberta-base"),
+        ({"text_cfg": {"hf_model_name": "roberta-base"}}, "the text encoder is roberta-base"),
         ({"text_cfg": {"hf_tokenizer_name": "bert-base-uncased"}}, "text_cfg.hf_tokenizer_name"),
         ({"text_cfg": {"vocab_size": 64000}}, "64000 tokens is not that of CLIP's tokenizer"),
         ({"text_cfg": {"no_causal_mask": True}}, "text_cfg.no_causal_mask"),
@@ -582,10 +582,10 @@ def state_of(**names: tuple[int, ...]) -> dict[str, Tensor]:
         ),
         (
             state_of(visual__conv1__weight=(2, 2), visual__layer1__0__conv1__weight=(2, 2)),
-            "a ResNet picture tower",
+            "a ResNet image encoder",
         ),
-        (state_of(visual__trunk__patch_embed__proj__weight=(2, 2)), "a timm picture tower"),
-        (state_of(visual__conv1__weight=(2, 2), visual__ln_pre__weight=(2,)), "no text tower"),
+        (state_of(visual__trunk__patch_embed__proj__weight=(2, 2)), "a timm image encoder"),
+        (state_of(visual__conv1__weight=(2, 2), visual__ln_pre__weight=(2,)), "no text encoder"),
         (state_of(visual__conv1__weight=(2, 2), token_embedding__weight=(2, 2)), "no_ln_pre"),
         (state_of(vision_model__head__attention__in_proj_weight=(2, 2)), "a SigLIP model"),
         (
@@ -614,7 +614,7 @@ def state_of(**names: tuple[int, ...]) -> dict[str, Tensor]:
                 positional_embedding=(77, 64),
                 text_projection=(64, 8),
             ),
-            "the picture tower is 40 wide, so its heads are not OpenAI's of 64",
+            "the image encoder is 40 wide, so its heads are not OpenAI's of 64",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -9,7 +9,7 @@ from zsad.errors import ConfigError
 
 
 def naive_novelty(feature_map, neighbours):
-    """One picture, position by position."""
+    """One image, position by position."""
     side = feature_map.shape[-1]
     vectors = feature_map.flatten(1).T
     mean = vectors.mean(0)

@@ -34,7 +34,7 @@ SETTINGS = {"features_list": [1, 2, 3], "dpam_layer": 2, "depth": 2}
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory, make_small_clip: Callable[..., Any]) -> Path:
-    """A folder with a picture, two small random backbones, and learnt weights for the first."""
+    """A folder with an image, two small random backbones, and learnt weights for the first."""
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "good.png").write_bytes(FORMATS["png"])
     write_packaged(make_small_clip(name="small"), folder / "small")
@@ -80,11 +80,11 @@ def records(folder: str = "zsad-results") -> dict[str, dict[str, object]]:
     return {Path(record["path"]).name: record for record in map(json.loads, lines)}
 
 
-# ---- pictures: one run over all of them ----
+# ---- images: one run over all of them ----
 
 
 def picture_sizes() -> dict[str, bytes]:
-    """Pictures that look odd and are fine."""
+    """Images that look odd and are fine."""
     level = np.random.default_rng(2).integers(0, 256, (20, 30), dtype=np.uint8)
     deep = level.astype(np.uint16) * 257
     grey = Image.fromarray(level)
@@ -195,10 +195,10 @@ def test_pixel_limit(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 PLACES: dict[str, tuple[Callable[[], tuple[str, ...]], int, str]] = {
     "missing file": (lambda: ("gone.png",), WRONG_USAGE, r"no such file.*gone\.png"),
-    "pattern without match": (lambda: ("*.jpeg",), FAILED, r"no pictures found in \*\.jpeg"),
-    "empty folder": (lambda: (folder_with(),), FAILED, "no pictures found in .*looked for"),
-    "folder of texts": (lambda: (folder_with("notes.txt"),), FAILED, "no pictures found"),
-    "pictures only in a sub-folder": (
+    "pattern without match": (lambda: ("*.jpeg",), FAILED, r"no images found in \*\.jpeg"),
+    "empty folder": (lambda: (folder_with(),), FAILED, "no images found in .*looked for"),
+    "folder of texts": (lambda: (folder_with("notes.txt"),), FAILED, "no images found"),
+    "images only in a sub-folder": (
         lambda: (folder_with("sub/a.png"), "--no-recursive"), FAILED, "sub-folders were not searched",
     ),
     "web address": (lambda: ("https://example.org/a.png",), WRONG_USAGE, "no such file"),
@@ -213,7 +213,7 @@ PLACES: dict[str, tuple[Callable[[], tuple[str, ...]], int, str]] = {
 
 
 def folder_with(*names: str) -> str:
-    """Makes the folder "pictures" with files of these names, each holding a picture."""
+    """Makes the folder "images" with files of these names, each holding an image."""
     Path("pictures").mkdir()
     for name in names:
         path = Path("pictures", name)

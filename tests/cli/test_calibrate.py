@@ -34,7 +34,7 @@ def run(monkeypatch, make_small_clip):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Twenty normal pictures in good/, four others in new/, a labelled set in MVTec layout."""
+    """Twenty normal images in good/, four others in new/, a labelled set in MVTec layout."""
     generator = np.random.default_rng(11)
 
     def write(path, count, spot=False):
@@ -68,7 +68,7 @@ def test_calibrate_then_predict(run, folders, suffix, option):
     out = folders.root / f"mine{suffix}"
     result = run("calibrate", folders.good, "--out", out, "--class-name", "nut", "--rate", "0.2")
     assert result.exit_code == 0, result.output
-    assert "for at most 20 % false alarms, from 20 normal pictures of 'nut'" in result.output
+    assert "for at most 20 % false alarms, from 20 normal images of 'nut'" in result.output
     assert f"zsad predict {option} {out}" in result.output
     assert "warning" not in result.output
     calibration = read_calibration(out)
@@ -76,7 +76,7 @@ def test_calibrate_then_predict(run, folders, suffix, option):
     page = folders.root / "run"
     result = run("predict", folders.good, folders.new, option, out, "--out", page)
     assert result.exit_code == 0, result.output
-    assert "20 pictures of these made the calibration" in result.output
+    assert "20 images of these made the calibration" in result.output
     records = records_of(page)
     assert all(record["threshold"] == calibration.threshold for record in records)
     assert [record["in_calibration"] for record in records] == [True] * 20 + [False] * 4
@@ -89,7 +89,7 @@ def test_calibrate_then_predict(run, folders, suffix, option):
     text = (page / "index.html").read_text()
     assert text.count('class="rug"') == 20
     assert text.count('class="relative"') == 24
-    assert "confidence at most 20 % of new normal pictures" in text
+    assert "confidence at most 20 % of new normal images" in text
 
 
 def test_predict_by_hand_and_without(run, folders):
@@ -115,7 +115,7 @@ def test_predict_refuses_what_does_not_fit(run, folders):
     assert run("calibrate", folders.good, "--out", out, "-c", "nut").exit_code == 0
     result = run("predict", folders.new, "--calibration", out, "--out", folders.root / "x", "-c", "bottle")
     assert result.exit_code == 2
-    assert "is for pictures of 'nut', not of 'bottle'" in result.output
+    assert "is for images of 'nut', not of 'bottle'" in result.output
     result = run("predict", folders.new, "--calibration", out, "-m", "winclip", "--out", folders.root / "x")
     assert result.exit_code == 2
     assert "method 'clip_ac', and this detector has 'winclip'" in result.output
@@ -154,7 +154,7 @@ def test_labelled_data(run, folders):
 
 
 def test_bad_pictures_are_named_and_the_rest_counts(run, folders):
-    (folders.good / "broken.png").write_text("no picture")
+    (folders.good / "broken.png").write_text("no image")
     result = run("calibrate", folders.good, "--out", folders.root / "c.json", "--quiet")
     assert result.exit_code == 3
     assert "failed: " in result.output
@@ -165,14 +165,14 @@ def test_bad_pictures_are_named_and_the_rest_counts(run, folders):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["{good}", "--strict"], 2, "needs 59 pictures; give more"),
-        ([], 2, "give normal pictures"),
-        (["{good}", "--data", "{labelled}"], 2, "give normal pictures"),
+        (["{good}", "--strict"], 2, "needs 59 images; give more"),
+        ([], 2, "give normal images"),
+        (["{good}", "--data", "{labelled}"], 2, "give normal images"),
         (["{good}", "--anomalous", "{good}"], 2, "as normal and as anomalous"),
         (["{good}", "--out", "{root}/c.pt"], 2, "must end in .json"),
         (["{good}", "--out", "{root}/taken.json"], 2, "exists and holds no calibration"),
-        (["{good}", "--by", "f1"], 1, "no anomalous picture"),
-        (["{good}/0.png"], 1, "one normal picture says nothing"),
+        (["{good}", "--by", "f1"], 1, "no anomalous image"),
+        (["{good}/0.png"], 1, "one normal image says nothing"),
         (["{root}/nowhere"], 2, "no such file or folder"),
         (["{good}", "--rate", "5"], 2, "a share above 0"),
         (["{good}", "--cost-miss", "5"], 2, "needs both costs"),

@@ -48,7 +48,7 @@ class FakeConfig:
 
 
 class FakeDetector:
-    """The score is the picture's mean brightness and the map its red channel."""
+    """The score is the image's mean brightness and the map its red channel."""
 
     def __init__(self, clip, joint=False):
         self.backbone = clip
@@ -106,7 +106,7 @@ def run(detector, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Pictures of known brightness in two folders, with one stem used three times."""
+    """Images of known brightness in two folders, with one stem used three times."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     for name, level in (("a/1.png", 51), ("a/2.png", 204), ("b/1.png", 102), ("b/1.jpg", 153)):
@@ -147,7 +147,7 @@ def test_a_folder(run, folder, detector):
     assert page.index("in/a/2.png") < page.index("in/b/1.jpg") < page.index("in/a/1.png")
     assert detector.calls == [(4, None)]
     assert result.stdout.index("in/a/2.png") < result.stdout.index("in/b/1.jpg")
-    assert "4 pictures scored" in result.stdout
+    assert "4 images scored" in result.stdout
     assert "index.html" in result.stdout
 
 
@@ -335,7 +335,7 @@ def test_a_method_that_scores_a_batch_together_gets_all_pictures(small_clip, fol
     detector = FakeDetector(small_clip, joint=True)
     predict_folder("in", detector, "out", batch_size=2)
     assert detector.calls == [(4, None)]
-    with pytest.raises(ConfigError, match="all pictures together"):
+    with pytest.raises(ConfigError, match="all images together"):
         predict_folder("in", detector, "out", resume=True)
 
 
@@ -351,7 +351,7 @@ def test_interruption_leaves_valid_files(run, folder, detector):
     assert result.stderr.strip().count("\n") == 0
     assert "--resume" in result.stderr
     assert list(scores()) == ["in/a/1.png", "in/a/2.png"]
-    assert "2 pictures scored" in Path("zsad-results/index.html").read_text()
+    assert "2 images scored" in Path("zsad-results/index.html").read_text()
     detector.before_batch = lambda images: None
     assert run("predict", "in", "--resume").exit_code == 0
     assert len(records()) == 4

@@ -20,13 +20,13 @@ PHRASES = ["cracked", "a scratch"]
 
 @pytest.fixture
 def run(small_clip, pictures, tmp_path, monkeypatch):
-    """Invokes `zsad predict` on three pictures and one broken file; `run.out` is the results' folder."""
+    """Invokes `zsad predict` on three images and one broken file; `run.out` is the results' folder."""
     detector = zsad.load("clip_ac", backbone=small_clip, device="cpu")
     monkeypatch.setattr(zsad, "load", lambda **_: detector, raising=False)
     (tmp_path / "in").mkdir()
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / "in" / f"{number}.png")
-    (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
 
     def invoke(*arguments):
         options = ["--out", tmp_path / "out", "--format", "none", *arguments]

@@ -31,7 +31,7 @@ def backbone(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six pictures of one category, as MVTec AD lays them out."""
+    """Six images of one category, as MVTec AD lays them out."""
     root = tmp_path / "mvtec" / "metal_nut"
     for index, (picture, mask, label, _) in enumerate(stained_pictures()):
         kind = "stain" if label else "good"
@@ -72,9 +72,9 @@ def test_train_resume_and_predict(method, backbone, folder, tmp_path):
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     told = run(*common, *cache, "--out", whole, "--epochs", 2)
     assert (
-        f"{title}'s recipe but for epochs: 2 epochs, {method_class(method).RECIPE.batch_size} picture" in told
+        f"{title}'s recipe but for epochs: 2 epochs, {method_class(method).RECIPE.batch_size} image" in told
     )
-    assert "mvtec: 3 normal and 3 anomalous pictures" in told
+    assert "mvtec: 3 normal and 3 anomalous images" in told
     run(*common, "--out", parts, "--epochs", 1)
     assert "went on after epoch 1" in run(*common, "--out", parts, "--epochs", 2, "--resume")
     logs = [losses(path.with_suffix(".training") / "log.csv") for path in (whole, parts)]
@@ -100,7 +100,7 @@ def test_the_options_reach_the_training(backbone, folder, tmp_path):
         "--tensorboard",
     )  # fmt: skip
     assert (
-        "1 epoch, 3 pictures a step, AdamW at 0.02 (betas 0.5 and 0.999, weight decay 0.5), cosine schedule, "
+        "1 epoch, 3 images a step, AdamW at 0.02 (betas 0.5 and 0.999, weight decay 0.5), cosine schedule, "
         "bf16, mosaics at a chance of 0.5"
     ) in told
     assert list((tmp_path / "out.training" / "tensorboard").iterdir())

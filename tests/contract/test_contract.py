@@ -78,7 +78,7 @@ def test_a_batch_equals_its_pictures(name, make, images):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_picture_alone_is_scored_or_refused_in_words(name, make, images):
-    """Methods that compare pictures with each other may need more than one."""
+    """Methods that compare images with each other may need more than one."""
     detector = make(name)
     try:
         raw = detector.score_tensors(images[:1], "screw" if names_if_used(name) else None)
@@ -208,5 +208,5 @@ def test_references_only_where_they_are_accepted(name, make, pictures):
         detector.set_references(None)
         assert (detector.predict(pictures[0]).anomaly_map == plain).all()
     else:
-        with pytest.raises(ConfigError, match="takes no reference pictures"):
+        with pytest.raises(ConfigError, match="takes no reference images"):
             detector.set_references(pictures)

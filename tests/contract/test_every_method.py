@@ -13,13 +13,13 @@ from zsad.cli import app
 from zsad.detector.checkpoints import PACKAGED_BACKBONE, shipped
 from zsad.methods._registry import list_methods, method_class
 
-PICTURES = 3  # some methods compare pictures with each other
-MARKS = {"anovl": pytest.mark.slow}  # anovl learns anew on each picture
+PICTURES = 3  # some methods compare images with each other
+MARKS = {"anovl": pytest.mark.slow}  # anovl learns anew on each image
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures of stripes, the last one with a blot."""
+    """Images of stripes, the last one with a blot."""
     path = tmp_path_factory.mktemp("pictures")
     generator = np.random.default_rng(5)
     for number in range(PICTURES):

@@ -1,4 +1,4 @@
-"""How often the text tower runs, for every registered method: text is encoded once, not once per picture."""
+"""How often the text encoder runs, for every registered method: text is encoded once, not once per image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import zsad
 from zsad.backbones.clip import CLIP
 from zsad.methods import _registry as registry
 
-PICTURE_DEPENDENT = {"adaclip"}  # its dynamic prompts put the picture into the sentences, by design
+PICTURE_DEPENDENT = {"adaclip"}  # its dynamic prompts put the image into the sentences, by design
 
 
 @pytest.fixture
 def text_runs(monkeypatch):
-    """A list that grows by the number of sentences whenever a text tower runs."""
+    """A list that grows by the number of sentences whenever a text encoder runs."""
     runs = []
     encode = CLIP.encode_embeddings
 

@@ -34,11 +34,11 @@ MVTEC = dataset("mvtec", "bottle", "metal nut")
     [
         ("", ""),
         ("MVTec AD", "mvtec"),
-        ("mvtec_ad (test split, 1725 pictures)", "mvtec"),
+        ("mvtec_ad (test split, 1725 images)", "mvtec"),
         ("MVTec-AD test split", "mvtec"),
-        ("mvtec_ad: metal_nut, screw (test split, 300 pictures)", "mvtec: metal nut"),
+        ("mvtec_ad: metal_nut, screw (test split, 300 images)", "mvtec: metal nut"),
         ("VisA (candle), mvtec (bottle, Metal Nut)", "mvtec: bottle, metal nut"),
-        ("mvtec: screw (test split, 90 pictures)", ""),  # another category
+        ("mvtec: screw (test split, 90 images)", ""),  # another category
         ("MVTec AD (CC BY-NC-SA 4.0, 2019)", "mvtec"),  # no category, so all of them
         ("concrete cracks; bottles and metal nuts of our own", ""),
         ("mvtec2024 of our own", ""),
@@ -50,7 +50,7 @@ def test_overlap(auxiliary, expected):
 
 def test_folders_of_ones_own_are_known_by_their_name():
     own = dataset("press_line_7", "gear")
-    assert named_overlap("press line 7: gear, lid (test split, 20 pictures)", own) == "press_line_7: gear"
+    assert named_overlap("press line 7: gear, lid (test split, 20 images)", own) == "press_line_7: gear"
     assert named_overlap("press_line_7 (test split)", own) == "press_line_7"
     assert named_overlap("press_line_77 (test split)", own) == ""
     assert named_overlap("it is what it is", dataset("is", "gear")) == ""
@@ -92,14 +92,14 @@ def test_pictures_are_recognised_by_content_under_any_name(tmp_path):
     assert len(trained) <= 2 * 12
     others = [tmp_path / "c.png", tmp_path / "copy of a.png", tmp_path / "missing.png"]
     found = shared_pictures(trained, dict(zip(others, file_digests(others), strict=True)))
-    assert found == f"1 of the test pictures (the first is {others[1]})"
+    assert found == f"1 of the test images (the first is {others[1]})"
     assert shared_pictures(trained, {others[0]: file_digest(others[0])}) == ""
     assert shared_pictures("", {others[0]: file_digest(others[0])}) == ""
 
 
 @pytest.mark.parametrize("text", ["abc", "*" * 12, "YWJj"])
 def test_damaged_digests_are_refused(text):
-    with pytest.raises(WeightsError, match="digests of the training pictures are damaged"):
+    with pytest.raises(WeightsError, match="digests of the training images are damaged"):
         unpack_digests(text)
 
 

@@ -140,7 +140,7 @@ def test_rows_of_missing_files_are_named_and_the_rest_is_read(tmp_path):
     dataset = open_dataset(f"visa:{tmp_path}")
     assert counts(dataset) == (2, 0, 0)
     picture_line, mask_line = dataset.problems
-    assert "1cls.csv, line 4: picture candle/Data/Images/Anomaly/000.JPG is not there" in picture_line
+    assert "1cls.csv, line 4: image candle/Data/Images/Anomaly/000.JPG is not there" in picture_line
     assert "1cls.csv, line 7: mask pipe_fryum/Data/Masks/Anomaly/000.png is not there" in mask_line
 
 
@@ -150,7 +150,7 @@ def test_real_iad_without_pictures_or_lists(tmp_path):
     assert "toy_brick: is not there, but toy_brick.json lists it" in open_dataset(tmp_path).problems[0]
     for size in ("256", "1024"):
         shutil.rmtree(tmp_path / f"realiad_{size}")
-    with pytest.raises(DataError, match="no pictures; expected one of the folders realiad_1024"):
+    with pytest.raises(DataError, match="no images; expected one of the folders realiad_1024"):
         open_dataset(f"real-iad:{tmp_path}")
     shutil.rmtree(tmp_path / "realiad_jsons" / "realiad_jsons")
     with pytest.raises(DataError, match=r"no CATEGORY\.json"):
@@ -171,26 +171,26 @@ def test_dagm_disorder(tmp_path):
     for expected in (
         "0004.PNG: has no mask; expected",
         "0009.PNG: is not listed in",
-        "0003_label.PNG: belongs to no anomalous picture",
+        "0003_label.PNG: belongs to no anomalous image",
         "lists 0005.PNG, which is not in",
         "Labels.txt, line 5: expected NUMBER LABEL PICTURE, got 'nonsense'",
-        "Labels.txt: is not there; a picture counts as anomalous if it has a mask",
+        "Labels.txt: is not there; an image counts as anomalous if it has a mask",
     ):
         assert expected in text
     assert len(dataset.problems) == 6
-    assert counts(dataset) == (3, 2, 2)  # Class2 by its masks, Class1 without its anomalous picture
+    assert counts(dataset) == (3, 2, 2)  # Class2 by its masks, Class1 without its anomalous image
 
 
 def test_pairs_without_a_partner_are_named(tmp_path):
     images_and_masks(tmp_path)
     picture(tmp_path / "images/3.png")
     mask(tmp_path / "masks/4.png")
-    (tmp_path / "masks/2.png").write_bytes(b"no picture")
+    (tmp_path / "masks/2.png").write_bytes(b"no image")
     dataset = open_dataset(tmp_path)
     assert counts(dataset) == (0, 1, 1)
     text = "\n".join(dataset.problems)
     assert "images/3.png: has no mask; expected" in text
-    assert "masks/4.png: belongs to no picture" in text
+    assert "masks/4.png: belongs to no image" in text
     assert "masks/2.png: cannot be read as a mask" in text
 
 

@@ -21,7 +21,7 @@ def run(*arguments):
 def test_a_whole_dataset_of_ones_own(tmp_path):
     (found,) = check_datasets(mvtec(tmp_path))
     assert found.problems == ()
-    assert found.decoded == 2 * (3 + 1 + 1)  # three test pictures, a mask and a training picture each
+    assert found.decoded == 2 * (3 + 1 + 1)  # three test images, a mask and a training image each
     row = found.categories[0]
     assert (row.category, row.normal, row.anomalous, row.masks, row.train) == ("bottle", 2, 1, 1, 1)
     assert row.defects == {"broken_large": 1}
@@ -43,10 +43,10 @@ def test_every_kind_of_bad_file_is_named(tmp_path):
     (found,) = check_datasets(tmp_path)
     text = "\n".join(found.problems)
     for expected in (
-        f"{truth}/001_mask.png: 5 x 4 pixels, its picture 001.png {SIZE[0]} x {SIZE[1]}",
+        f"{truth}/001_mask.png: 5 x 4 pixels, its image 001.png {SIZE[0]} x {SIZE[1]}",
         f"{truth}/002_mask.png: marks nothing, but {pictures}/002.png is anomalous",
         f"{truth}/003_mask.png: cannot be read as a mask",
-        f"{truth}/004_mask.png: belongs to no picture",
+        f"{truth}/004_mask.png: belongs to no image",
         f"{tmp_path}/metal_nut/test/good/000.png: the file is empty",
         f"{tmp_path}/metal_nut/train/good/000.png: ",
     ):
@@ -58,7 +58,7 @@ def test_every_kind_of_bad_file_is_named(tmp_path):
 def test_counts_and_missing_categories_of_a_known_dataset(tmp_path):
     (found,) = check_datasets(f"mvtec:{mvtec(tmp_path)}")
     missing, counts = found.problems
-    assert "no test pictures of cable, capsule, carpet, grid, hazelnut and 8 more; get the whole" in missing
+    assert "no test images of cable, capsule, carpet, grid, hazelnut and 8 more; get the whole" in missing
     assert "4 normal instead of 467, 2 anomalous instead of 1258, 2 train instead of 3629" in counts
 
 
@@ -68,7 +68,7 @@ def test_the_official_numbers_are_no_problem(tmp_path):
     for number in range(155):
         picture(tmp_path / f"yes/{number}.png", (1, 1))
     (found,) = check_datasets(f"brainmri:{tmp_path}")
-    assert (found.problems, found.notes) == ((), ("no masks: metrics of pictures only, none of pixels",))
+    assert (found.problems, found.notes) == ((), ("no masks: metrics of images only, none of pixels",))
 
 
 def test_numbers_of_another_version_are_noted(tmp_path):
@@ -86,7 +86,7 @@ def test_unlabelled_pictures_are_noted(tmp_path):
     picture(tmp_path / "1.png")
     (found,) = check_datasets(tmp_path)
     assert found.problems == ()
-    assert found.notes == ("1 pictures without a label: fit for zsad predict, not for zsad evaluate",)
+    assert found.notes == ("1 images without a label: fit for zsad predict, not for zsad evaluate",)
 
 
 def test_progress_reaches_the_end(tmp_path):

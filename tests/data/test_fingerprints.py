@@ -1,4 +1,4 @@
-"""Digests of picture files."""
+"""Digests of image files."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_a_defect_without_mask_and_an_empty_class_are_named(tmp_path):
     (tmp_path / "dent").mkdir()
     text = "\n".join(open_dataset(tmp_path).problems)
     assert "scratch/2.png: has no mask; expected" in text
-    assert "dent: holds no pictures" in text
+    assert "dent: holds no images" in text
 
 
 def test_only_normal_pictures(tmp_path):
@@ -83,12 +83,12 @@ def test_a_plain_folder_has_no_labels_and_says_so(tmp_path):
     assert [s.path.name for s in dataset.samples] == ["9.png", "10.png", "2.png"]
     assert {s.label for s in dataset.samples} == {UNLABELLED}
     assert dataset.categories == ("gears",)
-    with pytest.raises(DataError, match=r"3 of 3 pictures have no label.*9\.png\); sort them into good/"):
+    with pytest.raises(DataError, match=r"3 of 3 images have no label.*9\.png\); sort them into good/"):
         dataset.require_labels()
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(DataError, match="no pictures found"):
+    with pytest.raises(DataError, match="no images found"):
         open_dataset(tmp_path)
     with pytest.raises(ConfigError, match="empty path"):
         open_dataset("")
@@ -209,8 +209,8 @@ def test_bad_rows_are_named_and_the_rest_is_read(parts):
     dataset = open_dataset(path)
     assert [s.path.name for s in dataset.samples] == ["a.png"]
     expected = [
-        "line 3: picture gone.png is not there; looked in",
-        "line 4: names no picture",
+        "line 3: image gone.png is not there; looked in",
+        "line 4: names no image",
         "line 5: mask gone.png is not there",
         "line 6: label '7' is not known; expected 0 (normal) or 1 (anomalous)",
         "line 7: split 'tset' is not known",
@@ -227,7 +227,7 @@ def test_bad_rows_are_named_and_the_rest_is_read(parts):
     [
         ("x.csv", "", "the list is empty; expected a header"),
         ("x.csv", "path,label\n", "the list is empty; expected one row"),
-        ("x.csv", "name,quality\na,b\n", r"no column for the picture's path \(columns: name, quality\)"),
+        ("x.csv", "name,quality\na,b\n", r"no column for the image's path \(columns: name, quality\)"),
         ("x.csv", "path,image,label\na,b,0\n", "the columns path and image both name the path"),
         ("x.csv", "path,label\na.png,0,extra\n", "line 2: 3 cells, the header has 2"),
         ("x.csv", 'path,label\n"a.png,0\n', "is not readable as CSV"),

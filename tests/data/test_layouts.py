@@ -20,7 +20,7 @@ def picture(path: Path, size=(6, 4)) -> Path:
 
 @pytest.fixture
 def nut(tmp_path):
-    """`toys/metal_nut` with two normal and two bent pictures, and one training picture."""
+    """`toys/metal_nut` with two normal and two bent images, and one training image."""
     category = tmp_path / "toys" / "metal_nut"
     for name in ("test/good/000.png", "test/good/001.JPG", "train/good/000.png"):
         picture(category / name)
@@ -102,7 +102,7 @@ def test_a_missing_mask_is_named(nut):
 def test_a_mask_without_a_picture_is_named(nut):
     picture(nut / "ground_truth/bent/7_mask.png")
     (line,) = problems(nut)
-    assert line.startswith(f"{nut}/ground_truth/bent/7_mask.png: belongs to no picture")
+    assert line.startswith(f"{nut}/ground_truth/bent/7_mask.png: belongs to no image")
 
 
 def test_two_masks_or_two_pictures_of_one_name_are_named(nut):
@@ -118,7 +118,7 @@ def test_pictures_outside_the_layout_are_named(nut):
     picture(nut / "train/bent/0.png")
     test, train = problems(nut, "test"), problems(nut, "train")
     assert "loose.png: lies beside the defect folders" in test[0]
-    assert "train/bent: training pictures are normal" in train[0]
+    assert "train/bent: training images are normal" in train[0]
 
 
 def test_many_problems_are_counted(nut):
@@ -130,7 +130,7 @@ def test_many_problems_are_counted(nut):
 
 def test_an_empty_split_is_named(nut):
     (nut / "train/good/000.png").unlink()
-    with pytest.raises(DataError, match=r"metal_nut: no pictures in train/good"):
+    with pytest.raises(DataError, match=r"metal_nut: no images in train/good"):
         read_mvtec(nut, "train")
 
 

@@ -1,4 +1,4 @@
-"""Mosaics: which pictures they are made of, what they look like, and that they can be repeated."""
+"""Mosaics: which images they are made of, what they look like, and that they can be repeated."""
 
 from collections import Counter
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_seed_epoch_and_number_decide(two_categories):
 
 @pytest.fixture
 def files(tmp_path):
-    """Four pictures of 20 x 12 pixels; the second and the last have masks."""
+    """Four images of 20 x 12 pixels; the second and the last have masks."""
     generator = np.random.default_rng(2)
     samples, pictures, masks = [], [], []
     for number in range(4):
@@ -114,5 +114,5 @@ def test_a_mask_that_is_missing_or_does_not_fit_is_named(files):
     with pytest.raises(DataError, match=r"1\.png: anomalous without a mask"):
         load_mosaic(Mosaic((bare, *samples[1:]), bare), **PREPARATION)
     Image.new("L", (3, 4)).save(samples[3].mask_path)
-    with pytest.raises(DataError, match=r"3_mask\.png: the mask is 3 x 4 pixels, its picture 20 x 12"):
+    with pytest.raises(DataError, match=r"3_mask\.png: the mask is 3 x 4 pixels, its image 20 x 12"):
         load_mosaic(Mosaic(tuple(samples), samples[0]), **PREPARATION)

@@ -1,4 +1,4 @@
-"""Preparing pictures and masks as the authors' data loaders do, and mask files of every mode."""
+"""Preparing images and masks as the authors' data loaders do, and mask files of every mode."""
 
 from pathlib import Path
 
@@ -71,12 +71,12 @@ def test_normal_pictures_have_empty_masks_and_unknown_masks_stay_unknown():
 def test_a_mask_of_another_size_is_named(tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "picture.png")
     Image.new("L", (6, 8)).save(tmp_path / "mask.png")
-    with pytest.raises(DataError, match=r"mask\.png: the mask is 6 x 8 pixels, its picture 8 x 6"):
+    with pytest.raises(DataError, match=r"mask\.png: the mask is 6 x 8 pixels, its image 8 x 6"):
         load_sample(Sample(tmp_path / "picture.png", "nut", 1, tmp_path / "mask.png"), **PREPARATION)
 
 
 def test_unreadable_masks_and_impossible_labels_are_refused(tmp_path):
-    (tmp_path / "mask.png").write_bytes(b"no picture")
+    (tmp_path / "mask.png").write_bytes(b"no image")
     with pytest.raises(ImageReadError, match=r"mask\.png: cannot be read as a mask"):
         read_mask(tmp_path / "mask.png")
     with pytest.raises(ImageReadError, match=r"gone\.png"):

@@ -1,4 +1,4 @@
-"""The synthetic pictures: pure in (seed, index), exact masks, no crash on odd pictures, no files needed."""
+"""The synthetic images: pure in (seed, index), exact masks, no crash on odd images, no files needed."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_materials_that_cannot_be_used(tmp_path):
     with pytest.raises(DataError, match="collect_materials"):
         Materials.from_folder(tmp_path)
     (tmp_path / "textures").mkdir()
-    (tmp_path / "textures" / "broken__1.png").write_bytes(b"no picture")
+    (tmp_path / "textures" / "broken__1.png").write_bytes(b"no image")
     stock = Materials.from_folder(tmp_path)
     only_photos = [np.random.default_rng(seed) for seed in range(9)]
     with pytest.raises(ZsadError, match="broken__1"):

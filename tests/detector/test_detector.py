@@ -120,7 +120,7 @@ def test_predict_iter_with_names_for_each(detector, pictures):
 
 
 def test_predict_iter_refuses_one_picture(detector, pictures):
-    with pytest.raises(ConfigError, match="many pictures"):
+    with pytest.raises(ConfigError, match="many images"):
         detector.predict_iter(pictures[0])
 
 
@@ -131,7 +131,7 @@ def test_impossible_batch_sizes(detector, pictures, batch_size):
 
 
 def test_unreadable_pictures(detector, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ImageReadError, match=r"broken\.png"):
         detector.predict(tmp_path / "broken.png")
     with pytest.raises(ImageReadError, match=r"missing\.png"):

@@ -1,4 +1,4 @@
-"""The parts of an evaluation by themselves: the worst pictures, processes, the plan's small functions."""
+"""The parts of an evaluation by themselves: the worst images, processes, the plan's small functions."""
 
 import math
 import multiprocessing
@@ -39,7 +39,7 @@ def test_the_worst_of_a_category_are_those_on_the_wrong_side(tmp_path):
     seen = [(each.mistake, each.score, round(each.outranked, 3)) for each in found]
     assert seen == [
         ("false negative", 0.1, 1.0),
-        ("false negative", 0.5, 0.5),  # one normal picture above, one tied, one below
+        ("false negative", 0.5, 0.5),  # one normal image above, one tied, one below
         ("false negative", 0.5, 0.5),
         ("false positive", 0.6, 0.75),
         ("false positive", 0.5, 0.5),
@@ -63,7 +63,7 @@ def test_the_worst_of_a_run_rank_by_their_category_first():
     example = WorstPicture("false negative", "a.png", "gear", "scratch", 0.8, 0.9, "a.png")
     found = [
         replace(example, path="middle", score=0.2, outranked=0.5),
-        replace(example, path="unknown", score=0.01, outranked=math.nan),  # no normal picture to compare with
+        replace(example, path="unknown", score=0.01, outranked=math.nan),  # no normal image to compare with
         replace(example, path="first"),
         replace(example, path="positive", mistake="false positive", score=0.4, outranked=0.1),
         replace(example, path="lower", score=0.1, outranked=0.5),
@@ -94,7 +94,7 @@ def test_references_are_normal_and_depend_on_seed_and_category():
     assert first != choose_references(training, 4, 1, "gear")
     assert first != choose_references(training, 4, 0, "lid")
     assert all(int(path.stem) <= 30 for path in first)
-    with pytest.raises(DataError, match="has 31 normal training pictures, 32 references"):
+    with pytest.raises(DataError, match="has 31 normal training images, 32 references"):
         choose_references(training, 32, 0, "gear")
 
 

@@ -34,7 +34,7 @@ FAST = ["--image-size", str(SIDE), "--device", "cpu"]
 
 
 def add_picture(path, generator, defect=None):
-    """A noisy picture; a defect is a bright square at a place."""
+    """A noisy image; a defect is a bright square at a place."""
     pixels = generator.integers(60, 110, (40, 48, 3), dtype=np.uint8)
     if defect is not None:
         pixels[defect : defect + 10, defect : defect + 12] = 250
@@ -112,7 +112,7 @@ def without_times(result):
 
 
 def test_numbers_are_those_of_the_protocol(tree, tmp_path):
-    """Against a plain loop: every picture alone, maps at the input size, per category, then the mean."""
+    """Against a plain loop: every image alone, maps at the input size, per category, then the mean."""
     outcome = run("--data", tree, "--out", tmp_path / "out", "--bootstrap", 50)
     (result,) = read_evaluation(tmp_path / "out").runs
     detector = zsad.load(image_size=SIDE, device="cpu")
@@ -206,7 +206,7 @@ def test_several_methods_seeds_and_sets_in_one_call(without_adaclip, tree, tmp_p
     assert len(found.failed_runs) == 4
     assert "give --checkpoint FILE" in found.failed_runs[0].error
     polyps = found.runs[1].mean
-    assert math.isnan(polyps["image_auroc"])  # no normal picture
+    assert math.isnan(polyps["image_auroc"])  # no normal image
     assert 0 <= polyps["pixel_auroc"] <= 1
     assert any("with each other" in note for note in found.runs[-1].notes)
     assert any(picture.outranked != picture.outranked for picture in found.runs[1].worst)  # NaN
@@ -238,7 +238,7 @@ def test_pictures_without_labels_are_refused_with_what_to_do(tmp_path):
     for number in range(2):
         add_picture(tmp_path / "flat" / f"{number}.png", generator)
     outcome = run("--data", tmp_path / "flat", "--out", tmp_path / "out", code=1)
-    assert "no picture has a label" in outcome.stderr
+    assert "no image has a label" in outcome.stderr
     assert "path,label" in outcome.stderr
     listed = tmp_path / "flat" / "list.csv"
     listed.write_text("path,label\n0.png,0\n1.png,\n")
@@ -256,7 +256,7 @@ def test_parts_of_a_joint_category_have_the_same_mixture():
 
 
 def test_bad_pictures_and_masks_are_named_left_out_and_counted(tree, tmp_path):
-    (tree / "gear" / "test" / "good" / "1.png").write_bytes(b"no picture")
+    (tree / "gear" / "test" / "good" / "1.png").write_bytes(b"no image")
     Image.new("L", (7, 7), 255).save(tree / "gear" / "ground_truth" / "scratch" / "2_mask.png")
     (tree / "round_lid" / "ground_truth" / "scratch" / "0_mask.png").unlink()
     outcome = run("--data", tree, "--out", tmp_path / "out", code=3)
@@ -315,7 +315,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(tree, tmp_path, mo
     scored.clear()
     run(*call, "--out", out, "--resume")
     assert scored == []
-    # A picture that changed makes its category new; another setting is refused.
+    # An image that changed makes its category new; another setting is refused.
     add_picture(tree / "gear" / "test" / "good" / "0.png", np.random.default_rng(5))
     run(*call, "--out", out, "--resume")
     assert sum(scored) == 9
@@ -338,15 +338,15 @@ def test_few_shot_references_are_drawn_by_seed(tree, tmp_path):
     assert second.mean == again.mean
     assert second.mean != first.mean
     outcome = run(*call[:-1], 5, "--out", tmp_path / "c", code=1)
-    assert "has 4 normal training pictures, 5 references were asked for" in outcome.stderr
+    assert "has 4 normal training images, 5 references were asked for" in outcome.stderr
     outcome = run("--data", tree, "-m", "clip_ac", "--reference", 1, code=2)
-    assert "clip_ac cannot use reference pictures; methods that can:" in outcome.stderr
+    assert "clip_ac cannot use reference images; methods that can:" in outcome.stderr
 
 
 def test_overlap_with_the_training_data_is_refused(tree, tmp_path):
     for seed in (0, 1):
         detector = zsad.load("anomalyclip", checkpoint="fresh", image_size=SIDE, device="cpu")
-        detector.auxiliary_data = "press_line: gear, washer (test split, 30 pictures)"
+        detector.auxiliary_data = "press_line: gear, washer (test split, 30 images)"
         detector.save(tmp_path / f"own_{seed}.safetensors")
     call = ["--data", tree, "--checkpoint", tmp_path / "own_{seed}.safetensors", "--seed", 1]
     outcome = run(*call, "--out", tmp_path / "out", code=2)
@@ -370,7 +370,7 @@ def test_training_pictures_are_recognised_in_a_renamed_folder(tree, tmp_path):
     shutil.copytree(tree / "gear", tmp_path / "other_plant" / "part_17")
     shutil.copytree(tree / "round_lid", tmp_path / "other_plant" / "part_18")
     outcome = run("--data", tmp_path / "other_plant", "--checkpoint", own, "--out", tmp_path / "out", code=2)
-    assert "trained on 9 of the test pictures (the first is" in outcome.stderr
+    assert "trained on 9 of the test images (the first is" in outcome.stderr
     run("--data", tmp_path / "other_plant" / "part_18", "--checkpoint", own, "--out", tmp_path / "out")
 
 

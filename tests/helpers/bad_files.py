@@ -1,4 +1,4 @@
-"""Files that are no readable picture, by kind, with a regular expression for the message about each."""
+"""Files that are no readable image, by kind, with a regular expression for the message about each."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def bmp_of_size(width: int, height: int) -> bytes:
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "zero bytes": (b"", r"empty \(0 bytes\)"),
     "only zeros": (bytes(5000), "only zero bytes"),
-    "one byte": (b"\x89", "not a picture"),
-    "random bytes": (random.Random(0).randbytes(3000), "not a picture"),
+    "one byte": (b"\x89", "not an image"),
+    "random bytes": (random.Random(0).randbytes(3000), "not an image"),
     "text": (b"width, height\n3, 4\n", "is a text file"),
     "text in Japanese cut in a character": ("写真".encode() * 2000, "is a text file"),
     "JSON": (b'{"error": "not found"}', "is a text file"),
@@ -82,14 +82,14 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "BMP 0 x 0": (bmp_of_size(0, 0), "BMP|no pixels|damaged"),
     "BMP of huge width": (bmp_of_size(2**31 - 1, 24), "limit of 200000000"),
     "JPEG start alone": (b"\xff\xd8\xff\xe0", "JPEG|damaged"),
-    "JPEG without its picture": (FORMATS["jpg"][:400], "JPEG|damaged"),
+    "JPEG without its image": (FORMATS["jpg"][:400], "JPEG|damaged"),
     "TIFF pointing beyond its end": (b"II*\0\xff\xff\xff\x7f", "TIFF|damaged"),
     "TIFF without tags": (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "TIFF|damaged"),
     "TIFF pointing at itself": (b"II*\0\x04\0\0\0" + bytes(20), "TIFF|damaged"),
     "WebP cut after its header": (FORMATS["webp"][:16], "WebP|damaged"),
     "JPEG 2000 signature alone": (FORMATS["jp2"][:12], "JPEG 2000|damaged"),
-    "PGM of letters": (b"P2\n3 3\n255\na b c", "damaged|not a picture|text"),
-    "PGM of negative size": (b"P5\n-3 3\n255\n" + bytes(9), "damaged|not a picture|text"),
+    "PGM of letters": (b"P2\n3 3\n255\na b c", "damaged|not an image|text"),
+    "PGM of negative size": (b"P5\n-3 3\n255\n" + bytes(9), "damaged|not an image|text"),
     **{
         f"{suffix} cut in half": (data[: len(data) // 2], "cut short or damaged")
         for suffix, data in FORMATS.items()

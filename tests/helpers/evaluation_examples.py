@@ -53,7 +53,7 @@ def run_result(method="anomalyclip", dataset="mvtec", seed=0, categories=CATEGOR
         "backbone": "tiny",
         "checkpoint": None,
         "weights_sha256": "5f" * 32,
-        "auxiliary_data": "visa: candle, pcb1 (test split, 400 pictures)",
+        "auxiliary_data": "visa: candle, pcb1 (test split, 400 images)",
         "dataset": dataset,
         "seed": seed,
         "image_size": 192,
@@ -72,7 +72,7 @@ def run_result(method="anomalyclip", dataset="mvtec", seed=0, categories=CATEGOR
 
 
 def evaluation_result(**changes):
-    """Two methods on an industrial set and one on a medical set without normal pictures; one run failed."""
+    """Two methods on an industrial set and one on a medical set without normal images; one run failed."""
     fields = {
         "runs": (
             run_result("anomalyclip"),
@@ -99,7 +99,7 @@ def evaluation_result(**changes):
 
 
 def write_example_folder(directory: Path) -> EvaluationResult:
-    """Writes a whole results' folder: pictures, curves and overlays of the worst pictures of every run."""
+    """Writes a whole results' folder: images, curves and overlays of the worst images of every run."""
     generator = np.random.default_rng(0)
     example = evaluation_result()
     runs = []

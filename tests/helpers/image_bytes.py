@@ -1,4 +1,4 @@
-"""Picture files as bytes, and what `read_image` makes of them: shared by the tests of pictures."""
+"""Image files as bytes, and what `read_image` makes of them: shared by the tests of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Miniature copies of the datasets' trees, each exactly as its download unpacks, with tiny pictures.
+"""Miniature copies of the datasets' trees, each exactly as its download unpacks, with tiny images.
 
 `TREES` maps a name of the catalogue (or "NAME, which version") to a function that builds the tree.
 """

@@ -11,7 +11,7 @@ from zsad.training.state import Checkpoint
 
 
 def stained_pictures(count=6, size=20):
-    """Grey noise, every other picture with a white square."""
+    """Grey noise, every other image with a white square."""
     generator = np.random.default_rng(3)
     items = []
     for index in range(count):
@@ -48,7 +48,7 @@ class Interrupted(Exception):
 
 
 class StoppingAt(list):
-    """Pictures of which fetching the n-th stops the training."""
+    """Images of which fetching the n-th stops the training."""
 
     fetched = 0
 

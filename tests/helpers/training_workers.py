@@ -22,7 +22,7 @@ CACHED = "glocalclip"
 
 
 def settings(folder, backbone, method, **changes):
-    """A training of 3 epochs with steps of 4 and 3 pictures; 7 cannot be halved."""
+    """A training of 3 epochs with steps of 4 and 3 images; 7 cannot be halved."""
     usual = {"epochs": 3, "batch_size": 4, "device": "cpu", "learning_rate": 1e-3}
     return TrainConfig(
         out=Path(folder) / f"{method}.safetensors", backbone=backbone, method=method, **{**usual, **changes}
@@ -81,7 +81,7 @@ def trained_in_lockstep(make_config, count):
 
 
 class Killing(list):
-    """Pictures of which fetching the n-th ends one of the processes for good."""
+    """Images of which fetching the n-th ends one of the processes for good."""
 
     def __init__(self, items, number):
         super().__init__(items)

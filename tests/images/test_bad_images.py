@@ -1,4 +1,4 @@
-"""Everything that is no readable picture: one `ImageReadError` with its name, the reason and what to do."""
+"""Everything that is no readable image: one `ImageReadError` with its name, the reason and what to do."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BAD_OBJECTS: dict[str, tuple[object, str]] = {
-    "None": (None, "NoneType: is not a picture; expected a path"),
-    "number": (3.5, "float: is not a picture"),
-    "list of lists": ([[1, 2], [3, 4]], "list: is not a picture"),
+    "None": (None, "NoneType: is not an image; expected a path"),
+    "number": (3.5, "float: is not an image"),
+    "list of lists": ([[1, 2], [3, 4]], "list: is not an image"),
     "NumPy scalar": (np.float32(0.5), "0 dimensions"),
     "one dimension": (np.zeros(9, np.uint8), "1 dimensions, expected 2 or 3"),
     "batch": (np.zeros((2, 3, 8, 8), np.float32), "this is a batch"),
@@ -130,7 +130,7 @@ BAD_OBJECTS: dict[str, tuple[object, str]] = {
     "int64": (np.zeros((8, 8, 3), np.int64), r"int64 array.*astype\('uint8'\)"),
     "complex": (np.zeros((8, 8), np.complex64), "complex64"),
     "objects": (np.array([[None, 1]], dtype=object), "object array"),
-    "strings": (np.array([["a", "b"]]), "not a picture"),
+    "strings": (np.array([["a", "b"]]), "not an image"),
     "float 0 to 255": (np.full((3, 8, 8), 200.0), "from 200 to 200.*divide by 255"),
     "normalised": (
         torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)),

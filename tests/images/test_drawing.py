@@ -60,7 +60,7 @@ def test_overlay_grows_with_the_value():
 
 
 def test_overlay_has_a_fixed_scale_by_default(image):
-    """One value looks the same in a picture full of high values and in one without any."""
+    """One value looks the same in an image full of high values and in one without any."""
     low = np.full((40, 60), 0.3, np.float32)
     high = low.copy()
     high[20:] = 0.9
@@ -77,7 +77,7 @@ def test_own_scale_is_printed_into_the_picture():
     image = np.zeros((200, 300, 3), np.uint8)
     flat = np.full((200, 300), 0.2, np.float32)
     flat[:50, :50] = 0.3
-    picture = np.asarray(overlay(image, flat, scale="picture"))
+    picture = np.asarray(overlay(image, flat, scale="image"))
     assert (picture[-8:, :100] == 255).any()  # white letters
     assert picture[:50, :50].mean() > 60  # the small difference is stretched
 
@@ -159,7 +159,7 @@ def test_save_writes_overlay_and_map(prediction, tmp_path):
 def test_save_writes_the_mask_when_there_is_a_threshold(prediction, image, tmp_path):
     calibrated = Prediction(0.7, prediction.anomaly_map, image, map_threshold=1.5)
     files = calibrated.save(tmp_path)
-    assert [file.name for file in files] == ["picture_overlay.jpg", "picture_map.png", "picture_mask.png"]
+    assert [file.name for file in files] == ["image_overlay.jpg", "image_map.png", "image_mask.png"]
     mask = np.asarray(Image.open(files[2]))
     np.testing.assert_array_equal(mask == 255, calibrated.mask())
 
@@ -189,7 +189,7 @@ def test_a_picture_too_large_for_jpeg_becomes_png(tmp_path):
 def test_one_pixel(tmp_path):
     tiny = Prediction(0.5, np.full((1, 1), 0.5, np.float32), np.zeros((1, 1, 3), np.uint8), map_threshold=0.1)
     kinds = ["overlay", "map", "npy", "mask", "contour"]
-    assert len(tiny.save(tmp_path, kinds=kinds, scale="picture")) == 5
+    assert len(tiny.save(tmp_path, kinds=kinds, scale="image")) == 5
 
 
 def test_read_map_refuses_other_files(tmp_path):

@@ -1,4 +1,4 @@
-"""Finding picture files: folders, patterns, odd names, loops of links."""
+"""Finding image files: folders, patterns, odd names, loops of links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zsad.images.reading import PICTURE_SUFFIXES, find_images
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pictures and what lies beside them; also the current one."""
+    """A folder with images and what lies beside them; also the current one."""
     names = (
         "10.png 2.PNG a.jpg notes.txt .hidden.png odd.dat sub/1.tif sub/deep/x.webp .cache/y.png ü ñ/ピ.bmp"
     )
@@ -86,7 +86,7 @@ def test_missing_paths_come_back_for_the_reader_to_report(tree: Path) -> None:
 @pytest.mark.parametrize("inputs", [[], ["sub/empty"], ["*.xyz"], ["sub/empty", "no/**/*.png"]])
 def test_nothing_found_names_what_was_looked_for(tree: Path, inputs: list[str]) -> None:
     (tree / "sub" / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no pictures found in .*\.png .*\.tiff") as caught:
+    with pytest.raises(DataError, match=r"no images found in .*\.png .*\.tiff") as caught:
         find_images(inputs)
     assert all(item in str(caught.value) for item in inputs)
 

@@ -1,4 +1,4 @@
-"""DICOM and NIfTI pictures, slices and masks, from files that pydicom and nibabel write."""
+"""DICOM and NIfTI images, slices and masks, from files that pydicom and nibabel write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading pictures: formats, orientation, input kinds, limits, threads, preprocessing."""
+"""Reading images: formats, orientation, input kinds, limits, threads, preprocessing."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
 
 def test_rotated_telephone_picture() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera's top is the picture's right
+    exif[0x0112] = 6  # the camera's top is the image's right
     halves = np.zeros((16, 32, 3), np.uint8)
     halves[:, :16] = 255
     result = pixels(encode(Image.fromarray(halves), "JPEG", exif=exif, quality=100))
@@ -101,7 +101,7 @@ def test_damaged_exif_does_not_lose_the_picture(block: bytes) -> None:
 
 
 def every_kind(array: np.ndarray, folder: Path) -> dict[str, object]:
-    """The same RGB picture as everything that `read_image` takes."""
+    """The same RGB image as everything that `read_image` takes."""
     picture = Image.fromarray(array)
     path = folder / "picture.png"
     picture.save(path)
@@ -282,7 +282,7 @@ def test_prepare_equals_the_published_preprocessing(index: int) -> None:
     result = prepare(image, 70, MEAN, STD)
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
-    # Made with Pillow 13, which resizes the higher picture top to bottom first; rounding lies in between.
+    # Made with Pillow 13, which resizes the higher image top to bottom first; rounding lies in between.
     tolerance = 1e-6 if int(PIL.__version__.split(".")[0]) >= 13 else 2.01 / 255 / min(STD)
     np.testing.assert_allclose(result, golden[f"anomalyclip.image_{index}"], rtol=0, atol=tolerance)
 

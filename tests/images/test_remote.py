@@ -62,7 +62,7 @@ def test_other_schemes_go_through_fsspec():
 
     memory = fsspec.filesystem("memory")
     memory.pipe("/zsad-lot/deep/1.png", b"one")
-    memory.pipe("/zsad-lot/note.txt", b"no picture")
+    memory.pipe("/zsad-lot/note.txt", b"no image")
     try:
         found = list_remote("memory://zsad-lot")
         assert [read_remote(uri) for uri in found] == [b"one"]

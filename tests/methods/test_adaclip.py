@@ -168,7 +168,7 @@ def test_maps_of_each_block_in_training(build, golden_inputs, golden):
 
 
 def one_step(method, inputs, index):
-    """The authors' batch: one picture."""
+    """The authors' batch: one image."""
     chosen = slice(index, index + 1)
     return method.loss(
         inputs["images"][chosen], inputs["masks"][chosen], inputs["labels"][chosen], [CLASSES[index]]
@@ -292,7 +292,7 @@ def test_dynamic_prompts_in_the_text_tower_alone(build, golden_inputs):
     features = method.features(golden_inputs["images"])
     text = method._text_features(features, method.prepare(["candle"]))
     assert text.shape == (3, 2, 64)
-    assert not torch.allclose(text[0], text[1], atol=1e-4)  # the picture has a say
+    assert not torch.allclose(text[0], text[1], atol=1e-4)  # the image has a say
 
 
 def test_text_is_encoded_once_where_no_picture_matters(make_small, small_images, monkeypatch):
@@ -422,7 +422,7 @@ def test_impossible_settings_name_the_range(small_clip, settings, message):
 
 
 def test_references_are_refused(make_small):
-    with pytest.raises(ConfigError, match="takes no reference pictures"):
+    with pytest.raises(ConfigError, match="takes no reference images"):
         make_small().prepare(["screw"], torch.zeros(1, 3, 32, 32))
 
 

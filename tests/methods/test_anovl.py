@@ -83,7 +83,7 @@ def test_prompts():
     normal, abnormal = TEXTURE_PROMPTS.sentences("wood")
     assert len(set(normal)) == 462
     assert "a textural photo of the perfect wood" in normal
-    assert "a close-up surface picture of a blemished wood" in abnormal
+    assert "a close-up surface image of a blemished wood" in abnormal
     assert "an industrial photo of a large wood with damage" in abnormal
     assert not any(sentence.endswith(".") or "{" in sentence for sentence in normal + abnormal)
 
@@ -111,7 +111,7 @@ def test_own_textures(make_small_clip):
 
 
 def sampled(picture, row, column):
-    """Bilinear value of a picture at a place that may lie outside, where the picture is mirrored."""
+    """Bilinear value of an image at a place that may lie outside, where the image is mirrored."""
     last = picture.shape[0] - 1
 
     def mirrored(place):

@@ -65,7 +65,7 @@ def near(found, expected):
 
 
 def images_of(inputs, size):
-    """The golden pictures, cut to their middle for the native size."""
+    """The golden images, cut to their middle for the native size."""
     border = (inputs["images"].shape[-1] - size) // 2
     return inputs["images"][..., border : border + size, border : border + size]
 
@@ -97,7 +97,7 @@ def test_features_scores_and_maps(build, golden_inputs, golden, prefix, size, ac
 def test_from_files_at_both_sizes(
     openai_file, official_path, golden_inputs, golden, prefix, size, activation
 ):
-    """The activation follows from the picture size, as in the authors' code."""
+    """The activation follows from the image size, as in the authors' code."""
     expected = golden("april_gan")
     detector = zsad.load("april_gan", openai_file, official_path, image_size=size, device="cpu")
     assert detector.method.config.activation == activation
@@ -131,7 +131,7 @@ def test_few_shot(build, golden_inputs, golden):
     close(few_shot.maps, expected["size70.fewshot_total_map"], atol=1e-4)
     peaks = few_shot.maps.amax(dim=(1, 2))
     close(few_shot.scores, (zero_shot.scores + peaks / 8) / 2, atol=1e-6)
-    for index in range(3):  # a picture's score depends on itself alone
+    for index in range(3):  # an image's score depends on itself alone
         one = method.score(
             method.features(images[index : index + 1]), method.prepare(CLASSES[index : index + 1], images[:1])
         )

@@ -35,14 +35,14 @@ def language(clip, checkpoint):
 
 
 def product(count, seed=0):
-    """Noisy pictures of one motif: the backbone is random, but the motif's patches recur."""
+    """Noisy images of one motif: the backbone is random, but the motif's patches recur."""
     generator = torch.Generator().manual_seed(seed)
     motif = torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(99))
     return motif + 0.1 * torch.randn(count, 3, SIZE, SIZE, generator=generator)
 
 
 def spoiled(images, index):
-    """One picture gets a square of something else."""
+    """One image gets a square of something else."""
     images = images.clone()
     images[index, :, 16:32, 24:40] = 3 * torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(7))
     return images
@@ -73,7 +73,7 @@ def test_common_pictures_score_low_and_the_scale_is_used(auto):
 def test_companions_as_references_give_what_the_batch_gives(auto):
     images = spoiled(product(10), 3)
     together = auto.score_tensors(images)
-    auto._references = images  # as set_companions does, with pictures that it reads
+    auto._references = images  # as set_companions does, with images that it reads
     auto._states.clear()
     for index in range(10):
         alone = auto.score_tensors(images[index : index + 1])
@@ -89,7 +89,7 @@ def test_the_order_of_a_folder_does_not_matter(auto):
 
 
 def test_unlike_pictures_are_left_to_the_language(auto, language):
-    # each picture one flat colour with its own noise: its own patches resemble each other far more
+    # each image one flat colour with its own noise: its own patches resemble each other far more
     generator = torch.Generator().manual_seed(1)
     images = 3 * torch.randn(9, 3, 1, 1, generator=generator).expand(-1, -1, SIZE, SIZE).contiguous()
     images = images + 0.01 * torch.randn(images.shape, generator=generator)

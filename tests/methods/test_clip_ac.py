@@ -38,7 +38,7 @@ def probability(vector, normal, anomalous, temperature):
 
 @torch.no_grad()
 def naive(clip, image, normal, anomalous, temperature):
-    """Score, and the grid of patch scores, of one picture (3, S, S)."""
+    """Score, and the grid of patch scores, of one image (3, S, S)."""
     visual = clip.visual
     tokens = visual.ln_pre(visual.embed(image[None]))
     for block in visual.transformer.blocks():
@@ -140,5 +140,5 @@ def test_impossible_numbers(settings):
 
 
 def test_references_are_refused(small_clip, images):
-    with pytest.raises(ConfigError, match="takes no reference pictures"):
+    with pytest.raises(ConfigError, match="takes no reference images"):
         ClipAC(small_clip, Config()).prepare(["screw"], images)

@@ -216,7 +216,7 @@ def test_text_vectors(make):
 
 def test_a_single_picture_is_scored_by_the_texts_and_says_so(make, images):
     joint = make()
-    with pytest.warns(UserWarning, match="1 of 1 pictures have no other picture"):
+    with pytest.warns(UserWarning, match="1 of 1 images have no other image"):
         alone = joint.score_tensors(images[:1], "nut")
     texts_only = make(alpha=0.0, beta=0.0).score_tensors(images, "nut")
     close(alone.scores[0], texts_only.scores[0])
@@ -232,7 +232,7 @@ def test_mixed_class_names_are_scored_apart(make, images):
         detector.score_tensors(images[start::2], name) for start, name in ((0, "nut"), (1, "tile"))
     )
     close(together.scores, torch.stack([nuts.scores, tiles.scores], dim=1).flatten(), atol=1e-4)
-    with pytest.warns(UserWarning, match="2 of 4 pictures"):
+    with pytest.warns(UserWarning, match="2 of 4 images"):
         detector.score_tensors(images, ["nut", "tile", "cable", "tile"])
 
 
@@ -337,7 +337,7 @@ def test_adaptation_changes_the_map_alone(make, images):
     assert torch.equal(before.scores, after.scores)
     assert not torch.equal(before.maps, after.maps)
     assert torch.equal(after.maps, adapted.score_tensors(images, "nut").maps)
-    with pytest.warns(UserWarning, match="no other picture"):
+    with pytest.warns(UserWarning, match="no other image"):
         adapted.score_tensors(images[:1], "nut")
 
 

@@ -198,7 +198,7 @@ def test_order_does_not_matter(small_clip):
 
 
 def test_the_odd_one_out_scores_highest(small_clip):
-    """Five alike pictures, one with a changed corner: that corner and that picture stand out."""
+    """Five alike images, one with a changed corner: that corner and that image stand out."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, 3, 32, 32, generator=generator) + 0.05 * torch.randn(
         6, 3, 32, 32, generator=generator
@@ -248,7 +248,7 @@ def test_partner_ranks(partners, interval, ranks):
 
 
 def test_references_are_refused(small_clip):
-    with pytest.raises(ConfigError, match="takes no reference pictures"):
+    with pytest.raises(ConfigError, match="takes no reference images"):
         MuSc(small_clip, Config()).prepare(["object"], torch.zeros(1, 3, 32, 32))
 
 

@@ -23,7 +23,7 @@ def near(found, expected):
 
 
 def images_of(inputs, size):
-    """The golden pictures, cut to their middle for the native size."""
+    """The golden images, cut to their middle for the native size."""
     border = (inputs["images"].shape[-1] - size) // 2
     return inputs["images"][..., border : border + size, border : border + size]
 

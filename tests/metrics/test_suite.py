@@ -19,7 +19,7 @@ PIXEL_NAMES = [name for name in metrics.METRIC_NAMES if name.startswith("pixel")
 
 @st.composite
 def sets_of_pictures(draw):
-    """Up to four tiny pictures of different sizes: ties, constant maps and single classes are frequent."""
+    """Up to four tiny images of different sizes: ties, constant maps and single classes are frequent."""
     count = draw(st.integers(1, 4))
     values = draw(
         st.sampled_from(
@@ -106,7 +106,7 @@ def test_single_pixel_values_equal_scikit_learn_when_folded():
 
 
 def blobs(generator, count, size):
-    """Masks of one square region in three of four pictures."""
+    """Masks of one square region in three of four images."""
     masks = np.zeros((count, size, size), dtype=bool)
     for mask in masks[: 3 * count // 4]:
         top, left = generator.integers(0, size - 8, 2)
@@ -129,7 +129,7 @@ def heavy_ties(generator, masks):
 
 
 def two_scales(generator, masks):
-    """Half of the pictures a million times larger, the others around 1 in steps of float32's resolution."""
+    """Half of the images a million times larger, the others around 1 in steps of float32's resolution."""
     maps = gaussian(generator, masks)
     maps[::2] *= 1e6
     maps[1::2] = 1 + 1e-6 * maps[1::2]
@@ -137,7 +137,7 @@ def two_scales(generator, masks):
 
 
 def drifting(generator, masks):
-    """Each picture lies in an interval of its own, the last ones within the first one's."""
+    """Each image lies in an interval of its own, the last ones within the first one's."""
     maps = gaussian(generator, masks) + 5 * np.arange(len(masks))[:, None, None]
     maps[len(masks) // 2 :] %= 3.0
     return maps
@@ -145,7 +145,7 @@ def drifting(generator, masks):
 
 @pytest.mark.parametrize("make_maps", [gaussian, saturated, heavy_ties, two_scales, drifting])
 def test_streaming_errs_less_than_a_ten_thousandth(make_maps, monkeypatch):
-    """Blocks and bins a fraction of their defaults, so that few pictures pass several levels."""
+    """Blocks and bins a fraction of their defaults, so that few images pass several levels."""
     monkeypatch.setattr(suite, "BLOCK", 2**14)
     generator = np.random.default_rng(1)
     masks = blobs(generator, 24, 96)
@@ -169,7 +169,7 @@ def test_summaries_stay_small(monkeypatch):
     for _ in range(60):
         streamed.update(generator.normal(size=(40, 40)), generator.integers(0, 2, (40, 40)), None, None)
     assert all(part.high.size <= 128 for part in streamed._levels if part is not None)
-    assert len(streamed._levels) <= 10  # each picture makes 9 blocks; 2 to the 10th is above 540
+    assert len(streamed._levels) <= 10  # each image makes 9 blocks; 2 to the 10th is above 540
     assert streamed._held <= 2**10
 
 

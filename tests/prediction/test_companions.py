@@ -19,14 +19,14 @@ from zsad.prediction.run import predict_folder
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten noisy pictures of one motif, and a file that is no picture."""
+    """Ten noisy images of one motif, and a file that is no image."""
     rng = np.random.default_rng(0)
     motif = rng.integers(0, 256, (64, 64, 3))
     for number in range(10):
         noisy = np.clip(motif + rng.normal(0, 8, motif.shape), 0, 255).astype(np.uint8)
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.fromarray(noisy).save(tmp_path / "in" / f"{number}.png")
-    (tmp_path / "in" / "00.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "00.png").write_bytes(b"no image")
     return tmp_path / "in"
 
 
@@ -63,7 +63,7 @@ def test_the_results_say_so(folder, auto, tmp_path):
 def test_seven_pictures_have_no_companions(folder, auto, tmp_path):
     few = sorted(folder.glob("[1-7].png"))
     summary = predict_folder(few, auto, tmp_path / "out", formats=())
-    assert "fewer than 8 pictures" in summary.note
+    assert "fewer than 8 images" in summary.note
     assert summary.note in (tmp_path / "out" / "index.html").read_text()
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["companions"] == []
 

@@ -31,13 +31,13 @@ def detector(make_small_clip):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Nine pictures of widths 33 to 41, and one file that is none."""
+    """Nine images of widths 33 to 41, and one file that is none."""
     generator = np.random.default_rng(0)
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for number in range(9):
         picture = generator.integers(0, 256, (30, 33 + number, 3), dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / "in" / ("deep" if number % 2 else "") / f"{number}.png")
-    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
     return tmp_path / "in"
 
 
@@ -147,14 +147,14 @@ def test_folders_of_buckets_are_listed(folder):
     with pytest.raises(ConfigError, match="no such file or folder"):
         expand_inputs([f"file://{folder}/none"])
     (folder / "empty").mkdir()
-    with pytest.raises(DataError, match="no pictures found in file://"):
+    with pytest.raises(DataError, match="no images found in file://"):
         expand_inputs([f"file://{folder}/empty"])
 
 
 def test_refusals(detector, make_small_clip, monkeypatch):
     layout = RunLayout.plan(Path("out"), [])
     musc = zsad.load("musc", make_small_clip(layers=4), device="cpu")
-    with pytest.raises(ConfigError, match=r"musc scores all pictures together.*leave --engine out"):
+    with pytest.raises(ConfigError, match=r"musc scores all images together.*leave --engine out"):
         RayPrediction(musc, layout, RunOptions())
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         RayPrediction(detector, layout, RunOptions(), workers=0)

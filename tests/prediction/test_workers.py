@@ -25,7 +25,7 @@ from zsad.prediction.workers import ShardedPrediction
 
 
 class DeadlyDetector(zsad.Detector):
-    """Ends its process when it meets a picture of a certain width: each time, or only the first time."""
+    """Ends its process when it meets an image of a certain width: each time, or only the first time."""
 
     def __init__(self, method, image_size, width, marker=None):
         super().__init__(method, image_size)
@@ -48,13 +48,13 @@ def detector(make_small_clip):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Nine pictures of different widths, 33 to 41, and one file that is none."""
+    """Nine images of different widths, 33 to 41, and one file that is none."""
     generator = np.random.default_rng(0)
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for number in range(9):
         picture = generator.integers(0, 256, (30, 33 + number, 3), dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / "in" / ("deep" if number % 2 else "") / f"{number}.png")
-    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
     return tmp_path / "in"
 
 
@@ -71,7 +71,7 @@ def without_time(records):
 
 
 def contents(directory):
-    """Every picture that a run wrote, by relative path."""
+    """Every image that a run wrote, by relative path."""
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in directory.rglob("*")
@@ -155,7 +155,7 @@ def test_an_error_that_ends_a_run_ends_it_here_too(detector, folder, tmp_path):
 
 def test_methods_that_score_all_pictures_together_are_refused(make_small_clip, folder, tmp_path):
     musc = zsad.load("musc", make_small_clip(layers=4), device="cpu")
-    with pytest.raises(ConfigError, match=r"musc scores all pictures together.*leave --devices out"):
+    with pytest.raises(ConfigError, match=r"musc scores all images together.*leave --devices out"):
         predict_folder(folder, musc, tmp_path / "out", devices=2)
 
 

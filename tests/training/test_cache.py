@@ -53,7 +53,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def tower_runs(monkeypatch):
-    """The number of pictures in each pass through the picture tower."""
+    """The number of images in each pass through the image encoder."""
     runs, original = [], VisionTower.forward
 
     def forward(self, images, *arguments, **named):
@@ -71,7 +71,7 @@ def _rounding_by_batch(monkeypatch):
 
 @pytest.fixture
 def samples(tmp_path):
-    """The stained pictures as files in MVTec layout."""
+    """The stained images as files in MVTec layout."""
     root = tmp_path / "toys" / "metal_nut"
     for index, (picture, mask, label, _) in enumerate(stained_pictures()):
         kind = "stain" if label else "good"
@@ -116,7 +116,7 @@ def test_files_are_not_even_decoded_again(config, samples, tower_runs, monkeypat
     tower_runs.clear()
 
     def prepare_item(item, **preparation):
-        raise RuntimeError("a picture was decoded")
+        raise RuntimeError("an image was decoded")
 
     monkeypatch.setattr("zsad.training.cache.prepare_item", prepare_item)
     second = config("second")

@@ -42,7 +42,7 @@ def test_shares_cover_a_step_once(count, pictures):
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("method", LEARNT)
 def test_weighted_shares_have_the_loss_and_gradient_of_the_whole_step(method, count, backbone):
-    """What several devices rest on; a method whose loss is no mean over the pictures fails here."""
+    """What several devices rest on; a method whose loss is no mean over the images fails here."""
     generator = torch.Generator().manual_seed(4)
     images = torch.randn(5, 3, 32, 32, generator=generator)
     masks = (torch.rand(5, 32, 32, generator=generator) > 0.7).float()
@@ -156,13 +156,13 @@ def test_a_killed_process_a_bad_picture_and_resuming(tmp_path, backbone):
     )
     quietly(one, stained_pictures(7))
     several = settings(tmp_path / "two", backbone, method, workers=1, resume=True, devices=2)
-    # In each epoch one process fetches 3 pictures and the other 4.
+    # In each epoch one process fetches 3 images and the other 4.
     with pytest.raises(ZsadError, match=f"ended early .*{signal.SIGKILL.name}.*--resume goes on"):
         quietly(several, Killing(stained_pictures(7), 7))
     assert Checkpoint.read(two.folder / "last.safetensors").epoch == 1
     assert not two.out.exists()
     bad = stained_pictures(7)
-    bad[3] = (b"no picture", *bad[3][1:])
+    bad[3] = (b"no image", *bad[3][1:])
     with pytest.raises(ImageReadError):
         quietly(several, bad)
     result = quietly(several, stained_pictures(7))

@@ -59,7 +59,7 @@ def config(backbone, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """The same pictures as a category in MVTec layout."""
+    """The same images as a category in MVTec layout."""
     root = tmp_path / "toys" / "metal_nut"
     for index, (picture, mask, label, _) in enumerate(stained_pictures()):
         kind = "stain" if label else "good"
@@ -78,7 +78,7 @@ def test_learns_and_writes_what_load_takes(config, folder):
     assert len(result.losses) == 8
     detector = zsad.load(checkpoint=result.path, backbone=settings.backbone, device="cpu")
     assert_same(detector.method.learned_state(), learned(settings))
-    assert "toys: metal nut (test split, 6 pictures)" in result.path.read_bytes().decode("latin-1")
+    assert "toys: metal nut (test split, 6 images)" in result.path.read_bytes().decode("latin-1")
 
 
 def test_logs_each_step_and_term(config):
@@ -91,7 +91,7 @@ def test_logs_each_step_and_term(config):
     assert len(terms) >= 2
     for row in rows:
         assert float(row["loss"]) == pytest.approx(sum(float(row[name]) for name in terms))
-    # Batches of 4 and 2 pictures.
+    # Batches of 4 and 2 images.
     assert result.losses[0] == pytest.approx((4 * float(rows[0]["loss"]) + 2 * float(rows[1]["loss"])) / 6)
 
 
@@ -283,7 +283,7 @@ def test_disorder_in_the_data_is_named(config, folder, tmp_path):
         quietly(config(data=(folder,)))
     for path in (folder / "test" / "stain").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="no anomalous picture"):
+    with pytest.raises(DataError, match="no anomalous image"):
         quietly(config(data=(folder,)))
 
 

@@ -42,7 +42,7 @@ def chosen(method, *known_as, device_type="cpu", **wishes):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A function that writes the stained pictures as a category of a dataset of some name."""
+    """A function that writes the stained images as a category of a dataset of some name."""
 
     def write(name="mvtec", category="metal_nut"):
         root = tmp_path / name / category
@@ -122,23 +122,21 @@ def test_half_precision_is_for_gpus_unless_asked_for():
 def test_the_description_says_whose_recipe_it_is_and_what_differs():
     published = method_class("april_gan").RECIPE
     assert described(chosen("april_gan", "mvtec"), published, "APRIL-GAN") == (
-        "APRIL-GAN's recipe: 3 epochs, 8 pictures a step, Adam at 0.001 (betas 0.5 and 0.999), fp32, "
+        "APRIL-GAN's recipe: 3 epochs, 8 images a step, Adam at 0.001 (betas 0.5 and 0.999), fp32, "
         "mosaics at a chance of 0.2 on mvtec"
     )
     own = chosen(
         "april_gan", "visa", epochs=1, optimizer="adamw", weight_decay=0.1, schedule="cosine", mosaic=0.1
     )
     assert described(own, published, "APRIL-GAN") == (
-        "APRIL-GAN's recipe but for epochs, optimizer, weight decay and schedule: 1 epoch, 8 pictures "
+        "APRIL-GAN's recipe but for epochs, optimizer, weight decay and schedule: 1 epoch, 8 images "
         "a step, AdamW at 0.001 (betas 0.5 and 0.999, weight decay 0.1), cosine schedule, fp32, "
         "mosaics at a chance of 0.1"
     )
 
 
 def test_more_devices_than_pictures_a_step_are_refused():
-    with pytest.raises(
-        ConfigError, match="2 devices cannot share the steps of adaclip's recipe, of 1 picture"
-    ):
+    with pytest.raises(ConfigError, match="2 devices cannot share the steps of adaclip's recipe, of 1 image"):
         chosen("adaclip", "visa", devices=2)
     with pytest.raises(ConfigError, match="a batch of 2 cannot be shared by 3 devices"):
         TrainConfig(out="x", devices=3, batch_size=2)
@@ -181,7 +179,7 @@ def test_a_cosine_schedule_goes_down_and_resumes(config, runs):
     assert_same(learned(broken), learned(whole))
     with pytest.raises(ConfigError, match=r"epochs differ \(epochs was 3, is 4\)"):
         quietly(dataclasses.replace(broken, epochs=4), stained_pictures())
-    with pytest.raises(ConfigError, match="cosine schedule needs to know how many pictures"):
+    with pytest.raises(ConfigError, match="cosine schedule needs to know how many images"):
         quietly(config("stream", schedule="cosine"), (item for item in stained_pictures()))
 
 
@@ -269,11 +267,11 @@ def test_several_datasets_are_counted_and_recorded(config, dataset, capsys):
     settings = config(data=data, epochs=1)
     train(settings)
     told = capsys.readouterr().err
-    assert "AnomalyCLIP's recipe but for epochs: 1 epoch, 8 pictures a step, Adam at 0.001" in told
-    assert "mvtec: 3 normal and 3 anomalous pictures, 1 category (metal nut)" in told
-    assert "mine: 3 normal and 3 anomalous pictures, 1 category (bolt)" in told
+    assert "AnomalyCLIP's recipe but for epochs: 1 epoch, 8 images a step, Adam at 0.001" in told
+    assert "mvtec: 3 normal and 3 anomalous images, 1 category (metal nut)" in told
+    assert "mine: 3 normal and 3 anomalous images, 1 category (bolt)" in told
     kept = settings.out.read_bytes().decode("latin-1")
-    assert "mvtec: metal nut; mine: bolt (test split, 12 pictures)" in kept
+    assert "mvtec: metal nut; mine: bolt (test split, 12 images)" in kept
 
 
 def test_a_dataset_is_known_by_its_folder_but_not_twice(dataset):

@@ -15,7 +15,7 @@ GENERIC_NAMES = ("object", "surface", "texture", "part", "product", "material", 
 
 
 class Cached:
-    """Pictures of one or several cache folders, one behind the other."""
+    """Images of one or several cache folders, one behind the other."""
 
     def __init__(self, folders: list[Path]) -> None:
         metas = [json.loads((folder / "meta.json").read_text()) for folder in folders]
@@ -30,7 +30,7 @@ class Cached:
         self.meta = [entry for meta in metas for entry in meta]
         self.labels = np.array([entry["label"] for entry in self.meta])
         self.categories = [entry["category"] for entry in self.meta]
-        # Pictures that only a defect should tell apart: one synthetic scene, or one real category.
+        # Images that only a defect should tell apart: one synthetic scene, or one real category.
         keys = [
             (entry["category"], entry.get("scene", -1 if "file" in entry else row))
             for row, entry in self.each()
@@ -41,7 +41,7 @@ class Cached:
         return len(self.meta)
 
     def each(self) -> enumerate[dict[str, object]]:
-        """Row number and what is known of every picture."""
+        """Row number and what is known of every image."""
         return enumerate(self.meta)
 
     def batch(self, rows: np.ndarray) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -61,7 +61,7 @@ class Cached:
         return np.searchsorted(self.starts, rows, side="right") - 1
 
     def noun(self, row: int) -> str:
-        """What the picture shows, as a word."""
+        """What the image shows, as a word."""
         entry = self.meta[row]
         return str(entry.get("noun", entry["category"]))
 

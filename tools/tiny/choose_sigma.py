@@ -1,4 +1,4 @@
-"""Compares blurs of the anomaly map on the validation set of `tiny`: held-out synthetic and auxiliary pictures.
+"""Compares blurs of the anomaly map on the validation set of `tiny`: held-out synthetic and auxiliary images.
 
     python tools/tiny/choose_sigma.py --materials materials --auxiliary ../shared/data/auxiliary \\
         --categories "tile wall" fundus

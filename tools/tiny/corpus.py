@@ -1,4 +1,4 @@
-"""Sentences that teach the text tower of `tiny`: states, objects, templates and plain definitions.
+"""Sentences that teach the text encoder of `tiny`: states, objects, templates and plain definitions.
 
 The nouns and definitions come from WordNet 3.0 (Debian package `wordnet-base`; free licence).
 """
@@ -140,7 +140,7 @@ TEMPLATES = (
     "an industrial photo of a {}.",
     "a manufacturing image of a {}.",
     "a textural photo of a {}.",
-    "a surface picture of a {}.",
+    "a surface image of a {}.",
     "a microscope image of {}.",
     "a medical image of a {}.",
 )

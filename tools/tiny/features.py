@@ -1,11 +1,11 @@
-"""Caches the frozen stem's pyramid for training pictures, so that every epoch of the tower is cheap.
+"""Caches the frozen stem's pyramid for training images, so that every epoch of the tower is cheap.
 
     python tools/tiny/features.py --trunk LITE2.pth --out cache/synthetic --materials materials --count 7000
     python tools/tiny/features.py --trunk LITE2.pth --out cache/crops --auxiliary ../shared/data/auxiliary --count 4000
     python tools/tiny/features.py --trunk LITE2.pth --out cache/whole --auxiliary ../shared/data/auxiliary --whole
 
 Each folder holds fine.npy, middle.npy, coarse.npy (float16 pyramid levels), mask.npy (uint8, a quarter of the
-picture's size, coverage in 0..255) and meta.json (label, category or object name per picture).
+image's size, coverage in 0..255) and meta.json (label, category or object name per image).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CROP_WEIGHTS = {"capsules": 3.0, "macaroni1": 3.0}
 
 
 class Example(NamedTuple):
-    """One training picture: (S, S, 3) uint8, (S, S) bool mask, and what is known about it."""
+    """One training image: (S, S, 3) uint8, (S, S) bool mask, and what is known about it."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -45,7 +45,7 @@ class Example(NamedTuple):
 def synthetic_examples(
     materials: Path, first: int, count: int, seed: int, *, pairs: bool = False
 ) -> Iterator[Example]:
-    """Pictures of `zsad.data.synthetic`; in pairs, every scene comes once without and once with a defect."""
+    """Images of `zsad.data.synthetic`; in pairs, every scene comes once without and once with a defect."""
     stock = Materials.from_folder(materials)
     configs = [
         SyntheticConfig(size=SIZE, anomalous_fraction=share) for share in ((0.0, 1.0) if pairs else (0.5,))
@@ -59,7 +59,7 @@ def synthetic_examples(
 
 
 def open_sample(sample: Sample) -> tuple[Image.Image, Image.Image]:
-    """Picture (RGB) and mask (L, 0 or 255) at the picture's size."""
+    """Image (RGB) and mask (L, 0 or 255) at the image's size."""
     image = Image.open(sample.path).convert("RGB")
     if sample.mask_path is None:
         return image, Image.new("L", image.size, 0)
@@ -68,7 +68,7 @@ def open_sample(sample: Sample) -> tuple[Image.Image, Image.Image]:
 
 
 def whole_examples(samples: list[Sample]) -> Iterator[Example]:
-    """Each annotated picture once, as prediction sees it; for validation."""
+    """Each annotated image once, as prediction sees it; for validation."""
     for sample in samples:
         image, mask = open_sample(sample)
         small = np.asarray(mask.resize((SIZE, SIZE), Image.Resampling.BOX)) > 30
@@ -81,9 +81,9 @@ def whole_examples(samples: list[Sample]) -> Iterator[Example]:
 
 
 def crop_examples(samples: list[Sample], count: int, seed: int) -> Iterator[Example]:
-    """Random crops with random light; a crop without a defective pixel is a normal picture.
+    """Random crops with random light; a crop without a defective pixel is a normal image.
 
-    That way sets without normal pictures teach both classes, and no category is always anomalous.
+    That way sets without normal images teach both classes, and no category is always anomalous.
     """
     rng = random.Random(seed)
     categories = sorted({(sample.path.parts[-5], sample.category) for sample in samples})
@@ -138,7 +138,7 @@ def relight(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 class Cache:
-    """A folder of memory-mapped arrays that grows picture by picture."""
+    """A folder of memory-mapped arrays that grows image by image."""
 
     def __init__(self, folder: Path, count: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ class Cache:
         self.meta.extend(example.meta for example in examples)
 
     def close(self) -> None:
-        """Writes what was stored to the disk; a reader takes as many pictures as meta.json lists."""
+        """Writes what was stored to the disk; a reader takes as many images as meta.json lists."""
         for array in (*self.levels, self.masks):
             array.flush()
         (self.folder / "meta.json").write_text(json.dumps(self.meta))

@@ -34,14 +34,14 @@ NAME = "object"
 
 
 class Feed:
-    """Stands in for the trunk of a detector's picture tower: the next batch comes from a cache."""
+    """Stands in for the trunk of a detector's image encoder: the next batch comes from a cache."""
 
     def __init__(self, detector: zsad.Detector) -> None:
         self.levels: list[Tensor] = []
         detector.backbone.visual.stem.pyramid = lambda images: self.levels
 
     def pictures(self, data: Cached, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Placeholders of the pictures (B, 3, S, S), coverage of the masks (B, M, M) and labels (B,)."""
+        """Placeholders of the images (B, 3, S, S), coverage of the masks (B, M, M) and labels (B,)."""
         self.levels, coverage, labels = data.batch(rows)
         return torch.zeros(len(rows), 3, SIZE, SIZE), coverage, labels
 
@@ -50,9 +50,9 @@ def start_from_projection(visual: VisionTower, layers: Mapping[int, nn.Linear], 
     """Makes linear layers of the tower's final norm and projection, with the spread of an average patch.
 
     Args:
-        visual: the picture tower.
+        visual: the image encoder.
         layers: what reads each 1-based block's patches.
-        images: some pictures to measure the spread on.
+        images: some images to measure the spread on.
     """
     norm, projection = visual.ln_post, visual.proj
     tokens = visual(images, taps=tuple(layers)).tokens
@@ -77,7 +77,7 @@ def prepare_heads(detector: zsad.Detector, images: Tensor) -> None:
 
 @torch.inference_mode()
 def judge(detector: zsad.Detector, feed: Feed, data: Cached, rows: np.ndarray) -> dict[str, float]:
-    """Pixel AUROC and AP, and image AUROC where there are normal pictures."""
+    """Pixel AUROC and AP, and image AUROC where there are normal images."""
     maps, scores, truth, labels = [], [], [], []
     for chunk in np.array_split(rows, max(1, len(rows) // AT_ONCE)):
         images, coverage, of_chunk = feed.pictures(data, chunk)
@@ -95,14 +95,14 @@ def judge(detector: zsad.Detector, feed: Feed, data: Cached, rows: np.ndarray) -
 
 
 def quality(judged: Mapping[str, Mapping[str, float]]) -> float:
-    """The number that the step is chosen by: the mean of all AUROCs, of pixels and of pictures."""
+    """The number that the step is chosen by: the mean of all AUROCs, of pixels and of images."""
     return float(np.mean([v for row in judged.values() for name, v in row.items() if name.endswith("auroc")]))
 
 
 def parts_to_judge(
     synthetic: Cached, crops: Cached, whole: Cached, held_out: list[str]
 ) -> dict[str, tuple[Cached, np.ndarray]]:
-    """Pictures that nothing was trained on: synthetic ones, held-out categories whole and in crops."""
+    """Images that nothing was trained on: synthetic ones, held-out categories whole and in crops."""
     last = len(synthetic) - HELD_OUT_SYNTHETIC
     parts = {"synthetic": (synthetic, np.arange(last, last + 120))}
     for category in held_out:

@@ -1,4 +1,4 @@
-"""Trains the picture tower of `tiny` on cached pyramids, against the sentence teacher's embeddings.
+"""Trains the image encoder of `tiny` on cached pyramids, against the sentence teacher's embeddings.
 
     python tools/tiny/train_image.py --trunk LITE2.pth --states states.npz --synthetic cache/synthetic \
         --crops cache/crops --whole cache/whole --out picture_tower.safetensors
@@ -10,7 +10,7 @@ What is minimised, at CLIP's own temperature 0.01:
   cross entropy of the class token against the same sentences, with and without the final norm, since the methods
   use both; a ranking of the class token's scores within one synthetic scene (with and without its defect) or one real
   category; and, at a small weight, cross entropy of the class token over the names of all objects.
-Validation: held-out synthetic pictures and whole pictures of held-out auxiliary categories. The best step is kept.
+Validation: held-out synthetic images and whole images of held-out auxiliary categories. The best step is kept.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HELD_OUT_SYNTHETIC = 600
 
 
 class PictureTower(nn.Module):
-    """The vision tower fed with cached pyramids instead of pictures."""
+    """The vision tower fed with cached pyramids instead of images."""
 
     def __init__(self, trunk_file: Path, dropout: float, start: Path | None) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class PictureTower(nn.Module):
             self.standardise.eval()
 
     def measure(self, levels: list[Tensor]) -> None:
-        """Takes mean and spread of the stem's channels from a sample of pictures and fixes them."""
+        """Takes mean and spread of the stem's channels from a sample of images and fixes them."""
         self.standardise.train()
         self.standardise(self.tower.stem.combine(*levels))
         self.standardise.eval()
@@ -96,7 +96,7 @@ def contrast(features: Tensor, sentences: Tensor) -> Tensor:
 
 
 def patch_loss(contrasts: Tensor, masks: Tensor) -> Tensor:
-    """Focal (gamma 2) and, for anomalous pictures, dice of (B, N) contrasts against (B, M, M) coverage in [0, 1]."""
+    """Focal (gamma 2) and, for anomalous images, dice of (B, N) contrasts against (B, M, M) coverage in [0, 1]."""
     grid = math.isqrt(contrasts.shape[1])
     logits = F.interpolate(
         contrasts.view(-1, 1, grid, grid), masks.shape[-2:], mode="bilinear", align_corners=False
@@ -116,7 +116,7 @@ def ranking_loss(scores: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
     Args:
         scores: (B,) contrasts of the class token.
         labels: (B,) in {0, 1}.
-        groups: (B,) numbers; pictures of one synthetic scene or one real category share theirs.
+        groups: (B,) numbers; images of one synthetic scene or one real category share theirs.
     """
     pairs = (labels[:, None] == 1) & (labels[None] == 0) & (groups[:, None] == groups[None])
     margins = scores[:, None] - scores[None]
@@ -161,7 +161,7 @@ def flipped(levels: list[Tensor], masks: Tensor, rng: np.random.Generator) -> tu
 
 @torch.inference_mode()
 def validate(model: PictureTower, data: Cached, rows: np.ndarray, words: StateWords) -> dict[str, float]:
-    """Pixel AUROC over all pictures of a category and image AUROC of the class token, with the word "object"."""
+    """Pixel AUROC over all images of a category and image AUROC of the class token, with the word "object"."""
     model.eval()
     maps, scores = [], []
     for chunk in np.array_split(rows, max(1, len(rows) // 32)):
@@ -185,7 +185,7 @@ def validate(model: PictureTower, data: Cached, rows: np.ndarray, words: StateWo
     return {
         "pixel_auroc": pixel_auroc(np.concatenate(maps), truth),
         "image_auroc": image_auroc(found, labels),
-        # The share of pairs of one scene in which the defective picture scores higher.
+        # The share of pairs of one scene in which the defective image scores higher.
         "pair_auroc": float((found[:, None] > found[None])[pairs].mean()) if pairs.any() else math.nan,
     }
 
@@ -198,7 +198,7 @@ def main() -> None:
     for name in ("trunk", "states", "crops", "whole", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--synthetic", type=Path, nargs="+", required=True)
-    parser.add_argument("--start", type=Path, help="a picture tower to go on from, at a lower --lr")
+    parser.add_argument("--start", type=Path, help="a image encoder to go on from, at a lower --lr")
     parser.add_argument("--held-out", nargs="*", default=[], help="auxiliary categories never trained on")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=32)

@@ -1,4 +1,4 @@
-"""Trains a method's learnt part on `tiny` with zsad's own training loop, on synthetic and auxiliary pictures.
+"""Trains a method's learnt part on `tiny` with zsad's own training loop, on synthetic and auxiliary images.
 
 python tools/tiny/train_prompts.py --materials materials --auxiliary ../shared/data/auxiliary \
         --method anomalyclip --out src/zsad/backbones/tiny/anomalyclip.safetensors
@@ -21,7 +21,7 @@ AUXILIARY_SHARE = 0.4
 
 
 class Pictures:
-    """A fixed number of pictures, made when they are asked for: (picture, mask, label, class name)."""
+    """A fixed number of images, made when they are asked for: (image, mask, label, class name)."""
 
     def __init__(self, materials: Path, auxiliary: Path, count: int, held_out: list[str]) -> None:
         self.materials = Materials.from_folder(materials)

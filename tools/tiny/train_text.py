@@ -1,4 +1,4 @@
-"""Distils the sentence teacher into the text tower of `tiny` (CLIP's tokenizer, causal, end-of-text pooling).
+"""Distils the sentence teacher into the text encoder of `tiny` (CLIP's tokenizer, causal, end-of-text pooling).
 
     python tools/tiny/train_text.py --teacher text.npz --out text_tower.safetensors
 
@@ -24,7 +24,7 @@ from zsad.backbones.tokenizer import tokenize
 
 
 def text_state(clip: CLIP) -> dict[str, torch.Tensor]:
-    """The parameters of the text tower alone."""
+    """The parameters of the text encoder alone."""
     return {
         name: tensor.detach().clone().contiguous()
         for name, tensor in clip.state_dict().items()

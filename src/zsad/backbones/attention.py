@@ -1,6 +1,6 @@
 """Self-attention with a value-value stream beside it, deep prompts, and the resizing of position tables.
 
-Shapes: B pictures or sentences, L tokens, D width, H heads, d = D / H, N patches, G*G = N the patch grid.
+Shapes: B images or sentences, L tokens, D width, H heads, d = D / H, N patches, G*G = N the patch grid.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ POSITION_INTERPOLATIONS: tuple[PositionInterpolation, ...] = get_args(PositionIn
 class DeepPrompts:
     """Learnt tokens that enter a tower before chosen blocks.
 
-    The picture tower appends them after the patches at the first prompted block and replaces them at the
-    later ones; the text tower overwrites the positions `start`, `start + 1`, ... of the sentence.
+    The image encoder appends them after the patches at the first prompted block and replaces them at the
+    later ones; the text encoder overwrites the positions `start`, `start + 1`, ... of the sentence.
 
     Attributes:
         tokens: 1-based block number -> (n, D), or (B, n, D) where each item has its own.
-        start: first overwritten position of the text tower; the picture tower does not use it.
+        start: first overwritten position of the text encoder; the image encoder does not use it.
     """
 
     tokens: Mapping[int, Tensor]

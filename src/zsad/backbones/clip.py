@@ -1,4 +1,4 @@
-"""The CLIP network: a picture tower (`zsad.backbones.vision`) and a text tower with one joint space.
+"""The CLIP network: a image encoder (`zsad.backbones.vision`) and a text encoder with one joint space.
 
 Small on purpose, and our own, because every method works inside it: it taps the token stream after chosen
 blocks, runs a value-value stream beside it, and puts learnt tokens in before chosen blocks of either tower.
@@ -6,7 +6,7 @@ Parameter names are those of OpenAI's release, so its files load without renamin
 
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
 
-Shapes: B pictures or sentences, S pixels a side, N = G*G patches, L text tokens, D tower width, E joint
+Shapes: B images or sentences, S pixels a side, N = G*G patches, L text tokens, D tower width, E joint
 width.
 """
 
@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Shape of the text tower.
+    """Shape of the text encoder.
 
     Attributes:
         width: D of the tower.
@@ -68,8 +68,8 @@ class ClipConfig:
     """Shape of a CLIP.
 
     Attributes:
-        vision: the picture tower.
-        text: the text tower.
+        vision: the image encoder.
+        text: the text encoder.
         embed_dim: E, width of the joint space.
         activation: of the MLPs of both towers, as the weights were trained.
     """
@@ -104,12 +104,12 @@ class FactorisedEmbedding(nn.Module):
 
 
 class CLIP(nn.Module):
-    """Picture tower, text tower and the joint space of both.
+    """Image encoder, text encoder and the joint space of both.
 
     Attributes:
         config: the network's shape.
-        record: where the weights come from and how pictures are prepared for them; None for random weights.
-        visual: the picture tower.
+        record: where the weights come from and how images are prepared for them; None for random weights.
+        visual: the image encoder.
         logit_scale: scalar, natural logarithm of the inverse temperature.
     """
 
@@ -138,7 +138,7 @@ class CLIP(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Random weights of the text tower for training from scratch."""
+        """Random weights of the text encoder for training from scratch."""
         if isinstance(self.token_embedding, FactorisedEmbedding):
             self.token_embedding.reset_parameters()
         else:
@@ -149,7 +149,7 @@ class CLIP(nn.Module):
 
     @property
     def position_interpolation(self) -> PositionInterpolation:
-        """How the picture tower resizes its position table; may be set at any time."""
+        """How the image encoder resizes its position table; may be set at any time."""
         return self.visual.position_interpolation
 
     @position_interpolation.setter
@@ -158,10 +158,10 @@ class CLIP(nn.Module):
         self.visual.position_interpolation = mode
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Pictures in the joint space.
+        """Images in the joint space.
 
         Args:
-            images: (B, 3, S, S) normalised pictures, S a multiple of the patch size.
+            images: (B, 3, S, S) normalised images, S a multiple of the patch size.
 
         Returns:
             (B, E), not normalised.
@@ -205,7 +205,7 @@ class CLIP(nn.Module):
         context = self.config.text.context_length
         if embeddings.shape[1] > context:
             raise ConfigError(
-                f"sentences of {embeddings.shape[1]} tokens; the text tower reads at most {context}"
+                f"sentences of {embeddings.shape[1]} tokens; the text encoder reads at most {context}"
             )
         if deep_prompts is not None:
             deep_prompts.check(self.config.text.layers)

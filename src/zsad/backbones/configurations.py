@@ -80,14 +80,14 @@ def clip_config_from_open_clip(model: Mapping[str, Any], origin: str) -> ClipCon
     vision, text = (_section(model, name, origin) for name in ("vision_cfg", "text_cfg"))
     if vision.get("timm_model_name"):
         raise WeightsError(
-            f"{origin}: the picture tower is timm's {vision['timm_model_name']}, not supported"
+            f"{origin}: the image encoder is timm's {vision['timm_model_name']}, not supported"
         )
     if text.get("hf_model_name"):
-        raise WeightsError(f"{origin}: the text tower is {text['hf_model_name']}, not supported")
+        raise WeightsError(f"{origin}: the text encoder is {text['hf_model_name']}, not supported")
     if model.get("multimodal_cfg"):
         raise WeightsError(f"{origin} is a CoCa model (multimodal_cfg), not supported")
     if isinstance(vision.get("layers"), list):
-        raise WeightsError(f"{origin}: the picture tower is a ResNet, not supported: use a CLIP with a ViT")
+        raise WeightsError(f"{origin}: the image encoder is a ResNet, not supported: use a CLIP with a ViT")
     _refuse_unknown(model, MODEL_FIELDS | MODEL_IRRELEVANT, {}, origin, "model_cfg")
     _refuse_unknown(vision, VISION_FIELDS | VISION_IRRELEVANT, VISION_NEUTRAL, origin, "vision_cfg")
     _refuse_unknown(text, TEXT_FIELDS | TEXT_IRRELEVANT, TEXT_NEUTRAL, origin, "text_cfg")

@@ -215,7 +215,7 @@ def _open_clip(
     colours = _colours(preprocessing, "mean", "std", name)
     interpolation = preprocessing.get("interpolation", "bicubic")
     notes = (
-        "" if interpolation == "bicubic" else f"trained on pictures resized by {interpolation} interpolation"
+        "" if interpolation == "bicubic" else f"trained on images resized by {interpolation} interpolation"
     )
     tensors = to_openai_names(read(), name)
     return Source(shape, tensors, _record(name, source, shape, colours, notes))

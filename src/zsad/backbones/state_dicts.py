@@ -3,7 +3,7 @@
 | layout | names | shape and activation from |
 |---|---|---|
 | OpenAI | `visual.conv1.weight`, `transformer.resblocks.0...` | the tensors' shapes; QuickGELU |
-| open_clip | OpenAI's, or with the text tower under `text.` (CustomTextCLIP) | `open_clip_config.json` |
+| open_clip | OpenAI's, or with the text encoder under `text.` (CustomTextCLIP) | `open_clip_config.json` |
 | Hugging Face `CLIPModel` | `vision_model.encoder.layers.0...` | `config.json` |
 
 What the network here does not have (ResNets, timm trunks, other text encoders, attentional pooling...) is
@@ -34,12 +34,12 @@ NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "logit_bias",
 
 # Names of networks that are CLIPs too, but not ones that this network can be.
 UNSUPPORTED = (
-    ("visual.layer1.", "a ResNet picture tower (RN50, RN101...)"),
-    ("visual.trunk.", "a timm picture tower"),
+    ("visual.layer1.", "a ResNet image encoder (RN50, RN101...)"),
+    ("visual.trunk.", "a timm image encoder"),
     ("text_decoder.", "a CoCa model"),
     ("visual.attn_pool.", "attentional pooling"),
-    ("text.transformer.embeddings.", "a text tower of another kind (Hugging Face encoder)"),
-    ("text.transformer.encoder.", "a text tower of another kind (Hugging Face encoder)"),
+    ("text.transformer.embeddings.", "a text encoder of another kind (Hugging Face encoder)"),
+    ("text.transformer.encoder.", "a text encoder of another kind (Hugging Face encoder)"),
     ("vision_model.head.", "a SigLIP model"),
     ("text_model.head.", "a SigLIP model"),
     ("visual.transformer.resblocks.0.ls_1.", "layer scale"),
@@ -102,7 +102,7 @@ def find_layout(names: Iterable[str], origin: str) -> Layout:
             return "custom_text"
         if "token_embedding.weight" in known:
             return "openai"
-        raise WeightsError(f"{origin} has a picture tower but no text tower (no token_embedding.weight)")
+        raise WeightsError(f"{origin} has a image encoder but no text encoder (no token_embedding.weight)")
     examples = ", ".join(sorted(known)[:3])
     raise WeightsError(
         f"{origin} is not a CLIP (its tensors are {examples}...): give OpenAI, open_clip or CLIPModel weights"
@@ -132,7 +132,7 @@ def to_openai_names(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Ten
 
 
 def _from_custom_text(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """open_clip's CustomTextCLIP: the text tower's names begin with "text."."""
+    """open_clip's CustomTextCLIP: the text encoder's names begin with "text."."""
     renamed = {name.removeprefix("text."): value for name, value in tensors.items()}
     if "text_projection.bias" in renamed:
         raise WeightsError(f"{origin} has a text projection with bias, which is not supported")
@@ -211,10 +211,10 @@ def clip_config_from_state_dict(
     vocab_size, _ = shape("token_embedding.weight", 2)
     context_length, _ = shape("positional_embedding", 2)
     text_width, embed_dim = shape("text_projection", 2)
-    for what, width in (("picture", vision_width), ("text", text_width)):
+    for what, width in (("image", vision_width), ("text", text_width)):
         if width % HEAD_WIDTH:
             raise WeightsError(
-                f"{origin}: the {what} tower is {width} wide, so its heads are not OpenAI's of {HEAD_WIDTH}; "
+                f"{origin}: the {what} encoder is {width} wide, so its heads are not OpenAI's of {HEAD_WIDTH}; "
                 "put an open_clip_config.json beside the file that names them"
             )
     return ClipConfig(

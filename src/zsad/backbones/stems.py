@@ -1,6 +1,6 @@
-"""Convolutional stems of hybrid vision transformers: picture in, patch embeddings out.
+"""Convolutional stems of hybrid vision transformers: image in, patch embeddings out.
 
-A plain ViT cuts the picture into patches with one strided convolution. A hybrid one (Dosovitskiy et al. 2021,
+A plain ViT cuts the image into patches with one strided convolution. A hybrid one (Dosovitskiy et al. 2021,
 section 3.1) lets a small convolutional network make the patch embeddings, which a two-core machine can train
 far faster than a transformer from scratch. `tiny` starts from EfficientNet-Lite2 (Tan & Le 2019; Apache-2.0).
 """
@@ -105,9 +105,9 @@ class EfficientNetLiteTrunk(nn.Module):
 
 
 def self_novelty(features: Tensor, neighbours: int = 8) -> Tensor:
-    """How little each position resembles the rest of its own picture.
+    """How little each position resembles the rest of its own image.
 
-    An anomaly is rare within its picture, whatever the picture shows, so this is what a small network finds
+    An anomaly is rare within its image, whatever the image shows, so this is what a small network finds
     hardest to learn and profits from most. It is the single-picture case of mutual scoring (MuSc, ICLR 2024,
     section 3.2); the position itself and its eight neighbours are left out, since they overlap.
 
@@ -117,8 +117,8 @@ def self_novelty(features: Tensor, neighbours: int = 8) -> Tensor:
 
     Returns:
         (B, 3, G, G) float32: 1 - cosine to the most similar position, 1 - mean cosine to the `neighbours`
-        most similar ones (both in [0, 2], channels standardised within the picture), and the distance from
-        the picture's mean in units of its spread.
+        most similar ones (both in [0, 2], channels standardised within the image), and the distance from
+        the image's mean in units of its spread.
     """
     side = features.shape[-1]
     tokens = features.float().flatten(2).transpose(1, 2)  # (B, N, C)

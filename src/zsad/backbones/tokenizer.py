@@ -35,7 +35,7 @@ WORDS = r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\
 
 
 def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:
-    """Token ids of sentences, as CLIP's text tower reads them.
+    """Token ids of sentences, as CLIP's text encoder reads them.
 
     Args:
         texts: one sentence or several.

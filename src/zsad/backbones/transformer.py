@@ -1,6 +1,6 @@
 """The transformer that both towers of CLIP share: pre-norm blocks and their MLP.
 
-Shapes: B pictures or sentences, L tokens, D width.
+Shapes: B images or sentences, L tokens, D width.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""CLIP's picture tower: a picture in, its class token and the patches of chosen blocks out.
+"""CLIP's image encoder: an image in, its class token and the patches of chosen blocks out.
 
 Parameter names are those of OpenAI's release.
 
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
 
-Shapes: B pictures, S pixels a side, N = G*G patches, D tower width, E joint width.
+Shapes: B images, S pixels a side, N = G*G patches, D tower width, E joint width.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LAST_ROWS = 16
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Shape of the picture tower.
+    """Shape of the image encoder.
 
     Attributes:
         image_size: pixels a side that the position table was made for.
@@ -56,7 +56,7 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class VisionOutput:
-    """What one pass through the picture tower gives; row 0 of token tensors is the class token.
+    """What one pass through the image encoder gives; row 0 of token tensors is the class token.
 
     Attributes:
         class_token: (B, D) after the last block, before `ln_post`.
@@ -88,11 +88,11 @@ class ResizedPositions:
 
 
 class VisionTower(nn.Module):
-    """Picture -> class token and patch tokens.
+    """Image -> class token and patch tokens.
 
     Attributes:
         config: its shape.
-        position_interpolation: how the position table is resized for pictures of another size.
+        position_interpolation: how the position table is resized for images of another size.
     """
 
     def __init__(
@@ -136,13 +136,13 @@ class VisionTower(nn.Module):
         """Patch embedding, class token and positions, before `ln_pre`.
 
         Args:
-            images: (B, 3, S, S) normalised pictures, S a multiple of the patch size.
+            images: (B, 3, S, S) normalised images, S a multiple of the patch size.
 
         Returns:
             (B, 1 + N, D).
 
         Raises:
-            ConfigError: the pictures are not square, or S is not a multiple of the patch size.
+            ConfigError: the images are not square, or S is not a multiple of the patch size.
         """
         return self._embed(images)[0]
 
@@ -161,7 +161,7 @@ class VisionTower(nn.Module):
     def positions(self, grid: int) -> Tensor:
         """The position table for a patch grid, computed once per grid and kept until the weights change.
 
-        Run one picture before exporting: the graph then holds the table instead of the interpolation.
+        Run one image before exporting: the graph then holds the table instead of the interpolation.
 
         Args:
             grid: patches along one side.
@@ -205,7 +205,7 @@ class VisionTower(nn.Module):
         (AnomalyCLIP, section 3.3, DPAM).
 
         Args:
-            images: (B, 3, S, S) normalised pictures, S a multiple of the patch size.
+            images: (B, 3, S, S) normalised images, S a multiple of the patch size.
             taps: 1-based block numbers after which tokens are returned.
             value_value_from: first block of the value-value stream; None for no such stream.
             deep_prompts: tokens appended after the patches (AdaCLIP); dropped from everything returned.
@@ -217,7 +217,7 @@ class VisionTower(nn.Module):
             Class token and tapped tokens.
 
         Raises:
-            ConfigError: a block number or the picture size is impossible, or there are value taps without a
+            ConfigError: a block number or the image size is impossible, or there are value taps without a
                 value-value stream.
         """
         layers = self.config.layers
@@ -280,7 +280,7 @@ def check_blocks(taps: Sequence[int], value_value_from: int | None, layers: int)
     """
     outside = sorted(tap for tap in taps if not 1 <= tap <= layers)
     if outside:
-        raise ConfigError(f"taps {outside} are not blocks of this picture tower: choose from 1 to {layers}")
+        raise ConfigError(f"taps {outside} are not blocks of this image encoder: choose from 1 to {layers}")
     if value_value_from is not None and not 1 <= value_value_from <= layers:
         raise ConfigError(
             f"the value-value stream must start at a block from 1 to {layers}, got {value_value_from}"
@@ -288,13 +288,13 @@ def check_blocks(taps: Sequence[int], value_value_from: int | None, layers: int)
 
 
 def check_image_size(height: int, width: int, patch_size: int) -> None:
-    """Refuses pictures that the patch grid does not divide.
+    """Refuses images that the patch grid does not divide.
 
     Raises:
         ConfigError: with the nearest sizes that fit.
     """
     if height != width:
-        raise ConfigError(f"pictures must be square tensors (B, 3, S, S), got {height} x {width} pixels")
+        raise ConfigError(f"images must be square tensors (B, 3, S, S), got {height} x {width} pixels")
     if height % patch_size or height == 0:
         below = height // patch_size * patch_size
         near = f"{below} or {below + patch_size}" if below else str(patch_size)

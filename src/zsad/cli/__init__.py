@@ -48,7 +48,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Zero-shot anomaly detection for pictures: every CLIP-based system, one command.",
+    help="Zero-shot anomaly detection for images: every CLIP-based system, one command.",
 )
 app.add_typer(weights.weights_app, name="weights")
 app.add_typer(data.data_app, name="data")

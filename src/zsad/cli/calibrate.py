@@ -1,4 +1,4 @@
-"""`zsad calibrate`: a threshold from a few normal pictures, or from labelled ones."""
+"""`zsad calibrate`: a threshold from a few normal images, or from labelled ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from zsad.cli.printing import Bar, stderr, stdout
 def calibrate(
     normal: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Normal pictures.", show_default=False),
+        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Normal images.", show_default=False),
     ] = None,
     *,
     out: Annotated[
@@ -43,7 +43,7 @@ def calibrate(
     ] = Path("calibration.json"),
     anomalous: Annotated[
         list[str] | None,
-        typer.Option("--anomalous", help="An anomalous picture, folder or glob. Repeatable."),
+        typer.Option("--anomalous", help="An anomalous image, folder or glob. Repeatable."),
     ] = None,
     data: Annotated[
         str | None,
@@ -55,30 +55,30 @@ def calibrate(
     by: Annotated[
         str | None,
         typer.Option(
-            help="rate (normal pictures), f1 or cost (both kinds). Default: rate; cost if costs are given.",
+            help="rate (normal images), f1 or cost (both kinds). Default: rate; cost if costs are given.",
             show_default=False,
         ),
     ] = None,
     rate: Annotated[
-        float, typer.Option(help="Share of new normal pictures that may be called anomalous.")
+        float, typer.Option(help="Share of new normal images that may be called anomalous.")
     ] = 0.05,
     confidence: Annotated[float, typer.Option(help="That the rate is kept, from 0.5 to below 1.")] = 0.95,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse if the pictures are too few to promise the rate.")
+        bool, typer.Option("--strict", help="Refuse if the images are too few to promise the rate.")
     ] = False,
     tolerated_area: Annotated[
-        float, typer.Option(help="Share of a normal picture's pixels that the mask may mark.")
+        float, typer.Option(help="Share of a normal image's pixels that the mask may mark.")
     ] = 0.0,
     cost_miss: Annotated[
-        float | None, typer.Option(help="Of an anomalous picture called normal.", show_default=False)
+        float | None, typer.Option(help="Of an anomalous image called normal.", show_default=False)
     ] = None,
     cost_false_alarm: Annotated[
-        float | None, typer.Option(help="Of a normal picture called anomalous.", show_default=False)
+        float | None, typer.Option(help="Of a normal image called anomalous.", show_default=False)
     ] = None,
     prevalence: Annotated[
         float | None,
         typer.Option(
-            help="Share of anomalous pictures in use, for the cost. Default: as given.", show_default=False
+            help="Share of anomalous images in use, for the cost. Default: as given.", show_default=False
         ),
     ] = None,
     method: MethodOption = None,
@@ -98,12 +98,12 @@ def calibrate(
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Find the score from which on a picture is anomalous, and say what that promises.
+    """Find the score from which on an image is anomalous, and say what that promises.
 
-    Use other pictures than those that you will judge. Without labels the threshold keeps a false-alarm rate;
+    Use other images than those that you will judge. Without labels the threshold keeps a false-alarm rate;
     with labels it can also have the highest F1 or the lowest cost. The raw scores stay as they are.
 
-    Exit code: 0 if every picture was used, 3 if some could not be read.
+    Exit code: 0 if every image was used, 3 if some could not be read.
     """
     config = parse_settings(settings or [])
     if state_words is not None:
@@ -132,7 +132,7 @@ def calibrate(
     check_out(out, checkpoint)
     if (data is None) == (not normal and not anomalous):
         raise ConfigError(
-            "give normal pictures (zsad calibrate good/), or a labelled set with --data, not both"
+            "give normal images (zsad calibrate good/), or a labelled set with --data, not both"
         )
     if data is not None:
         examples, class_name = labelled_examples(data, split, class_name)

@@ -27,7 +27,7 @@ def list_data(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
-    """List the datasets of the papers: where to get them, licence, numbers of pictures, masks.
+    """List the datasets of the papers: where to get them, licence, numbers of images, masks.
 
     zsad downloads none of them. Any folder or list of your own works as well: see `zsad data check --help`.
     """
@@ -73,7 +73,7 @@ def check(
     ],
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only look for the files, decode no picture and no mask.")
+        bool, typer.Option("--quick", help="Only look for the files, decode no image and no mask.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -81,7 +81,7 @@ def check(
 
     Layouts that are understood: every dataset of `zsad data list` as it is downloaded; MVTec's
     (CATEGORY/test/good, CATEGORY/test/DEFECT, ground_truth); good/ and a folder for each defect; images/ and
-    masks/; a CSV or JSON list with the columns path, label, mask, category (only path is needed); pictures.
+    masks/; a CSV or JSON list with the columns path, label, mask, category (only path is needed); images.
 
     Exit code: 0 if nothing is wrong, 3 if something is, 2 for wrong usage.
     """

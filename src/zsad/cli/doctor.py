@@ -160,7 +160,7 @@ def _hub_cache() -> str:
 
 
 def _prediction() -> str:
-    """Loads the default method on the shipped weights and scores a picture."""
+    """Loads the default method on the shipped weights and scores an image."""
     import zsad
 
     started = time.perf_counter()
@@ -171,7 +171,7 @@ def _prediction() -> str:
     warm = time.perf_counter()
     score = detector.predict(picture).score
     if not 0 <= score <= 1:
-        raise ValueError(f"the score of a test picture is {score}, which is not in [0, 1]")
+        raise ValueError(f"the score of a test image is {score}, which is not in [0, 1]")
     name = f"{detector.method.INFO.name} on {detector.record.name}"
     milliseconds = 1000 * (time.perf_counter() - warm)
-    return f"{name} works: loaded in {loaded - started:.1f} s, then {milliseconds:.0f} ms a picture"
+    return f"{name} works: loaded in {loaded - started:.1f} s, then {milliseconds:.0f} ms an image"

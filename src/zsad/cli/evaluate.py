@@ -70,17 +70,17 @@ def evaluate(
     ] = 0,
     reference: Annotated[
         int,
-        typer.Option(min=0, help="Normal training pictures shown to the method per category (few-shot)."),
+        typer.Option(min=0, help="Normal training images shown to the method per category (few-shot)."),
     ] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many pictures of a category, evenly spread.")
+        int | None, typer.Option(min=1, help="At most so many images of a category, evenly spread.")
     ] = None,
     image_size: ImageSizeOption = None,
     batch_size: BatchSizeOption = 8,
     settings: SettingsOption = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs, or CPU processes, that share the pictures.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="GPUs, or CPU processes, that share the images.")] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
         "zsad-evaluation"
     ),
@@ -100,7 +100,7 @@ def evaluate(
     Each combination of method, backbone, seed and dataset is a run. Written: OUT/results.json, and for each
     run OUT/runs/RUN/pictures.jsonl, curves.json, maps/. `zsad report OUT` makes the page.
 
-    Exit code: 0 if every run and every picture was evaluated, 3 if some were left out.
+    Exit code: 0 if every run and every image was evaluated, 3 if some were left out.
     """
     config = parse_settings(settings or [])
     go_offline(offline)
@@ -172,7 +172,7 @@ def _print_tables(result: EvaluationResult, out: Path) -> None:
         console.print(to_text(overview_table(result.runs)))
     pictures = sum(row.normal + row.anomalous for run in result.runs for row in run.categories)
     seconds = duration(result.provenance["seconds"])
-    console.print(f"{counted(len(result.runs), 'run')} over {counted(pictures, 'picture')} in {seconds}")
+    console.print(f"{counted(len(result.runs), 'run')} over {counted(pictures, 'image')} in {seconds}")
     console.print(f"Results: {out}; `zsad report {out}` makes a page", markup=False, soft_wrap=True)
 
 

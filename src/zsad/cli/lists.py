@@ -25,7 +25,7 @@ def methods() -> None:
     console.print(table)
     console.print(
         "training: learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
-        "examples: --reference, optional; whole batch: a picture's score depends on the others.",
+        "examples: --reference, optional; whole batch: an image's score depends on the others.",
         style="dim",
     )
 

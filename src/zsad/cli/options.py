@@ -38,13 +38,13 @@ CheckpointOption = Annotated[
     str | None, typer.Option(help="Learnt weights: a file of zsad or of the method's authors.")
 ]
 ClassNameOption = Annotated[
-    str | None, typer.Option("--class-name", "-c", help='What the pictures show, e.g. "metal nut".')
+    str | None, typer.Option("--class-name", "-c", help='What the images show, e.g. "metal nut".')
 ]
 ReferencesOption = Annotated[
     list[str] | None,
-    typer.Option("--reference", help="A picture, folder or glob of good examples (few-shot). Repeatable."),
+    typer.Option("--reference", help="An image, folder or glob of good examples (few-shot). Repeatable."),
 ]
-BatchSizeOption = Annotated[int, typer.Option(min=1, help="Pictures that are scored at once.")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Images that are scored at once.")]
 PrecisionOption = Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")]
 SettingsOption = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""`zsad predict`: score pictures and leave a page to look at."""
+"""`zsad predict`: score images and leave a page to look at."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from zsad.cli.printing import Bar, print_failures, print_summary, stderr
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Pictures to score.", show_default=False),
+        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Images to score.", show_default=False),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),
@@ -42,7 +42,7 @@ def predict(
         typer.Option(
             "--method",
             "-m",
-            help="One of `zsad methods`. Default: the checkpoint's; else auto for 8 pictures or more, which "
+            help="One of `zsad methods`. Default: the checkpoint's; else auto for 8 images or more, which "
             "are compared with each other; else anomalyclip.",
             show_default=False,
         ),
@@ -58,7 +58,7 @@ def predict(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Image score from which on a picture is anomalous.")
+        float | None, typer.Option(help="Image score from which on an image is anomalous.")
     ] = None,
     map_threshold: Annotated[
         float | None, typer.Option(help="Map value from which on a pixel is anomalous (mask, contour).")
@@ -68,13 +68,13 @@ def predict(
         typer.Option(
             "--format",
             "-f",
-            help="What to write for each picture, comma-separated: overlay, map (16-bit PNG), npy, mask, "
+            help="What to write for each image, comma-separated: overlay, map (16-bit PNG), npy, mask, "
             "contour; or none. Default: overlay,map and, with a map threshold, mask.",
             show_default=False,
         ),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="Colours of the overlays: fixed (comparable), or picture (each its own).")
+        str, typer.Option(help="Colours of the overlays: fixed (comparable), or image (each its own).")
     ] = "fixed",
     state_words: Annotated[
         str | None,
@@ -117,11 +117,11 @@ def predict(
     json_lines: Annotated[bool, typer.Option("--json", help="Print the records as JSON lines.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Score pictures, draw heat maps and write a page to look at.
+    """Score images, draw heat maps and write a page to look at.
 
     Written: OUT/index.html, results.jsonl, results.csv, overlays/, maps/; explanations.jsonl for --explain.
 
-    Exit code: 0 if every picture was scored, 3 if some could not be read.
+    Exit code: 0 if every image was scored, 3 if some could not be read.
     """
     config = parse_settings(settings or [])
     if state_words is not None:
@@ -191,7 +191,7 @@ def predict(
 
 
 def _engine(name: str, devices: int, workers: int | None, device: str | None) -> Any:
-    """What scores the pictures, None for this process alone."""
+    """What scores the images, None for this process alone."""
     from zsad.errors import ConfigError, unknown_name
 
     if name not in ("local", "ray"):

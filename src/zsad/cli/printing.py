@@ -30,12 +30,12 @@ class Bar:
         self._task: Any = None
 
     def show(self, done: int, total: int) -> None:
-        """Draws the bar at `done` of `total` pictures."""
+        """Draws the bar at `done` of `total` images."""
         if self._task is None:
             self._task = self._progress.add_task(self._title, total=total, left="")
             self._progress.start()
             self.is_started = True
-        # Pictures finish in bursts of a batch, so only the pace since the start predicts the end.
+        # Images finish in bursts of a batch, so only the pace since the start predicts the end.
         elapsed = self._progress.tasks[0].elapsed or 0.0
         left = f"{duration(elapsed / done * (total - done))} left" if done else ""
         self._progress.update(self._task, completed=done, left=left)
@@ -56,16 +56,16 @@ def print_summary(summary: RunSummary) -> None:
     console = stdout()
     scored = summary.scored
     if scored:
-        table = table_of("score", "decision", "picture")
+        table = table_of("score", "decision", "image")
         decisions = {None: Text("-"), True: Text("anomalous", "bold red"), False: Text("normal", "green")}
         for record in scored[:10]:
             table.add_row(f"{record.score:.4f}", decisions[record.is_anomalous], Text(printable(record.path)))
         console.print(table)
         if len(scored) > 10:
-            console.print(f"... and {len(scored) - 10} pictures with lower scores", style="dim")
+            console.print(f"... and {len(scored) - 10} images with lower scores", style="dim")
     new = len(scored) - summary.resumed
     pace = f" ({summary.seconds / new:.2f} s each)" if new > 0 else ""
-    line = f"{counted(new, 'picture')} scored in {summary.seconds:.1f} s{pace}"
+    line = f"{counted(new, 'image')} scored in {summary.seconds:.1f} s{pace}"
     if summary.resumed:
         line += f", {summary.resumed} from an earlier run"
     if scored and scored[0].threshold is not None:
@@ -78,7 +78,7 @@ def print_summary(summary: RunSummary) -> None:
     known = sum(record.in_calibration is True for record in scored)
     if known:
         console.print(
-            f"{counted(known, 'picture')} of these made the calibration: what it decides about them says "
+            f"{counted(known, 'image')} of these made the calibration: what it decides about them says "
             "nothing about new ones",
             style="yellow",
             soft_wrap=True,
@@ -87,7 +87,7 @@ def print_summary(summary: RunSummary) -> None:
 
 
 def print_failures(summary: RunSummary) -> None:
-    """The first pictures that could not be scored, on standard error."""
+    """The first images that could not be scored, on standard error."""
     from zsad.errors import printable
 
     console = stderr()
@@ -131,5 +131,5 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Number and noun: 1 picture, 2 pictures."""
+    """Number and noun: 1 image, 2 images."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -62,7 +62,7 @@ def reproduce(
     image_size: Annotated[int | None, typer.Option(min=1, help=RECIPE)] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help=f"Of the training. {RECIPE}")] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many test pictures of a category.")
+        int | None, typer.Option(min=1, help="At most so many test images of a category.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16. Default: the authors'.")] = None,
     device: DeviceOption = None,
@@ -70,7 +70,7 @@ def reproduce(
     cache: Annotated[
         bool,
         typer.Option(
-            help="Keep the training pictures' features in OUT/features until training is over, if the method "
+            help="Keep the training images' features in OUT/features until training is over, if the method "
             "allows it: fast, but gigabytes."
         ),
     ] = True,
@@ -90,7 +90,7 @@ def reproduce(
     Trains where the authors published no weights. Written: OUT/results.json, reproduction.json (recipe,
     comparison, what is not as published), index.html, and weights.safetensors of a training.
 
-    Exit code: 0 if every picture was evaluated, 3 if some were left out.
+    Exit code: 0 if every image was evaluated, 3 if some were left out.
     """
     if show_list:
         _print_list(name or "")

@@ -40,7 +40,7 @@ def train(
     ] = "test",
     epochs: Annotated[int | None, typer.Option(help=f"Passes over the data. {RECIPE}")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help=f"Pictures of one step, of all devices together. {RECIPE}")
+        int | None, typer.Option(help=f"Images of one step, of all devices together. {RECIPE}")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help=f"adam or adamw. {RECIPE}")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help=f"Learning rate. {RECIPE}")] = None,
@@ -50,7 +50,7 @@ def train(
     ] = None,
     mosaic: Annotated[
         float | None,
-        typer.Option(help=f"Chance of four pictures in place of one, on all data. {RECIPE}"),
+        typer.Option(help=f"Chance of four images in place of one, on all data. {RECIPE}"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of initial weights and data order.")] = 111,
     image_size: ImageSizeOption = None,
@@ -59,7 +59,7 @@ def train(
     precision: Annotated[
         str | None, typer.Option(help=f"fp32, or bf16 or fp16 autocast. {RECIPE[:-1]} on a GPU, else fp32.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Threads that read pictures.")] = 2,
+    workers: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
     settings: SettingsOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last finished epoch, if there is one.")
@@ -69,7 +69,7 @@ def train(
     ] = False,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for the pictures' features: computed once, read in later epochs."),
+        typer.Option(help="Folder for the images' features: computed once, read in later epochs."),
     ] = None,
     cache_precision: Annotated[str, typer.Option(help="Of the cache: fp32, or bf16 or fp16.")] = "fp32",
     tensorboard: Annotated[
@@ -78,7 +78,7 @@ def train(
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Learn a method's weights from pictures with masks, by default as the method's authors train it.
+    """Learn a method's weights from images with masks, by default as the method's authors train it.
 
     OUT is for `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds the
     checkpoint of the last finished epoch, log.csv with the loss of every step, and TensorBoard's files.

@@ -48,7 +48,7 @@ def list_weights(
             "SHA-256": record.sha256 or "not known",
             "licence": record.licence,
             "trained on": record.auxiliary_data or "-",
-            "pictures": f"{record.image_size} x {record.image_size} pixels, {record.activation}",
+            "images": f"{record.image_size} x {record.image_size} pixels, {record.activation}",
             "backbone": record.backbone,
             "notes": record.notes,
         }

@@ -1,8 +1,8 @@
 """Whether a method would be tested on what it was trained on, by what its weights say of that.
 
-Weights that zsad trained carry digests of their training pictures, which find a picture under any name.
+Weights that zsad trained carry digests of their training images, which find an image under any name.
 
-Weights name their auxiliary data in words: "visa: candle, pcb1 (test split, 400 pictures)" as `zsad train`
+Weights name their auxiliary data in words: "visa: candle, pcb1 (test split, 400 images)" as `zsad train`
 writes it, "VisA (capsules, macaroni1), concrete cracks" or "MVTec AD" as people do. Names say less than
 digests: a renamed folder is not recognised by them.
 """
@@ -74,11 +74,11 @@ def named_datasets(text: str, own_names: Iterable[str] = ()) -> list[NamedData]:
 
 
 def shared_pictures(auxiliary_pictures: str, test_digests: Mapping[Path, bytes]) -> str:
-    """The test pictures that are among the training pictures, byte for byte.
+    """The test images that are among the training images, byte for byte.
 
     Args:
         auxiliary_pictures: of the weights, as `zsad.data.fingerprints.pack_digests` gives them.
-        test_digests: of the test pictures' files.
+        test_digests: of the test images' files.
 
     Returns:
         Their number and the first of them as one text, "" if there is none.
@@ -88,7 +88,7 @@ def shared_pictures(auxiliary_pictures: str, test_digests: Mapping[Path, bytes])
     """
     known = unpack_digests(auxiliary_pictures)
     found = [path for path, digest in test_digests.items() if digest in known]
-    return f"{len(found)} of the test pictures (the first is {found[0]})" if found else ""
+    return f"{len(found)} of the test images (the first is {found[0]})" if found else ""
 
 
 def named_overlap(auxiliary_data: str, dataset: Dataset) -> str:
@@ -140,8 +140,8 @@ class AuxiliarySet:
         name: the catalogue's, or that of the folder.
         known_as: its name in the catalogue; None for the user's own.
         categories: class names.
-        normal: number of pictures.
-        anomalous: number of pictures.
+        normal: number of images.
+        anomalous: number of images.
     """
 
     name: str
@@ -175,15 +175,15 @@ def described(sets: Sequence[AuxiliarySet], split: str) -> str:
 
     Example:
         >>> described([AuxiliarySet("toys", None, ("nut", "bolt"), normal=3, anomalous=2)], "test")
-        'toys: nut, bolt (test split, 5 pictures)'
+        'toys: nut, bolt (test split, 5 images)'
     """
     names = "; ".join(f"{each.name}: {', '.join(each.categories)}" for each in sets)
     pictures = sum(each.normal + each.anomalous for each in sets)
-    return f"{names} ({split} split, {pictures} pictures)"
+    return f"{names} ({split} split, {pictures} images)"
 
 
 def fingerprint(datasets: Sequence[Dataset]) -> str:
-    """SHA-256 over names, labels and sizes of the pictures, wherever their folders lie."""
+    """SHA-256 over names, labels and sizes of the images, wherever their folders lie."""
     digest = hashlib.sha256()
     for dataset in datasets:
         for sample in dataset.samples:

@@ -17,12 +17,12 @@ from zsad.errors import unknown_name
 
 @dataclass(frozen=True)
 class Counts:
-    """How many pictures the official page or the papers count; None where it is not known.
+    """How many images the official page or the papers count; None where it is not known.
 
     Attributes:
         normal: of the test split.
         anomalous: of the test split.
-        train: normal pictures of the training split.
+        train: normal images of the training split.
     """
 
     normal: int | None = None
@@ -43,9 +43,9 @@ class DatasetRecord:
         layout: name of the on-disk layout, one of `zsad.data.layouts.LAYOUTS`.
         categories: folder names of the categories; the one of a dataset of one category counts whatever its
             folder is called.
-        counts: official numbers of pictures, as the papers test on them.
+        counts: official numbers of images, as the papers test on them.
         other_counts: numbers of other versions that are in use, by what they are.
-        has_masks: whether anomalous pictures have masks.
+        has_masks: whether anomalous images have masks.
         class_names: category's folder name -> word for prompts and tables, where it is not the folder name
             with spaces for underscores.
         aliases: other names that a user may type.

@@ -30,12 +30,12 @@ class CategoryCheck:
 
     Attributes:
         category: class name.
-        normal: pictures of the test split.
-        anomalous: pictures of the test split.
-        unlabelled: pictures of which nobody said what they are.
-        masks: anomalous pictures with a mask.
-        train: pictures of the training split.
-        defects: kind of defect -> pictures of the test split.
+        normal: images of the test split.
+        anomalous: images of the test split.
+        unlabelled: images of which nobody said what they are.
+        masks: anomalous images with a mask.
+        train: images of the training split.
+        defects: kind of defect -> images of the test split.
     """
 
     category: str
@@ -57,9 +57,9 @@ class DatasetCheck:
         layout: how it lies there.
         record: the catalogue's entry, None for the user's own.
         categories: in the dataset's order.
-        problems: one line each: disorder, unreadable files, sizes that do not fit, missing pictures.
+        problems: one line each: disorder, unreadable files, sizes that do not fit, missing images.
         notes: one line each, worth knowing but no fault.
-        decoded: pictures and masks that were decoded.
+        decoded: images and masks that were decoded.
     """
 
     name: str
@@ -73,7 +73,7 @@ class DatasetCheck:
 
     @property
     def found(self) -> Counts:
-        """Pictures of all categories together."""
+        """Images of all categories together."""
         return Counts(
             sum(category.normal for category in self.categories),
             sum(category.anomalous for category in self.categories),
@@ -88,8 +88,8 @@ def check_datasets(
 
     Args:
         spec: as `open_datasets` takes it.
-        quick: only look for files; without it every picture and mask is decoded.
-        on_progress: called with the pictures done and their number.
+        quick: only look for files; without it every image and mask is decoded.
+        on_progress: called with the images done and their number.
 
     Returns:
         One check for each dataset.
@@ -136,7 +136,7 @@ def check_sample(sample: Sample) -> str | None:
     """What is wrong with the files of a sample; None if nothing is.
 
     Args:
-        sample: its picture and its mask are decoded.
+        sample: its image and its mask are decoded.
 
     Returns:
         One line with the file's path: unreadable, a mask of another size, an empty mask of a defect.
@@ -151,7 +151,7 @@ def check_sample(sample: Sample) -> str | None:
     height, width = mask.shape
     if (width, height) != picture.size:
         return (
-            f"{sample.mask_path}: {width} x {height} pixels, its picture {sample.path.name} "
+            f"{sample.mask_path}: {width} x {height} pixels, its image {sample.path.name} "
             f"{picture.width} x {picture.height}; both must be of one size"
         )
     if sample.label == 1 and not mask.any():
@@ -198,11 +198,11 @@ def _categories(test: Dataset, train: Dataset | None) -> tuple[CategoryCheck, ..
 
 
 def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[list[str], list[str]]:
-    """Problems and notes: pictures that are missing, and what limits the metrics."""
+    """Problems and notes: images that are missing, and what limits the metrics."""
     problems: list[str] = []
     notes: list[str] = []
     if not any(row.normal + row.anomalous + row.unlabelled + row.train for row in categories):
-        problems.append(f"{dataset.root}: holds no picture that could be read")
+        problems.append(f"{dataset.root}: holds no image that could be read")
     record = dataset.record
     if record:
         present = {row.category for row in categories if row.normal + row.anomalous}
@@ -210,7 +210,7 @@ def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[lis
         if absent:
             more = f" and {len(absent) - NAMES_SHOWN} more" if len(absent) > NAMES_SHOWN else ""
             problems.append(
-                f"{dataset.root}: no test pictures of {', '.join(absent[:NAMES_SHOWN])}{more}; "
+                f"{dataset.root}: no test images of {', '.join(absent[:NAMES_SHOWN])}{more}; "
                 f"get the whole dataset from {record.page}"
             )
         lines, note = _compare_counts(dataset, record, categories)
@@ -218,16 +218,16 @@ def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[lis
         notes += [note] if note else []
     unlabelled = sum(row.unlabelled for row in categories)
     if unlabelled:
-        notes.append(f"{unlabelled} pictures without a label: fit for zsad predict, not for zsad evaluate")
+        notes.append(f"{unlabelled} images without a label: fit for zsad predict, not for zsad evaluate")
     for row in categories:
         if row.masks < row.anomalous and row.masks:
             notes.append(
                 f"{row.category}: {row.anomalous - row.masks} of {row.anomalous} anomalous without mask"
             )
     if any(row.anomalous for row in categories) and not any(row.masks for row in categories):
-        notes.append("no masks: metrics of pictures only, none of pixels")
+        notes.append("no masks: metrics of images only, none of pixels")
     if any(row.anomalous for row in categories) and not any(row.normal for row in categories):
-        notes.append("no normal pictures: metrics of pixels only, none of pictures")
+        notes.append("no normal images: metrics of pixels only, none of images")
     return problems, notes
 
 
@@ -254,4 +254,4 @@ def _compare_counts(
     for version, counts in record.other_counts.items():
         if not differences(counts):
             return [], f"these are the numbers of {version}"
-    return [f"{dataset.root}: {', '.join(wrong)} pictures; get the whole dataset from {record.page}"], None
+    return [f"{dataset.root}: {', '.join(wrong)} images; get the whole dataset from {record.page}"], None

@@ -1,7 +1,7 @@
-"""Short digests of picture files, so that weights can say which pictures they have seen.
+"""Short digests of image files, so that weights can say which images they have seen.
 
-Eight bytes a picture: two of a million different pictures share a digest with a chance of 3 in 100 million.
-Equal means equal files, byte for byte; a picture that was saved anew is not recognised.
+Eight bytes an image: two of a million different images share a digest with a chance of 3 in 100 million.
+Equal means equal files, byte for byte; an image that was saved anew is not recognised.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def file_digests(paths: Iterable[Path]) -> list[bytes]:
 
 
 def pack_digests(digests: Iterable[bytes]) -> str:
-    """Digests as a text for a file's header: sorted, each once, 11 characters a picture."""
+    """Digests as a text for a file's header: sorted, each once, 11 characters an image."""
     return base64.b64encode(b"".join(sorted({digest for digest in digests if digest}))).decode()
 
 
@@ -56,7 +56,7 @@ def unpack_digests(text: str) -> frozenset[bytes]:
     try:
         content = base64.b64decode(text, validate=True)
     except binascii.Error as error:
-        raise WeightsError(f"the digests of the training pictures are damaged ({error})") from error
+        raise WeightsError(f"the digests of the training images are damaged ({error})") from error
     if len(content) % DIGEST_BYTES:
-        raise WeightsError("the digests of the training pictures are damaged (cut off)")
+        raise WeightsError("the digests of the training images are damaged (cut off)")
     return frozenset(content[at : at + DIGEST_BYTES] for at in range(0, len(content), DIGEST_BYTES))

@@ -23,7 +23,7 @@ NAMES_SHOWN = 8
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures, mostly labelled, and what is wrong with the others.
+    """Images, mostly labelled, and what is wrong with the others.
 
     Attributes:
         name: the catalogue's name, else that of the folder or list.
@@ -54,7 +54,7 @@ class Dataset:
         return {category: tuple(samples) for category, samples in found.items()}
 
     def require_labels(self) -> None:
-        """Refuses pictures of which nobody said whether they are normal.
+        """Refuses images of which nobody said whether they are normal.
 
         Raises:
             DataError: with their number, the first one, and how to label them.
@@ -62,7 +62,7 @@ class Dataset:
         unknown = [sample.path for sample in self.samples if sample.label == UNLABELLED]
         if unknown:
             raise DataError(
-                f"{self.root}: {len(unknown)} of {len(self.samples)} pictures have no label (first: "
+                f"{self.root}: {len(unknown)} of {len(self.samples)} images have no label (first: "
                 f"{unknown[0]}); sort them into good/ and a folder for each defect, or give a CSV with the "
                 "columns path,label"
             )
@@ -74,15 +74,15 @@ def open_datasets(spec: str | Path, split: Split = "test") -> list[Dataset]:
     Args:
         spec: "NAME:PATH" with a name of `list_datasets`, or a path: a folder in any of the layouts (the first
             of `LAYOUTS` that knows it), a CSV, TSV, JSON or JSON-lines list, a folder of datasets, or a
-            folder of pictures without labels.
-        split: "test" (what the papers train and evaluate on), "train" (normal pictures) or "all".
+            folder of images without labels.
+        split: "test" (what the papers train and evaluate on), "train" (normal images) or "all".
 
     Returns:
         One dataset; several, by path, for a folder of datasets.
 
     Raises:
         ConfigError: an unknown name or split.
-        DataError: nothing there, a list that cannot be read, or no picture at all.
+        DataError: nothing there, a list that cannot be read, or no image at all.
     """
     check_split(split)
     name, path = _parted(spec)
@@ -174,7 +174,7 @@ def _open_as(layout: Layout, root: Path, split: Split, record: DatasetRecord | N
 def _open_list(path: Path, split: Split, record: DatasetRecord | None = None) -> Dataset:
     if path.suffix.lower() not in LIST_SUFFIXES:
         raise DataError(
-            f"{path}: is neither a folder nor a list; expected a folder of pictures or a file ending in "
+            f"{path}: is neither a folder nor a list; expected a folder of images or a file ending in "
             f"{' '.join(LIST_SUFFIXES)}"
         )
     listing = read_list(path, split, record.class_name if record else spaced)

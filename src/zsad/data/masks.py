@@ -12,7 +12,7 @@ from zsad.errors import ImageReadError
 from zsad.images.medical import read_mask_slice
 from zsad.images.names import PICTURE_SUFFIXES, is_medical, suffix_of
 
-# Their values are levels, which "L" would clip or scale; all other modes are pictures of a mask.
+# Their values are levels, which "L" would clip or scale; all other modes are images of a mask.
 _LEVEL_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _LOSSY_FORMATS = ("JPEG", "MPO")
 
@@ -22,17 +22,17 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 
     Every grey level above 0 is anomalous, as in the published systems' code; a mask of values 0 and 1, of 0
     and 255, of 16 bits or of numbered regions reads the same. Deviation for JPEG, whose noise lies around 0:
-    there only levels above half of the picture's largest count.
+    there only levels above half of the image's largest count.
 
     Args:
-        path: a picture file of any mode; a DICOM or NIfTI file as `zsad.images.medical` names it; or a folder
+        path: an image file of any mode; a DICOM or NIfTI file as `zsad.images.medical` names it; or a folder
             of such files, one for each region, which are united.
 
     Returns:
         (H, W) bool.
 
     Raises:
-        ImageReadError: not a picture, damaged, or a folder whose masks differ in size or that holds none.
+        ImageReadError: not an image, damaged, or a folder whose masks differ in size or that holds none.
     """
     path = Path(path)
     if is_medical(path):
@@ -49,9 +49,7 @@ def _mask_of_file(path: Path) -> NDArray[np.bool_]:
             mask: NDArray[np.bool_] = levels > lowest
             return mask
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageReadError(
-            f"{path}: cannot be read as a mask ({error}); expected a picture file"
-        ) from error
+        raise ImageReadError(f"{path}: cannot be read as a mask ({error}); expected an image file") from error
 
 
 def _united(folder: Path) -> NDArray[np.bool_]:
@@ -59,12 +57,12 @@ def _united(folder: Path) -> NDArray[np.bool_]:
         path for path in folder.iterdir() if suffix_of(path.name) in PICTURE_SUFFIXES and path.name[0] != "."
     )
     if not files:
-        raise ImageReadError(f"{folder}: holds no masks; expected one or more picture files")
+        raise ImageReadError(f"{folder}: holds no masks; expected one or more image files")
     masks = [_mask_of_file(path) for path in files]
     for path, mask in zip(files, masks, strict=True):
         if mask.shape != masks[0].shape:
             raise ImageReadError(
                 f"{path}: {mask.shape[1]} x {mask.shape[0]} pixels, {files[0].name} beside it "
-                f"{masks[0].shape[1]} x {masks[0].shape[0]}; masks of one picture must be of one size"
+                f"{masks[0].shape[1]} x {masks[0].shape[0]}; masks of one image must be of one size"
             )
     return np.asarray(np.logical_or.reduce(masks), dtype=np.bool_)

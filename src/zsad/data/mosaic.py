@@ -1,10 +1,10 @@
-"""Mosaics: four pictures of a category as one, which APRIL-GAN and AdaCLIP train on when they use MVTec AD.
+"""Mosaics: four images of a category as one, which APRIL-GAN and AdaCLIP train on when they use MVTec AD.
 
-Source: the data loaders of both authors' code. A picture that comes up in training is replaced, by chance, by
-2 x 2 pictures of its category, each from a random kind ("good" counts as one) and of it a random picture; the
-masks go along. The label stays that of the replaced picture, whatever the four are, and so does the class.
+Source: the data loaders of both authors' code. An image that comes up in training is replaced, by chance, by
+2 x 2 images of its category, each from a random kind ("good" counts as one) and of it a random image; the
+masks go along. The label stays that of the replaced image, whatever the four are, and so does the class.
 
-Which pictures are replaced, and by what, follows from seed, epoch and the picture's number alone, so that a
+Which images are replaced, and by what, follows from seed, epoch and the image's number alone, so that a
 resumed training, other numbers of threads or of devices see the same mosaics.
 """
 
@@ -25,7 +25,7 @@ from zsad.images.reading import read_image
 if TYPE_CHECKING:
     from zsad.types import Sample
 
-STREAM = 1  # tells these random numbers from those of the order of the pictures
+STREAM = 1  # tells these random numbers from those of the order of the images
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Mosaic:
 
 
 class Mosaics:
-    """Decides for each picture of an epoch whether it is replaced by a mosaic."""
+    """Decides for each image of an epoch whether it is replaced by a mosaic."""
 
     def __init__(self, samples: Sequence[Sample], groups: Sequence[int], chances: Sequence[float]) -> None:
         """Sorts the samples by group and kind.
@@ -80,22 +80,22 @@ class Mosaics:
 
 
 def load_mosaic(mosaic: Mosaic, *, size: int, mean: Sequence[float], std: Sequence[float]) -> PreparedSample:
-    """Reads four pictures and prepares them as one.
+    """Reads four images and prepares them as one.
 
-    The tiles have the size of the first picture; others are brought to it.
+    The tiles have the size of the first image; others are brought to it.
 
     Args:
-        mosaic: which pictures.
+        mosaic: which images.
         size: pixels of one side of the result.
         mean: of R, G and B in [0, 1] units.
         std: of R, G and B in [0, 1] units.
 
     Returns:
-        Picture and mask at (size, size).
+        Image and mask at (size, size).
 
     Raises:
-        ImageReadError: a picture or mask cannot be read.
-        DataError: a mask is missing or not of its picture's size; the message names the file.
+        ImageReadError: an image or mask cannot be read.
+        DataError: a mask is missing or not of its image's size; the message names the file.
     """
     loaded = [_load_tile(sample) for sample in mosaic.tiles]
     width, height = loaded[0][0].size
@@ -112,7 +112,7 @@ def load_mosaic(mosaic: Mosaic, *, size: int, mean: Sequence[float], std: Sequen
 
 
 def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
-    """Picture and (H, W) mask of a sample at the picture's own size."""
+    """Image and (H, W) mask of a sample at the image's own size."""
     picture = read_image(sample.path)
     shape = (picture.height, picture.width)
     if sample.mask_path is None:
@@ -122,7 +122,7 @@ def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
     mask = read_mask(sample.mask_path)
     if mask.shape != shape:
         raise DataError(
-            f"{sample.mask_path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its picture "
+            f"{sample.mask_path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
             f"{shape[1]} x {shape[0]}; both must be of one size"
         )
     return picture, mask

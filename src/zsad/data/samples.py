@@ -1,6 +1,6 @@
-"""Pictures and masks as the network and the metrics take them; NumPy and Pillow only.
+"""Images and masks as the network and the metrics take them; NumPy and Pillow only.
 
-Source: the common preparation of the CLIP-based systems (AnomalyCLIP's `get_transform` and dataset). Picture:
+Source: the common preparation of the CLIP-based systems (AnomalyCLIP's `get_transform` and dataset). Image:
 RGB, squashed to a square with Pillow's bicubic filter, normalised. Mask: grey, `> 0`, squashed with Pillow's
 bilinear filter (antialiased) at 8 bits, `> 0.5`.
 """
@@ -29,7 +29,7 @@ __all__ = ["PreparedSample", "load_sample", "prepare_sample", "read_mask", "resi
 
 @dataclass(frozen=True)
 class PreparedSample:
-    """One labelled picture, ready for a batch.
+    """One labelled image, ready for a batch.
 
     Attributes:
         image: (3, S, S) float32, resized and normalised.
@@ -69,11 +69,11 @@ def prepare_sample(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> PreparedSample:
-    """Prepares a picture and its mask together.
+    """Prepares an image and its mask together.
 
     Args:
         picture: whatever `zsad.images.reading.read_image` takes.
-        mask: (H, W) of the picture's own size, anomalous where above 0; None for a normal picture (no pixel
+        mask: (H, W) of the image's own size, anomalous where above 0; None for a normal image (no pixel
             is anomalous) or an anomalous one whose pixels are not known.
         label: 1 anomalous, 0 normal.
         class_name: as prompts should read it.
@@ -82,11 +82,11 @@ def prepare_sample(
         std: of R, G and B in [0, 1] units.
 
     Returns:
-        Picture and mask at (size, size).
+        Image and mask at (size, size).
 
     Raises:
-        ImageReadError: the picture cannot be read.
-        DataError: the mask's size is not the picture's, or the label is neither 0 nor 1.
+        ImageReadError: the image cannot be read.
+        DataError: the mask's size is not the image's, or the label is neither 0 nor 1.
     """
     if label == UNLABELLED:
         raise DataError("nobody said whether it is normal or anomalous; give it a label in a CSV list")
@@ -95,7 +95,7 @@ def prepare_sample(
     image = read_image(picture)
     if mask is not None and mask.shape != (image.height, image.width):
         raise DataError(
-            f"the mask is {' x '.join(map(str, mask.shape[::-1]))} pixels, its picture {image.width} x "
+            f"the mask is {' x '.join(map(str, mask.shape[::-1]))} pixels, its image {image.width} x "
             f"{image.height}; both must be of one size"
         )
     resized = None if mask is None else resize_mask(mask, size)
@@ -114,11 +114,11 @@ def load_sample(sample: Sample, *, size: int, mean: Sequence[float], std: Sequen
         std: of R, G and B in [0, 1] units.
 
     Returns:
-        Picture and mask at (size, size).
+        Image and mask at (size, size).
 
     Raises:
-        ImageReadError: picture or mask cannot be read.
-        DataError: the mask's size is not the picture's; the message names the mask.
+        ImageReadError: image or mask cannot be read.
+        DataError: the mask's size is not the image's; the message names the mask.
     """
     mask = None if sample.mask_path is None else read_mask(sample.mask_path)
     try:

@@ -42,13 +42,13 @@ class CheckpointInfo:
         method: registry name.
         backbone: what a user types for `backbone=`.
         fingerprint: of the backbone's weights, as `zsad.backbones.loading.backbone_fingerprint` gives it.
-        image_size: pixels a side that pictures were resized to.
+        image_size: pixels a side that images were resized to.
         config: the method's settings, all of them.
         version: of zsad.
         auxiliary_data: what the method was trained on.
-        auxiliary_pictures: digests of the training pictures' files, as `pack_digests` gives them; "" if they
+        auxiliary_pictures: digests of the training images' files, as `pack_digests` gives them; "" if they
             are not known.
-        threshold: image score from which on a picture counts as anomalous; None while uncalibrated.
+        threshold: image score from which on an image counts as anomalous; None while uncalibrated.
         map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
         calibration: how the thresholds came about, as `Calibration.to_dict` gives it; None if set by hand.
         format: of the description; larger than `FORMAT` means that a newer zsad wrote it.

@@ -1,4 +1,4 @@
-"""What pictures show: class names as a detector takes them, one for all or one per picture."""
+"""What images show: class names as a detector takes them, one for all or one per image."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ Classes = str | Sequence[str] | None
 
 
 def class_names(classes: Classes, count: int) -> list[str | None]:
-    """One class name, or None, per picture.
+    """One class name, or None, per image.
 
     Raises:
-        ConfigError: there are more or fewer names than pictures, or one is not a text.
+        ConfigError: there are more or fewer names than images, or one is not a text.
     """
     if classes is None or isinstance(classes, str):
         return [checked_name(classes)] * count
     if len(classes) != count:
-        raise ConfigError(
-            f"{len(classes)} class names for {count} pictures: give one name, or one per picture"
-        )
+        raise ConfigError(f"{len(classes)} class names for {count} images: give one name, or one per image")
     return [checked_name(name) for name in classes]
 
 
 def with_class_names(pictures: Iterable[Any], classes: Classes) -> Iterator[tuple[Any, str | None]]:
-    """Pictures with their class names, without counting the pictures first unless that is free."""
+    """Images with their class names, without counting the images first unless that is free."""
     if classes is None or isinstance(classes, str):
         name = checked_name(classes)
         return ((picture, name) for picture in pictures)

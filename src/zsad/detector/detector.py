@@ -1,6 +1,6 @@
 """The `Detector` that `zsad.load` gives: prepare once, predict many.
 
-A detector is a method on a backbone, with everything fixed that a prediction depends on: weights, picture
+A detector is a method on a backbone, with everything fixed that a prediction depends on: weights, image
 size, device, references, thresholds. Text is encoded once per class name and kept.
 """
 
@@ -48,20 +48,20 @@ Picture = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
 
 
 class Detector:
-    """A method on a backbone that scores pictures.
+    """A method on a backbone that scores images.
 
     Attributes:
         method: the system; `method.loss`, `method.trainable()` and so on are there for training.
         backbone: its CLIP network.
         record: of the backbone's weights.
-        image_size: pixels a side that pictures are resized to.
+        image_size: pixels a side that images are resized to.
         is_trained: whether what the method learns has been learnt; a training run sets it.
-        threshold: image score from which on a picture counts as anomalous; None while uncalibrated.
+        threshold: image score from which on an image counts as anomalous; None while uncalibrated.
         map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
         calibration: what `apply_calibration` was given last; None: thresholds, if any, were set by hand.
-        reference_fingerprints: of the reference pictures, as `image_fingerprint` gives them.
+        reference_fingerprints: of the reference images, as `image_fingerprint` gives them.
         auxiliary_data: what the method was trained on; written into its checkpoint.
-        auxiliary_pictures: digests of the files of those pictures, likewise; see `zsad.data.fingerprints`.
+        auxiliary_pictures: digests of the files of those images, likewise; see `zsad.data.fingerprints`.
         fingerprint: of the backbone's weights in their own precision.
     """
 
@@ -77,7 +77,7 @@ class Detector:
         fingerprint: str | None = None,
     ) -> None:
         if method.backbone.record is None:
-            raise ConfigError("the method's backbone needs a record, which says how pictures are prepared")
+            raise ConfigError("the method's backbone needs a record, which says how images are prepared")
         patch_size = method.backbone.config.vision.patch_size
         if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < patch_size:
             raise ConfigError(
@@ -155,21 +155,21 @@ class Detector:
         classes: Classes = None,
         batch_size: int | None = None,
     ) -> Prediction | list[Prediction]:
-        """Scores one picture or several.
+        """Scores one image or several.
 
         Args:
-            inputs: a picture (path, open file, PIL image, uint8 HWC array, float CHW tensor in [0, 1]), or a
+            inputs: an image (path, open file, PIL image, uint8 HWC array, float CHW tensor in [0, 1]), or a
                 list, a tuple or a four-dimensional array of them.
-            classes: what the pictures show: one name for all, or one per picture; None for the calibration's
+            classes: what the images show: one name for all, or one per image; None for the calibration's
                 name if there is one, else "object".
-            batch_size: pictures that go through the network at once; None: all, but at most 16.
+            batch_size: images that go through the network at once; None: all, but at most 16.
 
         Returns:
-            A `Prediction` for one picture, a list of them for several.
+            A `Prediction` for one image, a list of them for several.
 
         Raises:
-            ImageReadError: a picture cannot be read.
-            ConfigError: names and pictures do not match in number, or the method has not been trained.
+            ImageReadError: an image cannot be read.
+            ConfigError: names and images do not match in number, or the method has not been trained.
         """
         if isinstance(inputs, (list, tuple)) or (
             isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == SEVERAL_PICTURES
@@ -184,31 +184,31 @@ class Detector:
     def predict_iter(
         self, source: str | Path | Iterable[Any], batch_size: int = 8, classes: Classes = None
     ) -> Iterator[Prediction]:
-        """Scores a stream of pictures; reads ahead by one batch while the network works.
+        """Scores a stream of images; reads ahead by one batch while the network works.
 
         Args:
-            source: a folder, a glob pattern, or anything that yields pictures as `predict` takes them.
-            batch_size: pictures that go through the network at once.
+            source: a folder, a glob pattern, or anything that yields images as `predict` takes them.
+            batch_size: images that go through the network at once.
             classes: as for `predict`.
 
         Yields:
-            Predictions in the order of the pictures.
+            Predictions in the order of the images.
 
         Raises:
-            ImageReadError: a picture cannot be read; those before its batch have been yielded.
-            DataError: the folder or pattern holds no picture.
+            ImageReadError: an image cannot be read; those before its batch have been yielded.
+            DataError: the folder or pattern holds no image.
             ConfigError: as for `predict`.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size must be a whole number of pictures above 0, got {batch_size!r}")
+            raise ConfigError(f"batch_size must be a whole number of images above 0, got {batch_size!r}")
         if isinstance(source, Image.Image) or getattr(source, "ndim", SEVERAL_PICTURES) < SEVERAL_PICTURES:
-            raise ConfigError("predict_iter takes many pictures; for one picture use predict(picture)")
+            raise ConfigError("predict_iter takes many images; for one image use predict(image)")
         self._check_trained()
         pictures: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
         return self._predict_stream(with_class_names(pictures, self._classes(classes)), batch_size)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
-        """Scores pictures that are already resized and normalised.
+        """Scores images that are already resized and normalised.
 
         Args:
             images: (B, 3, S, S) floating; S a multiple of the patch size.
@@ -219,20 +219,20 @@ class Detector:
             evaluation scripts feed to the metrics. An untrained method is scored as it is.
 
         Raises:
-            ConfigError: another shape or type came, or names and pictures do not match in number.
+            ConfigError: another shape or type came, or names and images do not match in number.
         """
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
             shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ConfigError(f"score_tensors takes a tensor of shape (B, 3, S, S), got {shape}")
         if not images.is_floating_point():
-            raise ConfigError(f"score_tensors takes normalised floating pictures, got {images.dtype}")
+            raise ConfigError(f"score_tensors takes normalised floating images, got {images.dtype}")
         return self._score(images, class_names(self._classes(classes), len(images)))
 
     def set_references(self, references: Sequence[Any] | None) -> None:
-        """Gives normal pictures to a few-shot method.
+        """Gives normal images to a few-shot method.
 
         Args:
-            references: pictures as `predict` takes them, all of one class; None or an empty list goes back to
+            references: images as `predict` takes them, all of one class; None or an empty list goes back to
                 zero-shot scoring. They are not written into checkpoints. A calibration made with other
                 references is taken off.
 
@@ -247,7 +247,7 @@ class Detector:
                 if registry.method_class(name).INFO.accepts_references
             ]
             raise ConfigError(
-                f"{self.method.INFO.name} takes no reference pictures; methods that do: {', '.join(able)}"
+                f"{self.method.INFO.name} takes no reference images; methods that do: {', '.join(able)}"
             )
         images = [self._read(item)[1] for item in references or ()]
         pictures = self._stack(images) if images else None
@@ -259,11 +259,11 @@ class Detector:
             self.apply_calibration(None)
 
     def set_companions(self, pictures: Sequence[Any] | None) -> list[int]:
-        """Gives a method that scores pictures together some of them, so that it can score one by one.
+        """Gives a method that scores images together some of them, so that it can score one by one.
 
         Args:
             pictures: as `predict` takes them, unlabelled, of the folder that is going to be scored; None or
-                an empty list: the pictures of a batch are each other's companions again. A picture that
+                an empty list: the images of a batch are each other's companions again. An image that
                 cannot be read is passed over.
 
         Returns:
@@ -285,7 +285,7 @@ class Detector:
 
     @property
     def scores_jointly(self) -> bool:
-        """Whether pictures have to be scored all at once, since each one's score depends on the others."""
+        """Whether images have to be scored all at once, since each one's score depends on the others."""
         if self._references is None:
             return self.method.INFO.scores_batch_jointly
         return self.method.few_shot_scores_jointly
@@ -301,7 +301,7 @@ class Detector:
     def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
         """Decides from now on by a calibration: predictions have its thresholds and score scale.
 
-        Pictures of another class name than the calibration's keep a threshold of None, if the method uses
+        Images of another class name than the calibration's keep a threshold of None, if the method uses
         class names.
 
         Args:
@@ -376,7 +376,7 @@ class Detector:
     def _predict_stream(
         self, pictures: Iterator[tuple[Any, str | None]], batch_size: int
     ) -> Iterator[Prediction]:
-        """Batches of pictures through the network; the next batch is read meanwhile, and no more."""
+        """Batches of images through the network; the next batch is read meanwhile, and no more."""
         pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
         try:
             waiting: list[tuple[Future[tuple[Path | None, Image.Image]], str | None]] = []
@@ -395,12 +395,12 @@ class Detector:
 
     @staticmethod
     def _read(source: Any) -> tuple[Path | None, Image.Image]:
-        """A picture and the file that it came from."""
+        """An image and the file that it came from."""
         path = Path(source) if isinstance(source, (str, Path)) else None
         return path, read_image(source)
 
     def _stack(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Pictures as the network takes them: (B, 3, S, S) float32 on the detector's device."""
+        """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
         record = self.record
         arrays = [prepare(image, self.image_size, record.mean, record.std) for image in pictures]
         return torch.from_numpy(np.stack(arrays)).to(self.device)
@@ -408,7 +408,7 @@ class Detector:
     def _predict_batch(
         self, pictures: Sequence[tuple[Path | None, Image.Image]], names: Sequence[str | None]
     ) -> list[Prediction]:
-        """Predictions for pictures that have been read."""
+        """Predictions for images that have been read."""
         raw = self._score(self._stack([image for _, image in pictures]), names)
         calibration = self.calibration
         scale = None if calibration is None else calibration.scale

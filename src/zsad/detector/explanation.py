@@ -1,12 +1,12 @@
-"""Which defect phrase fits the anomalous region of a picture: what `Prediction.explain` asks.
+"""Which defect phrase fits the anomalous region of an image: what `Prediction.explain` asks.
 
 The region's patches and the phrases meet in CLIP's joint space. Patches come from the value-value stream of
-the picture tower (CLIP Surgery, 2304.05653; AnomalyCLIP, 2310.18961), whose tokens describe their own place;
+the image encoder (CLIP Surgery, 2304.05653; AnomalyCLIP, 2310.18961), whose tokens describe their own place;
 plain CLIP's last patch tokens mostly do not. A phrase becomes the mean of WinCLIP's sentence templates.
 
 Two comparisons take out what says nothing about the defect. The phrase is measured against the sentences
 about a normal object, since every sentence with the class name resembles the object; and the region against
-the rest of the picture, since some phrases resemble any patch. With r and n the mean patch vectors of region
+the rest of the image, since some phrases resemble any patch. With r and n the mean patch vectors of region
 and rest, t_p and t_0 the text vectors of the phrase and of the normal object, that is
 
     similarity(p) = r . t_p - r . t_0 - (n . t_p - n . t_0) = (r - n) . (t_p - t_0)
@@ -44,7 +44,7 @@ MOST_VECTORS_KEPT = 1024
 def phrase_similarity(
     patch_features: Tensor, weights: Tensor, phrase_vectors: Tensor, normal_vector: Tensor
 ) -> Tensor:
-    """How much more a region resembles each phrase than the rest of the picture does.
+    """How much more a region resembles each phrase than the rest of the image does.
 
     Args:
         patch_features: (N, E) patches in the joint space, not normalised.
@@ -74,7 +74,7 @@ def region_weights(prediction: Prediction, region: NDArray[Any] | None, grid: in
     """How much of each patch belongs to the anomalous region.
 
     Args:
-        prediction: of the picture.
+        prediction: of the image.
         region: as for `Prediction.explain`.
         grid: G patches a side.
 
@@ -82,7 +82,7 @@ def region_weights(prediction: Prediction, region: NDArray[Any] | None, grid: in
         (G * G,) float32 in [0, 1], the mean over the pixels of each patch.
 
     Raises:
-        ConfigError: the region has another shape than the picture, is empty, or has values outside [0, 1].
+        ConfigError: the region has another shape than the image, is empty, or has values outside [0, 1].
     """
     values = _found_region(prediction) if region is None else _checked_region(prediction, np.asarray(region))
     pixels = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
@@ -111,7 +111,7 @@ class RegionRanker:
         """The phrases, best first; equally good ones in the order given.
 
         Args:
-            prediction: of the picture.
+            prediction: of the image.
             phrases: as for `Prediction.explain`.
             region: likewise.
 
@@ -131,7 +131,7 @@ class RegionRanker:
         return sorted(rows, key=lambda row: -row.similarity)
 
     def _patches(self, picture: NDArray[np.uint8]) -> Tensor:
-        """(N, E) float32 patches of an (H, W, 3) picture in the joint space."""
+        """(N, E) float32 patches of an (H, W, 3) image in the joint space."""
         backbone = self._backbone
         record, layers = backbone.record, backbone.config.vision.layers
         assert record is not None  # noqa: S101 - the detector has checked it
@@ -175,7 +175,7 @@ def checked_phrases(phrases: Sequence[str]) -> tuple[str, ...]:
 
 
 def _found_region(prediction: Prediction) -> NDArray[Any]:
-    """(H, W): the mask if it marks a part of the picture, else the map, scaled to [0, 1]."""
+    """(H, W): the mask if it marks a part of the image, else the map, scaled to [0, 1]."""
     mask = prediction.mask()
     if mask is not None and mask.any() and not mask.all():
         return mask
@@ -193,7 +193,7 @@ def _checked_region(prediction: Prediction, region: NDArray[Any]) -> NDArray[Any
     expected = prediction.anomaly_map.shape
     if region.shape != expected:
         raise ConfigError(
-            f"the region must have the picture's height and width {expected}, got the shape {region.shape}"
+            f"the region must have the image's height and width {expected}, got the shape {region.shape}"
         )
     is_number = region.dtype == np.bool_ or np.issubdtype(region.dtype, np.number)
     if not is_number or not ((region >= 0) & (region <= 1)).all():

@@ -43,11 +43,11 @@ def load(
         checkpoint: a file of `Detector.save` or of the method's authors, or the name that `zsad weights list`
             gives the authors' file, once it was fetched; None: the weights that zsad ships for method and
             backbone, if any; "fresh": new random parameters, to be trained.
-        image_size: pixels a side that pictures are resized to, a multiple of the patch size; None: the
+        image_size: pixels a side that images are resized to, a multiple of the patch size; None: the
             checkpoint's own, else what the backbone's weights (or the method's paper) were made for.
         device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
         precision: of the backbone: "fp32" (None), "bf16" or "fp16".
-        references: normal pictures for few-shot methods, as `Detector.set_references` takes them.
+        references: normal images for few-shot methods, as `Detector.set_references` takes them.
         calibration: as `Detector.apply_calibration` takes it; without a checkpoint, what else is None is
             taken from it. None: the checkpoint's own, if any; "none": no calibration and no thresholds.
         **config: the method's settings, by the paper's terms; a checkpoint's own are the default.
@@ -58,7 +58,7 @@ def load(
     Raises:
         ConfigError: an unknown name or an impossible or contradicting value.
         WeightsError: weights that are missing, damaged or made for something else.
-        ImageReadError: a reference picture cannot be read.
+        ImageReadError: a reference image cannot be read.
         DataError: the calibration is damaged.
     """
     if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:

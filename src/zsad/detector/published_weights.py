@@ -24,8 +24,8 @@ APRIL_GAN_FILES = "https://raw.githubusercontent.com/ByChelsea/VAND-APRIL-GAN/ma
 # AdaCLIP's README links Google Drive, which programs cannot fetch from; the authors' demo has the same files.
 ADACLIP_FILES = "https://huggingface.co/spaces/Caoyunkang/AdaCLIP/resolve/main/weights"
 ADACLIP_PAGE = "https://github.com/caoyunkang/AdaCLIP#weight-preparation"
-MVTEC = "MVTec AD's test pictures (CC BY-NC-SA 4.0)"
-VISA = "VisA's test pictures (CC BY 4.0)"
+MVTEC = "MVTec AD's test images (CC BY-NC-SA 4.0)"
+VISA = "VisA's test images (CC BY 4.0)"
 # By name, so that an evaluation on one of them is refused.
 ADACLIPS_SETS = (
     "MVTec AD, VisA, MPDD, BTAD, KolektorSDD, DAGM 2007, DTD-Synthetic, HeadCT, BrainMRI, Br35H, ISIC, "

@@ -19,7 +19,7 @@ FOLDER_METHOD = "auto"
 
 
 def default_method(files: Sequence[Path]) -> str | None:
-    """What scores pictures if the user chose nothing: "auto" from 8 files on, else `zsad.load`'s own."""
+    """What scores images if the user chose nothing: "auto" from 8 files on, else `zsad.load`'s own."""
     here = sum(os.path.isfile(path) for path in files)
     return FOLDER_METHOD if here >= LEAST_PICTURES else None
 
@@ -32,14 +32,14 @@ def evenly_spread(files: Sequence[Path], count: int) -> list[Path]:
         ['0.png', '3.png', '6.png']
     """
     if count < 1:
-        raise ConfigError(f"the number of pictures to draw must be at least 1, got {count}")
+        raise ConfigError(f"the number of images to draw must be at least 1, got {count}")
     if len(files) <= count:
         return list(files)
     return [files[round(index * (len(files) - 1) / max(1, count - 1))] for index in range(count)]
 
 
 def choose_references(candidates: Sequence[Sample], count: int, seed: int, category: str) -> tuple[Path, ...]:
-    """Normal pictures of a category, drawn by seed; the same whatever the other categories are.
+    """Normal images of a category, drawn by seed; the same whatever the other categories are.
 
     Raises:
         DataError: there are not that many.
@@ -47,7 +47,7 @@ def choose_references(candidates: Sequence[Sample], count: int, seed: int, categ
     normal = [sample.path for sample in candidates if sample.label == 0]
     if len(normal) < count:
         raise DataError(
-            f"category {category!r} has {len(normal)} normal training pictures, {count} references were "
+            f"category {category!r} has {len(normal)} normal training images, {count} references were "
             "asked for; use a smaller --reference"
         )
     drawn = np.random.default_rng([seed, *category.encode()]).choice(len(normal), count, replace=False)
@@ -55,14 +55,14 @@ def choose_references(candidates: Sequence[Sample], count: int, seed: int, categ
 
 
 def choose_companions(samples: Sequence[Sample], most: int) -> tuple[Path, ...]:
-    """The pictures of a category that each of its pictures is compared with, as `zsad predict` draws them.
+    """The images of a category that each of its images is compared with, as `zsad predict` draws them.
 
     Args:
         samples: of the category.
         most: that the method takes; 0 for a method that takes none.
 
     Returns:
-        Paths; none if there are too few pictures to compare.
+        Paths; none if there are too few images to compare.
     """
     if not most or len(samples) < LEAST_PICTURES:
         return ()

@@ -33,24 +33,24 @@ _FORMAT_KEY = "zsad_calibration"
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold for one detector and one kind of picture.
+    """A threshold for one detector and one kind of image.
 
     Attributes:
         rule: how `threshold` was chosen: by false-alarm "rate", "f1" or "cost".
-        threshold: image score from which on a picture counts as anomalous.
+        threshold: image score from which on an image counts as anomalous.
         map_rule: how `map_threshold` was chosen: by false-alarm "rate", or by "f1" of the pixels.
         map_threshold: map value from which on a pixel counts as anomalous.
-        normal_scores: of the normal calibration pictures, rising; each picture once.
+        normal_scores: of the normal calibration images, rising; each image once.
         anomalous_scores: of the anomalous ones, rising; empty if none were given.
-        false_alarm_rate: share of new normal pictures that may be called anomalous; what rule "rate" keeps.
+        false_alarm_rate: share of new normal images that may be called anomalous; what rule "rate" keeps.
         confidence: asked for, that the rate is kept.
-        tolerated_area: share of a normal picture's pixels that may be marked; what map rule "rate" keeps.
-        cost_miss: of an anomalous picture called normal; rule "cost".
-        cost_false_alarm: of a normal picture called anomalous; rule "cost".
-        prevalence: share of anomalous pictures in use; rule "cost"; None: as in the sample.
-        class_name: what the pictures show, as prompts read it; None: the method uses no class names.
+        tolerated_area: share of a normal image's pixels that may be marked; what map rule "rate" keeps.
+        cost_miss: of an anomalous image called normal; rule "cost".
+        cost_false_alarm: of a normal image called anomalous; rule "cost".
+        prevalence: share of anomalous images in use; rule "cost"; None: as in the sample.
+        class_name: what the images show, as prompts read it; None: the method uses no class names.
         settings: what the detector's scores depend on, as `scoring_settings` gives it.
-        pictures: fingerprints of all calibration pictures, as `image_fingerprint` gives them.
+        pictures: fingerprints of all calibration images, as `image_fingerprint` gives them.
         warnings: sentences about what to be careful with.
         created: date, YYYY-MM-DD.
         version: of zsad.
@@ -80,7 +80,7 @@ class Calibration:
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise DataError("a calibration's scores and thresholds must be finite numbers")
         if not self.normal_scores:
-            raise DataError("a calibration holds the scores of at least one normal picture")
+            raise DataError("a calibration holds the scores of at least one normal image")
         if not isinstance(self.settings, Mapping):
             raise DataError(f"damaged calibration: settings must be names and values, got {self.settings!r}")
         if self.rule not in RULES or self.map_rule not in ("rate", "f1"):
@@ -101,20 +101,20 @@ class Calibration:
 
     @property
     def false_alarms(self) -> int:
-        """Normal calibration pictures at or above the threshold."""
+        """Normal calibration images at or above the threshold."""
         return sum(score >= self.threshold for score in self.normal_scores)
 
     @property
     def missed(self) -> int:
-        """Anomalous calibration pictures below the threshold."""
+        """Anomalous calibration images below the threshold."""
         return sum(score < self.threshold for score in self.anomalous_scores)
 
     def is_for(self, class_name: str) -> bool:
-        """Whether the threshold is for pictures of a class name, as prompts read it."""
+        """Whether the threshold is for images of a class name, as prompts read it."""
         return self.class_name in (None, class_name)
 
     def saw(self, pixels: NDArray[np.uint8]) -> bool:
-        """Whether a picture is one of the calibration pictures, about which its decision says nothing.
+        """Whether an image is one of the calibration images, about which its decision says nothing.
 
         Args:
             pixels: (H, W, 3) uint8 RGB, as `Prediction.image`.
@@ -122,7 +122,7 @@ class Calibration:
         return image_fingerprint(pixels) in self._seen()
 
     def overlap(self, fingerprints: set[str]) -> set[str]:
-        """Those of some fingerprints that belong to calibration pictures."""
+        """Those of some fingerprints that belong to calibration images."""
         return fingerprints & self._seen()
 
     def fits(self, settings: Mapping[str, Any]) -> bool:
@@ -229,7 +229,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
 
 _WORDING = {
     "image_size": "image size",
-    "references": "the reference pictures",
+    "references": "the reference images",
     "weights": "the weights (backbone, checkpoint) of digest",
 }
 

@@ -1,4 +1,4 @@
-"""One category: its scored pictures become a row of metrics, curves, records and the worst of them.
+"""One category: its scored images become a row of metrics, curves, records and the worst of them.
 
 Only this category's pixels are in memory, and those in bounded space (`zsad.metrics.MetricSuite`).
 """
@@ -89,17 +89,17 @@ def evaluate_category(
 
     Args:
         category: name of the row.
-        samples: its pictures.
+        samples: its images.
         scored: their scores and maps, in batches.
         options: which metrics, and where overlays go.
         seed: of the bootstrap.
-        references: the reference pictures that were used.
+        references: the reference images that were used.
         map_range: the colour scale of the overlays.
         stem: of the overlays' files, relative to the results' folder.
-        on_pictures: called with the number of pictures of each finished batch.
+        on_pictures: called with the number of images of each finished batch.
 
     Returns:
-        The outcome; pictures that failed are in its records with their error and in no metric.
+        The outcome; images that failed are in its records with their error and in no metric.
     """
     started = time.perf_counter()
     data = data_digest(samples, references)
@@ -149,7 +149,7 @@ def evaluate_category(
 
 
 def data_digest(samples: Sequence[Sample], references: Sequence[Path]) -> str:
-    """Changes if pictures, masks, labels or references do: their paths, sizes and times of change."""
+    """Changes if images, masks, labels or references do: their paths, sizes and times of change."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(f"{sample.label} {sample.category} {sample.defect}\n".encode(errors="surrogateescape"))
@@ -171,7 +171,7 @@ def _state(path: Path | None) -> bytes:
 
 
 def _add(suite: MetricSuite, picture: ScoredPicture, sample: Sample, *, has_masks: bool) -> str | None:
-    """Adds a picture to the metrics; the line that says why it cannot be, if so."""
+    """Adds an image to the metrics; the line that says why it cannot be, if so."""
     is_masked = has_masks and picture.mask is not None
     try:
         suite.update(
@@ -186,7 +186,7 @@ def _add(suite: MetricSuite, picture: ScoredPicture, sample: Sample, *, has_mask
 
 
 def _record(sample: Sample, picture: ScoredPicture, error: str | None) -> dict[str, Any]:
-    """The line of a picture in `pictures.jsonl`."""
+    """The line of an image in `pictures.jsonl`."""
     return {
         "path": str(sample.path),
         "mask_path": None if sample.mask_path is None else str(sample.mask_path),

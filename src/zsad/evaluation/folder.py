@@ -3,7 +3,7 @@
 categories/000_bottle.json    everything of a finished category, written whole; --resume goes on after it
 settings.json                 what the numbers depend on
 pictures.jsonl, curves.json   for readers, made of the categories at the end
-maps/                         overlays of the worst pictures
+maps/                         overlays of the worst images
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RunFolder:
 
     Attributes:
         path: the run's folder.
-        pictures_file: of all pictures, relative to the results' folder.
+        pictures_file: of all images, relative to the results' folder.
         curves_file: likewise.
     """
 

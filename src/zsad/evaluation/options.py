@@ -32,14 +32,14 @@ class EvaluationOptions:
         pro: variant of AUPRO, "exact" or "script".
         fpr_limit: where the PRO curve is cut, in (0, 1].
         bootstrap: number of resamples for 95 % intervals of the image metrics; 0 for none.
-        references: normal pictures of the training split per category, for few-shot methods; 0 for zero-shot.
-        limit: at most so many pictures of a category, evenly spread; None for all.
+        references: normal images of the training split per category, for few-shot methods; 0 for zero-shot.
+        limit: at most so many images of a category, evenly spread; None for all.
         image_size: as for `zsad.load`.
-        batch_size: pictures that go through the network at once.
+        batch_size: images that go through the network at once.
         settings: of the methods, by the papers' terms; each method named must know them.
         precision: of the backbone; None for fp32.
         device: as for `zsad.load`.
-        devices: processes that share the pictures of a category, each with a GPU of its own if there are any.
+        devices: processes that share the images of a category, each with a GPU of its own if there are any.
         resume: keep what an earlier run with the same settings has finished in `out`.
         allow_overlap: evaluate although test data are among the auxiliary data of the weights.
     """
@@ -72,7 +72,7 @@ class EvaluationOptions:
             if getattr(self, name) < value:
                 raise ConfigError(f"{name} must be at least {value}, got {getattr(self, name)!r}")
         if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"limit must be at least 1 picture, got {self.limit!r}")
+            raise ConfigError(f"limit must be at least 1 image, got {self.limit!r}")
         if self.precision is not None and self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if not self.data:

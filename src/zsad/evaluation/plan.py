@@ -36,8 +36,8 @@ class PlannedRun:
         checkpoint: as for `zsad.load`.
         seed: of references, new parameters and the bootstrap.
         dataset: to test on.
-        samples: its pictures by category, already limited.
-        references: the reference pictures' files by category; empty for zero-shot.
+        samples: its images by category, already limited.
+        references: the reference images' files by category; empty for zero-shot.
         auxiliary_data: what the learnt weights say they were trained on.
         overlap: of that with the dataset, "" for none.
         notes: what a reader of the numbers should know.
@@ -64,7 +64,7 @@ def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
     Raises:
         ConfigError: an unknown method or setting; a method that cannot use references; test data among the
             auxiliary data of the weights, unless `allow_overlap`.
-        DataError: no data, or no reference pictures.
+        DataError: no data, or no reference images.
         WeightsError: a checkpoint cannot be read.
     """
     methods = _methods(options.methods)
@@ -73,10 +73,10 @@ def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
     datasets = [dataset for spec in options.data for dataset in open_datasets(spec, options.split)]
     for dataset in datasets:
         if not dataset.samples:
-            raise DataError(f"{dataset.root}: no usable picture; {'; '.join(dataset.problems[:3])}")
+            raise DataError(f"{dataset.root}: no usable image; {'; '.join(dataset.problems[:3])}")
         if all(sample.label == UNLABELLED for sample in dataset.samples):
             raise DataError(
-                f"{dataset.root}: no picture has a label to compare scores with; put the normal ones into a "
+                f"{dataset.root}: no image has a label to compare scores with; put the normal ones into a "
                 "folder 'good' and the anomalous ones into others beside it, or give a CSV list with the "
                 "columns path,label (`zsad predict` needs none)"
             )
@@ -164,14 +164,14 @@ def _check_references(count: int, infos: Mapping[str, MethodInfo]) -> None:
             name for name in registry.list_methods() if registry.method_class(name).INFO.accepts_references
         ]
         raise ConfigError(
-            f"{', '.join(unable)} cannot use reference pictures; methods that can: {', '.join(able)}"
+            f"{', '.join(unable)} cannot use reference images; methods that can: {', '.join(able)}"
         )
 
 
 def _reference_candidates(
     options: EvaluationOptions, datasets: Sequence[Dataset]
 ) -> list[Mapping[str, Sequence[Sample]]]:
-    """The training pictures of each dataset by category; empty for zero-shot."""
+    """The training images of each dataset by category; empty for zero-shot."""
     if not options.references:
         return [{} for _ in datasets]
     found = {each.root: each.by_category() for spec in options.data for each in open_datasets(spec, "train")}
@@ -183,8 +183,8 @@ def _joint_note(info: MethodInfo, samples: Mapping[str, Sequence[Sample]]) -> st
 
     most = registry.method_class(info.name).MOST_COMPANIONS
     if most:
-        return f"{info.title} compares each test picture with up to {most} others of its category"
+        return f"{info.title} compares each test image with up to {most} others of its category"
 
     parts = max(math.ceil(len(found) / PICTURES_SCORED_JOINTLY) for found in samples.values())
     divided = f", large ones in up to {parts} parts" if parts > 1 else ""
-    return f"{info.title} compares the test pictures of a category with each other{divided}"
+    return f"{info.title} compares the test images of a category with each other{divided}"

@@ -30,7 +30,7 @@ class PublishedNumber:
         metric: one of `zsad.metrics.METRIC_NAMES`.
         value: in percent, in (0, 100].
         trained_on: the auxiliary data, "nothing" for a method that learns nothing.
-        shots: good pictures of the category that the method was given.
+        shots: good images of the category that the method was given.
         variant: what differs from the method's default; "" for nothing.
         source: the paper or repository.
         link: its address; "" where none is known.
@@ -68,7 +68,7 @@ def published_results(
         method: registry name, None for every method.
         dataset: name in the catalogue, None for every set.
         metric: one of `zsad.metrics.METRIC_NAMES`, None for all.
-        shots: number of good pictures given, None for any.
+        shots: number of good images given, None for any.
 
     Returns:
         Numbers in the file's order; empty if none is known.
@@ -94,7 +94,7 @@ def published_number(
         method: registry name.
         dataset: name in the catalogue.
         metric: one of `zsad.metrics.METRIC_NAMES`.
-        shots: good pictures given.
+        shots: good images given.
         category: None for the mean over categories.
 
     Returns:

@@ -3,12 +3,12 @@
 A folder of `zsad evaluate --out DIR`:
 
     DIR/results.json                 everything of this module; "schema" tells its version
-    DIR/runs/RUN/pictures.jsonl      one line per picture: path, mask_path, category, label, defect, score,
+    DIR/runs/RUN/pictures.jsonl      one line per image: path, mask_path, category, label, defect, score,
                                      seconds, error
     DIR/runs/RUN/curves.json         {"schema": 1, "categories": {CATEGORY: {CURVE: {"x": [...],
                                      "y": [...]}}}} with the names of `CURVES`; at most 200 points of a
                                      curve, one that is undefined is missing
-    DIR/runs/RUN/maps/*.png          overlays of the pictures of `RunResult.worst`
+    DIR/runs/RUN/maps/*.png          overlays of the images of `RunResult.worst`
 
 Numbers that are undefined are NaN in Python and null in the file. Paths inside the file are relative to DIR.
 """
@@ -45,16 +45,16 @@ class CategoryResult:
 
     Attributes:
         category: name of the row ("metal nut").
-        normal: normal pictures that were scored.
-        anomalous: anomalous pictures that were scored.
+        normal: normal images that were scored.
+        anomalous: anomalous images that were scored.
         masks: whether every anomalous one has a mask; without, the pixel metrics are undefined.
         metrics: fractions under `zsad.metrics.METRIC_NAMES`, NaN where undefined.
         intervals: 95 % bootstrap intervals (low, high) of the metrics that have one; empty without bootstrap.
         is_exact: whether the pixel metrics are exact; else they come from the bounded summary.
         error_bound: how far a pixel metric may lie from the exact one at most; 0 if exact.
-        seconds: median over the pictures of reading, preparing and scoring one.
-        failed: one line for each picture that was left out, beginning with the path of the file at fault.
-        references: files of the normal reference pictures; () for zero-shot.
+        seconds: median over the images of reading, preparing and scoring one.
+        failed: one line for each image that was left out, beginning with the path of the file at fault.
+        references: files of the normal reference images; () for zero-shot.
     """
 
     category: str
@@ -72,15 +72,15 @@ class CategoryResult:
 
 @dataclass(frozen=True)
 class WorstPicture:
-    """A picture that its score puts on the wrong side of many others, with its overlay.
+    """An image that its score puts on the wrong side of many others, with its overlay.
 
     Attributes:
-        mistake: "false negative": an anomalous picture with a low score; "false positive": the reverse.
-        path: of the picture.
-        category: of the picture.
-        defect: its kind of defect, "good" for a normal picture.
+        mistake: "false negative": an anomalous image with a low score; "false positive": the reverse.
+        path: of the image.
+        category: of the image.
+        defect: its kind of defect, "good" for a normal image.
         score: its image score.
-        outranked: share of the other class's pictures of its category that lie on the wrong side of it, in
+        outranked: share of the other class's images of its category that lie on the wrong side of it, in
             [0, 1]; NaN if the category has no other class.
         file: the overlay, relative to the results' folder.
     """
@@ -106,7 +106,7 @@ class RunResult:
         weights_sha256: digest of the backbone and of what was learnt.
         auxiliary_data: what the learnt weights were trained on, "" if nothing was learnt.
         dataset: its name.
-        seed: of the choice of reference pictures, of new parameters and of the bootstrap.
+        seed: of the choice of reference images, of new parameters and of the bootstrap.
         image_size: pixels a side at which maps and masks were compared.
         precision: of the backbone: "fp32", "bf16", "fp16".
         settings: the method's settings, all of them.
@@ -118,8 +118,8 @@ class RunResult:
         pictures_file: relative to the results' folder.
         curves_file: likewise, None if there is none.
         seconds: wall time of the run.
-        references: normal reference pictures per category; 0 for zero-shot.
-        limit: at most so many pictures of a category; None for all.
+        references: normal reference images per category; 0 for zero-shot.
+        limit: at most so many images of a category; None for all.
         overlap: what auxiliary data and test data share, "" if nothing; only with `--allow-overlap`.
         mean_intervals: 95 % bootstrap intervals of the means.
         notes: lines on how the run was done that a reader of its numbers should know.
@@ -156,7 +156,7 @@ class RunResult:
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The lines of all pictures that were left out."""
+        """The lines of all images that were left out."""
         return tuple(line for category in self.categories for line in category.failed)
 
 
@@ -254,7 +254,7 @@ def category_from_json(values: Mapping[str, Any]) -> CategoryResult:
 
 
 def worst_from_json(values: Mapping[str, Any]) -> WorstPicture:
-    """A picture of a contact sheet from the plain values that `to_json` gave."""
+    """An image of a contact sheet from the plain values that `to_json` gave."""
     return WorstPicture(**{**values, "outranked": _number(values["outranked"])})
 
 

@@ -1,8 +1,8 @@
 """The one evaluation loop: any methods on any datasets, compared as the papers do, in bounded memory.
 
 Protocol (conventions of the papers' scripts): maps and masks at the network's input size; metrics for each
-category over all its pictures, then their unweighted mean; no normalisation of scores or maps between
-pictures. What is finished is on the disk category by category, so a run that is killed loses one at most.
+category over all its images, then their unweighted mean; no normalisation of scores or maps between
+images. What is finished is on the disk category by category, so a run that is killed loses one at most.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def evaluate(
 
     Args:
         options: what to evaluate, and how.
-        progress: called with the number of pictures done and to do in all runs together.
+        progress: called with the number of images done and to do in all runs together.
         command: as it was typed, for the provenance.
 
     Returns:
@@ -62,7 +62,7 @@ def evaluate(
 
     Raises:
         ConfigError: an impossible option, overlapping data, or `resume` meets other settings.
-        DataError: there are no data, or no reference pictures.
+        DataError: there are no data, or no reference images.
         WeightsError: a checkpoint cannot be read.
         OSError: the results cannot be written.
         KeyboardInterrupt: after Ctrl-C, when the finished runs have been written.
@@ -121,7 +121,7 @@ def mean_intervals(
 ) -> dict[str, tuple[float, float]]:
     """95 % bootstrap intervals of the means of the image metrics.
 
-    Each draw resamples the pictures of every category that has both classes and averages over them.
+    Each draw resamples the images of every category that has both classes and averages over them.
     """
     per_category: list[Mapping[str, Any]] = []
     for number, outcome in enumerate(outcomes):
@@ -140,7 +140,7 @@ def mean_intervals(
 
 
 class _Counter:
-    """Pictures done and to do in all runs; those of categories finished earlier are not counted."""
+    """Images done and to do in all runs; those of categories finished earlier are not counted."""
 
     def __init__(self, options: EvaluationOptions, runs: Sequence[PlannedRun], progress: Progress) -> None:
         self._to_do = {
@@ -156,7 +156,7 @@ class _Counter:
         self.add(0)
 
     def add(self, pictures: int) -> None:
-        """Counts pictures as done."""
+        """Counts images as done."""
         self._done += pictures
         self._progress(self._done, max(self._done, sum(self._to_do.values())))
 

@@ -1,6 +1,6 @@
-"""Labelled pictures in, scores with maps and masks out, both at the network's input size, as in the papers.
+"""Labelled images in, scores with maps and masks out, both at the network's input size, as in the papers.
 
-Pictures are read ahead in threads while the network works. A picture that cannot be read or scored becomes a
+Images are read ahead in threads while the network works. An image that cannot be read or scored becomes a
 record with an error and never stops the others.
 """
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from zsad.types import Sample
 
 READING_THREADS = 4
-READ_AHEAD = 16  # pictures beyond the batch that is being scored
+READ_AHEAD = 16  # images beyond the batch that is being scored
 PICTURES_SCORED_JOINTLY = 256  # the categories of MVTec AD and VisA stay whole
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures that go through the network at once.
+    """Images that go through the network at once.
 
     Attributes:
         indices: of the samples within their category.
-        samples: the pictures, all of one category.
+        samples: the images, all of one category.
         seed: of the random numbers that a method draws.
     """
 
@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class ScoredPicture:
-    """What became of one picture.
+    """What became of one image.
 
     Attributes:
         index: of the sample within its category.
@@ -73,11 +73,11 @@ def make_batches(
 
     Args:
         samples: of the category.
-        batch_size: pictures of a batch.
+        batch_size: images of a batch.
         seed: of the run; each batch gets its own from it.
-        scores_jointly: the method compares the pictures of a batch with each other. It then gets the whole
+        scores_jointly: the method compares the images of a batch with each other. It then gets the whole
             category at once, or as few parts as keep below `PICTURES_SCORED_JOINTLY`, each with every so
-            many-th picture, so that all have the same mixture.
+            many-th image, so that all have the same mixture.
     """
     count = len(samples)
     if scores_jointly:
@@ -104,10 +104,10 @@ def score_batches(detector: Detector, batches: Sequence[Batch]) -> Iterator[list
         batches: from `make_batches`.
 
     Yields:
-        One list per batch, in the order of its pictures.
+        One list per batch, in the order of its images.
 
     Raises:
-        ConfigError: the method refuses its settings, which would be the same for every picture.
+        ConfigError: the method refuses its settings, which would be the same for every image.
     """
     pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
     try:
@@ -120,7 +120,7 @@ def score_batches(detector: Detector, batches: Sequence[Batch]) -> Iterator[list
 
 @dataclass(frozen=True)
 class _Read:
-    """A picture as the network takes it, or why there is none."""
+    """An image as the network takes it, or why there is none."""
 
     prepared: PreparedSample | None
     error: str | None
@@ -128,7 +128,7 @@ class _Read:
 
 
 def _read_ahead(pool: ThreadPoolExecutor, detector: Detector, samples: Sequence[Sample]) -> Iterator[_Read]:
-    """Reads pictures in their order, a few of them before they are asked for."""
+    """Reads images in their order, a few of them before they are asked for."""
     waiting: deque[Future[_Read]] = deque()
     for sample in samples:
         waiting.append(pool.submit(_read, detector, sample))
@@ -149,13 +149,13 @@ def _read(detector: Detector, sample: Sample) -> _Read:
 
 
 def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> list[ScoredPicture]:
-    """Scores those pictures of a batch that could be read."""
+    """Scores those images of a batch that could be read."""
     side = detector.image_size
     images = torch.empty(len(batch.samples), 3, side, side)
-    masks: dict[int, NDArray[np.bool_] | None] = {}  # of the pictures that could be read, by place
+    masks: dict[int, NDArray[np.bool_] | None] = {}  # of the images that could be read, by place
     errors: dict[int, str] = {}
     seconds = []
-    # Each picture is released once it is copied, so that a large batch is not held twice.
+    # Each image is released once it is copied, so that a large batch is not held twice.
     for place, read in enumerate(reading):
         seconds.append(read.seconds)
         if read.prepared is None:
@@ -173,7 +173,7 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
         except ZsadError as error:
             if not detector.scores_jointly:
                 raise
-            # Too few pictures to compare with each other, for instance; other categories may have more.
+            # Too few images to compare with each other, for instance; other categories may have more.
             errors |= {place: _about(batch.samples[place], error) for place in masks}
     if raw is None:
         places = range(len(batch.indices))

@@ -29,7 +29,7 @@ class RunWeights:
         checkpoint: as for `zsad.load`, with everything filled in.
         seed: of the run.
         auxiliary_data: what they were trained on, in words.
-        auxiliary_pictures: digests of the pictures that they were trained on.
+        auxiliary_pictures: digests of the images that they were trained on.
         note: what a reader of the numbers should know, "" for nothing.
     """
 
@@ -85,7 +85,7 @@ def _authors_data(path: Path) -> str:
 
 
 class DatasetDigests:
-    """Digests of the pictures of datasets, read once."""
+    """Digests of the images of datasets, read once."""
 
     def __init__(self) -> None:
         self._known: dict[int, dict[Path, bytes]] = {}

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """Whatever turns batches into scored pictures."""
+    """Whatever turns batches into scored images."""
 
     def score(self, batches: Sequence[Batch], references: Sequence[Path]) -> Iterator[list[ScoredPicture]]:
-        """Scores the batches of a category in their order, with its reference pictures or companions."""
+        """Scores the batches of a category in their order, with its reference images or companions."""
         ...
 
     def close(self) -> None:

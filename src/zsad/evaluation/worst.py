@@ -1,4 +1,4 @@
-"""The pictures that a run gets most wrong, with their maps, for a sheet to look at."""
+"""The images that a run gets most wrong, with their maps, for a sheet to look at."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LONGEST_SIDE = 384  # of an overlay, in pixels
 
 @dataclass(frozen=True)
 class Candidate:
-    """A picture that may be among the worst.
+    """An image that may be among the worst.
 
     Attributes:
         score: its image score.
-        sample: the picture.
+        sample: the image.
         anomaly_map: (S, S).
     """
 
@@ -43,14 +43,14 @@ class Candidate:
 
 
 class WorstOfCategory:
-    """Keeps the anomalous pictures with the lowest scores and the normal ones with the highest."""
+    """Keeps the anomalous images with the lowest scores and the normal ones with the highest."""
 
     def __init__(self) -> None:
         self._candidates: dict[int, list[Candidate]] = {0: [], 1: []}
         self._scores: dict[int, list[float]] = {0: [], 1: []}
 
     def add(self, candidate: Candidate) -> None:
-        """Takes note of a picture; its map is released if others are worse."""
+        """Takes note of an image; its map is released if others are worse."""
         label = candidate.sample.label
         self._scores[label].append(candidate.score)
         kept = self._candidates[label]
@@ -113,7 +113,7 @@ def _known(outranked: float) -> float:
 
 
 def _outranked(candidate: Candidate, others: Sequence[float]) -> float:
-    """The share of the other class on the wrong side of a picture, ties counting half."""
+    """The share of the other class on the wrong side of an image, ties counting half."""
     if not others:
         return math.nan
     scores = np.asarray(others)
@@ -122,7 +122,7 @@ def _outranked(candidate: Candidate, others: Sequence[float]) -> float:
 
 
 def _draw(candidate: Candidate, file: Path, map_range: tuple[float, float]) -> bool:
-    """Writes the picture with its heat map and a line around the true defect; False if it cannot be read."""
+    """Writes the image with its heat map and a line around the true defect; False if it cannot be read."""
     sample = candidate.sample
     try:
         picture = read_image(sample.path)

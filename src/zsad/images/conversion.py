@@ -1,6 +1,6 @@
 """From any array or any Pillow mode to 8-bit RGB: pure functions, no files, no torch.
 
-Every rule here is fixed: a value's brightness never depends on the other values of the same picture, except
+Every rule here is fixed: a value's brightness never depends on the other values of the same image, except
 where the container leaves the unit open (modes "I" and "F"); there the unit is one of three named ones.
 """
 
@@ -49,12 +49,12 @@ def eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 
 
 def rgb_from_array(array: NDArray[Any]) -> Image.Image:
-    """A picture in memory as RGB.
+    """An image in memory as RGB.
 
     Args:
         array: uint8, uint16 or bool of shape (H, W) or (H, W, C), or floating point in [0, 1] of shape (H, W)
             or (C, H, W); C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). uint16 is divided
-            by 257. Floats are rounded to 8 bits, so that `array / 255` gives the same picture as `array`; an
+            by 257. Floats are rounded to 8 bits, so that `array / 255` gives the same image as `array`; an
             excess of less than half a grey level over [0, 1] is clipped.
 
     Returns:
@@ -67,11 +67,11 @@ def rgb_from_array(array: NDArray[Any]) -> Image.Image:
     is_float = np.issubdtype(array.dtype, np.floating)
     if not is_float and array.dtype.name not in ("uint8", "uint16", "bool"):
         hint = "; convert it with .astype('uint8')" if np.issubdtype(array.dtype, np.integer) else ""
-        raise ImageReadError(f"{kind}: this type of number is not a picture; {_EXPECTED}{hint}")
+        raise ImageReadError(f"{kind}: this type of number is not an image; {_EXPECTED}{hint}")
     if array.size == 0:
         raise ImageReadError(f"{kind}: it holds no pixels; {_EXPECTED}")
     if array.ndim == 4:
-        raise ImageReadError(f"{kind}: this is a batch; give its pictures one by one, as list(batch)")
+        raise ImageReadError(f"{kind}: this is a batch; give its images one by one, as list(batch)")
     if array.ndim not in (2, 3):
         raise ImageReadError(f"{kind}: {_EXPECTED}")
     if array.ndim == 3:
@@ -120,7 +120,7 @@ def _levels_from_unit_range(array: NDArray[Any], kind: str) -> NDArray[np.uint8]
 
 
 def rgb_from_pillow(image: Image.Image) -> Image.Image:
-    """A loaded Pillow picture of any mode as RGB.
+    """A loaded Pillow image of any mode as RGB.
 
     * "1", "L", "RGB", "YCbCr", "HSV", "LAB", "CMYK": Pillow's own conversion; colour profiles are not applied
       (nor are they in the code of the published systems).
@@ -134,7 +134,7 @@ def rgb_from_pillow(image: Image.Image) -> Image.Image:
         image: any size and mode.
 
     Returns:
-        A new picture of mode "RGB" with empty `info`.
+        A new image of mode "RGB" with empty `info`.
 
     Raises:
         ImageReadError: values without a known unit, or a mode that Pillow cannot convert.
@@ -155,7 +155,7 @@ def rgb_from_pillow(image: Image.Image) -> Image.Image:
 
 
 def _over_background(image: Image.Image) -> Image.Image:
-    """Composites a picture with alpha over `BACKGROUND`; colours under alpha 0 never show."""
+    """Composites an image with alpha over `BACKGROUND`; colours under alpha 0 never show."""
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     key = image.info.get("transparency")
@@ -192,7 +192,7 @@ def _levels_from_open_range(values: NDArray[Any], mode: str) -> NDArray[np.uint8
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise ImageReadError(f"mode {mode!r} with values that are not finite; replace them first")
     if mode == "F" and lowest >= -_HALF_LEVEL and highest <= 1 + _HALF_LEVEL:
-        return _levels_from_unit_range(values, "picture of mode 'F'")
+        return _levels_from_unit_range(values, "image of mode 'F'")
     if lowest < 0 or highest > 65535:
         units = "0..1, 0..255 or 0..65535" if mode == "F" else "0..255 or 0..65535"
         raise ImageReadError(

@@ -1,4 +1,4 @@
-"""Decodes one picture with Pillow: within a limit of pixels, without warnings, from any number of threads."""
+"""Decodes one image with Pillow: within a limit of pixels, without warnings, from any number of threads."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _LONGEST_REASON = 200
 
 
 def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
-    """Decodes the first frame or page of a picture file.
+    """Decodes the first frame or page of an image file.
 
     Args:
         stream: seekable, at its start, holding the whole file.
         limit: most pixels to accept, checked before the pixels are decoded.
 
     Returns:
-        Upright picture of mode "RGB".
+        Upright image of mode "RGB".
 
     Raises:
-        ImageReadError: empty, not a picture, damaged, too large; the message lacks the file's name.
+        ImageReadError: empty, not an image, damaged, too large; the message lacks the file's name.
     """
     start = stream.read(4096)
     if not start:
@@ -60,7 +60,7 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
 
 
 def decode_picture(picture: Image.Image, limit: int) -> Image.Image:
-    """As `decode_stream`, for a Pillow picture that may not have been loaded yet; takes its current frame."""
+    """As `decode_stream`, for a Pillow image that may not have been loaded yet; takes its current frame."""
     return _guarded(lambda: _rgb(picture, limit))
 
 
@@ -112,7 +112,7 @@ def _register_plugin(start: bytes) -> None:
 
 
 def _rgb(picture: Image.Image, limit: int) -> Image.Image:
-    """Upright RGB from a Pillow picture, loaded or not."""
+    """Upright RGB from a Pillow image, loaded or not."""
     check_size(*picture.size, limit)
     picture.load()
     converted = rgb_from_pillow(picture)
@@ -124,7 +124,7 @@ def _orientation(picture: Image.Image) -> int:
     """EXIF orientation 1 to 8; 1 where there is none or the EXIF block is damaged."""
     try:
         return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # the block is optional: the picture is still good
+    except Exception:  # the block is optional: the image is still good
         return 1
 
 

@@ -1,8 +1,8 @@
 """Anomaly maps made visible: heat map, overlay, mask and contour, each its own function, and their files.
 
-The colour scale is fixed by default: one map value has one colour in every picture, so that two pictures can
-be compared and a clean picture looks clean. A scale of its own for one picture exists on request and is
-printed into that picture.
+The colour scale is fixed by default: one map value has one colour in every image, so that two images can
+be compared and a clean image looks clean. A scale of its own for one image exists on request and is
+printed into that image.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from PIL import Image, ImageDraw, ImageFont
 from zsad.errors import ConfigError, unknown_name
 from zsad.images.colours import colour_levels, colour_table
 
-Scale = Literal["fixed", "picture"]
+Scale = Literal["fixed", "image"]
 
-SCALES: tuple[Scale, ...] = ("fixed", "picture")
-STRONGEST_ALPHA = 0.78  # some of the picture stays visible even under the highest value
+SCALES: tuple[Scale, ...] = ("fixed", "image")
+STRONGEST_ALPHA = 0.78  # some of the image stays visible even under the highest value
 CONTOUR_COLOUR = (255, 64, 64)
 
-_ROWS_AT_A_TIME = 256  # bounds the memory of blending very large pictures
+_ROWS_AT_A_TIME = 256  # bounds the memory of blending very large images
 
 
 def heat_map(
@@ -52,18 +52,18 @@ def overlay(
     scale: Scale = "fixed",
     strength: float = STRONGEST_ALPHA,
 ) -> Image.Image:
-    """The picture with the heat map over it; the higher the value, the more opaque its colour.
+    """The image with the heat map over it; the higher the value, the more opaque its colour.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         anomaly_map: (H, W), aligned with `image`.
         map_range: the fixed colour scale, smallest and largest value.
-        scale: "fixed" uses `map_range`, so that pictures can be compared; "picture" stretches this map's own
+        scale: "fixed" uses `map_range`, so that images can be compared; "image" stretches this map's own
             values over all colours and prints their range into the lower left corner.
         strength: opacity of the highest value, in [0, 1].
 
     Returns:
-        An RGB picture of the same size.
+        An RGB image of the same size.
 
     Raises:
         ConfigError: shapes that do not fit together, an empty range or an unknown scale.
@@ -74,7 +74,7 @@ def overlay(
     if scale not in SCALES:
         raise unknown_name("scale", str(scale), SCALES)
     chosen_range = map_range if scale == "fixed" else _range_of(anomaly_map)
-    # A smooth step keeps low values nearly clear, since normal surface must look like the picture itself.
+    # A smooth step keeps low values nearly clear, since normal surface must look like the image itself.
     values = np.linspace(0, 1, 256)
     alphas = np.round(256 * strength * values**2 * (3 - 2 * values)).astype(np.uint16)
     blended = np.empty_like(image)
@@ -84,9 +84,9 @@ def overlay(
         alpha = alphas[levels][..., None]
         blended[rows] = (image[rows] * (256 - alpha) + colour_table()[levels] * alpha) >> 8
     picture = Image.fromarray(blended)
-    if scale == "picture":
+    if scale == "image":
         low, high = chosen_range
-        _print_label(picture, f"scale of this picture only: {low:.3g} to {high:.3g}")
+        _print_label(picture, f"scale of this image only: {low:.3g} to {high:.3g}")
     return picture
 
 
@@ -97,7 +97,7 @@ def draw_mask(
     colour: tuple[int, int, int] = CONTOUR_COLOUR,
     alpha: float = 0.5,
 ) -> Image.Image:
-    """The picture with the anomalous pixels tinted.
+    """The image with the anomalous pixels tinted.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -106,7 +106,7 @@ def draw_mask(
         alpha: opacity of the tint in [0, 1].
 
     Returns:
-        An RGB picture of the same size.
+        An RGB image of the same size.
 
     Raises:
         ConfigError: image and mask differ in size.
@@ -125,7 +125,7 @@ def draw_contour(
     colour: tuple[int, int, int] = CONTOUR_COLOUR,
     width: int | None = None,
 ) -> Image.Image:
-    """The picture with a line around the anomalous regions; every pixel inside them stays as it was.
+    """The image with a line around the anomalous regions; every pixel inside them stays as it was.
 
     The line lies just outside the mask, between two thin dark lines, so that it shows on any background.
 
@@ -133,10 +133,10 @@ def draw_contour(
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool, True where anomalous.
         colour: RGB, 0 to 255.
-        width: pixels of the line; None chooses it by the picture's size.
+        width: pixels of the line; None chooses it by the image's size.
 
     Returns:
-        An RGB picture of the same size.
+        An RGB image of the same size.
 
     Raises:
         ConfigError: image and mask differ in size, or the width is below 1.
@@ -156,12 +156,12 @@ def draw_contour(
 
 
 def mask_picture(mask: NDArray[np.bool_]) -> Image.Image:
-    """A black and white picture of a mask: 255 where anomalous, 0 elsewhere, mode L."""
+    """A black and white image of a mask: 255 where anomalous, 0 elsewhere, mode L."""
     return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
 
 
 def thumbnail(picture: Image.Image, side: int = 320) -> Image.Image:
-    """A copy of a picture whose longer side has at most `side` pixels."""
+    """A copy of an image whose longer side has at most `side` pixels."""
     small = picture.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return small
@@ -177,9 +177,9 @@ def _range_of(anomaly_map: NDArray[np.floating]) -> tuple[float, float]:
 
 def _check_aligned(image: NDArray[np.uint8], values: NDArray[np.floating] | NDArray[np.bool_]) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ConfigError(f"the picture must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
+        raise ConfigError(f"the image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
     if image.shape[:2] != values.shape:
-        raise ConfigError(f"the picture is {image.shape[:2]} and the map or mask {values.shape}: not aligned")
+        raise ConfigError(f"the image is {image.shape[:2]} and the map or mask {values.shape}: not aligned")
 
 
 def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
@@ -197,7 +197,7 @@ def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 
 
 def _print_label(picture: Image.Image, text: str) -> None:
-    """Prints a line into the lower left corner, on a dark plate, sized to the picture."""
+    """Prints a line into the lower left corner, on a dark plate, sized to the image."""
     size = max(9, round(min(picture.width / 24, picture.height / 16)))
     font = ImageFont.load_default(size)
     draw = ImageDraw.Draw(picture)

@@ -1,4 +1,4 @@
-"""Which picture files the paths, folders and patterns of a command line stand for."""
+"""Which image files the paths, folders and patterns of a command line stand for."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from zsad.images.names import PICTURE_SUFFIXES, is_pattern, natural_key, suffix_
 
 
 def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path]:
-    """The picture files that files, folders and patterns stand for.
+    """The image files that files, folders and patterns stand for.
 
     * An existing file is taken whatever its suffix is.
     * A folder gives its files with a suffix of `PICTURE_SUFFIXES`, in natural order ("2.png" before
       "10.png"), then its sub-folders'; names that begin with a dot are left out; links to folders are
       followed, each folder once.
-    * A pattern ("shots/**/*.png", quoted from the shell) gives the files and the folders' pictures that it
-      matches; unless it ends in a literal suffix, only picture suffixes are taken.
+    * A pattern ("shots/**/*.png", quoted from the shell) gives the files and the folders' images that it
+      matches; unless it ends in a literal suffix, only image suffixes are taken.
     * A NIfTI volume stands for its middle axial slice; "scan.nii.gz#slice=all" gives all of them, and
       `zsad.images.medical` tells how other slices and the frames of DICOM files are named.
     * A path that does not exist, a pattern without a match or a folder that may not be listed is returned
-      as it is, so that reading it reports the reason while the other pictures are processed.
+      as it is, so that reading it reports the reason while the other images are processed.
 
     Args:
         inputs: paths and patterns; one alone may come without a list.
@@ -34,7 +34,7 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
         Paths without duplicates, in the order of the inputs.
 
     Raises:
-        DataError: nothing was given, or folders and patterns hold no picture at all; the message names
+        DataError: nothing was given, or folders and patterns hold no image at all; the message names
             what was looked for and where.
         ConfigError: an input is empty.
     """
@@ -54,7 +54,7 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
         places = ", ".join(printable(item) for item in wanted) or "nothing (no path was given)"
         depth = "" if recursive else " (sub-folders were not searched)"
         raise DataError(
-            f"no pictures found in {places}{depth}; looked for files ending in "
+            f"no images found in {places}{depth}; looked for files ending in "
             f"{' '.join(sorted(PICTURE_SUFFIXES))}; a file with another suffix can be named itself"
         )
     return [*found.values(), *unmatched]
@@ -89,7 +89,7 @@ def _all_slices(item: str) -> Iterator[Path]:
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    """The pictures of a folder in natural order, then its sub-folders'; an unlistable folder as itself."""
+    """The images of a folder in natural order, then its sub-folders'; an unlistable folder as itself."""
     seen: set[str] = set()
     pending = [folder]
     while pending:

@@ -10,7 +10,7 @@ MAX_PIXELS_VARIABLE = "ZSAD_MAX_PIXELS"
 
 
 def check_size(width: int, height: int, limit: int) -> None:
-    """Refuses a picture without pixels or with more than the limit.
+    """Refuses an image without pixels or with more than the limit.
 
     Raises:
         ImageReadError: with both numbers and how to raise the limit.
@@ -27,7 +27,7 @@ def check_size(width: int, height: int, limit: int) -> None:
 
 
 DEFAULT_MAX_PIXELS = 200_000_000
-"""Largest picture that is read without asking: 600 MB as RGB; a telephone's 200-megapixel mode just fits."""
+"""Largest image that is read without asking: 600 MB as RGB; a telephone's 200-megapixel mode just fits."""
 
 
 def _pixel_limit(max_pixels: int | None) -> int:

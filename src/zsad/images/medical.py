@@ -1,8 +1,8 @@
-"""DICOM and NIfTI: a file, or a slice of one, as a picture; no torch. Needs the extra `medical`.
+"""DICOM and NIfTI: a file, or a slice of one, as an image; no torch. Needs the extra `medical`.
 
-How a picture in a file is named, in folders, lists and on the command line:
+How an image in a file is named, in folders, lists and on the command line:
 
-    scan.dcm                           a DICOM picture
+    scan.dcm                           a DICOM image
     cine.dcm#frame=3                   a frame, counted from 0; without it a file of several is refused
     scan.nii.gz                        the middle axial slice of a NIfTI volume
     scan.nii.gz#slice=40               another axial slice, counted from 0
@@ -43,17 +43,17 @@ _LOW, _HIGH = 0.5, 99.5  # percentiles
 
 
 def read_medical(path: str | os.PathLike[str], limit: int) -> Image.Image:
-    """Reads a picture from a DICOM or NIfTI file.
+    """Reads an image from a DICOM or NIfTI file.
 
     Args:
-        path: as the module's docstring names pictures.
+        path: as the module's docstring names images.
         limit: most pixels to accept.
 
     Returns:
         Mode "RGB".
 
     Raises:
-        ImageReadError: damaged, too large, several pictures and none named, a number out of range, or the
+        ImageReadError: damaged, too large, several images and none named, a number out of range, or the
             package is not installed; the message lacks the file's name.
     """
     place = medical_path(path)
@@ -83,7 +83,7 @@ def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     """A mask in a DICOM or NIfTI file: every stored value above 0, in the same orientation as `read_medical`.
 
     Args:
-        path: as the module's docstring names pictures.
+        path: as the module's docstring names images.
 
     Returns:
         (H, W) bool.
@@ -119,7 +119,7 @@ def slices_of(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _module(name: str, package: str) -> Any:
-    """An optional package; the error about a missing one is of the picture, so that others are still read."""
+    """An optional package; the error about a missing one is of the image, so that others are still read."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -128,7 +128,7 @@ def _module(name: str, package: str) -> Any:
 
 
 def _dicom_values(content: bytes, limit: int, frame: int | None) -> tuple[NDArray[Any], Any]:
-    """Stored values (H, W) or (H, W, 3) of the one picture that is asked for, and the file's data set."""
+    """Stored values (H, W) or (H, W, 3) of the one image that is asked for, and the file's data set."""
     pydicom = _module("pydicom", "pydicom")
     pixels = _module("pydicom.pixels", "pydicom")
     try:
@@ -138,7 +138,7 @@ def _dicom_values(content: bytes, limit: int, frame: int | None) -> tuple[NDArra
     except ImageReadError:
         raise
     except Exception as error:  # pydicom raises nearly every type on damaged data
-        raise ImageReadError(f"is not a DICOM picture or is damaged ({printable(error):.200})") from error
+        raise ImageReadError(f"is not a DICOM image or is damaged ({printable(error):.200})") from error
     if frames > 1 and frame is None:
         raise ImageReadError(f"holds {frames} frames; name one, as in FILE#frame=0")
     if frame is not None and frame >= frames:
@@ -150,7 +150,7 @@ def _dicom_values(content: bytes, limit: int, frame: int | None) -> tuple[NDArra
 
 
 def _range_shown(dataset: Any) -> tuple[float, float]:
-    """Black and white of a grey picture after all transformations: a window stretches over the same range."""
+    """Black and white of a grey image after all transformations: a window stretches over the same range."""
     for name in ("VOILUTSequence", "ModalityLUTSequence"):
         if name in dataset:
             return 0.0, float(2 ** int(dataset[name][0].LUTDescriptor[2]) - 1)

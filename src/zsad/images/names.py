@@ -27,11 +27,11 @@ PICTURE_SUFFIXES = (
     | DICOM_SUFFIXES
     | NIFTI_SUFFIXES
 )
-"""What counts as a picture inside a folder; files named one by one may have any suffix."""
+"""What counts as an image inside a folder; files named one by one may have any suffix."""
 
 
 def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """The file that a picture's name stands for, and what stands behind the "#" of a slice or frame in it.
+    """The file that an image's name stands for, and what stands behind the "#" of a slice or frame in it.
 
     Args:
         path: "scan.nii.gz#slice=40" gives "scan.nii.gz" and "slice=40"; other names come back whole, with "".
@@ -97,7 +97,7 @@ AXIAL = 2
 
 @dataclass(frozen=True)
 class MedicalPath:
-    """A file and which picture in it.
+    """A file and which image in it.
 
     Attributes:
         file: DICOM or NIfTI.

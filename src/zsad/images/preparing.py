@@ -13,16 +13,16 @@ from zsad.images.conversion import rgb_from_pillow
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of a picture as an array of its own: (H, W, 3) uint8 RGB."""
+    """The pixels of an image as an array of its own: (H, W, 3) uint8 RGB."""
     return np.array(image if image.mode == "RGB" else rgb_from_pillow(image), dtype=np.uint8)
 
 
 def prepare(
     image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]
 ) -> NDArray[np.float32]:
-    """Resizes and normalises a picture for the network, as the published systems do.
+    """Resizes and normalises an image for the network, as the published systems do.
 
-    Pillow's bicubic filter (antialiased) squashes the picture to a square, the aspect ratio is not kept; then
+    Pillow's bicubic filter (antialiased) squashes the image to a square, the aspect ratio is not kept; then
     x / 255, minus mean, over std. Pillow rounds to whole levels after each of the two directions; which one
     comes first depends on the shape from Pillow 13 on, so that older versions may differ by two levels.
 

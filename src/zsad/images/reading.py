@@ -1,6 +1,6 @@
-"""Any picture file or array in, 8-bit RGB out; no torch.
+"""Any image file or array in, 8-bit RGB out; no torch.
 
-Limits: a picture may have at most `DEFAULT_MAX_PIXELS` pixels (argument `max_pixels`, or the environment
+Limits: an image may have at most `DEFAULT_MAX_PIXELS` pixels (argument `max_pixels`, or the environment
 variable ZSAD_MAX_PIXELS), checked from the header before anything is decoded. Files with several frames
 or pages give the first one; DICOM and NIfTI are read as `zsad.images.medical` tells. The EXIF orientation is
 applied; colour profiles are not.
@@ -32,22 +32,22 @@ __all__ = ["DEFAULT_MAX_PIXELS", "PICTURE_SUFFIXES", "find_images", "prepare", "
 
 
 def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
-    """Reads one picture as 8-bit RGB, upright.
+    """Reads one image as 8-bit RGB, upright.
 
-    The same picture gives the same pixels as a lossless file, Pillow picture, uint8 array or float tensor.
+    The same image gives the same pixels as a lossless file, Pillow image, uint8 array or float tensor.
 
     Args:
         source: a path; the bytes of a file; an open binary file (read from its start, left open); a Pillow
-            picture; a uint8 (or uint16, bool) array of shape (H, W) or (H, W, C); a float array or tensor of
+            image; a uint8 (or uint16, bool) array of shape (H, W) or (H, W, C); a float array or tensor of
             shape (C, H, W) with values in [0, 1]. Colours come as RGB; OpenCV's BGR has to be turned round
             first (`array[..., ::-1]`). `zsad.images.conversion` tells how each mode and type becomes RGB.
-        max_pixels: refuse pictures with more pixels; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
+        max_pixels: refuse images with more pixels; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
 
     Returns:
-        A new Pillow picture of mode "RGB"; the source stays unchanged.
+        A new Pillow image of mode "RGB"; the source stays unchanged.
 
     Raises:
-        ImageReadError: not a picture, damaged, too large or of an unknown kind: "NAME: reason; what to do".
+        ImageReadError: not an image, damaged, too large or of an unknown kind: "NAME: reason; what to do".
         ConfigError: the limit itself is not a whole number above 0.
 
     Example:
@@ -61,7 +61,7 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
         with _named("bytes"):
             return decode_stream(io.BytesIO(source), limit)
     if isinstance(source, Image.Image):
-        with _named(printable(getattr(source, "filename", "") or "Pillow picture")):
+        with _named(printable(getattr(source, "filename", "") or "Pillow image")):
             return decode_picture(source, limit)
     if hasattr(source, "read"):
         with _named(printable(getattr(source, "name", None) or "file object")):
@@ -75,7 +75,7 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Puts the name of the picture before the reason why it cannot be read."""
+    """Puts the name of the image before the reason why it cannot be read."""
     try:
         yield
     except ImageReadError as error:
@@ -90,11 +90,9 @@ def _read_path(path: str, limit: int) -> Image.Image:
             kind = os.stat(place.file if place else path).st_mode
             if stat.S_ISDIR(kind):
                 os.scandir(path).close()  # a folder that may not be listed says so instead
-                raise ImageReadError("is a folder, expected a picture file; name a file in it")
+                raise ImageReadError("is a folder, expected an image file; name a file in it")
             if not stat.S_ISREG(kind):
-                raise ImageReadError(
-                    "is a device or a pipe, expected a picture file; save it as a file first"
-                )
+                raise ImageReadError("is a device or a pipe, expected an image file; save it as a file first")
             if place and (place.options or place.is_nifti):
                 return decode_medical(path, limit)
             with open(path, "rb") as stream:
@@ -117,7 +115,7 @@ def _read_path(path: str, limit: int) -> Image.Image:
 
 def _why_missing(path: str) -> str:
     if not path:
-        return "the path is empty; name a picture file"
+        return "the path is empty; name an image file"
     if re.match(r"[a-z][a-z0-9+.-]+:/", path, re.IGNORECASE):
         return "is a web address, expected a local file; download it first"
     if os.path.islink(path):
@@ -146,7 +144,7 @@ def _array(source: Any) -> NDArray[Any]:
     """A NumPy array from an array or tensor of any library, none of which is imported here."""
     if not (hasattr(source, "shape") and hasattr(source, "dtype")):
         raise ImageReadError(
-            "is not a picture; expected a path, bytes, an open file, a Pillow picture, a uint8 (H, W, C) "
+            "is not an image; expected a path, bytes, an open file, a Pillow image, a uint8 (H, W, C) "
             "array, or a float (C, H, W) array or tensor with values in [0, 1]"
         )
     is_tensor = hasattr(source, "detach")

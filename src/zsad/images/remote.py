@@ -1,4 +1,4 @@
-"""Pictures in buckets and other places that a URI names (s3://, gs://, hdfs://, file://).
+"""Images in buckets and other places that a URI names (s3://, gs://, hdfs://, file://).
 
 pyarrow reads them, or fsspec where pyarrow has no file system for the scheme (az:// with the package adlfs).
 Credentials come from the environment, as these libraries document; a key is written as it is, without %20.
@@ -16,7 +16,7 @@ from zsad.images.names import _URI, PICTURE_SUFFIXES, RemoteFile
 
 
 def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
-    """The pictures that a URI stands for.
+    """The images that a URI stands for.
 
     Args:
         uri: of a file, taken whatever its suffix is, or of a folder.
@@ -27,7 +27,7 @@ def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
 
     Raises:
         ConfigError: there is no such place, or it cannot be reached.
-        DataError: the folder holds no picture.
+        DataError: the folder holds no image.
         MissingExtraError: pyarrow or the scheme's own package is missing.
     """
     from pyarrow.fs import FileSelector, FileType
@@ -58,7 +58,7 @@ def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
     visible = [name for name in keys if not any(p.startswith(".") for p in name[len(key) :].split("/"))]
     if not visible:
         raise DataError(
-            f"no pictures found in {uri}; looked for files ending in {' '.join(sorted(PICTURE_SUFFIXES))}"
+            f"no images found in {uri}; looked for files ending in {' '.join(sorted(PICTURE_SUFFIXES))}"
         )
     return [RemoteFile(f"{root}/{name}{query}") for name in visible]
 

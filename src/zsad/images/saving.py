@@ -109,7 +109,7 @@ def write_file(
 
 
 def save_jpeg(picture: Image.Image, file: IO[bytes], quality: int) -> None:
-    """Writes an RGB picture as JPEG with full colour resolution, for the sake of thin coloured structures."""
+    """Writes an RGB image as JPEG with full colour resolution, for the sake of thin coloured structures."""
     picture.save(file, format="JPEG", quality=quality, subsampling=0)
 
 

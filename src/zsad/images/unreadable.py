@@ -1,4 +1,4 @@
-"""What a file is that turned out not to be a readable picture, and what its owner can do about it.
+"""What a file is that turned out not to be a readable image, and what its owner can do about it.
 
 Judged by the first bytes, never by the suffix: a web page saved as "part.png" is the common case.
 """
@@ -11,7 +11,7 @@ _WANTED = "PNG, JPEG, BMP, TIFF, WebP or GIF"
 
 # (first bytes, offset, what it is and what to do)
 _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
-    (b"%PDF", 0, "is a PDF document; export its pages as pictures"),
+    (b"%PDF", 0, "is a PDF document; export its pages as images"),
     (b"%!PS", 0, "is a PostScript drawing; export it as PNG"),
     (b"8BPS", 0, "is a Photoshop file; export it as PNG or TIFF"),
     (b"\x00\x00\x01\x00", 0, "is a Windows icon; export it as PNG"),
@@ -28,11 +28,11 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"\xfd7zXZ", 0, "is xz-compressed; unpack it"),
     (b"7z\xbc\xaf", 0, "is a 7z archive; unpack it"),
     (b"Rar!", 0, "is a RAR archive; unpack it"),
-    (b"\x1aE\xdf\xa3", 0, "is a video; take pictures out of it first, for instance with ffmpeg"),
+    (b"\x1aE\xdf\xa3", 0, "is a video; take images out of it first, for instance with ffmpeg"),
     (
         b"version https://git-lfs",
         0,
-        "is a Git LFS pointer, the picture was not downloaded; run 'git lfs pull'",
+        "is a Git LFS pointer, the image was not downloaded; run 'git lfs pull'",
     ),
     (b"\xff\x0a", 0, "is JPEG XL, which Pillow lacks; pip install pillow-jxl-plugin, or save it as PNG"),
     (
@@ -40,7 +40,7 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
         0,
         "is JPEG XL, which Pillow lacks; pip install pillow-jxl-plugin, or save it as PNG",
     ),
-    (b"\x7fELF", 0, "is a program; name a picture file"),
+    (b"\x7fELF", 0, "is a program; name an image file"),
 )
 
 _READABLE: tuple[tuple[bytes, int, str], ...] = (
@@ -98,7 +98,7 @@ def what_it_is(start: bytes) -> str:
     if is_avif(start):
         return "is AVIF that this Pillow cannot decode; pip install --upgrade pillow, or save it as PNG"
     if start[4:8] == b"ftyp" or (start[:4] == b"RIFF" and start[8:12] == b"AVI "):
-        return "is a video; take pictures out of it first, for instance with ffmpeg"
+        return "is a video; take images out of it first, for instance with ffmpeg"
     return _text_or_unknown(start)
 
 
@@ -107,14 +107,14 @@ def _text_or_unknown(start: bytes) -> str:
     if re.match(rb"(<\?xml.*?>\s*)?(<!--.*?-->\s*)?(<!doctype svg.*?>\s*)?<svg\b", head, re.DOTALL):
         return "is an SVG drawing; export it as PNG"
     if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "is a web page, not a picture; the download probably failed, fetch the picture itself"
+        return "is a web page, not an image; the download probably failed, fetch the image itself"
     if head.startswith(b"<?xml"):
-        return "is an XML file; name a picture file"
+        return "is an XML file; name an image file"
     if not start.strip(b"\x00"):
         return "holds only zero bytes, as after a failed copy; copy or download it again"
     if _is_text(start):
         return f"is a text file; expected {_WANTED}"
-    return f"is not a picture that can be read; expected {_WANTED}"
+    return f"is not an image that can be read; expected {_WANTED}"
 
 
 def _is_text(start: bytes) -> bool:

@@ -3,10 +3,10 @@
 Cao et al., ECCV 2024, https://arxiv.org/abs/2407.15795; code https://github.com/caoyunkang/AdaCLIP.
 
 Idea: prompt tokens are learnt inside both towers, on any labelled auxiliary set. Static ones are the same for
-all pictures, dynamic ones are made from the picture by linear layers on CLIP's plain feature of it, and the
+all images, dynamic ones are made from the image by linear layers on CLIP's plain feature of it, and the
 hybrid is their sum. Linear layers bring the patches of four blocks and the class token into the joint space.
-Hand-written sentences with the class name, read by the prompted text tower, say what is normal and abnormal.
-For the picture's score the class token is mixed with the mean of k-means clusters of the most anomalous
+Hand-written prompts with the class name, read by the prompted text encoder, say what is normal and abnormal.
+For the image's score the class token is mixed with the mean of k-means clusters of the most anomalous
 patches (hybrid semantic fusion).
 
 What the released code does and the paper does not say (kept, because published weights depend on it):
@@ -18,17 +18,17 @@ What the released code does and the paper does not say (kept, because published 
 * on OpenAI's weights both towers run with the erf GELU, although they were trained with QuickGELU, and the
   position table is resized bicubically without antialiasing;
 * masks of the authors' only batch size, 1, lose their batch dimension, so that Dice is averaged over pixel
-  rows; `row_wise_dice=False` takes it per picture.
+  rows; `row_wise_dice=False` takes it per image.
 
 Deviations from the released code:
 
-* batches of any size: each picture meets its sentences under its own dynamic prompts;
-* dynamic prompts in the text tower alone, which stop the authors' code with an error, work;
+* batches of any size: each image meets its sentences under its own dynamic prompts;
+* dynamic prompts in the text encoder alone, which stop the authors' code with an error, work;
 * clustering is seeded, and asks for no more clusters than there are patches;
-* on a backbone that has not 24 + 12 blocks, the ends of the four quarters of the picture tower give the
+* on a backbone that has not 24 + 12 blocks, the ends of the four quarters of the image encoder give the
   patches, and the prompting depth is 4 or the number of blocks of the shorter prompted tower.
 
-The sentences of a picture are encoded anew for each picture only where their prompts depend on it. k-means is
+The sentences of an image are encoded anew for each image only where their prompts depend on it. k-means is
 scikit-learn's.
 """
 
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
 PAPER_DEPTH = 4
-CLUSTERED_SHARE = 0.2  # of the fused feature in the picture's feature
+CLUSTERED_SHARE = 0.2  # of the fused feature in the image's feature
 PROMPTS = PromptSet(NORMAL_STATES, APRIL_GAN_ABNORMAL_STATES, APRIL_GAN_TEMPLATES[:4])
 NORMAL_SENTENCES = len(PROMPTS.normal_states) * len(PROMPTS.templates)
 TOWERS = ("visual", "text")
@@ -91,21 +91,21 @@ class Config:
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based picture blocks whose patches are used, kept in ascending order; None: the ends
+        features_list: 1-based image blocks whose patches are used, kept in ascending order; None: the ends
             of the four quarters of the tower, (6, 12, 18, 24) of 24 blocks.
         prompting_depth: last prompted block of the prompted towers; None: 4, or as many as there are blocks.
         prompting_length: prompt tokens of a block.
         prompting_type: "S" static prompts, "D" dynamic ones, "SD" their sum.
-        prompting_branch: "V" prompts in the picture tower, "L" in the text tower, "VL" in both.
-        use_hsf: whether the picture's feature takes in the clusters of its most anomalous patches.
+        prompting_branch: "V" prompts in the image encoder, "L" in the text encoder, "VL" in both.
+        use_hsf: whether the image's feature takes in the clusters of its most anomalous patches.
         k_clusters: of k-means; five times as many patches are clustered.
         sigma: of the Gaussian filter over the map, in pixels; 0 switches it off.
         temperature: of the softmax over normal and abnormal.
         row_wise_dice: whether the Dice losses are averaged over rows of pixels, as the authors' code does at
-            its batch size of 1, or over pictures.
+            its batch size of 1, or over images.
         round_prompts_to_half: whether prompts pass through half precision, as in the authors' code.
         activation: None: gelu on OpenAI's weights, else what the weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     features_list: tuple[int, ...] | None = None
@@ -136,8 +136,8 @@ class Config:
         """The same settings with everything that depends on the backbone filled in.
 
         Args:
-            vision_layers: blocks of the picture tower.
-            text_layers: blocks of the text tower.
+            vision_layers: blocks of the image encoder.
+            text_layers: blocks of the text encoder.
 
         Raises:
             ConfigError: a value is impossible for these towers; the message holds the allowed range.
@@ -150,7 +150,7 @@ class Config:
         if layers is None:
             layers = tuple({max(1, round(vision_layers * quarter / 4)) for quarter in (1, 2, 3, 4)})
         if not all(1 <= layer <= vision_layers for layer in layers):
-            raise ConfigError(f"features_list {layers}: this picture tower has blocks 1 to {vision_layers}")
+            raise ConfigError(f"features_list {layers}: this image encoder has blocks 1 to {vision_layers}")
         if len(set(layers)) < len(layers):
             raise ConfigError(f"features_list {layers} names a block twice")
         towers = {"V": vision_layers, "L": text_layers}
@@ -165,7 +165,7 @@ class Config:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """The state where no picture has a say in the text.
+    """The state where no image has a say in the text.
 
     Attributes:
         text_features: (C, 2, E) float32 of length 1, normal then abnormal.
@@ -176,7 +176,7 @@ class EncodedText:
 
 @dataclass(frozen=True)
 class OpenText:
-    """The state where each picture's dynamic prompts go into its sentences.
+    """The state where each image's dynamic prompts go into its sentences.
 
     Attributes:
         token_ids: (C, P, L) int64 of the normal, then the abnormal sentences.
@@ -187,10 +187,10 @@ class OpenText:
 
 @dataclass(frozen=True)
 class Features:
-    """What does not depend on what is learnt; prompts enter the picture tower, so there is little of it.
+    """What does not depend on what is learnt; prompts enter the image encoder, so there is little of it.
 
     Attributes:
-        images: (B, 3, S, S) the pictures themselves.
+        images: (B, 3, S, S) the images themselves.
         frozen_features: (B, E) float32 plain CLIP features, not normalised, from which dynamic prompts are
             made; (B, 0) without such prompts.
     """
@@ -241,13 +241,13 @@ class AdaCLIP(Method):
         self.cls_token_layer = LinearHeads(joint, joint, 1)
 
     def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> EncodedText | OpenText:
-        """The sentences of the classes, encoded already if no picture has a say in them.
+        """The sentences of the classes, encoded already if no image has a say in them.
 
         Raises:
             ConfigError: references were given, which this method cannot use.
         """
         if references is not None:
-            raise ConfigError("adaclip takes no reference pictures; winclip does")
+            raise ConfigError("adaclip takes no reference images; winclip does")
         names = [name.replace("-", " ") for name in classes]
         if self.text_prompter is None:
             return EncodedText(self.text.encode(names))
@@ -263,13 +263,13 @@ class AdaCLIP(Method):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """The pictures, with the features that dynamic prompts are made from."""
+        """The images, with the features that dynamic prompts are made from."""
         if "D" not in self.config.prompting_type:
             return Features(images, torch.empty(len(images), 0, device=images.device))
         return Features(images, self.backbone.encode_image(images).float())
 
     def score(self, features: Features, state: EncodedText | OpenText) -> RawOutput:
-        """Abnormal probability of the picture's feature, and of the patches over the mean of all blocks."""
+        """Abnormal probability of the image's feature, and of the patches over the mean of all blocks."""
         logits, probabilities = self._judge(features, state)
         size = int(features.images.shape[-1])  # a tracer gives a tensor here
         # Upsampling is linear, so the blocks can be averaged before it.
@@ -280,7 +280,7 @@ class AdaCLIP(Method):
     def loss_from_features(
         self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Focal loss of the picture, and focal and both Dice losses of the patches, summed over the blocks.
+        """Focal loss of the image, and focal and both Dice losses of the patches, summed over the blocks.
 
         L = Focal(p, y) + sum_l [ Focal(P_l, G) + Dice(P_l abnormal, G) + Dice(P_l normal, 1 - G) ]
 
@@ -290,7 +290,7 @@ class AdaCLIP(Method):
             features: of the batch.
             masks: (B, S, S) or (B, 1, S, S) in {0, 1}.
             labels: (B,) in {0, 1}.
-            classes: one name for all pictures, or one per picture; None means "object" for all.
+            classes: one name for all images, or one per image; None means "object" for all.
 
         Returns:
             "image", "focal", "dice_abnormal" and "dice_normal".
@@ -377,7 +377,7 @@ class AdaCLIP(Method):
         return LinearHeads(inputs, width, self.config.prompting_length)
 
     def _judge(self, features: Features, state: EncodedText | OpenText) -> tuple[Tensor, Tensor]:
-        """Patch logits (B, T, N, 2) and picture probabilities (B, 2), normal then abnormal."""
+        """Patch logits (B, T, N, 2) and image probabilities (B, 2), normal then abnormal."""
         image, patches = self._project(features)
         text = self._text_features(features, state)
         temperature = self.config.temperature
@@ -388,7 +388,7 @@ class AdaCLIP(Method):
         return logits, similarity_softmax(image, text, temperature)
 
     def _project(self, features: Features) -> tuple[Tensor, Tensor]:
-        """The pictures in the joint space, as the prompted tower and the learnt projections see them.
+        """The images in the joint space, as the prompted tower and the learnt projections see them.
 
         Returns:
             (B, E) class token and (B, T, N, E) patches of the used blocks, float32, all of length 1.
@@ -404,21 +404,21 @@ class AdaCLIP(Method):
         return F.normalize(image, dim=-1), F.normalize(patches, dim=-1)
 
     def _text_features(self, features: Features, state: EncodedText | OpenText) -> Tensor:
-        """(C or B, 2, E) float32 of length 1, normal then abnormal; encoded anew where pictures matter."""
+        """(C or B, 2, E) float32 of length 1, normal then abnormal; encoded anew where images matter."""
         if isinstance(state, EncodedText):
             return state.text_features
         dynamic = dynamic_prompts(self.dynamic_text_prompt_generator, features)
         return encode_prompted(self.backbone, state.token_ids, NORMAL_SENTENCES, self.text_prompter, dynamic)
 
     def _dice(self, probabilities: Tensor, masks: Tensor) -> Tensor:
-        """Dice loss of (B, S, S), averaged over rows of pixels or over pictures."""
+        """Dice loss of (B, S, S), averaged over rows of pixels or over images."""
         if self.config.row_wise_dice:
             return dice_loss(probabilities.flatten(0, 1), masks.flatten(0, 1))
         return dice_loss(probabilities, masks)
 
 
 def dynamic_prompts(generator: LinearHeads | None, features: Features) -> Tensor | None:
-    """(B, n, D) prompts made from the pictures; None without a generator."""
+    """(B, n, D) prompts made from the images; None without a generator."""
     return None if generator is None else generator(features.frozen_features)
 
 

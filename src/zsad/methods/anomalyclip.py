@@ -4,8 +4,8 @@ Zhou et al., ICLR 2024, https://arxiv.org/abs/2310.18961; code https://github.co
 
 Idea: instead of describing each class, learn one normal and one abnormal sentence about "an object", on any
 labelled auxiliary set, and use them everywhere. Learnt are the context vectors of the two sentences and deep
-prompts inside the text tower; CLIP stays frozen. Patch features come from a value-value attention stream, in
-which a patch gathers what resembles it rather than what describes the whole picture. The picture's score is
+prompts inside the text encoder; CLIP stays frozen. Patch features come from a value-value attention stream,
+in which a patch gathers what resembles it rather than what describes the whole image. The image's score is
 the abnormal probability of the class token, the map that of the patches.
 
 What the released code does and the paper does not say (kept, because published weights depend on it):
@@ -18,8 +18,8 @@ What the released code does and the paper does not say (kept, because published 
 
 Deviations from the released code:
 
-* it squeezes masks, so that a last batch of one picture gets its Dice loss per row; here it is always per
-  picture;
+* it squeezes masks, so that a last batch of one image gets its Dice loss per row; here it is always per
+  image;
 * its checkpoint holds linear layers that nothing uses; they are accepted and ignored;
 * on a backbone that has not 24 + 12 blocks, the paper's constants are carried over as follows: the last block
   gives the patches, the value-value stream covers the same share of the blocks (19/24, rounded), and deep
@@ -69,7 +69,7 @@ class Config:
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based picture blocks whose patches are used; None: the last one.
+        features_list: 1-based image blocks whose patches are used; None: the last one.
         n_ctx: context vectors of each sentence.
         depth: last text block with a deep prompt (block 1 has none); None: 9, or as many as there are blocks.
         t_n_ctx: deep prompt vectors of a block.
@@ -80,7 +80,7 @@ class Config:
         temperature: of the softmax over the two sentences.
         round_prompts_to_half: whether deep prompts pass through half precision, as in the authors' code.
         activation: None: quick_gelu on OpenAI's weights, else what the weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     features_list: tuple[int, ...] | None = None
@@ -107,8 +107,8 @@ class Config:
         """The same settings with everything that depends on the backbone filled in.
 
         Args:
-            vision_layers: blocks of the picture tower.
-            text_layers: blocks of the text tower.
+            vision_layers: blocks of the image encoder.
+            text_layers: blocks of the text encoder.
 
         Raises:
             ConfigError: a value is impossible for these towers; the message holds the allowed range.
@@ -171,12 +171,12 @@ class AnomalyCLIP(Method):
             ConfigError: references were given, which this method cannot use.
         """
         if references is not None:
-            raise ConfigError("anomalyclip takes no reference pictures; winclip does")
+            raise ConfigError("anomalyclip takes no reference images; winclip does")
         return State(self.prompt_learner.encode(self.backbone)[None])
 
     @torch.no_grad()
     def features(self, images: Tensor) -> JointFeatures:
-        """One pass through the picture tower; no gradients, nothing in it is learnt."""
+        """One pass through the image encoder; no gradients, nothing in it is learnt."""
         return value_value_features(self.backbone.visual, images, self.layers, self.value_value_from)
 
     def score(self, features: JointFeatures, state: State) -> RawOutput:
@@ -196,7 +196,7 @@ class AnomalyCLIP(Method):
     def loss_from_features(
         self, features: JointFeatures, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Cross entropy of the picture, and lam times focal and both Dice losses, summed over the blocks.
+        """Cross entropy of the image, and lam times focal and both Dice losses, summed over the blocks.
 
         L = CE( cos / temperature, y )
             + lam sum_l [ Focal(P, G) + Dice(P_abnormal, G) + Dice(P_normal, 1 - G) ]

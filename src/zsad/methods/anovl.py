@@ -1,11 +1,11 @@
-"""AnoVL: vision-language models without training, adapted to each test picture.
+"""AnoVL: vision-language models without training, adapted to each test image.
 
 Deng, Zhang, Bao and Li, 2023, https://arxiv.org/abs/2308.15939; code https://github.com/hq-deng/AnoVL.
 
 Idea: hand-written sentences are made contrastive (each normal state has an abnormal counterpart) and name the
-domain ("industrial photo", "surface picture"). The picture's score is the mean abnormal probability of its
+domain ("industrial photo", "surface image"). The image's score is the mean abnormal probability of its
 class token over 22 views of it (turned, shifted, mirrored, grey). For the map, patches come from the
-value-value attention of all blocks. Then a small adapter is trained on each test picture by itself for 5
+value-value attention of all blocks. Then a small adapter is trained on each test image by itself for 5
 steps: its patches shall be certain of their class, and patches with noise added shall look abnormal.
 
 The authors run OpenCLIP's ViT-B-16-plus-240 (LAION-400M) at 240 pixels.
@@ -21,10 +21,10 @@ What the released code does and the paper does not say (kept):
 
 Deviations from the released code:
 
-* its optimiser serves all pictures of a category, so that what it remembers of one picture bends the steps on
-  the next. Here each picture has a fresh optimiser, and fresh random numbers of the same seed: its result
-  depends on nothing but the picture, and a batch gives what single pictures give;
-* on VisA the authors cut each picture into two overlapping square tiles instead of taking views, and use the
+* its optimiser serves all images of a category, so that what it remembers of one image bends the steps on
+  the next. Here each image has a fresh optimiser, and fresh random numbers of the same seed: its result
+  depends on nothing but the image, and a batch gives what single images give;
+* on VisA the authors cut each image into two overlapping square tiles instead of taking views, and use the
   adapter that is `adapter="linear"` here. The tiles are not offered;
 * quarter turns move pixels exactly, without interpolation.
 
@@ -75,8 +75,8 @@ class Config:
     """Settings, by the paper's terms.
 
     Attributes:
-        views: whether the picture's score is a mean over 22 views; False: the picture alone, 22 times faster.
-        tta_steps: steps of test-time adaptation for each picture; 0 switches it off.
+        views: whether the image's score is a mean over 22 views; False: the image alone, 22 times faster.
+        tta_steps: steps of test-time adaptation for each image; 0 switches it off.
         tta_lr: learning rate of AdamW.
         adapter: "text" weighs the vectors of the single sentences (the authors' on MVTec AD), "linear" maps
             patches to patches (theirs on VisA).
@@ -86,7 +86,7 @@ class Config:
         temperature: of the softmax over normal and abnormal.
         value_value_from: first block with value-value attention, 1-based.
         activation: None: what the weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     views: bool = True
@@ -130,7 +130,7 @@ class Features:
     """Everything that AnoVL reads off a batch.
 
     Attributes:
-        view_features: (B, V, E) float32 embeddings of the views of each picture, not normalised.
+        view_features: (B, V, E) float32 embeddings of the views of each image, not normalised.
         patch_features: (B, N, E) float32 value-value patches in the space of the texts, not normalised.
     """
 
@@ -142,15 +142,15 @@ class AnoVL(Method):
     """See the module's description."""
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
-        """Nothing is learnt that outlives a picture.
+        """Nothing is learnt that outlives an image.
 
         Raises:
-            ConfigError: the picture tower has no such block.
+            ConfigError: the image encoder has no such block.
         """
         layers = backbone.config.vision.layers
         if not 1 <= config.value_value_from <= layers:
             raise ConfigError(
-                f"value_value_from {config.value_value_from}: this picture tower has blocks 1 to {layers}"
+                f"value_value_from {config.value_value_from}: this image encoder has blocks 1 to {layers}"
             )
         super().__init__(backbone, config)
         self.text = DomainAwareTexts(backbone, config.textures)
@@ -162,12 +162,12 @@ class AnoVL(Method):
             ConfigError: references were given, which this method cannot use.
         """
         if references is not None:
-            raise ConfigError("anovl takes no reference pictures; winclip and april_gan do")
+            raise ConfigError("anovl takes no reference images; winclip and april_gan do")
         return State(self.text.encode(classes))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """The picture once for its patches, and its views for their class tokens."""
+        """The image once for its patches, and its views for their class tokens."""
         visual = self.backbone.visual
         last = self.backbone.config.vision.layers
         output = visual(images, value_value_from=self.config.value_value_from, value_taps=(last,))
@@ -203,15 +203,15 @@ class AnoVL(Method):
 
 
 def altered_views(images: Tensor) -> Tensor:
-    """The 21 changed views of each picture: turned, shifted, mirrored, grey, turned by quarters.
+    """The 21 changed views of each image: turned, shifted, mirrored, grey, turned by quarters.
 
-    What comes into the picture from outside is its mirror image (the border pixels are not repeated). Shifts
-    are in units of half a side. Grey is taken on the pictures as they come, normalised, as the authors do.
+    What comes into the image from outside is its mirror image (the border pixels are not repeated). Shifts
+    are in units of half a side. Grey is taken on the images as they come, normalised, as the authors do.
 
     Source: the released code of AnoVL.
 
     Args:
-        images: (B, 3, S, S) normalised pictures.
+        images: (B, 3, S, S) normalised images.
 
     Returns:
         (B, 21, 3, S, S): 8 rotations, 8 shifts, 1 mirrored, 1 grey, 3 quarter turns.
@@ -228,14 +228,14 @@ def altered_views(images: Tensor) -> Tensor:
 
 
 def _warp(images: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
-    """Pictures seen through an affine map of coordinates in [-1, 1]."""
+    """Images seen through an affine map of coordinates in [-1, 1]."""
     theta = images.new_tensor(matrix).expand(len(images), 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=True)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
 
 def adapt_patches(patches: Tensor, texts: ClassTexts, config: Config) -> Tensor:
-    """Patches of one picture, after training an adapter on them alone.
+    """Patches of one image, after training an adapter on them alone.
 
     z' = (z + h(z)) / 2,  h(z) = T^t tanh(W z / |z| + b)  or  W z / |z| + b
     loss = mean_p( -sum_c p_c log p_c ) + mean_p( -log q_abnormal - log p_normal ) / 2
@@ -246,7 +246,7 @@ def adapt_patches(patches: Tensor, texts: ClassTexts, config: Config) -> Tensor:
 
     Args:
         patches: (N, E), not normalised.
-        texts: of the picture's class.
+        texts: of the image's class.
         config: steps, learning rate, adapter, noise and seed.
 
     Returns:

@@ -4,34 +4,34 @@ Chen et al., 2023 ("A Zero-/Few-Shot Anomaly Classification and Segmentation Met
 Workshop Challenge Tracks 1&2"), https://arxiv.org/abs/2305.17382; code
 https://github.com/ByChelsea/VAND-APRIL-GAN.
 
-Idea: the patches of four blocks of the picture tower each pass through their own linear layer into the space
+Idea: the patches of four blocks of the image encoder each pass through their own linear layer into the space
 of the texts, where they are compared with an ensemble of hand-written sentences about the class (7 normal and
 5 abnormal states in 35 templates). Only these linear layers are learnt, with masks of any labelled auxiliary
-set. The map is the sum of the blocks' abnormal probabilities. The picture's score is plain CLIP's: the class
-token against the same sentences, so training does not change it. With a few normal pictures (`references`),
+set. The map is the sum of the blocks' abnormal probabilities. The image's score is plain CLIP's: the class
+token against the same sentences, so training does not change it. With a few normal images (`references`),
 distances of the raw patches to the nearest reference patch are added to the map.
 
-The authors train on MVTec AD for 3 epochs (with 2 x 2 mosaics of one category's pictures at a chance of 0.2)
-or on VisA for 15, with Adam, learning rate 1e-3, betas 0.5 and 0.999, 8 pictures a step. The adapters overfit
+The authors train on MVTec AD for 3 epochs (with 2 x 2 mosaics of one category's images at a chance of 0.2)
+or on VisA for 15, with Adam, learning rate 1e-3, betas 0.5 and 0.999, 8 images a step. The adapters overfit
 soon.
 
 What the released code does and the paper does not say (kept, because published weights depend on it):
 
-* at any other picture size than the weights' own (so at 518 with ViT-L/14-336) the code rebuilds OpenAI's
+* at any other image size than the weights' own (so at 518 with ViT-L/14-336) the code rebuilds OpenAI's
   network with the exact GELU instead of the QuickGELU that it was trained with; at the native size it keeps
   QuickGELU. `zsad.load` decides by its `image_size`, and the decision is saved with what is learnt. A setting
   `activation=...` always wins;
 * position tables are resized bicubically with antialiasing;
-* similarities are brought to the pictures' size (corners aligned) before the softmax; nothing is smoothed;
-* only the abnormal channel has a Dice loss, and the picture's score has no loss at all.
+* similarities are brought to the images' size (corners aligned) before the softmax; nothing is smoothed;
+* only the abnormal channel has a Dice loss, and the image's score has no loss at all.
 
 Deviations from the released code:
 
-* with references, its picture score is the mean of the text score and of the map's maximum, min-max
-  normalised over all test pictures of the category, so that no single picture can be scored. Here the
+* with references, its image score is the mean of the text score and of the map's maximum, min-max
+  normalised over all test images of the category, so that no single image can be scored. Here the
   maximum is divided by a fixed number instead, the largest value of `few_shot_map_range` (one for each
-  block's probability and one for its distance): a picture's score depends on nothing but itself.
-  `few_shot_score="batch"` is the authors' rule, over the pictures that are scored together;
+  block's probability and one for its distance): an image's score depends on nothing but itself.
+  `few_shot_score="batch"` is the authors' rule, over the images that are scored together;
 * losses are computed in single precision even where the network runs in a lower one;
 * on a tower that has not 24 blocks, those at the end of each quarter are used (6, 12, 18, 24 in the paper).
 """
@@ -88,17 +88,17 @@ class Config:
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based picture blocks whose patches are used; None: 6, 12, 18, 24 of 24 blocks, the
+        features_list: 1-based image blocks whose patches are used; None: 6, 12, 18, 24 of 24 blocks, the
             ends of the quarters of others.
         temperature: of the softmax over normal and abnormal (the authors multiply by 100).
-        few_shot_score: the picture's score when there are references: "fixed" for each picture by itself,
-            "batch" as the authors do, which wants all pictures of a category in one call (`zsad evaluate`
+        few_shot_score: the image's score when there are references: "fixed" for each image by itself,
+            "batch" as the authors do, which wants all images of a category in one call (`zsad evaluate`
             sees to it); see the module's description.
         state_words: the user's own in place of the paper's state words and templates; None: the paper's.
             The adapters were trained with the paper's.
-        activation: None: on OpenAI's weights gelu, but quick_gelu at their native picture size; else what the
+        activation: None: on OpenAI's weights gelu, but quick_gelu at their native image size; else what the
             weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     features_list: tuple[int, ...] | None = None
@@ -132,7 +132,7 @@ class Features:
     """The frozen part of a batch.
 
     Attributes:
-        image_features: (B, E) float32 picture embedding, not normalised.
+        image_features: (B, E) float32 image embedding, not normalised.
         patch_tokens: (B, T, N, D) float32 patches after each of the T used blocks, as the blocks give them.
     """
 
@@ -188,7 +188,7 @@ class AprilGAN(Method):
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
-        """Text vectors of the classes and, if pictures are given, the memory of their patches."""
+        """Text vectors of the classes and, if images are given, the memory of their patches."""
         memory = None
         if references is not None and len(references) > 0:
             parts = [self.features(part).patch_tokens for part in torch.split(references, REFERENCES_AT_ONCE)]
@@ -197,7 +197,7 @@ class AprilGAN(Method):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """One pass through the picture tower; no gradients, nothing in it is learnt."""
+        """One pass through the image encoder; no gradients, nothing in it is learnt."""
         if self.few_shot_scores_jointly:  # whole categories come in one batch
             return Features(*in_parts(self._read, images, PICTURES_AT_ONCE))
         return Features(*self._read(images))
@@ -206,7 +206,7 @@ class AprilGAN(Method):
         """Plain CLIP's score and the adapters' maps; with references, distances to them are added.
 
         Raises:
-            ConfigError: `few_shot_score="batch"` with a single picture.
+            ConfigError: `few_shot_score="batch"` with a single image.
         """
         text, temperature = state.text_features, self.config.temperature
         scores = similarity_softmax(features.image_features, text, temperature)[:, 1]
@@ -257,8 +257,8 @@ class AprilGAN(Method):
         Args:
             features: of the batch.
             masks: (B, S, S) or (B, 1, S, S) in {0, 1}.
-            labels: not used, since the picture's score is not learnt.
-            classes: one name for all, or one per picture; None means "object".
+            labels: not used, since the image's score is not learnt.
+            classes: one name for all, or one per image; None means "object".
 
         Returns:
             "focal" and "dice_abnormal".
@@ -326,31 +326,31 @@ class AprilGAN(Method):
         return upsample(grids, self._image_size(features), align_corners=True)
 
     def _few_shot_scores(self, text_scores: Tensor, maps: Tensor) -> Tensor:
-        """Scores (B,) in [0, 1] of pictures that have a combined map, by the rule of the settings."""
+        """Scores (B,) in [0, 1] of images that have a combined map, by the rule of the settings."""
         if self.config.few_shot_score == "fixed":
             peaks = maps.amax(dim=(1, 2)) / self.few_shot_map_range[1]
             return (text_scores + peaks.clamp(0, 1)) / 2
         if len(maps) < 2:
             raise ConfigError(
-                'few_shot_score="batch" compares the pictures of a category with each other and needs at '
+                'few_shot_score="batch" compares the images of a category with each other and needs at '
                 'least 2 at once, got 1: score them together, or use few_shot_score="fixed"'
             )
         return batch_scores(text_scores, maps)
 
     def _image_size(self, features: Features) -> int:
-        """Pixels a side of the pictures that the features were made from."""
+        """Pixels a side of the images that the features were made from."""
         return grid_side(features.patch_tokens.shape[-2]) * self.backbone.config.vision.patch_size
 
 
 def batch_scores(text_scores: Tensor, maps: Tensor) -> Tensor:
-    """The authors' few-shot picture scores, which depend on all pictures of a category.
+    """The authors' few-shot image scores, which depend on all images of a category.
 
     s = ( s_text + (m - min m) / (max m - min m) ) / 2,  m the largest value of each map
 
     Source: APRIL-GAN (2305.17382), section 3.3, as in the authors' few_shot test script.
 
     Args:
-        text_scores: (B,) zero-shot scores in [0, 1] of all pictures of a category.
+        text_scores: (B,) zero-shot scores in [0, 1] of all images of a category.
         maps: (B, S, S) their combined maps.
 
     Returns:

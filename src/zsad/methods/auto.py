@@ -1,17 +1,17 @@
-"""Folder mode: AnomalyCLIP's language score, joined with what the other pictures of a folder show.
+"""Folder mode: AnomalyCLIP's language score, joined with what the other images of a folder show.
 
-Language: Zhou et al., ICLR 2024, https://arxiv.org/abs/2310.18961. Comparing unlabelled pictures: Li et al.
+Language: Zhou et al., ICLR 2024, https://arxiv.org/abs/2310.18961. Comparing unlabelled images: Li et al.
 (MuSc), ICLR 2024, https://arxiv.org/abs/2401.16753; joining both: after Dual-Image Enhanced CLIP,
 https://arxiv.org/abs/2405.04782. The combination is zsad's own, no paper describes it.
 
-Idea: most users bring many unlabelled pictures of one product. What none of the others shows is suspicious,
-whatever the texts say; where all pictures have the same fault, or do not resemble each other, the texts know
-better. So a picture gets AnomalyCLIP's answer, moved up or down by how badly its patches match those of its
-companions. A single picture, or fewer than 8, is scored by AnomalyCLIP alone; the weights are AnomalyCLIP's.
+Idea: most users bring many unlabelled images of one product. What none of the others shows is suspicious,
+whatever the texts say; where all images have the same fault, or do not resemble each other, the texts know
+better. So an image gets AnomalyCLIP's answer, moved up or down by how badly its patches match those of its
+companions. A single image, or fewer than 8, is scored by AnomalyCLIP alone; the weights are AnomalyCLIP's.
 
-Companions are the other pictures of the batch, or those that `Detector.set_companions` got, none of which
-need be normal (`zsad predict` draws up to 64 from the folder, and then scores one picture after the other).
-Without companions all patches of a batch stay in memory, 22 MB a picture on ViT-L/14-336 at 518 pixels in
+Companions are the other images of the batch, or those that `Detector.set_companions` got, none of which
+need be normal (`zsad predict` draws up to 64 from the folder, and then scores one image after the other).
+Without companions all patches of a batch stay in memory, 22 MB an image on ViT-L/14-336 at 518 pixels in
 float32: give companions before `Detector.predict` meets a list of thousands.
 
 How it is done; what was chosen, was chosen on synthetic products (`zsad.data.synthetic`), VisA's capsules and
@@ -21,22 +21,22 @@ macaroni, and five sets of cracks and exudates:
   of its stem that are not coarser than the patch grid. On each level counts its distance to the nearest patch
   of each of the 32 most alike companions, the mean of the best half of them. Levels are divided by their mean
   over the companions and averaged;
-* picture: the largest patch distance. Distances of pictures and patches are standardised over the companions
+* image: the largest patch distance. Distances of images and patches are standardised over the companions
   and added to the language logits, in units of these logits' own spread over the companions, with
   `visual_weight` 1.5;
 * scale: the sum goes through the logistic function, shifted and stretched before so that the companions'
-  median becomes 0.05 for pictures and 0.02 for patches, and what 5 % of the pictures exceed 0.95, what 2.5 %
+  median becomes 0.05 for images and 0.02 for patches, and what 5 % of the images exceed 0.95, what 2.5 %
   of the patches exceed 0.5. Without that, patches of a product whose texts say little all end near 1. It does
   not change the order within the folder;
 * alike or not: a patch's distance to its companions is divided by its distance to the most similar patches
-  of its own picture. Where the companions' median of this ratio is above 1.1, other pictures say less about
-  a patch than its own picture does, and only the language counts; below 1.0 both count in full. Measured on
-  the backbone "tiny": folders of unlike pictures 1.11 to 1.27, of alike ones 0.5 to 1.06 (3 of 43: 1.09 to
+  of its own image. Where the companions' median of this ratio is above 1.1, other images say less about
+  a patch than its own image does, and only the language counts; below 1.0 both count in full. Measured on
+  the backbone "tiny": folders of unlike images 1.11 to 1.27, of alike ones 0.5 to 1.06 (3 of 43: 1.09 to
   1.21);
-* a companion whose patches are all within a distance of 0.02 is the picture itself or a copy, and left out.
+* a companion whose patches are all within a distance of 0.02 is the image itself or a copy, and left out.
 
-A first version compared with the best 30 % of the 16 most alike companions. On the evaluation pictures it did
-badly where a fault recurs in many pictures (magnetic tiles): the most alike pictures have the same fault.
+A first version compared with the best 30 % of the 16 most alike companions. On the evaluation images it did
+badly where a fault recurs in many images (magnetic tiles): the most alike images have the same fault.
 Synthetic products with recurring faults showed the same, and on them and the others the present numbers were
 chosen.
 
@@ -98,12 +98,12 @@ class Config:
     """AnomalyCLIP's settings, and those of the comparison.
 
     Attributes:
-        companions: most alike pictures that each picture is compared with.
+        companions: most alike images that each image is compared with.
         best_share: of these that counts for a patch, from the best match on, at least one.
         visual_weight: of the comparison against the language, in standard deviations; 0 leaves it out.
-        visual_layers: 1-based picture blocks whose patches are compared; None: the first of a tower with a
+        visual_layers: 1-based image blocks whose patches are compared; None: the first of a tower with a
             hybrid stem, whose levels are compared besides, and the ends of the quarters of others.
-        features_list: 1-based picture blocks whose patches meet the texts; None: the last one.
+        features_list: 1-based image blocks whose patches meet the texts; None: the last one.
         n_ctx: context vectors of each sentence.
         depth: last text block with a deep prompt; None: 9, or as many as there are blocks.
         t_n_ctx: deep prompt vectors of a block.
@@ -113,7 +113,7 @@ class Config:
         temperature: of the softmax over the two sentences.
         round_prompts_to_half: whether deep prompts pass through half precision, as in AnomalyCLIP's code.
         activation: None: quick_gelu on OpenAI's weights, else what the weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     companions: int = 32
@@ -146,7 +146,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Features(JointFeatures):
-    """What meets the texts, and what is compared between pictures.
+    """What meets the texts, and what is compared between images.
 
     Attributes:
         levels: L tensors (B, N, D_l) of unit vectors.
@@ -157,18 +157,18 @@ class Features(JointFeatures):
 
 @dataclass(frozen=True)
 class Companions:
-    """What the companions of a picture are, and how values spread over them.
+    """What the companions of an image are, and how values spread over them.
 
     Attributes:
         gallery: their patches.
         unlikeness: (M,) of each, see `Comparison`.
         level_means: (L, 1) mean distance on each level.
-        image_distances: spread of the largest patch distance of a picture.
+        image_distances: spread of the largest patch distance of an image.
         patch_distances: spread of the patch distances.
-        image_logits: spread of the pictures' language logits.
+        image_logits: spread of the images' language logits.
         patch_logits: spread of the patches' language logits, (1, T, 1).
         alike: in [0, 1], how far the comparison of the folder as a whole is trusted.
-        image_levels: of the pictures' joined logits.
+        image_levels: of the images' joined logits.
         patch_levels: of the patches' joined logits, (1, T, 1).
     """
 
@@ -190,7 +190,7 @@ class State:
 
     Attributes:
         text_features: (1, 2, E) float32, normal then abnormal, not normalised.
-        companions: None: the pictures of a batch are each other's.
+        companions: None: the images of a batch are each other's.
     """
 
     text_features: Tensor
@@ -239,7 +239,7 @@ class Auto(Method):
 
         Args:
             classes: not used.
-            references: the companions, (M, 3, S, S); None: the pictures of a batch are each other's.
+            references: the companions, (M, 3, S, S); None: the images of a batch are each other's.
         """
         text = self.prompt_learner.encode(self.backbone)[None]
         if references is None:
@@ -248,7 +248,7 @@ class Auto(Method):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """A few pictures at a time through the picture tower, since whole folders come in one batch."""
+        """A few images at a time through the image encoder, since whole folders come in one batch."""
         parts = [self._read(part) for part in torch.split(images, PICTURES_AT_ONCE)]
         return Features(
             torch.cat([part.image_features for part in parts]),
@@ -279,7 +279,7 @@ class Auto(Method):
         if state.companions is None:
             return ""
         ratio, trust = float(state.companions.unlikeness.median()), float(state.companions.alike)
-        found = f"each picture was compared with others of the folder ({len(state.companions.gallery)} drawn)"
+        found = f"each image was compared with others of the folder ({len(state.companions.gallery)} drawn)"
         if trust == 0:
             return f"{found}, which are not alike ({ratio:.2f}): the scores are those of the texts alone"
         return f"{found}, which are alike ({ratio:.2f}): this counts {trust:.0%}, beside the texts"
@@ -332,7 +332,7 @@ class Auto(Method):
         return {"n_ctx": learned["ctx_pos"].shape[-2], **deep_prompt_settings(learned)}
 
     def _read(self, images: Tensor) -> Features:
-        """`Features` of a few pictures."""
+        """`Features` of a few images."""
         visual = self.backbone.visual
         output = visual(
             images,
@@ -345,7 +345,7 @@ class Auto(Method):
         return Features(joint.image_features, joint.patch_features, levels)
 
     def _logits(self, features: Features, text: Tensor) -> tuple[Tensor, Tensor]:
-        """How far abnormal is ahead of normal: (B,) of the pictures, (B, T, N) of the patches."""
+        """How far abnormal is ahead of normal: (B,) of the images, (B, T, N) of the patches."""
         found = []
         for vectors in (features.image_features, features.patch_features):
             cosines = cosine_similarity(vectors, text)
@@ -358,7 +358,7 @@ class Auto(Method):
     def _join(
         self, image_logits: Tensor, patch_logits: Tensor, comparison: Comparison, companions: Companions
     ) -> tuple[Tensor, Tensor]:
-        """Language logits of pictures (B,) and patches (B, T, N), moved by the comparison."""
+        """Language logits of images (B,) and patches (B, T, N), moved by the comparison."""
         weight = self.config.visual_weight * likeness(comparison, companions)  # (B,)
         distances = (comparison.distances / companions.level_means).mean(dim=1)  # (B, N)
         by_image = companions.image_distances.standardised(distances.amax(dim=1))
@@ -367,7 +367,7 @@ class Auto(Method):
         return image_logits + weight * by_image * companions.image_logits.deviation, patch_logits + moved
 
     def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
-        """Pictures as companions of others, and how they compare with each other."""
+        """Images as companions of others, and how they compare with each other."""
         gallery = Gallery.of(features.levels)
         comparison = self._compare(features.levels, gallery)
         level_means = comparison.distances.mean(dim=(0, 2)).clamp(min=1e-6)[:, None]
@@ -395,13 +395,13 @@ class Auto(Method):
 
 
 def likeness(comparison: Comparison, companions: Companions) -> Tensor:
-    """How far each picture's comparison can be trusted.
+    """How far each image's comparison can be trusted.
 
-    It is the companions' own likeness, not the picture's: a picture that is anomalous all over must not be
+    It is the companions' own likeness, not the image's: an image that is anomalous all over must not be
     excused for being unlike all others.
 
     Args:
-        comparison: of B pictures.
+        comparison: of B images.
         companions: compared with.
 
     Returns:

@@ -40,7 +40,7 @@ PAPERS_IMAGE_SIZE = 518
 class Method(nn.Module, ABC):
     """One anomaly-detection system on a frozen CLIP backbone.
 
-    Shapes: B pictures, S pixels a side, N = G*G patches, E joint embedding width, C class names.
+    Shapes: B images, S pixels a side, N = G*G patches, E joint embedding width, C class names.
 
     Every `Config` has the fields `activation` (None: the rule of `activation_for`) and
     `position_interpolation`. The constructor sets both on the backbone, so a backbone serves one method at a
@@ -53,13 +53,13 @@ class Method(nn.Module, ABC):
             a checkpoint in one of them is refused, in any other it overrides.
         AUTHORS_ACTIVATION: what the authors' code ran on OpenAI's weights, whatever those were trained with;
             None: what the weights' record says.
-        NATIVE_SIZE_KEEPS_ACTIVATION: whether the authors' code changed the activation only for pictures of
+        NATIVE_SIZE_KEEPS_ACTIVATION: whether the authors' code changed the activation only for images of
             another size than the weights were made for.
         WEIGHTS_OF: the method whose learnt weights this one takes as its own; None: nobody else's fit.
-        MOST_COMPANIONS: how many other pictures of a folder, normal or not, `prepare` takes as references so
-            that each picture can then be scored by itself; 0: it takes none.
+        MOST_COMPANIONS: how many other images of a folder, normal or not, `prepare` takes as references so
+            that each image can then be scored by itself; 0: it takes none.
         FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
-            on the disk; None: the picture tower runs in every step, since what is learnt enters it.
+            on the disk; None: the image encoder runs in every step, since what is learnt enters it.
         FEATURE_FIELDS: the `Config` fields that `features` depends on, besides the two that all have.
         RECIPE: how the authors train it; None for a method without training.
     """
@@ -101,7 +101,7 @@ class Method(nn.Module, ABC):
 
         Args:
             record: of the backbone's weights; None for random ones.
-            image_size: pixels a side of the pictures; None: another than the weights' own, as in the papers.
+            image_size: pixels a side of the images; None: another than the weights' own, as in the papers.
 
         Returns:
             None: leave the network as it is.
@@ -115,14 +115,14 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def config_at_size(cls, config: Any, record: WeightRecord, image_size: int) -> Any:
-        """The settings with the activation filled in where it depends on the size of the pictures.
+        """The settings with the activation filled in where it depends on the size of the images.
 
         It is then saved with what was learnt, and does not change when that is used at another size.
 
         Args:
             config: as the user gave it; an activation in it is kept.
             record: of the backbone's weights.
-            image_size: pixels a side of the pictures.
+            image_size: pixels a side of the images.
         """
         if config.activation is not None or not (cls.NATIVE_SIZE_KEEPS_ACTIVATION and is_openai(record)):
             return config
@@ -140,11 +140,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> Any:
-        """Text and reference features, made once and used for many pictures.
+        """Text and reference features, made once and used for many images.
 
         Args:
-            classes: one class name for all pictures, or one per picture of the batch that follows.
-            references: (R, 3, S, S) normalised normal pictures for few-shot scoring, or None.
+            classes: one class name for all images, or one per image of the batch that follows.
+            references: (R, 3, S, S) normalised normal images for few-shot scoring, or None.
 
         Returns:
             The method's own frozen `State`; its rows match `classes`, a single row broadcasts over a batch.
@@ -155,7 +155,7 @@ class Method(nn.Module, ABC):
         """The part that does not depend on what is learnt, so that training can cache it.
 
         Args:
-            images: (B, 3, S, S) resized and normalised pictures.
+            images: (B, 3, S, S) resized and normalised images.
 
         Returns:
             The method's own frozen `Features`.
@@ -176,12 +176,12 @@ class Method(nn.Module, ABC):
 
     @property
     def few_shot_map_range(self) -> tuple[float, float]:
-        """`map_range` when there are reference pictures; the same unless a method says otherwise."""
+        """`map_range` when there are reference images; the same unless a method says otherwise."""
         return self.map_range
 
     @property
     def few_shot_scores_jointly(self) -> bool:
-        """Whether a picture's score depends on the others of its batch when there are reference pictures."""
+        """Whether an image's score depends on the others of its batch when there are reference images."""
         return False
 
     def loss(
@@ -189,13 +189,13 @@ class Method(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """The named terms whose sum training minimises.
 
-        Each term is a mean over the pictures, or does not depend on them, so that the pictures of a step can
+        Each term is a mean over the images, or does not depend on them, so that the images of a step can
         be shared out between devices.
 
         Args:
-            images: (B, 3, S, S) resized and normalised pictures.
+            images: (B, 3, S, S) resized and normalised images.
             masks: (B, S, S) or (B, 1, S, S) in {0, 1}, 1 where anomalous.
-            labels: (B,) in {0, 1}, 1 for an anomalous picture.
+            labels: (B,) in {0, 1}, 1 for an anomalous image.
             classes: as for `prepare`; None means "object" for all.
 
         Returns:
@@ -251,12 +251,12 @@ class Method(nn.Module, ABC):
 
 
 def blocks_to_use(features_list: Sequence[int] | None, layers: int) -> tuple[int, ...]:
-    """The picture blocks whose patches a method reads, checked.
+    """The image blocks whose patches a method reads, checked.
 
     Args:
         features_list: 1-based block numbers; None: the end of each quarter of the tower, which in the papers'
             24 blocks is 6, 12, 18, 24.
-        layers: blocks of the picture tower.
+        layers: blocks of the image encoder.
 
     Raises:
         ConfigError: there is no such block, or one is named twice.
@@ -269,7 +269,7 @@ def blocks_to_use(features_list: Sequence[int] | None, layers: int) -> tuple[int
         return tuple(sorted({max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4)}))
     chosen = tuple(features_list)
     if not chosen or not all(1 <= layer <= layers for layer in chosen):
-        raise ConfigError(f"features_list {chosen}: this picture tower has blocks 1 to {layers}")
+        raise ConfigError(f"features_list {chosen}: this image encoder has blocks 1 to {layers}")
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"features_list {chosen} names a block twice")
     return chosen
@@ -333,7 +333,7 @@ def check_masks(masks: Tensor, batch: int, size: int) -> Tensor:
     squeezed = masks[:, 0] if masks.ndim == 4 and masks.shape[1] == 1 else masks
     if squeezed.shape != (batch, size, size):
         raise ConfigError(
-            f"masks must be ({batch}, {size}, {size}) like the pictures, got {tuple(masks.shape)}"
+            f"masks must be ({batch}, {size}, {size}) like the images, got {tuple(masks.shape)}"
         )
     return squeezed.float()
 
@@ -344,14 +344,14 @@ class TrainingRecipe:
 
     Attributes:
         epochs: passes over the data; the last one's weights are the result.
-        batch_size: pictures of a step.
+        batch_size: images of a step.
         learning_rate: of the optimiser, at the start.
         optimizer: "adam", or "adamw" (weight decay apart from the gradients).
         betas: of the optimiser.
         weight_decay: of the optimiser.
         schedule: "constant", or "cosine": down to 0 along half a wave over all steps.
         precision: of the network on a CUDA GPU (autocast, weights stay fp32); elsewhere it is fp32.
-        mosaic: chance that a picture is replaced by a 2 x 2 mosaic of pictures of its category.
+        mosaic: chance that an image is replaced by a 2 x 2 mosaic of images of its category.
         on: what differs on an auxiliary dataset, by the dataset's name in the catalogue.
         notes: what else the authors do, and what is done otherwise here.
     """

@@ -4,7 +4,7 @@ Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020; as a baseline of an
 Jeong et al., CVPR 2023 (WinCLIP), https://arxiv.org/abs/2303.14814.
 
 Idea: nothing is trained and nothing is changed in the network. A class name is put into sentences about a
-normal and about an anomalous object; each kind becomes one text vector. The picture's score is the anomalous
+normal and about an anomalous object; each kind becomes one text vector. The image's score is the anomalous
 probability of its class token. The map applies the same comparison to the patch tokens of the last block,
 brought into the joint space like the class token; CLIP was never trained for that, which is why such maps are
 poor and all the other methods exist.
@@ -14,20 +14,20 @@ poor and all the other methods exist.
 * "imagenet" (default): normal and anomalous in the 80 sentence templates of CLIP's ImageNet classifier; the
   column CLIP-AC of AnomalyCLIP's tables, and CLIP-AC with prompt ensemble in WinCLIP's;
 * "two_words": "a photo of a normal X" against "a photo of an anomalous X"; the column CLIP;
-* "winclip": 7 normal and 4 anomalous state words in 22 templates: WinCLIP's picture score without windows;
+* "winclip": 7 normal and 4 anomalous state words in 22 templates: WinCLIP's image score without windows;
 * "april_gan": 7 and 5 state words in 35 templates: APRIL-GAN without its adapters.
 
 What the papers leave open, and the choice here:
 
 * the wording of "two_words", and that "imagenet" is what the tables call CLIP-AC, are from memory of the
-  papers, not read again; that CLIP means two single prompts and an unchanged picture tower, AnomalyCLIP's
+  papers, not read again; that CLIP means two single prompts and an unchanged image encoder, AnomalyCLIP's
   authors confirm (their repository, issue 25);
 * sentence vectors are brought to length 1, averaged, and the mean is brought to length 1, as in CLIP's own
   zero-shot classifier;
-* the temperature is the network's own (0.01 for most published weights). The order of pictures by score does
+* the temperature is the network's own (0.01 for most published weights). The order of images by score does
   not depend on it;
 * the map is smoothed with sigma 4, which AnomalyCLIP's evaluation does to its own maps;
-* pictures are taken at the size that the weights were made for; AnomalyCLIP's tables run ViT-L/14-336 at
+* images are taken at the size that the weights were made for; AnomalyCLIP's tables run ViT-L/14-336 at
   `image_size=518`, with `position_interpolation="bilinear"`.
 """
 
@@ -78,7 +78,7 @@ class Config:
         sigma: of the Gaussian filter over the map, in pixels; 0 switches it off.
         state_words: the user's own in place of the set's state words and templates; None: the set's.
         activation: None: what the weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     prompt_set: Literal["imagenet", "two_words", "winclip", "april_gan"] = "imagenet"
@@ -128,7 +128,7 @@ class ClipAC(Method):
             ConfigError: references were given, which this method cannot use.
         """
         if references is not None:
-            raise ConfigError("clip_ac takes no reference pictures; winclip does")
+            raise ConfigError("clip_ac takes no reference images; winclip does")
         return State(self.text.encode(classes))
 
     @torch.no_grad()

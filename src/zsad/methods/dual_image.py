@@ -1,16 +1,16 @@
-"""Dual-Image Enhanced CLIP: two unlabelled pictures, each the other's visual reference.
+"""Dual-Image Enhanced CLIP: two unlabelled images, each the other's visual reference.
 
 Zhang, Deng, Bao and Li, 2024, https://arxiv.org/abs/2405.04782; the authors published no code, and this file
 was written without the full text of the paper.
 
-Idea: a picture is compared with texts, as in AnoVL, and with another unlabelled picture of the same product:
+Idea: an image is compared with texts, as in AnoVL, and with another unlabelled image of the same product:
 what the other shows nowhere is suspicious. Both answers are joined into one score and one map. Optionally an
-adapter of the text-compared patches is trained at test time, on anomalies drawn into the two pictures.
+adapter of the text-compared patches is trained at test time, on anomalies drawn into the two images.
 
 Confirmed (abstract, figures and summaries of the paper):
 
-* pictures are processed in pairs, each the reference of the other, neither known to be normal;
-* a joint vision-language score of text and picture similarities serves for picture and pixels;
+* images are processed in pairs, each the reference of the other, neither known to be normal;
+* a joint vision-language score of text and image similarities serves for image and pixels;
 * patches for localisation come from value-value attention;
 * test-time adaptation refines localisation with synthesised anomalies; by a third party's note, it is a
   linear adapter trained on anomalies in the manner of DRAEM.
@@ -18,25 +18,25 @@ Confirmed (abstract, figures and summaries of the paper):
 Our design, where nothing is known:
 
 * the prompts are AnoVL's, the authors' earlier method (`prompt_set="paper"`: WinCLIP's), at temperature 0.07;
-* visual score of a patch: (1 - cosine) / 2 to its nearest patch in the other picture, averaged over blocks at
-  the ends of the tower's quarters; of a picture: the largest of its patches;
-* picture: (1 - beta) text + beta visual. Map: (1 - alpha) text + alpha min(1, visual_scale visual), then a
-  Gaussian. The factor 2.8 gives both maps the same standard deviation on 36 pictures of four auxiliary sets
+* visual score of a patch: (1 - cosine) / 2 to its nearest patch in the other image, averaged over blocks at
+  the ends of the tower's quarters; of an image: the largest of its patches;
+* image: (1 - beta) text + beta visual. Map: (1 - alpha) text + alpha min(1, visual_scale visual), then a
+  Gaussian. The factor 2.8 gives both maps the same standard deviation on 36 images of four auxiliary sets
   with the backbone "tiny" (2.2 to 4.1, by set); it was not measured on others;
-* which picture is the other one: by default the most alike (`pairing="nearest"`), since a folder may hold
+* which image is the other one: by default the most alike (`pairing="nearest"`), since a folder may hold
   several products without saying so. "sequential" shuffles and takes pairs, "random" draws partners anew
   `draws` times and averages. Partners always have the same class name. All results depend on the partner;
 * `partners` > 1 (None: all others) are the way towards MuSc: a patch's visual score is then the mean over the
   30 % of the partners that match it best (`best_share`), at least one;
 * adaptation (off by default): z' = (z + W z + b) / 2 with W = 1 and b = 0 before the first step, for each
-  picture anew, trained on `tta_variants` spoiled copies of the picture and as many of its first partner. What
+  image anew, trained on `tta_variants` spoiled copies of the image and as many of its first partner. What
   lies outside the drawn anomaly counts as normal only where the joint map before adaptation is below its 80th
-  percentile, because a real anomaly must not be taught to be normal. The picture's score stays as it was. The
+  percentile, because a real anomaly must not be taught to be normal. The image's score stays as it was. The
   anomalies are those of `zsad.data.synthetic`, DRAEM's foreign textures among them.
 
-A picture without a partner (alone, or the only one of its class name) is scored by the texts alone, and a
-warning says so; such a score is on another scale than a joint one. Two copies of one picture are perfect
-references of each other: remove duplicates. Where most pictures have the same fault, the visual score is
+An image without a partner (alone, or the only one of its class name) is scored by the texts alone, and a
+warning says so; such a score is on another scale than a joint one. Two copies of one image are perfect
+references of each other: remove duplicates. Where most images have the same fault, the visual score is
 blind to it.
 """
 
@@ -92,28 +92,28 @@ class Config:
     Attributes:
         pairing: how partners are chosen: "nearest" (most alike), "sequential" (shuffled, then in pairs) or
             "random" (drawn `draws` times, results averaged).
-        partners: reference pictures for each picture; None: all others of its class name.
+        partners: reference images for each image; None: all others of its class name.
         draws: how often partners are drawn with "random".
         best_share: share of the partners that counts for a patch, from the best match on, at least one.
         seed: of the pairing and of the adaptation.
         alpha: weight of the visual map in the joint map, 0 to 1.
-        beta: weight of the visual score in the picture's score, 0 to 1.
+        beta: weight of the visual score in the image's score, 0 to 1.
         visual_scale: factor on the visual map before joining, to bring both maps to the same spread; the
             product is cut at 1.
         prompt_set: "anovl", or a set of `zsad.methods.prompts.templates`, as "paper" for WinCLIP's.
         temperature: of the softmax over normal and abnormal.
-        features_list: 1-based picture blocks whose patches are compared between pictures; None: the ends of
+        features_list: 1-based image blocks whose patches are compared between images; None: the ends of
             the quarters of the tower.
         visual_features: which patches are compared: "original" stream or "value_value" stream.
         neighbourhood: side in patches of the neighbourhood that is averaged before comparing, odd; 1: none.
         value_value_from: first block with value-value attention; None: 6 of 24 blocks, the same share of
             others; 1 as in AnoVL.
         sigma: of the Gaussian filter on the map, in pixels; 0 switches it off.
-        tta_steps: steps of test-time adaptation for each picture; 0 switches it off.
+        tta_steps: steps of test-time adaptation for each image; 0 switches it off.
         tta_lr: learning rate of AdamW.
-        tta_variants: spoiled copies made of each picture for adaptation.
+        tta_variants: spoiled copies made of each image for adaptation.
         activation: None: what the weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     pairing: Pairing = "nearest"
@@ -172,10 +172,10 @@ class State:
 
 @dataclass(frozen=True)
 class Spoiled:
-    """Copies of the pictures with anomalies drawn into them.
+    """Copies of the images with anomalies drawn into them.
 
     Attributes:
-        patch_features: (B, M, N, E) float32 unit vectors, M copies of each picture.
+        patch_features: (B, M, N, E) float32 unit vectors, M copies of each image.
         labels: (B, M, N) float32, 1 for patches that are mostly anomaly, else 0.
     """
 
@@ -183,11 +183,11 @@ class Spoiled:
     labels: Tensor
 
     def training_set(self, pictures: list[int], maps: Tensor) -> TrainingSet:
-        """The copies of some pictures, and which of their patches may be learnt from.
+        """The copies of some images, and which of their patches may be learnt from.
 
         Args:
             pictures: their numbers.
-            maps: (B, N) joint maps of all pictures.
+            maps: (B, N) joint maps of all images.
         """
         limits = torch.quantile(maps[pictures], TRUSTED_QUANTILE, dim=1, keepdim=True)
         labels = self.labels[pictures]
@@ -199,7 +199,7 @@ class Spoiled:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What the adapter of one picture is trained on.
+    """What the adapter of one image is trained on.
 
     Attributes:
         patch_features: (M, N, E) float32 unit vectors of M spoiled copies.
@@ -214,10 +214,10 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Features:
-    """What is compared with texts and between pictures, all unit vectors.
+    """What is compared with texts and between images, all unit vectors.
 
     Attributes:
-        image_features: (B, E) float32 picture embeddings.
+        image_features: (B, E) float32 image embeddings.
         patch_features: (B, N, E) float32 value-value patches of the last block in the space of the texts.
         visual_tokens: (B, T, N, D) float32 patches after each of the T used blocks.
         spoiled: for test-time adaptation; None where it is off.
@@ -233,7 +233,7 @@ class DualImage(Method):
     """See the module's description."""
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
-        """Nothing is learnt that outlives a picture.
+        """Nothing is learnt that outlives an image.
 
         Raises:
             ConfigError: a setting is impossible for this backbone.
@@ -243,7 +243,7 @@ class DualImage(Method):
         if start is None:
             start = layers - round(VALUE_VALUE_SHARE * layers) + 1
         if not 1 <= start <= layers:
-            raise ConfigError(f"value_value_from {start}: this picture tower has blocks 1 to {layers}")
+            raise ConfigError(f"value_value_from {start}: this image encoder has blocks 1 to {layers}")
         blocks = blocks_to_use(config.features_list, layers)
         super().__init__(backbone, replace(config, features_list=blocks, value_value_from=start))
         self.layers: tuple[int, ...] = blocks
@@ -261,7 +261,7 @@ class DualImage(Method):
         """
         if references is not None:
             raise ConfigError(
-                "dual_image takes no reference pictures, its references are the other pictures; "
+                "dual_image takes no reference images, its references are the other images; "
                 "winclip and april_gan do"
             )
         if isinstance(self._texts, TextEnsemble):
@@ -272,13 +272,13 @@ class DualImage(Method):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """A few pictures at a time through the picture tower, since whole folders come in one batch."""
+        """A few images at a time through the image encoder, since whole folders come in one batch."""
         image_features, patch_features, visual_tokens = in_parts(self._read, images, PICTURES_AT_ONCE)
         spoiled = self._spoil(images) if self.config.tta_steps > 0 else None
         return Features(image_features, patch_features, visual_tokens, spoiled)
 
     def score(self, features: Features, state: State) -> RawOutput:
-        """Joint scores and maps; those of the texts alone where a picture has no partner."""
+        """Joint scores and maps; those of the texts alone where an image has no partner."""
         config = self.config
         pictures, patches = features.patch_features.shape[:2]
         names = state.class_names if len(state.class_names) > 1 else state.class_names * pictures
@@ -293,8 +293,8 @@ class DualImage(Method):
         alone = [not partners for partners in draws[0]]
         if any(alone):
             warnings.warn(
-                f"dual_image: {sum(alone)} of {pictures} pictures have no other picture of their class name "
-                "beside them and are scored by the texts alone; give several pictures of a product at once",
+                f"dual_image: {sum(alone)} of {pictures} images have no other image of their class name "
+                "beside them and are scored by the texts alone; give several images of a product at once",
                 stacklevel=2,
             )
         text_scores = similarity_softmax(features.image_features, state.text_features, config.temperature)[
@@ -334,7 +334,7 @@ class DualImage(Method):
         return similarity_softmax(patch_features, text_features, self.config.temperature)[..., 1]
 
     def _read(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`Features` of a few pictures, without spoiled copies."""
+        """`Features` of a few images, without spoiled copies."""
         visual = self.backbone.visual
         last = self.backbone.config.vision.layers
         is_original = self.config.visual_features == "original"
@@ -355,7 +355,7 @@ class DualImage(Method):
         )
 
     def _spoil(self, images: Tensor) -> Spoiled:
-        """Spoiled copies of all pictures; each picture's depend on nothing but itself and the seed."""
+        """Spoiled copies of all images; each image's depend on nothing but itself and the seed."""
         record = self.backbone.record
         if record is None:
             raise ConfigError(
@@ -373,10 +373,10 @@ class DualImage(Method):
 
 
 def spoiled_copies(image: Tensor, record: WeightRecord, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Copies of a picture, each with one synthetic anomaly.
+    """Copies of an image, each with one synthetic anomaly.
 
     Args:
-        image: (3, S, S) normalised picture.
+        image: (3, S, S) normalised image.
         record: says how pixels are coded.
         count: M copies.
         seed: of the anomalies.
@@ -398,14 +398,14 @@ def spoiled_copies(image: Tensor, record: WeightRecord, count: int, seed: int) -
 
 
 def adapt_patches(patches: Tensor, text: Tensor, training: TrainingSet, config: Config) -> Tensor:
-    """Patches of one picture after an adapter that is trained on spoiled copies.
+    """Patches of one image after an adapter that is trained on spoiled copies.
 
     z' = (z + W z + b) / 2, and the loss on P = softmax(cos(z', text) / temperature) of the trusted patches is
     Focal(P, m) + Dice(P_abnormal, m) + Dice(P_normal, 1 - m)
 
     Args:
         patches: (N, E) unit vectors.
-        text: (2, E) of the picture's class.
+        text: (2, E) of the image's class.
         training: the spoiled copies.
         config: steps, learning rate and temperature.
 
@@ -427,7 +427,7 @@ def adapt_patches(patches: Tensor, text: Tensor, training: TrainingSet, config: 
         optimiser = torch.optim.AdamW([weight, bias], lr=config.tta_lr)
         for _ in range(config.tta_steps):
             chances = similarity_softmax(adapted(spoiled), text[None], config.temperature)
-            # The Dice sums then hold trusted patches alone, picture by picture; focal is a plain mean.
+            # The Dice sums then hold trusted patches alone, image by image; focal is a plain mean.
             kept, weights = chances[counted].T[None, :, None], counted.to(own)[:, None]
             normal, abnormal = (chances[..., number][:, None] * weights for number in (0, 1))
             mask = labels[:, None]

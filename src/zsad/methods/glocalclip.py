@@ -2,10 +2,10 @@
 
 Ham et al., 2024, https://arxiv.org/abs/2411.06071; code https://github.com/YUL-git/GlocalCLIP.
 
-Idea: AnomalyCLIP with two pairs of learnt sentences instead of one. The global pair scores the picture, the
+Idea: AnomalyCLIP with two pairs of learnt sentences instead of one. The global pair scores the image, the
 local pair its patches. The abnormal sentence of a pair starts with the normal one's context and adds its own.
 A contrastive term keeps the two pairs together: each global sentence is drawn to the local one of the same
-meaning, and, with a margin above 0, pushed from the other. Everything in the picture tower is AnomalyCLIP's.
+meaning, and, with a margin above 0, pushed from the other. Everything in the image encoder is AnomalyCLIP's.
 
 What the released code does and the paper does not say (kept, because published numbers depend on it):
 
@@ -24,8 +24,8 @@ What the released code does and the paper does not say (kept, because published 
 
 Deviations from the released code:
 
-* it squeezes masks, so that a last batch of one picture gets its Dice loss per row; here it is always per
-  picture;
+* it squeezes masks, so that a last batch of one image gets its Dice loss per row; here it is always per
+  image;
 * its checkpoint holds linear layers that nothing uses; they are accepted and ignored;
 * on a backbone that has not 24 + 12 blocks, the paper's constants are carried over as follows: the ends of
   the four quarters of the blocks give the patches, the value-value stream covers the same share of the blocks
@@ -81,7 +81,7 @@ class Config:
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based picture blocks whose patches are used; None: the ends of the four quarters
+        features_list: 1-based image blocks whose patches are used; None: the ends of the four quarters
             (6, 12, 18, 24 of 24).
         n_ctx: context vectors of a normal sentence, shared with the abnormal one.
         ab_ctx: context vectors that an abnormal sentence adds.
@@ -97,7 +97,7 @@ class Config:
         temperature: of the softmax over the two sentences of a pair.
         round_prompts_to_half: whether deep prompts pass through half precision, as in the authors' code.
         activation: None: quick_gelu on OpenAI's weights, else what the weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     features_list: tuple[int, ...] | None = None
@@ -126,8 +126,8 @@ class Config:
         """The same settings with everything that depends on the backbone filled in.
 
         Args:
-            vision_layers: blocks of the picture tower.
-            text_layers: blocks of the text tower.
+            vision_layers: blocks of the image encoder.
+            text_layers: blocks of the text encoder.
 
         Raises:
             ConfigError: a value is impossible for these towers; the message holds the allowed range.
@@ -149,7 +149,7 @@ class State:
     """What the learnt prompts say; normal, then abnormal, not normalised.
 
     Attributes:
-        global_text: (1, 2, E) float32, for the picture's score.
+        global_text: (1, 2, E) float32, for the image's score.
         local_text: (1, 2, E) float32, for the patches.
     """
 
@@ -205,13 +205,13 @@ class GlocalCLIP(Method):
             ConfigError: references were given, which this method cannot use.
         """
         if references is not None:
-            raise ConfigError("glocalclip takes no reference pictures; winclip does")
+            raise ConfigError("glocalclip takes no reference images; winclip does")
         sentences = self.prompt_learner.encode(self.backbone)[None]
         return State(global_text=sentences[:, :2], local_text=sentences[:, 2:])
 
     @torch.no_grad()
     def features(self, images: Tensor) -> JointFeatures:
-        """One pass through the picture tower; no gradients, nothing in it is learnt."""
+        """One pass through the image encoder; no gradients, nothing in it is learnt."""
         return value_value_features(self.backbone.visual, images, self.layers, self.value_value_from)
 
     def score(self, features: JointFeatures, state: State) -> RawOutput:

@@ -1,33 +1,33 @@
-"""MuSc: mutual scoring of unlabelled pictures, without training and without texts.
+"""MuSc: mutual scoring of unlabelled images, without training and without texts.
 
 Li et al., ICLR 2024, https://arxiv.org/abs/2401.16753; code https://github.com/xrli-U/MuSc.
 
-Idea: what is normal recurs. Each picture of a product is compared with all other pictures of it, none of
+Idea: what is normal recurs. Each image of a product is compared with all other images of it, none of
 which is known to be normal: a normal patch has a close match in most of them, an anomalous one in few. A
-patch's score is its mean distance to the nearest patch of those 30 % of the other pictures that match it
+patch's score is its mean distance to the nearest patch of those 30 % of the other images that match it
 best. Patches are taken from four blocks and averaged over neighbourhoods of 1, 3 and 5 patches a side
-(LNAMD). The picture's score is its map's maximum, smoothed over the pictures whose class tokens are most
+(LNAMD). The image's score is its map's maximum, smoothed over the images whose class tokens are most
 alike (RsCIN).
 
-All pictures that are scored together are compared with each other, so they must show the same product, and a
-score changes with the pictures beside it. Memory grows with the number of pictures, time with its square; for
-sets that are too large, score parts of a few hundred pictures. A single picture cannot be scored.
+All images that are scored together are compared with each other, so they must show the same product, and a
+score changes with the images beside it. Memory grows with the number of images, time with its square; for
+sets that are too large, score parts of a few hundred images. A single image cannot be scored.
 
 What the released code does and the paper does not say (kept):
 
-* at any other picture size than the weights' own (so at 518 with ViT-L/14-336) the code rebuilds OpenAI's
+* at any other image size than the weights' own (so at 518 with ViT-L/14-336) the code rebuilds OpenAI's
   network with the exact GELU instead of the QuickGELU that it was trained with; at the native size it keeps
   QuickGELU. `zsad.load` decides by its `image_size`. A setting `activation=...` always wins;
 * position tables are resized bicubically, without antialiasing;
-* the layer norm in front of the neighbourhood means is over the whole map of a picture, and neighbourhoods
+* the layer norm in front of the neighbourhood means is over the whole map of an image, and neighbourhoods
   that reach over the border are filled with zeros and still divided by their full size;
 * k = 1, 2, 3 is the authors' choice for MVTec AD; for VisA they took 1, 8, 9.
 
 Deviations from the released code:
 
-* with fewer than 5 pictures, 30 % of the others is less than one picture, and the code's mean is NaN; here at
-  least one other picture is used. An interval that holds no picture takes the one at its lower end;
-* a k of more than the number of pictures counts as all of them; the code fails;
+* with fewer than 5 images, 30 % of the others is less than one image, and the code's mean is NaN; here at
+  least one other image is used. An interval that holds no image takes the one at its lower end;
+* a k of more than the number of images counts as all of them; the code fails;
 * equal scores become 0 in the min-max normalisation; the code's are NaN;
 * re-scored values are cut to [0, 1], which they leave only if class tokens point in opposite directions;
 * on a tower that has not 24 blocks, those at the end of each quarter are used (6, 12, 18, 24 in the paper).
@@ -74,15 +74,15 @@ class Config:
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based picture blocks whose patches are used; None: 6, 12, 18, 24 of 24 blocks, the
+        features_list: 1-based image blocks whose patches are used; None: 6, 12, 18, 24 of 24 blocks, the
             ends of the quarters of others.
         r_list: sides of the neighbourhoods in patches, odd.
-        interval: which of the other pictures count for a patch, from the best match (0) to the worst (1).
-        rscin_k: numbers of most similar pictures, itself included, over which a picture's score is smoothed;
+        interval: which of the other images count for a patch, from the best match (0) to the worst (1).
+        rscin_k: numbers of most similar images, itself included, over which an image's score is smoothed;
             the results are averaged. None: the map's maximum, a distance that may exceed 1.
-        activation: None: on OpenAI's weights gelu, but quick_gelu at their native picture size; else what the
+        activation: None: on OpenAI's weights gelu, but quick_gelu at their native image size; else what the
             weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     features_list: tuple[int, ...] | None = None
@@ -101,7 +101,7 @@ class Config:
             )
         if self.rscin_k is not None and not (self.rscin_k and all(k >= 1 for k in self.rscin_k)):
             raise ConfigError(
-                f"rscin_k holds numbers of pictures of 1 or more (None switches it off), got {self.rscin_k}"
+                f"rscin_k holds numbers of images of 1 or more (None switches it off), got {self.rscin_k}"
             )
 
 
@@ -112,10 +112,10 @@ class State:
 
 @dataclass(frozen=True)
 class Features:
-    """What is compared between the pictures of a batch.
+    """What is compared between the images of a batch.
 
     Attributes:
-        image_features: (B, E) float32 picture embedding, unit vectors.
+        image_features: (B, E) float32 image embedding, unit vectors.
         patch_tokens: (B, T, N, D) float32 patches after each of the T used blocks, as the blocks give them.
     """
 
@@ -152,24 +152,24 @@ class MuSc(Method):
             ConfigError: references were given, which this method cannot use.
         """
         if references is not None:
-            raise ConfigError("musc takes no reference pictures; winclip and april_gan do")
+            raise ConfigError("musc takes no reference images; winclip and april_gan do")
         return State()
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """A few pictures at a time through the picture tower, since whole folders come in one batch."""
+        """A few images at a time through the image encoder, since whole folders come in one batch."""
         return Features(*in_parts(self._read, images, PICTURES_AT_ONCE))
 
     def score(self, features: Features, state: State) -> RawOutput:
         """Mutual scores, averaged over blocks and neighbourhoods.
 
         Raises:
-            ConfigError: there is only one picture.
+            ConfigError: there is only one image.
         """
         pictures, blocks, patches, _ = features.patch_tokens.shape
         if pictures < 2:
             raise ConfigError(
-                "musc compares pictures with each other and needs at least 2 of the same product at once "
+                "musc compares images with each other and needs at least 2 of the same product at once "
                 "(far more is better), got 1: give a list or a folder, or choose another method"
             )
         total = features.patch_tokens.new_zeros(pictures, patches)
@@ -186,7 +186,7 @@ class MuSc(Method):
         return RawOutput(scores, maps)
 
     def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The fields of `Features` of a few pictures."""
+        """The fields of `Features` of a few images."""
         visual = self.backbone.visual
         output = visual(images, taps=self.layers)
         tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
@@ -194,7 +194,7 @@ class MuSc(Method):
 
     @staticmethod
     def _compared(patch_tokens: Tensor, r: int) -> Tensor:
-        """(B, N, D) of one block, as neighbourhoods of r patches a side, a few pictures at a time."""
+        """(B, N, D) of one block, as neighbourhoods of r patches a side, a few images at a time."""
 
         def described(part: Tensor) -> tuple[Tensor]:
             return (neighbourhood_features(normalise_maps(to_grid(part)), r),)
@@ -208,7 +208,7 @@ class MuSc(Method):
 
 
 def normalise_maps(grids: Tensor) -> Tensor:
-    """Brings the mean of each picture's whole map to 0 and its variance to 1.
+    """Brings the mean of each image's whole map to 0 and its variance to 1.
 
     Args:
         grids: (B, D, G, G) patches of one block.
@@ -238,7 +238,7 @@ def neighbourhood_features(grids: Tensor, r: int) -> Tensor:
 
 
 def mutual_scores(features: Tensor, interval: Sequence[float] = (0.0, 0.3)) -> Tensor:
-    """How badly each patch matches the other pictures.
+    """How badly each patch matches the other images.
 
     a_i(p) = mean of d_ij(p) over the j != i whose rank lies in the interval,
     d_ij(p) = min_q | z_i(p) - z_j(q) |
@@ -246,8 +246,8 @@ def mutual_scores(features: Tensor, interval: Sequence[float] = (0.0, 0.3)) -> T
     Source: MuSc (2401.16753), section 3.3 (MSM).
 
     Args:
-        features: (B, N, D) unit vectors of B >= 2 pictures.
-        interval: shares of the other pictures, from the best match on; see `partner_ranks`.
+        features: (B, N, D) unit vectors of B >= 2 images.
+        interval: shares of the other images, from the best match on; see `partner_ranks`.
 
     Returns:
         (B, N) in [0, 2].
@@ -260,23 +260,23 @@ def mutual_scores(features: Tensor, interval: Sequence[float] = (0.0, 0.3)) -> T
     first, end = partner_ranks(len(features) - 1, interval)
     closest = closest_similarities(features)
     scores = []
-    for similarities in closest:  # picture by picture, since ranking needs several copies
+    for similarities in closest:  # image by image, since ranking needs several copies
         best = similarities.topk(end, dim=0).values[first:]
         scores.append((2 - 2 * best).clamp(min=0).sqrt().mean(dim=0))
     return torch.stack(scores)
 
 
 def closest_similarities(features: Tensor) -> Tensor:
-    """Cosine of each patch and its nearest patch in each picture.
+    """Cosine of each patch and its nearest patch in each image.
 
     The result is the largest tensor there is here: B * B * N numbers, less than the patches themselves as
-    long as there are fewer pictures than T * D. Each pair of pictures is compared once for both directions.
+    long as there are fewer images than T * D. Each pair of images is compared once for both directions.
 
     Args:
         features: (B, N, D) unit vectors.
 
     Returns:
-        (B, B, N): [i, j, p] for patch p of picture i in picture j; -inf for a picture in itself, which is no
+        (B, B, N): [i, j, p] for patch p of image i in image j; -inf for an image in itself, which is no
         match.
     """
     pictures, patches, _ = features.shape
@@ -297,10 +297,10 @@ def closest_similarities(features: Tensor) -> Tensor:
 
 
 def partner_ranks(partners: int, interval: Sequence[float]) -> tuple[int, int]:
-    """The ranks [first, end) of the other pictures that count, at least one of them.
+    """The ranks [first, end) of the other images that count, at least one of them.
 
     Args:
-        partners: other pictures, 1 or more.
+        partners: other images, 1 or more.
         interval: two rising shares in [0, 1]; both limits are rounded down, as the authors do.
 
     Example:
@@ -313,16 +313,16 @@ def partner_ranks(partners: int, interval: Sequence[float]) -> tuple[int, int]:
 
 
 def smooth_over_similar(scores: Tensor, image_features: Tensor, ks: Sequence[int]) -> Tensor:
-    """Picture scores, averaged over the most similar pictures.
+    """Image scores, averaged over the most similar images.
 
-    c'_i = mean over k of  sum_j w_ij c_j / sum_j w_ij,  j the k pictures of largest w_ij = cos(f_i, f_j)
+    c'_i = mean over k of  sum_j w_ij c_j / sum_j w_ij,  j the k images of largest w_ij = cos(f_i, f_j)
 
     Source: MuSc (2401.16753), section 3.4 (RsCIN).
 
     Args:
         scores: (B,); they are brought to [0, 1] first.
         image_features: (B, E) unit vectors.
-        ks: numbers of pictures, itself included; more than B counts as B.
+        ks: numbers of images, itself included; more than B counts as B.
 
     Returns:
         (B,) in [0, 1].

@@ -3,15 +3,15 @@
 Jeong et al., CVPR 2023, https://arxiv.org/abs/2303.14814; the authors published no code.
 
 Idea: nothing is trained. A normal and an abnormal text vector are averages over every state word in every
-sentence template. The picture's score is the abnormal probability of its class token. For the map, small
-windows of patches go through the picture tower one by one, each with the class token, as if the rest of the
-picture were not there; a patch gets the harmonic mean of the windows that cover it, and the harmonic mean
-over window sizes and the whole picture. With a few normal reference pictures (WinCLIP+), distances to the
+sentence template. The image's score is the abnormal probability of its class token. For the map, small
+windows of patches go through the image encoder one by one, each with the class token, as if the rest of the
+image were not there; a patch gets the harmonic mean of the windows that cover it, and the harmonic mean
+over window sizes and the whole image. With a few normal reference images (WinCLIP+), distances to the
 nearest reference feature are averaged in.
 
 What the paper leaves open, and the choice here, which is that of the re-implementation in anomalib:
 
-* temperature 0.07 (CLIP's own is 0.01; the order of pictures by score does not change, the harmonic means
+* temperature 0.07 (CLIP's own is 0.01; the order of images by score does not change, the harmonic means
   do);
 * patch features for references: the tokens after the final layer norm, not projected;
 * with references the map is (zero-shot + distance) / 2 and the score (zero-shot + largest distance) / 2.
@@ -68,12 +68,12 @@ class Config:
     """Settings, by the paper's terms.
 
     Attributes:
-        scales: window sizes in patches a side; the whole picture is always one more.
+        scales: window sizes in patches a side; the whole image is always one more.
         temperature: of the softmax over normal and abnormal.
         prompt_set: "paper" or "anomalib", see the module's description.
         state_words: the user's own in place of the paper's state words and templates; None: the paper's.
         activation: None: what the weights were trained with.
-        position_interpolation: how the position table is resized to other picture sizes.
+        position_interpolation: how the position table is resized to other image sizes.
     """
 
     scales: tuple[int, ...] = (2, 3)
@@ -92,10 +92,10 @@ class Config:
 
 @dataclass(frozen=True)
 class References:
-    """What normal reference pictures look like.
+    """What normal reference images look like.
 
     Attributes:
-        patch_tokens: (R * N, D) float32 patch tokens of all R pictures.
+        patch_tokens: (R * N, D) float32 patch tokens of all R images.
         window_features: one (R * W, E) float32 tensor of window embeddings for each scale.
     """
 
@@ -121,7 +121,7 @@ class Features:
     """Everything that WinCLIP reads off a batch.
 
     Attributes:
-        image_features: (B, E) float32 picture embedding, not normalised.
+        image_features: (B, E) float32 image embedding, not normalised.
         patch_tokens: (B, N, D) float32 after the final layer norm, not projected.
         window_features: (B, W, E) float32 window embeddings, the windows of all scales one after the other.
     """
@@ -140,16 +140,16 @@ class WinCLIP(Method):
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
-        """Text vectors of the classes and, if pictures are given, the reference memories."""
+        """Text vectors of the classes and, if images are given, the reference memories."""
         memory = None if references is None or len(references) == 0 else self._remember(references)
         return State(self.text.encode(classes), memory)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """The whole picture once, and every window by itself.
+        """The whole image once, and every window by itself.
 
         Raises:
-            ConfigError: a window is larger than the patch grid of the pictures.
+            ConfigError: a window is larger than the patch grid of the images.
         """
         visual = self.backbone.visual
         embedded = visual.embed(images)
@@ -206,7 +206,7 @@ class WinCLIP(Method):
         return torch.split(windows, [(grid - scale + 1) ** 2 for scale in self.config.scales], dim=1)
 
     def _remember(self, references: Tensor) -> References:
-        """The memories of normal reference pictures (R, 3, S, S)."""
+        """The memories of normal reference images (R, 3, S, S)."""
         parts = [self.features(part) for part in torch.split(references, REFERENCES_AT_ONCE)]
         tokens = torch.cat([part.patch_tokens for part in parts])
         windows = torch.cat([part.window_features for part in parts])

@@ -1,4 +1,4 @@
-"""Image-level and pixel-level metrics: pure NumPy functions, and a suite that takes pictures as they come."""
+"""Image-level and pixel-level metrics: pure NumPy functions, and a suite that takes images as they come."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def evaluate(
             leave the pixel metrics out.
         masks: the same shapes, values in {0, 1}; None for a set without masks.
         scores: (N,) finite image scores; None to leave the image metrics out.
-        labels: (N,) in {0, 1}, 1 for an anomalous picture; None with `scores`.
+        labels: (N,) in {0, 1}, 1 for an anomalous image; None with `scores`.
         pro: "exact" or "script", see `pixel_aupro`.
         fpr_limit: where the PRO curve is cut, in (0, 1].
 
@@ -72,7 +72,7 @@ def evaluate(
         only, or no masks.
 
     Raises:
-        DataError: shapes or numbers of pictures that do not fit, NaN or infinite values, labels or masks with
+        DataError: shapes or numbers of images that do not fit, NaN or infinite values, labels or masks with
             other values than 0 and 1.
         ConfigError: an unknown `pro` or a limit outside (0, 1].
 
@@ -80,7 +80,7 @@ def evaluate(
         >>> result = evaluate([[[0.1, 0.9]]], [[[0, 1]]], [0.9, 0.2, 0.4], [1, 0, 1])
         Traceback (most recent call last):
             ...
-        zsad.errors.DataError: got 1 maps for 3 scores; give one map per picture
+        zsad.errors.DataError: got 1 maps for 3 scores; give one map per image
         >>> result = evaluate([[[0.1, 0.9]], [[0.2, 0.3]]], [[[0, 1]], [[0, 0]]], [0.9, 0.2], [1, 0])
         >>> result["image_auroc"], result["pixel_aupro"]
         (1.0, 1.0)
@@ -95,7 +95,7 @@ def evaluate(
             image_auroc=auroc(counts), image_ap=average_precision(counts), image_f1max=f1_max(counts)
         )
     if maps is not None and scores is not None and len(maps) != len(scores):
-        raise DataError(f"got {len(maps)} maps for {len(scores)} scores; give one map per picture")
+        raise DataError(f"got {len(maps)} maps for {len(scores)} scores; give one map per image")
     if maps is not None and masks is not None:
         checked_maps, checked_masks = check_maps(maps, masks)
         anomalous, normal = split_pixels(checked_maps, checked_masks)

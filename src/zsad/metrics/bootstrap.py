@@ -1,4 +1,4 @@
-"""How far the image metrics would move with other pictures of the same kind: the percentile bootstrap."""
+"""How far the image metrics would move with other images of the same kind: the percentile bootstrap."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LEVEL = 95.0  # per cent
 def bootstrap_draws(
     anomalous: Floats, normal: Floats, draws: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """The image metrics of resampled pictures.
+    """The image metrics of resampled images.
 
-    Pictures are drawn with replacement within each class: a resample of one class only has no metrics.
+    Images are drawn with replacement within each class: a resample of one class only has no metrics.
 
     Args:
-        anomalous: (P,) scores of the anomalous pictures.
+        anomalous: (P,) scores of the anomalous images.
         normal: (N,) scores of the normal ones.
         draws: number of resamples.
         seed: of the drawing.

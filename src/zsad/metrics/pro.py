@@ -1,6 +1,6 @@
 """AUPRO, the area under the per-region overlap curve, exactly and as the authors' scripts compute it.
 
-PRO at a threshold is the mean, over the connected anomalous regions (8-connectivity) of all pictures, of the
+PRO at a threshold is the mean, over the connected anomalous regions (8-connectivity) of all images, of the
 fraction of the region that the prediction covers; it is drawn over the false-positive rate of all normal
 pixels. Each anomalous pixel of a region of area A out of K regions adds 1 / (A K), so the whole curve is a
 cumulative sum.
@@ -191,7 +191,7 @@ def region_weights(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
         masks: (H, W) bool arrays, True where anomalous.
 
     Returns:
-        (P,) one weight per anomalous pixel, picture after picture in row-major order; they sum to 1.
+        (P,) one weight per anomalous pixel, image after image in row-major order; they sum to 1.
     """
     per_picture = []
     regions = 0

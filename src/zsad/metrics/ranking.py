@@ -115,7 +115,7 @@ def image_auroc(scores: Any, labels: Any) -> float:
 
     Args:
         scores: (N,) finite image scores, higher is more anomalous.
-        labels: (N,) in {0, 1}, 1 for an anomalous picture.
+        labels: (N,) in {0, 1}, 1 for an anomalous image.
 
     Returns:
         A fraction in [0, 1]; NaN if a class is missing.
@@ -137,7 +137,7 @@ def image_f1max(scores: Any, labels: Any) -> float:
 
 
 def pixel_auroc(maps: Any, masks: Any) -> float:
-    """AUROC over all pixels of all pictures together.
+    """AUROC over all pixels of all images together.
 
     Args:
         maps: (N, H, W) finite anomaly maps, or a sequence of (H, W) arrays whose sizes may differ.
@@ -166,7 +166,7 @@ def split_scores(scores: Any, labels: Any) -> tuple[Floats, Floats]:
     """Checks image scores and labels.
 
     Returns:
-        The scores of the anomalous and of the normal pictures.
+        The scores of the anomalous and of the normal images.
 
     Raises:
         DataError: as `image_auroc` says.
@@ -176,7 +176,7 @@ def split_scores(scores: Any, labels: Any) -> tuple[Floats, Floats]:
     if values.ndim != 1 or truth.shape != values.shape:
         raise DataError(
             f"scores and labels must both be of shape (N,), got {values.shape} and {truth.shape}; "
-            "give one score and one label per picture"
+            "give one score and one label per image"
         )
     return values[truth], values[~truth]
 
@@ -188,7 +188,7 @@ def check_maps(maps: Any, masks: Any) -> tuple[list[Floats], list[NDArray[np.boo
         A list of (H, W) floating-point maps and one of (H, W) bool masks.
 
     Raises:
-        DataError: as `pixel_auroc` says; the message names the picture by its position.
+        DataError: as `pixel_auroc` says; the message names the image by its position.
     """
     checked_maps = [_floats(one, f"map {index}") for index, one in enumerate(_pictures(maps, "maps"))]
     checked_masks = [_binary(one, f"mask {index}") for index, one in enumerate(_pictures(masks, "masks"))]
@@ -206,7 +206,7 @@ def split_pixels(maps: Sequence[Floats], masks: Sequence[NDArray[np.bool_]]) -> 
     """Pools the pixels of checked maps.
 
     Returns:
-        The values of the anomalous pixels, picture after picture in row-major order, and those of the
+        The values of the anomalous pixels, image after image in row-major order, and those of the
         normal pixels sorted upwards.
     """
     if not maps:
@@ -218,7 +218,7 @@ def split_pixels(maps: Sequence[Floats], masks: Sequence[NDArray[np.bool_]]) -> 
 
 
 def _pictures(values: Any, what: str) -> Iterable[Any]:
-    """The pictures of a stack or a sequence."""
+    """The images of a stack or a sequence."""
     if values is None or isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         raise DataError(f"{what} must be an (N, H, W) array or a list of (H, W) arrays, got {values!r:.60}")
     shape = getattr(values, "shape", None)

@@ -1,4 +1,4 @@
-"""Pixels of any number of pictures in bounded memory: groups of neighbouring map values, with a certificate.
+"""Pixels of any number of images in bounded memory: groups of neighbouring map values, with a certificate.
 
 A `PixelGroups` holds, for intervals of map values, how many normal and anomalous pixels lie in each and what
 the anomalous ones add to PRO. It starts exact (one group per distinct value); `compress` joins neighbours.

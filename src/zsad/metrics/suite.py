@@ -1,8 +1,8 @@
-"""All seven metrics of a set of pictures that arrive one after another, in bounded memory.
+"""All seven metrics of a set of images that arrive one after another, in bounded memory.
 
 While the pixels fit into a budget they are kept, and the result is that of `zsad.metrics.evaluate`. After
 that they are folded into groups of neighbouring values (`zsad.metrics.sketch`): blocks of pixels become
-summaries, two summaries of the same level become one of the next, so that 10,000 pictures of 518 x 518 pass
+summaries, two summaries of the same level become one of the next, so that 10,000 images of 518 x 518 pass
 about ten levels. Each metric then comes with a lower and an upper bound that hold whatever the maps are;
 `compute` returns their middle, `bounds` both. The range of the maps need not be known, and no map is read
 twice.
@@ -13,7 +13,7 @@ Why none of the libraries does it, from their documentation:
   pixel; with a number it spaces them evenly over [0, 1], where a saturated map falls into a few of them and
   its metrics are off without notice. Values outside [0, 1] are taken for logits.
 - `pyaupro` (0.1) has PRO only, on top of torchmetrics, with the same even thresholds in [0, 1]; unless it
-  keeps all maps, its result is the mean over the batches, which depends on how the pictures are batched.
+  keeps all maps, its result is the mean over the batches, which depends on how the images are batched.
 - `adeval` (1.1) is the nearest: AUROC, AP and AUPRO by accumulation. It wants bounds of the scores estimated
   beforehand, offers no bound of its error and no F1-max, and needs OpenCV.
 """
@@ -56,17 +56,17 @@ BLOCK = 2**21  # pixels that are folded into one summary; their exact groups tak
 
 
 class MetricSuite:
-    """Image and pixel metrics of one category, updated picture by picture.
+    """Image and pixel metrics of one category, updated image by image.
 
     Memory: about 4 bytes per unit of `exact_pixels`, or, once past it, 32 `bins` bytes for each doubling of
-    the number of pixels, and some hundred MB of working space; 16 bytes per picture for its score.
+    the number of pixels, and some hundred MB of working space; 16 bytes per image for its score.
 
     Args:
         pro: "exact" or "script", see `zsad.metrics.pixel_aupro`. Past the exact budget "script" is read off
             the groups at its 200 thresholds between the smallest and largest value, which are known exactly.
         fpr_limit: where the PRO curve is cut, in (0, 1].
         exact_pixels: up to this many pixels the result is exact; an anomalous pixel counts for ten, since
-            it takes that much more memory. The default holds 200 pictures of 518 x 518.
+            it takes that much more memory. The default holds 200 images of 518 x 518.
         bins: resolution past that; the error falls in proportion.
         bootstrap: number of resamples for 95 % intervals of the image metrics; 0 for none.
         seed: of the resampling.
@@ -118,7 +118,7 @@ class MetricSuite:
         return not self._levels
 
     def update(self, maps: Any, masks: Any, scores: Any, labels: Any) -> None:
-        """Adds a batch of pictures or a single one.
+        """Adds a batch of images or a single one.
 
         Args:
             maps: (N, H, W) finite anomaly maps, a sequence of (H, W) arrays whose sizes may differ, or one
@@ -136,7 +136,7 @@ class MetricSuite:
         maps, masks = _batch(maps, 2), _batch(masks, 2)
         split = None if scores is None else split_scores(scores, labels)
         if maps is not None and scores is not None and len(maps) != len(scores):
-            raise DataError(f"got {len(maps)} maps for {len(scores)} scores; give one map per picture")
+            raise DataError(f"got {len(maps)} maps for {len(scores)} scores; give one map per image")
         pictures = [] if maps is None or masks is None else list(zip(*check_maps(maps, masks), strict=True))
         if split is not None:
             self._anomalous_scores.append(split[0])
@@ -171,12 +171,12 @@ class MetricSuite:
         self._fold_if_full()  # what was held already may be too much now that the suite is exact no more
 
     def compute(self) -> dict[str, float]:
-        """The metrics of all pictures so far; more may be added afterwards.
+        """The metrics of all images so far; more may be added afterwards.
 
         Returns:
             As `zsad.metrics.evaluate`: fractions in [0, 1] under `zsad.metrics.METRIC_NAMES`, NaN where
             undefined. With `bootstrap` also `image_auroc_low`, `image_auroc_high` and so on: the 2.5th and
-            97.5th percentile over resamples of the pictures, drawn within each class.
+            97.5th percentile over resamples of the images, drawn within each class.
         """
         result = {name: (low + high) / 2 for name, (low, high) in self.bounds().items()}
         if self.bootstrap:
@@ -187,7 +187,7 @@ class MetricSuite:
         """Lower and upper bounds of each metric, equal while it is exact.
 
         Returns:
-            (low, high) under `zsad.metrics.METRIC_NAMES`, between which `evaluate` of all pictures together
+            (low, high) under `zsad.metrics.METRIC_NAMES`, between which `evaluate` of all images together
             would lie, up to rounding. The "script" variant of `pixel_aupro` has no such bounds (see
             `zsad.metrics.sketch.script_aupro`): both are its estimate.
         """
@@ -256,7 +256,7 @@ class MetricSuite:
         return {name: (value, value) for name, value in zip(PIXEL_METRICS, values, strict=True)}
 
     def _add_picture(self, one: Floats, mask: NDArray[np.bool_]) -> None:
-        """Takes copies of the pixels of a checked picture."""
+        """Takes copies of the pixels of a checked image."""
         labels, count = label_regions(mask)
         of_pixels = labels[mask]
         areas = np.bincount(of_pixels, minlength=count + 1)
@@ -279,7 +279,7 @@ class MetricSuite:
     def _fold_all(self) -> None:
         """Turns the held pixels into summaries of about a block each, releasing them on the way."""
         blocks = max(round(self._held / BLOCK), 1)
-        # Each block gets its share of both classes, whatever the sizes of the pictures they came in.
+        # Each block gets its share of both classes, whatever the sizes of the images they came in.
         anomalous_share, normal_share = (
             -(-sum(part.size for part in held) // blocks) for held in (self._anomalous, self._normal)
         )
@@ -291,7 +291,7 @@ class MetricSuite:
             )
             self._fold(compress(groups, self.bins, self.fpr_limit), 0)
         for held in (self._anomalous, self._overlap, self._normal):
-            held.clear()  # pictures without a pixel of the class have left empty parts
+            held.clear()  # images without a pixel of the class have left empty parts
         self._held = 0
 
     def _fold(self, groups: PixelGroups, level: int) -> None:
@@ -315,7 +315,7 @@ class MetricSuite:
 
 
 def _batch(values: Any, single: int) -> Any:
-    """Adds the axis of pictures to an array, tensor or number that has only the axes of a single one."""
+    """Adds the axis of images to an array, tensor or number that has only the axes of a single one."""
     if np.isscalar(values):
         return [values] if single == 0 else values
     return values[None] if getattr(values, "ndim", None) == single else values

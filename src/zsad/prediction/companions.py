@@ -18,9 +18,9 @@ COMPANIONS_KEY = "companions"  # of settings.json: what a resumed run compares w
 
 
 def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | None) -> list[str]:
-    """Gives the detector companions out of the pictures that it is going to score, if its method takes any.
+    """Gives the detector companions out of the images that it is going to score, if its method takes any.
 
-    Scoring then needs no more memory than picture by picture, however many there are.
+    Scoring then needs no more memory than image by image, however many there are.
 
     Args:
         detector: its companions are replaced.
@@ -28,7 +28,7 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
         resumed: folder of the run that is gone on with, whose companions are taken again.
 
     Returns:
-        Their paths; none if the method takes none or there are fewer than 8 pictures.
+        Their paths; none if the method takes none or there are fewer than 8 images.
 
     Raises:
         DataError: a companion of the run that is gone on with is no longer there.
@@ -41,7 +41,7 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
         missing = [path for path in earlier if not os.path.isfile(path)]
         if missing:
             raise DataError(
-                f"{missing[0]} is gone, which the earlier pictures were compared with: "
+                f"{missing[0]} is gone, which the earlier images were compared with: "
                 "leave --resume out to start over"
             )
         detector.set_companions(earlier)
@@ -55,7 +55,7 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
 
 
 def folder_note(detector: Detector) -> str:
-    """A line on what the other pictures of the folder do to each one's score.
+    """A line on what the other images of the folder do to each one's score.
 
     Args:
         detector: after `give_companions`.
@@ -65,7 +65,7 @@ def folder_note(detector: Detector) -> str:
     """
     if detector.method.MOST_COMPANIONS and detector.scores_jointly:
         return (
-            f"fewer than {LEAST_PICTURES} pictures that can be read, too few to compare: "
+            f"fewer than {LEAST_PICTURES} images that can be read, too few to compare: "
             "the scores are those of the texts alone"
         )
     return detector.about_companions

@@ -1,4 +1,4 @@
-"""Where a run puts each picture's files: the inputs' folders mirrored under one folder per kind of file."""
+"""Where a run puts each image's files: the inputs' folders mirrored under one folder per kind of file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunLayout:
 
         Args:
             directory: of the results.
-            paths: of all pictures, earlier ones of a resumed run included.
+            paths: of all images, earlier ones of a resumed run included.
             root: of the earlier run; kept if all paths lie under it, so that its files keep their names.
 
         Returns:
@@ -71,11 +71,11 @@ class RunLayout:
         return cls(directory, root, names)
 
     def file(self, path: str, kind: FileKind) -> Path:
-        """Where the file of a kind for an input picture belongs."""
+        """Where the file of a kind for an input image belongs."""
         return self._place(self._FOLDER_OF[kind], path, FILE_SUFFIXES[kind])
 
     def existing_file(self, path: str, kind: FileKind) -> Path | None:
-        """The file of a kind for an input picture, None if it is not there."""
+        """The file of a kind for an input image, None if it is not there."""
         expected = self.file(path, kind)
         for candidate in (expected, expected.with_suffix(".png")):  # too large for JPEG
             if candidate.exists():
@@ -83,7 +83,7 @@ class RunLayout:
         return None
 
     def thumbnail(self, path: str) -> Path:
-        """Where the thumbnail of an input picture belongs."""
+        """Where the thumbnail of an input image belongs."""
         return self._place("thumbnails", path, ".jpg")
 
     def is_complete(self, path: str, formats: Sequence[FileKind]) -> bool:
@@ -94,7 +94,7 @@ class RunLayout:
         try:
             return Path(file_and_part(path)[0]).stat().st_mtime_ns <= thumbnail.stat().st_mtime_ns
         except OSError:
-            return True  # the picture has been moved away; its result stays
+            return True  # the image has been moved away; its result stays
 
     def _place(self, folder: str, path: str, suffix: str) -> Path:
         name = self.names[path]

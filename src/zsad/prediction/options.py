@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run does with each picture; the fields are arguments of `zsad.prediction.run.predict_folder`."""
+    """What a run does with each image; the fields are arguments of `zsad.prediction.run.predict_folder`."""
 
     formats: tuple[FileKind, ...] | None = None
     scale: Scale = "fixed"

@@ -38,7 +38,7 @@ def write_prediction_page(
 
     Args:
         layout: of the run's folder.
-        records: of all its pictures.
+        records: of all its images.
         settings: as in `settings.json`.
         map_range: of the colour scale.
         calibration: what the threshold rests on, None without one.
@@ -55,7 +55,7 @@ def write_prediction_page(
         large = layout.existing_file(record.path, "overlay") if "overlay" in settings["formats"] else None
         entries.append(ReportEntry(record, large, layout.thumbnail(record.path)))
     source = common_folder([record.path for record in scored or records])
-    count = "1 picture" if len(scored) == 1 else f"{len(scored)} pictures"
+    count = "1 image" if len(scored) == 1 else f"{len(scored)} images"
     when = f"{datetime.now():%d %B %Y, %H:%M}".lstrip("0")
     shown = {
         name.replace("_", " "): _shown(value)
@@ -90,7 +90,7 @@ def rebuild_page(directory: str | Path) -> Path:
     """Writes the page of an earlier run anew from its `results.jsonl` and `settings.json`.
 
     Args:
-        directory: of the run, perhaps moved; its pictures are found beside the page.
+        directory: of the run, perhaps moved; its images are found beside the page.
 
     Returns:
         The page.

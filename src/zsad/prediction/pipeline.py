@@ -1,4 +1,4 @@
-"""Pictures in, records out: reads ahead and writes behind in threads while the network scores batches."""
+"""Images in, records out: reads ahead and writes behind in threads while the network scores batches."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from zsad.prediction.layout import RunLayout
 
 MOST_PIXELS_AT_ONCE = 64_000_000
-"""Pictures of a batch beyond this sum wait; 190 MB as read, about five times that with maps and overlays."""
+"""Images of a batch beyond this sum wait; 190 MB as read, about five times that with maps and overlays."""
 
 _THREADS = min(4, os.cpu_count() or 1)
-# What may go wrong with one picture while the others are fine; a wrong argument stops the run instead.
+# What may go wrong with one image while the others are fine; a wrong argument stops the run instead.
 _PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
 
 
 class Scorer(Protocol):
-    """Scores the pictures of a run and writes their files, in this process or in others."""
+    """Scores the images of a run and writes their files, in this process or in others."""
 
     @property
     def explanations(self) -> Mapping[str, Sequence[PhraseFit]]:
-        """Rankings of the phrases to explain with, by path, of the pictures scored so far."""
+        """Rankings of the phrases to explain with, by path, of the images scored so far."""
 
     def records(self, batches: Iterable[Sequence[Path]]) -> Iterator[ResultRecord]:
-        """Scores pictures.
+        """Scores images.
 
         Args:
-            batches: paths of the pictures that go through the network at once.
+            batches: paths of the images that go through the network at once.
 
         Yields:
             One record per path, in any order.
@@ -60,12 +60,12 @@ class Scorer(Protocol):
 
 
 Engine = Callable[["Detector", "RunLayout", RunOptions], Scorer]
-"""Makes what scores the pictures of a run: `PredictionPipeline` or a counterpart in several processes."""
+"""Makes what scores the images of a run: `PredictionPipeline` or a counterpart in several processes."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A picture as it was read, or the line that says why it could not be."""
+    """An image as it was read, or the line that says why it could not be."""
 
     path: Path
     image: Image.Image | None
@@ -74,10 +74,10 @@ class _Read:
 
 
 class PredictionPipeline:
-    """Scores pictures in batches, writes their files, and yields a record when these are complete.
+    """Scores images in batches, writes their files, and yields a record when these are complete.
 
     Attributes:
-        explanations: rankings of the phrases to explain with, by path, of the pictures scored so far.
+        explanations: rankings of the phrases to explain with, by path, of the images scored so far.
     """
 
     def __init__(self, detector: Detector, layout: RunLayout, options: RunOptions) -> None:
@@ -88,18 +88,18 @@ class PredictionPipeline:
         self._writing: deque[Future[ResultRecord]] = deque()
 
     def records(self, batches: Iterable[Sequence[Path]]) -> Iterator[ResultRecord]:
-        """Scores pictures; records come in the order of the paths.
+        """Scores images; records come in the order of the paths.
 
         Args:
-            batches: paths of the pictures that go through the network at once; one batch is asked for before
+            batches: paths of the images that go through the network at once; one batch is asked for before
                 the previous one is scored.
 
         Yields:
-            One record per path, with an error where the picture could not be read or scored.
+            One record per path, with an error where the image could not be read or scored.
 
         Raises:
-            ConfigError: the detector refuses an argument, which would be the same for every picture.
-            OSError: a picture's files cannot be written.
+            ConfigError: the detector refuses an argument, which would be the same for every image.
+            OSError: an image's files cannot be written.
         """
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="zsad")
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
@@ -127,7 +127,7 @@ class PredictionPipeline:
         return record
 
     def _predict(self, batch: Sequence[_Read]) -> Iterator[tuple[_Read, Prediction | str, float]]:
-        """Each picture's prediction or error line, and its share of the time."""
+        """Each image's prediction or error line, and its share of the time."""
         outcomes = self._score([read for read in batch if read.image is not None])
         for read in batch:
             outcome, seconds = outcomes.get(read.path, (read.error, 0.0))
@@ -142,7 +142,7 @@ class PredictionPipeline:
             yield read, outcome, seconds
 
     def _score(self, reads: Sequence[_Read]) -> dict[Path, tuple[Prediction | str, float]]:
-        """Scores a batch; one that fails is tried again picture by picture, to find and spare the others."""
+        """Scores a batch; one that fails is tried again image by image, to find and spare the others."""
         if not reads:
             return {}
         started = time.perf_counter()
@@ -162,7 +162,7 @@ class PredictionPipeline:
         return {read.path: (prediction, seconds) for read, prediction in pairs}
 
     def _finish(self, read: _Read, outcome: Prediction | str, seconds: float) -> ResultRecord:
-        """Writes a picture's files and makes its record; runs in a thread."""
+        """Writes an image's files and makes its record; runs in a thread."""
         started = time.perf_counter()
         options = self.options
         score = width = height = decision = relative = p_value = in_calibration = None
@@ -205,11 +205,11 @@ class PredictionPipeline:
 
 
 def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Sequence[Path]]:
-    """Cuts a batch of very large pictures into parts, so that few of them are in memory at once.
+    """Cuts a batch of very large images into parts, so that few of them are in memory at once.
 
     Args:
-        batch: paths of pictures.
-        most_pixels: that a part may have, unless it is a single picture; None: the batch stays whole.
+        batch: paths of images.
+        most_pixels: that a part may have, unless it is a single image; None: the batch stays whole.
 
     Yields:
         The batch's paths in order, at least one in each part.

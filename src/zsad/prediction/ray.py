@@ -1,13 +1,13 @@
 """Prediction on a Ray cluster, for folders or buckets that outgrow one machine; `zsad predict --engine ray`.
 
-Ray Data hands batches of names to actors, each of which holds the detector, reads its pictures itself (local
+Ray Data hands batches of names to actors, each of which holds the detector, reads its images itself (local
 or shared paths, or a bucket's URIs) and sends back records and finished files; the calling process writes
 both. So workers need no shared folder for results, and a run is resumed from what one process has written.
 `ray.data.read_binary_files` would end the run at the first file that cannot be read, so only names are given
 to Ray. Batches are those of a run in one process.
 
 Ray restarts actors that die and repeats their tasks, here once. What is lost all the same is scored
-once more, picture by picture, which rounds differently; a picture whose worker dies then too becomes a
+once more, image by image, which rounds differently; an image whose worker dies then too becomes a
 record with an error.
 """
 
@@ -49,7 +49,7 @@ def expand_inputs(inputs: Iterable[str | Path], recursive: bool = True) -> list[
 
     Raises:
         ConfigError: a URI's place cannot be found.
-        DataError: it holds no picture.
+        DataError: it holds no image.
     """
     found: list[str | Path] = []
     for item in inputs:
@@ -58,10 +58,10 @@ def expand_inputs(inputs: Iterable[str | Path], recursive: bool = True) -> list[
 
 
 class RayPrediction:
-    """Scores pictures in the actors of a Ray cluster; see `zsad.prediction.pipeline.Scorer`.
+    """Scores images in the actors of a Ray cluster; see `zsad.prediction.pipeline.Scorer`.
 
     Attributes:
-        explanations: rankings of the phrases to explain with, by path, of the pictures scored so far.
+        explanations: rankings of the phrases to explain with, by path, of the images scored so far.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class RayPrediction:
 
         Args:
             detector: every actor gets a copy.
-            layout: where the pictures' files go.
-            options: what is done with each picture.
+            layout: where the images' files go.
+            options: what is done with each image.
             workers: actors at most; None: one for each of the cluster's GPUs or, without any, CPUs.
             device: "cpu" leaves GPUs alone; None or "cuda": actors take one GPU each if there are any.
 
         Raises:
             MissingExtraError: Ray is not installed.
-            ConfigError: the method scores all pictures together, or an argument is impossible.
+            ConfigError: the method scores all images together, or an argument is impossible.
         """
         try:
             import ray.data  # noqa: F401
@@ -93,7 +93,7 @@ class RayPrediction:
         info = detector.method.INFO
         if detector.scores_jointly:
             raise ConfigError(
-                f"{info.name} scores all pictures together, which cannot be split over a cluster: "
+                f"{info.name} scores all images together, which cannot be split over a cluster: "
                 "leave --engine out"
             )
         if workers is not None and workers < 1:
@@ -106,17 +106,17 @@ class RayPrediction:
         self._device = device
 
     def records(self, batches: Iterable[Sequence[Path | RemoteFile]]) -> Iterator[ResultRecord]:
-        """Scores pictures and writes their files; records come as actors finish them.
+        """Scores images and writes their files; records come as actors finish them.
 
         Args:
-            batches: paths or URIs of the pictures that go through the network at once.
+            batches: paths or URIs of the images that go through the network at once.
 
         Yields:
-            One record per picture.
+            One record per image.
 
         Raises:
-            ConfigError: the detector refuses an argument, which would be the same for every picture.
-            OSError: a picture's files cannot be written.
+            ConfigError: the detector refuses an argument, which would be the same for every image.
+            OSError: an image's files cannot be written.
         """
         import ray
 
@@ -140,7 +140,7 @@ class RayPrediction:
             yield self._failed(path)
 
     def written(self) -> Iterator[ResultRecord]:
-        """Nothing: files and record of a picture are written one after the other."""
+        """Nothing: files and record of an image are written one after the other."""
         return iter(())
 
     def _scored(self, rows: Sequence[Sequence[str]], batches_per_task: int) -> Iterator[ResultRecord]:
@@ -197,7 +197,7 @@ class RayPrediction:
             method=self._detector.method.INFO.name,
             backbone=self._detector.record.name,
             error=f"{path}: its worker died each time it was read or scored, often for lack of memory; give "
-            "workers with more memory, a smaller --image-size, or leave the picture out",
+            "workers with more memory, a smaller --image-size, or leave the image out",
         )
 
 
@@ -214,14 +214,14 @@ class Ledger:
 
 
 class PictureActor:
-    """Holds the detector in a process of the cluster and turns names of pictures into records and files."""
+    """Holds the detector in a process of the cluster and turns names of images into records and files."""
 
     def __init__(self, detector: Any, options: RunOptions, ledger: Any, has_gpu: bool) -> None:
         """Takes the detector.
 
         Args:
             detector: reference to it in Ray's object store.
-            options: what is done with each picture.
+            options: what is done with each image.
             ledger: handle of the cluster's `Ledger`.
             has_gpu: whether Ray has given this process a GPU.
         """
@@ -244,7 +244,7 @@ class PictureActor:
             table: "batch" holds JSON lists of (path or URI, name of its files).
 
         Yields:
-            The files of each picture, one a row, and then its record; nothing if this task has often killed
+            The files of each image, one a row, and then its record; nothing if this task has often killed
             its process.
         """
         import ray
@@ -288,7 +288,7 @@ class PictureActor:
 
 
 class _Sources:
-    """Local copies of remote pictures, for as long as they are scored."""
+    """Local copies of remote images, for as long as they are scored."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -305,7 +305,7 @@ class _Sources:
         self._given[str(local)] = path
         try:
             local.write_bytes(read_remote(path))
-        except Exception as error:  # whatever a file system raises, the other pictures are to be scored
+        except Exception as error:  # whatever a file system raises, the other images are to be scored
             self._problems[str(local)] = f"{path}: cannot be fetched ({one_line(error)})"
         return local
 

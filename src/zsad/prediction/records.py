@@ -33,17 +33,17 @@ class ResultRecord:
         path: the input file as it was given or found.
         score: image anomaly score in [0, 1]; None after an error.
         is_anomalous: whether the score reaches the threshold; None without threshold or after an error.
-        threshold: the image score from which on a picture counts as anomalous; None if there is none.
-        width: of the picture in pixels; None after an error.
-        height: of the picture in pixels; None after an error.
-        seconds: time for reading, scoring (its share of the batch) and writing this picture.
+        threshold: the image score from which on an image counts as anomalous; None if there is none.
+        width: of the image in pixels; None after an error.
+        height: of the image in pixels; None after an error.
+        seconds: time for reading, scoring (its share of the batch) and writing this image.
         method: the method's registry name.
         backbone: the backbone's name.
         error: None, or one line that says why there is no score.
         relative_score: the score on the calibration's scale, 0.5 at the threshold; written if calibrated.
-        p_value: share of normal pictures with a score as high; written if calibrated.
-        in_calibration: whether the calibration was made with this picture, so that its decision says nothing
-            about new pictures; written if calibrated.
+        p_value: share of normal images with a score as high; written if calibrated.
+        in_calibration: whether the calibration was made with this image, so that its decision says nothing
+            about new images; written if calibrated.
     """
 
     path: str
@@ -242,12 +242,12 @@ Explanations = Mapping[str, Sequence[PhraseFit]]
 
 
 def write_explanations(directory: str | Path, explanations: Explanations, paths: Iterable[str]) -> Path:
-    """Writes the rankings of some pictures; the file appears when it is complete.
+    """Writes the rankings of some images; the file appears when it is complete.
 
     Args:
         directory: of the results.
-        explanations: rankings, best first, by the picture's path.
-        paths: which pictures to write, in this order; those without a ranking are passed over.
+        explanations: rankings, best first, by the image's path.
+        paths: which images to write, in this order; those without a ranking are passed over.
 
     Returns:
         The file.

@@ -1,7 +1,7 @@
-"""The page of a run, `index.html`: pictures sorted by score, with a threshold to try out.
+"""The page of a run, `index.html`: images sorted by score, with a threshold to try out.
 
 The page is one file without any reference to the network and works from disk. Small runs carry their
-thumbnails inside; large ones (more than `EMBEDDED_THUMBNAILS` pictures) link them, so that the page itself
+thumbnails inside; large ones (more than `EMBEDDED_THUMBNAILS` images) link them, so that the page itself
 stays small. Everything that comes from outside, file names above all, is escaped, and a content security
 policy lets only the page's own script run.
 """
@@ -39,11 +39,11 @@ _SHOWN_BY_BROWSERS = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"
 
 @dataclass(frozen=True)
 class ReportEntry:
-    """One picture of the page.
+    """One image of the page.
 
     Attributes:
         record: its line of `results.jsonl`, with a score.
-        overlay: the full-size picture that a click opens; None opens the thumbnail.
+        overlay: the full-size image that a click opens; None opens the thumbnail.
         thumbnail: a small JPEG; None shows an empty frame.
     """
 
@@ -68,16 +68,16 @@ def write_report(
     """Writes `index.html` into a folder of results.
 
     Args:
-        directory: of the run; links to pictures are relative to it.
-        entries: the pictures that have a score, in any order.
+        directory: of the run; links to images are relative to it.
+        entries: the images that have a score, in any order.
         title: the headline.
         about: one sentence under it.
         failed: the records with an error.
         threshold: where the page's threshold stands when it is opened; None for no decision.
         map_range: of the colour scale, printed under its legend.
         fixed_scale: whether all overlays share that scale.
-        calibration: what the threshold rests on; the page tells what it promises, marks its normal pictures
-            below the histogram, and draws each picture's relative score.
+        calibration: what the threshold rests on; the page tells what it promises, marks its normal images
+            below the histogram, and draws each image's relative score.
         settings: name and value of what the footer lists.
 
     Returns:
@@ -111,7 +111,7 @@ def write_report(
         "threshold": "" if threshold is None else repr(float(threshold)),
         "failed": _failed(failed),
         "rug": _rug(normal_scores, low, high),
-        "rug_note": f" · {len(normal_scores)} ticks: the normal calibration pictures" if calibration else "",
+        "rug_note": f" · {len(normal_scores)} ticks: the normal calibration images" if calibration else "",
         "calibration": "" if calibration is None else _promise(calibration, threshold),
         "distance": "" if calibration is None else repr(calibration.scale.distance),
         "grid_class": "grid" if embed else "grid many",
@@ -120,7 +120,7 @@ def write_report(
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
             for name, value in (settings or {}).items()
         ),
-        "scale_note": "" if fixed_scale else " (each picture has its own, printed into it)",
+        "scale_note": "" if fixed_scale else " (each image has its own, printed into it)",
         "map_low": f"{map_range[0]:.4g}",
         "map_high": f"{map_range[1]:.4g}",
     }
@@ -205,7 +205,7 @@ def _relative_bar(record: ResultRecord) -> str:
     if record.relative_score is None:
         return ""
     value = record.relative_score
-    chance = "" if record.p_value is None else f"; {percent(record.p_value)} of normal pictures score as high"
+    chance = "" if record.p_value is None else f"; {percent(record.p_value)} of normal images score as high"
     seen = "; made the calibration" if record.in_calibration else ""
     return (
         f'<span class="relative" title="relative score {value:.3f}, 0.5 at the threshold{chance}{seen}">'
@@ -258,9 +258,7 @@ def _bars(scores: Sequence[float], low: float, high: float) -> str:
     tallest = max(counts, default=0) or 1
     bars = []
     for index, count in enumerate(counts):
-        height = (
-            max(4.0, 100 * count / tallest) if count else 0.0
-        )  # one picture among thousands stays visible
+        height = max(4.0, 100 * count / tallest) if count else 0.0  # one image among thousands stays visible
         bars.append(
             f'<rect x="{index + 0.06:.2f}" y="{100 - height:.1f}" width="0.88" height="{height:.1f}">'
             f"<title>{count}</title></rect>"

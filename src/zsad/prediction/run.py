@@ -1,4 +1,4 @@
-"""Scores files and folders of pictures and leaves tables, overlays and a page; what `zsad predict` calls.
+"""Scores files and folders of images and leaves tables, overlays and a page; what `zsad predict` calls.
 
 One bad file becomes a record with an error and never stops the others; Ctrl-C leaves complete files, and a
 run can be resumed.
@@ -51,10 +51,10 @@ class RunSummary:
     Attributes:
         directory: where everything was written.
         page: its `index.html`.
-        records: of all pictures in the folder's results, resumed ones included, in input order.
+        records: of all images in the folder's results, resumed ones included, in input order.
         resumed: how many of them an earlier run had scored.
         seconds: wall time of this run without loading the method.
-        note: a line on how the pictures were scored together; empty if each was scored by itself.
+        note: a line on how the images were scored together; empty if each was scored by itself.
     """
 
     directory: Path
@@ -95,24 +95,24 @@ def predict_folder(
     engine: Engine | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunSummary:
-    """Scores pictures and writes `results.jsonl`, `results.csv`, pictures and `index.html` into a folder.
+    """Scores images and writes `results.jsonl`, `results.csv`, images and `index.html` into a folder.
 
     Args:
         inputs: files, folders and glob patterns, or one of them.
-        detector: as `zsad.load` gives it, or a function that makes it, which is called with the pictures'
-            paths when the inputs have turned out to be there. Some of the pictures become its companions
+        detector: as `zsad.load` gives it, or a function that makes it, which is called with the images'
+            paths when the inputs have turned out to be there. Some of the images become its companions
             (`Detector.set_companions`) if its method takes any and there are at least 8.
         directory: for the results; made if it is not there. Without `resume`, earlier results are replaced.
-        class_name: the name of what the pictures show, for methods that use it.
-        threshold: image score from which on a picture counts as anomalous; None takes the detector's, if any.
+        class_name: the name of what the images show, for methods that use it.
+        threshold: image score from which on an image counts as anomalous; None takes the detector's, if any.
         map_threshold: map value from which on a pixel counts as anomalous; None takes the detector's, if any.
-        batch_size: pictures that go through the network at once. A method that scores a whole batch together
-            gets all pictures as one batch.
+        batch_size: images that go through the network at once. A method that scores a whole batch together
+            gets all images as one batch.
         recursive: also look into sub-folders.
-        formats: what is written for each picture: "overlay", "map" (16-bit PNG), "npy", "mask", "contour";
+        formats: what is written for each image: "overlay", "map" (16-bit PNG), "npy", "mask", "contour";
             None means overlay and map, and the mask when there is a map threshold.
         scale: the overlays' colour scale, as for `zsad.images.drawing.overlay`.
-        explain: phrases for `Prediction.explain`; their ranking for each picture is written into
+        explain: phrases for `Prediction.explain`; their ranking for each image is written into
             `explanations.jsonl`.
         resume: keep the results that an earlier run with the same settings left in `directory`, and score
             only what is new, has changed or failed then. Its batches may differ from those of one whole run,
@@ -123,18 +123,18 @@ def predict_folder(
             the detector is on; or the names of the devices. The results are those of one process, on a CPU
             but for the last digits. In a script of your own, call this below
             `if __name__ == "__main__":`, as new Python processes need it.
-        engine: what scores the pictures; None: this process or, with several devices, some more.
+        engine: what scores the images; None: this process or, with several devices, some more.
             `zsad.prediction.ray.RayPrediction` also takes what `expand_inputs` lists in a bucket.
-        progress: called with the number of pictures done and to do, at the start and after each picture.
+        progress: called with the number of images done and to do, at the start and after each image.
 
     Returns:
         The records and where the page is.
 
     Raises:
         ConfigError: an argument is impossible, none of the inputs exists, or `resume` meets other settings.
-        DataError: the inputs hold no picture, or the earlier results are damaged.
+        DataError: the inputs hold no image, or the earlier results are damaged.
         OSError: the results cannot be written (no permission, disk full); what was written so far is valid.
-        KeyboardInterrupt: after Ctrl-C, when results and page of the pictures done so far are written.
+        KeyboardInterrupt: after Ctrl-C, when results and page of the images done so far are written.
     """
     directory = Path(directory)
     if batch_size < 1:
@@ -157,7 +157,7 @@ def predict_folder(
     calibration = detector.calibration
     if calibration is not None and class_name is not None and not calibration.is_for(class_name):
         raise ConfigError(
-            f"the calibration is for pictures of {calibration.class_name!r}, not of {class_name!r}: "
+            f"the calibration is for images of {calibration.class_name!r}, not of {class_name!r}: "
             "calibrate for these too, or go on without it (--calibration none)"
         )
     options = _completed(options, detector)
@@ -197,7 +197,7 @@ def predict_folder(
 def find_pictures(
     inputs: str | Path | Iterable[str | Path], directory: str | Path, recursive: bool = True
 ) -> list[Path]:
-    """The pictures to score: what `zsad.images.reading.find_images` finds, without this run's own pictures.
+    """The images to score: what `zsad.images.reading.find_images` finds, without this run's own images.
 
     Args:
         inputs: files, folders and glob patterns, or one of them.
@@ -209,7 +209,7 @@ def find_pictures(
 
     Raises:
         ConfigError: none of the inputs exists.
-        DataError: there is no picture.
+        DataError: there is no image.
     """
     wanted = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
     remote = [item for item in wanted if isinstance(item, RemoteFile)]
@@ -222,7 +222,7 @@ def find_pictures(
     own = [os.path.join(os.path.abspath(directory), folder, "") for folder in RunLayout.FOLDERS]
     pictures = [path for path in found if not os.path.abspath(path).startswith(tuple(own))]
     if not pictures:
-        raise DataError(f"the only pictures found are those that zsad wrote itself into {directory}")
+        raise DataError(f"the only images found are those that zsad wrote itself into {directory}")
     return [*pictures, *cast("list[Path]", remote)]
 
 
@@ -267,7 +267,7 @@ def _score_all(
     count: int,
     progress: Callable[[int, int], None] | None,
 ) -> KeyboardInterrupt | None:
-    """Writes a record for each picture; after Ctrl-C, which it returns, for those that are complete."""
+    """Writes a record for each image; after Ctrl-C, which it returns, for those that are complete."""
     report_progress = progress or (lambda done, total: None)
     report_progress(0, count)
     try:
@@ -315,8 +315,7 @@ def _plan(
     earlier, root = _earlier_results(directory, settings)
     if earlier and is_joint:
         raise ConfigError(
-            f"{settings['method']} scores all pictures together, so none can be added later: "
-            "leave --resume out"
+            f"{settings['method']} scores all images together, so none can be added later: leave --resume out"
         )
     layout = RunLayout.plan(directory, [record.path for record in earlier] + names, root)
     wanted = set(names)

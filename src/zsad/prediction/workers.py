@@ -1,12 +1,12 @@
 """Prediction in several processes, one for each GPU or a share of the CPU each; `zsad predict --devices N`.
 
 The calling process plans the run and keeps its tables; worker processes score batches and write the
-pictures' files. Batches are those of a run in one process, so the numbers are the same too; on a CPU, where
+images' files. Batches are those of a run in one process, so the numbers are the same too; on a CPU, where
 the processes share its threads, the number of threads may change their last digits. A worker asks for its
 next batch when it needs one, so a fast device gets more of them.
 
 A worker that dies (killed, out of memory, a crash in a driver) loses nothing: another one takes its place and
-its batches are scored again, each alone, and then picture by picture, which rounds differently. A picture
+its batches are scored again, each alone, and then image by image, which rounds differently. An image
 whose process dies even then becomes a record with an error.
 
 Processes and pipes are used directly, since `concurrent.futures` gives up all workers and all tasks when one
@@ -44,7 +44,7 @@ _DEATHS_BEFORE_BLAME = 2  # once among other batches, once alone
 
 @dataclass
 class _Batch:
-    """Pictures that go through the network together, and how often their process died."""
+    """Images that go through the network together, and how often their process died."""
 
     paths: tuple[Path, ...]
     deaths: int = 0
@@ -67,10 +67,10 @@ class _Worker:
 
 
 class ShardedPrediction:
-    """Scores pictures in worker processes; the counterpart of `zsad.prediction.pipeline.PredictionPipeline`.
+    """Scores images in worker processes; the counterpart of `zsad.prediction.pipeline.PredictionPipeline`.
 
     Attributes:
-        explanations: rankings of the phrases to explain with, by path, of the pictures scored so far.
+        explanations: rankings of the phrases to explain with, by path, of the images scored so far.
     """
 
     def __init__(
@@ -80,17 +80,17 @@ class ShardedPrediction:
 
         Args:
             detector: sent to every worker as it is.
-            layout: where the pictures' files go.
-            options: what is done with each picture.
+            layout: where the images' files go.
+            options: what is done with each image.
             devices: one for each worker; "cpu" may come several times.
 
         Raises:
-            ConfigError: the method scores all pictures together.
+            ConfigError: the method scores all images together.
         """
         info = detector.method.INFO
         if detector.scores_jointly:
             raise ConfigError(
-                f"{info.name} scores all pictures together, which cannot be split over {len(devices)} "
+                f"{info.name} scores all images together, which cannot be split over {len(devices)} "
                 "processes: leave --devices out"
             )
         self.explanations: dict[str, Sequence[PhraseFit]] = {}
@@ -106,17 +106,17 @@ class ShardedPrediction:
         self._deaths_in_a_row = 0
 
     def records(self, batches: Iterable[Sequence[Path]]) -> Iterator[ResultRecord]:
-        """Scores pictures; records come as the workers finish them, those of a worker in order.
+        """Scores images; records come as the workers finish them, those of a worker in order.
 
         Args:
-            batches: paths of the pictures that go through the network at once.
+            batches: paths of the images that go through the network at once.
 
         Yields:
             One record per path.
 
         Raises:
             ConfigError: the detector refuses an argument, or the processes cannot be started.
-            OSError: a picture's files cannot be written.
+            OSError: an image's files cannot be written.
         """
         self._coming = (_Batch(tuple(batch)) for batch in batches)
         self._next = next(self._coming, None)
@@ -222,7 +222,7 @@ class ShardedPrediction:
         worker.in_hand = [batch for batch in worker.in_hand if batch.missing]
 
     def _buried(self, worker: _Worker) -> Iterator[ResultRecord]:
-        """Replaces a worker that has died; yields the record of a picture that is to blame."""
+        """Replaces a worker that has died; yields the record of an image that is to blame."""
         worker.process.join(_SECONDS_TO_STOP)
         reason = _reason(worker.process.exitcode)
         if not worker.is_ready and (worker.process.exitcode or 0) > 0:
@@ -241,7 +241,7 @@ class ShardedPrediction:
                 yield self._failed(
                     batch.paths[0],
                     f"its process died each time it was read or scored ({reason}); "
-                    "give a smaller --image-size or make the picture smaller, or leave it out",
+                    "give a smaller --image-size or make the image smaller, or leave it out",
                 )
             else:
                 self._suspects.extend(
@@ -313,7 +313,7 @@ def _work(connection: Connection, device: str, threads: int) -> None:
 
 
 def _equipment(connection: Connection, device: str, threads: int) -> tuple[Detector, Path, str, RunOptions]:
-    """What the caller sends to a worker that is there: the detector and what is done with pictures."""
+    """What the caller sends to a worker that is there: the detector and what is done with images."""
     import torch
 
     torch.set_num_threads(threads)

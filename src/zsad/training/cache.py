@@ -1,10 +1,10 @@
-"""A cache on the disk of what a frozen picture tower says about the pictures of a training.
+"""A cache on the disk of what a frozen image encoder says about the images of a training.
 
-Where nothing that is learnt enters the picture tower, its outputs are the same in every epoch. They are
-computed once for each picture and later read from memory-mapped files, so that the tower does not run any
-more. One file holds one picture's features and mask. Its name is a hash of everything that they depend on:
-the contents of picture and mask, the preparation, the backbone's weights, the method and those of its
-settings that matter. A changed picture or setting therefore makes a new entry, and trainings may share a
+Where nothing that is learnt enters the image encoder, its outputs are the same in every epoch. They are
+computed once for each image and later read from memory-mapped files, so that the tower does not run any
+more. One file holds one image's features and mask. Its name is a hash of everything that they depend on:
+the contents of image and mask, the preparation, the backbone's weights, the method and those of its
+settings that matter. A changed image or setting therefore makes a new entry, and trainings may share a
 folder. Entries appear in one step and carry a checksum; a damaged one is computed again.
 
 Each image goes through the image encoder alone, so that an entry computed again is the same to the bit (by
@@ -56,10 +56,10 @@ READ_AT_ONCE = 1 << 20
 
 @dataclass(frozen=True)
 class CachedSample:
-    """One labelled picture, ready for a batch: its features, or the picture to compute them from.
+    """One labelled image, ready for a batch: its features, or the image to compute them from.
 
     Attributes:
-        key: of the entry; None for a picture that is not kept.
+        key: of the entry; None for an image that is not kept.
         stored: the fields of the method's features without the batch's dimension; None: not computed yet.
         image: (3, S, S) float32, resized and normalised; None where `stored` is there.
         mask: (S, S) uint8 in {0, 1}, 1 where anomalous.
@@ -79,11 +79,11 @@ def check_cacheable(method: type[Method]) -> None:
     """Refuses methods whose features are not worth keeping.
 
     Raises:
-        ConfigError: what the method learns enters its picture tower.
+        ConfigError: what the method learns enters its image encoder.
     """
     if method.FEATURES is None:
         raise ConfigError(
-            f"{method.INFO.name} has no features to cache, since what it learns enters the picture tower, "
+            f"{method.INFO.name} has no features to cache, since what it learns enters the image encoder, "
             "which must run in every step; train it without --cache"
         )
 
@@ -93,7 +93,7 @@ class FeatureCache:
 
     Attributes:
         folder: where the entries lie, a subfolder of the one that was given.
-        computed: how many pictures went through the tower.
+        computed: how many images went through the tower.
     """
 
     def __init__(
@@ -155,15 +155,15 @@ class FeatureCache:
             self._write(self.folder / "settings.json", text.encode())
 
     def prepare(self, item: Any) -> CachedSample:
-        """Finds the entry of an item of the training data, or prepares its picture; for threads.
+        """Finds the entry of an item of the training data, or prepares its image; for threads.
 
         Args:
-            item: as `training_data.prepare_item` takes it. The picture of a `Sample` is not even decoded if
+            item: as `training_data.prepare_item` takes it. The image of a `Sample` is not even decoded if
                 there is an entry. A `Mosaic` has none, since it hardly comes twice.
 
         Raises:
-            ImageReadError: picture or mask cannot be read.
-            DataError: a mask does not fit its picture or is missing.
+            ImageReadError: image or mask cannot be read.
+            DataError: a mask does not fit its image or is missing.
         """
         if isinstance(item, Mosaic):
             mosaic = self._prepare_item(item)
@@ -171,7 +171,7 @@ class FeatureCache:
         prepared = None
         try:
             contents = self._file_contents(item) if isinstance(item, Sample) else None
-        except OSError:  # the readers of pictures know better how to say it
+        except OSError:  # the readers of images know better how to say it
             contents = None
         if contents is None:
             prepared = self._prepare_item(item)
@@ -226,13 +226,13 @@ class FeatureCache:
         for name, tensor in row.items():
             if not bool(tensor.isfinite().all()):
                 raise ZsadError(
-                    f"{name} of a picture do not fit into {self._dtype}, or the network gave NaN; use "
+                    f"{name} of an image do not fit into {self._dtype}, or the network gave NaN; use "
                     "--cache-precision fp32 or bf16"
                 )
 
     def _write_entry(self, sample: CachedSample, key: str, row: Mapping[str, Tensor]) -> None:
         if sample.mask is None:
-            raise DataError("an anomalous picture of the dataset has no mask, which training needs")
+            raise DataError("an anomalous image of the dataset has no mask, which training needs")
         tensors = {**row, MASK: torch.from_numpy(np.packbits(sample.mask))}
         header = {"key": key, "checksum": checksum(tensors)}
         self._write(self._path(key), save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
@@ -282,7 +282,7 @@ class FeatureCache:
         return np.unpackbits(packed.numpy(), count=size * size).reshape(size, size)
 
     def _file_contents(self, sample: Sample) -> list[str]:
-        """Hashes of the files of picture and mask; slices of one file differ, masks in a folder count all."""
+        """Hashes of the files of image and mask; slices of one file differ, masks in a folder count all."""
         return ["none" if path is None else self._digest(path) for path in (sample.path, sample.mask_path)]
 
     def _digest(self, path: Path) -> str:

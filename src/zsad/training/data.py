@@ -1,4 +1,4 @@
-"""The pictures that a training runs over: where they come from, in which order, prepared in batches ahead."""
+"""The images that a training runs over: where they come from, in which order, prepared in batches ahead."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Prepared = TypeVar("Prepared")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pictures and how to name them.
+    """Images and how to name them.
 
     Attributes:
-        items: `Sample`s, or (picture, mask, label, class name); `training.train` says what these may be.
+        items: `Sample`s, or (image, mask, label, class name); `training.train` says what these may be.
         description: in words, as the weights' record keeps them.
-        fingerprint: differs if the pictures do; the order of the epochs depends on it.
-        sets: the datasets that the samples come from, in their order; () for pictures from Python.
+        fingerprint: differs if the images do; the order of the epochs depends on it.
+        sets: the datasets that the samples come from, in their order; () for images from Python.
     """
 
     items: Any
@@ -49,17 +49,17 @@ class TrainingData:
         return math.ceil(len(self.items) / batch_size) if isinstance(self.items, Sized) else None
 
     def files(self) -> list[Path]:
-        """The pictures' files; none for pictures from Python, which may have none."""
+        """The images' files; none for images from Python, which may have none."""
         return [sample.path for sample in self.items] if self.sets else []
 
     def mosaics(self, chance_of: Callable[[AuxiliarySet], float]) -> Mosaics | None:
-        """What replaces some pictures by mosaics.
+        """What replaces some images by mosaics.
 
         Args:
-            chance_of: the chance, in [0, 1], that a picture of a set is replaced.
+            chance_of: the chance, in [0, 1], that an image of a set is replaced.
 
         Returns:
-            None where no picture is.
+            None where no image is.
         """
         groups: list[int] = []
         chances: list[float] = []
@@ -74,12 +74,12 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Batch(Generic[Prepared]):
-    """The pictures of a step.
+    """The images of a step.
 
     Attributes:
         pictures: those of this process, at least one.
         weight: their share of the whole step, in [0, 1]; the weights of all processes add up to 1.
-        size: pictures of the whole step.
+        size: images of the whole step.
     """
 
     pictures: list[Prepared]
@@ -96,7 +96,7 @@ def data_in_memory(dataset: Iterable[Any]) -> TrainingData:
     size = len(dataset) if isinstance(dataset, Sized) else None
     if size == 0:
         raise DataError("the training dataset is empty")
-    return TrainingData(dataset, f"{type(dataset).__name__} in memory", f"in memory: {size} pictures")
+    return TrainingData(dataset, f"{type(dataset).__name__} in memory", f"in memory: {size} images")
 
 
 def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
@@ -108,7 +108,7 @@ def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
 
     Raises:
         ConfigError: nothing was given, or one thing twice.
-        DataError: disorder in the folders, an anomalous picture without a mask, or no anomalous picture.
+        DataError: disorder in the folders, an anomalous image without a mask, or no anomalous image.
     """
     if not specs:
         raise ConfigError(
@@ -123,7 +123,7 @@ def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
     if repeated:
         raise ConfigError(f"{repeated[0]} comes twice in the training data; give each folder once")
     if not any(sample.label for sample in samples):
-        raise DataError("no anomalous picture in the training data; add a folder with test/DEFECT and masks")
+        raise DataError("no anomalous image in the training data; add a folder with test/DEFECT and masks")
     sets = tuple(auxiliary_set(dataset) for dataset in datasets)
     return TrainingData(samples, described(sets, split), fingerprint(datasets), sets)
 
@@ -143,7 +143,7 @@ def batches(
 
     Args:
         data: what to read.
-        batch_size: pictures of a step, of all processes together; the last step may have fewer.
+        batch_size: images of a step, of all processes together; the last step may have fewer.
         seed: with the epoch, decides the order.
         epoch: from 1.
         workers: threads; the result does not depend on their number.
@@ -155,8 +155,8 @@ def batches(
         The share of this process in each step.
 
     Raises:
-        ImageReadError: a picture or mask cannot be read.
-        DataError: a mask does not fit its picture or is missing.
+        ImageReadError: an image or mask cannot be read.
+        DataError: a mask does not fit its image or is missing.
     """
     sources = _epoch_items(data.items, seed, epoch, mosaics)
     pending: deque[tuple[list[Future[Prepared]], float, int]] = deque()
@@ -200,17 +200,17 @@ def prepare_item(item: Any, *, size: int, mean: Sequence[float], std: Sequence[f
     """Makes an item of the training data ready for a batch.
 
     Args:
-        item: a `Sample`, a `Mosaic` of them, or (picture, mask, label, class name).
+        item: a `Sample`, a `Mosaic` of them, or (image, mask, label, class name).
         size: pixels a side.
         mean: of R, G and B in [0, 1] units.
         std: of R, G and B in [0, 1] units.
 
     Returns:
-        The picture with its mask.
+        The image with its mask.
 
     Raises:
-        ImageReadError: picture or mask cannot be read.
-        DataError: the mask does not fit the picture or is missing.
+        ImageReadError: image or mask cannot be read.
+        DataError: the mask does not fit the image or is missing.
     """
     if isinstance(item, Mosaic):
         return load_mosaic(item, size=size, mean=mean, std=std)
@@ -221,5 +221,5 @@ def prepare_item(item: Any, *, size: int, mean: Sequence[float], std: Sequence[f
         mask = None if mask is None else np.asarray(mask)
         prepared = prepare_sample(picture, mask, int(label), str(class_name), size=size, mean=mean, std=std)
     if prepared.mask is None:
-        raise DataError("an anomalous picture of the dataset has no mask, which training needs")
+        raise DataError("an anomalous image of the dataset has no mask, which training needs")
     return prepared

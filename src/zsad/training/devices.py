@@ -1,11 +1,11 @@
-"""Several devices on one training: each takes its share of the pictures of every step.
+"""Several devices on one training: each takes its share of the images of every step.
 
-The loss of a step is a mean over its pictures, so its gradient is the sum of the shares' gradients, each
-weighted by its part of the pictures. What is learnt is small (prompts, a few linear layers) beside the frozen
+The loss of a step is a mean over its images, so its gradient is the sum of the shares' gradients, each
+weighted by its part of the images. What is learnt is small (prompts, a few linear layers) beside the frozen
 network, so the gradients travel once, as one vector, after the backward pass; all processes then take the
 same step. The result is that of one device with the same batch, up to rounding.
 
-Learnt sentences are the same for all pictures. Their gradients are added up where they leave the text tower
+Learnt sentences are the same for all images. Their gradients are added up where they leave the text encoder
 and go back through it once, since prompts that are rounded to half precision round their gradients, and a
 sum of rounded parts is not the rounded sum.
 
@@ -64,9 +64,9 @@ class Ranks:
         return self.rank == 0
 
     def share(self, pictures: int) -> tuple[slice, float]:
-        """Which pictures of a step belong to this process, and what part of all that is.
+        """Which images of a step belong to this process, and what part of all that is.
 
-        Where there are fewer pictures than processes, those that go without take the first with no weight,
+        Where there are fewer images than processes, those that go without take the first with no weight,
         so that all do the same.
 
         Args:
@@ -129,7 +129,7 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
         """The sum in the first process, nothing in the others."""
-        # Sums go through memory in its order, which in a transposed gradient depends on the pictures' number.
+        # Sums go through memory in its order, which in a transposed gradient depends on the images' number.
         summed = ctx.ranks.add_up(gradients[0].clone(memory_format=torch.contiguous_format))
         return (summed if ctx.ranks.is_first else torch.zeros_like(summed)), None
 
@@ -175,7 +175,7 @@ def on_devices(
                 raise
             raise ConfigError(
                 f"the training data cannot be sent to other processes ({error}); give folders, or picklable "
-                "pictures, or --devices 1"
+                "images, or --devices 1"
             ) from error
         finally:
             for process in set(multiprocessing.active_children()) - before:  # after Ctrl-C

@@ -1,4 +1,4 @@
-"""The one training loop: any method with something to learn, on any pictures with masks.
+"""The one training loop: any method with something to learn, on any images with masks.
 
 What is not said is done as the method's authors do it (`Method.RECIPE`). Data order and random numbers of an
 epoch follow from the seed and the epoch's number alone, so a training that was killed and resumed from a
@@ -49,9 +49,9 @@ def train(
 
     Args:
         config: what to train, and how.
-        dataset: instead of `config.data`: (picture, mask, label, class name) tuples or `Sample`s. Pictures
-            are what `zsad.images.reading.read_image` takes, masks (H, W) of the picture's size, anomalous
-            where above 0, or None for a normal picture. With `__len__` and `__getitem__` (called from several
+        dataset: instead of `config.data`: (image, mask, label, class name) tuples or `Sample`s. Images
+            are what `zsad.images.reading.read_image` takes, masks (H, W) of the image's size, anomalous
+            where above 0, or None for a normal image. With `__len__` and `__getitem__` (called from several
             threads) it is shuffled anew in each epoch; otherwise it is iterated over once an epoch in its own
             order.
             Several devices each get a copy of it, by pickle.
@@ -63,7 +63,7 @@ def train(
     Raises:
         ConfigError: the method has nothing to learn, or nothing to cache; a setting is impossible; there is a
             checkpoint already and neither `resume` nor `overwrite` is set; or it belongs to another training.
-        DataError: pictures or masks that do not fit, by name.
+        DataError: images or masks that do not fit, by name.
         WeightsError: the backbone or the checkpoint cannot be read.
         MissingExtraError: several devices or TensorBoard were asked for and are not installed.
         ZsadError: the loss became NaN or infinite; the last good checkpoint stays. Or the cache cannot be
@@ -151,7 +151,7 @@ def _announcement(run: TrainingRun) -> list[str]:
         names = each.categories if len(each.categories) <= 3 else (*each.categories[:3], "...")
         kinds = f"{len(each.categories)} categor{'y' if len(each.categories) == 1 else 'ies'}"
         lines.append(
-            f"{each.name}: {each.normal} normal and {each.anomalous} anomalous pictures, {kinds} "
+            f"{each.name}: {each.normal} normal and {each.anomalous} anomalous images, {kinds} "
             f"({', '.join(names)})"
         )
     if run.ranks.count > 1:

@@ -26,32 +26,32 @@ class TrainConfig:
     Attributes:
         out: the file to write, as `Detector.save` does.
         data: datasets, trained on together, each as `zsad.data.folder.open_datasets` takes it.
-        split: "test", the papers' protocol (both classes, with masks), or "all": also the training pictures.
+        split: "test", the papers' protocol (both classes, with masks), or "all": also the training images.
         method: registry name.
         backbone: as for `zsad.load`.
         epochs: passes over the data; the last one's weights are the result. None: the recipe's.
-        batch_size: pictures a step, of all devices together. None: the recipe's.
+        batch_size: images a step, of all devices together. None: the recipe's.
         optimizer: "adam" or "adamw". None: the recipe's.
         learning_rate: of the optimiser. None: the recipe's.
         betas: of the optimiser. None: the recipe's.
         weight_decay: of the optimiser. None: the recipe's.
         schedule: of the learning rate, "constant" or "cosine". None: the recipe's.
-        mosaic: chance of a 2 x 2 mosaic in place of a picture, on all data. None: the recipe's, which may
+        mosaic: chance of a 2 x 2 mosaic in place of an image, on all data. None: the recipe's, which may
             differ between datasets.
         seed: of the initial weights, the data order and everything else that is random.
         image_size: pixels a side; None as for `zsad.load`.
         device: as for `zsad.load`; with several devices "cuda" or "cpu".
-        devices: GPUs (or processes on the CPU) that share the pictures of each step; the result is that of
+        devices: GPUs (or processes on the CPU) that share the images of each step; the result is that of
             one to rounding.
         precision: "fp32"; "bf16" or "fp16" run the network under autocast, weights and optimiser stay fp32.
             None: the recipe's on a CUDA GPU, elsewhere fp32.
         settings: the method's Config fields.
         auxiliary_data: what to record as the training data; empty: the names of datasets and categories.
-        workers: threads of a process that read pictures ahead; the result does not depend on it.
+        workers: threads of a process that read images ahead; the result does not depend on it.
         resume: go on from the last checkpoint, if there is one.
         overwrite: start anew although there is a checkpoint or a result.
-        cache: folder for the features of the pictures, which are computed once and then read, for methods
-            with a frozen picture tower; several trainings may share it. None: the tower runs in every epoch,
+        cache: folder for the features of the images, which are computed once and then read, for methods
+            with a frozen image encoder; several trainings may share it. None: the tower runs in every epoch,
             with the same result to rounding.
         cache_precision: of the numbers in the cache; "bf16" and "fp16" halve its size and round.
         tensorboard: whether to write event files for TensorBoard, besides the CSV log.

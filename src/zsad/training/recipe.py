@@ -42,7 +42,7 @@ def choose(
         A recipe in which `on` only says for which datasets there are mosaics.
 
     Raises:
-        ConfigError: mosaics of pictures whose categories are not known, or more devices than pictures a step.
+        ConfigError: mosaics of images whose categories are not known, or more devices than images a step.
     """
     names = {each.known_as for each in sets} or {None}
     variants = [published.for_dataset(name) for name in names]
@@ -56,7 +56,7 @@ def choose(
         chosen = replace(chosen, precision="fp32")
     if config.mosaic is not None:
         if config.mosaic and not sets:
-            raise ConfigError("mosaics are made of pictures of one category: give datasets (--data) for them")
+            raise ConfigError("mosaics are made of images of one category: give datasets (--data) for them")
         chosen = replace(chosen, mosaic=config.mosaic, on={})
     else:
         chances = {name: published.for_dataset(name).mosaic for name in names if name is not None}
@@ -64,7 +64,7 @@ def choose(
     if chosen.batch_size < config.devices:
         raise ConfigError(
             f"{config.devices} devices cannot share the steps of {config.method}'s recipe, of "
-            f"{chosen.batch_size} picture each; use --batch-size {config.devices} or more, or fewer devices"
+            f"{chosen.batch_size} image each; use --batch-size {config.devices} or more, or fewer devices"
         )
     return chosen
 
@@ -80,7 +80,7 @@ def described(chosen: TrainingRecipe, published: TrainingRecipe, title: str) -> 
     Example:
         >>> recipe = TrainingRecipe(15, batch_size=8, learning_rate=1e-3)
         >>> print(described(replace(recipe, epochs=2), recipe, "X"))
-        X's recipe but for epochs: 2 epochs, 8 pictures a step, Adam at 0.001 (betas 0.5 and 0.999), fp32
+        X's recipe but for epochs: 2 epochs, 8 images a step, Adam at 0.001 (betas 0.5 and 0.999), fp32
     """
     names = [each.name for each in fields(TrainingRecipe) if each.name not in NOT_CHOSEN]
     same = [published, *(published.for_dataset(name) for name in chosen.on)]
@@ -91,7 +91,7 @@ def described(chosen: TrainingRecipe, published: TrainingRecipe, title: str) -> 
     ]
     parts = [
         f"{chosen.epochs} epoch{'s' * (chosen.epochs != 1)}",
-        f"{chosen.batch_size} picture{'s' * (chosen.batch_size != 1)} a step",
+        f"{chosen.batch_size} image{'s' * (chosen.batch_size != 1)} a step",
         f"{TITLES[chosen.optimizer]} at {chosen.learning_rate:g} "
         f"(betas {' and '.join(f'{beta:g}' for beta in chosen.betas)}"
         + (f", weight decay {chosen.weight_decay:g})" if chosen.weight_decay else ")"),

@@ -80,7 +80,7 @@ class TrainingRun:
         self.steps = data.steps(self.recipe.batch_size)
         if self.steps is None and self.recipe.schedule != "constant":
             raise ConfigError(
-                f"the {self.recipe.schedule} schedule needs to know how many pictures there are; give a "
+                f"the {self.recipe.schedule} schedule needs to know how many images there are; give a "
                 "dataset with a length"
             )
         self.optimizer = make_optimizer(self.recipe, self.parameters.values())
@@ -112,7 +112,7 @@ class TrainingRun:
             yield loss
         if pictures == 0:
             raise DataError(
-                f"the dataset gave no pictures in epoch {epoch}; a generator can only be read once, "
+                f"the dataset gave no images in epoch {epoch}; a generator can only be read once, "
                 "give something that can be iterated over again, or epochs=1"
             )
         if not all(bool(parameter.isfinite().all()) for parameter in self.parameters.values()):
@@ -127,7 +127,7 @@ class TrainingRun:
             group["lr"] = self.recipe.learning_rate * factor
 
     def _step(self, batch: Batch[PreparedSample | CachedSample]) -> dict[str, float]:
-        """One step of the optimiser; the terms of the loss before it, over the pictures of all processes."""
+        """One step of the optimiser; the terms of the loss before it, over the images of all processes."""
         samples = batch.pictures
         masks = torch.from_numpy(np.stack([sample.mask for sample in samples if sample.mask is not None]))
         labels = torch.tensor([sample.label for sample in samples], device=self.device)
@@ -148,7 +148,7 @@ class TrainingRun:
     def _terms(
         self, samples: Sequence[PreparedSample | CachedSample], masks: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """The terms of the loss, from pictures or from their cached features."""
+        """The terms of the loss, from images or from their cached features."""
         names = [sample.class_name for sample in samples]
         if self.cache is not None:
             known = [sample for sample in samples if isinstance(sample, CachedSample)]

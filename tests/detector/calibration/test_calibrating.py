@@ -31,7 +31,7 @@ class FakeConfig:
 
 
 class FakeDetector:
-    """The score is the picture's mean brightness and the map its red channel."""
+    """The score is the image's mean brightness and the map its red channel."""
 
     def __init__(self, clip, joint=False, uses_class_names=False):
         self.backbone = clip
@@ -67,7 +67,7 @@ class FakeDetector:
 
 
 def grey(level, spot=None, size=8):
-    """A grey picture, with a spot of two rows of another level."""
+    """A grey image, with a spot of two rows of another level."""
     picture = np.full((size, size, 3), level, np.uint8)
     if spot is not None:
         picture[:2] = spot
@@ -89,7 +89,7 @@ def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
     assert calibration.threshold == pytest.approx(58 / 255, abs=1e-3)
     assert calibration.map_threshold == pytest.approx(58 / 255, abs=1e-3)
     assert calibration.false_alarms == 0
-    assert "64 % confidence only: 95 % needs 59 pictures" in calibration.warnings[0]
+    assert "64 % confidence only: 95 % needs 59 images" in calibration.warnings[0]
     assert len(calibration.pictures) == len(calibration.normal_scores) == 20
 
 
@@ -97,13 +97,13 @@ def test_enough_pictures_allow_alarms_and_no_warning(detector):
     pictures = [grey(level) for level in range(100)]
     calibration = calibrate(detector, pictures, false_alarm_rate=0.2, confidence=0.9)
     assert calibration.warnings == (
-        "left out, since it could not be read or scored: picture 14: out of luck and 1 more",
+        "left out, since it could not be read or scored: image 14: out of luck and 1 more",
     )
     assert 0 < calibration.false_alarms <= 0.2 * 98
 
 
 def test_strict_refuses_too_few_pictures(detector, good):
-    with pytest.raises(ConfigError, match="needs 59 pictures; give more"):
+    with pytest.raises(ConfigError, match="needs 59 images; give more"):
         calibrate(detector, good, strict=True)
     calibrate(detector, good, false_alarm_rate=0.2, strict=True)
 
@@ -156,20 +156,20 @@ def test_cost(detector, good):
 
 def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good):
     calibration = calibrate(detector, good[:2], [grey(1), grey(2), grey(90)], by="f1")
-    assert "calls every picture anomalous" in calibration.warnings[0]
+    assert "calls every image anomalous" in calibration.warnings[0]
 
 
 @pytest.mark.parametrize(
     ("normal", "anomalous", "options", "message"),
     [
-        ([], [], {}, "no normal picture"),
-        ([grey(5)], [], {}, "one normal picture says nothing .* give 59 different ones"),
-        ([grey(5), grey(5)], [], {}, "one normal picture"),
+        ([], [], {}, "no normal image"),
+        ([grey(5)], [], {}, "one normal image says nothing .* give 59 different ones"),
+        ([grey(5), grey(5)], [], {}, "one normal image"),
         ([grey(5), grey(5, size=9)], [], {}, "all 2 scores are 0.0196.*does not tell"),
-        ([grey(5)], [], {"by": "f1"}, 'no anomalous picture: rule "f1" needs both kinds'),
-        ([], [grey(5)], {"by": "f1"}, "no normal picture"),
-        ([grey(99)], [], {}, r"no normal picture \(1 could not be read or scored\)"),
-        ([grey(5), grey(6)], [grey(6)], {}, "picture 3 is given as normal and as anomalous"),
+        ([grey(5)], [], {"by": "f1"}, 'no anomalous image: rule "f1" needs both kinds'),
+        ([], [grey(5)], {"by": "f1"}, "no normal image"),
+        ([grey(99)], [], {}, r"no normal image \(1 could not be read or scored\)"),
+        ([grey(5), grey(6)], [grey(6)], {}, "image 3 is given as normal and as anomalous"),
     ],
 )
 def test_degenerate_pictures_get_one_clear_line(detector, normal, anomalous, options, message):
@@ -197,7 +197,7 @@ def test_impossible_arguments(detector, good, options, message):
 
 
 def test_bad_pictures_are_left_out_and_named(detector, good, tmp_path):
-    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no image")
     pictures = [*good, tmp_path / "broken.png", tmp_path / "gone.png", grey(99), grey(13)]
     calibration = calibrate(detector, pictures, batch_size=24)
     assert calibration.threshold == calibrate(detector, good).threshold
@@ -216,8 +216,8 @@ def test_copies_and_references_are_left_out(detector, good):
     calibration = calibrate(detector, [*good, good[5]])
     assert len(calibration.normal_scores) == 19
     assert calibration.warnings[1:] == (
-        "1 copy of other pictures left out",
-        "1 picture left out that the detector has as references",
+        "1 copy of other images left out",
+        "1 image left out that the detector has as references",
     )
 
 
@@ -225,7 +225,7 @@ def test_methods_that_score_together_get_one_batch_and_a_warning(small_clip, goo
     detector = FakeDetector(small_clip, joint=True)
     calibration = calibrate(detector, good, batch_size=2)
     assert detector.calls == [(20, "object")]
-    assert any("scores pictures together" in warning for warning in calibration.warnings)
+    assert any("scores images together" in warning for warning in calibration.warnings)
 
 
 def test_the_class_name_is_kept_where_it_matters(small_clip, good):
@@ -358,7 +358,7 @@ def test_another_detector_is_refused_by_name(make_small_clip, noise):
             "winclip", make_small_clip(), scales=(2,), precision="bf16"
         ),
         "digest": zsad.load("winclip", make_small_clip(seed=1), scales=(2,)),
-        "reference pictures none": zsad.load("winclip", make_small_clip(), scales=(2,), references=noise[:1]),
+        "reference images none": zsad.load("winclip", make_small_clip(), scales=(2,), references=noise[:1]),
     }
     for message, other in cases.items():
         with pytest.raises(ConfigError, match=message):

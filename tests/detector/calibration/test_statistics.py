@@ -113,7 +113,7 @@ def test_the_numbers_that_the_documentation_names():
 )
 @pytest.mark.parametrize("ties", [False, True])
 def test_the_promise_holds_in_simulated_use(pictures, rate, confidence, ties):
-    """Of many calibrations, at least the promised share keeps the false-alarm rate on new pictures."""
+    """Of many calibrations, at least the promised share keeps the false-alarm rate on new images."""
     generator = np.random.default_rng(7)
     repeats, kept = 4000, 0
     allowed = alarms_allowed(pictures, rate, confidence)

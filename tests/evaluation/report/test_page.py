@@ -121,7 +121,7 @@ def test_the_policy_admits_the_script_of_the_page(example):
 def test_figures_have_names_and_take_the_pages_colour(example):
     page = page_of(example)
     figures = page.of("svg")
-    # Five curves and the histograms of two runs; the medical run has no normal pictures; two comparisons.
+    # Five curves and the histograms of two runs; the medical run has no normal images; two comparisons.
     assert len(figures) == 6 + 6 + 4 + 2
     assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
     text = (example / "index.html").read_text(encoding="utf-8")

@@ -148,13 +148,13 @@ def test_notes_say_how_the_numbers_were_made():
     )
     notes = " ".join(overview_table([run, complete_run("winclip", auxiliary_data="")]).notes)
     for piece in (
-        "anomalyclip: visa: candle, pcb1 (test split, 400 pictures); winclip: nothing",
+        "anomalyclip: visa: candle, pcb1 (test split, 400 images); winclip: nothing",
         "Split: test",
         "192 pixels",
         "exact, false-positive rate up to 0.3",
         "as the papers' scripts compute it",
         "official test split: 467 and 1258",
-        "at most so many pictures of a category: 80",
+        "at most so many images of a category: 80",
         "overlap (mvtec test split), so this is no zero-shot result",
         "the maps were smoothed",
     ):

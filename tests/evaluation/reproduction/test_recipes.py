@@ -216,7 +216,7 @@ def test_only_what_differs_from_the_recipe_is_a_deviation(tmp_path):
     for part in (
         "backbone tiny",
         "depth",
-        "its own picture size",
+        "its own image size",
         "epochs 1 in place of 15",
         "3 test",
         "bf16",
@@ -282,7 +282,7 @@ def invoke(*arguments):
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory):
-    """MVTec AD and VisA in miniature, every picture another one."""
+    """MVTec AD and VisA in miniature, every image another one."""
     root = tmp_path_factory.mktemp("datasets")
     mvtec(root / "mvtec")
     visa(root / "VisA")
@@ -372,7 +372,7 @@ def test_given_weights_spare_the_training(trained, trees, tmp_path):
         "--data", f"mvtec={trees / 'mvtec'}", "--out", tmp_path / "out", "--limit", 1,
     )  # fmt: skip
     assert told.exit_code == 0, told.output
-    assert "at most 1 test pictures" in told.output
+    assert "at most 1 test images" in told.output
     assert not (tmp_path / "out" / "weights.safetensors").exists()
 
 

@@ -1,4 +1,4 @@
-"""Comparing pictures with companions, against plain loops."""
+"""Comparing images with companions, against plain loops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_most_alike_companions_are_taken(levels):
 
 
 def test_the_picture_itself_and_copies_of_it_do_not_count(levels):
-    doubled = tuple(torch.cat([level, level[:1]]) for level in levels)  # picture 6 is picture 0 again
+    doubled = tuple(torch.cat([level, level[:1]]) for level in levels)  # image 6 is image 0 again
     with_copy = compare(doubled, Gallery.of(doubled), count=6, best_share=0.3)
     without = compare(levels, Gallery.of(levels), count=5, best_share=0.3)
     assert not set(with_copy.companions[0][with_copy.counted[0]].tolist()) & {0, 6}
@@ -79,7 +79,7 @@ def test_own_distances_equal_plain_loops():
 
 
 def test_alike_pictures_are_told_from_unlike_ones():
-    # alike: all pictures show the same 16 things; unlike: each shows one thing of its own, many times
+    # alike: all images show the same 16 things; unlike: each shows one thing of its own, many times
     things = unit(16, 8, seed=3)
     alike = F.normalize(things.repeat(6, 1, 1) + 0.05 * torch.randn(6, 16, 8), dim=-1)
     unlike = F.normalize(unit(6, 1, 8, seed=4).repeat(1, 16, 1) + 0.05 * torch.randn(6, 16, 8), dim=-1)

@@ -11,7 +11,7 @@ from zsad.methods.functional.semantic_fusion import k_means_labels, mean_of_clus
 
 @pytest.fixture
 def patches():
-    """(2 pictures, 3 blocks, 40 patches, 6) of length 1, and logits."""
+    """(2 images, 3 blocks, 40 patches, 6) of length 1, and logits."""
     generator = torch.Generator().manual_seed(2)
     features = F.normalize(torch.randn(2, 3, 40, 6, generator=generator), dim=-1)
     return features, 5 * torch.randn(2, 3, 40, 2, generator=generator)

@@ -1,4 +1,4 @@
-"""Prompts that are the same for every picture, made for each, or both."""
+"""Prompts that are the same for every image, made for each, or both."""
 
 from __future__ import annotations
 

@@ -81,12 +81,12 @@ LAYOUTS: dict[str, Layout] = {
         Layout("visa", "split_csv/1cls.csv and the folders of the categories", is_visa, read_visa),
         Layout("real-iad", "realiad_jsons/ and realiad_1024/", is_real_iad, read_real_iad),
         Layout("dagm", "Class1/Test/*.PNG and Class1/Test/Label/Labels.txt", is_dagm, read_dagm),
-        Layout("kolektor", "pictures beside their masks, X.png and X_GT.png", is_kolektor, read_kolektor),
+        Layout("kolektor", "images beside their masks, X.png and X_GT.png", is_kolektor, read_kolektor),
         Layout("mvtec", "CATEGORY/test/good/* and CATEGORY/test/DEFECT/*", is_mvtec, read_mvtec_layout),
         Layout("head-ct", "labels.csv and head_ct/*.png", is_head_ct, read_head_ct),
         Layout("class-folders", "good/* and a folder for each defect", is_class_folders, read_class_folders),
         Layout("folder-pairs", "images/* and masks/*", is_folder_pair, read_folder_pairs),
     )
 }
-PLAIN = Layout("plain", "pictures", lambda folder: True, read_plain)
-"""What is left: any folder with pictures, none of them labelled."""
+PLAIN = Layout("plain", "images", lambda folder: True, read_plain)
+"""What is left: any folder with images, none of them labelled."""

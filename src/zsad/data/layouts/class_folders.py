@@ -7,10 +7,10 @@
     COVID/images/*  Normal/images/* COVID-19 Radiography Database; "COVID-19" and "NORMAL" in its first
                                     version, which the papers use. Its masks are of lungs: left out, as are
                                     the other diseases
-    *                               a plain folder: pictures without labels, sub-folders included
+    *                               a plain folder: images without labels, sub-folders included
 
 Masks of defects, if any, lie in ground_truth or masks beside the class folders (masks/scratch/STEM_mask.png,
-or all in one folder as masks/STEM.png), in scratch/masks, or beside their pictures as scratch/STEM_mask.png.
+or all in one folder as masks/STEM.png), in scratch/masks, or beside their images as scratch/STEM_mask.png.
 
 Sure of BrainMRI (AnomalyCLIP's brainmri.py reads brain_tumor_dataset), Br35H (several public repositories
 describe yes, no, pred and Br35H-Mask-RCNN), COVID-19 (the database's page and AnomalyCLIP's covid.py).
@@ -41,19 +41,19 @@ COVID_CLASSES = frozenset({"covid", "covid-19"})
 
 
 def is_class_folders(folder: Path) -> bool:
-    """Whether a folder holds a folder of normal pictures, or each of the folders in it does."""
+    """Whether a folder holds a folder of normal images, or each of the folders in it does."""
     return bool(_roots(folder))
 
 
 def read_class_folders(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """A folder of pictures for each class."""
+    """A folder of images for each class."""
     if split == "train":
         return Listing()
     return joined([_read_classes(root, class_name(root.resolve().name)) for root in _roots(folder)])
 
 
 def read_plain(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """All pictures at or below a folder, without labels.
+    """All images at or below a folder, without labels.
 
     Raises:
         DataError: there is none.
@@ -97,7 +97,7 @@ def _read_classes(root: Path, word: str) -> Listing:
     for folder in normal:
         samples += [Sample(path, word, 0) for path in _class_pictures(folder, problems)]
     names = _defect_classes(root)
-    # Masks of normal pictures too, as those of lungs, are not masks of defects.
+    # Masks of normal images too, as those of lungs, are not masks of defects.
     are_of_defects = not any((folder / "masks").is_dir() for folder in normal)
     shared = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
     if shared and not any((shared / name).is_dir() for name in names):
@@ -123,8 +123,8 @@ def _read_classes(root: Path, word: str) -> Listing:
 
 
 def _class_pictures(folder: Path, problems: list[str]) -> list[Path]:
-    """The pictures of a class: in its folder, else in `images` in it."""
+    """The images of a class: in its folder, else in `images` in it."""
     found = pictures_in(folder) or pictures_in(folder / PICTURE_FOLDER)
     if not found:
-        problems.append(f"{folder}: holds no pictures; put them right into it, or remove the folder")
+        problems.append(f"{folder}: holds no images; put them right into it, or remove the folder")
     return found

@@ -1,9 +1,9 @@
 """DAGM 2007: a list of labels beside the masks.
 
-    Class1/Test/0001.PNG                  pictures
+    Class1/Test/0001.PNG                  images
     Class1/Test/Label/Labels.txt          NUMBER  0 or 1  PICTURE  ...  MASK or 0, by tabs, below a line "1"
     Class1/Test/Label/0001_label.PNG      masks of the anomalous ones: rough ellipses around the defect
-    Class1/Train/...                      likewise; the "train" split leaves out its anomalous pictures
+    Class1/Train/...                      likewise; the "train" split leaves out its anomalous images
 
 Sure of folders and names (AnomalyCLIP's DAGM.py, the loader of vicoslab/mixed-segdec-net-comind2021) and of
 the columns (several public loaders describe them as above); lines are read by what their cells look like, so
@@ -68,7 +68,7 @@ def _read_part(part: Path, word: str) -> Listing:
     if list_file.is_file():
         labels = _labels(list_file, problems)
     else:
-        problems.append(f"{list_file}: is not there; a picture counts as anomalous if it has a mask")
+        problems.append(f"{list_file}: is not there; an image counts as anomalous if it has a mask")
         labels = {path.name: int(stem_of(path) in masks) for path in pictures.values()}
     samples: list[Sample] = []
     for name, label in labels.items():
@@ -84,7 +84,7 @@ def _read_part(part: Path, word: str) -> Listing:
     problems += [f"{path}: is not listed in {list_file}" for path in pictures.values()]
     listed = {name.casefold(): label for name, label in labels.items()}
     problems += [
-        f"{mask}: belongs to no anomalous picture of {list_file}"
+        f"{mask}: belongs to no anomalous image of {list_file}"
         for stem, mask in masks.items()
         if not any(label and Path(name).stem == stem.casefold() for name, label in listed.items())
     ]
@@ -92,7 +92,7 @@ def _read_part(part: Path, word: str) -> Listing:
 
 
 def _labels(path: Path, problems: list[str]) -> dict[str, int]:
-    """Picture name -> label; lines that say nothing of the kind are problems, but for a first line "1"."""
+    """Image name -> label; lines that say nothing of the kind are problems, but for a first line "1"."""
     labels: dict[str, int] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         cells = line.split()

@@ -19,7 +19,7 @@ Split = Literal["test", "train", "all"]
 SPLITS = ("test", "train", "all")
 NORMAL_FOLDERS = frozenset({"good", "ok", "normal"})
 MASK_SUFFIXES = ("_mask", "_label", "_gt", "_segmentation", "_seg")
-"""What a mask's name may have more than its picture's, before the dot; upper and lower case alike."""
+"""What a mask's name may have more than its image's, before the dot; upper and lower case alike."""
 PROBLEMS_SHOWN = 5
 
 ClassName = Callable[[str], str]
@@ -31,7 +31,7 @@ class Listing:
     """What was found in a place.
 
     Attributes:
-        samples: the pictures in order; those with a problem are left out.
+        samples: the images in order; those with a problem are left out.
         problems: one line each, with the file's path and what to do.
     """
 
@@ -80,7 +80,7 @@ def folders_in(folder: Path) -> list[str]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The visible picture files of a folder in order; none if the folder is not there."""
+    """The visible image files of a folder in order; none if the folder is not there."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -97,7 +97,7 @@ def stem_of(path: Path) -> str:
 
 
 def picture_stem(mask: Path) -> str:
-    """The stem of the picture that a mask belongs to: its own without one of `MASK_SUFFIXES`."""
+    """The stem of the image that a mask belongs to: its own without one of `MASK_SUFFIXES`."""
     stem = stem_of(mask)
     for suffix in MASK_SUFFIXES:
         if stem.casefold().endswith(suffix) and len(stem) > len(suffix):
@@ -113,11 +113,11 @@ def masks_beside(files: Sequence[Path]) -> list[Path]:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which mask belongs to which picture.
+    """Which mask belongs to which image.
 
     Attributes:
-        pairs: (picture, mask), in the order of the pictures; a mask may be a folder of masks to be united.
-        problems: pictures without a mask or with several, masks without a picture.
+        pairs: (image, mask), in the order of the images; a mask may be a folder of masks to be united.
+        problems: images without a mask or with several, masks without an image.
     """
 
     pairs: tuple[tuple[Path, Path], ...]
@@ -125,12 +125,12 @@ class Pairing:
 
 
 def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -> Pairing:
-    """Matches masks with pictures by name.
+    """Matches masks with images by name.
 
     Args:
         pictures: of one folder.
         masks: files "STEM.*", "STEM_mask.*" (or another of `MASK_SUFFIXES`), or folders "STEM".
-        expected: where the mask of a picture is looked for, with {stem} in it, for the messages.
+        expected: where the mask of an image is looked for, with {stem} in it, for the messages.
 
     Returns:
         Pairs and problems.
@@ -157,7 +157,7 @@ def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -
         seen.setdefault(stem, path)
     folder = pictures[0].parent if pictures else Path()
     problems += [
-        f"{path}: belongs to no picture; expected {folder / stem}.*"
+        f"{path}: belongs to no image; expected {folder / stem}.*"
         for stem, paths in by_stem.items()
         if stem not in seen
         for path in paths

@@ -3,7 +3,7 @@
 * The user's own, with the columns of `rows.py`. JSON is a list of objects (alone, or under a key such as
   "samples"), or nested as below; JSON lines are one object a line (as UniAD's: filename, label, maskname,
   clsname).
-* VisA as downloaded: `split_csv/1cls.csv` with object, split, label, image, mask; pictures in
+* VisA as downloaded: `split_csv/1cls.csv` with object, split, label, image, mask; images in
   CATEGORY/Data/Images/{Normal,Anomaly}, masks in CATEGORY/Data/Masks/Anomaly. Sure (AnomalyCLIP's
   generate_dataset_json/visa.py reads it).
 * `meta.json` as the reference repositories generate it: {"train": {CLASS: [{img_path, mask_path, cls_name,
@@ -11,9 +11,9 @@
   for some. Sure (all of AnomalyCLIP's generate_dataset_json).
 * Real-IAD as downloaded: realiad_jsons/CATEGORY.json (or one folder deeper) with {"meta": {"normal_class":
   "OK", "prefix": "CATEGORY/"}, "train": [{category, anomaly_class, image_path, mask_path}], "test": [...]},
-  pictures in realiad_1024/CATEGORY (or _512, _256, _raw). Sure of the keys and folders (anomalib's realiad.py
+  images in realiad_1024/CATEGORY (or _512, _256, _raw). Sure of the keys and folders (anomalib's realiad.py
   and others).
-* HeadCT as downloaded from Kaggle: labels.csv with "id" and " hemorrhage", pictures head_ct/000.png (the
+* HeadCT as downloaded from Kaggle: labels.csv with "id" and " hemorrhage", images head_ct/000.png (the
   folder is doubled in some archives). Sure (AdaCLIP's data_preprocess/headct-pre.py).
 """
 
@@ -79,7 +79,7 @@ def rows_of_file(path: Path) -> list[NumberedRow]:
     else:
         rows = rows_of_json(text, path)
     if not rows:
-        raise DataError(f"{path}: the list is empty; expected one row for each picture")
+        raise DataError(f"{path}: the list is empty; expected one row for each image")
     return rows
 
 
@@ -201,10 +201,10 @@ def is_real_iad(folder: Path) -> bool:
 
 
 def read_real_iad(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """Real-IAD by its own lists (all views), on the largest pictures up to 1024 pixels that are there.
+    """Real-IAD by its own lists (all views), on the largest images up to 1024 pixels that are there.
 
     Raises:
-        DataError: the lists or the pictures are missing.
+        DataError: the lists or the images are missing.
     """
     lists = next(
         (found for name in REAL_IAD_LISTS if (found := sorted((folder / name).glob("*.json")))), None
@@ -213,7 +213,7 @@ def read_real_iad(folder: Path, split: Split, class_name: ClassName) -> Listing:
         raise DataError(f"{folder / 'realiad_jsons'}: no CATEGORY.json; unpack realiad_jsons.zip there")
     pictures = next((folder / name for name in REAL_IAD_PICTURES if (folder / name).is_dir()), None)
     if pictures is None:
-        raise DataError(f"{folder}: no pictures; expected one of the folders {', '.join(REAL_IAD_PICTURES)}")
+        raise DataError(f"{folder}: no images; expected one of the folders {', '.join(REAL_IAD_PICTURES)}")
     listings = []
     for path in lists:
         if not (pictures / path.stem).is_dir():
@@ -224,7 +224,7 @@ def read_real_iad(folder: Path, split: Split, class_name: ClassName) -> Listing:
 
 
 def is_head_ct(folder: Path) -> bool:
-    """Whether a folder holds HeadCT's labels and pictures."""
+    """Whether a folder holds HeadCT's labels and images."""
     return (folder / "labels.csv").is_file() and (folder / "head_ct").is_dir()
 
 

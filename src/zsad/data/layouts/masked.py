@@ -1,6 +1,6 @@
-"""Layouts in which every picture has a mask, and an empty mask means that the picture is normal.
+"""Layouts in which every image has a mask, and an empty mask means that the image is normal.
 
-Pictures and masks in two folders beside each other (the segmentation sets of medicine, and the user's own):
+Images and masks in two folders beside each other (the segmentation sets of medicine, and the user's own):
 
     images/STEM.*   masks/STEM.*           Kvasir-SEG, EndoTect; the CVC sets as PraNet's authors gather
                                            them, which the papers use
@@ -12,11 +12,11 @@ Pictures and masks in two folders beside each other (the segmentation sets of me
 Sure of the folders: AnomalyCLIP's generate_dataset_json (kvasir, endoTect, clinicDB, colonDB, tn3k, isbi),
 OpenMEDLab's page on CVC-ClinicDB, loaders of TN3K in public code.
 
-Pictures and masks in one folder:
+Images and masks in one folder:
 
     kos01/Part0.jpg, kos01/Part0_label.bmp     KolektorSDD: no split, so everything is "test"
     train/10000.png, train/10000_GT.png        KolektorSDD2
-    1.bmp, p1.bmp, s1.bmp, c1.bmp              CVC-ColonDB of its page: picture, polyp, two more to ignore
+    1.bmp, p1.bmp, s1.bmp, c1.bmp              CVC-ColonDB of its page: image, polyp, two more to ignore
 
 Sure: anomalib's kolektor.py, the authors' own loader (vicoslab/mixed-segdec-net-comind2021, input_ksdd2.py),
 the page of the Computer Vision Center on CVC-ColonDB (its archive could not be opened: the suffix may differ,
@@ -59,12 +59,12 @@ FOLDER_PAIRS = (
 
 
 def is_folder_pair(folder: Path) -> bool:
-    """Whether a folder, or each of the folders in it, holds pictures and masks in two folders."""
+    """Whether a folder, or each of the folders in it, holds images and masks in two folders."""
     return bool(_pair_roots(folder))
 
 
 def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """Pictures and masks in two folders; a folder of such folders has one category for each."""
+    """Images and masks in two folders; a folder of such folders has one category for each."""
     if split == "train":
         return Listing()
     listings = []
@@ -79,12 +79,12 @@ def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> List
 
 
 def is_kolektor(folder: Path) -> bool:
-    """Whether a folder holds pictures beside their masks, itself or in its folders."""
+    """Whether a folder holds images beside their masks, itself or in its folders."""
     return bool(_kolektor_folders(folder))
 
 
 def read_kolektor(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """Pictures beside their masks; a folder called "train" holds the training split."""
+    """Images beside their masks; a folder called "train" holds the training split."""
     word = class_name(folder.resolve().name)
     listings = []
     for path in _kolektor_folders(folder):
@@ -92,7 +92,7 @@ def read_kolektor(folder: Path, split: Split, class_name: ClassName) -> Listing:
         if split != "all" and is_training != (split == "train"):
             continue
         found = _read_mixed_folder(path, word)
-        if split == "train":  # anomalous pictures among the training data are left out: "train" is normal
+        if split == "train":  # anomalous images among the training data are left out: "train" is normal
             found = Listing(tuple(sample for sample in found.samples if not sample.label), found.problems)
         listings.append(found)
     return joined(listings)
@@ -116,7 +116,7 @@ def _pair_roots(folder: Path) -> list[Path]:
 
 
 def _kolektor_folders(folder: Path) -> list[Path]:
-    """The folder itself, else the folders in it if all that hold pictures hold masks too."""
+    """The folder itself, else the folders in it if all that hold images hold masks too."""
     if pictures_in(folder):
         return [folder] if _is_mixed(folder) else []
     inside = [folder / name for name in folders_in(folder)]
@@ -125,7 +125,7 @@ def _kolektor_folders(folder: Path) -> list[Path]:
 
 
 def _is_mixed(folder: Path) -> bool:
-    """Whether masks lie beside their pictures; every picture of CVC-ColonDB has four files."""
+    """Whether masks lie beside their images; every image of CVC-ColonDB has four files."""
     files = pictures_in(folder)
     stems = {stem_of(path) for path in files}
     return bool(masks_beside(files)) or any({f"p{stem}", f"s{stem}", f"c{stem}"} <= stems for stem in stems)

@@ -1,9 +1,9 @@
 """The layout of MVTec AD, and of the many sets that follow it with other folder names.
 
-    CATEGORY/test/good/*                          normal pictures ("ok" and "normal" count as "good")
-    CATEGORY/test/DEFECT/*                        anomalous pictures
-    CATEGORY/ground_truth/DEFECT/STEM_mask.png    their masks, or STEM.png; any picture format
-    CATEGORY/train/good/*                         normal pictures
+    CATEGORY/test/good/*                          normal images ("ok" and "normal" count as "good")
+    CATEGORY/test/DEFECT/*                        anomalous images
+    CATEGORY/ground_truth/DEFECT/STEM_mask.png    their masks, or STEM.png; any image format
+    CATEGORY/train/good/*                         normal images
 
 A set without any `ground_truth` folder has image labels only. The class name that prompts read is the
 category's folder name with spaces for underscores ("metal_nut" is a "metal nut").
@@ -11,13 +11,13 @@ category's folder name with spaces for underscores ("metal_nut" is a "metal nut"
 Which sets, and how sure (all sources are public code that reads the downloads; none could be opened here):
 
 * MVTec AD, MPDD: exactly the above; masks STEM_mask.png. Sure (anomalib's readers and many others).
-* BTAD (`BTech_Dataset_transformed`): 01, 02, 03 with "ok" and "ko"; masks STEM.png or .bmp beside pictures of
+* BTAD (`BTech_Dataset_transformed`): 01, 02, 03 with "ok" and "ko"; masks STEM.png or .bmp beside images of
   another format. Sure (AnomalyCLIP's generate_dataset_json/btad.py).
 * DTD-Synthetic: "good" and "bad", masks in ground_truth/bad. Sure of the folders (AnomalyCLIP's DTD.py), not
   of the masks' suffix; both rules are accepted.
 * VisA re-arranged by its authors' script or by others: "good" and "bad". Sure.
-* MVTec LOCO AD: defects "logical_anomalies" and "structural_anomalies"; the masks of a picture are the files
-  of the folder ground_truth/DEFECT/STEM, one for each region, united here; normal pictures also in
+* MVTec LOCO AD: defects "logical_anomalies" and "structural_anomalies"; the masks of an image are the files
+  of the folder ground_truth/DEFECT/STEM, one for each region, united here; normal images also in
   validation/good. Sure (anomalib's mvtec_loco.py).
 * MVTec AD 2: test_public/good, test_public/bad, test_public/ground_truth/bad/STEM_mask.png, train/good,
   validation/good. Sure (anomalib's mvtecad2.py). test_private and test_private_mixed have no labels: not
@@ -79,7 +79,7 @@ class CategoryListing:
 
     Attributes:
         category: where.
-        samples: the pictures, by folder and file name; those with a problem are left out.
+        samples: the images, by folder and file name; those with a problem are left out.
         problems: one line each, with the file's path and what to do.
     """
 
@@ -116,16 +116,16 @@ def find_categories(folder: str | Path) -> list[Category]:
 def list_category(
     category: Category, split: Split = "test", class_name: ClassName = spaced
 ) -> CategoryListing:
-    """Lists the pictures of a category with their labels and masks.
+    """Lists the images of a category with their labels and masks.
 
     Args:
         category: from `find_categories`.
-        split: "test" (what the papers train and evaluate on), "train" (normal pictures) or "all".
+        split: "test" (what the papers train and evaluate on), "train" (normal images) or "all".
         class_name: from the category's folder name to the word for prompts.
 
     Returns:
-        Samples and problems: masks that are missing or belong to no picture, two masks or two pictures of one
-        name, pictures outside the folders of the layout.
+        Samples and problems: masks that are missing or belong to no image, two masks or two images of one
+        name, images outside the folders of the layout.
 
     Raises:
         ConfigError: an unknown split.
@@ -139,12 +139,12 @@ def list_category(
     problems = found.problems
     if not found.samples and not problems:
         part = "train" if split == "train" else "test"
-        problems = (f"{category.folder}: no pictures in {part}/good or {part}/DEFECT",)
+        problems = (f"{category.folder}: no images in {part}/good or {part}/DEFECT",)
     return CategoryListing(category, found.samples, problems)
 
 
 def read_mvtec(folder: str | Path, split: Split = "test") -> list[Sample]:
-    """All labelled pictures at or below a folder in MVTec layout, which must be without problems.
+    """All labelled images at or below a folder in MVTec layout, which must be without problems.
 
     Args:
         folder: a category, a dataset or a folder of datasets.
@@ -154,7 +154,7 @@ def read_mvtec(folder: str | Path, split: Split = "test") -> list[Sample]:
         Samples by category, folder and file name; the order is the same on every machine.
 
     Raises:
-        DataError: no category, no picture, or a mask or picture that does not fit, by name.
+        DataError: no category, no image, or a mask or image that does not fit, by name.
         ConfigError: an unknown split.
     """
     listings = [list_category(category, split) for category in find_categories(folder)]
@@ -191,19 +191,19 @@ def _test_folder(category: Path) -> Path:
 
 
 def _list_normal(folder: Path, word: str) -> Listing:
-    """The normal pictures of a training folder; anything else in it is a problem."""
+    """The normal images of a training folder; anything else in it is a problem."""
     problems = _loose_pictures(folder)
     samples: list[Sample] = []
     for name in folders_in(folder):
         if name.lower() in NORMAL_FOLDERS:
             samples += [Sample(path, word, 0) for path in pictures_in(folder / name)]
         else:
-            problems.append(f"{folder / name}: training pictures are normal; expected only {folder / 'good'}")
+            problems.append(f"{folder / name}: training images are normal; expected only {folder / 'good'}")
     return Listing(tuple(samples), tuple(problems))
 
 
 def _list_test(category: Path, word: str) -> Listing:
-    """Normal and anomalous pictures of the test folder."""
+    """Normal and anomalous images of the test folder."""
     test = _test_folder(category)
     truth = next((path for path in (category / TRUTH_FOLDER, test / TRUTH_FOLDER) if path.is_dir()), None)
     problems = _loose_pictures(test)

@@ -63,8 +63,8 @@ def read_rows(
         class_name: from a category's name in the list to the word for prompts.
 
     Returns:
-        Samples in the list's order, and a problem for each row that has no path, whose picture or mask is not
-        there, whose label or split is not understood, or that names a picture again.
+        Samples in the list's order, and a problem for each row that has no path, whose image or mask is not
+        there, whose label or split is not understood, or that names an image again.
     """
     samples: list[Sample] = []
     problems: list[str] = []
@@ -106,7 +106,7 @@ def check_columns(names: Iterable[object], place: object) -> None:
     if not any(column_of(name) == "path" for name in given):
         shown = ", ".join(given) or "none"
         raise DataError(
-            f"{place}: no column for the picture's path (columns: {shown}); expected a header such as "
+            f"{place}: no column for the image's path (columns: {shown}); expected a header such as "
             "path,label,mask,category"
         )
     for column in COLUMNS:
@@ -121,7 +121,7 @@ def find_file(base: Path, text: str, kind: str) -> Path:
     Args:
         base: the folder that relative paths start from.
         text: as the list has it, with / or the backslash of Windows; the "#" of a slice stays.
-        kind: what it is, for the message ("picture", "mask").
+        kind: what it is, for the message ("image", "mask").
 
     Returns:
         A path whose file is there; for a mask also a folder.
@@ -161,8 +161,8 @@ def _split_of(row: Mapping[str, str]) -> str:
 def _sample(row: Mapping[str, str], base: Path, category: str, class_name: ClassName) -> Sample:
     text = row.get("path", "")
     if not text:
-        raise DataError("names no picture; fill in its path or remove the row")
-    path = find_file(base, text, "picture")
+        raise DataError("names no image; fill in its path or remove the row")
+    path = find_file(base, text, "image")
     mask_text = "" if row.get("mask", "").casefold() in NOTHING else row["mask"]
     label, defect = _label(row, bool(mask_text))
     mask = find_file(base, mask_text, "mask") if mask_text and label == 1 else None
@@ -187,7 +187,7 @@ def _label(row: Mapping[str, str], has_mask: bool) -> tuple[int, str]:
         return (0, "good") if kind.casefold() in NORMAL_WORDS else (1, kind)
     if has_mask:
         return 1, "anomalous"
-    # A column of masks that is empty in this row says that the picture is normal; no column says nothing.
+    # A column of masks that is empty in this row says that the image is normal; no column says nothing.
     return (0, "good") if "mask" in row and "label" not in row else (UNLABELLED, "unlabelled")
 
 

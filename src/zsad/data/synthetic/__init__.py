@@ -1,7 +1,7 @@
-"""Synthetic pictures with exact masks: training data, and anomalies for test-time adaptation.
+"""Synthetic images with exact masks: training data, and anomalies for test-time adaptation.
 
-`generate` draws a whole picture (scene, defects, camera); `add_defect` puts one defect into a given
-picture. Only
+`generate` draws a whole image (scene, defects, camera); `add_defect` puts one defect into a given
+image. Only
 NumPy and Pillow are needed. Foreign textures in noise-shaped outlines follow DRAEM (arXiv 2108.07610),
 displaced
 patches CutPaste (arXiv 2104.04015); the other defects and all scenes are our own.

@@ -1,6 +1,6 @@
 """Scenes whose faults are known only from their order: many equal things, line art, repeated tiles.
 
-A builder returns a `Layout`: the faultless picture and a function that draws the same picture with a fault.
+A builder returns a `Layout`: the faultless image and a function that draws the same image with a fault.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Layout:
     Attributes:
         picture: float32, (S, S, 3), faultless.
         region: bool, (S, S), where surface defects should lie.
-        name: what the picture shows.
-        fault: draws the scene with one fault: picture, coverage (S, S) of the fault, kind.
+        name: what the image shows.
+        fault: draws the scene with one fault: image, coverage (S, S) of the fault, kind.
         likely: kinds of `DEFECTS` that such a thing suffers from; empty when any.
         size_factor: how much larger than usual its defects are, by area.
     """
@@ -140,7 +140,7 @@ def many(rng: Rng, ground: Picture, piece: Layer, other: Layer, name: str) -> La
     picture = composite(ground, layer, shadow)
 
     def fault(rng: Rng) -> Faulty:
-        # An element whose centre is in the picture; half-visible ones at the rim say little.
+        # An element whose centre is in the image; half-visible ones at the rim say little.
         shown = [n for n, item in enumerate(items) if 0 < item.y < size and 0 < item.x < size] or [0]
         chosen = int(rng.choice(shown))
         item = items[chosen]
@@ -272,12 +272,12 @@ def _break_pattern(rng: Rng, pattern: Field) -> tuple[Field, str]:
 
 
 def tiling(rng: Rng, tile: Picture, size: int, name: str) -> Layout:
-    """A patch repeated over the picture; one cell may be shifted, mirrored, turned, dimmed or exchanged.
+    """A patch repeated over the image; one cell may be shifted, mirrored, turned, dimmed or exchanged.
 
     Args:
         rng: source of randomness.
         tile: float32, (n, n, 3), n smaller than `size`.
-        size: side of the picture.
+        size: side of the image.
         name: of the material.
     """
     side = tile.shape[0]

@@ -1,6 +1,6 @@
-"""One camera for the whole picture: light, colour, optics, sensor, compression.
+"""One camera for the whole image: light, colour, optics, sensor, compression.
 
-It runs after the defects, the same for normal and anomalous pictures, so that no trace of processing marks
+It runs after the defects, the same for normal and anomalous images, so that no trace of processing marks
 a defect.
 """
 
@@ -15,12 +15,12 @@ from zsad.data.synthetic.noise import Bytes, Picture, Rng, smooth_noise, to_byte
 
 
 def photograph(image: Bytes, rng: Rng, *, grey: bool | None = None) -> Bytes:
-    """Take a picture of a scene with a random camera.
+    """Take an image of a scene with a random camera.
 
     Args:
         image: uint8, (H, W, 3).
         rng: source of randomness.
-        grey: turn to greyscale; about one picture in four when None.
+        grey: turn to greyscale; about one image in four when None.
 
     Returns:
         uint8, (H, W, 3); geometry is unchanged, so masks stay valid.

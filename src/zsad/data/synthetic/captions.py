@@ -1,4 +1,4 @@
-"""Words: what a picture shows and what is wrong with it, in CLIP's style."""
+"""Words: what an image shows and what is wrong with it, in CLIP's style."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ _TEMPLATES = (
 
 
 def caption(rng: Rng, object_name: str, defect: str) -> str:
-    """A sentence about the picture.
+    """A sentence about the image.
 
     Args:
         rng: source of randomness.

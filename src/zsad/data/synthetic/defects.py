@@ -1,4 +1,4 @@
-"""The table of defects and `add_defect`, which puts one of them into any picture with an exact mask."""
+"""The table of defects and `add_defect`, which puts one of them into any image with an exact mask."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ _ATTEMPTS = 6
 
 
 def sample_fraction(rng: Rng) -> float:
-    """Area of a defect as a fraction of the picture: log-uniform in 0.03-30 %, mostly 0.3-7 %."""
+    """Area of a defect as a fraction of the image: log-uniform in 0.03-30 %, mostly 0.3-7 %."""
     ranges = [(3e-3, 7e-2), (3e-4, 4e-3), (5e-2, 0.3)]
     low, high = ranges[int(rng.choice(3, p=[0.66, 0.2, 0.14]))]
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -102,23 +102,23 @@ def add_defect(
     foreign: Bytes | None = None,
     fraction: float | None = None,
 ) -> tuple[Bytes, Mask, str]:
-    """Put one synthetic defect into a picture.
+    """Put one synthetic defect into an image.
 
     The mask holds what an annotator would outline, cut down to where the change can be seen against the
-    picture's
+    image's
     own texture; it is never empty. Pixels outside the mask's neighbourhood stay as they are.
 
     Args:
         image: uint8, (H, W, 3) RGB, any size of at least 1x1.
         rng: source of randomness; the result depends on nothing else.
         kind: a key of `DEFECTS`; random when None.
-        region: bool, (H, W), where the defect should lie (the object); the whole picture when None or empty.
-        foreign: uint8, (H, W, 3), another picture that "foreign_texture" takes its pixels from; noise when
+        region: bool, (H, W), where the defect should lie (the object); the whole image when None or empty.
+        foreign: uint8, (H, W, 3), another image that "foreign_texture" takes its pixels from; noise when
             None.
-        fraction: wanted area relative to the picture in (0, 1]; random when None (thin defects cover less).
+        fraction: wanted area relative to the image in (0, 1]; random when None (thin defects cover less).
 
     Returns:
-        (picture uint8 (H, W, 3), mask bool (H, W), kind).
+        (image uint8 (H, W, 3), mask bool (H, W), kind).
 
     Raises:
         ConfigError: for an unknown kind, or arrays of the wrong shape or type.
@@ -151,14 +151,14 @@ def add_defect(
 
 def _check(image: Bytes, region: Mask | None, foreign: Bytes | None) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ConfigError(f"add_defect takes a uint8 picture (H, W, 3); got {image.dtype} {image.shape}")
+        raise ConfigError(f"add_defect takes a uint8 image (H, W, 3); got {image.dtype} {image.shape}")
     if region is not None and (region.shape != image.shape[:2] or region.dtype != np.bool_):
         raise ConfigError(
             f"add_defect: region must be bool {image.shape[:2]}; got {region.dtype} {region.shape}"
         )
     if foreign is not None and foreign.shape != image.shape:
         raise ConfigError(
-            f"add_defect: foreign must have the picture's shape {image.shape}; got {foreign.shape}"
+            f"add_defect: foreign must have the image's shape {image.shape}; got {foreign.shape}"
         )
 
 
@@ -177,7 +177,7 @@ def _site(rng: Rng, region: Mask, foreign: Bytes | None, fraction: float | None,
 
 
 def _window(site: Site, *, whole: bool) -> tuple[tuple[slice, slice], Site]:
-    """The part of the picture that a defect can reach, and the site in it: small defects cost little."""
+    """The part of the image that a defect can reach, and the site in it: small defects cost little."""
     if whole:
         return (slice(0, site.height), slice(0, site.width)), site
     reach = int(4 * site.radius + 24)
@@ -199,7 +199,7 @@ def _confine(
 ) -> tuple[Bytes, Mask] | None:
     """The change limited to the allowed area, and its mask; None when it could not be seen.
 
-    `pixels` is the area of the whole picture, of which `picture` may be a window.
+    `pixels` is the area of the whole image, of which `picture` may be a window.
     """
     if not allowed.all():
         inside = blur_field(allowed.astype(np.float32), 0.7) * allowed
@@ -238,7 +238,7 @@ def _findable(before: Picture, after: Bytes, mask: Mask) -> bool:
 
 
 def _certain_spot(image: Bytes, rng: Rng, region: Mask) -> tuple[Bytes, Mask]:
-    """The fallback for pictures on which nothing else shows: a filled disc of inverse brightness."""
+    """The fallback for images on which nothing else shows: a filled disc of inverse brightness."""
     inside = np.flatnonzero(region)
     y, x = divmod(int(inside[rng.integers(inside.size)]), region.shape[1])
     rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]

@@ -1,4 +1,4 @@
-"""`generate`: one synthetic picture with its mask and caption, from a seed and a number."""
+"""`generate`: one synthetic image with its mask and caption, from a seed and a number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SyntheticPicture:
 
     Attributes:
         image: uint8, (S, S, 3), RGB.
-        mask: bool, (S, S), True on defective pixels; all False for a normal picture.
+        mask: bool, (S, S), True on defective pixels; all False for a normal image.
         label: 1 anomalous, 0 normal; 1 exactly when the mask holds a True.
         caption: a sentence in CLIP's style about the object and its state.
         object_name: "metal plate", "screw", ...
@@ -57,8 +57,8 @@ class SyntheticConfig:
     """What to generate.
 
     Attributes:
-        size: side of the square pictures, pixels, at least 32.
-        anomalous_fraction: share of pictures with defects, in [0, 1].
+        size: side of the square images, pixels, at least 32.
+        anomalous_fraction: share of images with defects, in [0, 1].
         scenes: share of each kind of scene (keys of `SCENES`), normalised to 1.
         structural_fraction: share of faults of order and form (missing, moved, bitten) where the scene can
             have them.
@@ -91,16 +91,16 @@ _STRUCTURAL = frozenset({"one_object", "many_objects", "pattern", "assembly"})
 
 
 def generate(index: int, materials: Materials, config: SyntheticConfig, seed: int) -> SyntheticPicture:
-    """Picture number `index` of an endless synthetic set.
+    """Image number `index` of an endless synthetic set.
 
     Args:
-        index: number of the picture, at least 0.
+        index: number of the image, at least 0.
         materials: the stock to draw from.
         config: size and shares.
         seed: of the set; the result depends on (seed, index), `materials` and `config` alone.
 
     Returns:
-        The picture, its mask and its words.
+        The image, its mask and its words.
     """
     rng = np.random.default_rng([seed, index])
     names = list(config.scenes)
@@ -163,7 +163,7 @@ def _superficial(image: Bytes, layout: Layout, materials: Materials, rng: Rng) -
     mask, kind = np.zeros(image.shape[:2], dtype=bool), "good"
     wanted = str(rng.choice(layout.likely)) if layout.likely and rng.random() < 0.75 else None
     count = int(rng.choice([1, 2, 3, 6], p=[0.66, 0.19, 0.09, 0.06]))
-    # Many defects in one picture are small ones.
+    # Many defects in one image are small ones.
     limit = 0.3 if count == 1 else 0.15 / count
     for _ in range(count):
         foreign = to_bytes(materials.texture(rng, size)[0]) if wanted is None and rng.random() < 0.1 else None

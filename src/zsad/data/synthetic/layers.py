@@ -49,7 +49,7 @@ def random_shadow(rng: Rng, size: int) -> Shadow:
 
 
 def composite(ground: Picture, layer: Layer, shadow: Shadow) -> Picture:
-    """A layer over a ground picture (H, W, 3), with its shadow."""
+    """A layer over a ground image (H, W, 3), with its shadow."""
     alpha = layer[..., 3]
     if shadow.opacity > 0:
         cast = np.roll(blur_field(alpha, shadow.blur), shadow.offset, axis=(0, 1))

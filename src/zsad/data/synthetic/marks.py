@@ -1,7 +1,7 @@
 """Thin and small defects: scratches, cracks, fibres, specks, holes, prints.
 
-Every defect is a function of (picture float32 (H, W, 3) in [0, 255], rng, site) that returns the changed
-picture and
+Every defect is a function of (image float32 (H, W, 3) in [0, 255], rng, site) that returns the changed
+image and
 the coverage (H, W) in [0, 1] of the area that an annotator would outline. Nothing is clipped or
 thresholded here.
 """
@@ -37,7 +37,7 @@ Drawn = tuple[Picture, Field]
 
 
 def local_colour(image: Picture, site: Site) -> np.ndarray:
-    """Mean colour (3,) of the picture around the site."""
+    """Mean colour (3,) of the image around the site."""
     reach = max(int(site.radius), 3)
     y = int(np.clip(site.y, 0, image.shape[0] - 1))
     x = int(np.clip(site.x, 0, image.shape[1] - 1))
@@ -49,7 +49,7 @@ def contrast_colour(image: Picture, rng: Rng, site: Site, *, coloured: float = 0
     """A colour that differs from the surface at the site: darker or brighter, sometimes of another hue.
 
     Args:
-        image: the picture.
+        image: the image.
         rng: source of randomness.
         site: place; its strength sets the distance.
         coloured: probability of a random hue instead of the surface's own.
@@ -60,7 +60,7 @@ def contrast_colour(image: Picture, rng: Rng, site: Site, *, coloured: float = 0
     base = local_colour(image, site)
     change = 14 + 140 * site.strength
     if float(np.ptp(image[::4, ::4].mean(axis=(0, 1)))) < 5:
-        # In a grey picture a coloured mark would give itself away.
+        # In a grey image a coloured mark would give itself away.
         coloured *= 0.25
     level = float(base.mean())
     # Dark and bright are equally welcome, unless the surface leaves no room on that side.
@@ -75,7 +75,7 @@ def contrast_colour(image: Picture, rng: Rng, site: Site, *, coloured: float = 0
 
 
 def lay(image: Picture, cover: Field, colour: np.ndarray, *, kept: float = 0.0) -> Picture:
-    """A colour laid over a picture.
+    """A colour laid over an image.
 
     Args:
         image: float32, (H, W, 3).

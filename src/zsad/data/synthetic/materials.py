@@ -19,7 +19,7 @@ _CACHE_BYTES = 768 * 2**20
 
 
 class Materials:
-    """A pool of source pictures, read when first needed and kept within a memory bound.
+    """A pool of source images, read when first needed and kept within a memory bound.
 
     Drawing depends only on the random generator that is passed in, never on what was read before.
     """
@@ -52,16 +52,16 @@ class Materials:
             folder: holds `textures/` (surfaces, RGB), `objects/` (cut-outs, RGBA PNG) and `scenes/`
                 (photographs); each may
                 be missing, but not all. The words before "__" in a file's name say what it shows.
-            cache_bytes: upper bound of the memory for decoded pictures.
+            cache_bytes: upper bound of the memory for decoded images.
 
         Raises:
-            DataError: when the folder holds no picture.
+            DataError: when the folder holds no image.
         """
         folder = Path(folder)
         lists = [_pictures(folder / name) for name in ("textures", "objects", "scenes")]
         if not any(lists):
             raise DataError(
-                f"{folder}: no pictures in textures/, objects/ or scenes/; "
+                f"{folder}: no images in textures/, objects/ or scenes/; "
                 "make the folder with tools/collect_materials.py, or use Materials.procedural()"
             )
         return cls(lists[0], lists[1], lists[2], cache_bytes)
@@ -125,7 +125,7 @@ class Materials:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert(mode))
         except OSError as error:
-            raise DataError(f"{path}: cannot be read as a picture ({error})") from error
+            raise DataError(f"{path}: cannot be read as an image ({error})") from error
         self._cache[path] = pixels
         self._cached_bytes += pixels.nbytes
         while self._cached_bytes > self._cache_limit and len(self._cache) > 1:

@@ -1,6 +1,6 @@
 """Random fields and the few filters that the generator needs, with NumPy and Pillow only.
 
-Fields are float32 of shape (H, W); pictures are float32 of shape (H, W, 3) in [0, 255] while they are
+Fields are float32 of shape (H, W); images are float32 of shape (H, W, 3) in [0, 255] while they are
 worked on.
 """
 
@@ -37,7 +37,7 @@ def resize_field(field: Field, height: int, width: int, *, smooth: bool = True) 
 
 
 def resize_picture(image: Bytes, height: int, width: int) -> Bytes:
-    """A uint8 picture (h, w, C) at another size, bilinear with antialiasing."""
+    """A uint8 image (h, w, C) at another size, bilinear with antialiasing."""
     if image.shape[:2] == (height, width):
         return image
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -178,7 +178,7 @@ def blur_field(field: Field, sigma: float) -> Field:
 
 
 def blur_picture(image: Picture, sigma: float) -> Picture:
-    """Gaussian blur of a float picture (H, W, 3) in [0, 255], through Pillow's byte filter."""
+    """Gaussian blur of a float image (H, W, 3) in [0, 255], through Pillow's byte filter."""
     if sigma < 0.2:
         return image
     blurred = Image.fromarray(to_bytes(image)).filter(ImageFilter.GaussianBlur(sigma))
@@ -186,12 +186,12 @@ def blur_picture(image: Picture, sigma: float) -> Picture:
 
 
 def to_bytes(image: Picture) -> Bytes:
-    """A float picture in [0, 255] rounded and clipped to uint8."""
+    """A float image in [0, 255] rounded and clipped to uint8."""
     return (np.clip(image, 0, 255) + 0.5).astype(np.uint8)
 
 
 def sample_bilinear(image: Picture, y: Field, x: Field) -> Picture:
-    """A picture read at fractional positions; positions outside are reflected back.
+    """An image read at fractional positions; positions outside are reflected back.
 
     Args:
         image: float32, (H, W, C).
@@ -264,7 +264,7 @@ def grow(mask: Mask, pixels: int) -> Mask:
 
 
 def largest_change(after: Picture, before: Picture) -> Field:
-    """Greatest absolute difference of two pictures over the colour channels, float32, (H, W)."""
+    """Greatest absolute difference of two images over the colour channels, float32, (H, W)."""
     # NumPy reduces a last axis of three slowly; channel by channel is five times faster.
     change = np.zeros(after.shape[:2], dtype=np.float32)
     for channel in range(after.shape[2]):
@@ -274,6 +274,6 @@ def largest_change(after: Picture, before: Picture) -> Field:
 
 
 def luminance(image: Picture) -> Field:
-    """Brightness of an RGB picture, (H, W), same range."""
+    """Brightness of an RGB image, (H, W), same range."""
     weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return np.asarray(image @ weights, dtype=np.float32)

@@ -2,7 +2,7 @@
 
 A builder is a function of (rng, size, texture) that returns a float32 layer (size, size, 4), colours in
 [0, 255] and
-alpha in [0, 1], of an object that nearly fills the square, and its name. `texture` is a float32 picture
+alpha in [0, 1], of an object that nearly fills the square, and its name. `texture` is a float32 image
 (size, size, 3) that may serve as the object's material.
 """
 

@@ -1,4 +1,4 @@
-"""Area defects: another texture, a displaced piece of the picture, a changed colour, blur or noise.
+"""Area defects: another texture, a displaced piece of the image, a changed colour, blur or noise.
 
 The functions have the shape that `marks` describes.
 """
@@ -82,7 +82,7 @@ def foreign_texture(image: Picture, rng: Rng, site: Site) -> Drawn:
 
 
 def displaced_patch(image: Picture, rng: Rng, site: Site) -> Drawn:
-    """A piece of the same picture in the wrong place, turned or mirrored (CutPaste, arXiv 2104.04015)."""
+    """A piece of the same image in the wrong place, turned or mirrored (CutPaste, arXiv 2104.04015)."""
     cover = area_cover(rng, site)
     y, x = offsets(site)
     angle = rng.choice([0.0, np.pi / 2, np.pi, rng.uniform(0, 6.3)])

@@ -30,7 +30,7 @@ from zsad.data.synthetic.shapes import (
 
 
 def warp(image: Picture, shift_y: np.ndarray, shift_x: np.ndarray) -> Picture:
-    """The picture displaced by fields (H, W) of row and column shifts in pixels."""
+    """The image displaced by fields (H, W) of row and column shifts in pixels."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     return sample_bilinear(image, (y + shift_y).astype(np.float32), (x + shift_x).astype(np.float32))
 
@@ -91,7 +91,7 @@ def lesion(image: Picture, rng: Rng, site: Site) -> Drawn:
 
 
 def deformation(image: Picture, rng: Rng, site: Site) -> Drawn:
-    """The picture is locally twisted, pushed or crumpled."""
+    """The image is locally twisted, pushed or crumpled."""
     distance = blob_distance(rng, site, irregularity=0.15, elongation=rng.uniform(1, 1.5))
     weight = coverage(distance, 0.9)
     y, x = offsets(site)

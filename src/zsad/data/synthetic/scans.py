@@ -1,8 +1,8 @@
-"""Procedural pictures of instruments: tissue, radiographs, ultrasound, slices of a head, luminescent cells.
+"""Procedural images of instruments: tissue, radiographs, ultrasound, slices of a head, luminescent cells.
 
 The same convention as in `surfaces`; a third value is the region that a defect may lie in, a fourth the
 defects
-that such pictures suffer from.
+that such images suffer from.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def mucosa(rng: Rng, size: int) -> Scan:
     shine = np.clip((wet - np.quantile(wet[::4, ::4], rng.uniform(0.98, 0.9997))) * 3, 0, 1) * (light > 0.35)
     picture = picture + blur_field(shine.astype(np.float32), 0.7)[..., None] * (248 - picture)
     frame = _frame(rng, size)
-    names = ["colon", "tissue", "mucosa", "colon in an endoscopy picture"]
+    names = ["colon", "tissue", "mucosa", "colon in an endoscopy image"]
     likely = ("bump", "bump", "bump", "lesion", "spot", "stain")
     return (
         (picture * frame[..., None]).astype(np.float32),
@@ -176,7 +176,7 @@ def slice_of_organ(rng: Rng, size: int) -> Scan:
 
 
 def radiograph(rng: Rng, size: int) -> Scan:
-    """An X-ray picture: overlapping soft layers, ribs or parts, film grain."""
+    """An X-ray image: overlapping soft layers, ribs or parts, film grain."""
     layers = fractal_noise(rng, size, size, size / 1.5, octaves=2) * 30 + rng.uniform(70, 150)
     for _ in range(int(rng.integers(1, 7))):
         part = _site(size, rng.uniform(0, size), rng.uniform(0, size), size * rng.uniform(0.08, 0.5))
@@ -296,5 +296,5 @@ SCANS: tuple[Callable[[Rng, int], Scan], ...] = (
 
 
 def random_scan(rng: Rng, size: int) -> Scan:
-    """One of the scans above: picture, name, region for defects."""
+    """One of the scans above: image, name, region for defects."""
     return SCANS[int(rng.choice(len(SCANS), p=[0.24, 0.2, 0.12, 0.1, 0.22, 0.12]))](rng, size)

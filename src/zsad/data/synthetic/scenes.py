@@ -58,7 +58,7 @@ def ground(rng: Rng, materials: Materials, size: int) -> Picture:
 
 
 def surface(rng: Rng, materials: Materials, size: int) -> Layout:
-    """A material that fills the picture."""
+    """A material that fills the image."""
     picture, name = materials.texture(rng, size)
     if rng.random() < 0.25:
         grey = picture.mean(axis=2, keepdims=True)
@@ -70,10 +70,10 @@ def surface(rng: Rng, materials: Materials, size: int) -> Layout:
 
 
 def scan(rng: Rng, materials: Materials, size: int) -> Layout:
-    """A picture of an instrument."""
+    """An image of an instrument."""
     del materials
     picture, name, region, likely = random_scan(rng, size)
-    # Findings in medical pictures are seldom tiny: a polyp takes a tenth of the picture.
+    # Findings in medical images are seldom tiny: a polyp takes a tenth of the image.
     factor = 4.0 if "bump" in likely[:2] else 1.5
     return Layout(picture, region, name, _no_fault(picture), likely, factor)
 
@@ -140,7 +140,7 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
 
 
 def distract(picture: Bytes, rng: Rng) -> Bytes:
-    """Legitimate irregularities all over the picture: even dust, soft cast shadows, broad highlights.
+    """Legitimate irregularities all over the image: even dust, soft cast shadows, broad highlights.
 
     Args:
         picture: uint8, (S, S, 3).

@@ -30,8 +30,8 @@ class Site:
         radius: of a disc with the wanted area, pixels (at least 1).
         region: bool (H, W), where the defect should lie.
         strength: how visible it should be, 0 (barely) to 1 (glaring).
-        foreign: uint8 (H, W, 3), another picture of the same size, or None.
-        scale: side of the whole picture relative to 320 pixels; line widths follow it.
+        foreign: uint8 (H, W, 3), another image of the same size, or None.
+        scale: side of the whole image relative to 320 pixels; line widths follow it.
     """
 
     y: float
@@ -43,17 +43,17 @@ class Site:
     scale: float = 1.0
 
     def part(self, y: float, x: float, radius: float) -> Site:
-        """Another place of another size in the same picture."""
+        """Another place of another size in the same image."""
         return replace(self, y=y, x=x, radius=radius)
 
     @property
     def height(self) -> int:
-        """Rows of the picture."""
+        """Rows of the image."""
         return int(self.region.shape[0])
 
     @property
     def width(self) -> int:
-        """Columns of the picture."""
+        """Columns of the image."""
         return int(self.region.shape[1])
 
 

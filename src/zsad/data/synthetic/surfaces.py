@@ -1,6 +1,6 @@
-"""Procedural surfaces that fill a picture: metal, wood, cloth, stone, leather, bricks, grids.
+"""Procedural surfaces that fill an image: metal, wood, cloth, stone, leather, bricks, grids.
 
-Each builder is a function of (rng, size) that returns a float32 picture (size, size, 3) in [0, 255] and the
+Each builder is a function of (rng, size) that returns a float32 image (size, size, 3) in [0, 255] and the
 material's name. Everything in them is legitimate: veins, seams, repeated holes and speckles are not defects.
 """
 

@@ -1,23 +1,23 @@
-"""Calibration: from a few normal pictures, or labelled ones, to a decision with a promise.
+"""Calibration: from a few normal images, or labelled ones, to a decision with a promise.
 
 `calibrate` gives a `Calibration`; `Detector.apply_calibration` makes a detector decide by it; the methods'
 own scores and maps stay as they are.
 
-By false-alarm rate (the default): both thresholds lie just above an order statistic of the normal pictures,
-so that with the wanted confidence no more than the wanted share of new normal pictures is called anomalous
-(`zsad.detector.calibration.statistics` has the formula). Where the pictures are too few to promise that, the
+By false-alarm rate (the default): both thresholds lie just above an order statistic of the normal images,
+so that with the wanted confidence no more than the wanted share of new normal images is called anomalous
+(`zsad.detector.calibration.statistics` has the formula). Where the images are too few to promise that, the
 threshold lies above all of them, and the calibration says what it can promise and how many are needed.
-The unit of the map threshold is the picture too, not the pixel: at most the same share of normal pictures
-has more than `tolerated_area` of its pixels marked. Pixels of one picture depend on each other, so a share of
+The unit of the map threshold is the image too, not the pixel: at most the same share of normal images
+has more than `tolerated_area` of its pixels marked. Pixels of one image depend on each other, so a share of
 pixels would come without any confidence, and what a user meets is a good part with a mark on it.
 
-By F1 or by cost, from labelled pictures: the threshold that is best on them, half way to the next lower
+By F1 or by cost, from labelled images: the threshold that is best on them, half way to the next lower
 score. The map threshold has the highest F1 of all pixels if there are masks, else it is found by rate. What
-is counted on the calibration pictures is then too good, since the threshold was chosen on them.
+is counted on the calibration images is then too good, since the threshold was chosen on them.
 
-The promises are about pictures taken like the calibration pictures: same product, camera and light, and
-independent of each other. Ten frames of one part are one picture. Copies count once; the calibration keeps
-fingerprints of its pictures, so that `zsad predict` and evaluations can tell when they meet them again.
+The promises are about images taken like the calibration images: same product, camera and light, and
+independent of each other. Ten frames of one part are one image. Copies count once; the calibration keeps
+fingerprints of its images, so that `zsad predict` and evaluations can tell when they meet them again.
 """
 
 from __future__ import annotations
@@ -106,33 +106,33 @@ def calibrate(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Finds the thresholds of a detector for one kind of picture.
+    """Finds the thresholds of a detector for one kind of image.
 
     Args:
         detector: as it will be used: weights, settings, references.
-        normal: pictures as `Detector.predict` takes them, not used for anything else.
+        normal: images as `Detector.predict` takes them, not used for anything else.
         anomalous: likewise; rules "f1" and "cost" need them, rule "rate" only counts how many it finds.
         by: "rate": a false-alarm rate that is kept; "f1": the highest F1; "cost": the lowest expected cost.
-        masks: one for each anomalous picture, a file, an (H, W) array or None; for the map threshold of rules
+        masks: one for each anomalous image, a file, an (H, W) array or None; for the map threshold of rules
             "f1" and "cost".
-        false_alarm_rate: share of new normal pictures that may be called anomalous, in (0, 0.5).
+        false_alarm_rate: share of new normal images that may be called anomalous, in (0, 0.5).
         confidence: that this is kept, in [0.5, 1).
-        tolerated_area: share of a normal picture's pixels that may be marked, in [0, 1).
-        cost_miss: of an anomalous picture that is called normal.
-        cost_false_alarm: of a normal picture that is called anomalous, in the same unit.
-        prevalence: share of anomalous pictures in use, in (0, 1), for "cost"; None: as among these pictures.
-        strict: refuse if the pictures are too few to promise the rate with this confidence.
-        class_name: what the pictures show; None for "object". The thresholds are for this name only.
-        batch_size: pictures that go through the network at once.
-        progress: called with the number of pictures done and to do.
+        tolerated_area: share of a normal image's pixels that may be marked, in [0, 1).
+        cost_miss: of an anomalous image that is called normal.
+        cost_false_alarm: of a normal image that is called anomalous, in the same unit.
+        prevalence: share of anomalous images in use, in (0, 1), for "cost"; None: as among these images.
+        strict: refuse if the images are too few to promise the rate with this confidence.
+        class_name: what the images show; None for "object". The thresholds are for this name only.
+        batch_size: images that go through the network at once.
+        progress: called with the number of images done and to do.
 
     Returns:
-        The calibration; pictures that could not be read are left out and named in its warnings. The detector
+        The calibration; images that could not be read are left out and named in its warnings. The detector
         stays as it is until `Detector.apply_calibration`.
 
     Raises:
-        ConfigError: an impossible argument, or too few pictures for `strict`.
-        DataError: the pictures are unfit: fewer than two, all with the same score, one kind only.
+        ConfigError: an impossible argument, or too few images for `strict`.
+        DataError: the images are unfit: fewer than two, all with the same score, one kind only.
 
     Example:
         >>> import zsad
@@ -154,7 +154,7 @@ def calibrate(
         strict,
     )
     if masks is not None and len(masks) != len(anomalous):
-        raise ConfigError(f"{len(masks)} masks for {len(anomalous)} anomalous pictures: give one for each")
+        raise ConfigError(f"{len(masks)} masks for {len(anomalous)} anomalous images: give one for each")
     examples = [Example(picture) for picture in normal]
     examples += [
         Example(picture, True, mask)
@@ -214,22 +214,22 @@ def _check_scores(normal: Any, anomalous: Any, measurement: Measurement, aim: Ai
     left_out = f" ({len(measurement.failed)} could not be read or scored)" if measurement.failed else ""
     if aim.rule != "rate" and not anomalous.size:
         raise DataError(
-            f'there is no anomalous picture{left_out}: rule "{aim.rule}" needs both kinds; with normal '
-            'pictures only, calibrate by "rate"'
+            f'there is no anomalous image{left_out}: rule "{aim.rule}" needs both kinds; with normal '
+            'images only, calibrate by "rate"'
         )
     if not normal.size:
-        raise DataError(f"there is no normal picture{left_out}: give some")
+        raise DataError(f"there is no normal image{left_out}: give some")
     if aim.rule == "rate" and normal.size < FEWEST_NORMAL:
         raise DataError(
-            f"one normal picture{left_out} says nothing about how scores vary: give "
+            f"one normal image{left_out} says nothing about how scores vary: give "
             f"{pictures_needed(aim.false_alarm_rate, aim.confidence)} different ones for a false-alarm rate "
             f"of {percent(aim.false_alarm_rate)} with {percent(aim.confidence)} confidence"
         )
     decisive = normal if aim.rule == "rate" else np.concatenate([normal, anomalous])
     if decisive.min() == decisive.max():
         raise DataError(
-            f"all {decisive.size} scores are {decisive[0]:.6g}: the detector does not tell these pictures "
-            "apart, so there is no threshold; check the pictures and the method's weights"
+            f"all {decisive.size} scores are {decisive[0]:.6g}: the detector does not tell these images "
+            "apart, so there is no threshold; check the images and the method's weights"
         )
     if aim.rule == "rate" and aim.is_strict and (short := _shortage(normal.size, aim)):
         raise ConfigError(f"{short}; give more, lower --confidence, or raise --rate")
@@ -241,7 +241,7 @@ def _warnings(normal: Any, anomalous: Any, threshold: float, measurement: Measur
         warnings.append(short)
     if aim.rule != "rate":
         flagged = int((normal >= threshold).sum() + (anomalous >= threshold).sum())
-        word = {0: "no picture", normal.size + anomalous.size: "every picture"}.get(flagged)
+        word = {0: "no image", normal.size + anomalous.size: "every image"}.get(flagged)
         if word:
             best = "highest F1" if aim.rule == "f1" else "lowest cost"
             warnings.append(
@@ -250,14 +250,14 @@ def _warnings(normal: Any, anomalous: Any, threshold: float, measurement: Measur
             )
     if measurement.is_joint:
         warnings.append(
-            f"{measurement.settings['method']} scores pictures together, so that scores change with the "
-            "pictures beside them: the threshold is only a hint for batches of another size or mixture"
+            f"{measurement.settings['method']} scores images together, so that scores change with the "
+            "images beside them: the threshold is only a hint for batches of another size or mixture"
         )
     if measurement.copies:
         copies = counted(measurement.copies, "copy", "copies")
-        warnings.append(f"{copies} of other pictures left out")
+        warnings.append(f"{copies} of other images left out")
     if measurement.references:
-        pictures = counted(measurement.references, "picture")
+        pictures = counted(measurement.references, "image")
         warnings.append(f"{pictures} left out that the detector has as references")
     if measurement.failed:
         more = f" and {len(measurement.failed) - 1} more" if len(measurement.failed) > 1 else ""
@@ -266,13 +266,13 @@ def _warnings(normal: Any, anomalous: Any, threshold: float, measurement: Measur
 
 
 def _shortage(pictures: int, aim: Aim) -> str:
-    """The sentence that says that the pictures are too few for the promise; empty if they are enough."""
+    """The sentence that says that the images are too few for the promise; empty if they are enough."""
     allowed = alarms_allowed(pictures, aim.false_alarm_rate, aim.confidence)
     reached = promised_confidence(pictures, allowed, aim.false_alarm_rate)
     if reached >= aim.confidence:
         return ""
     needed = pictures_needed(aim.false_alarm_rate, aim.confidence)
     return (
-        f"{pictures} normal pictures can promise a false-alarm rate of {percent(aim.false_alarm_rate)} with "
-        f"{percent(reached)} confidence only: {percent(aim.confidence)} needs {needed} pictures"
+        f"{pictures} normal images can promise a false-alarm rate of {percent(aim.false_alarm_rate)} with "
+        f"{percent(reached)} confidence only: {percent(aim.confidence)} needs {needed} images"
     )

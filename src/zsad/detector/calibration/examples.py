@@ -1,4 +1,4 @@
-"""Which pictures to calibrate from, and where the calibration is written; what `zsad calibrate` calls."""
+"""Which images to calibrate from, and where the calibration is written; what `zsad calibrate` calls."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _CATEGORIES_SHOWN = 5
 
 
 def listed_examples(normal: Sequence[str], anomalous: Sequence[str]) -> list[Example]:
-    """Pictures from two lists of files, folders and patterns.
+    """Images from two lists of files, folders and patterns.
 
     Args:
-        normal: of the normal pictures; may be empty.
+        normal: of the normal images; may be empty.
         anomalous: of the anomalous ones; may be empty.
 
     Raises:
         ConfigError: a file is in both, or none of the files is there.
-        DataError: a list leads to no picture.
+        DataError: a list leads to no image.
     """
     good, bad = (find_images(inputs) if inputs else [] for inputs in (normal, anomalous))
     if not any(os.path.lexists(path) for path in (*good, *bad)):
@@ -45,7 +45,7 @@ def listed_examples(normal: Sequence[str], anomalous: Sequence[str]) -> list[Exa
 
 
 def labelled_examples(spec: str, split: str, class_name: str | None) -> tuple[list[Example], str]:
-    """Pictures, labels and masks of one category of a dataset.
+    """Images, labels and masks of one category of a dataset.
 
     Args:
         spec: "mvtec:PATH" or a folder, as `zsad.data.folder.open_dataset` takes it.
@@ -70,7 +70,7 @@ def labelled_examples(spec: str, split: str, class_name: str | None) -> tuple[li
         came = "none is named" if class_name is None else f"none is {class_name!r}"
         raise DataError(
             f"{spec} has {len(names)} categories ({shown}) and {came}: a threshold belongs to one kind of "
-            "picture, give --class-name NAME"
+            "image, give --class-name NAME"
         )
     samples = categories[class_name if class_name in categories else names[0]]
     return [Example(one.path, one.label == 1, one.mask_path) for one in samples], class_name

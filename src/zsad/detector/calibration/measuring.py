@@ -1,4 +1,4 @@
-"""What a calibration has to know of each picture: its score, its map's height, and which picture it was."""
+"""What a calibration has to know of each image: its score, its map's height, and which image it was."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from zsad.types import Prediction
 
 MOST_PIXEL_GROUPS = 20_000
-# What may go wrong with one picture while the others are fine; a wrong argument stops the run instead.
+# What may go wrong with one image while the others are fine; a wrong argument stops the run instead.
 _PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to calibrate from.
+    """An image to calibrate from.
 
     Attributes:
         picture: as `Detector.predict` takes it.
         is_anomalous: its label.
-        mask: where it is anomalous: a file, or an (H, W) array of the picture's size; None: not known.
+        mask: where it is anomalous: a file, or an (H, W) array of the image's size; None: not known.
     """
 
     picture: Any
@@ -44,7 +44,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Measured:
-    """A picture that has been scored.
+    """An image that has been scored.
 
     Attributes:
         name: its file, or its place in the list.
@@ -63,17 +63,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All pictures of a calibration.
+    """All images of a calibration.
 
     Attributes:
         pictures: those that count, each content once.
-        failed: one line for each picture that could not be read or scored.
-        copies: pictures left out since another had the same content.
-        references: pictures left out since the detector has them as references.
+        failed: one line for each image that could not be read or scored.
+        copies: images left out since another had the same content.
+        references: images left out since the detector has them as references.
         pixel_threshold: map value with the highest F1 of all pixels; None without masks.
         settings: of the detector.
         class_name: that the prompts had; None if the method uses none.
-        is_joint: whether the method scores all pictures together.
+        is_joint: whether the method scores all images together.
     """
 
     pictures: tuple[Measured, ...]
@@ -86,7 +86,7 @@ class Measurement:
     is_joint: bool = False
 
     def of(self, is_anomalous: bool) -> tuple[Measured, ...]:
-        """The pictures with this label."""
+        """The images with this label."""
         return tuple(one for one in self.pictures if one.is_anomalous == is_anomalous)
 
 
@@ -99,20 +99,20 @@ def measure(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measurement:
-    """Scores the pictures of a calibration; one that fails does not stop the others.
+    """Scores the images of a calibration; one that fails does not stop the others.
 
     Args:
         detector: as it will be used.
-        examples: pictures with labels.
+        examples: images with labels.
         class_name: what they show; None for "object".
-        tolerated_area: share of a normal picture's pixels that may be marked, in [0, 1).
-        batch_size: pictures that go through the network at once; a method that scores pictures together gets
+        tolerated_area: share of a normal image's pixels that may be marked, in [0, 1).
+        batch_size: images that go through the network at once; a method that scores images together gets
             all at once.
-        progress: called with the number of pictures done and to do.
+        progress: called with the number of images done and to do.
 
     Raises:
         ConfigError: an impossible argument, or the detector is not trained.
-        DataError: a picture is given as normal and as anomalous.
+        DataError: an image is given as normal and as anomalous.
     """
     from zsad.methods.base import DEFAULT_CLASS
 
@@ -184,23 +184,23 @@ def map_height(anomaly_map: NDArray[np.floating], tolerated_area: float) -> floa
 
 
 class _PixelPool:
-    """Pixels of labelled pictures in bounded memory; it finds the map value with the highest F1."""
+    """Pixels of labelled images in bounded memory; it finds the map value with the highest F1."""
 
     def __init__(self) -> None:
         self._groups: PixelGroups | None = None
 
     def add(self, anomaly_map: NDArray[np.float32], example: Example, name: str) -> None:
-        """Takes a picture in; an anomalous one without a mask is passed over.
+        """Takes an image in; an anomalous one without a mask is passed over.
 
         Raises:
-            DataError: the mask has another size than the picture.
+            DataError: the mask has another size than the image.
             ImageReadError: the mask cannot be read.
         """
         if example.is_anomalous and example.mask is None:
             return
         mask = np.zeros(anomaly_map.shape, np.bool_) if not example.is_anomalous else _mask(example.mask)
         if mask.shape != anomaly_map.shape:
-            raise DataError(f"{name}: the mask is {mask.shape} and the picture {anomaly_map.shape} pixels")
+            raise DataError(f"{name}: the mask is {mask.shape} and the image {anomaly_map.shape} pixels")
         marked = anomaly_map[mask].astype(np.float64)
         groups = group_pixels(marked, np.ones(marked.size), anomaly_map[~mask].astype(np.float64))
         both = groups if self._groups is None else join([self._groups, groups])
@@ -220,7 +220,7 @@ class _PixelPool:
 def _outcomes(
     detector: Detector, batch: Sequence[tuple[int, Example]], class_name: str
 ) -> Iterator[tuple[int, Example, Prediction | str]]:
-    """Each picture's prediction, or the line that says why there is none."""
+    """Each image's prediction, or the line that says why there is none."""
     images: dict[int, Image.Image] = {}
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
@@ -242,7 +242,7 @@ def _outcomes(
 def _predictions(
     detector: Detector, images: dict[int, Image.Image], class_name: str
 ) -> dict[int, Prediction | str]:
-    """Predictions by number; a batch that fails is tried again picture by picture, to spare the others."""
+    """Predictions by number; a batch that fails is tried again image by image, to spare the others."""
     if not images:
         return {}
     try:
@@ -270,4 +270,4 @@ def _mask(mask: Any) -> NDArray[np.bool_]:
 
 
 def _name(picture: Any, number: int) -> str:
-    return printable(picture) if isinstance(picture, str | Path) else f"picture {number}"
+    return printable(picture) if isinstance(picture, str | Path) else f"image {number}"

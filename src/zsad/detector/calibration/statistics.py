@@ -1,9 +1,9 @@
 """Thresholds from a few scores, and what a sample of that size can promise: pure functions, no torch.
 
-A picture (or pixel) counts as anomalous from the threshold on (score >= threshold).
+An image (or pixel) counts as anomalous from the threshold on (score >= threshold).
 
 The promise about false alarms needs no assumption about the distribution of the scores. With a threshold just
-above the (k + 1)-th largest of n normal scores, the false-alarm rate on new pictures of the same kind follows
+above the (k + 1)-th largest of n normal scores, the false-alarm rate on new images of the same kind follows
 a Beta(k + 1, n - k) distribution if scores have no ties, and is stochastically smaller if they have. So
 
 * P(rate <= a) = I_a(k + 1, n - k), the regularised incomplete beta function = P(Binomial(n, a) > k);
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from zsad.errors import ConfigError, DataError
 
-# Scores of one picture differ by rounding with the batch that it is in; a threshold keeps clear of that.
+# Scores of one image differ by rounding with the batch that it is in; a threshold keeps clear of that.
 MARGIN_OF_SPREAD = 1e-3
 SMALLEST_MARGIN = 1e-6
 
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 
 def promised_confidence(pictures: int, alarms: int, rate: float) -> float:
-    """How sure it is that the false-alarm rate on new pictures does not exceed a limit.
+    """How sure it is that the false-alarm rate on new images does not exceed a limit.
 
     Args:
         pictures: n >= 1, normal ones, independent of each other.
@@ -54,7 +54,7 @@ def promised_confidence(pictures: int, alarms: int, rate: float) -> float:
 
 
 def promised_rate(pictures: int, alarms: int, confidence: float) -> float:
-    """The false-alarm rate that new pictures do not exceed, with some confidence.
+    """The false-alarm rate that new images do not exceed, with some confidence.
 
     Args:
         pictures: n >= 1, normal ones.
@@ -74,7 +74,7 @@ def promised_rate(pictures: int, alarms: int, confidence: float) -> float:
 
 
 def pictures_needed(rate: float, confidence: float) -> int:
-    """The fewest normal pictures that can promise a false-alarm rate with some confidence.
+    """The fewest normal images that can promise a false-alarm rate with some confidence.
 
     Source: the smallest n with 1 - (1 - rate)^n >= confidence.
 
@@ -94,11 +94,11 @@ def pictures_needed(rate: float, confidence: float) -> int:
 
 
 def alarms_allowed(pictures: int, rate: float, confidence: float) -> int:
-    """How many calibration pictures may lie above the threshold so that the promise still holds.
+    """How many calibration images may lie above the threshold so that the promise still holds.
 
     Args:
         pictures: n >= 1, normal ones.
-        rate: of false alarms on new pictures, in (0, 0.5).
+        rate: of false alarms on new images, in (0, 0.5).
         confidence: in [0.5, 1).
 
     Returns:
@@ -200,17 +200,17 @@ def lowest_cost(
     cost_false_alarm: float,
     prevalence: float | None = None,
 ) -> Choice:
-    """The threshold with the lowest expected cost of a picture; among equals the highest threshold.
+    """The threshold with the lowest expected cost of an image; among equals the highest threshold.
 
     Args:
         normal: (N,) finite scores, any order, N >= 1.
         anomalous: (P,) finite scores, any order, P >= 1.
-        cost_miss: of an anomalous picture that is called normal, > 0.
-        cost_false_alarm: of a normal picture that is called anomalous, > 0, in the same unit.
-        prevalence: share of anomalous pictures in use, in (0, 1); None: as in the sample, P / (P + N).
+        cost_miss: of an anomalous image that is called normal, > 0.
+        cost_false_alarm: of a normal image that is called anomalous, > 0, in the same unit.
+        prevalence: share of anomalous images in use, in (0, 1); None: as in the sample, P / (P + N).
 
     Returns:
-        The choice; its objective is the mean cost of a picture. Calling all pictures anomalous, or none, is
+        The choice; its objective is the mean cost of an image. Calling all images anomalous, or none, is
         among the choices.
 
     Raises:
@@ -225,7 +225,7 @@ def lowest_cost(
         if not (np.isfinite(value) and value > 0):
             raise ConfigError(f"the {name} must be a number above 0, got {value!r}")
     if prevalence is not None and not 0 < prevalence < 1:
-        raise ConfigError(f"the prevalence is the share of anomalous pictures, in (0, 1), got {prevalence!r}")
+        raise ConfigError(f"the prevalence is the share of anomalous images, in (0, 1), got {prevalence!r}")
     share = anomalous.size / (anomalous.size + normal.size) if prevalence is None else prevalence
 
     def cost(missed: Floats, alarms: Floats, positives: float) -> Floats:

@@ -24,16 +24,16 @@ def describe(calibration: Calibration) -> list[str]:
     lines += _rate_promise(calibration) if calibration.rule == "rate" else _label_counts(calibration)
     lines.append(_map_sentence(calibration))
     has_typical = median(calibration.normal_scores) < calibration.threshold
-    typical = " and 0.1 a typical normal picture" if has_typical else ""
+    typical = " and 0.1 a typical normal image" if has_typical else ""
     lines.append(
-        f"On the relative score 0.5 is the threshold{typical}; the p-value is the share of normal pictures "
+        f"On the relative score 0.5 is the threshold{typical}; the p-value is the share of normal images "
         "with a score as high."
     )
     return lines
 
 
 def summary(calibration: Calibration) -> str:
-    """One line: threshold, rule, number of pictures, class name, date."""
+    """One line: threshold, rule, number of images, class name, date."""
     normal, anomalous = len(calibration.normal_scores), len(calibration.anomalous_scores)
     aims = {
         "rate": f"for at most {percent(calibration.false_alarm_rate)} false alarms",
@@ -42,7 +42,7 @@ def summary(calibration: Calibration) -> str:
         f"false alarm {_number(calibration.cost_false_alarm)}"
         + (f", {percent(calibration.prevalence)} anomalous)" if calibration.prevalence is not None else ")"),
     }
-    source = counted(normal, "normal picture")
+    source = counted(normal, "normal image")
     if calibration.rule != "rate":
         source = f"{normal} normal and {counted(anomalous, 'anomalous picture')}"
     shown = f" of {calibration.class_name!r}" if calibration.class_name else ""
@@ -65,7 +65,7 @@ def percent(share: float) -> str:
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Number and noun: 1 picture, 2 pictures."""
+    """Number and noun: 1 image, 2 images."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
@@ -74,7 +74,7 @@ def _rate_promise(calibration: Calibration) -> list[str]:
     allowed = alarms_allowed(count, rate, calibration.confidence)
     reached = promised_confidence(count, allowed, rate)
     sentence = (
-        f"With {percent(reached)} confidence at most {percent(rate)} of new normal pictures are called "
+        f"With {percent(reached)} confidence at most {percent(rate)} of new normal images are called "
         f"anomalous; on average over samples of this size {percent((allowed + 1) / (count + 1))}."
     )
     if reached < calibration.confidence:
@@ -95,9 +95,9 @@ def _label_counts(calibration: Calibration) -> list[str]:
     found = anomalous - calibration.missed
     f1 = 2 * found / (2 * found + calibration.false_alarms + calibration.missed)
     return [
-        f"On these pictures: F1 {f1:.3f}; false alarms {_share(calibration.false_alarms, normal)}; missed "
+        f"On these images: F1 {f1:.3f}; false alarms {_share(calibration.false_alarms, normal)}; missed "
         f"{_share(calibration.missed, anomalous)}.",
-        "The threshold was chosen on these very pictures: expect more errors on new ones.",
+        "The threshold was chosen on these very images: expect more errors on new ones.",
     ]
 
 
@@ -111,7 +111,7 @@ def _map_sentence(calibration: Calibration) -> str:
     allowed = alarms_allowed(count, rate, calibration.confidence)
     reached = promised_confidence(count, allowed, rate)
     return (
-        f"{start}: with {percent(reached)} confidence at most {percent(rate)} of new normal pictures have "
+        f"{start}: with {percent(reached)} confidence at most {percent(rate)} of new normal images have "
         f"{marked} marked."
     )
 

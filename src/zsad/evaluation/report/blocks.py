@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from zsad.evaluation.results import WorstPicture
 
 MISTAKE_TITLES = {
-    "false negative": "Missed: anomalous pictures with low scores",
-    "false positive": "False alarms: normal pictures with high scores",
+    "false negative": "Missed: anomalous images with low scores",
+    "false positive": "False alarms: normal images with high scores",
 }
 
 
@@ -119,12 +119,12 @@ def run_facts(group: RunGroup) -> list[tuple[str, Any]]:
         ("Trained on", run.auxiliary_data or "nothing"),
         ("Dataset", f"{record.title}, {record.licence}, {record.page}" if record else run.dataset),
         ("Split", run.split),
-        ("Good pictures given", run.references or None),
+        ("Good images given", run.references or None),
         ("Seeds" if len(group.runs) > 1 else "Seed", ", ".join(str(other.seed) for other in group.runs)),
         ("Settings", run.settings),
         ("Seconds of the run", seconds),
         (
-            "Seconds a picture",
+            "Seconds an image",
             f"{sum(paces) / len(paces):.3f}, mean of the categories' medians" if paces else None,
         ),
     ]
@@ -138,12 +138,12 @@ def group_title(group: RunGroup) -> tuple[str, str]:
 
 
 def sheet_html(pictures: Iterable[WorstPicture], directory: Path, side: int) -> str:
-    """A contact sheet: each picture's overlay, small, with its score.
+    """A contact sheet: each image's overlay, small, with its score.
 
     Args:
         pictures: of one kind of mistake, worst first.
         directory: that their files are relative to.
-        side: longest side of the embedded pictures in pixels.
+        side: longest side of the embedded images in pixels.
     """
     items = []
     for picture in pictures:
@@ -168,7 +168,7 @@ def sheet_html(pictures: Iterable[WorstPicture], directory: Path, side: int) -> 
 
 
 def thumbnail_url(directory: Path, file: str, side: int) -> str:
-    """A picture of a results' folder as a small JPEG in a data URL; "" if it is not there or none."""
+    """An image of a results' folder as a small JPEG in a data URL; "" if it is not there or none."""
     from PIL import Image
 
     path = file_inside(directory, file)

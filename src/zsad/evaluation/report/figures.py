@@ -103,11 +103,11 @@ def curve_figure(
 def histogram_figure(
     scores: Mapping[str, tuple[Sequence[float], Sequence[float]]], threshold: float | None = None
 ) -> Figure:
-    """How the image scores of normal and anomalous pictures lie, one small plot for each category.
+    """How the image scores of normal and anomalous images lie, one small plot for each category.
 
     Args:
-        scores: category -> (scores of normal pictures, scores of anomalous ones).
-        threshold: from which on a picture counts as anomalous; None for none.
+        scores: category -> (scores of normal images, scores of anomalous ones).
+        threshold: from which on an image counts as anomalous; None for none.
 
     Returns:
         A figure with at most four plots a row; all share the score axis, each has its own share axis.

@@ -57,8 +57,8 @@ def footnotes(table: ResultTable) -> Marks:
 def to_text(table: ResultTable) -> RenderableType:
     """The table for a terminal, with its notes under it.
 
-    Where it is wider than the terminal, the counts of pictures are left out, which the notes have in sum. If
-    that does not do, the metrics of pictures and of pixels come one below the other: words are never broken.
+    Where it is wider than the terminal, the counts of images are left out, which the notes have in sum. If
+    that does not do, the metrics of images and of pixels come one below the other: words are never broken.
     """
     from rich.console import Group
     from rich.padding import Padding

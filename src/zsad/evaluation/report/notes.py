@@ -29,24 +29,24 @@ def notes_of(runs: Sequence[RunResult], *, with_published: bool = True) -> tuple
         with_published: whether published numbers stand in it.
 
     Returns:
-        Sentences: unit, auxiliary data, split, size, PRO, number of pictures against the official number,
+        Sentences: unit, auxiliary data, split, size, PRO, number of images against the official number,
         limits, failures, overlaps, and the runs' own notes.
     """
     trained = _by_value(runs, lambda run: run.auxiliary_data or "nothing", lambda run: run.method)
     split = _by_value(runs, lambda run: run.split, lambda run: run.dataset)
     size = _by_value(runs, lambda run: f"{run.image_size} pixels", lambda run: run.method)
     hint = "; published ones are those of the papers' scripts"
-    brackets = "; published ones, on their papers' backbone and picture size, in brackets"
+    brackets = "; published ones, on their papers' backbone and image size, in brackets"
     notes = [
         f"Values in percent, means over categories{brackets if with_published else ''}.",
         f"Trained on: {trained}.",
         f"Split: {split}. Maps and masks compared at {size}.",
         f"PRO: {_by_value(runs, _pro, lambda run: run.method)}{hint if with_published else ''}.",
-        f"Pictures: {'; '.join(dict.fromkeys(map(_pictures, runs)))}.",
+        f"Images: {'; '.join(dict.fromkeys(map(_pictures, runs)))}.",
     ]
     if any(math.isnan(value) for run in runs for row in run.categories for value in row.metrics.values()):
         notes.append(
-            '"-" is undefined: metrics of pictures need normal and anomalous ones, metrics of pixels masks.'
+            '"-" is undefined: metrics of images need normal and anomalous ones, metrics of pixels masks.'
         )
     seeds = sorted({run.seed for run in runs})
     if len(seeds) > 1:
@@ -60,7 +60,7 @@ def notes_of(runs: Sequence[RunResult], *, with_published: bool = True) -> tuple
         )
     failed = sum(len(run.failed) for run in runs)
     if failed:
-        notes.append(f"{failed} pictures could not be scored and are left out.")
+        notes.append(f"{failed} images could not be scored and are left out.")
     own = dict.fromkeys(f"{note.rstrip('.')}." for run in runs for note in run.notes)
     return (*notes, *warnings_of(runs), *own)
 
@@ -80,7 +80,7 @@ def warnings_of(runs: Sequence[RunResult]) -> tuple[str, ...]:
     limited = [run for run in runs if run.limit is not None]
     if limited:
         limits = _by_value(limited, lambda run: str(run.limit), lambda run: run.dataset)
-        warnings[f"Not the whole split, at most so many pictures of a category: {limits}."] = None
+        warnings[f"Not the whole split, at most so many images of a category: {limits}."] = None
     return tuple(warnings)
 
 

@@ -1,7 +1,7 @@
-"""The page of an evaluation: overview, every run with its figures and worst pictures, provenance.
+"""The page of an evaluation: overview, every run with its figures and worst images, provenance.
 
 One file that works from disk: no server, no request to the network, light and dark, wide and narrow. Its size
-stays bounded: pictures are embedded small, and smaller and fewer the more runs there are; curves are thinned.
+stays bounded: images are embedded small, and smaller and fewer the more runs there are; curves are thinned.
 """
 
 from __future__ import annotations
@@ -143,11 +143,11 @@ def write_evaluation_report(
 
 
 def read_scores(directory: Path, run: RunResult) -> dict[str, tuple[list[float], list[float]]]:
-    """Image scores by category: those of normal pictures and those of anomalous ones.
+    """Image scores by category: those of normal images and those of anomalous ones.
 
     Args:
         directory: of the results.
-        run: whose pictures are read.
+        run: whose images are read.
 
     Returns:
         In the run's order of categories; empty if the file is not there. Damaged lines are passed over.
@@ -196,7 +196,7 @@ def _section(
     )
     parts = [table_html(table, prefix)]
     if len(group.runs) > 1:
-        parts.append(f'<div class="part"><p class="hint">Figures and pictures: seed {run.seed}.</p></div>')
+        parts.append(f'<div class="part"><p class="hint">Figures and images: seed {run.seed}.</p></div>')
     if draw:
         parts += [f'<div class="part">{part}</div>' for part in _figures(run, directory, prefix)]
     side, number = (224, 8) if total <= MANY_RUNS else (144, 4)
@@ -274,7 +274,7 @@ def _warnings(folders: Sequence[EvaluationFolder], runs: Sequence[RunResult], mi
     lines = [*warnings_of(runs), *filter(None, [_failures(folders)])]
     failed = len({line for run in runs for line in run.failed})
     if failed:
-        lines.append(f"{failed} pictures could not be scored; the runs below name them.")
+        lines.append(f"{failed} images could not be scored; the runs below name them.")
     if missing_extra:
         lines.append(f"No figures: {missing_extra}.")
     if not lines:
@@ -293,7 +293,7 @@ def _about(folders: Sequence[EvaluationFolder], runs: Sequence[RunResult]) -> st
         (run.dataset, row.category): row.normal + row.anomalous for run in runs for row in run.categories
     }
     started = sorted(str(folder.result.provenance.get("started", ""))[:10] for folder in folders)
-    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {sum(pictures.values())} pictures"
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}, {sum(pictures.values())} images"
     return ", ".join(filter(None, [count, started[-1] if started else ""]))
 
 

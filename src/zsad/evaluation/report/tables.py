@@ -2,7 +2,7 @@
 
 Pure functions without output; `zsad.evaluation.report.formats` prints the tables. Runs that differ in nothing
 but their seed make one row: mean and sample standard deviation. What a reader has to know to compare the
-numbers (auxiliary data, split, size, definition of PRO, pictures left out) stands in the table's notes.
+numbers (auxiliary data, split, size, definition of PRO, images left out) stands in the table's notes.
 """
 
 from __future__ import annotations

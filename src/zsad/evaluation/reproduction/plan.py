@@ -31,11 +31,11 @@ class Request:
         backbone: as for `zsad.load`; None: the recipe's.
         image_size: pixels a side; None: the recipe's, or with another backbone what that was made for.
         epochs: of the training; None: the recipe's.
-        limit: at most so many test pictures of a category; None for all.
+        limit: at most so many test images of a category; None for all.
         device: as for `zsad.load`.
         devices: processes or GPUs that share the work.
         precision: of training and evaluation; None: the recipe's in training, fp32 in evaluation.
-        cache: whether to keep the features of training pictures on the disk until the training is over.
+        cache: whether to keep the features of training images on the disk until the training is over.
         resume: go on with what is in `out`.
     """
 
@@ -92,7 +92,7 @@ def deviations(request: Request) -> tuple[str, ...]:
             found.append(f"{', '.join(left)} as that backbone allows")
     size = image_size(request)
     if size != recipe.image_size:
-        shown = "its own picture size" if size is None else f"pictures of {size} pixels"
+        shown = "its own image size" if size is None else f"images of {size} pixels"
         found.append(f"{shown} in place of {recipe.image_size}")
     if request.weights is not None and request.weights != recipe.checkpoint:
         found.append(f"weights {request.weights} in place of the recipe's")
@@ -101,7 +101,7 @@ def deviations(request: Request) -> tuple[str, ...]:
     if request.precision is not None:
         found.append(f"precision {request.precision}")
     if request.limit is not None:
-        found.append(f"at most {request.limit} test pictures of a category")
+        found.append(f"at most {request.limit} test images of a category")
     return tuple(found)
 
 

@@ -29,14 +29,14 @@ class TrainingPart:
     Attributes:
         data: auxiliary datasets by their names in the catalogue, trained on together.
         epochs: passes over the data.
-        batch_size: pictures of a step.
+        batch_size: images of a step.
         learning_rate: of the optimiser.
         optimizer: "adam" or "adamw".
         betas: of the optimiser.
         weight_decay: of the optimiser.
         schedule: of the learning rate, "constant" or "cosine".
         precision: of the network on a CUDA GPU; elsewhere it is fp32.
-        mosaic: chance of a 2 x 2 mosaic in place of a picture, on all data; None: as the method's own recipe,
+        mosaic: chance of a 2 x 2 mosaic in place of an image, on all data; None: as the method's own recipe,
             which may differ between datasets.
         seed: of initial weights and data order.
         split: of the datasets.
@@ -65,9 +65,9 @@ class EvaluationPart:
         split: of the dataset.
         pro: "script", as behind most published numbers, or "exact".
         fpr_limit: where the PRO curve is cut, in (0, 1].
-        shots: good pictures of the training split that the method is given per category.
-        seeds: a run for each; which pictures are given depends on it.
-        batch_size: pictures that are scored at once.
+        shots: good images of the training split that the method is given per category.
+        seeds: a run for each; which images are given depends on it.
+        batch_size: images that are scored at once.
     """
 
     data: str

@@ -70,7 +70,7 @@ def reproduce(
     Args:
         request: recipe, data and what is wished otherwise.
         show_training: whether to draw the bar of the training.
-        progress: of the evaluation, called with the number of pictures done and to do.
+        progress: of the evaluation, called with the number of images done and to do.
         command: as it was typed, for the provenance.
 
     Raises:

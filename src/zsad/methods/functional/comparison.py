@@ -1,6 +1,6 @@
-"""Pictures against other pictures of a folder: what none of the alike ones shows is suspicious.
+"""Images against other images of a folder: what none of the alike ones shows is suspicious.
 
-Shapes: B pictures, M companions, K of them compared, L levels of description, N = G*G patches in row-major
+Shapes: B images, M companions, K of them compared, L levels of description, N = G*G patches in row-major
 order, D_l feature width of a level.
 """
 
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from zsad.methods.functional.maps import grid_side
 
-OWN_NEIGHBOURS = 4  # patches of its own picture that a patch is compared with
-COPY_DISTANCE = 0.02  # two files of one picture stay below it in half precision, two photographs never do
+OWN_NEIGHBOURS = 4  # patches of its own image that a patch is compared with
+COPY_DISTANCE = 0.02  # two files of one image stay below it in half precision, two photographs never do
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The companions: unlabelled pictures, some of which may be anomalous themselves.
+    """The companions: unlabelled images, some of which may be anomalous themselves.
 
     Attributes:
         levels: L tensors (M, N, D_l) of unit vectors.
-        descriptors: (M, L) or wider, one unit vector for each picture, to find the most alike ones.
+        descriptors: (M, L) or wider, one unit vector for each image, to find the most alike ones.
     """
 
     levels: tuple[Tensor, ...]
@@ -46,15 +46,15 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How badly pictures match their companions.
+    """How badly images match their companions.
 
     Attributes:
         distances: (B, L, N) mean distance of each patch to its nearest patch in the best-matching companions,
             in [0, 2]; 0 without companions.
-        companions: (B, K) numbers of the pictures compared with, the most alike first.
-        counted: (B, K) bool, False for copies of the picture itself.
-        unlikeness: (B,) `distances` in units of the distance to the picture's own other patches, medians over
-            the patches, mean over the levels. Above 1 the picture resembles itself more than its companions.
+        companions: (B, K) numbers of the images compared with, the most alike first.
+        counted: (B, K) bool, False for copies of the image itself.
+        unlikeness: (B,) `distances` in units of the distance to the image's own other patches, medians over
+            the patches, mean over the levels. Above 1 the image resembles itself more than its companions.
     """
 
     distances: Tensor
@@ -64,7 +64,7 @@ class Comparison:
 
 
 def describe(levels: Sequence[Tensor]) -> Tensor:
-    """One vector for a whole picture: the means of its patches, each level with the same weight.
+    """One vector for a whole image: the means of its patches, each level with the same weight.
 
     Args:
         levels: L tensors (B, N, D_l).
@@ -77,17 +77,17 @@ def describe(levels: Sequence[Tensor]) -> Tensor:
 
 
 def compare(levels: Sequence[Tensor], gallery: Gallery, count: int, best_share: float) -> Comparison:
-    """Matches each patch of some pictures with those of the most alike pictures of a gallery.
+    """Matches each patch of some images with those of the most alike images of a gallery.
 
     d_i(p) = mean over the best-matching share of the companions r of  min_q | u_i(p) - u_r(q) |
 
     as in MuSc (2401.16753), section 3.3, but only with the most alike companions and level by level. A
-    companion that is the picture itself, or a copy of it, does not count.
+    companion that is the image itself, or a copy of it, does not count.
 
     Args:
         levels: L tensors (B, N, D_l) of unit vectors.
         gallery: with the same levels.
-        count: pictures to compare each with, at most as many as there are.
+        count: images to compare each with, at most as many as there are.
         best_share: of these that counts for a patch, rounded down, at least one.
 
     Returns:
@@ -139,7 +139,7 @@ def best_mean(nearest: Tensor, counted: Tensor, best_share: float) -> Tensor:
 
 
 def own_distances(tokens: Tensor) -> Tensor:
-    """Mean distance of each patch to the patches of its own picture that resemble it most.
+    """Mean distance of each patch to the patches of its own image that resemble it most.
 
     The patch and its eight neighbours are left out, since they show the same spot.
 
@@ -154,7 +154,7 @@ def own_distances(tokens: Tensor) -> Tensor:
     column = torch.arange(tokens.shape[1], device=tokens.device) % side
     close = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
     found = []
-    for own in tokens:  # picture by picture, since N x N similarities are large
+    for own in tokens:  # image by image, since N x N similarities are large
         best = (own @ own.T).masked_fill(close, -1.0).topk(min(OWN_NEIGHBOURS, len(own)), dim=-1).values
         found.append(_chord(best.float().mean(dim=-1)))
     return torch.stack(found)

@@ -1,6 +1,6 @@
 """The loss terms that the methods share: pure tensor functions.
 
-Shapes: B pictures, K = 2 classes (0 normal, 1 abnormal), H x W pixels, T blocks, E feature width.
+Shapes: B images, K = 2 classes (0 normal, 1 abnormal), H x W pixels, T blocks, E feature width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DICE_SMOOTHING = 1.0
 
 
 def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """Focal loss on probabilities (not logits), averaged over all pixels and pictures.
+    """Focal loss on probabilities (not logits), averaged over all pixels and images.
 
     y_c  = one-hot mask, clamped to [1e-5, 1 - 1e-5]
     p_t  = sum_c y_c p_c + 1e-5
@@ -43,7 +43,7 @@ def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
 
 
 def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
-    """One minus the Dice overlap of a soft and a binary mask, per picture, averaged over the batch.
+    """One minus the Dice overlap of a soft and a binary mask, per image, averaged over the batch.
 
     loss = 1 - mean_n (2 sum(A_n B_n) + 1) / (sum A_n + sum B_n + 1)
 

@@ -1,6 +1,6 @@
 """Similarity, upsampling, smoothing and window aggregation: pure tensor functions that the methods share.
 
-Shapes: B pictures, N = G*G patches of a square grid in row-major order, E feature width, K text classes
+Shapes: B images, N = G*G patches of a square grid in row-major order, E feature width, K text classes
 (0 normal, 1 abnormal), C rows of class names (1 or B), S pixels a side.
 """
 
@@ -29,12 +29,12 @@ def grid_side(patches: int) -> int:
     """
     side = math.isqrt(patches)
     if side * side != patches:
-        raise ConfigError(f"{patches} patches do not form a square grid; give the network square pictures")
+        raise ConfigError(f"{patches} patches do not form a square grid; give the network square images")
     return side
 
 
 def to_grid(patch_values: Tensor) -> Tensor:
-    """Lays patch values out as channels of a square picture.
+    """Lays patch values out as channels of a square image.
 
     Args:
         patch_values: (..., N, K), patches in row-major order.

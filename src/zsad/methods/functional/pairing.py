@@ -1,6 +1,6 @@
-"""Pictures as references of each other: who is compared with whom, and how well patches match.
+"""Images as references of each other: who is compared with whom, and how well patches match.
 
-Shapes: B pictures, T blocks, N = G*G patches in row-major order, D and E feature widths.
+Shapes: B images, T blocks, N = G*G patches in row-major order, D and E feature widths.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ def choose_partners(
     draws: int = 1,
     seed: int = 0,
 ) -> list[Partners]:
-    """The reference pictures of each picture.
+    """The reference images of each image.
 
     Args:
         class_names: B names; partners have the same.
         image_features: (B, E) unit vectors.
         pairing: "nearest" (most alike), "sequential" (shuffled, then cut into groups) or "random".
-        count: partners of each picture, as far as there are others; None: all others of its class name.
+        count: partners of each image, as far as there are others; None: all others of its class name.
         draws: how often partners are chosen with "random".
         seed: of "sequential" and "random".
 
     Returns:
-        For each draw (one unless pairing is "random") B lists of picture numbers, the most alike or first
-        drawn partner first; empty where no other picture has the class name.
+        For each draw (one unless pairing is "random") B lists of image numbers, the most alike or first
+        drawn partner first; empty where no other image has the class name.
 
     Example:
         >>> choose_partners(["nut", "nut", "tile"], torch.eye(3), "nearest")
@@ -70,7 +70,7 @@ def choose_partners(
 
 
 def _nearest(members: Sequence[int], image_features: Tensor, count: int) -> dict[int, list[int]]:
-    """The most alike pictures of each."""
+    """The most alike images of each."""
     rows = image_features[list(members)]
     similarity = (rows @ rows.T).fill_diagonal_(-torch.inf)
     best = similarity.topk(count, dim=1).indices.tolist()
@@ -78,7 +78,7 @@ def _nearest(members: Sequence[int], image_features: Tensor, count: int) -> dict
 
 
 def _sequential(members: Sequence[int], count: int, generator: torch.Generator) -> dict[int, list[int]]:
-    """The pictures shuffled and cut into groups of count + 1; the last is filled up with the first ones."""
+    """The images shuffled and cut into groups of count + 1; the last is filled up with the first ones."""
     order = [members[place] for place in torch.randperm(len(members), generator=generator).tolist()]
     chosen = {}
     for start in range(0, len(order), count + 1):
@@ -90,7 +90,7 @@ def _sequential(members: Sequence[int], count: int, generator: torch.Generator) 
 
 
 def _random(members: Sequence[int], count: int, generator: torch.Generator) -> dict[int, list[int]]:
-    """Different others for each picture."""
+    """Different others for each image."""
     chosen = {}
     for index in members:
         others = [other for other in members if other != index]
@@ -100,18 +100,18 @@ def _random(members: Sequence[int], count: int, generator: torch.Generator) -> d
 
 
 def visual_scores(visual_tokens: Tensor, partners: Partners, best_share: float) -> Tensor:
-    """How badly each patch matches the partners of its picture.
+    """How badly each patch matches the partners of its image.
 
     M_V(i, p) = mean over blocks l, and over the best-matching share of the partners r, of
                 min_q (1 - cos(u_i,l(p), u_r,l(q))) / 2
 
     Args:
         visual_tokens: (B, T, N, D) unit vectors of T blocks.
-        partners: picture numbers for each picture.
+        partners: image numbers for each image.
         best_share: share of the partners that counts, rounded down, at least one.
 
     Returns:
-        (B, N) in [0, 1]; 0 for a picture without partners.
+        (B, N) in [0, 1]; 0 for an image without partners.
 
     Example:
         >>> here, there = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])

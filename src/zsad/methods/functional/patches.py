@@ -1,6 +1,6 @@
 """Class token and patches of chosen blocks in the joint space, as the AnomalyCLIP family reads them.
 
-Shapes: B pictures, T used blocks, N = G*G patches, D tower width, E joint width.
+Shapes: B images, T used blocks, N = G*G patches, D tower width, E joint width.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class JointFeatures:
     patch_features: Tensor
 
     def image_size(self, patch_size: int) -> int:
-        """Pixels a side of the pictures that the features were made from."""
+        """Pixels a side of the images that the features were made from."""
         return grid_side(self.patch_features.shape[-2]) * patch_size
 
 
@@ -53,8 +53,8 @@ def value_value_features(
     Source: AnomalyCLIP (2310.18961), section 3.3.
 
     Args:
-        visual: the picture tower.
-        images: (B, 3, S, S) resized and normalised pictures.
+        visual: the image encoder.
+        images: (B, 3, S, S) resized and normalised images.
         layers: T 1-based blocks.
         value_value_from: first block of the value-value stream.
     """
@@ -66,7 +66,7 @@ def joint_features(visual: VisionTower, output: VisionOutput, layers: Sequence[i
     """What `value_value_features` returns, from a pass through the tower that gave more than that.
 
     Args:
-        visual: the picture tower.
+        visual: the image encoder.
         output: of it, with value-value tokens of the blocks.
         layers: T 1-based blocks.
     """
@@ -75,13 +75,13 @@ def joint_features(visual: VisionTower, output: VisionOutput, layers: Sequence[i
 
 
 def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Tensor, ...]:
-    """Patches as pictures are compared by: the levels of a hybrid stem, then those of chosen blocks.
+    """Patches as images are compared by: the levels of a hybrid stem, then those of chosen blocks.
 
     A level that is finer than the patch grid is folded into channels; one that is coarser is left out, since
     it would say the same of several patches.
 
     Args:
-        output: of a picture tower, with tokens of the blocks.
+        output: of a image encoder, with tokens of the blocks.
         layers: 1-based blocks.
 
     Returns:
@@ -103,8 +103,8 @@ def last_block_features(visual: VisionTower, images: Tensor) -> JointFeatures:
     """Class token and patches (T = 1) of plain CLIP, both through the final norm and the projection.
 
     Args:
-        visual: the picture tower.
-        images: (B, 3, S, S) resized and normalised pictures.
+        visual: the image encoder.
+        images: (B, 3, S, S) resized and normalised images.
     """
     last = visual.config.layers
     tokens = visual.project(visual(images, taps=(last,)).tokens[last]).float()
@@ -116,7 +116,7 @@ def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
 
     Args:
         dpam_layer: as typed; None for 20 of 24 blocks, the same share of others.
-        layers: blocks of the picture tower.
+        layers: blocks of the image encoder.
 
     Raises:
         ConfigError: the tower has no such share of blocks.

@@ -1,8 +1,8 @@
-"""Hybrid semantic fusion: what a picture's most anomalous patches have in common, by k-means.
+"""Hybrid semantic fusion: what an image's most anomalous patches have in common, by k-means.
 
 Source: AdaCLIP (2407.15795), section 3.4, in the form of the released code.
 
-Shapes: B pictures, T blocks, N patches, n of them clustered, E feature width.
+Shapes: B images, T blocks, N patches, n of them clustered, E feature width.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def k_means_labels(points: Tensor, clusters: int) -> Tensor:
     """Cluster numbers by scikit-learn's k-means, with a fixed seed and without gradients.
 
     Args:
-        points: (B, n, F); each picture's points are clustered by themselves.
+        points: (B, n, F); each image's points are clustered by themselves.
         clusters: k, at most n of which are used.
 
     Returns:

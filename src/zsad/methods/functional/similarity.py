@@ -16,7 +16,7 @@ def similarity_softmax(features: Tensor, text_features: Tensor, temperature: flo
 
     Args:
         features: (B, ..., E), of any length.
-        text_features: (C, K, E), of any length; one row of class names (C = 1) serves all pictures.
+        text_features: (C, K, E), of any length; one row of class names (C = 1) serves all images.
         temperature: larger than 0; smaller makes the answer sharper.
 
     Returns:
@@ -32,7 +32,7 @@ def similarity_softmax(features: Tensor, text_features: Tensor, temperature: flo
 
 
 def cosine_similarity(features: Tensor, text_features: Tensor) -> Tensor:
-    """Cosine of the angle between each feature vector and each text vector of its picture.
+    """Cosine of the angle between each feature vector and each text vector of its image.
 
     Args:
         features: (B, ..., E), of any length.

@@ -1,4 +1,4 @@
-"""Domain-aware contrastive prompts: AnoVL's states and sentences, which also name the kind of picture.
+"""Domain-aware contrastive prompts: AnoVL's states and sentences, which also name the kind of image.
 
 Each normal state has an abnormal counterpart ("perfect", "imperfect"), and the word "photo" of WinCLIP's
 templates is replaced by words of the trade, others for textures than for objects.
@@ -38,7 +38,7 @@ CONTRASTIVE_ABNORMAL_STATES = (
     "{} with damage",
 )
 OBJECT_DOMAINS = ("industrial photo", "industrial image", "manufacturing image")
-TEXTURE_DOMAINS = ("industrial photo", "textural photo", "surface picture")
+TEXTURE_DOMAINS = ("industrial photo", "textural photo", "surface image")
 TEXTURES = ("carpet", "leather", "grid", "tile", "wood")
 CLASS_NAMES = {"macaroni1": "macaroni", "macaroni2": "macaroni"}
 

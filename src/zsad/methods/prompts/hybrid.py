@@ -1,6 +1,6 @@
-"""Hybrid prompts: learnt tokens inside a tower, the same for every picture, made for each picture, or both.
+"""Hybrid prompts: learnt tokens inside a tower, the same for every image, made for each image, or both.
 
-Shapes: B pictures, C rows of class names, P sentences of a class, L tokens, n prompt tokens, D tower width, E
+Shapes: B images, C rows of class names, P sentences of a class, L tokens, n prompt tokens, D tower width, E
 joint width.
 """
 
@@ -53,7 +53,7 @@ class LinearHeads(nn.Module):
 
 
 class HybridPrompter(nn.Module):
-    """The prompts of one tower: H_j = S_j + D, with S_j learnt for block j and D made from the picture.
+    """The prompts of one tower: H_j = S_j + D, with S_j learnt for block j and D made from the image.
 
     Parameter names are those of AdaCLIP's released file, which counts blocks from 0.
 
@@ -87,8 +87,8 @@ class HybridPrompter(nn.Module):
         """The prompts of all blocks.
 
         Args:
-            dynamic: (B, n, D), the D of each picture; None for static prompts alone.
-            rows: R, of the batch that enters the tower, a multiple of B; those of a picture lie together.
+            dynamic: (B, n, D), the D of each image; None for static prompts alone.
+            rows: R, of the batch that enters the tower, a multiple of B; those of an image lie together.
 
         Returns:
             (R, n, D) for each block. Copies are made before rounding, so that gradients too are rounded once
@@ -109,7 +109,7 @@ def sentence_tokens(prompts: PromptSet, class_names: Sequence[str], context_leng
     Args:
         prompts: the sentences.
         class_names: C names.
-        context_length: longest sentence that the text tower reads.
+        context_length: longest sentence that the text encoder reads.
 
     Returns:
         (C, P, L) int64 on the CPU, the normal sentences of each class before the abnormal ones.
@@ -142,8 +142,8 @@ def encode_prompted(
         backbone: the network.
         token_ids: (C, P, L).
         normal: how many of the P sentences are normal; they come first.
-        prompter: of the text tower; None for plain sentences.
-        dynamic: (B, n, D) prompts of each picture, C = 1 or B; None for static prompts alone.
+        prompter: of the text encoder; None for plain sentences.
+        dynamic: (B, n, D) prompts of each image, C = 1 or B; None for static prompts alone.
 
     Returns:
         (B, 2, E) float32 of length 1, normal then abnormal; (C, 2, E) without dynamic prompts.

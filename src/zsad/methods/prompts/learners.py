@@ -1,4 +1,4 @@
-"""Learnt prompts: context vectors inside a sentence and deep prompts inside the text tower.
+"""Learnt prompts: context vectors inside a sentence and deep prompts inside the text encoder.
 
 Shapes: P sentences, L tokens, D text width, n context vectors, m deep prompt vectors, E joint width.
 """
@@ -50,7 +50,7 @@ def placeholder_tokens(length: int, ending: str, context_length: int, placeholde
     Args:
         length: number of context vectors.
         ending: the words that follow them ("damaged object.").
-        context_length: longest sentence that the text tower reads.
+        context_length: longest sentence that the text encoder reads.
         placeholder: a word of one token; which one has no influence.
 
     Returns:
@@ -119,7 +119,7 @@ class SentenceLearner(nn.Module):
         """Fresh parameters, normal with standard deviation 0.02.
 
         Args:
-            backbone: whose text tower reads the sentences.
+            backbone: whose text encoder reads the sentences.
             tokens: P tensors (1, L).
             contexts: name of a parameter (1, 1, n, D) -> its n.
             depth: last text block with a deep prompt; 1 means none.
@@ -128,14 +128,14 @@ class SentenceLearner(nn.Module):
             generator: source of the random numbers; None for torch's global one.
 
         Raises:
-            ConfigError: depth or t_n_ctx is impossible for this text tower.
+            ConfigError: depth or t_n_ctx is impossible for this text encoder.
         """
         super().__init__()
         self.joined: Callable[[Tensor], Tensor] = unchanged
         text = backbone.config.text
         if not 1 <= depth <= text.layers:
             raise ConfigError(
-                f"depth {depth}: this text tower has {text.layers} blocks, use 1 to {text.layers}"
+                f"depth {depth}: this text encoder has {text.layers} blocks, use 1 to {text.layers}"
             )
         if not 1 <= t_n_ctx < text.context_length:
             raise ConfigError(f"t_n_ctx {t_n_ctx}: use 1 to {text.context_length - 1}")
@@ -197,12 +197,12 @@ class PromptPairLearner(SentenceLearner):
         """Fresh parameters.
 
         Args:
-            backbone: whose text tower reads the sentences.
+            backbone: whose text encoder reads the sentences.
             n_ctx: n.
             settings: the others of `SentenceLearner`.
 
         Raises:
-            ConfigError: a value is impossible for this text tower.
+            ConfigError: a value is impossible for this text encoder.
         """
         context_length = backbone.config.text.context_length
         tokens = [placeholder_tokens(n_ctx, ending, context_length) for ending in ENDINGS]
@@ -214,7 +214,7 @@ class PromptPairLearner(SentenceLearner):
 
 
 class GlocalPromptLearner(SentenceLearner):
-    """Two learnt pairs of sentences: a global one for the picture's score, a local one for its patches.
+    """Two learnt pairs of sentences: a global one for the image's score, a local one for its patches.
 
     normal:   [start] V_1 ... V_n object . [end]
     abnormal: [start] V_1 ... V_n W_1 ... W_k damaged object . [end]
@@ -240,13 +240,13 @@ class GlocalPromptLearner(SentenceLearner):
         """Fresh parameters.
 
         Args:
-            backbone: whose text tower reads the sentences.
+            backbone: whose text encoder reads the sentences.
             n_ctx: n.
             ab_ctx: k.
             settings: the others of `SentenceLearner`.
 
         Raises:
-            ConfigError: a value is impossible for this text tower.
+            ConfigError: a value is impossible for this text encoder.
         """
         for name, length in (("n_ctx", n_ctx), ("ab_ctx", ab_ctx)):
             if length < 1:

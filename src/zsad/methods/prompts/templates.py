@@ -232,7 +232,7 @@ def average_vector(backbone: CLIP, sentences: Sequence[str], *, normalise: bool 
     """(E,) float32 mean text vector of some sentences, on the backbone's device.
 
     Args:
-        backbone: whose text tower encodes them.
+        backbone: whose text encoder encodes them.
         sentences: at least one.
         normalise: whether each vector is brought to length 1 before averaging, and their mean after.
     """
