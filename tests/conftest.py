@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,9 @@ import torch
 
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.types import WeightRecord
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # threads of several workers on the same cores wait for each other
 
 GOLDEN = Path(__file__).parent / "golden"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -6,7 +6,11 @@ Every import counts, also inside functions and in type-checking blocks.
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "zsad"
 
@@ -63,9 +67,22 @@ def resolved(name):
     return name or "__init__"
 
 
-def imports_in(text, module):
-    """Modules below `zsad` that a file imports anywhere in it."""
-    for node in ast.walk(ast.parse(text)):
+def nodes_run_at_import(tree):
+    """The statements that run when a module is imported: none inside functions or for type checkers alone."""
+    pending = list(tree.body)
+    while pending:
+        node = pending.pop()
+        is_for_type_checkers = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if is_for_type_checkers or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        yield node
+        pending.extend(ast.iter_child_nodes(node))
+
+
+def imports_in(text, module, at_import=False):
+    """Modules below `zsad` that a file imports: anywhere in it, or only when it is imported itself."""
+    tree = ast.parse(text)
+    for node in nodes_run_at_import(tree) if at_import else ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name == "zsad" or alias.name.startswith("zsad."):
@@ -82,11 +99,11 @@ def imports_in(text, module):
                 yield resolved(f"{inner}.{alias.name}".lstrip("."))
 
 
-def edges():
+def edges(at_import=False):
     """(file, module, imported module) of every import."""
     for path in sources():
         module = module_of(path)
-        for imported in imports_in(path.read_text(encoding="utf-8"), module):
+        for imported in imports_in(path.read_text(encoding="utf-8"), module, at_import):
             if imported != module:
                 yield path, module, imported
 
@@ -141,9 +158,9 @@ def test_the_runtime_needs_no_torch():
     assert not wrong
 
 
-def graph():
+def graph(at_import=False):
     found = {module: set() for module in MODULES}
-    for _, module, imported in edges():
+    for _, module, imported in edges(at_import):
         found[module].add(imported)
     return found
 
@@ -172,7 +189,8 @@ def test_no_circles():
 
 
 def test_chains_are_short():
-    found, longest = graph(), {}
+    """What importing a module pulls in, one file after the other."""
+    found, longest = graph(at_import=True), {}
 
     def chain(module):
         if module not in longest:
@@ -190,3 +208,33 @@ def test_files_are_short():
     )
     assert lengths[-1][0] <= MOST_LINES, lengths[-5:]
     assert lengths[len(lengths) // 2][0] <= MEDIAN_LINES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from zsad.cli.options import fail",
+        "import zsad.cli.options",
+        "from zsad.cli import options",
+        "def run():\n    from zsad.cli.options import fail",
+        "if TYPE_CHECKING:\n    from zsad.cli.options import fail",
+        "class A:\n    def run(self):\n        import zsad.cli.options as options",
+    ],
+)
+def test_an_upward_import_is_seen_wherever_it_stands(text):
+    assert [is_allowed("images.reading", imported) for imported in imports_in(text, "images.reading")] == [
+        False
+    ]
+
+
+def test_a_circle_is_seen():
+    assert circle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert not circle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+
+
+@pytest.mark.parametrize(
+    "code", ["import zsad", "import zsad; zsad.list_methods()", "import zsad.types, zsad.images.reading"]
+)
+def test_torch_waits_until_it_is_needed(code):
+    check = f"import sys\n{code}\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

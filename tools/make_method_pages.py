@@ -66,7 +66,7 @@ def page(name: str) -> str:
         f"**{title}**",
         "",
         f"`{name}` · {info.year} · [paper]({info.paper}) · {code} · "
-        f"[source](../../src/zsad/methods/{name}.py) · [all methods](README.md)",
+        f"source: `src/zsad/methods/{name}.py` · [all methods](README.md)",
         "",
         description.strip(),
         "",
