@@ -33,8 +33,9 @@ class DataError(ZsadError, ValueError):
 class MissingExtraError(ZsadError, ImportError):
     """An optional package is needed; the message holds the line that installs it."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}: pip install 'zsad[{extra}]'")
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        wanted = package if extra is None else f"'zsad[{extra}]'"
+        super().__init__(f"{purpose} needs the package {package!r}: pip install {wanted}")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -10,9 +10,10 @@ from PIL import Image
 from zsad.data.mosaic import Mosaic, Mosaics, load_mosaic
 from zsad.data.samples import prepare_sample
 from zsad.errors import DataError
+from zsad.images.preparing import Preparation
 from zsad.types import Sample
 
-PREPARATION = {"size": 24, "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.2)}
+PREPARATION = Preparation(24, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2))
 
 
 def named(number, defect="good", category="nut"):
@@ -85,12 +86,12 @@ def files(tmp_path):
 
 def test_looks_like_the_four_pictures_side_by_side(files):
     samples, pictures, masks = files
-    loaded = load_mosaic(Mosaic(tuple(samples), samples[0]), **PREPARATION)
+    loaded = load_mosaic(Mosaic(tuple(samples), samples[0]), PREPARATION)
 
     def joined(parts):
         return np.concatenate([np.concatenate(parts[:2], axis=1), np.concatenate(parts[2:], axis=1)])
 
-    expected = prepare_sample(joined(pictures), joined(masks), 0, "nut", **PREPARATION)
+    expected = prepare_sample(joined(pictures), joined(masks), 0, "nut", PREPARATION)
     np.testing.assert_array_equal(loaded.image, expected.image)
     np.testing.assert_array_equal(loaded.mask, expected.mask)
     assert loaded.mask[:12, 12:].any()
@@ -103,7 +104,7 @@ def test_pictures_of_other_sizes_are_brought_to_the_first(files):
     samples, _, _ = files
     Image.open(samples[3].path).resize((40, 24)).save(samples[3].path)
     Image.open(samples[3].mask_path).resize((40, 24)).save(samples[3].mask_path)
-    loaded = load_mosaic(Mosaic(tuple(samples), samples[0]), **PREPARATION)
+    loaded = load_mosaic(Mosaic(tuple(samples), samples[0]), PREPARATION)
     assert loaded.image.shape == (3, 24, 24)
     assert loaded.mask[12:, 12:].any()
 
@@ -112,7 +113,7 @@ def test_a_mask_that_is_missing_or_does_not_fit_is_named(files):
     samples, _, _ = files
     bare = Sample(samples[1].path, "nut", 1)
     with pytest.raises(DataError, match=r"1\.png: anomalous without a mask"):
-        load_mosaic(Mosaic((bare, *samples[1:]), bare), **PREPARATION)
+        load_mosaic(Mosaic((bare, *samples[1:]), bare), PREPARATION)
     Image.new("L", (3, 4)).save(samples[3].mask_path)
     with pytest.raises(DataError, match=r"3_mask\.png: the mask is 3 x 4 pixels, its image 20 x 12"):
-        load_mosaic(Mosaic(tuple(samples), samples[0]), **PREPARATION)
+        load_mosaic(Mosaic(tuple(samples), samples[0]), PREPARATION)

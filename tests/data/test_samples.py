@@ -8,10 +8,11 @@ from PIL import Image
 
 from zsad.data.samples import load_sample, prepare_sample, read_mask, resize_mask
 from zsad.errors import DataError, ImageReadError
+from zsad.images.preparing import Preparation
 from zsad.types import Sample
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-PREPARATION = {"size": 70, "mean": MEAN, "std": STD}
+PREPARATION = Preparation(70, MEAN, STD)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_equals_the_authors_loader(golden, tmp_path, index):
     Image.fromarray(golden[f"raw_{index}"]).save(tmp_path / "picture.png")
     Image.fromarray(golden[f"raw_mask_{index}"]).save(tmp_path / "mask.png")
     sample = Sample(tmp_path / "picture.png", "nut", 1, tmp_path / "mask.png", "bent")
-    prepared = load_sample(sample, **PREPARATION)
+    prepared = load_sample(sample, PREPARATION)
     np.testing.assert_allclose(prepared.image, golden[f"anomalyclip.image_{index}"], atol=1e-6)
     np.testing.assert_array_equal(prepared.mask, golden[f"anomalyclip.mask_binary_{index}"][0])
     assert (prepared.label, prepared.class_name) == (1, "nut")
@@ -64,15 +65,15 @@ def test_resizing_keeps_a_mask_at_its_own_size():
 
 def test_normal_pictures_have_empty_masks_and_unknown_masks_stay_unknown():
     picture = np.zeros((8, 8, 3), dtype=np.uint8)
-    assert prepare_sample(picture, None, 0, "nut", **PREPARATION).mask.sum() == 0
-    assert prepare_sample(picture, None, 1, "nut", **PREPARATION).mask is None
+    assert prepare_sample(picture, None, 0, "nut", PREPARATION).mask.sum() == 0
+    assert prepare_sample(picture, None, 1, "nut", PREPARATION).mask is None
 
 
 def test_a_mask_of_another_size_is_named(tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "picture.png")
     Image.new("L", (6, 8)).save(tmp_path / "mask.png")
     with pytest.raises(DataError, match=r"mask\.png: the mask is 6 x 8 pixels, its image 8 x 6"):
-        load_sample(Sample(tmp_path / "picture.png", "nut", 1, tmp_path / "mask.png"), **PREPARATION)
+        load_sample(Sample(tmp_path / "picture.png", "nut", 1, tmp_path / "mask.png"), PREPARATION)
 
 
 def test_unreadable_masks_and_impossible_labels_are_refused(tmp_path):
@@ -82,4 +83,4 @@ def test_unreadable_masks_and_impossible_labels_are_refused(tmp_path):
     with pytest.raises(ImageReadError, match=r"gone\.png"):
         read_mask(tmp_path / "gone.png")
     with pytest.raises(DataError, match="label must be 0"):
-        prepare_sample(np.zeros((8, 8, 3), dtype=np.uint8), None, 2, "nut", **PREPARATION)
+        prepare_sample(np.zeros((8, 8, 3), dtype=np.uint8), None, 2, "nut", PREPARATION)

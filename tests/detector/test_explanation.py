@@ -12,7 +12,7 @@ import torch
 import zsad
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
-from zsad.images.preparing import prepare
+from zsad.images.preparing import Preparation, prepare
 from zsad.methods.prompts.templates import NORMAL_STATES, WINCLIP_TEMPLATES, average_vector, state_of
 from zsad.types import Prediction
 
@@ -40,7 +40,8 @@ def patch_vectors(clip, picture):
     """(4, 4, E): the last two blocks of three have a value-value stream, as 19 of 24 have in the paper."""
     from PIL import Image
 
-    images = torch.from_numpy(prepare(Image.fromarray(picture), 32, clip.record.mean, clip.record.std))[None]
+    preparation = Preparation(32, clip.record.mean, clip.record.std)
+    images = torch.from_numpy(prepare(Image.fromarray(picture), preparation))[None]
     with torch.no_grad():
         tokens = clip.visual(images, taps=(3,), value_value_from=2).value_tokens[3]
         return clip.visual.project(tokens[:, 1:]).double().numpy().reshape(4, 4, -1)

@@ -118,10 +118,7 @@ def test_numbers_are_those_of_the_protocol(tree, tmp_path):
     detector = zsad.load(image_size=SIDE, device="cpu")
     expected = {}
     for category, samples in open_dataset(tree).by_category().items():
-        prepared = [
-            load_sample(sample, size=SIDE, mean=detector.record.mean, std=detector.record.std)
-            for sample in samples
-        ]
+        prepared = [load_sample(sample, detector.preparation) for sample in samples]
         raws = [detector.score_tensors(torch.from_numpy(each.image)[None]) for each in prepared]
         maps, scores = [raw.maps[0] for raw in raws], [float(raw.scores) for raw in raws]
         masks, labels = [each.mask for each in prepared], [each.label for each in prepared]

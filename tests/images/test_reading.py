@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from helpers.image_bytes import encode, grey, pixels
 from zsad.errors import ConfigError
-from zsad.images.preparing import prepare, to_array
+from zsad.images.preparing import Preparation, prepare, to_array
 from zsad.images.reading import read_image
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "preprocess.npz"
@@ -198,7 +198,7 @@ def test_one_pixel_and_one_line() -> None:
         level = np.full((*shape, 3), 77, np.uint8)
         assert np.array_equal(pixels(level), level)
         assert np.array_equal(pixels(encode(Image.fromarray(level), "PNG")), level)
-        assert prepare(read_image(level), 32, MEAN, STD).shape == (3, 32, 32)
+        assert prepare(read_image(level), Preparation(32, MEAN, STD)).shape == (3, 32, 32)
 
 
 # ---- limit, warnings, threads --------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_reading_needs_no_torch() -> None:
 def test_prepare_equals_the_published_preprocessing(index: int) -> None:
     golden = np.load(GOLDEN)
     image = read_image(golden[f"raw_{index}"])
-    result = prepare(image, 70, MEAN, STD)
+    result = prepare(image, Preparation(70, MEAN, STD))
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
     # Made with Pillow 13, which resizes the higher image top to bottom first; rounding lies in between.
@@ -290,14 +290,21 @@ def test_prepare_equals_the_published_preprocessing(index: int) -> None:
 def test_prepare_greyscale_equals_the_published_preprocessing() -> None:
     golden = np.load(GOLDEN)
     level = Image.fromarray(golden["raw_0"][..., 0])
-    result = prepare(read_image(level), 70, MEAN, STD)
+    result = prepare(read_image(level), Preparation(70, MEAN, STD))
     np.testing.assert_allclose(result, golden["anomalyclip.image_grey_0"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("size", "mean", "std"),
-    [(0, MEAN, STD), (-5, MEAN, STD), (2.5, MEAN, STD), (8, (0.5,), STD), (8, MEAN, (1, 0, 1))],
+    [
+        (0, MEAN, STD),
+        (-5, MEAN, STD),
+        (2.5, MEAN, STD),
+        (True, MEAN, STD),
+        (8, (0.5,), STD),
+        (8, MEAN, (1, 0, 1)),
+    ],
 )
-def test_prepare_refuses(size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def test_a_preparation_refuses(size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match=r"image size must be|mean and std must be"):
-        prepare(Image.new("RGB", (4, 4)), size, mean, std)
+        Preparation(size, mean, std)

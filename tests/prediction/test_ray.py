@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 import zsad
-from zsad.errors import ConfigError, DataError, MissingExtraError
+from zsad.errors import ConfigError, MissingExtraError
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.options import RunOptions
-from zsad.prediction.ray import Ledger, PictureActor, RayPrediction, expand_inputs
+from zsad.prediction.ray import Ledger, PictureActor, RayPrediction
 from zsad.prediction.run import predict_folder
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="--engine ray needs the extra ray")
@@ -133,24 +133,6 @@ def test_a_task_that_was_started_often_gives_nothing(detector, folder, here):
     assert len(rows_of(actor, [(str(folder / "2.png"), "2")])) == 2
 
 
-def test_folders_of_buckets_are_listed(folder):
-    (folder / ".hidden").mkdir()
-    (folder / ".hidden" / "a.png").touch()
-    (folder / "list.txt").touch()
-    found = expand_inputs([f"file://{folder}", Path("here")])
-    assert found[-1] == Path("here")
-    assert [uri.removeprefix(f"file://{folder}/") for uri in found[:-1]] == sorted(
-        str(path.relative_to(folder)) for path in folder.rglob("*.png") if ".hidden" not in path.parts
-    )
-    assert len(expand_inputs([f"file://{folder}"], recursive=False)) == 6
-    assert expand_inputs([f"file://{folder}/list.txt"]) == [f"file://{folder}/list.txt"]
-    with pytest.raises(ConfigError, match="no such file or folder"):
-        expand_inputs([f"file://{folder}/none"])
-    (folder / "empty").mkdir()
-    with pytest.raises(DataError, match="no images found in file://"):
-        expand_inputs([f"file://{folder}/empty"])
-
-
 def test_refusals(detector, make_small_clip, monkeypatch):
     layout = RunLayout.plan(Path("out"), [])
     musc = zsad.load("musc", make_small_clip(layers=4), device="cpu")
@@ -183,9 +165,7 @@ def test_a_cluster_gives_the_results_of_one_process(detector, folder, tmp_path, 
     for name in ("explanations.jsonl", "settings.json"):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
 
-    remote = predict_folder(
-        expand_inputs([f"file://{folder}"]), detector, tmp_path / "remote", engine=engine, batch_size=2
-    )
+    remote = predict_folder(f"file://{folder}", detector, tmp_path / "remote", engine=engine, batch_size=2)
     assert len(remote.scored) == 9
     for record in remote.scored:
         local = record.path.removeprefix("file://")
@@ -193,7 +173,7 @@ def test_a_cluster_gives_the_results_of_one_process(detector, folder, tmp_path, 
     assert (tmp_path / "remote" / "overlays" / "deep" / "1_overlay.jpg").exists()
     (folder / "bad.png").unlink()  # so that nothing is left to do
     again = predict_folder(
-        expand_inputs([f"file://{folder}"]),
+        f"file://{folder}",
         detector,
         tmp_path / "remote",
         engine=engine,

@@ -115,7 +115,7 @@ def test_files_are_not_even_decoded_again(config, samples, tower_runs, monkeypat
     quietly(first, samples)
     tower_runs.clear()
 
-    def prepare_item(item, **preparation):
+    def prepare_item(item, preparation):
         raise RuntimeError("an image was decoded")
 
     monkeypatch.setattr("zsad.training.cache.prepare_item", prepare_item)

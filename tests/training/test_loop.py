@@ -101,10 +101,7 @@ def test_the_first_loss_is_that_of_the_fresh_method(config):
     (row,) = log_rows(quietly(settings, stained_pictures()).log)
     torch.manual_seed(settings.seed)
     detector = zsad.load(settings.method, settings.backbone, "fresh", device="cpu", **settings.settings)
-    size, record = detector.image_size, detector.record
-    batch = [
-        prepare_sample(*item, size=size, mean=record.mean, std=record.std) for item in stained_pictures()
-    ]
+    batch = [prepare_sample(*item, detector.preparation) for item in stained_pictures()]
     terms = detector.method.loss(
         torch.from_numpy(np.stack([one.image for one in batch])),
         torch.from_numpy(np.stack([one.mask for one in batch])),

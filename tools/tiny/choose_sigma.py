@@ -15,7 +15,7 @@ from features import SIZE, synthetic_examples, whole_examples
 
 import zsad
 from zsad.data.layouts import read_mvtec
-from zsad.images.preparing import prepare
+from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
 from zsad.methods.functional.maps import gaussian_filter
 from zsad.metrics import image_auroc, pixel_auroc
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     args = parser.parse_args()
     detector = zsad.load(sigma=0.0)
+    preparation = Preparation(SIZE, detector.record.mean, detector.record.std)
     samples = read_mvtec(args.auxiliary, "all")
     parts = {"synthetic": list(synthetic_examples(args.materials, 0, args.count, seed=3))}
     for category in args.categories:
@@ -41,7 +42,7 @@ def main() -> None:
     for name, examples in parts.items():
         maps, scores = [], []
         for example in examples:
-            picture = prepare(read_image(example.image), SIZE, detector.record.mean, detector.record.std)
+            picture = prepare(read_image(example.image), preparation)
             raw = detector.score_tensors(torch.from_numpy(picture)[None])
             maps.append(raw.maps[0])
             scores.append(float(raw.scores[0]))

@@ -33,7 +33,7 @@ from zsad.cli.printing import Bar, print_failures, print_summary, stderr
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Images to score.", show_default=False),
+        typer.Argument(metavar="FILE|FOLDER|GLOB|URI...", help="Images to score.", show_default=False),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),
@@ -100,9 +100,7 @@ def predict(
     ] = 1,
     engine: Annotated[
         str,
-        typer.Option(
-            help="local, or ray: a Ray cluster (RAY_ADDRESS, else this machine), which also reads s3://, gs://."
-        ),
+        typer.Option(help="local, or ray: a Ray cluster (RAY_ADDRESS, else this machine)."),
     ] = "local",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Most processes of --engine ray. Default: one per GPU or CPU.")
@@ -160,7 +158,7 @@ def predict(
     try:
         with bar:
             summary = predict_folder(
-                _listed(inputs, recursive) if engine == "ray" else inputs,
+                inputs,
                 load,
                 out,
                 class_name=class_name,
@@ -210,9 +208,3 @@ def _engine(name: str, devices: int, workers: int | None, device: str | None) ->
     from zsad.prediction.workers import ShardedPrediction
 
     return partial(ShardedPrediction, devices=device_names(devices, device))
-
-
-def _listed(inputs: list[str], recursive: bool) -> list[Any]:
-    from zsad.prediction.ray import expand_inputs
-
-    return expand_inputs(inputs, recursive)

@@ -23,6 +23,7 @@ from zsad.errors import DataError
 from zsad.images.reading import read_image
 
 if TYPE_CHECKING:
+    from zsad.images.preparing import Preparation
     from zsad.types import Sample
 
 STREAM = 1  # tells these random numbers from those of the order of the images
@@ -79,16 +80,14 @@ class Mosaics:
         return Mosaic((upper_left, upper_right, lower_left, lower_right), sample)
 
 
-def load_mosaic(mosaic: Mosaic, *, size: int, mean: Sequence[float], std: Sequence[float]) -> PreparedSample:
+def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
     """Reads four images and prepares them as one.
 
     The tiles have the size of the first image; others are brought to it.
 
     Args:
         mosaic: which images.
-        size: pixels of one side of the result.
-        mean: of R, G and B in [0, 1] units.
-        std: of R, G and B in [0, 1] units.
+        preparation: size of the network's input and normalisation of its values.
 
     Returns:
         Image and mask at (size, size).
@@ -106,9 +105,7 @@ def load_mosaic(mosaic: Mosaic, *, size: int, mean: Sequence[float], std: Sequen
         levels = Image.fromarray(tile_mask.astype(np.uint8) * np.uint8(255))
         mask.paste(levels.resize((width, height), Image.Resampling.NEAREST), corner)
     replaced = mosaic.replaced
-    return prepare_sample(
-        picture, np.asarray(mask), replaced.label, replaced.category, size=size, mean=mean, std=std
-    )
+    return prepare_sample(picture, np.asarray(mask), replaced.label, replaced.category, preparation)
 
 
 def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:

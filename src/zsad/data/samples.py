@@ -7,7 +7,6 @@ bilinear filter (antialiased) at 8 bits, `> 0.5`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from PIL import Image
 
 from zsad.data.masks import read_mask
 from zsad.errors import DataError, ImageReadError
-from zsad.images.preparing import prepare
+from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
 from zsad.types import UNLABELLED
 
@@ -64,10 +63,7 @@ def prepare_sample(
     mask: NDArray[Any] | None,
     label: int,
     class_name: str,
-    *,
-    size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    preparation: Preparation,
 ) -> PreparedSample:
     """Prepares an image and its mask together.
 
@@ -77,9 +73,7 @@ def prepare_sample(
             is anomalous) or an anomalous one whose pixels are not known.
         label: 1 anomalous, 0 normal.
         class_name: as prompts should read it.
-        size: pixels of one side of the result.
-        mean: of R, G and B in [0, 1] units.
-        std: of R, G and B in [0, 1] units.
+        preparation: size of the network's input and normalisation of its values.
 
     Returns:
         Image and mask at (size, size).
@@ -98,20 +92,18 @@ def prepare_sample(
             f"the mask is {' x '.join(map(str, mask.shape[::-1]))} pixels, its image {image.width} x "
             f"{image.height}; both must be of one size"
         )
-    resized = None if mask is None else resize_mask(mask, size)
+    resized = None if mask is None else resize_mask(mask, preparation.size)
     if mask is None and label == 0:
-        resized = np.zeros((size, size), dtype=np.uint8)
-    return PreparedSample(prepare(image, size, mean, std), resized, int(label), class_name)
+        resized = np.zeros((preparation.size, preparation.size), dtype=np.uint8)
+    return PreparedSample(prepare(image, preparation), resized, int(label), class_name)
 
 
-def load_sample(sample: Sample, *, size: int, mean: Sequence[float], std: Sequence[float]) -> PreparedSample:
+def load_sample(sample: Sample, preparation: Preparation) -> PreparedSample:
     """Reads and prepares a sample of a dataset.
 
     Args:
         sample: from a layout reader.
-        size: pixels of one side of the result.
-        mean: of R, G and B in [0, 1] units.
-        std: of R, G and B in [0, 1] units.
+        preparation: size of the network's input and normalisation of its values.
 
     Returns:
         Image and mask at (size, size).
@@ -122,7 +114,7 @@ def load_sample(sample: Sample, *, size: int, mean: Sequence[float], std: Sequen
     """
     mask = None if sample.mask_path is None else read_mask(sample.mask_path)
     try:
-        return prepare_sample(sample.path, mask, sample.label, sample.category, size=size, mean=mean, std=std)
+        return prepare_sample(sample.path, mask, sample.label, sample.category, preparation)
     except ImageReadError:
         raise
     except DataError as error:

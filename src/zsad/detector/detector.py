@@ -32,7 +32,7 @@ from zsad.detector.explanation import RegionRanker
 from zsad.detector.identity import image_fingerprint, scoring_settings
 from zsad.detector.thresholds import Calibration, read_calibration
 from zsad.errors import ConfigError, ZsadError
-from zsad.images.preparing import prepare, to_array
+from zsad.images.preparing import Preparation, prepare, to_array
 from zsad.images.reading import find_images, read_image
 from zsad.methods import _registry as registry
 from zsad.methods.base import DEFAULT_CLASS, Method
@@ -100,6 +100,11 @@ class Detector:
         self._references: Tensor | None = None
         self._states: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lock = threading.Lock()  # a server predicts from several threads
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images become the network's input: its size, and mean and standard deviation of the weights."""
+        return Preparation(self.image_size, self.record.mean, self.record.std)
 
     @property
     def device(self) -> torch.device:
@@ -401,8 +406,8 @@ class Detector:
 
     def _stack(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
-        record = self.record
-        arrays = [prepare(image, self.image_size, record.mean, record.std) for image in pictures]
+        preparation = self.preparation
+        arrays = [prepare(image, preparation) for image in pictures]
         return torch.from_numpy(np.stack(arrays)).to(self.device)
 
     def _predict_batch(

@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.images.preparing import prepare
+from zsad.images.preparing import Preparation, prepare
 from zsad.methods.base import DEFAULT_CLASS
 from zsad.methods.functional.patches import resolve_dpam_layer, value_value_features
 from zsad.methods.prompts.templates import NORMAL_STATES, WINCLIP_TEMPLATES, average_vector, compose, state_of
@@ -135,7 +135,8 @@ class RegionRanker:
         backbone = self._backbone
         record, layers = backbone.record, backbone.config.vision.layers
         assert record is not None  # noqa: S101 - the detector has checked it
-        pixels = prepare(Image.fromarray(picture), self._image_size, record.mean, record.std)
+        preparation = Preparation(self._image_size, record.mean, record.std)
+        pixels = prepare(Image.fromarray(picture), preparation)
         images = torch.from_numpy(pixels)[None].to(backbone.text_projection.device)
         start = layers - resolve_dpam_layer(None, layers) + 2
         return value_value_features(backbone.visual, images, (layers,), start).patch_features[0, 0]

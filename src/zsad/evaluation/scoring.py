@@ -140,9 +140,8 @@ def _read_ahead(pool: ThreadPoolExecutor, detector: Detector, samples: Sequence[
 
 def _read(detector: Detector, sample: Sample) -> _Read:
     started = time.perf_counter()
-    record = detector.record
     try:
-        prepared = load_sample(sample, size=detector.image_size, mean=record.mean, std=record.std)
+        prepared = load_sample(sample, detector.preparation)
     except (ZsadError, OSError, MemoryError) as error:
         return _Read(None, _about(sample, error), time.perf_counter() - started)
     return _Read(prepared, None, time.perf_counter() - started)

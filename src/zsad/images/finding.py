@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from zsad.errors import ConfigError, DataError, ImageReadError, printable
-from zsad.images.names import PICTURE_SUFFIXES, is_pattern, natural_key, suffix_of
+from zsad.images.names import PICTURE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
+from zsad.images.remote import list_remote
 
 
-def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path]:
+def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path | RemoteFile]:
     """The image files that files, folders and patterns stand for.
 
     * An existing file is taken whatever its suffix is.
@@ -23,6 +24,7 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
       matches; unless it ends in a literal suffix, only image suffixes are taken.
     * A NIfTI volume stands for its middle axial slice; "scan.nii.gz#slice=all" gives all of them, and
       `zsad.images.medical` tells how other slices and the frames of DICOM files are named.
+    * A URI ("s3://bucket/shots") stands for a file or a folder, as a path does, without patterns.
     * A path that does not exist, a pattern without a match or a folder that may not be listed is returned
       as it is, so that reading it reports the reason while the other images are processed.
 
@@ -36,19 +38,20 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     Raises:
         DataError: nothing was given, or folders and patterns hold no image at all; the message names
             what was looked for and where.
-        ConfigError: an input is empty.
+        ConfigError: an input is empty, or the place that a URI names does not exist or cannot be reached.
+        MissingExtraError: a URI needs a package that is not installed.
     """
     wanted = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    found: dict[str, Path] = {}
+    found: dict[str, Path | RemoteFile] = {}
     unmatched = []
     for given in wanted:
-        item = os.fsdecode(given)
+        item = given if isinstance(given, RemoteFile) else os.fsdecode(given)
         if not item:
             raise ConfigError("an empty path was given; name a file, a folder or a pattern")
         paths = list(_expand(item, recursive))
         for path in paths:
-            found.setdefault(os.path.normcase(os.path.abspath(path)), path)
-        if not paths and not os.path.isdir(item):
+            found.setdefault(_identity(path), path)
+        if not paths and not os.path.isdir(item) and not is_uri(item):
             unmatched.append(Path(item))
     if not found:
         places = ", ".join(printable(item) for item in wanted) or "nothing (no path was given)"
@@ -60,15 +63,24 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     return [*found.values(), *unmatched]
 
 
-def _expand(item: str, recursive: bool) -> Iterator[Path]:
+def _identity(path: Path | RemoteFile) -> str:
+    """What two names of one file have in common."""
+    return path if isinstance(path, RemoteFile) else os.path.normcase(os.path.abspath(path))
+
+
+def _expand(item: str, recursive: bool) -> Iterator[Path | RemoteFile]:
     """The files that one input of `find_images` stands for."""
-    if os.path.isdir(item):
-        yield from _walk(Path(item), recursive)
+    if isinstance(item, RemoteFile):
+        yield item  # it has been listed
+    elif is_uri(item):
+        yield from list_remote(item, recursive)
+    elif os.path.isdir(item):
+        yield from images_below(Path(item), recursive)
     elif is_pattern(item) and not os.path.lexists(item):
         any_suffix = re.search(r"\.\w+$", item) is not None
         for match in sorted(glob.iglob(item, recursive=True), key=natural_key):
             if os.path.isdir(match):
-                yield from _walk(Path(match), recursive)
+                yield from images_below(Path(match), recursive)
             elif any_suffix or _is_picture_name(match):
                 yield Path(match)
     elif item.endswith("#slice=all") or (item.endswith(",slice=all") and "#axis=" in item):
@@ -88,8 +100,15 @@ def _all_slices(item: str) -> Iterator[Path]:
         yield Path(volume)
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
-    """The images of a folder in natural order, then its sub-folders'; an unlistable folder as itself."""
+def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
+    """Yields the images of a folder in natural order, then those of its sub-folders.
+
+    A folder that may not be listed is yielded itself, so that reading it reports the reason.
+
+    Args:
+        folder: an existing folder.
+        recursive: also look into sub-folders; links to folders are followed, each folder once.
+    """
     seen: set[str] = set()
     pending = [folder]
     while pending:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from zsad.errors import ConfigError, ImageReadError
 
@@ -64,11 +65,11 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     return keys, name
 
 
-_URI = re.compile(r"([a-z][a-z0-9+.-]+)://([^/?]*)/?(.*?)(\?[^/]*=[^/]*)?$", re.IGNORECASE | re.DOTALL)
+_URI = re.compile(r"([a-z][a-z0-9+.-]+)://([^/]*)/?(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class RemoteFile(str):
-    """The URI of one file."""
+    """The URI of one file, which `zsad.images.reading.read_image` fetches; a plain text is never fetched."""
 
     __slots__ = ()
 
@@ -84,12 +85,21 @@ def is_uri(text: object) -> bool:
 
 
 def as_path(uri: str) -> str:
-    """A path that mirrors a URI, for names of files and folders: s3://bucket/a.png gives /s3/bucket/a.png."""
-    match = _URI.match(uri)
+    """Mirrors a URI as a path, for names of files and folders: s3://bucket/a.png gives /s3/bucket/a.png.
+
+    Raises:
+        ConfigError: the text is not a URI.
+    """
+    match = _URI.fullmatch(uri)
     if match is None:
         raise ConfigError(f"not a URI such as s3://bucket/folder: {uri!r}")
-    scheme, authority, key, _ = match.groups()
+    scheme, authority, key = match.groups()
     return "/" + "/".join(part for part in (scheme.lower(), authority, key) if part)
+
+
+def image_file(name: str) -> Path | RemoteFile:
+    """The file that a name stands for: a `RemoteFile` if the name is a URI, else a path."""
+    return RemoteFile(name) if is_uri(name) else Path(name)
 
 
 AXIAL = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +12,60 @@ from zsad.errors import ConfigError
 from zsad.images.conversion import rgb_from_pillow
 
 
-def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an image as an array of its own: (H, W, 3) uint8 RGB."""
-    return np.array(image if image.mode == "RGB" else rgb_from_pillow(image), dtype=np.uint8)
+@dataclass(frozen=True)
+class Preparation:
+    """How an image becomes the input of a network.
+
+    Attributes:
+        size: side of the square network input, in pixels, at least 1.
+        mean: mean of the R, G and B channels, in [0, 1] units; it is subtracted.
+        std: standard deviation of the R, G and B channels, in [0, 1] units, not 0; the difference is divided
+            by it.
+
+    Raises:
+        ConfigError: an impossible size, mean or standard deviation.
+
+    Example:
+        >>> prepare(Image.new("RGB", (40, 30)), Preparation(8, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))).shape
+        (3, 8, 8)
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, (int, np.integer)) or self.size < 1:
+            raise ConfigError(f"image size must be a whole number of pixels above 0, got {self.size!r}")
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
+        if mean.shape != (3,) or std.shape != (3,) or not std.all():
+            raise ConfigError(
+                f"mean and std must be three numbers each, std not 0; got {self.mean!r} and {self.std!r}"
+            )
 
 
-def prepare(
-    image: Image.Image, size: int, mean: Sequence[float], std: Sequence[float]
-) -> NDArray[np.float32]:
+def prepare(image: Image.Image, preparation: Preparation) -> NDArray[np.float32]:
     """Resizes and normalises an image for the network, as the published systems do.
 
-    Pillow's bicubic filter (antialiased) squashes the image to a square, the aspect ratio is not kept; then
-    x / 255, minus mean, over std. Pillow rounds to whole levels after each of the two directions; which one
-    comes first depends on the shape from Pillow 13 on, so that older versions may differ by two levels.
+    Pillow's bicubic filter (antialiased) squashes the image to a square and does not keep the aspect ratio.
+    The values are then (x / 255 - mean) / std. Pillow rounds to whole levels after each of the two
+    directions. From Pillow 13 on, the shape decides which direction comes first, so that older versions may
+    differ by two levels.
 
     Args:
-        image: mode "RGB", as `read_image` gives it.
-        size: pixels of one side of the result, at least 1.
-        mean: of R, G and B in [0, 1] units.
-        std: of R, G and B in [0, 1] units, not 0.
+        image: image of mode "RGB", as `read_image` returns it.
+        preparation: size of the result and normalisation of its values.
 
     Returns:
         (3, size, size) float32, contiguous.
-
-    Raises:
-        ConfigError: an impossible size, mean or std.
     """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-        raise ConfigError(f"image size must be a whole number of pixels above 0, got {size!r}")
-    means, deviations = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    if means.shape != (3,) or deviations.shape != (3,) or not (deviations != 0).all():
-        raise ConfigError(f"mean and std must be three numbers each, std not 0; got {mean!r} and {std!r}")
     rgb = image if image.mode == "RGB" else rgb_from_pillow(image)
-    squashed = rgb.resize((int(size), int(size)), Image.Resampling.BICUBIC)
+    squashed = rgb.resize((int(preparation.size), int(preparation.size)), Image.Resampling.BICUBIC)
     levels = np.asarray(squashed, dtype=np.float32) / np.float32(255)
-    return np.ascontiguousarray(((levels - means) / deviations).transpose(2, 0, 1))
+    mean, std = (np.asarray(values, dtype=np.float32) for values in (preparation.mean, preparation.std))
+    return np.ascontiguousarray(((levels - mean) / std).transpose(2, 0, 1))
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """Copies the pixels of an image: (H, W, 3) uint8 RGB, levels 0 to 255."""
+    return np.array(image if image.mode == "RGB" else rgb_from_pillow(image), dtype=np.uint8)

@@ -12,8 +12,10 @@ import io
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,17 @@ from zsad.images.conversion import rgb_from_array
 from zsad.images.decoding import decode_medical, decode_picture, decode_stream
 from zsad.images.finding import find_images
 from zsad.images.limits import DEFAULT_MAX_PIXELS, _pixel_limit, check_size
-from zsad.images.names import PICTURE_SUFFIXES, is_medical, is_pattern, medical_path
+from zsad.images.names import (
+    NIFTI_SUFFIXES,
+    PICTURE_SUFFIXES,
+    RemoteFile,
+    is_medical,
+    is_pattern,
+    medical_path,
+    suffix_of,
+)
 from zsad.images.preparing import prepare, to_array
+from zsad.images.remote import read_remote
 
 __all__ = ["DEFAULT_MAX_PIXELS", "PICTURE_SUFFIXES", "find_images", "prepare", "read_image", "to_array"]
 
@@ -37,10 +48,10 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
     The same image gives the same pixels as a lossless file, Pillow image, uint8 array or float tensor.
 
     Args:
-        source: a path; the bytes of a file; an open binary file (read from its start, left open); a Pillow
-            image; a uint8 (or uint16, bool) array of shape (H, W) or (H, W, C); a float array or tensor of
-            shape (C, H, W) with values in [0, 1]. Colours come as RGB; OpenCV's BGR has to be turned round
-            first (`array[..., ::-1]`). `zsad.images.conversion` tells how each mode and type becomes RGB.
+        source: a path; a `RemoteFile`, as `find_images` lists it; the bytes of a file; an open binary file
+            (read from its start, left open); a Pillow image; a uint8 (or uint16, bool) array of shape (H, W)
+            or (H, W, C); a float array or tensor of shape (C, H, W) with values in [0, 1]. Colours are RGB;
+            reverse OpenCV's BGR first (`array[..., ::-1]`). `zsad.images.conversion` tells how each mode and type becomes RGB.
         max_pixels: refuse images with more pixels; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
 
     Returns:
@@ -55,6 +66,9 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
         (6, 4)
     """
     limit = _pixel_limit(max_pixels)
+    if isinstance(source, RemoteFile):
+        with _named(printable(source)):
+            return _read_remote(source, limit)
     if isinstance(source, (str, os.PathLike)):
         return _read_path(os.fsdecode(source), limit)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -111,6 +125,23 @@ def _read_path(path: str, limit: int) -> Image.Image:
         ) as error:  # too long a name, a loop of links, a null character, a dying disk
             reason = printable(getattr(error, "strerror", None) or error)
             raise ImageReadError(f"cannot be opened ({reason}); check the path") from error
+
+
+def _read_remote(file: RemoteFile, limit: int) -> Image.Image:
+    """Fetches a file and reads it; every reason that its file system gives becomes an `ImageReadError`."""
+    try:
+        content = read_remote(file)
+    except Exception as error:  # each file system raises the errors of its own library
+        raise ImageReadError(
+            f"cannot be fetched ({printable(error)}); check the address and the credentials"
+        ) from error
+    suffix = suffix_of(file)
+    if suffix not in NIFTI_SUFFIXES:
+        return decode_stream(io.BytesIO(content), limit)
+    with tempfile.TemporaryDirectory(prefix="zsad-") as folder:  # nibabel reads from a file only
+        copy = Path(folder, f"volume{suffix}")
+        copy.write_bytes(content)
+        return decode_medical(str(copy), limit)
 
 
 def _why_missing(path: str) -> str:

@@ -1,113 +1,83 @@
-"""Images in buckets and other places that a URI names (s3://, gs://, hdfs://, file://).
+"""Lists and reads images in buckets and other places that a URI names (s3://, gs://, az://, memory://, file://).
 
-pyarrow reads them, or fsspec where pyarrow has no file system for the scheme (az:// with the package adlfs).
-Credentials come from the environment, as these libraries document; a key is written as it is, without %20.
+fsspec reads them. Some schemes need a package of their own, such as s3fs for s3:// and gcsfs for gs://; the
+message about a missing one holds the line that installs it. Credentials come from the environment, as these
+packages document. A key is written as it is, without escapes such as %20.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
-from zsad.errors import ConfigError, DataError, MissingExtraError
-from zsad.images.names import _URI, PICTURE_SUFFIXES, RemoteFile
+from zsad.errors import ConfigError, MissingExtraError
+from zsad.images.names import PICTURE_SUFFIXES, RemoteFile, natural_key, suffix_of
 
 
 def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
-    """The images that a URI stands for.
+    """Lists the images that a URI stands for.
 
     Args:
-        uri: of a file, taken whatever its suffix is, or of a folder.
+        uri: URI of a file, which is taken whatever its suffix is, or of a folder.
         recursive: also look into sub-folders.
 
     Returns:
-        URIs in the order of their names; names that begin with a dot are left out.
+        URIs in natural order, those of a folder before those of its sub-folders; empty if the folder holds no
+        image. Names that begin with a dot are left out.
 
     Raises:
-        ConfigError: there is no such place, or it cannot be reached.
-        DataError: the folder holds no image.
-        MissingExtraError: pyarrow or the scheme's own package is missing.
+        ConfigError: the place does not exist or cannot be reached.
+        MissingExtraError: the scheme needs a package that is not installed.
     """
-    from pyarrow.fs import FileSelector, FileType
-
-    root, key, query = _split(uri)
-    files, base = _file_system(root + query)
-    path = _joined(base, key)
+    files, path = _file_system(uri)
     try:
-        kind = files.get_file_info(path).type
-        if kind == FileType.File:
+        if files.info(path)["type"] == "file":
             return [RemoteFile(uri)]
-        found = (
-            files.get_file_info(FileSelector(path, recursive=recursive))
-            if kind != FileType.NotFound
-            else None
-        )
-    except OSError as error:
+        keys = files.find(path, maxdepth=None if recursive else 1)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{uri}: no such file or folder; check the spelling and the credentials") from error
+    except Exception as error:  # each file system raises the errors of its own library
         raise ConfigError(
             f"{uri}: cannot be listed ({error}); check the address and the credentials"
         ) from error
-    if found is None:
-        raise ConfigError(f"{uri}: no such file or folder; check the spelling and the credentials")
-    keys = sorted(
-        info.path[len(base) :].lstrip("/")
-        for info in found
-        if info.type == FileType.File and PurePosixPath(info.path).suffix.lower() in PICTURE_SUFFIXES
-    )
-    visible = [name for name in keys if not any(p.startswith(".") for p in name[len(key) :].split("/"))]
-    if not visible:
-        raise DataError(
-            f"no images found in {uri}; looked for files ending in {' '.join(sorted(PICTURE_SUFFIXES))}"
-        )
-    return [RemoteFile(f"{root}/{name}{query}") for name in visible]
+    names = [key[len(path.rstrip("/")) :].lstrip("/") for key in keys]
+    folder = uri if uri.endswith("/") else f"{uri}/"
+    return [RemoteFile(folder + name) for name in sorted(filter(_is_shown_image, names), key=_walking_order)]
 
 
 def read_remote(uri: str) -> bytes:
-    """The content of a file.
+    """Reads the content of a file.
 
     Raises:
-        OSError: it is not there or cannot be read.
+        OSError: the file does not exist or cannot be read; some file systems raise other errors.
+        ConfigError: the scheme is unknown.
+        MissingExtraError: the scheme needs a package that is not installed.
     """
-    root, key, query = _split(uri)
-    files, base = _file_system(root + query)
-    with files.open_input_stream(_joined(base, key), compression=None) as stream:
-        content: bytes = stream.read()
+    files, path = _file_system(uri)
+    content: bytes = files.cat_file(path)
     return content
 
 
-def _split(uri: str) -> tuple[str, str, str]:
-    """Root ("s3://bucket"), key within it, and query ("?region=eu-west-1" or nothing)."""
-    match = _URI.match(uri)
-    if match is None:
-        raise ConfigError(f"not a URI such as s3://bucket/folder: {uri!r}")
-    scheme, authority, key, query = match.groups()
-    return f"{scheme}://{authority}", key, query or ""
+def _file_system(uri: str) -> tuple[Any, str]:
+    """The file system that a URI belongs to, and the path within it."""
+    from fsspec.core import url_to_fs
 
-
-def _joined(base: str, key: str) -> str:
-    return f"{base.rstrip('/')}/{key}".rstrip("/") or "/"
-
-
-@lru_cache(maxsize=16)  # opening one asks the bucket for its region
-def _file_system(root: str) -> tuple[Any, str]:
-    """The file system for a root, and the root's path in it."""
+    scheme, mark, place = uri.partition("://")
     try:
-        from pyarrow import ArrowException
-        from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+        files, path = url_to_fs(f"{scheme.lower()}{mark}{place}")
     except ImportError as error:
-        raise MissingExtraError("pyarrow", "ray", "reading from a bucket") from error
-    place = "file:///" if root == "file://" else quote(root, safe=":/?&=@+,~.-_")
-    try:
-        found: tuple[Any, str] = FileSystem.from_uri(place)
-    except (ArrowException, NotImplementedError, ValueError):
-        import fsspec  # type: ignore[import-untyped]
+        missing = getattr(error.__cause__ or error, "name", None)  # fsspec wraps the import error
+        raise MissingExtraError(missing or str(error), None, f"reading {uri}") from error
+    except ValueError as error:
+        raise ConfigError(f"{uri}: {error}; name a place such as s3://bucket/folder") from error
+    return files, str(path)
 
-        try:
-            files, base = fsspec.core.url_to_fs(root)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"{root}: {error}") from error
-        return PyFileSystem(FSSpecHandler(files)), base
-    except OSError as error:
-        raise ConfigError(f"{root}: cannot be reached ({error})") from error
-    return found
+
+def _is_shown_image(name: str) -> bool:
+    is_hidden = any(part.startswith(".") for part in name.split("/"))
+    return suffix_of(name) in PICTURE_SUFFIXES and not is_hidden
+
+
+def _walking_order(name: str) -> list[tuple[bool, Any]]:
+    """Orders the names below a folder as a walk through it meets them: files first, then sub-folders."""
+    *folders, file = name.split("/")
+    return [*((True, natural_key(folder)) for folder in folders), (False, natural_key(file))]

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from zsad.errors import ConfigError, MissingExtraError, one_line
 from zsad.files.atomic import atomic_file
-from zsad.images.names import RemoteFile, is_uri
-from zsad.images.remote import list_remote, read_remote
+from zsad.images.names import RemoteFile, as_path, is_uri
+from zsad.images.remote import read_remote
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.pipeline import PredictionPipeline
 from zsad.prediction.records import ResultRecord
@@ -42,19 +42,6 @@ if TYPE_CHECKING:
 _MOST_BATCHES_PER_TASK = 4  # an actor reads ahead within a task
 _MOST_STARTS = 2
 _DOWNLOADS_AT_ONCE = 8
-
-
-def expand_inputs(inputs: Iterable[str | Path], recursive: bool = True) -> list[str | Path]:
-    """Lists the folders of buckets; paths and patterns stay, for `zsad.prediction.run.predict_folder`.
-
-    Raises:
-        ConfigError: a URI's place cannot be found.
-        DataError: it holds no image.
-    """
-    found: list[str | Path] = []
-    for item in inputs:
-        found.extend(list_remote(str(item), recursive) if is_uri(item) else [item])
-    return found
 
 
 class RayPrediction:
@@ -301,7 +288,7 @@ class _Sources:
         if not is_uri(path):
             return Path(path)
         folder = Path(tempfile.mkdtemp(dir=_made(self._folder)))
-        local = folder / PurePosixPath(path.partition("?")[0]).name
+        local = folder / PurePosixPath(as_path(path)).name
         self._given[str(local)] = path
         try:
             local.write_bytes(read_remote(path))

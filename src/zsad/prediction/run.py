@@ -98,7 +98,7 @@ def predict_folder(
     """Scores images and writes `results.jsonl`, `results.csv`, images and `index.html` into a folder.
 
     Args:
-        inputs: files, folders and glob patterns, or one of them.
+        inputs: files, folders, glob patterns and URIs ("s3://bucket/shots"), or one of them.
         detector: as `zsad.load` gives it, or a function that makes it, which is called with the images'
             paths when the inputs have turned out to be there. Some of the images become its companions
             (`Detector.set_companions`) if its method takes any and there are at least 8.
@@ -124,7 +124,6 @@ def predict_folder(
             but for the last digits. In a script of your own, call this below
             `if __name__ == "__main__":`, as new Python processes need it.
         engine: what scores the images; None: this process or, with several devices, some more.
-            `zsad.prediction.ray.RayPrediction` also takes what `expand_inputs` lists in a bucket.
         progress: called with the number of images done and to do, at the start and after each image.
 
     Returns:
@@ -211,19 +210,15 @@ def find_pictures(
         ConfigError: none of the inputs exists.
         DataError: there is no image.
     """
-    wanted = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    remote = [item for item in wanted if isinstance(item, RemoteFile)]
-    if remote and len(remote) == len(wanted):
-        return cast("list[Path]", remote)  # for engines that read URIs
-    found = find_images([item for item in wanted if not isinstance(item, RemoteFile)], recursive)
-    if not any(os.path.lexists(file_and_part(path)[0]) for path in found):
+    found = find_images(inputs, recursive)
+    if not any(isinstance(path, RemoteFile) or os.path.lexists(file_and_part(path)[0]) for path in found):
         listed = ", ".join(str(path) for path in found[:3]) + (" and others" if len(found) > 3 else "")
         raise ConfigError(f"no such file or folder, and no match: {listed}")
     own = [os.path.join(os.path.abspath(directory), folder, "") for folder in RunLayout.FOLDERS]
     pictures = [path for path in found if not os.path.abspath(path).startswith(tuple(own))]
     if not pictures:
         raise DataError(f"the only images found are those that zsad wrote itself into {directory}")
-    return [*pictures, *cast("list[Path]", remote)]
+    return cast("list[Path]", pictures)  # a RemoteFile goes where a path goes
 
 
 def in_batches(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:

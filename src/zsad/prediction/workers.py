@@ -26,9 +26,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from zsad.errors import ConfigError, one_line
+from zsad.images.names import image_file
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.pipeline import PredictionPipeline
 from zsad.prediction.records import ResultRecord
@@ -333,7 +334,7 @@ def _asked_for(connection: Connection, names: dict[str, Path]) -> Iterator[Seque
         if batch is None:
             return
         names.update(batch)
-        yield [Path(path) for path in batch]
+        yield cast("list[Path]", [image_file(path) for path in batch])  # as `find_pictures` gives them
 
 
 def _portable(error: Exception) -> Exception:

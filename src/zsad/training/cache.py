@@ -44,6 +44,7 @@ from zsad.training.data import prepare_item
 from zsad.types import Sample
 
 if TYPE_CHECKING:
+    from zsad.images.preparing import Preparation
     from zsad.methods.base import Method
 
 CachePrecision = Literal["fp32", "bf16", "fp16"]
@@ -102,9 +103,7 @@ class FeatureCache:
         method: Method,
         *,
         fingerprint: str,
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        preparation: Preparation,
         precision: CachePrecision = "fp32",
         computed_in: str = "fp32",
     ) -> None:
@@ -114,9 +113,7 @@ class FeatureCache:
             root: may hold the features of several methods and backbones.
             method: whose `features` are kept.
             fingerprint: of the backbone's weights.
-            image_size: pixels a side.
-            mean: of R, G and B in [0, 1] units.
-            std: of R, G and B in [0, 1] units.
+            preparation: how images become the network's input.
             precision: of the numbers in the files.
             computed_in: the precision that the tower runs in.
 
@@ -128,8 +125,8 @@ class FeatureCache:
         if precision not in STORED_AS:
             raise unknown_name("cache precision", precision, STORED_AS)
         self._method = method
-        self._image_size = image_size
-        self._prepare_item = functools.partial(prepare_item, size=image_size, mean=mean, std=std)
+        self._image_size = preparation.size
+        self._prepare_item = functools.partial(prepare_item, preparation=preparation)
         self._dtype = STORED_AS[precision]
         description = {
             "format": FORMAT,
@@ -141,7 +138,7 @@ class FeatureCache:
                 {mlp.activation for mlp in method.backbone.visual.modules() if isinstance(mlp, Mlp)}
             ),
             "position_interpolation": method.backbone.position_interpolation,
-            "preparation": {"size": image_size, "mean": list(mean), "std": list(std)},
+            "preparation": dataclasses.asdict(preparation),
             "computed_in": computed_in,
             "stored_in": precision,
         }

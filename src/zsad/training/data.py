@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from zsad.data.samples import PreparedSample, load_sample, prepare_sample
 from zsad.errors import ConfigError, DataError
 from zsad.training.devices import Ranks
 from zsad.types import Sample
+
+if TYPE_CHECKING:
+    from zsad.images.preparing import Preparation
 
 BATCHES_AHEAD = 2
 
@@ -196,14 +199,12 @@ def _fetch_and_prepare(source: Callable[[], Any], prepare: Callable[[Any], Prepa
     return prepare(source())
 
 
-def prepare_item(item: Any, *, size: int, mean: Sequence[float], std: Sequence[float]) -> PreparedSample:
+def prepare_item(item: Any, preparation: Preparation) -> PreparedSample:
     """Makes an item of the training data ready for a batch.
 
     Args:
         item: a `Sample`, a `Mosaic` of them, or (image, mask, label, class name).
-        size: pixels a side.
-        mean: of R, G and B in [0, 1] units.
-        std: of R, G and B in [0, 1] units.
+        preparation: size of the network's input and normalisation of its values.
 
     Returns:
         The image with its mask.
@@ -213,13 +214,13 @@ def prepare_item(item: Any, *, size: int, mean: Sequence[float], std: Sequence[f
         DataError: the mask does not fit the image or is missing.
     """
     if isinstance(item, Mosaic):
-        return load_mosaic(item, size=size, mean=mean, std=std)
+        return load_mosaic(item, preparation)
     if isinstance(item, Sample):
-        prepared = load_sample(item, size=size, mean=mean, std=std)
+        prepared = load_sample(item, preparation)
     else:
         picture, mask, label, class_name = item
         mask = None if mask is None else np.asarray(mask)
-        prepared = prepare_sample(picture, mask, int(label), str(class_name), size=size, mean=mean, std=std)
+        prepared = prepare_sample(picture, mask, int(label), str(class_name), preparation)
     if prepared.mask is None:
         raise DataError("an anomalous image of the dataset has no mask, which training needs")
     return prepared

@@ -158,10 +158,8 @@ class TrainingRun:
         return self.method.loss(torch.from_numpy(pictures).to(self.device), masks, labels, names)
 
     def _batches(self, epoch: int) -> Iterator[Batch[Any]]:
-        config, record = self.config, self.detector.record
-        prepare: Any = functools.partial(
-            prepare_item, size=self.detector.image_size, mean=record.mean, std=record.std
-        )
+        config = self.config
+        prepare: Any = functools.partial(prepare_item, preparation=self.detector.preparation)
         if self.cache is not None:
             prepare = self.cache.prepare
         return batches(
@@ -176,14 +174,11 @@ class TrainingRun:
         )
 
     def _open_cache(self, folder: Path) -> FeatureCache:
-        record = self.detector.record
         return FeatureCache(
             folder,
             self.method,
             fingerprint=backbone_fingerprint(self.detector.backbone),
-            image_size=self.detector.image_size,
-            mean=record.mean,
-            std=record.std,
+            preparation=self.detector.preparation,
             precision=self.config.cache_precision,
             computed_in=self.recipe.precision,
         )

@@ -31,7 +31,8 @@ from zsad.data.layouts.listing import (
     pair_masks,
     pictures_in,
 )
-from zsad.images.finding import find_images
+from zsad.errors import DataError
+from zsad.images.finding import images_below
 from zsad.types import UNLABELLED, Sample
 
 NORMAL_CLASSES = NORMAL_FOLDERS | {"no", "healthy", "negative"}
@@ -61,9 +62,10 @@ def read_plain(folder: Path, split: Split, class_name: ClassName) -> Listing:
     word = class_name(folder.resolve().name)
     if split == "train":
         return Listing()
-    return Listing(
-        tuple(Sample(path, word, UNLABELLED, None, "unlabelled") for path in find_images([folder]))
-    )
+    samples = tuple(Sample(path, word, UNLABELLED, None, "unlabelled") for path in images_below(folder))
+    if not samples:
+        raise DataError(f"{folder}: no images found in it; name the folder that holds the dataset")
+    return Listing(samples)
 
 
 def _roots(folder: Path) -> list[Path]:
