@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from zsad.errors import ConfigError, ZsadError, one_line
+from zsad.detector.scoring import score_batch
+from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
 from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
@@ -34,8 +35,6 @@ MOST_PIXELS_AT_ONCE = 64_000_000
 """Images of a batch beyond this sum wait; 190 MB as read, about five times that with maps and overlays."""
 
 _THREADS = min(4, os.cpu_count() or 1)
-# What may go wrong with one image while the others are fine; a wrong argument stops the run instead.
-_PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
 
 
 class Scorer(Protocol):
@@ -142,24 +141,15 @@ class PredictionPipeline:
             yield read, outcome, seconds
 
     def _score(self, reads: Sequence[_Read]) -> dict[Path, tuple[Prediction | str, float]]:
-        """Scores a batch; one that fails is tried again image by image, to find and spare the others."""
-        if not reads:
-            return {}
+        """Each image's prediction or error line, and its share of the time, by path."""
+
+        def predict(some: Sequence[_Read]) -> Sequence[Prediction]:
+            return self.detector.predict([read.image for read in some], classes=self.options.class_name)
+
         started = time.perf_counter()
-        try:
-            predictions = self.detector.predict(
-                [read.image for read in reads], classes=self.options.class_name
-            )
-        except ConfigError:
-            raise
-        except _PICTURE_ERRORS as error:
-            if len(reads) > 1 and not self.detector.scores_jointly:
-                return {path: outcome for read in reads for path, outcome in self._score([read]).items()}
-            seconds = (time.perf_counter() - started) / len(reads)
-            return {read.path: (one_line(error), seconds) for read in reads}
-        seconds = (time.perf_counter() - started) / len(reads)
-        pairs = zip(reads, predictions, strict=True)
-        return {read.path: (prediction, seconds) for read, prediction in pairs}
+        outcomes = score_batch(predict, reads, is_joint=self.detector.scores_jointly)
+        share = (time.perf_counter() - started) / max(1, len(reads))
+        return {read.path: (outcome, share) for read, outcome in zip(reads, outcomes, strict=True)}
 
     def _finish(self, read: _Read, outcome: Prediction | str, seconds: float) -> ResultRecord:
         """Writes an image's files and makes its record; runs in a thread."""
