@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 from zsad.data.samples import PreparedSample, load_sample
 from zsad.detector.scoring import score_batch
 from zsad.errors import ConfigError, ZsadError, one_line
+from zsad.images.ahead import read_ahead
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _ScoreAndMap = tuple[float, NDArray[np.float32]]
 
-READING_THREADS = 4
 READ_AHEAD = 16  # images beyond the batch that is being scored
 PICTURES_SCORED_JOINTLY = 256  # the categories of MVTec AD and VisA stay whole
 
@@ -113,13 +113,13 @@ def score_batches(detector: Detector, batches: Sequence[Batch]) -> Iterator[list
     Raises:
         ConfigError: the method refuses its settings, which would be the same for every image.
     """
-    pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
-    try:
-        reading = _read_ahead(pool, detector, [sample for batch in batches for sample in batch.samples])
+    samples = (sample for batch in batches for sample in batch.samples)
+    # Read one by one, not by batch: a batch may be a whole category, of which memory should not hold two.
+    reading = read_ahead(partial(_read, detector), ([sample] for sample in samples), ahead=READ_AHEAD)
+    with closing(reading):
         for batch in batches:
-            yield _score_batch(detector, batch, itertools.islice(reading, len(batch.samples)))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            reads = itertools.islice(reading, len(batch.samples))
+            yield _score_batch(detector, batch, (read for (read,) in reads))
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,6 @@ class _Read:
     prepared: PreparedSample | None
     error: str | None
     seconds: float
-
-
-def _read_ahead(pool: ThreadPoolExecutor, detector: Detector, samples: Sequence[Sample]) -> Iterator[_Read]:
-    """Reads images in their order, a few of them before they are asked for."""
-    waiting: deque[Future[_Read]] = deque()
-    for sample in samples:
-        waiting.append(pool.submit(_read, detector, sample))
-        if len(waiting) > READ_AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _read(detector: Detector, sample: Sample) -> _Read:

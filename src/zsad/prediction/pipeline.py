@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +17,7 @@ import numpy as np
 from zsad.detector.scoring import score_batch
 from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
+from zsad.images.ahead import THREADS, read_ahead
 from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 MOST_PIXELS_AT_ONCE = 64_000_000
 """Images of a batch beyond this sum wait; 190 MB as read, about five times that with maps and overlays."""
-
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 class Scorer(Protocol):
@@ -100,15 +99,16 @@ class PredictionPipeline:
             ConfigError: the detector refuses an argument, which would be the same for every image.
             OSError: an image's files cannot be written.
         """
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="zsad")
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zsad-write")
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
         parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
         try:
-            for batch in _read_ahead(pool, parts):
-                for read, outcome, seconds in self._predict(batch):
-                    self._writing.append(pool.submit(self._finish, read, outcome, seconds))
-                while len(self._writing) > len(batch):  # one batch is written while the next is scored
-                    yield self._oldest()
+            with closing(read_ahead(_read, parts)) as reading:
+                for batch in reading:
+                    for read, outcome, seconds in self._predict(batch):
+                        self._writing.append(pool.submit(self._finish, read, outcome, seconds))
+                    while len(self._writing) > len(batch):  # one batch is written while the next is scored
+                        yield self._oldest()
             while self._writing:
                 yield self._oldest()
         finally:
@@ -218,17 +218,6 @@ def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Se
         pixels += size
     if part:
         yield part
-
-
-def _read_ahead(pool: ThreadPoolExecutor, batches: Iterable[Sequence[Path]]) -> Iterator[list[_Read]]:
-    """Reads batches in threads, in order; one more than was asked for, and no more."""
-    waiting: deque[list[Future[_Read]]] = deque()
-    for batch in batches:
-        waiting.append([pool.submit(_read, path) for path in batch])
-        if len(waiting) > 1:
-            yield [future.result() for future in waiting.popleft()]
-    while waiting:
-        yield [future.result() for future in waiting.popleft()]
 
 
 def _read(path: Path) -> _Read:
