@@ -11,7 +11,6 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, overload
@@ -32,6 +31,7 @@ from zsad.detector.explanation import RegionRanker
 from zsad.detector.identity import image_fingerprint, scoring_settings
 from zsad.detector.thresholds import Calibration, read_calibration
 from zsad.errors import ConfigError, ZsadError
+from zsad.images.ahead import read_ahead
 from zsad.images.preparing import Preparation, prepare, to_array
 from zsad.images.reading import find_images, read_image
 from zsad.methods import _registry as registry
@@ -41,7 +41,6 @@ from zsad.types import Prediction, RawOutput, WeightRecord
 
 MOST_AT_ONCE = 16
 MOST_STATES_KEPT = 64
-READING_THREADS = 4
 SEVERAL_PICTURES = 4  # dimensions of an array that holds several
 
 Picture = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
@@ -381,22 +380,16 @@ class Detector:
     def _predict_stream(
         self, pictures: Iterator[tuple[Any, str | None]], batch_size: int
     ) -> Iterator[Prediction]:
-        """Batches of images through the network; the next batch is read meanwhile, and no more."""
-        pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
-        try:
-            waiting: list[tuple[Future[tuple[Path | None, Image.Image]], str | None]] = []
-            while True:
-                batch = list(itertools.islice(pictures, batch_size))
-                coming = [(pool.submit(self._read, item), name) for item, name in batch]
-                if waiting:
-                    yield from self._predict_batch(
-                        [future.result() for future, _ in waiting], [name for _, name in waiting]
-                    )
-                if not batch:
-                    return
-                waiting = coming
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        """Predictions of a stream of images; the next batch is read while one is scored."""
+        batches = iter(lambda: list(itertools.islice(pictures, batch_size)), [])
+
+        def read(pair: tuple[Any, str | None]) -> tuple[tuple[Path | None, Image.Image], str | None]:
+            return self._read(pair[0]), pair[1]
+
+        with contextlib.closing(read_ahead(read, batches)) as reading:
+            for batch in reading:
+                images, names = zip(*batch, strict=True)
+                yield from self._predict_batch(images, names)
 
     @staticmethod
     def _read(source: Any) -> tuple[Path | None, Image.Image]:
