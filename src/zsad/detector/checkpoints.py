@@ -51,6 +51,7 @@ class CheckpointInfo:
         threshold: image score from which on an image counts as anomalous; None while uncalibrated.
         map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
         calibration: how the thresholds came about, as `Calibration.to_dict` gives it; None if set by hand.
+        class_name: class name of the images that the thresholds are for; None for images of any name.
         format: of the description; larger than `FORMAT` means that a newer zsad wrote it.
     """
 
@@ -65,6 +66,7 @@ class CheckpointInfo:
     threshold: float | None = None
     map_threshold: float | None = None
     calibration: dict[str, Any] | None = None
+    class_name: str | None = None
     format: int = FORMAT
 
 

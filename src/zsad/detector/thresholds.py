@@ -109,10 +109,6 @@ class Calibration:
         """Anomalous calibration images below the threshold."""
         return sum(score < self.threshold for score in self.anomalous_scores)
 
-    def is_for(self, class_name: str) -> bool:
-        """Whether the threshold is for images of a class name, as prompts read it."""
-        return self.class_name in (None, class_name)
-
     def saw(self, pixels: NDArray[np.uint8]) -> bool:
         """Whether an image is one of the calibration images, about which its decision says nothing.
 
