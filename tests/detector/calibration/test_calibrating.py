@@ -278,16 +278,16 @@ def test_file_round_trip(detector, good, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("nothing", "is not a calibration of zsad"),
-        ("[]", "is not a calibration of zsad"),
+        ("nothing", "not a calibration of zsad"),
+        ("[]", "not a calibration of zsad"),
         ("{}", "is not a calibration of zsad"),
         ({"zsad_calibration": 2}, "newer than this"),
-        ({"threshold": None}, "finite numbers"),
-        ({"threshold": float("nan")}, "finite numbers"),
+        ({"threshold": None}, "threshold must be a number, got None"),
+        ({"threshold": float("nan")}, "threshold must be a number, got nan"),
         ({"normal_scores": []}, "at least one"),
-        ({"rule": "guess"}, "rule is one of"),
-        ({"surprise": 1}, "damaged"),
-        ({"settings": 3}, "damaged"),
+        ({"rule": "guess"}, "rule must be 'rate' or 'f1' or 'cost', got 'guess'"),
+        ({"surprise": 1}, "surprise is unknown"),
+        ({"settings": 3}, "settings must be a mapping"),
     ],
 )
 def test_damaged_files(detector, good, tmp_path, change, message):
