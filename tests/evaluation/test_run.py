@@ -24,7 +24,7 @@ from zsad.detector.detector import Detector
 from zsad.evaluation import run as evaluation
 from zsad.evaluation.results import read_evaluation
 from zsad.evaluation.scoring import make_batches
-from zsad.files.plain import to_json
+from zsad.files.plain import to_plain
 from zsad.metrics import evaluate as metrics_of
 from zsad.training import loop as training
 from zsad.types import RawOutput
@@ -103,7 +103,7 @@ def lines_of(path):
 
 def without_times(result):
     """Everything of a result but how long it took."""
-    plain = to_json(result)["runs"]
+    plain = to_plain(result)["runs"]
     for each in plain:
         del each["seconds"]
         for row in each["categories"]:

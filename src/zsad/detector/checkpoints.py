@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from zsad._version import __version__
 from zsad.backbones.clip import CLIP
@@ -18,6 +18,8 @@ from zsad.detector.published_weights import PAPERS_BACKBONE, PublishedWeights
 from zsad.detector.weights import fetched_file, published_weights
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.atomic import atomic_file
+from zsad.files.fields import AtLeast
+from zsad.files.plain import from_plain, to_plain
 from zsad.files.tensors import file_kind, read_checkpoint
 from zsad.methods import _registry as registry
 
@@ -51,13 +53,14 @@ class CheckpointInfo:
         threshold: image score from which on an image counts as anomalous; None while uncalibrated.
         map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
         calibration: how the thresholds came about, as `Calibration.to_dict` gives it; None if set by hand.
+        class_name: class name of the images that the thresholds are for; None for images of any name.
         format: of the description; larger than `FORMAT` means that a newer zsad wrote it.
     """
 
     method: str
     backbone: str
     fingerprint: str
-    image_size: int
+    image_size: Annotated[int, AtLeast(1)]
     config: dict[str, Any]
     version: str = __version__
     auxiliary_data: str = ""
@@ -65,6 +68,7 @@ class CheckpointInfo:
     threshold: float | None = None
     map_threshold: float | None = None
     calibration: dict[str, Any] | None = None
+    class_name: str | None = None
     format: int = FORMAT
 
 
@@ -135,7 +139,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], info: CheckpointInfo)
 
     content = save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        metadata={METADATA_KEY: json.dumps(asdict(info), sort_keys=True)},
+        metadata={METADATA_KEY: json.dumps(to_plain(info), sort_keys=True)},
     )
     try:
         with atomic_file(path) as file:
@@ -193,7 +197,7 @@ def merge_settings(
             found = {name: value for name, value in found.items() if name in known}
         fixed = set(method.SHAPE_FIELDS) & found.keys()
     for name in sorted(fixed & explicit.keys()):
-        if _plain(explicit[name]) != _plain(found[name]):
+        if to_plain(explicit[name]) != to_plain(found[name]):
             raise ConfigError(
                 f"{name}={explicit[name]!r} contradicts {checkpoint.path}, whose weights were made with "
                 f'{name}={found[name]!r}: leave {name} out, or start from new weights with checkpoint="fresh"'
@@ -295,11 +299,6 @@ def backbone_hint(found: Checkpoint, backbone: str) -> str:
     )
 
 
-def _plain(value: Any) -> Any:
-    """Lists of JSON and tuples of dataclasses compare as equal."""
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _read_info(path: Path) -> CheckpointInfo | None:
     """The description in a safetensors file; None if another program wrote it."""
     from safetensors import SafetensorError, safe_open
@@ -313,12 +312,12 @@ def _read_info(path: Path) -> CheckpointInfo | None:
         return None
     try:
         description = json.loads(metadata[METADATA_KEY])
-        written_as = int(description["format"])
-        if written_as > FORMAT:
+        written_as = description.get("format") if isinstance(description, dict) else None
+        if isinstance(written_as, int) and written_as > FORMAT:
             raise WeightsError(
                 f"{path} was written by zsad {description.get('version', '?')}, which is newer than this "
                 f"{__version__}: pip install --upgrade zsad"
             )
-        return CheckpointInfo(**description)
-    except (ValueError, KeyError, TypeError) as error:
+        return from_plain(CheckpointInfo, description, str(path))
+    except ValueError as error:  # not JSON, or a DataError that names the field
         raise WeightsError(f"{path} has a damaged zsad description ({error}): save it again") from error

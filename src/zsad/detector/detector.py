@@ -7,6 +7,7 @@ size, device, references, thresholds. Text is encoded once per class name and ke
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import threading
 from collections import OrderedDict
@@ -27,6 +28,7 @@ from zsad.backbones.vision import check_image_size
 from zsad.detector import checkpoints
 from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
+from zsad.detector.decision import Decision
 from zsad.detector.explanation import RegionRanker
 from zsad.detector.identity import image_fingerprint, scoring_settings
 from zsad.detector.thresholds import Calibration, read_calibration
@@ -55,9 +57,7 @@ class Detector:
         record: of the backbone's weights.
         image_size: pixels a side that images are resized to.
         is_trained: whether what the method learns has been learnt; a training run sets it.
-        threshold: image score from which on an image counts as anomalous; None while uncalibrated.
-        map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
-        calibration: what `apply_calibration` was given last; None: thresholds, if any, were set by hand.
+        decision: thresholds and score scale of its predictions, with the calibration that they rest on.
         reference_fingerprints: of the reference images, as `image_fingerprint` gives them.
         auxiliary_data: what the method was trained on; written into its checkpoint.
         auxiliary_pictures: digests of the files of those images, likewise; see `zsad.data.fingerprints`.
@@ -70,8 +70,6 @@ class Detector:
         image_size: int,
         *,
         is_trained: bool = True,
-        threshold: float | None = None,
-        map_threshold: float | None = None,
         auxiliary_data: str = "",
         fingerprint: str | None = None,
     ) -> None:
@@ -88,9 +86,7 @@ class Detector:
         self.record: WeightRecord = method.backbone.record
         self.image_size = image_size
         self.is_trained = is_trained or not any(True for _ in method.trainable())
-        self.threshold = threshold
-        self.map_threshold = map_threshold
-        self.calibration: Calibration | None = None
+        self.decision = Decision()
         self.reference_fingerprints: tuple[str, ...] = ()
         self.auxiliary_data = auxiliary_data
         self.auxiliary_pictures = ""
@@ -99,6 +95,35 @@ class Detector:
         self._references: Tensor | None = None
         self._states: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lock = threading.Lock()  # a server predicts from several threads
+
+    @property
+    def threshold(self) -> float | None:
+        """Image score from which on an image counts as anomalous; None while uncalibrated.
+
+        Setting it by hand drops the calibration, which promises nothing about other thresholds.
+        """
+        return self.decision.threshold
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        self.decision = self.decision.by_hand(value, self.decision.map_threshold)
+
+    @property
+    def map_threshold(self) -> float | None:
+        """Map value from which on a pixel counts as anomalous; None while uncalibrated.
+
+        Setting it by hand drops the calibration, which promises nothing about other thresholds.
+        """
+        return self.decision.map_threshold
+
+    @map_threshold.setter
+    def map_threshold(self, value: float | None) -> None:
+        self.decision = self.decision.by_hand(self.decision.threshold, value)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Calibration that the thresholds come from; None while uncalibrated, or if they were set by hand."""
+        return self.decision.calibration
 
     @property
     def preparation(self) -> Preparation:
@@ -324,10 +349,21 @@ class Detector:
             calibration = read_calibration(calibration)
         if calibration is not None:
             calibration.check_fits(self.scoring_settings())
-        self.calibration = calibration
-        self.threshold = None if calibration is None else calibration.threshold
-        self.map_threshold = None if calibration is None else calibration.map_threshold
+        self.decision = Decision.from_calibration(calibration)
         return self
+
+    def with_decision(self, decision: Decision) -> Detector:
+        """A detector that scores on the same network and decides otherwise.
+
+        Args:
+            decision: thresholds and score scale of the new detector's predictions.
+
+        Returns:
+            A new detector; this one keeps its decision.
+        """
+        other = copy.copy(self)
+        other.decision = decision
+        return other
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, as `zsad.detector.identity.scoring_settings` describes it."""
@@ -349,6 +385,7 @@ class Detector:
         """
         calibration = self.calibration
         is_stale = calibration is not None and not calibration.fits(self.scoring_settings())
+        decision = Decision() if is_stale else self.decision
         info = CheckpointInfo(
             method=self.method.INFO.name,
             backbone=self.record.name,
@@ -357,16 +394,17 @@ class Detector:
             config=asdict(self.method.config),
             auxiliary_data=self.auxiliary_data,
             auxiliary_pictures=self.auxiliary_pictures,
-            threshold=None if is_stale else self.threshold,
-            map_threshold=None if is_stale else self.map_threshold,
-            calibration=None if calibration is None or is_stale else calibration.to_dict(),
+            threshold=decision.threshold,
+            map_threshold=decision.map_threshold,
+            calibration=None if decision.calibration is None else decision.calibration.to_dict(),
+            class_name=decision.class_name,
         )
         checkpoints.write(path, self.method.learned_state(), info)
         return Path(path)
 
     def _classes(self, given: Classes) -> Classes:
-        """The class names to use: those given, else the calibration's."""
-        return given if given is not None or self.calibration is None else self.calibration.class_name
+        """The class names to use: those given, else the decision's."""
+        return self.decision.class_name if given is None else given
 
     def _check_trained(self) -> None:
         if not self.is_trained:
@@ -408,26 +446,24 @@ class Detector:
     ) -> list[Prediction]:
         """Predictions for images that have been read."""
         raw = self._score(self._stack([image for _, image in pictures]), names)
-        calibration = self.calibration
-        scale = None if calibration is None else calibration.scale
         predictions = []
         for (path, image), name, score, raw_map in zip(
             pictures, names, raw.scores.tolist(), raw.maps, strict=True
         ):
             resized = upsample(raw_map, (image.height, image.width))
-            has_threshold = calibration is None or calibration.is_for(name or DEFAULT_CLASS)
+            decision = self.decision.for_class(name or DEFAULT_CLASS)
             predictions.append(
                 Prediction(
                     score=score,
                     anomaly_map=resized.cpu().numpy(),
                     image=to_array(image),
                     path=path,
-                    threshold=self.threshold if has_threshold else None,
-                    map_threshold=self.map_threshold if has_threshold else None,
+                    threshold=decision.threshold,
+                    map_threshold=decision.map_threshold,
                     map_range=self.map_range,
                     class_name=name if self.method.INFO.uses_class_names else None,
                     ranker=self._ranker,
-                    score_scale=scale if has_threshold else None,
+                    score_scale=decision.scale,
                 )
             )
         return predictions

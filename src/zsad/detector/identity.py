@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad.files.plain import to_json
+from zsad.files.plain import to_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,7 @@ def scoring_settings(
         "backbone": backbone.record.name if backbone.record else None,
         "image_size": image_size,
         "precision": str(backbone.text_projection.dtype).removeprefix("torch."),
-        "config": to_json(method.config),
+        "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
     }

@@ -12,6 +12,7 @@ from zsad.backbones.clip import CLIP
 from zsad.backbones.devices import _find_device, check_precision
 from zsad.backbones.loading import backbone_fingerprint, load_backbone
 from zsad.detector import checkpoints
+from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
 from zsad.errors import ConfigError
@@ -106,12 +107,10 @@ def load(
         detector.set_references(references)
     if calibration is not None:
         detector.apply_calibration(None if isinstance(calibration, str) else calibration)
+    elif info is not None and info.calibration is not None:
+        detector.apply_calibration(Calibration.from_dict(info.calibration, "the checkpoint's calibration"))
     elif info is not None:
-        if info.calibration is not None:
-            detector.apply_calibration(
-                Calibration.from_dict(info.calibration, "the checkpoint's calibration")
-            )
-        detector.threshold, detector.map_threshold = info.threshold, info.map_threshold
+        detector.decision = Decision(info.threshold, info.map_threshold, class_name=info.class_name)
     return detector
 
 

@@ -6,10 +6,9 @@ that would score differently from the one that it was made with.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from zsad._version import __version__
 from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
-from zsad.files.atomic import atomic_file
+from zsad.files.plain import from_plain, read_json, to_plain, write_json
 from zsad.types import ScoreScale
 
 Rule = Literal["rate", "f1", "cost"]
@@ -81,10 +80,6 @@ class Calibration:
             raise DataError("a calibration's scores and thresholds must be finite numbers")
         if not self.normal_scores:
             raise DataError("a calibration holds the scores of at least one normal image")
-        if not isinstance(self.settings, Mapping):
-            raise DataError(f"damaged calibration: settings must be names and values, got {self.settings!r}")
-        if self.rule not in RULES or self.map_rule not in ("rate", "f1"):
-            raise DataError(f"a calibration's rule is one of {', '.join(RULES)}, got {self.rule!r}")
 
     @property
     def scale(self) -> ScoreScale:
@@ -108,10 +103,6 @@ class Calibration:
     def missed(self) -> int:
         """Anomalous calibration images below the threshold."""
         return sum(score < self.threshold for score in self.anomalous_scores)
-
-    def is_for(self, class_name: str) -> bool:
-        """Whether the threshold is for images of a class name, as prompts read it."""
-        return self.class_name in (None, class_name)
 
     def saw(self, pixels: NDArray[np.uint8]) -> bool:
         """Whether an image is one of the calibration images, about which its decision says nothing.
@@ -150,7 +141,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values under the attributes' names."""
-        return {_FORMAT_KEY: FORMAT, **json.loads(json.dumps(asdict(self)))}
+        return {_FORMAT_KEY: FORMAT, **to_plain(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "the calibration") -> Calibration:
@@ -164,21 +155,18 @@ class Calibration:
             DataError: it is no calibration, damaged, or written by a newer zsad.
         """
         known = dict(values)
-        try:
-            written_as = int(known.pop(_FORMAT_KEY))
-            if written_as > FORMAT:
-                raise DataError(
-                    f"{where} was written by zsad {known.get('version', '?')}, which is newer than this "
-                    f"{__version__}: pip install --upgrade zsad"
-                )
-            lists = [one.name for one in fields(cls) if str(one.type).startswith("tuple")]
-            return cls(**{**known, **{name: tuple(known[name]) for name in lists}})
-        except DataError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
+        written_as = known.pop(_FORMAT_KEY, None)
+        if not isinstance(written_as, int):
+            raise DataError(f"{where} is not a calibration of zsad: make it with zsad calibrate")
+        if written_as > FORMAT:
             raise DataError(
-                f"{where} is not a calibration of zsad or is damaged ({error}): make it with zsad calibrate"
-            ) from error
+                f"{where} was written by zsad {known.get('version', '?')}, which is newer than this "
+                f"{__version__}: pip install --upgrade zsad"
+            )
+        try:
+            return from_plain(cls, known, where)
+        except DataError as error:
+            raise DataError(f"{error}; make the calibration again with zsad calibrate") from error
 
     def _seen(self) -> frozenset[str]:
         return frozenset(self.pictures)
@@ -206,13 +194,9 @@ def read_calibration(path: str | Path) -> Calibration:
             raise DataError(f"{path} holds no calibration: make one with zsad calibrate")
         return Calibration.from_dict(info.calibration, str(path))
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{path} is not a calibration of zsad ({error}): make it with zsad calibrate"
-        ) from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is not a calibration of zsad: make it with zsad calibrate")
+        values = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}: not a calibration of zsad, make it with zsad calibrate") from error
     return Calibration.from_dict(values, str(path))
 
 
@@ -222,9 +206,9 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic_file(path) as file:
-        file.write(json.dumps(calibration.to_dict(), indent=1, ensure_ascii=True).encode() + b"\n")
-    return Path(path)
+    path = Path(path)
+    write_json(path, calibration.to_dict())
+    return path
 
 
 _WORDING = {

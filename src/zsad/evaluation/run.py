@@ -32,7 +32,7 @@ from zsad.evaluation.results import EvaluationResult, FailedRun, RunResult, writ
 from zsad.evaluation.scoring import make_batches
 from zsad.evaluation.workers import LocalScorer, ProcessScorer, Scorer
 from zsad.evaluation.worst import worst_of_run
-from zsad.files.plain import to_json
+from zsad.files.plain import to_plain
 from zsad.metrics import METRIC_NAMES
 from zsad.metrics.bootstrap import IMAGE_METRICS, bootstrap_draws, interval
 
@@ -263,7 +263,7 @@ def _described(options: EvaluationOptions, run: PlannedRun, detector: Detector) 
         "seed": run.seed,
         "image_size": detector.image_size,
         "precision": options.precision or "fp32",
-        "settings": to_json(vars(detector.method.config)),
+        "settings": to_plain(vars(detector.method.config)),
         "split": options.split,
         "pro": options.pro,
         "fpr_limit": options.fpr_limit,

@@ -9,6 +9,7 @@ from typing import Any
 
 from zsad.errors import ConfigError, DataError
 from zsad.files.atomic import atomic_file
+from zsad.files.plain import to_plain
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_LAYOUT = 1
@@ -51,7 +52,7 @@ def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: 
     Raises:
         ConfigError: naming every setting that differs, with both values.
     """
-    now = json.loads(json.dumps(now))  # tuples and lists are the same once they were written
+    now = to_plain(now)  # tuples and lists are the same once they are written
     differing = [
         f"{name} was {earlier.get(name)!r} and is now {now.get(name)!r}"
         for name in sorted(earlier.keys() | now.keys())

@@ -131,12 +131,13 @@ class PredictionPipeline:
         for read in batch:
             outcome, seconds = outcomes.get(read.path, (read.error, 0.0))
             started = time.perf_counter()
-            if isinstance(outcome, Prediction):
-                if self.options.map_threshold is not None:
-                    outcome = dataclasses.replace(outcome, map_threshold=self.options.map_threshold)
-                # here and not in the writing threads: it takes the network
-                if self.options.explain is not None and np.isfinite(outcome.anomaly_map).all():
-                    self.explanations[str(read.path)] = outcome.explain(self.options.explain)
+            # here and not in the writing threads: it takes the network
+            if (
+                isinstance(outcome, Prediction)
+                and self.options.explain is not None
+                and np.isfinite(outcome.anomaly_map).all()
+            ):
+                self.explanations[str(read.path)] = outcome.explain(self.options.explain)
             seconds += time.perf_counter() - started
             yield read, outcome, seconds
 
@@ -159,7 +160,7 @@ class PredictionPipeline:
         error = outcome if isinstance(outcome, str) else None
         if isinstance(outcome, Prediction):
             if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
-                prediction = dataclasses.replace(outcome, path=read.path, threshold=options.threshold)
+                prediction = dataclasses.replace(outcome, path=read.path)
                 self._write(prediction, str(read.path))
                 score = float(prediction.score)
                 decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)

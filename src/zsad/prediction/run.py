@@ -154,11 +154,13 @@ def predict_folder(
     detector = _loaded(detector, files)
     started = time.perf_counter()
     calibration = detector.calibration
-    if calibration is not None and class_name is not None and not calibration.is_for(class_name):
+    if class_name is not None and not detector.decision.is_for(class_name):
         raise ConfigError(
-            f"the calibration is for images of {calibration.class_name!r}, not of {class_name!r}: "
+            f"the calibration is for images of {detector.decision.class_name!r}, not of {class_name!r}: "
             "calibrate for these too, or go on without it (--calibration none)"
         )
+    if threshold is not None or map_threshold is not None:
+        detector = detector.with_decision(detector.decision.with_thresholds(threshold, map_threshold))
     options = _completed(options, detector)
     companions = give_companions(detector, files, directory if resume else None)
     known = {**detector.scoring_settings(), **_described(options), **(settings or {})}

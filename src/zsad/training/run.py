@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from zsad.backbones.loading import backbone_fingerprint
 from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.files.plain import to_plain
 from zsad.methods.prompts.learners import SentenceLearner
 from zsad.training.cache import CachedSample, FeatureCache
 from zsad.training.data import Batch, TrainingData, batches, prepare_item
@@ -206,7 +206,7 @@ class TrainingRun:
             setup["cache_precision"] = config.cache_precision
         if recipe.schedule != "constant":
             setup["epochs"] = recipe.epochs
-        plain: dict[str, Any] = json.loads(json.dumps(setup))
+        plain: dict[str, Any] = to_plain(setup)
         return plain
 
     def checkpoint(self, epoch: int) -> None:

@@ -19,6 +19,7 @@ from zsad.detector.calibration.calibrating import (
     read_calibration,
     summary,
 )
+from zsad.detector.decision import Decision
 from zsad.detector.thresholds import write_calibration
 from zsad.errors import ConfigError, DataError, WeightsError
 from zsad.methods.prompts.state_words import parse_state_words
@@ -231,8 +232,8 @@ def test_methods_that_score_together_get_one_batch_and_a_warning(small_clip, goo
 def test_the_class_name_is_kept_where_it_matters(small_clip, good):
     assert calibrate(FakeDetector(small_clip), good, class_name="nut").class_name is None
     named = calibrate(FakeDetector(small_clip, uses_class_names=True), good, class_name="nut")
-    assert named.is_for("nut")
-    assert not named.is_for("bottle")
+    assert Decision.from_calibration(named).is_for("nut")
+    assert not Decision.from_calibration(named).is_for("bottle")
 
 
 def test_the_score_scale(detector, good):
@@ -277,16 +278,16 @@ def test_file_round_trip(detector, good, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("nothing", "is not a calibration of zsad"),
-        ("[]", "is not a calibration of zsad"),
+        ("nothing", "not a calibration of zsad"),
+        ("[]", "not a calibration of zsad"),
         ("{}", "is not a calibration of zsad"),
         ({"zsad_calibration": 2}, "newer than this"),
-        ({"threshold": None}, "finite numbers"),
-        ({"threshold": float("nan")}, "finite numbers"),
+        ({"threshold": None}, "threshold must be a number, got None"),
+        ({"threshold": float("nan")}, "threshold must be a number, got nan"),
         ({"normal_scores": []}, "at least one"),
-        ({"rule": "guess"}, "rule is one of"),
-        ({"surprise": 1}, "damaged"),
-        ({"settings": 3}, "damaged"),
+        ({"rule": "guess"}, "rule must be 'rate' or 'f1' or 'cost', got 'guess'"),
+        ({"surprise": 1}, "surprise is unknown"),
+        ({"settings": 3}, "settings must be a mapping"),
     ],
 )
 def test_damaged_files(detector, good, tmp_path, change, message):
@@ -333,13 +334,31 @@ def test_a_checkpoint_without_tensors_decides(method, make_small_clip, noise, tm
     assert (bare.threshold, bare.map_threshold, bare.calibration) == (None, None, None)
 
 
-def test_a_threshold_set_by_hand_survives_saving(make_small_clip, noise, tmp_path):
+@pytest.mark.parametrize("name", ["threshold", "map_threshold"])
+def test_a_threshold_set_by_hand_drops_the_calibration(make_small_clip, noise, tmp_path, name):
+    detector = zsad.load("clip_ac", make_small_clip())
+    detector.apply_calibration(calibrate(detector, noise, class_name="nut"))
+    score = detector.predict(noise[0]).score
+    setattr(detector, name, 0.75)
+    again = zsad.load(backbone=make_small_clip(), checkpoint=detector.save(tmp_path / "mine.safetensors"))
+    assert again.decision == detector.decision
+    for each in (detector, again):
+        prediction = each.predict(noise[0])
+        assert getattr(prediction, name) == 0.75
+        assert each.calibration is None
+        assert prediction.score_scale is None
+        assert prediction.score == pytest.approx(score)  # still the prompts of the class name
+        assert each.predict(noise[0], classes="screw").threshold is None
+
+
+def test_another_decision_leaves_the_detector_as_it_is(make_small_clip, noise):
     detector = zsad.load("clip_ac", make_small_clip())
     detector.apply_calibration(calibrate(detector, noise))
-    detector.threshold = 0.75
-    again = zsad.load(backbone=make_small_clip(), checkpoint=detector.save(tmp_path / "mine.safetensors"))
-    assert again.threshold == 0.75
-    assert again.calibration.threshold != 0.75
+    other = detector.with_decision(detector.decision.with_thresholds(map_threshold=0.9))
+    assert other.predict(noise[0]).map_threshold == 0.9
+    assert other.predict(noise[0]).threshold == detector.threshold == detector.calibration.threshold
+    assert other.calibration == detector.calibration
+    assert detector.map_threshold == detector.calibration.map_threshold != 0.9
 
 
 def test_another_detector_is_refused_by_name(make_small_clip, noise):
