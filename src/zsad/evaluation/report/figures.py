@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from zsad.errors import MissingExtraError
@@ -177,7 +178,7 @@ def comparison_figure(table: ResultTable, metric: str) -> Figure:
     )
 
 
-def to_svg(figure: Figure, label: str, prefix: str) -> str:
+def to_svg(figure: Figure, label: str, prefix: str) -> Markup:
     """A figure as an `<svg>` element to stand inside a page.
 
     Args:
@@ -188,7 +189,6 @@ def to_svg(figure: Figure, label: str, prefix: str) -> str:
     Returns:
         Markup without ids that nothing refers to, without fixed size, texts as text, in the page's colour.
     """
-    import html
     import io
 
     import matplotlib as mpl
@@ -198,7 +198,7 @@ def to_svg(figure: Figure, label: str, prefix: str) -> str:
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    view = re.search(r'viewBox="[^"]*"', text)
+    view = re.search(r'viewBox="([^"]*)"', text)
     text = text[text.index(">") + 1 :]
     text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', text))
@@ -207,9 +207,11 @@ def to_svg(figure: Figure, label: str, prefix: str) -> str:
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d)\d+", r"\1", tag[0]), text)
     text = re.sub(r' transform="rotate\(-0 [^"]*"| ?font-family: [^;"]*;', "", text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><").replace("<g/>", "")
-    style = f"--own-width: {96 * figure.get_figwidth():.0f}px; font-family: {_FONT}"
-    opening = f'<svg {view[0] if view else ""} style="{style}" role="img" aria-label="{html.escape(label)}">'
-    return opening + text.strip().replace(_INK, "currentColor")
+    body = Markup(text.strip().replace(_INK, "currentColor"))  # noqa: S704 - matplotlib escapes its texts
+    opening = Markup(
+        '<svg viewBox="{}" style="--own-width: {:.0f}px; font-family: {}" role="img" aria-label="{}">'
+    )
+    return opening.format(view[1] if view else "", 96 * figure.get_figwidth(), _FONT, label) + body
 
 
 def simplified(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from zsad.errors import DataError, unknown_name
 from zsad.evaluation.report.formats import to_csv, to_latex, to_markdown
-from zsad.evaluation.report.page import EvaluationFolder, write_evaluation_report
+from zsad.evaluation.report.page import write_evaluation_report
 from zsad.evaluation.report.tables import (
     categories_table,
     category_table,
@@ -17,6 +17,9 @@ from zsad.evaluation.report.tables import (
     overview_table,
 )
 from zsad.files.atomic import atomic_file
+
+if TYPE_CHECKING:
+    from zsad.evaluation.report.reading import EvaluationFolder
 
 ReportFormat = Literal["html", "markdown", "csv", "latex"]
 REPORT_FORMATS: tuple[ReportFormat, ...] = ("html", "markdown", "csv", "latex")

@@ -138,7 +138,7 @@ def _with_notes(result: EvaluationResult, request: Request, found: tuple[str, ..
 
 
 def _write_page(out: Path) -> Path:
-    from zsad.evaluation.report.page import open_evaluation
+    from zsad.evaluation.report.reading import open_evaluation
     from zsad.evaluation.report.writing import write_report_files
 
     return write_report_files([open_evaluation(out)], out)[0]
