@@ -150,6 +150,15 @@ def test_missing_thumbnail_leaves_an_empty_frame(tmp_path):
     assert [image["id"] for image in page.of("img")] == ["viewer-image"]
 
 
+def test_a_rebuilt_page_does_not_list_what_a_resumed_run_needs(tmp_path):
+    from zsad.prediction.companions import COMPANIONS_KEY
+
+    (tmp_path / "results.jsonl").write_text(record("in/a.png").to_json() + "\n")
+    kept = {"root": "in", PAGE_KEY: page_settings((0.0, 1.0), None), COMPANIONS_KEY: ["in/other.png"]}
+    write_settings(tmp_path, {**SETTINGS, **kept})
+    assert "in/other.png" not in rebuild_page(tmp_path).read_text(encoding="utf-8")
+
+
 def test_histogram_bars_count_every_score():
     bars = histogram_bars([0.0, 0.5, 0.5, 0.501, 2.0], 0.0, 1.0)
     assert sum(count for count, _ in bars) == 5

@@ -23,6 +23,7 @@ from zsad.files.pages import PAGE_FILE, facts, jpeg_url, relative_url, write_pag
 from zsad.files.run_settings import read_settings
 from zsad.images.colours import colour_table
 from zsad.images.names import as_path, is_uri
+from zsad.prediction.companions import COMPANIONS_KEY
 from zsad.prediction.layout import RunLayout, common_folder
 from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
 
@@ -125,7 +126,7 @@ def rebuild_page(directory: str | Path) -> Path:
     directory = Path(directory)
     records = read_results(directory / RESULTS_FILE)
     settings = read_settings(directory) or {}
-    page, root = settings.pop(PAGE_KEY, None), settings.pop("root", None)
+    page, root, _ = (settings.pop(key, None) for key in (PAGE_KEY, "root", COMPANIONS_KEY))
     try:
         low, high = page["map_range"]
         found = page["calibration"]
