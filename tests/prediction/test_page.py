@@ -1,79 +1,84 @@
-"""The page of a run: complete, self-contained, safe, and linking to files that exist."""
+"""The page of a prediction run: complete, self-contained, safe, and linking to files that exist."""
 
 import base64
-import hashlib
 import re
 import urllib.parse
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from zsad.prediction import report
+from helpers.html_page import Page
+from zsad.files.pages import relative_url
+from zsad.files.run_settings import write_settings
+from zsad.prediction import page as page_module
+from zsad.prediction.layout import RunLayout
+from zsad.prediction.page import (
+    PAGE_KEY,
+    histogram_bars,
+    histogram_range,
+    page_settings,
+    rebuild_page,
+    write_prediction_page,
+)
 from zsad.prediction.records import ResultRecord
-from zsad.prediction.report import ReportEntry, histogram_range, relative_url, write_report
+
+SETTINGS = {
+    "method": "winclip",
+    "backbone": "tiny",
+    "formats": ["overlay"],
+    "threshold": None,
+    "scale": "fixed",
+}
 
 
-class Page(HTMLParser):
-    """Start tags with their attributes, and the text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    def of(self, tag, **wanted):
-        return [a for t, a in self.tags if t == tag and all(a.get(k) == v for k, v in wanted.items())]
-
-    def cards(self):
-        return [a for a in self.of("li") if "data-score" in a]
-
-
-def record(path, score=0.5, error=None):
+def record(path, score=0.5, error=None, **changes):
     size = None if error else 8
-    return ResultRecord(str(path), score, None, None, size, size, 0.01, "winclip", "tiny", error)
+    fields = {"width": size, "height": size, "error": error, **changes}
+    return ResultRecord(
+        str(path), score, None, None, seconds=0.01, method="winclip", backbone="tiny", **fields
+    )
 
 
-def entry(folder, name, score):
-    picture = folder / "in" / name
-    overlay = folder / "out" / "overlays" / f"{name}_overlay.jpg"
-    small = folder / "out" / "thumbnails" / f"{name}.jpg"
-    for path in (picture, overlay, small):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(path, format="JPEG")
-    return ReportEntry(record(picture, score), overlay, small)
+def written(folder, records, **settings):
+    """Text of the page of a run in `folder`/out."""
+    layout = RunLayout.plan(folder / "out", [each.path for each in records])
+    path = write_prediction_page(layout, records, {**SETTINGS, **settings}, (0.0, 1.0), None)
+    return path.read_text(encoding="utf-8")
 
 
-def page_of(folder, entries, **options):
-    path = write_report(folder / "out", entries, title=options.pop("title", "demo"), **options)
-    return Page(path.read_text(encoding="utf-8"))
+def page_of(folder, scores, failed=(), **settings):
+    """The page of images whose overlays and thumbnails exist, by file name and score."""
+    records = [record(folder / "in" / name, score) for name, score in scores.items()]
+    layout = RunLayout.plan(folder / "out", [each.path for each in (*records, *failed)])
+    for each in records:
+        for path in (Path(each.path), layout.file(each.path, "overlay"), layout.thumbnail(each.path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(path, format="JPEG")
+    return Page(written(folder, [*records, *failed], **settings))
+
+
+def cards(page):
+    return [attributes for attributes in page.of("li") if "data-score" in attributes]
 
 
 def test_sorted_by_score_with_thumbnails_inside(tmp_path):
-    entries = [entry(tmp_path, f"{i}.jpg", score) for i, score in enumerate((0.2, 0.9, 0.5))]
-    page = page_of(tmp_path, entries)
-    assert [card["data-score"] for card in page.cards()] == ["0.9", "0.5", "0.2"]
+    page = page_of(tmp_path, {"0.jpg": 0.2, "1.jpg": 0.9, "2.jpg": 0.5})
+    assert [card["data-score"] for card in cards(page)] == ["0.9", "0.5", "0.2"]
     sources = [image["src"] for image in page.of("img") if "src" in image]
     assert len(sources) == 3
     assert all(
         base64.b64decode(s.removeprefix("data:image/jpeg;base64,"))[:2] == b"\xff\xd8" for s in sources
     )
     assert all(image["alt"] for image in page.of("img") if "src" in image)
+    page.assert_safe()
 
 
 def test_links_lead_to_the_files(tmp_path):
     names = ["plain.jpg", "a b#c?d%41.jpg", "ü&'\".jpg", "c:d.jpg"]
-    entries = [entry(tmp_path, name, 0.5) for name in names]
-    page = page_of(tmp_path, entries)
+    page = page_of(tmp_path, dict.fromkeys(names, 0.5))
     targets = [a["href"] for a in page.of("a") if "overlays" in a["href"]]
-    targets += [card["data-original"] for card in page.cards()]
+    targets += [card["data-original"] for card in cards(page)]
     assert len(targets) == 8
     for target in targets:
         assert not urllib.parse.urlsplit(target).scheme
@@ -81,55 +86,81 @@ def test_links_lead_to_the_files(tmp_path):
 
 
 def test_nothing_comes_from_the_network(tmp_path):
-    text = write_report(tmp_path / "out", [entry(tmp_path, "a.jpg", 0.5)], title="demo").read_text()
+    text = written(tmp_path, [record(tmp_path / "a.jpg")])
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", text)
     assert "@import" not in text
     assert "{{" not in text
+    assert "{%" not in text
 
 
-def test_file_names_and_errors_cannot_become_markup(tmp_path):
-    evil = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'.jpg"
-    entries = [ReportEntry(record(f"in/{evil}", 0.5))]
-    failed = [record(f"in/{evil}", None, error=f"in/{evil}: </li><script>alert(3)</script>")]
-    page = page_of(tmp_path, entries, title=evil, about=evil, failed=failed, settings={evil: evil})
-    assert len(page.of("script")) == 1
+EVIL = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'"
+
+
+def test_file_names_settings_and_errors_cannot_become_markup(tmp_path):
+    name = "<img src=x onerror=alert(1)>.png"
+    failed = record(f"in/{EVIL}.jpg", None, error=f"in/{EVIL}.jpg: </li><script>alert(3)</script>")
+    texts = {"class_name": EVIL, "folder_mode": EVIL, EVIL: EVIL, "config": {EVIL: [EVIL]}}
+    page = Page(
+        written(tmp_path, [record(f"in/{name}"), failed], **{**texts, "method": EVIL, "backbone": EVIL})
+    )
+    page.assert_safe()
     assert [image for image in page.of("img") if "onerror" in image] == []
-    assert page.cards()[0]["data-path"] == f"in/{evil}"
+    assert cards(page)[0]["data-path"] == f"in/{name}"
+    assert name in page.words
+    assert EVIL in page.words
 
 
-def test_the_policy_admits_the_script_of_the_page(tmp_path):
-    text = write_report(tmp_path, [], title="demo").read_text(encoding="utf-8")
-    script = re.search(r"<script>(.*)</script>", text, re.DOTALL)[1]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in text
+def test_sizes_of_a_damaged_table_cannot_become_markup(tmp_path):
+    page = Page(written(tmp_path, [record("in/a.png", width=EVIL, height=EVIL)]))
+    page.assert_safe()
+    assert cards(page)[0]["data-size"] == f"{EVIL} by {EVIL} pixels"
 
 
 def test_threshold_and_failures(tmp_path):
-    entries = [entry(tmp_path, "a.jpg", 0.2), entry(tmp_path, "b.jpg", 0.9)]
     failed = [record("in/bad.png", None, error="in/bad.png: the file is empty")]
-    page = page_of(tmp_path, entries, threshold=0.5, failed=failed)
+    page = page_of(tmp_path, {"a.jpg": 0.2, "b.jpg": 0.9}, failed, threshold=0.5)
     assert page.of("input", id="threshold")[0]["value"] == "0.5"
-    assert [("over" in card["class"].split()) for card in page.cards()] == [True, False]
+    assert [("over" in card["class"].split()) for card in cards(page)] == [True, False]
     assert "1 file could not be scored" in page.words
     assert "the file is empty" in page.words
 
 
-def test_many_pictures_keep_the_page_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "EMBEDDED_THUMBNAILS", 2)
-    page = page_of(tmp_path, [entry(tmp_path, f"{i}.jpg", i / 10) for i in range(3)])
+def test_many_images_keep_the_page_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "EMBEDDED_THUMBNAILS", 2)
+    page = page_of(tmp_path, {f"{i}.jpg": i / 10 for i in range(3)})
     images = [image for image in page.of("img") if "src" in image]
+    assert len(images) == 3
     assert all((tmp_path / "out" / image["src"]).exists() for image in images)
     assert {image["loading"] for image in images} == {"lazy"}
 
 
-def test_no_picture_at_all(tmp_path):
-    page = page_of(tmp_path, [], failed=[record("x.png", None, error="no")])
-    assert page.cards() == []
+def test_no_image_at_all(tmp_path):
+    page = page_of(tmp_path, {}, failed=[record("x.png", None, error="no")])
+    assert cards(page) == []
+    assert "hidden" in page.of("section")[0]
 
 
-def test_missing_thumbnail_is_no_error(tmp_path):
-    page = page_of(tmp_path, [ReportEntry(record("a.png"), None, tmp_path / "gone.jpg")])
-    assert len(page.cards()) == 1
+def test_missing_thumbnail_leaves_an_empty_frame(tmp_path):
+    page = Page(written(tmp_path, [record("a.png")]))
+    assert len(cards(page)) == 1
+    assert [image["id"] for image in page.of("img")] == ["viewer-image"]
+
+
+def test_a_rebuilt_page_does_not_list_what_a_resumed_run_needs(tmp_path):
+    from zsad.prediction.companions import COMPANIONS_KEY
+
+    (tmp_path / "results.jsonl").write_text(record("in/a.png").to_json() + "\n")
+    kept = {"root": "in", PAGE_KEY: page_settings((0.0, 1.0), None), COMPANIONS_KEY: ["in/other.png"]}
+    write_settings(tmp_path, {**SETTINGS, **kept})
+    assert "in/other.png" not in rebuild_page(tmp_path).read_text(encoding="utf-8")
+
+
+def test_histogram_bars_count_every_score():
+    bars = histogram_bars([0.0, 0.5, 0.5, 0.501, 2.0], 0.0, 1.0)
+    assert sum(count for count, _ in bars) == 5
+    assert [height for count, height in bars if count == 3] == [100.0]
+    assert bars[-1] == (1, pytest.approx(100 / 3))
+    assert {height for count, height in bars if not count} == {0.0}
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def report(
     Written: OUT/index.html; tables.md, overview.csv and categories.csv, tables.tex for the other formats.
     """
     from zsad.evaluation.report.formats import to_text
-    from zsad.evaluation.report.page import open_evaluation
+    from zsad.evaluation.report.reading import open_evaluation
     from zsad.evaluation.report.tables import checked_metrics, overview_table
     from zsad.evaluation.report.writing import checked_formats, write_report_files
     from zsad.prediction.page import is_prediction_folder, rebuild_page

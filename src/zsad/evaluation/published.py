@@ -1,7 +1,7 @@
-"""The numbers that papers and repositories have published, as data with their sources.
+"""Numbers that papers and repositories have published, with their sources.
 
-They stand in `published_results.yaml`, one block for each published table. A number is quoted as published:
-nothing is recomputed, and where sources contradict each other both numbers are there, each with its source.
+`published_results.yaml` holds one block for each published table. Numbers are quoted as published: nothing is
+recomputed, and where sources contradict each other, the file has both numbers, each with its source.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ class PublishedNumber:
     """One number of one published table.
 
     Attributes:
-        method: as `zsad.list_methods` spells it, for a method that zsad has.
-        dataset: as the catalogue spells it, for a set that it has; "mean of ..." for a mean over sets.
-        category: None for the mean over the set's categories.
+        method: name of the method; the registry name if zsad has the method.
+        dataset: name of the dataset; the catalogue's name if it has the dataset; "mean of ..." for a mean
+            over datasets.
+        category: category of the dataset; None for the mean over its categories.
         metric: one of `zsad.metrics.METRIC_NAMES`.
-        value: in percent, in (0, 100].
-        trained_on: the auxiliary data, "nothing" for a method that learns nothing.
-        shots: good images of the category that the method was given.
-        variant: what differs from the method's default; "" for nothing.
-        source: the paper or repository.
-        link: its address; "" where none is known.
-        table: which of the source's tables.
+        value: value in percent, in (0, 100].
+        trained_on: auxiliary data; "nothing" for a method that learns nothing.
+        shots: number of references per category.
+        variant: difference from the method's default; "" if there is none.
+        source: paper or repository.
+        link: address of the source; "" if it is not known.
+        table: table of the source.
         origin: "authors" for the method's own authors, "others" for another paper's table, "independent" for
             a re-implementation, "notes" for a third party's reading notes, "recalled" for a number from
             memory; the last two have not been checked against the source.
-        remark: anything else that a reader should know; "" for nothing.
+        remark: remark for readers; "" if there is none.
     """
 
     method: str
@@ -62,16 +63,16 @@ def published_results(
     metric: str | None = None,
     shots: int | None = None,
 ) -> tuple[PublishedNumber, ...]:
-    """All published numbers that fit.
+    """Finds published numbers.
 
     Args:
-        method: registry name, None for every method.
-        dataset: name in the catalogue, None for every set.
-        metric: one of `zsad.metrics.METRIC_NAMES`, None for all.
-        shots: number of good images given, None for any.
+        method: registry name; None for every method.
+        dataset: name in the catalogue; None for every dataset.
+        metric: one of `zsad.metrics.METRIC_NAMES`; None for all metrics.
+        shots: number of references per category; None for any number.
 
     Returns:
-        Numbers in the file's order; empty if none is known.
+        Numbers in the order of the file; empty if none is known.
 
     Example:
         >>> [number.value for number in published_results("musc", "mvtec", "image_auroc")]
@@ -88,18 +89,18 @@ def published_results(
 def published_number(
     method: str, dataset: str, metric: str, shots: int = 0, category: str | None = None
 ) -> PublishedNumber | None:
-    """The one number to print beside a result: the authors' own if there is one.
+    """Finds the number to print beside a result: the authors' own if there is one.
 
     Args:
         method: registry name.
         dataset: name in the catalogue.
         metric: one of `zsad.metrics.METRIC_NAMES`.
-        shots: good images given.
-        category: None for the mean over categories.
+        shots: number of references per category.
+        category: category of the dataset; None for the mean over its categories.
 
     Returns:
-        The number of the best origin (order of `ORIGINS`), the file's first among equals; None if none is
-        known. Variants of a method never count.
+        The number with the best origin (in the order of `ORIGINS`), among equals the first of the file; None
+        if no number is known. Variants of a method do not count.
     """
     candidates = [
         number
@@ -167,7 +168,7 @@ def _trained_on(
     dataset: str,
     training_free: frozenset[str],
 ) -> str:
-    """The auxiliary data by the rules at the head of the file."""
+    """Auxiliary data by the rules at the head of the file."""
     if method in training_free:
         return NOTHING
     by_method = source.get("trained_on_else", {}).get(method)

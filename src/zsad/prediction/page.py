@@ -1,30 +1,142 @@
-"""The page of a prediction run: from its records and settings, at the end of the run or later on."""
+"""The page of a prediction run, `index.html`: images sorted by score, with a threshold to try out.
+
+The page is one file that opens from disk and makes no request. It embeds the thumbnails of a small run and
+links those of a run of more than `EMBEDDED_THUMBNAILS` images, so that it stays small. The markup stands in
+`zsad/files/templates/prediction.html`; this module computes what it shows.
+"""
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from zsad._version import __version__
+from zsad.detector.calibration.wording import counted, describe, percent
 from zsad.errors import DataError
+from zsad.files.pages import PAGE_FILE, facts, jpeg_url, relative_url, write_page
 from zsad.files.run_settings import read_settings
+from zsad.images.colours import colour_table
+from zsad.images.names import as_path, is_uri
+from zsad.prediction.companions import COMPANIONS_KEY
 from zsad.prediction.layout import RunLayout, common_folder
 from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
-from zsad.prediction.report import ReportEntry, write_report
 
 if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
 
-PAGE_KEY = "page"  # of settings.json: what the page needs and the scores do not depend on
+PAGE_KEY = "page"  # entry of settings.json with what the page needs and the scores do not depend on
+EMBEDDED_THUMBNAILS = 200
+HISTOGRAM_BINS = 48
+
+_SHOWN_BY_BROWSERS = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".avif", ".apng", ".jfif"))
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the page shows of one image.
+
+    Attributes:
+        path: input path or URI.
+        name: file name.
+        folder: folder relative to the common folder of all images; "" for that folder itself.
+        score: image anomaly score.
+        is_decided: whether the page opens with a threshold.
+        is_over: whether the score reaches that threshold.
+        size: width and height of the image, in words.
+        thumbnail: URL of the small heat map; None for an empty frame.
+        target: URL that a click opens.
+        original: URL of the input image; "" if a browser cannot show it.
+        relative: relative score and its explanation; None without a calibration.
+    """
+
+    path: str
+    name: str
+    folder: str
+    score: float
+    is_decided: bool
+    is_over: bool
+    size: str
+    thumbnail: str | None
+    target: str
+    original: str
+    relative: RelativeScore | None
+
+
+@dataclass(frozen=True)
+class RelativeScore:
+    """The score of an image on its calibration's scale.
+
+    Attributes:
+        score: relative score in [0, 1], 0.5 at the threshold.
+        title: explanation for a tooltip.
+    """
+
+    score: float
+    title: str
+
+
+@dataclass(frozen=True)
+class CalibrationPanel:
+    """What the page says about the calibration that a threshold comes from.
+
+    Attributes:
+        summary: one line: threshold, rule, number of images.
+        lines: what the threshold promises, one sentence or two each.
+        warnings: what limits the promise, one sentence each.
+        distance: score difference between relative scores 0.1 and 0.5.
+    """
+
+    summary: str
+    lines: tuple[str, ...]
+    warnings: tuple[str, ...]
+    distance: float
 
 
 def page_settings(map_range: tuple[float, float], calibration: Calibration | None) -> dict[str, Any]:
-    """What `rebuild_page` will need, as JSON values for `settings.json` under `PAGE_KEY`."""
+    """What `rebuild_page` needs, as JSON values for `settings.json` under `PAGE_KEY`."""
     return {"map_range": list(map_range), "calibration": calibration.to_dict() if calibration else None}
+
+
+def is_prediction_folder(directory: str | Path) -> bool:
+    """Whether a folder holds the results of `zsad predict`."""
+    return (Path(directory) / RESULTS_FILE).is_file()
+
+
+def rebuild_page(directory: str | Path) -> Path:
+    """Writes the page of an earlier run again from its `results.jsonl` and `settings.json`.
+
+    Args:
+        directory: results folder of the run. It may have been moved; overlays and thumbnails are found in it.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        DataError: results or settings are damaged, or an older zsad wrote them without what the page needs.
+        OSError: the page cannot be written.
+    """
+    from zsad.detector.thresholds import Calibration
+
+    directory = Path(directory)
+    records = read_results(directory / RESULTS_FILE)
+    settings = read_settings(directory) or {}
+    page, root, _ = (settings.pop(key, None) for key in (PAGE_KEY, "root", COMPANIONS_KEY))
+    try:
+        low, high = page["map_range"]
+        found = page["calibration"]
+        layout = RunLayout.plan(directory, [record.path for record in records], root)
+        calibration = None if found is None else Calibration.from_dict(found)
+        return write_prediction_page(layout, records, settings, (float(low), float(high)), calibration)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{directory}: settings.json is missing or from an older zsad; run `zsad predict` again"
+        ) from error
 
 
 def write_prediction_page(
@@ -37,89 +149,162 @@ def write_prediction_page(
     """Writes `index.html` of a run.
 
     Args:
-        layout: of the run's folder.
-        records: of all its images.
-        settings: as in `settings.json`.
-        map_range: of the colour scale.
-        calibration: what the threshold rests on, None without one.
+        layout: files of the run; links are relative to its directory.
+        records: results of all images, in any order.
+        settings: contents of `settings.json`, listed in the footer. The page opens with its `threshold`.
+        map_range: map values at both ends of the colour scale.
+        calibration: what the threshold rests on; None without one.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the page cannot be written.
     """
-    scored = [record for record in records if record.error is None]
-    entries = []
-    for record in scored:
-        large = layout.existing_file(record.path, "overlay") if "overlay" in settings["formats"] else None
-        entries.append(ReportEntry(record, large, layout.thumbnail(record.path)))
+    scored = sorted(
+        (each for each in records if each.error is None), key=lambda each: (-_score(each), each.path)
+    )
+    scores = [_score(record) for record in scored]
+    threshold = settings["threshold"]
+    normal_scores = calibration.normal_scores if calibration else ()
+    decided = [calibration.threshold] if calibration and scores else []
+    low, high = histogram_range([*scores, *(normal_scores if scores else ()), *decided])
+    embedded = len(scored) <= EMBEDDED_THUMBNAILS
     source = common_folder([record.path for record in scored or records])
-    count = "1 image" if len(scored) == 1 else f"{len(scored)} images"
-    when = f"{datetime.now():%d %B %Y, %H:%M}".lstrip("0")
-    shown = {
-        name.replace("_", " "): _shown(value)
-        for name, value in settings.items()
-        if value not in (None, [], "")
+    path = layout.directory / PAGE_FILE
+    values = {
+        "title": Path(source).name or "Results",
+        "about": _about(len(scored), settings),
+        "gradient": ", ".join(
+            f"rgb({red} {green} {blue})" for red, green, blue in colour_table()[::15].tolist()
+        ),
+        "low": f"{low:.4g}",
+        "high": f"{high:.4g}",
+        "bars": histogram_bars(scores, low, high),
+        "ticks": [f"{(score - low) / (high - low) * HISTOGRAM_BINS:.3f}" for score in normal_scores],
+        "threshold": "" if threshold is None else float(threshold),
+        "calibration": calibration and _calibration_panel(calibration, threshold),
+        "failed": [(record.path, _reason(record)) for record in records if record.error is not None],
+        "embedded": embedded,
+        "cards": [
+            _card(layout, record, source, threshold, settings["formats"], embed=embedded) for record in scored
+        ],
+        "settings": _settings_facts(source, settings),
+        "fixed_scale": settings["scale"] == "fixed",
+        "map_low": f"{map_range[0]:.4g}",
+        "map_high": f"{map_range[1]:.4g}",
     }
-    python = platform.python_version()
-    return write_report(
-        layout.directory,
-        entries,
-        title=Path(source).name or "Results",
-        about=f"{count} scored by {settings['method']} on {settings['backbone']}, {when}",
-        failed=[record for record in records if record.error is not None],
-        threshold=settings["threshold"],
-        map_range=map_range,
-        fixed_scale=settings["scale"] == "fixed",
-        calibration=calibration,
-        settings={
-            "folder": source,
-            **shown,
-            "versions": f"zsad {__version__}, torch {metadata.version('torch')}, Python {python}",
-        },
+    write_page(path, "prediction", values)
+    return path
+
+
+def histogram_range(scores: Sequence[float]) -> tuple[float, float]:
+    """The part of the score axis that the page shows: the range of the scores plus a margin.
+
+    Args:
+        scores: in any order, perhaps none.
+
+    Returns:
+        Lower and upper end with four significant digits, the upper one larger; in [0, 1] if the scores are.
+    """
+    if not scores:
+        return 0.0, 1.0
+    low, high = min(scores), max(scores)
+    margin = max(0.05 * (high - low), 0.005)
+    start = low - margin if low < 0 else max(0.0, low - margin)
+    end = high + margin if high > 1 else min(1.0, high + margin)
+    return float(f"{start:.4g}"), float(f"{end:.4g}")
+
+
+def histogram_bars(scores: Sequence[float], low: float, high: float) -> list[tuple[int, float]]:
+    """Counts the scores in `HISTOGRAM_BINS` bins of equal width.
+
+    Args:
+        scores: in any order; those outside of the range count in the first or last bin.
+        low: lower end of the first bin.
+        high: upper end of the last bin.
+
+    Returns:
+        For each bin its count and the height of its bar: 100 for the fullest bin, 0 for an empty one.
+    """
+    counts = [0] * HISTOGRAM_BINS
+    for score in scores:
+        place = int((score - low) / (high - low) * HISTOGRAM_BINS)
+        counts[min(max(place, 0), HISTOGRAM_BINS - 1)] += 1
+    tallest = max(counts) or 1
+    # A single image among thousands stays visible.
+    return [(count, max(4.0, 100 * count / tallest) if count else 0.0) for count in counts]
+
+
+def _card(
+    layout: RunLayout,
+    record: ResultRecord,
+    root: str,
+    threshold: float | None,
+    formats: Sequence[str],
+    *,
+    embed: bool,
+) -> Card:
+    directory, thumbnail = layout.directory, layout.thumbnail(record.path)
+    overlay = layout.existing_file(record.path, "overlay") if "overlay" in formats else None
+    path = PurePath(as_path(record.path) if is_uri(record.path) else record.path)
+    is_shown = path.suffix.lower() in _SHOWN_BY_BROWSERS and not is_uri(record.path)
+    folder = os.path.relpath(path.parent, root) if root else str(path.parent)
+    return Card(
+        path=record.path,
+        name=path.name,
+        folder="" if folder == "." else folder,
+        score=_score(record),
+        is_decided=threshold is not None,
+        is_over=threshold is not None and _score(record) >= threshold,
+        size=f"{record.width} by {record.height} pixels",
+        thumbnail=_embedded(thumbnail) if embed else relative_url(directory, thumbnail),
+        target=relative_url(directory, overlay or thumbnail),
+        original=relative_url(directory, Path(record.path)) if is_shown else "",
+        relative=_relative_score(record),
     )
 
 
-def is_prediction_folder(directory: str | Path) -> bool:
-    """Whether a folder holds the results of `zsad predict`."""
-    return (Path(directory) / RESULTS_FILE).is_file()
+def _relative_score(record: ResultRecord) -> RelativeScore | None:
+    if record.relative_score is None:
+        return None
+    title = f"relative score {record.relative_score:.3f}, 0.5 at the threshold"
+    if record.p_value is not None:
+        title += f"; {percent(record.p_value)} of normal images score as high"
+    if record.in_calibration:
+        title += "; this image was used for the calibration"
+    return RelativeScore(record.relative_score, title)
 
 
-def rebuild_page(directory: str | Path) -> Path:
-    """Writes the page of an earlier run anew from its `results.jsonl` and `settings.json`.
+def _calibration_panel(calibration: Calibration, threshold: float | None) -> CalibrationPanel:
+    summary, *lines = describe(calibration)
+    if threshold != calibration.threshold:
+        lines = [f"This run used the threshold {threshold} instead, set by hand: nothing is promised."]
+    return CalibrationPanel(summary, tuple(lines), tuple(calibration.warnings), calibration.scale.distance)
 
-    Args:
-        directory: of the run, perhaps moved; its images are found beside the page.
 
-    Returns:
-        The page.
+def _about(number: int, settings: Mapping[str, Any]) -> str:
+    when = f"{datetime.now():%d %B %Y, %H:%M}".lstrip("0")
+    return f"{counted(number, 'image')} scored by {settings['method']} on {settings['backbone']}, {when}"
 
-    Raises:
-        DataError: the results or settings are damaged, or of a zsad that did not keep what the page needs.
-        OSError: the page cannot be written.
-    """
-    from zsad.detector.thresholds import Calibration
 
-    directory = Path(directory)
-    records = read_results(directory / RESULTS_FILE)
-    settings = read_settings(directory) or {}
-    page, root = settings.pop(PAGE_KEY, None), settings.pop("root", None)
+def _settings_facts(source: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    versions = f"zsad {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}"
+    named = ((name.replace("_", " "), value) for name, value in settings.items())
+    return facts([("folder", source), *named, ("versions", versions)])
+
+
+def _reason(record: ResultRecord) -> str:
+    """The error without the path that its message begins with, since the page prints the path above it."""
+    return (record.error or "").removeprefix(f"{record.path}:").strip()
+
+
+def _embedded(thumbnail: Path) -> str | None:
     try:
-        low, high = page["map_range"]
-        found = page["calibration"]
-        layout = RunLayout.plan(directory, [record.path for record in records], root)
-        calibration = None if found is None else Calibration.from_dict(found)
-        return write_prediction_page(layout, records, settings, (float(low), float(high)), calibration)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{directory}: settings.json is missing or of an older zsad; `zsad predict` makes the page anew"
-        ) from error
+        return jpeg_url(thumbnail.read_bytes())
+    except FileNotFoundError:
+        return None
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_shown(item)}" for name, item in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return " ".join(_shown(item) for item in value)
-    return str(value)
+def _score(record: ResultRecord) -> float:
+    return float(record.score or 0.0)

@@ -152,10 +152,10 @@ def test_notes_say_how_the_numbers_were_made():
         "Split: test",
         "192 pixels",
         "exact, false-positive rate up to 0.3",
-        "as the papers' scripts compute it",
+        "computed as in the papers' scripts",
         "official test split: 467 and 1258",
-        "at most so many images of a category: 80",
-        "overlap (mvtec test split), so this is no zero-shot result",
+        "maximum number of images per category: 80",
+        "overlap (mvtec test split), so this is not a zero-shot result",
         "the maps were smoothed",
     ):
         assert piece in notes

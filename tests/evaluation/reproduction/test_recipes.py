@@ -198,7 +198,7 @@ def test_the_folders_of_datasets(tmp_path, monkeypatch):
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     data = parse_data([f"VisA={tmp_path / 'elsewhere'}"])
     assert locate(Request(recipe, tmp_path, data, train_anew=True)).keys() == {"visa", "mvtec"}
-    with pytest.raises(DataError, match="which is not at"):
+    with pytest.raises(DataError, match="/nowhere does not exist"):
         locate(Request(recipe, tmp_path, parse_data(["mvtec:/nowhere"])))
     for wrong in (["/data/mvtec"], ["mvtek=/data"], ["mvtec=a", "mvtec=b"]):
         with pytest.raises(ConfigError):
@@ -216,7 +216,7 @@ def test_only_what_differs_from_the_recipe_is_a_deviation(tmp_path):
     for part in (
         "backbone tiny",
         "depth",
-        "its own image size",
+        "the backbone's own image size",
         "epochs 1 in place of 15",
         "3 test",
         "bf16",
@@ -346,7 +346,7 @@ def test_an_older_result_is_kept_unless_it_is_resumed(trained, trees):
     data = ["--data", f"mvtec={trees / 'mvtec'}", "--data", f"visa={trees / 'VisA'}"]
     refused = invoke(*arguments, *data)
     assert refused.exit_code == 2
-    assert "--resume goes on" in refused.output
+    assert "add --resume to continue it" in refused.output
     again = invoke(*arguments, *data, "--resume")
     assert again.exit_code == 0, again.output
     assert read_evaluation(out).runs == before

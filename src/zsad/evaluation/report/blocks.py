@@ -1,112 +1,157 @@
-"""Tables, contact sheets and facts of an evaluation as HTML; what comes from outside is escaped."""
+"""What the page of an evaluation shows: texts and numbers of tables, contact sheets and facts.
+
+The markup stands in `zsad/files/templates/evaluation.html`, which escapes every text.
+"""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.data.catalog import find_dataset
 from zsad.evaluation.report.formats import Marks, footnotes, own_text
 from zsad.evaluation.report.notes import source_key
+from zsad.evaluation.report.reading import thumbnail_url
 from zsad.evaluation.report.tables import METRIC_TITLES, Cell, ResultTable, RunGroup, dataset_title
 
 if TYPE_CHECKING:
     from zsad.evaluation.results import WorstPicture
 
-MISTAKE_TITLES = {
-    "false negative": "Missed: anomalous images with low scores",
-    "false positive": "False alarms: normal images with high scores",
-}
+
+@dataclass(frozen=True)
+class CellBlock:
+    """One cell of a table.
+
+    Attributes:
+        text: own value in percent, with its standard deviation if there is one; "-" if undefined.
+        value: own value in percent, for sorting; None if undefined.
+        interval: 95 % bootstrap interval in words; "" if there is none.
+        published: published value in percent; None if there is none.
+        source: footnote number of the published value; None if there is none.
+        is_best: whether the value is the highest among the methods.
+    """
+
+    text: str
+    value: float | None
+    interval: str
+    published: float | None
+    source: int | None
+    is_best: bool
 
 
-def table_html(table: ResultTable, prefix: str, links: Mapping[int, str] | None = None) -> str:
-    """A table whose columns sort on a click, with its notes and sources under it.
+@dataclass(frozen=True)
+class RowBlock:
+    """One row of a table.
+
+    Attributes:
+        labels: one text for each label column.
+        cells: one for each metric.
+        link: id of the element that the first label leads to; None for no link.
+        is_mean: whether the row averages other rows.
+    """
+
+    labels: tuple[str, ...]
+    cells: tuple[CellBlock, ...]
+    link: str | None
+    is_mean: bool
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table whose columns sort on a click, with its notes and sources.
+
+    Attributes:
+        prefix: beginning of the footnotes' ids, unique in the page.
+        title: label for screen readers.
+        labels: titles of the label columns.
+        metrics: titles of the metric columns.
+        rows: rows in order.
+        notes: sentences below the table.
+        sources: sources of the published numbers, in the order of their footnotes.
+    """
+
+    prefix: str
+    title: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[RowBlock, ...]
+    notes: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageBlock:
+    """One image of a contact sheet.
+
+    Attributes:
+        path: path of the image.
+        name: its file name.
+        thumbnail: its overlay as a `data:` URL; None for an empty frame.
+        score: image score with four decimals.
+        kind: category, and the kind of defect of an anomalous image.
+        rank: share of the other class's images that the score is on the wrong side of, in words; "" if the
+            category has no other class.
+    """
+
+    path: str
+    name: str
+    thumbnail: str | None
+    score: str
+    kind: str
+    rank: str
+
+
+def table_block(table: ResultTable, prefix: str, links: Mapping[int, str] | None = None) -> TableBlock:
+    """Prepares a table for the page.
 
     Args:
-        table: of results.
-        prefix: unique in the page; ids of footnotes begin with it.
-        links: row -> id in the page that its first label leads to.
+        table: results.
+        prefix: beginning of the footnotes' ids, unique in the page.
+        links: row number -> id of the element that the row's first label leads to.
     """
-    marks = footnotes(table)
-    heads = [
-        f'<th scope="col"><button type="button">{html.escape(label)}</button></th>' for label in table.labels
-    ]
-    heads += [
-        f'<th scope="col" class="number"><button type="button">{METRIC_TITLES[metric]}</button></th>'
-        for metric in table.metrics
-    ]
-    best = _best_values(table)
-    rows = []
-    for place, row in enumerate(table.rows):
-        name = html.escape(row.labels[0])
-        target = (links or {}).get(place)
-        first = f'<a href="#{html.escape(target)}">{name}</a>' if target else name
-        others = "".join(
-            f'<td class="number" data-value="{label}">{label}</td>'
-            if label.isdigit()
-            else f"<td>{html.escape(label)}</td>"
-            for label in row.labels[1:]
+    marks, best = footnotes(table), _best_values(table)
+    rows = tuple(
+        RowBlock(
+            row.labels,
+            tuple(
+                _cell_block(cell, marks, is_best=cell.value == best.get((row.labels[0], column)))
+                for column, cell in enumerate(row.cells)
+            ),
+            (links or {}).get(place),
+            row.is_mean,
         )
-        cells = "".join(
-            _cell(cell, marks, prefix, is_best=cell.value == best.get((row.labels[0], column)))
-            for column, cell in enumerate(row.cells)
-        )
-        rows.append(
-            f'<tr{" class=mean" if row.is_mean else ""}><th scope="row">{first}</th>{others}{cells}</tr>'
-        )
-    hint = ("Bold: the highest among methods.",) if best else ()
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in (*table.notes, *hint))
-    sources = "".join(
-        f'<li id="{prefix}-s{number}">{linked(text)}</li>'
-        for number, text in enumerate(table.sources, start=1)
+        for place, row in enumerate(table.rows)
     )
-    return (
-        '<div class="results"><div class="scroll" role="region" tabindex="0" '
-        f'aria-label="{html.escape(table.title)}"><table><thead><tr>{"".join(heads)}</tr></thead>'
-        f'<tbody>{"".join(rows)}</tbody></table></div><ul class="notes">{notes}</ul>'
-        + (f'<ol class="notes">{sources}</ol>' if sources else "")
-        + "</div>"
+    notes = (*table.notes, "Bold: the highest value among the methods.") if best else table.notes
+    metrics = tuple(METRIC_TITLES[metric] for metric in table.metrics)
+    return TableBlock(prefix, table.title, table.labels, metrics, rows, notes, table.sources)
+
+
+def image_block(found: WorstPicture, directory: Path, side: int) -> ImageBlock:
+    """Prepares one image for a contact sheet.
+
+    Args:
+        found: image that its score puts on the wrong side of others.
+        directory: results folder.
+        side: longest side of the embedded thumbnail in pixels.
+    """
+    is_missed = found.mistake == "false negative"
+    rank = "below {} of normal images" if is_missed else "above {} of anomalous images"
+    return ImageBlock(
+        path=found.path,
+        name=found.path.replace("\\", "/").rpartition("/")[2],
+        thumbnail=thumbnail_url(directory, found.file, side),
+        score=f"{found.score:.4f}",
+        kind=f"{found.category}, {found.defect}" if is_missed else found.category,
+        rank="" if math.isnan(found.outranked) else rank.format(f"{100 * found.outranked:.0f} %"),
     )
-
-
-def linked(text: str) -> str:
-    """Escaped text in which web addresses are links."""
-    parts = re.split(r"(https://[^\s;,<>\"']+)", text)
-    return "".join(
-        f'<a href="{html.escape(part)}" rel="noreferrer">{html.escape(part)}</a>'
-        if place % 2
-        else html.escape(part)
-        for place, part in enumerate(parts)
-    )
-
-
-def facts_html(facts: Iterable[tuple[str, Any]]) -> str:
-    """Names and values as a list; empty values are left out."""
-    items = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{linked(shown(value))}</dd>"
-        for name, value in facts
-        if value not in (None, "", (), [], {})
-    )
-    return f"<dl>{items}</dl>"
-
-
-def shown(value: Any) -> str:
-    """A JSON value as one line for a reader."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={shown(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return " ".join(shown(item) for item in value)
-    return str(value)
 
 
 def run_facts(group: RunGroup) -> list[tuple[str, Any]]:
-    """What made the numbers of a run."""
+    """Lists how the numbers of a run were made, as names and JSON values."""
     run = group.first
     record = find_dataset(run.dataset)
     paces = [row.seconds for row in run.categories if not math.isnan(row.seconds)]
@@ -114,105 +159,46 @@ def run_facts(group: RunGroup) -> list[tuple[str, Any]]:
     return [
         ("Method", run.method),
         ("Backbone", f"{run.backbone}, {run.precision}"),
-        ("Checkpoint", run.checkpoint or "shipped with zsad, or nothing learnt"),
+        ("Checkpoint", run.checkpoint or "shipped with zsad, or none needed"),
         ("Weights (SHA-256)", run.weights_sha256[:16]),
         ("Trained on", run.auxiliary_data or "nothing"),
         ("Dataset", f"{record.title}, {record.licence}, {record.page}" if record else run.dataset),
         ("Split", run.split),
-        ("Good images given", run.references or None),
+        ("References per category", run.references or None),
         ("Seeds" if len(group.runs) > 1 else "Seed", ", ".join(str(other.seed) for other in group.runs)),
         ("Settings", run.settings),
-        ("Seconds of the run", seconds),
+        ("Seconds per run", seconds),
         (
-            "Seconds an image",
+            "Seconds per image",
             f"{sum(paces) / len(paces):.3f}, mean of the categories' medians" if paces else None,
         ),
     ]
 
 
 def group_title(group: RunGroup) -> tuple[str, str]:
-    """Method, and where it ran, for a heading."""
+    """The method of a run, and where it ran, for a heading."""
     run = group.first
     shots = f", {run.references}-shot" if run.references else ""
     return run.method + shots, f"{dataset_title(run.dataset)}, {run.backbone} at {run.image_size} pixels"
 
 
-def sheet_html(pictures: Iterable[WorstPicture], directory: Path, side: int) -> str:
-    """A contact sheet: each image's overlay, small, with its score.
-
-    Args:
-        pictures: of one kind of mistake, worst first.
-        directory: that their files are relative to.
-        side: longest side of the embedded images in pixels.
-    """
-    items = []
-    for picture in pictures:
-        source = thumbnail_url(directory, picture.file, side)
-        name = html.escape(picture.path.replace("\\", "/").rpartition("/")[2])
-        image = (
-            f'<img src="{source}" loading="lazy" decoding="async" alt="Heat map over {name}">'
-            if source
-            else ""
-        )
-        defect = "" if picture.mistake == "false positive" else f", {picture.defect}"
-        outranked = picture.outranked
-        side_of = "below {} of normal" if picture.mistake == "false negative" else "above {} of anomalous"
-        rank = "" if math.isnan(outranked) else side_of.format(f"{100 * outranked:.0f} %")
-        items.append(
-            f'<li title="{html.escape(picture.path)}"><span class="frame">{image}</span>'
-            f"<b>{picture.score:.4f}</b>"
-            f'<span class="line">{html.escape(picture.category + defect)}</span>'
-            f'<span class="line">{name}</span><span class="line" title="{rank}">{rank}</span></li>'
-        )
-    return f'<ul class="sheet">{"".join(items)}</ul>'
-
-
-def thumbnail_url(directory: Path, file: str, side: int) -> str:
-    """An image of a results' folder as a small JPEG in a data URL; "" if it is not there or none."""
-    from PIL import Image
-
-    path = file_inside(directory, file)
-    if path is None:
-        return ""
-    try:
-        with Image.open(path) as opened:
-            opened.thumbnail((side, side))
-            picture = opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return ""
-    target = io.BytesIO()
-    picture.save(target, format="JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(target.getvalue()).decode()}"
-
-
-def file_inside(directory: Path, relative: str | None) -> Path | None:
-    """A file of a results' folder; None if there is none, or if the path leads out of the folder."""
-    if not relative:
-        return None
-    path = (directory / relative).resolve()
-    return path if path.is_relative_to(directory.resolve()) and path.is_file() else None
-
-
-def _cell(cell: Cell, marks: Marks, prefix: str, *, is_best: bool) -> str:
-    if math.isnan(cell.value):
-        value, own = "", "-"
-    else:
-        value, own = f' data-value="{cell.value!r}"', own_text(cell)
-    title = ""
+def _cell_block(cell: Cell, marks: Marks, *, is_best: bool) -> CellBlock:
+    interval = ""
     if cell.interval is not None and not any(map(math.isnan, cell.interval)):
         low, high = (100 * end for end in cell.interval)
-        title = f' title="95 % interval {low:.1f} to {high:.1f}"'
-    published = ""
-    if cell.published is not None:
-        number = marks[source_key(cell.published)]
-        mark = f'<sup><a href="#{prefix}-s{number}" aria-label="source {number}">{number}</a></sup>'
-        published = f'<span class="published">({cell.published.value:.1f}){mark}</span>'
-    best = " best" if is_best else ""
-    return f'<td class="number"{value}{title}><span class="own{best}">{own}</span>{published}</td>'
+        interval = f"95 % interval {low:.1f} to {high:.1f}"
+    return CellBlock(
+        text=own_text(cell),
+        value=None if math.isnan(cell.value) else cell.value,
+        interval=interval,
+        published=cell.published.value if cell.published else None,
+        source=marks[source_key(cell.published)] if cell.published else None,
+        is_best=is_best,
+    )
 
 
 def _best_values(table: ResultTable) -> dict[tuple[str, int], float]:
-    """The largest value of each metric among the rows with one first label, if they differ."""
+    """The highest value of each metric among the rows with the same first label, where values differ."""
     found: dict[tuple[str, int], list[float]] = {}
     for row in table.rows:
         for column, cell in enumerate(row.cells):

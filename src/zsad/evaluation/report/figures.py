@@ -1,8 +1,8 @@
-"""Figures of an evaluation: curves, score histograms, methods compared. Needs matplotlib (extra "figures").
+"""Draws curves, score histograms and comparisons of an evaluation. Needs matplotlib (extra "figures").
 
-Every function returns a matplotlib `Figure` of its own; nothing goes through pyplot, so no global state is
-touched. Text and axes have one reserved colour that `to_svg` turns into the page's own text colour: the same
-figure is readable on light and on dark paper.
+Every function returns a new matplotlib `Figure` without pyplot, so that no global state changes. Text and
+axes have a reserved colour that `to_svg` replaces with the text colour of the page, so that the same figure
+is readable in the light and the dark theme.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from zsad.errors import MissingExtraError
@@ -31,12 +32,12 @@ CURVE_TITLES = {
     "pixel_pr": "pixel precision-recall",
     "pixel_pro": "per-region overlap",
 }
-# At least 3:1 against white and against the dark page, and told apart by colour-blind readers in this order.
+# At least 3:1 in contrast to the light and the dark page, and distinguishable by colour-blind readers.
 LINE_COLOURS = ("#e8590c", "#4c6ef5", "#2f9e44", "#c2255c", "#0c8599", "#8a63f2")
 NORMAL_COLOUR, ANOMALOUS_COLOUR = "#4c6ef5", "#e8590c"
 BINS = 24
 
-_INK = "#010203"  # stands for the colour of the page's text
+_INK = "#010203"  # placeholder for the text colour of the page
 _SOFT = "#8f8f94"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
@@ -47,23 +48,23 @@ def curve_figure(
     areas: Mapping[str, float] | None = None,
     fpr_limit: float | None = None,
 ) -> Figure:
-    """One kind of curve for the categories of a run.
+    """Draws one kind of curve for the categories of a run.
 
     Args:
-        curve: a name of `zsad.evaluation.results.CURVES`.
+        curve: one of the names in `zsad.evaluation.results.CURVES`.
         curves: category -> {"x": values, "y": values}, all in [0, 1].
-        areas: category -> area under it, a fraction; with more categories than colours, those with the
-            smallest areas are coloured and the others grey.
-        fpr_limit: where the PRO curve is cut; the integrated part is shaded.
+        areas: category -> area under its curve, as a fraction. If there are more categories than colours, the
+            three with the smallest areas are coloured and the rest is grey.
+        fpr_limit: false-positive rate at which the PRO curve is cut; the integrated part is shaded.
 
     Returns:
-        A figure of 4.2 x 4 inches.
+        A figure of 4.2 x 4.1 inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     figure, (axes,) = _figure(4.2, 4.1)
-    figure.set_layout_engine("none")  # the margins are known, and a layout takes most of the time
+    figure.set_layout_engine("none")  # the margins are known, and a layout engine would take most of the time
     axes.set_position((0.15, 0.13, 0.81, 0.8))
     areas = areas or {}
     order = sorted(curves, key=lambda name: (_or_one(areas.get(name)), name))
@@ -74,7 +75,7 @@ def curve_figure(
         if name in coloured:
             area = areas.get(name, math.nan)
             label = short(name) if math.isnan(area) else f"{short(name)}  {100 * area:.1f}"
-            # The smallest area lies on top.
+            # The curve with the smallest area lies on top.
             axes.plot(x, y, color=coloured[name], lw=1.8, label=label, zorder=4 - place / 10)
         else:
             axes.plot(x, y, color=_SOFT, lw=0.8, alpha=0.7, zorder=2)
@@ -103,14 +104,15 @@ def curve_figure(
 def histogram_figure(
     scores: Mapping[str, tuple[Sequence[float], Sequence[float]]], threshold: float | None = None
 ) -> Figure:
-    """How the image scores of normal and anomalous images lie, one small plot for each category.
+    """Draws histograms of the scores of normal and anomalous images, one small plot for each category.
 
     Args:
-        scores: category -> (scores of normal images, scores of anomalous ones).
-        threshold: from which on an image counts as anomalous; None for none.
+        scores: category -> (scores of normal images, scores of anomalous images).
+        threshold: score from which on an image counts as anomalous, drawn as a line; None for no line.
 
     Returns:
-        A figure with at most four plots a row; all share the score axis, each has its own share axis.
+        A figure with at most four plots in a row. All plots share the score axis; the vertical axis, the
+        share of images, is scaled for each plot.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -150,11 +152,11 @@ def histogram_figure(
 
 
 def comparison_figure(table: ResultTable, metric: str) -> Figure:
-    """Methods against datasets for one metric: a table coloured by value, or bars for a single dataset.
+    """Compares methods on datasets in one metric: a table coloured by value, or bars for a single dataset.
 
     Args:
-        table: as `overview_table` gives it.
-        metric: one of its metrics.
+        table: overview from `overview_table`.
+        metric: one of the table's metrics.
 
     Returns:
         A figure whose size grows with the number of methods and datasets.
@@ -177,18 +179,17 @@ def comparison_figure(table: ResultTable, metric: str) -> Figure:
     )
 
 
-def to_svg(figure: Figure, label: str, prefix: str) -> str:
-    """A figure as an `<svg>` element to stand inside a page.
+def to_svg(figure: Figure, label: str, prefix: str) -> Markup:
+    """Converts a figure to an `<svg>` element that can be embedded in a page.
 
     Args:
-        figure: made by this module.
-        label: what a screen reader says.
-        prefix: unique in the page; the element's ids begin with it.
+        figure: a figure from this module.
+        label: description for screen readers.
+        prefix: beginning of all ids in the element, unique in the page.
 
     Returns:
-        Markup without ids that nothing refers to, without fixed size, texts as text, in the page's colour.
+        Markup with texts as text and in the page's text colour, without a fixed size and without unused ids.
     """
-    import html
     import io
 
     import matplotlib as mpl
@@ -198,7 +199,7 @@ def to_svg(figure: Figure, label: str, prefix: str) -> str:
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    view = re.search(r'viewBox="[^"]*"', text)
+    view = re.search(r'viewBox="([^"]*)"', text)
     text = text[text.index(">") + 1 :]
     text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', text))
@@ -207,23 +208,25 @@ def to_svg(figure: Figure, label: str, prefix: str) -> str:
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d)\d+", r"\1", tag[0]), text)
     text = re.sub(r' transform="rotate\(-0 [^"]*"| ?font-family: [^;"]*;', "", text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><").replace("<g/>", "")
-    style = f"--own-width: {96 * figure.get_figwidth():.0f}px; font-family: {_FONT}"
-    opening = f'<svg {view[0] if view else ""} style="{style}" role="img" aria-label="{html.escape(label)}">'
-    return opening + text.strip().replace(_INK, "currentColor")
+    body = Markup(text.strip().replace(_INK, "currentColor"))  # noqa: S704 - matplotlib escapes its texts
+    opening = Markup(
+        '<svg viewBox="{}" style="--own-width: {:.0f}px; font-family: {}" role="img" aria-label="{}">'
+    )
+    return opening.format(view[1] if view else "", 96 * figure.get_figwidth(), _FONT, label) + body
 
 
 def simplified(
     x: NDArray[np.floating], y: NDArray[np.floating], tolerance: float = 0.002
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Fewer points of a curve, none of the others further than a tolerance from the new one.
+    """Removes points of a curve that lie within a tolerance of the simplified curve.
 
     Args:
         x: (N,) values.
         y: (N,) values.
-        tolerance: largest distance, in units of the axes.
+        tolerance: largest distance of a removed point, in units of the axes.
 
     Returns:
-        The points that stay, first and last among them.
+        x and y of the remaining points, among them the first and the last point.
 
     Source:
         D. H. Douglas and T. K. Peucker, "Algorithms for the reduction of the number of points required to
@@ -255,7 +258,7 @@ def simplified(
 
 
 def short(name: str, longest: int = 32) -> str:
-    """A name that fits into a figure: its beginning and an ellipsis if it is longer."""
+    """Cuts a name to a length that fits into a figure; an ellipsis marks the cut."""
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
@@ -295,7 +298,7 @@ def _heat_table(values: NDArray[np.floating], methods: list[str], datasets: list
         if math.isnan(value):
             axes.text(column, row, "-", ha="center", va="center", color=_INK, fontsize=10)
             continue
-        # 50 is chance for AUROC; everything below has the first colour.
+        # Everything up to 40 has the first colour; 50 is chance for AUROC.
         place = min(max((value - 40) / 60, 0.0), 1.0)
         colour = colours[round(place * (len(colours) - 1))]
         axes.fill(
@@ -327,7 +330,7 @@ def _heat_table(values: NDArray[np.floating], methods: list[str], datasets: list
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure in this module's style, with its axes row by row."""
+    """Makes an empty figure in the style of this module; returns it with its axes, row by row."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -353,7 +356,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
 def _legend_place(
     curve: str, areas: Sequence[float | None]
 ) -> Literal["lower right", "upper right", "lower left"]:
-    """The corner that the curves leave free; a precision-recall curve may run high or low."""
+    """The corner that the curves leave free; precision-recall curves run high or low."""
     if not curve.endswith("_pr"):
         return "lower right"
     known = [area for area in areas if area is not None and not math.isnan(area)]

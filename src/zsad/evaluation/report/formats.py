@@ -1,4 +1,4 @@
-"""Tables of results in the terminal, as Markdown, CSV and LaTeX."""
+"""Formats tables of results for the terminal, and as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Marks = Mapping[tuple[str, str, str, str], int]
 
-LONGEST_ON_A_LINE = 24  # letters; longer settings, paths and names of folders may go over several lines
+LONGEST_ON_A_LINE = 24  # letters; longer settings, paths and folder names may wrap
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LATEX = str.maketrans(
     {
@@ -39,26 +39,26 @@ _LATEX = str.maketrans(
 
 
 def percent(value: float) -> str:
-    """A value in percent with one decimal; "-" where it is undefined."""
+    """Formats a percentage with one decimal; "-" if it is undefined."""
     return "-" if math.isnan(value) else f"{value:.1f}"
 
 
 def own_text(cell: Cell) -> str:
-    """Our value of a cell: mean, and standard deviation if there are several seeds."""
+    """Formats our value of a cell: the mean, and the standard deviation of several seeds."""
     deviation = cell.deviation
     return percent(cell.value) if deviation is None else f"{percent(cell.value)} ± {deviation:.1f}"
 
 
 def footnotes(table: ResultTable) -> Marks:
-    """Footnote number of each source of a table; `table.sources` has the texts in this order."""
+    """Footnote numbers of a table's sources; `table.sources` has their texts in this order."""
     return source_numbers(cell.published for row in table.rows for cell in row.cells if cell.published)
 
 
 def to_text(table: ResultTable) -> RenderableType:
-    """The table for a terminal, with its notes under it.
+    """Formats a table for a terminal, with its notes below it.
 
-    Where it is wider than the terminal, the counts of images are left out, which the notes have in sum. If
-    that does not do, the metrics of images and of pixels come one below the other: words are never broken.
+    If the table is wider than the terminal, the columns with numbers of images are omitted; the notes have
+    their sums. If it is still too wide, image metrics and pixel metrics become two tables. No word is broken.
     """
     from rich.console import Group
     from rich.padding import Padding
@@ -70,7 +70,7 @@ def to_text(table: ResultTable) -> RenderableType:
 
 
 class _Fitting:
-    """A table in the fullest form that the console has room for."""
+    """A table in the widest form that fits the console."""
 
     def __init__(self, table: ResultTable) -> None:
         self._table = table
@@ -79,7 +79,7 @@ class _Fitting:
         from rich.measure import Measurement
 
         table = self._table
-        # A wider console than any: how wide the table would like to be.
+        # On a console without bounds, the measure is the natural width of the table.
         unbounded = options.update(max_width=10_000)
         labels = tuple(label for label in table.labels if label not in COUNTS)
         for shown in dict.fromkeys((table.labels, labels)):
@@ -95,7 +95,7 @@ class _Fitting:
 
 
 def _grid(table: ResultTable, labels: Sequence[str], metrics: Sequence[str], title: str | None) -> Table:
-    """Some columns of a table for a terminal."""
+    """Formats some columns of a table for a terminal."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -118,11 +118,11 @@ def _grid(table: ResultTable, labels: Sequence[str], metrics: Sequence[str], tit
     last = ""
     for row in table.rows:
         first, *others = (row.labels[place] for place in places)
-        # A dataset stands once for all its methods.
+        # The name of a dataset is printed once for all its methods.
         texts = ["" if first == last and len(table.labels) > 1 else first, *others]
         last = first
         cells = dict(zip(table.metrics, row.cells, strict=True))
-        # Deviation and published number go under ours: seven columns of both are too wide for 80 letters.
+        # Deviation and published number go below our value: side by side, seven columns exceed 80 letters.
         values = [
             _with_published(cells[metric], marks, _superscript).replace(" ±", "\n±").replace(" (", "\n(")
             for metric in metrics
@@ -132,7 +132,12 @@ def _grid(table: ResultTable, labels: Sequence[str], metrics: Sequence[str], tit
 
 
 def to_markdown(table: ResultTable, level: int = 2) -> str:
-    """The table as GitHub's Markdown, with a heading of a level and its notes as a list."""
+    """Formats a table as GitHub Markdown.
+
+    Args:
+        table: results.
+        level: level of the heading; the notes follow as a list.
+    """
     marks = footnotes(table)
     titles = [METRIC_TITLES[metric] for metric in table.metrics]
     lines = [
@@ -151,10 +156,10 @@ def to_markdown(table: ResultTable, level: int = 2) -> str:
 
 
 def to_csv(table: ResultTable) -> str:
-    """The table as CSV at full precision: values in percent, undefined ones empty.
+    """Formats a table as CSV at full precision: values in percent, undefined values empty.
 
-    Each metric has its column; `_std` (several seeds), `_low` and `_high` (95 % bootstrap interval),
-    `_published` and `_source` follow where a row has them.
+    Each metric has a column. Columns with the suffixes `_std` (several seeds), `_low` and `_high` (95 %
+    bootstrap interval), `_published` and `_source` follow if a row has such values.
     """
     cells = list(zip(*(row.cells for row in table.rows), strict=True))
     columns = []
@@ -178,7 +183,7 @@ def to_csv(table: ResultTable) -> str:
 
 
 def to_latex(table: ResultTable) -> str:
-    """The table as a LaTeX `table` environment; needs the package booktabs."""
+    """Formats a table as a LaTeX `table` environment, which needs the package booktabs."""
     marks = footnotes(table)
     titles = [METRIC_TITLES[metric] for metric in table.metrics]
     lines = [
@@ -211,7 +216,7 @@ def to_latex(table: ResultTable) -> str:
 
 
 def latex_escape(text: str) -> str:
-    """Text in which no character has a meaning to LaTeX."""
+    """Escapes all characters that have a meaning in LaTeX."""
     return " ".join(text.translate(_LATEX).split())
 
 
@@ -242,7 +247,7 @@ def _full(value: float) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text in which no character has a meaning to Markdown or HTML."""
+    """Escapes all characters that have a meaning in Markdown or HTML."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join("".join(f"\\{c}" if c in "\\`*_[]|" else c for c in text).split())
 

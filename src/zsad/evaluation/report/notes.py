@@ -1,4 +1,4 @@
-"""The sentences under a table: how the numbers were made, and where published ones come from."""
+"""Sentences below a table: how the numbers were computed, and where the published ones come from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _ORIGIN_TEXTS = {
     "authors": "",
-    "others": "quoted or run again by other authors",
+    "others": "quoted or rerun by other authors",
     "notes": "from reading notes, not checked against the paper",
     "independent": "independent re-implementation",
     "recalled": "from memory, not checked against the paper",
@@ -22,41 +22,41 @@ _ORIGIN_TEXTS = {
 
 
 def notes_of(runs: Sequence[RunResult], *, with_published: bool = True) -> tuple[str, ...]:
-    """What a reader must know before comparing numbers of these runs with others.
+    """Collects what a reader must know before comparing the numbers of some runs with others.
 
     Args:
-        runs: those of one table.
-        with_published: whether published numbers stand in it.
+        runs: runs in one table.
+        with_published: whether the table has published numbers.
 
     Returns:
-        Sentences: unit, auxiliary data, split, size, PRO, number of images against the official number,
-        limits, failures, overlaps, and the runs' own notes.
+        Sentences on unit, auxiliary data, split, image size, PRO, number of images and the official number,
+        limits, failures and overlaps, followed by the runs' own notes.
     """
     trained = _by_value(runs, lambda run: run.auxiliary_data or "nothing", lambda run: run.method)
     split = _by_value(runs, lambda run: run.split, lambda run: run.dataset)
     size = _by_value(runs, lambda run: f"{run.image_size} pixels", lambda run: run.method)
-    hint = "; published ones are those of the papers' scripts"
-    brackets = "; published ones, on their papers' backbone and image size, in brackets"
+    hint = "; published values come from the papers' scripts"
+    brackets = " Published values, in brackets, use the papers' backbone and image size."
     notes = [
-        f"Values in percent, means over categories{brackets if with_published else ''}.",
+        f"Values are percentages, averaged over categories.{brackets if with_published else ''}",
         f"Trained on: {trained}.",
-        f"Split: {split}. Maps and masks compared at {size}.",
+        f"Split: {split}. Maps and masks are compared at {size}.",
         f"PRO: {_by_value(runs, _pro, lambda run: run.method)}{hint if with_published else ''}.",
-        f"Images: {'; '.join(dict.fromkeys(map(_pictures, runs)))}.",
+        f"Images: {'; '.join(dict.fromkeys(map(_images, runs)))}.",
     ]
     if any(math.isnan(value) for run in runs for row in run.categories for value in row.metrics.values()):
         notes.append(
-            '"-" is undefined: metrics of images need normal and anomalous ones, metrics of pixels masks.'
+            '"-" means undefined: image metrics need normal and anomalous images, pixel metrics need masks.'
         )
     seeds = sorted({run.seed for run in runs})
     if len(seeds) > 1:
         listed = ", ".join(map(str, seeds))
-        notes.append(f"Mean and sample standard deviation over the seeds {listed}.")
+        notes.append(f"Values are means over the seeds {listed}, with sample standard deviations.")
     bounds = [row.error_bound for run in runs for row in run.categories if not row.is_exact]
     if bounds:
         notes.append(
-            f"Pixel metrics of {len(bounds)} rows come from a bounded summary, "
-            f"at most {100 * max(bounds):.2g} percentage points from the exact ones."
+            f"Pixel metrics of {len(bounds)} rows come from a summary of bounded size and differ from the "
+            f"exact values by at most {100 * max(bounds):.2g} percentage points."
         )
     failed = sum(len(run.failed) for run in runs)
     if failed:
@@ -66,26 +66,26 @@ def notes_of(runs: Sequence[RunResult], *, with_published: bool = True) -> tuple
 
 
 def warnings_of(runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """What makes numbers incomparable with the published protocol: overlap, limits, missing categories."""
+    """Lists what makes numbers incomparable with published ones: overlap, limits, missing categories."""
     warnings: dict[str, None] = {}
     for run in runs:
         if run.overlap:
             warnings[
                 f"{run.method} on {run.dataset}: auxiliary data and test data overlap ({run.overlap}), "
-                "so this is no zero-shot result."
+                "so this is not a zero-shot result."
             ] = None
         missing = missing_categories(run)
         if missing:
-            warnings[f"{run.dataset}: {missing}, so no published mean stands beside its mean."] = None
+            warnings[f"{run.dataset}: {missing}, so no published mean is shown."] = None
     limited = [run for run in runs if run.limit is not None]
     if limited:
         limits = _by_value(limited, lambda run: str(run.limit), lambda run: run.dataset)
-        warnings[f"Not the whole split, at most so many images of a category: {limits}."] = None
+        warnings[f"Not the whole split; maximum number of images per category: {limits}."] = None
     return tuple(warnings)
 
 
 def missing_categories(run: RunResult) -> str:
-    """How many categories of a dataset of the catalogue a run has, if not all; "" else."""
+    """How many categories of its dataset a run has; "" if it has all, or if the dataset has only one."""
     record = find_dataset(run.dataset)
     if record is None or len(record.categories) < 2:
         return ""
@@ -95,12 +95,12 @@ def missing_categories(run: RunResult) -> str:
 
 
 def source_key(number: PublishedNumber) -> tuple[str, str, str, str]:
-    """What numbers share that have one footnote."""
+    """Fields that numbers with the same footnote have in common."""
     return number.source, number.link, number.trained_on, number.origin
 
 
 def source_notes(numbers: Iterable[PublishedNumber]) -> tuple[str, ...]:
-    """The text of each footnote, in the order of `source_numbers`."""
+    """Texts of the footnotes, in the order of `source_numbers`."""
     found: dict[tuple[str, str, str, str], list[PublishedNumber]] = {}
     for number in numbers:
         found.setdefault(source_key(number), []).append(number)
@@ -114,16 +114,16 @@ def source_notes(numbers: Iterable[PublishedNumber]) -> tuple[str, ...]:
 
 
 def source_numbers(numbers: Iterable[PublishedNumber]) -> dict[tuple[str, str, str, str], int]:
-    """Footnote numbers from 1 by `source_key`, in the order of first use."""
+    """Footnote numbers by `source_key`, counted from 1 in the order of first use."""
     return {key: place for place, key in enumerate(dict.fromkeys(map(source_key, numbers)), start=1)}
 
 
 def _pro(run: RunResult) -> str:
-    kind = "exact" if run.pro == "exact" else "as the papers' scripts compute it"
+    kind = "exact" if run.pro == "exact" else "computed as in the papers' scripts"
     return f"{kind}, false-positive rate up to {run.fpr_limit:g}"
 
 
-def _pictures(run: RunResult) -> str:
+def _images(run: RunResult) -> str:
     normal = sum(row.normal for row in run.categories)
     anomalous = sum(row.anomalous for row in run.categories)
     text = f"{run.dataset} {normal} normal and {anomalous} anomalous"
@@ -141,7 +141,7 @@ def _pictures(run: RunResult) -> str:
 def _by_value(
     runs: Iterable[RunResult], value: Callable[[RunResult], str], name: Callable[[RunResult], str]
 ) -> str:
-    """One value if all runs share it, else each value with the names that have it."""
+    """The value that all runs share; if they differ, each value with the names of its runs."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         found.setdefault(value(run), {})[name(run)] = None

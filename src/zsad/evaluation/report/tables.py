@@ -1,8 +1,8 @@
-"""From runs to tables: methods by datasets, and categories of one run; published numbers beside ours.
+"""Turns runs into tables: methods by dataset, categories of one run, published numbers beside ours.
 
-Pure functions without output; `zsad.evaluation.report.formats` prints the tables. Runs that differ in nothing
-but their seed make one row: mean and sample standard deviation. What a reader has to know to compare the
-numbers (auxiliary data, split, size, definition of PRO, images left out) stands in the table's notes.
+The functions are pure; `zsad.evaluation.report.formats` prints the tables. Runs that differ only in their
+seed make one row with mean and sample standard deviation. The notes of a table say what a reader has to know
+to compare its numbers: auxiliary data, split, image size, definition of PRO, images left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ METRIC_TITLES = {
     "pixel_aupro": "pixel AUPRO",
 }
 
-# What tells rows of one method apart, with the column's title; shown only where it differs.
+# Fields that distinguish rows of one method, with the title of their column; shown where they differ.
 _DISTINCTIONS = {
     "backbone": "backbone",
     "checkpoint": "checkpoint",
@@ -55,9 +55,9 @@ class Cell:
     """One metric of one row.
 
     Attributes:
-        values: fractions, one for each seed; NaN where undefined.
-        published: the number to print beside; None if there is none that may be compared.
-        interval: 95 % bootstrap interval of a single value, as fractions.
+        values: one fraction for each seed; NaN where undefined.
+        published: published number to print beside ours; None if no number is comparable.
+        interval: ends of the 95 % bootstrap interval of a single value, as fractions.
     """
 
     values: tuple[float, ...]
@@ -66,12 +66,12 @@ class Cell:
 
     @property
     def value(self) -> float:
-        """Mean over the seeds in percent; NaN if a seed has none."""
+        """Mean over the seeds, in percent; NaN if the value of a seed is undefined."""
         return 100 * statistics.fmean(self.values) if self.values else math.nan
 
     @property
     def deviation(self) -> float | None:
-        """Sample standard deviation over the seeds in percentage points; None for a single seed."""
+        """Sample standard deviation over the seeds, in percentage points; None for a single seed."""
         if len(self.values) < 2 or any(map(math.isnan, self.values)):
             return None
         return 100 * statistics.stdev(self.values)
@@ -84,7 +84,7 @@ class Row:
     Attributes:
         labels: one text for each label column.
         cells: one for each metric.
-        is_mean: whether it summarises other rows.
+        is_mean: whether the row averages other rows.
     """
 
     labels: tuple[str, ...]
@@ -94,15 +94,15 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """A table of results, not yet in any format.
+    """A table of results, independent of any output format.
 
     Attributes:
-        title: one line.
+        title: heading, one line.
         labels: titles of the label columns.
-        metrics: names of the metric columns.
-        rows: in order.
-        notes: what has to be known to compare the numbers, one sentence each.
-        sources: the published numbers' sources, in the order of their footnote numbers.
+        metrics: metric names, one for each metric column.
+        rows: rows in order.
+        notes: sentences that a reader needs to compare the numbers.
+        sources: sources of the published numbers, in the order of their footnote numbers.
     """
 
     title: str
@@ -115,25 +115,25 @@ class ResultTable:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ only in their seed.
 
     Attributes:
-        runs: by seed.
+        runs: runs in the order of their seeds.
     """
 
     runs: tuple[RunResult, ...]
 
     @property
     def first(self) -> RunResult:
-        """The run that stands for what all have in common."""
+        """The run with the smallest seed, which stands for what all runs have in common."""
         return self.runs[0]
 
 
 def checked_metrics(names: Iterable[str] | None) -> tuple[str, ...]:
-    """Metric names in the order of `METRIC_NAMES`; None for all of them.
+    """Checks metric names and sorts them into the order of `METRIC_NAMES`; None stands for all metrics.
 
     Raises:
-        ConfigError: a name is unknown; the message holds the known ones.
+        ConfigError: a name is unknown; the message lists the known names.
     """
     if names is None:
         return METRIC_NAMES
@@ -145,14 +145,14 @@ def checked_metrics(names: Iterable[str] | None) -> tuple[str, ...]:
 
 
 def group_runs(runs: Iterable[RunResult]) -> list[RunGroup]:
-    """Puts the seeds of a run together.
+    """Groups runs that differ only in their seed.
 
     Args:
-        runs: of one evaluation or of several; a run that comes twice with the same seed counts once, as it
-            came last.
+        runs: runs of one or several evaluations. If a run occurs twice with the same seed, the last one
+            counts.
 
     Returns:
-        Groups by dataset (in the order of their first run), then in the order of the runs.
+        Groups ordered by dataset (in the order of their first runs), then in the order of the runs.
     """
     found: dict[str, dict[int, RunResult]] = {}
     for run in runs:
@@ -163,20 +163,20 @@ def group_runs(runs: Iterable[RunResult]) -> list[RunGroup]:
 
 
 def overview_table(runs: Sequence[RunResult], metrics: Iterable[str] | None = None) -> ResultTable:
-    """One row for each dataset and method, and each method's mean over the datasets.
+    """Makes a table with one row for each dataset and method, and the mean of each method over the datasets.
 
     Args:
-        runs: any number of methods, datasets and seeds.
+        runs: runs of any number of methods, datasets and seeds.
         metrics: columns; None for all seven.
 
     Raises:
-        DataError: there is no run.
-        ConfigError: an unknown metric.
+        DataError: `runs` is empty.
+        ConfigError: a metric is unknown.
     """
     chosen = checked_metrics(metrics)
     groups = group_runs(runs)
     if not groups:
-        raise DataError("there is no finished run to make a table of")
+        raise DataError("no finished run to show; see results.json for the runs that failed")
     distinctions = [name for name in _DISTINCTIONS if len({_shown(g.first, name) for g in groups}) > 1]
     settings = _differing_settings(groups)
     labels = ("dataset", "method", *(_DISTINCTIONS[name] for name in distinctions))
@@ -190,15 +190,19 @@ def overview_table(runs: Sequence[RunResult], metrics: Iterable[str] | None = No
     sources = source_notes(_published(rows))
     notes = notes_of([run for group in groups for run in group.runs], with_published=bool(sources))
     if means:
-        notes = (*notes, "Means over datasets are over those that define the metric.")
+        notes = (*notes, "A mean over datasets covers the datasets for which the metric is defined.")
     return ResultTable("Results", labels, chosen, (*rows, *means), notes, sources)
 
 
 def category_table(group: RunGroup, metrics: Iterable[str] | None = None) -> ResultTable:
-    """One row for each category of a run (or of its seeds), and the mean of several.
+    """Makes a table with one row for each category of a run (or of its seeds), and their mean.
+
+    Args:
+        group: seeds of the run.
+        metrics: columns; None for all seven.
 
     Raises:
-        ConfigError: an unknown metric.
+        ConfigError: a metric is unknown.
     """
     chosen = checked_metrics(metrics)
     run = group.first
@@ -220,11 +224,15 @@ def category_table(group: RunGroup, metrics: Iterable[str] | None = None) -> Res
 
 
 def categories_table(runs: Sequence[RunResult], metrics: Iterable[str] | None = None) -> ResultTable:
-    """The rows of all category tables in one, with what tells their runs apart; for CSV.
+    """Joins the rows of all category tables, with label columns that identify their runs; for CSV.
+
+    Args:
+        runs: runs of any number of methods, datasets and seeds.
+        metrics: columns; None for all seven.
 
     Raises:
-        DataError: there is no run.
-        ConfigError: an unknown metric.
+        DataError: `runs` is empty.
+        ConfigError: a metric is unknown.
     """
     overview = overview_table(runs, metrics)
     groups = group_runs(runs)
@@ -238,18 +246,18 @@ def categories_table(runs: Sequence[RunResult], metrics: Iterable[str] | None = 
 
 
 def dataset_title(name: str) -> str:
-    """The name that papers print, for a dataset of the catalogue; else its own."""
+    """The name of a dataset in papers; the given name if the catalogue does not have the dataset."""
     record = find_dataset(name)
     return record.title if record else name
 
 
 def covers_dataset(run: RunResult) -> bool:
-    """Whether a run has all categories of its dataset, so that its mean may stand beside a published one."""
+    """Whether a run has all categories of its dataset, so that its mean compares with published means."""
     return find_dataset(run.dataset) is not None and missing_categories(run) == ""
 
 
 def _identity(run: RunResult) -> str:
-    """Everything that tells a run apart from others but its seed."""
+    """Everything that distinguishes a run from others, except its seed."""
     names = ("method", "dataset", "weights_sha256", "auxiliary_data", *_DISTINCTIONS)
     settings = {name: value for name, value in run.settings.items() if name != "seed"}
     return json.dumps([[getattr(run, name) for name in names], settings], sort_keys=True, default=str)
@@ -261,7 +269,7 @@ def _shown(run: RunResult, name: str) -> str:
 
 
 def _differing_settings(groups: Sequence[RunGroup]) -> list[str]:
-    """For each group, the settings in which it differs from others of its method on the same dataset."""
+    """For each group, the settings that differ from other groups of its method on the same dataset."""
     texts = []
     for group in groups:
         run = group.first
@@ -306,7 +314,7 @@ def _category_cell(group: RunGroup, row: CategoryResult, metric: str) -> Cell:
 
 
 def _means_over_datasets(rows: Sequence[Row]) -> list[Row]:
-    """For each method that was run on every dataset: the unweighted mean of those that define the metric."""
+    """Unweighted means over the datasets that define a metric, for each method with runs on all datasets."""
     datasets = {row.labels[0] for row in rows}
     if len(datasets) < 2:
         return []

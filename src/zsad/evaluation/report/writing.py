@@ -1,14 +1,14 @@
-"""The files of `zsad report`: page and tables of one evaluation or several, in the formats asked for."""
+"""Writes the files of `zsad report`: page and tables of one or several evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from zsad.errors import DataError, unknown_name
 from zsad.evaluation.report.formats import to_csv, to_latex, to_markdown
-from zsad.evaluation.report.page import EvaluationFolder, write_evaluation_report
+from zsad.evaluation.report.page import write_evaluation_report
 from zsad.evaluation.report.tables import (
     categories_table,
     category_table,
@@ -18,6 +18,9 @@ from zsad.evaluation.report.tables import (
 )
 from zsad.files.atomic import atomic_file
 
+if TYPE_CHECKING:
+    from zsad.evaluation.report.reading import EvaluationFolder
+
 ReportFormat = Literal["html", "markdown", "csv", "latex"]
 REPORT_FORMATS: tuple[ReportFormat, ...] = ("html", "markdown", "csv", "latex")
 MARKDOWN_FILE, LATEX_FILE = "tables.md", "tables.tex"
@@ -25,10 +28,10 @@ OVERVIEW_FILE, CATEGORIES_FILE = "overview.csv", "categories.csv"
 
 
 def checked_formats(names: Iterable[str]) -> tuple[ReportFormat, ...]:
-    """The formats, each once.
+    """Checks names of report formats and sorts them into the order of `REPORT_FORMATS`, without duplicates.
 
     Raises:
-        ConfigError: a name is unknown; the message holds the known ones.
+        ConfigError: a name is unknown; the message lists the known names.
     """
     wanted = list(names)
     for name in wanted:
@@ -44,21 +47,21 @@ def write_report_files(
     metrics: Iterable[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Writes page and tables about some evaluations.
+    """Writes page and tables of one or several evaluations.
 
     Args:
-        folders: whose runs are shown together.
-        directory: for the files; made if it is not there.
-        formats: "html" (index.html), "markdown" (tables.md), "csv" (overview.csv, categories.csv), "latex"
-            (tables.tex).
+        folders: evaluations whose runs are shown together.
+        directory: folder for the files; created if missing.
+        formats: any of "html" (index.html), "markdown" (tables.md), "csv" (overview.csv, categories.csv) and
+            "latex" (tables.tex).
         metrics: columns; None for all seven.
-        progress: as for `write_evaluation_report`.
+        progress: called with the numbers of finished and of all run sections of the page.
 
     Returns:
-        The files, in the order of the formats.
+        Paths of the files, in the order of the formats.
 
     Raises:
-        ConfigError: an unknown metric.
+        ConfigError: a metric is unknown.
         DataError: none of the evaluations has a finished run.
         OSError: a file cannot be written.
     """

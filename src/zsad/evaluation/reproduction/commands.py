@@ -1,4 +1,4 @@
-"""The commands that do what `zsad reproduce` does, for a user who wants to see or to change them."""
+"""Shell commands that do what `zsad reproduce` does, for a user who wants to see or change them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def commands(request: Request, folders: Mapping[str, Path]) -> list[str]:
-    """The commands that do the same, as a shell takes them.
+    """Lists the commands that do the same as a request, quoted for a shell.
 
     Args:
-        request: what is asked for.
-        folders: as `locate` gives them, or any others to be shown.
+        request: what to reproduce.
+        folders: folders by dataset name, from `locate`, or placeholders.
     """
     training, testing = training_of(request, folders), evaluation_of(request, folders)
     shared = [*_option("--image-size", testing.image_size), *_settings(testing.settings)]
@@ -50,5 +50,5 @@ def _option(name: str, value: Any, default: Any = None) -> list[str]:
 
 
 def _settings(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as `zsad.cli.setting_text.parse_setting` reads them."""
+    """Settings as `--set` options."""
     return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]

@@ -1,7 +1,7 @@
-"""The row that a recipe was published with, and what came of it here, side by side.
+"""Compares the results of a recipe with the published row.
 
-A number is looked up in `zsad.evaluation.published` by method, dataset, shots, source and auxiliary data; no
-recipe holds one.
+Published numbers come from `zsad.evaluation.published`, by method, dataset, shots, source and auxiliary data;
+recipes hold no numbers.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def published_row(recipe: Recipe) -> dict[str, PublishedNumber]:
-    """The numbers of a recipe's row by metric, means over categories.
+    """Finds the published numbers of a recipe's row.
 
     Returns:
-        Only metrics that the source has; of several tables the best origin, then the first. Empty for a
-        recipe without a source.
+        Metric -> mean over categories, for the metrics in the source. If several tables have a number, the
+        best origin counts, then the first table. Empty for a recipe without a source.
     """
     if recipe.published is None:
         return {}
@@ -38,14 +38,14 @@ def published_row(recipe: Recipe) -> dict[str, PublishedNumber]:
 
 
 def compare(recipe: Recipe, runs: Sequence[RunResult]) -> dict[str, Cell]:
-    """Our numbers with the published ones.
+    """Puts our numbers beside the published ones.
 
     Args:
-        recipe: whose row it is.
-        runs: of its evaluation, one for each seed.
+        recipe: the recipe of the row.
+        runs: runs of the recipe's evaluation, one for each seed.
 
     Returns:
-        By metric, those that either side has.
+        Metric -> our values and the published number, for the metrics that either side has.
     """
     from zsad.evaluation.report.tables import Cell
 
@@ -58,14 +58,14 @@ def compare(recipe: Recipe, runs: Sequence[RunResult]) -> dict[str, Cell]:
 
 
 def difference(cell: Cell) -> float | None:
-    """Ours minus the published number in percentage points; None where one of them is missing."""
+    """Our value minus the published number, in percentage points; None if one of them is missing."""
     if cell.published is None or math.isnan(cell.value):
         return None
     return cell.value - cell.published.value
 
 
 def as_json(cells: Mapping[str, Cell]) -> list[dict[str, Any]]:
-    """The comparison as plain values in percent, one object for each metric; NaN for what is undefined."""
+    """Converts a comparison to plain values in percent, one object for each metric; NaN where undefined."""
     return [
         {
             "metric": metric,

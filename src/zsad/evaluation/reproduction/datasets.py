@@ -1,4 +1,4 @@
-"""Where the datasets of a recipe lie on this machine."""
+"""Finds the datasets of a recipe on this machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _NAMED_PATH = re.compile(r"([^=:]+)[=:](.+)", re.DOTALL)
 
 
 def parse_data(texts: Sequence[str]) -> dict[str, Path]:
-    """What was typed as NAME=PATH (or NAME:PATH) by the catalogue's names.
+    """Parses options of the form NAME=PATH or NAME:PATH.
+
+    Returns:
+        Name in the catalogue -> folder.
 
     Raises:
-        ConfigError: no name, an unknown one, or one that comes twice.
+        ConfigError: a name is missing, unknown or given twice.
     """
     found: dict[str, Path] = {}
     for text in texts:
@@ -37,15 +40,18 @@ def parse_data(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def locate(request: Request, root: str | None = None) -> dict[str, Path]:
-    """The folders of the datasets that a request needs.
+    """Finds the folders of the datasets that a request needs.
 
     Args:
-        request: its `data` win.
-        root: a folder with datasets in it, each under a name or alias of the catalogue; None: what the
-            variable `ZSAD_DATA` says.
+        request: what to reproduce; its `data` take precedence over `root`.
+        root: a folder of datasets, each named by a name or alias in the catalogue; None for the value of the
+            environment variable `ZSAD_DATA`.
+
+    Returns:
+        Name in the catalogue -> folder.
 
     Raises:
-        DataError: a dataset is not there; the message says which, where to get it, and what to type.
+        DataError: a dataset is missing; the message says which one, where to get it, and what to type.
     """
     root = os.environ.get(DATA_VARIABLE) if root is None else root
     inside = _datasets_in(Path(root).expanduser()) if root else {}
@@ -55,20 +61,20 @@ def locate(request: Request, root: str | None = None) -> dict[str, Path]:
         if path is None:
             missing.append(f"{record.title} ({record.page}): --data {name}=FOLDER")
         elif not path.exists():
-            missing.append(f"{record.title}, which is not at {path}: --data {name}=FOLDER")
+            missing.append(f"{record.title}, but {path} does not exist: --data {name}=FOLDER")
         else:
             found[name] = path
     if missing:
-        place = f"into {root}, which {DATA_VARIABLE} names" if root else f"where {DATA_VARIABLE} points to"
+        place = f"{root} ({DATA_VARIABLE})" if root else f"a folder and set {DATA_VARIABLE} to its path"
         needs = "; ".join(missing)
-        raise DataError(f"{request.recipe.name} needs {needs}. Or put folders of these names {place}")
+        raise DataError(f"{request.recipe.name} needs {needs}. Or put folders with these names into {place}")
     return found
 
 
 def _datasets_in(root: Path) -> dict[str, Path]:
-    """The datasets whose folders lie in a folder, by the catalogue's names."""
+    """Finds the datasets in a folder: name in the catalogue -> dataset folder."""
     if not root.is_dir():
-        raise DataError(f"{DATA_VARIABLE} names {root}, which is no folder")
+        raise DataError(f"{DATA_VARIABLE} must be a folder of datasets, got {root}, which is not a folder")
     found: dict[str, Path] = {}
     for path in sorted(path for path in root.iterdir() if path.is_dir()):
         record = find_dataset(path.name)

@@ -1,7 +1,7 @@
-"""Finds recipes: YAML files that ship with zsad, one for each row of a published table, or a user's own.
+"""Finds recipes: YAML files, one for each row of a published table, that ship with zsad or come from a user.
 
-What the recipes of a method share stands once, in `bases/NAME.yaml`; `extends: NAME` takes it over, and what
-the recipe says itself wins. Settings, `train` and `test` are merged key by key, assumptions are added up.
+`bases/NAME.yaml` holds what the recipes of a method share. A recipe with `extends: NAME` starts from it, and
+its own values take precedence. `settings`, `train` and `test` are merged key by key; assumptions accumulate.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _MERGED = ("settings", "train", "test")
 
 
 def recipes_folder() -> Path:
-    """The recipes of this installation: inside the package, or at the top of a checkout.
+    """Finds the folder of recipes: inside the installed package, or at the top of a checkout.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: the installation has no recipes.
     """
     package = Path(__file__).parent
     for folder in (package / "recipes", package.parents[3] / "recipes"):
         if (folder / BASES).is_dir():
             return folder
-    raise ConfigError("this installation has no recipes: install zsad again, or give the path of a recipe")
+    raise ConfigError("this installation has no recipes: reinstall zsad, or give the path of a recipe")
 
 
 def list_recipes() -> list[str]:
@@ -38,13 +38,13 @@ def list_recipes() -> list[str]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by its name or its file.
+    """Finds a recipe by its name or its file.
 
     Args:
-        name: one of `list_recipes` (case, "-" and "_" do not count), or the path of a YAML file.
+        name: a name in `list_recipes`, where case, "-" and "_" do not matter, or the path of a YAML file.
 
     Raises:
-        ConfigError: there is none of that name, or its file is wrong.
+        ConfigError: no recipe has that name, or its file is wrong.
 
     Example:
         >>> find_recipe("april-gan-visa").title
@@ -63,7 +63,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Reads a recipe and what it extends.
+    """Reads a recipe and the base that it extends.
 
     Raises:
         ConfigError: a file cannot be read or is wrong; the message names recipe and key.
@@ -74,13 +74,13 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _base_file(base: str, recipe: Path) -> Path:
-    """The file of a base: beside the recipe, else a shipped one."""
+    """Finds the file of a base beside the recipe, or among the shipped bases."""
     folders = (recipe.parent / BASES, recipes_folder() / BASES)
     for folder in folders:
         if (folder / f"{base}{SUFFIX}").is_file():
             return folder / f"{base}{SUFFIX}"
     known = {path.stem for folder in folders for path in folder.glob(f"*{SUFFIX}")}
-    raise unknown_name(f"base that recipe {recipe.stem} extends", base, known)
+    raise unknown_name(f"base in `extends` of recipe {recipe.stem}", base, known)
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What a recipe says: one row of a published table, with everything that is needed to produce it again.
+"""Defines recipes: one row of a published table with everything that is needed to reproduce it.
 
-No torch here, so that recipes can be listed at once.
+The module does not import torch, so that recipes can be listed quickly.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ PartT = TypeVar("PartT")
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """The section `train` of a recipe: how the authors came to their weights.
+    """The section `train` of a recipe: how the authors trained their weights.
 
     Attributes:
-        data: auxiliary datasets by their names in the catalogue, trained on together.
-        epochs: passes over the data.
-        batch_size: images of a step.
-        learning_rate: of the optimiser.
+        data: names in the catalogue of the auxiliary datasets, which are trained on together.
+        epochs: number of passes over the data.
+        batch_size: number of images in a step.
+        learning_rate: learning rate of the optimiser.
         optimizer: "adam" or "adamw".
-        betas: of the optimiser.
-        weight_decay: of the optimiser.
-        schedule: of the learning rate, "constant" or "cosine".
-        precision: of the network on a CUDA GPU; elsewhere it is fp32.
-        mosaic: chance of a 2 x 2 mosaic in place of an image, on all data; None: as the method's own recipe,
-            which may differ between datasets.
-        seed: of initial weights and data order.
-        split: of the datasets.
+        betas: coefficients of the optimiser's running averages.
+        weight_decay: weight decay of the optimiser.
+        schedule: schedule of the learning rate, "constant" or "cosine".
+        precision: numeric precision of the network on a CUDA GPU; it is fp32 on other devices.
+        mosaic: probability that a 2 x 2 mosaic replaces an image, for all datasets; None for the method's own
+            value, which may differ between datasets.
+        seed: seed of the initial weights and the order of the data.
+        split: split of the datasets.
     """
 
     data: tuple[str, ...]
@@ -58,16 +58,16 @@ class TrainingPart:
 
 @dataclass(frozen=True)
 class EvaluationPart:
-    """The section `test` of a recipe: what is tested, and how it is counted.
+    """The section `test` of a recipe: what is tested, and how it is measured.
 
     Attributes:
-        data: dataset by its name in the catalogue.
-        split: of the dataset.
-        pro: "script", as behind most published numbers, or "exact".
-        fpr_limit: where the PRO curve is cut, in (0, 1].
-        shots: good images of the training split that the method is given per category.
-        seeds: a run for each; which images are given depends on it.
-        batch_size: images that are scored at once.
+        data: name of the dataset in the catalogue.
+        split: split of the dataset.
+        pro: definition of PRO: "script", on which most published numbers rest, or "exact".
+        fpr_limit: false-positive rate at which the PRO curve is cut, in (0, 1].
+        shots: number of references per category, taken from the training split.
+        seeds: seeds, with one run for each; the choice of references depends on the seed.
+        batch_size: number of images that are scored at once.
     """
 
     data: str
@@ -84,17 +84,17 @@ class Recipe:
     """One row of a published table.
 
     Attributes:
-        name: of its file, without the suffix.
-        title: one line for people.
-        method: registry name.
-        backbone: as for `zsad.load`; one of `zsad backbones`.
-        image_size: pixels a side of the network's input.
+        name: name of its file, without the suffix.
+        title: title for readers, one line.
+        method: registry name of the method.
+        backbone: name of the backbone, one of `zsad backbones`.
+        image_size: side of the network's input in pixels.
         test: what is tested.
-        settings: `Config` fields of the method, by the paper's terms.
+        settings: `Config` fields of the method, in the paper's terms.
         train: how the weights are learnt; None for a method that learns nothing.
-        checkpoint: the authors' own weights, a name of `zsad weights list`; None where they published none.
-        published: the source of the row, spelled as `PublishedNumber.source`; None where no number is known.
-        assumptions: what the source leaves open, each with the mark of how it was filled in.
+        checkpoint: the authors' own weights, a name in `zsad weights list`; None if they published none.
+        published: source of the row, spelled as in `PublishedNumber.source`; None if no number is known.
+        assumptions: what the source leaves open, each with a mark that says how it was filled in.
     """
 
     name: str
@@ -111,20 +111,20 @@ class Recipe:
 
     @property
     def trained_on(self) -> str:
-        """The auxiliary data as `PublishedNumber.trained_on` spells them."""
+        """Auxiliary data, spelled as in `PublishedNumber.trained_on`."""
         return " + ".join(self.train.data) if self.train else NOTHING
 
 
 def build_recipe(values: Mapping[str, Any], name: str) -> Recipe:
-    """A recipe from the plain values of its file.
+    """Builds a recipe from the plain values of its file.
 
     Args:
-        values: by the names of `Recipe`, without `name`.
-        name: of the recipe.
+        values: values by the field names of `Recipe`, without `name`.
+        name: name of the recipe.
 
     Raises:
-        ConfigError: a key is unknown (the message has the nearest) or missing, a value has the wrong type, or
-            a method, backbone, dataset or checkpoint is not known.
+        ConfigError: a key is missing or unknown (the message has the nearest known key), a value has the
+            wrong type, or a method, backbone, dataset or checkpoint is unknown.
     """
     owner = f"recipe {name}"
     _known(
@@ -143,12 +143,12 @@ def build_recipe(values: Mapping[str, Any], name: str) -> Recipe:
 
 
 def lists_as_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a command line gives them."""
+    """Turns lists among settings into tuples, the form in which the command line gives them."""
     return {name: tuple(each) if isinstance(each, list) else each for name, each in settings.items()}
 
 
 def _part(kind: type[PartT], values: Any, owner: str) -> PartT:
-    """A section from plain values."""
+    """Builds a section from plain values."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{owner} must be a mapping of names to values, got {values!r}")
     assert dataclasses.is_dataclass(kind)  # noqa: S101 - a programmer's error, not a user's
@@ -157,7 +157,7 @@ def _part(kind: type[PartT], values: Any, owner: str) -> PartT:
         for each in dataclasses.fields(kind)
         if each.default is MISSING and each.default_factory is MISSING
     ]
-    # A name that is nearly right is the better message, and `build_config` has it.
+    # For a misspelt key, the message of `build_config`, which has the nearest name, is better.
     unknown = set(values) - {each.name for each in dataclasses.fields(kind)}
     missing = [name for name in needed if name not in values]
     if missing and not unknown:
@@ -166,7 +166,7 @@ def _part(kind: type[PartT], values: Any, owner: str) -> PartT:
 
 
 def _check_names(recipe: Recipe) -> None:
-    """Refuses names that nothing stands behind, and testing on what was trained on."""
+    """Refuses unknown names, and test data that are among the training data."""
     trained_on = recipe.train.data if recipe.train else ()
     _known(f"method of recipe {recipe.name}", [recipe.method], list_methods())
     _known(f"backbone of recipe {recipe.name}", [recipe.backbone], [each.name for each in WELL_KNOWN])

@@ -1,9 +1,9 @@
-"""Does what a recipe says: trains if need be, evaluates, and puts our numbers beside the published ones.
+"""Carries out a recipe: trains if necessary, evaluates, and compares our numbers with the published ones.
 
-A folder of `zsad reproduce` is one of `zsad evaluate` (zsad.evaluation.results) with more in it:
+The results folder of `zsad reproduce` is one of `zsad evaluate` (zsad.evaluation.results) with more files:
 
-    DIR/weights.safetensors   what was trained here, with its log and checkpoint in weights.training/
-    DIR/reproduction.json     the recipe, what is not as published, the comparison, the commands
+    DIR/weights.safetensors   learnt weights, with the log and state of the training in weights.training/
+    DIR/reproduction.json     recipe, deviations from it, comparison, commands
     DIR/index.html            the page of `zsad report`
 """
 
@@ -43,13 +43,13 @@ NOT_PUBLISHED = "not the published setting"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of a recipe.
+    """Result of a reproduction.
 
     Attributes:
-        result: of the evaluation, with the deviations among its notes.
-        comparison: our numbers with the published ones, by metric.
-        deviations: what is not as published, one line each; () if everything is.
-        page: the report.
+        result: result of the evaluation, with the deviations among its notes.
+        comparison: metric -> our values and the published number.
+        deviations: deviations from the published setting, one line each; () if there are none.
+        page: path of the report page.
     """
 
     result: EvaluationResult
@@ -68,17 +68,17 @@ def reproduce(
     """Trains, evaluates, compares and writes everything into a folder.
 
     Args:
-        request: recipe, data and what is wished otherwise.
-        show_training: whether to draw the bar of the training.
-        progress: of the evaluation, called with the number of images done and to do.
-        command: as it was typed, for the provenance.
+        request: what to reproduce.
+        show_training: whether to show a progress bar of the training.
+        progress: called during the evaluation with the numbers of finished and of all images.
+        command: command line as the user typed it, for the provenance.
 
     Raises:
-        ConfigError: an impossible wish, or `out` holds another run and `resume` is not set.
-        DataError: a dataset is missing or in disorder.
+        ConfigError: an option is impossible, or `out` holds another run and `resume` is not set.
+        DataError: a dataset is missing or its files are not laid out as expected.
         WeightsError: weights are missing or do not fit.
         OSError: the folder cannot be written.
-        KeyboardInterrupt: after Ctrl-C; the same request with `resume` goes on.
+        KeyboardInterrupt: the user pressed Ctrl-C; the same request with `resume` continues.
     """
     from zsad.evaluation.run import evaluate
 
@@ -110,26 +110,26 @@ def reproduce(
 
 
 def _refuse_to_replace(request: Request) -> None:
-    """Stops before an older run is overwritten, which may have taken hours."""
+    """Refuses to overwrite an earlier run, which may have taken hours."""
     if request.resume:
         return
     for name in (RESULTS_FILE, WEIGHTS_FILE, TRAINING_FOLDER):
         if (request.out / name).exists():
             raise ConfigError(
-                f"{request.out} holds {name} of an earlier run: --resume goes on with it; or choose another "
-                "--out"
+                f"{request.out} holds {name} of an earlier run: add --resume to continue it, or choose "
+                "another --out"
             )
 
 
 def _missing(result: EvaluationResult) -> tuple[str, ...]:
-    """What the test data lack, since a mean over other categories is another number."""
+    """Lists what the test data lack, because a mean over other categories is not comparable."""
     found = {f"{run.dataset}: {missing_categories(run)}" for run in result.runs if missing_categories(run)}
     failed = sum(len(run.failed) + len(run.problems) for run in result.runs)
     return (*sorted(found), *([f"{failed} files were left out"] if failed else []))
 
 
 def _with_notes(result: EvaluationResult, request: Request, found: tuple[str, ...]) -> EvaluationResult:
-    """The result with the recipe, its assumptions and the deviations among the notes of every run."""
+    """Adds the recipe, its assumptions and the deviations to the notes of every run."""
     notes = [f"Recipe {request.recipe.name}"]
     if found:
         notes.append(f"{NOT_PUBLISHED.capitalize()}: {'; '.join(found)}")
@@ -138,7 +138,7 @@ def _with_notes(result: EvaluationResult, request: Request, found: tuple[str, ..
 
 
 def _write_page(out: Path) -> Path:
-    from zsad.evaluation.report.page import open_evaluation
+    from zsad.evaluation.report.reading import open_evaluation
     from zsad.evaluation.report.writing import write_report_files
 
     return write_report_files([open_evaluation(out)], out)[0]

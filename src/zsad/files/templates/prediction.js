@@ -1,4 +1,5 @@
 "use strict";
+// The page of a prediction run: threshold, filter and order of the images, and a viewer for one of them.
 (() => {
   const find = (id) => document.getElementById(id);
   const grid = find("grid");
@@ -17,15 +18,12 @@
   const low = Number(slider.min);
   const high = Number(slider.max);
   const bars = Array.from(document.querySelectorAll(".histogram rect"));
-  const plural = (count) => (count === 1 ? "1 picture" : `${count} pictures`);
-  const distance = Number(grid.dataset.distance);
+  const distance = Number(grid.dataset.distance); // score difference between relative scores 0.1 and 0.5
+  const counted = (count) => (count === 1 ? "1 image" : `${count} images`);
   let threshold = null;
   let visible = cards;
 
-  function chosen(name) {
-    return document.querySelector(`input[name=${name}]:checked`).value;
-  }
-
+  // Compares all scores with a new threshold; null stands for no threshold.
   function decide(value) {
     threshold = value;
     let flagged = 0;
@@ -38,7 +36,7 @@
       card.badge.classList.toggle("over", over);
       card.badge.textContent = over ? "anomalous" : "normal";
       if (card.bar) {
-        // as zsad.types.ScoreScale: 0.5 at the threshold, 0.1 one distance below it
+        // The formula of zsad.types.ScoreScale: 0.5 at the threshold, 0.1 one distance below it.
         const steps = threshold === null ? 0 : (card.score - threshold) / distance;
         card.bar.hidden = threshold === null;
         card.bar.firstElementChild.style.width = `${50 * (1 + Math.tanh(0.5 * Math.log(9) * steps))}%`;
@@ -62,64 +60,68 @@
       option.disabled = threshold === null && option.value !== "all";
       if (threshold === null) option.checked = option.value === "all";
     }
-    const text = find("flagged");
-    text.textContent = threshold === null ? "move the slider to decide" : `${flagged} of ${cards.length} anomalous`;
+    find("flagged").textContent =
+      threshold === null ? "move the slider to set a threshold" : `${flagged} of ${cards.length} anomalous`;
     filter();
   }
 
   function filter() {
     const words = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const show = chosen("show");
+    const choice = document.querySelector("input[name=show]:checked").value;
     visible = cards.filter((card) => {
       const path = card.path.toLowerCase();
-      const wanted = words.every((word) => path.includes(word)) && (show === "all" || card.over === (show === "over"));
+      const wanted = words.every((word) => path.includes(word)) && (choice === "all" || card.over === (choice === "over"));
       card.element.hidden = !wanted;
       return wanted;
     });
-    find("shown").textContent = visible.length === cards.length ? plural(cards.length) : `${visible.length} of ${plural(cards.length)}`;
+    find("shown").textContent = visible.length === cards.length ? counted(cards.length) : `${visible.length} of ${counted(cards.length)}`;
     find("nothing").hidden = visible.length > 0 || cards.length === 0;
   }
 
   function sort() {
-    const order = find("order").value;
-    const byName = (a, b) => a.path.localeCompare(b.path, undefined, { numeric: true });
-    const compare = { high: (a, b) => b.score - a.score, low: (a, b) => a.score - b.score, name: byName }[order];
-    cards.sort((a, b) => compare(a, b) || byName(a, b));
+    const byName = (first, second) => first.path.localeCompare(second.path, undefined, { numeric: true });
+    const comparisons = {
+      high: (first, second) => second.score - first.score,
+      low: (first, second) => first.score - second.score,
+      name: byName,
+    };
+    const compare = comparisons[find("order").value];
+    cards.sort((first, second) => compare(first, second) || byName(first, second));
     grid.append(...cards.map((card) => card.element));
     filter();
   }
 
-  // Viewer ------------------------------------------------------------------------------------------------
+  // Viewer
   const viewer = find("viewer");
-  const picture = find("viewer-image");
+  const image = find("viewer-image");
   let current = null;
-  let original = false;
+  let wantsOriginal = false;
 
   function show(card) {
     current = card;
     const place = visible.indexOf(card);
-    const withOriginal = original && card.original !== "";
-    picture.src = withOriginal ? card.original : card.link.href;
-    picture.alt = withOriginal ? `Original of ${card.path}` : `Heat map over ${card.path}`;
+    const showsOriginal = wantsOriginal && card.original !== "";
+    image.src = showsOriginal ? card.original : card.link.href;
+    image.alt = showsOriginal ? `Original of ${card.path}` : `Heat map over ${card.path}`;
     find("viewer-name").textContent = card.path;
     const decision = threshold === null ? "" : card.over ? ", anomalous" : ", normal";
     find("viewer-text").textContent =
       `score ${card.score.toFixed(4)}${decision} · ${card.size} · ${place + 1} of ${visible.length}`;
     find("original").disabled = card.original === "";
-    find("original").setAttribute("aria-pressed", String(withOriginal));
+    find("original").setAttribute("aria-pressed", String(showsOriginal));
     find("previous").disabled = place <= 0;
     find("next").disabled = place >= visible.length - 1;
     if (!viewer.open) viewer.showModal();
   }
 
-  function step(by) {
-    const next = visible[visible.indexOf(current) + by];
+  function move(steps) {
+    const next = visible[visible.indexOf(current) + steps];
     if (next) show(next);
   }
 
   function toggleOriginal() {
     if (current && current.original) {
-      original = !original;
+      wantsOriginal = !wantsOriginal;
       show(current);
     }
   }
@@ -129,47 +131,47 @@
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     const card = cards.find((candidate) => candidate.link === link);
     event.preventDefault();
-    original = false;
+    wantsOriginal = false;
     show(card);
   });
   viewer.addEventListener("close", () => {
-    picture.removeAttribute("src");
+    image.removeAttribute("src");
     if (current) current.link.focus();
     current = null;
   });
-  picture.addEventListener("load", () => {
-    // Small pictures are enlarged, but not until they are only blur.
-    picture.style.maxWidth = `${4 * picture.naturalWidth}px`;
-    picture.style.maxHeight = `${4 * picture.naturalHeight}px`;
+  image.addEventListener("load", () => {
+    // Small images are enlarged, at most four times, because more shows only blur.
+    image.style.maxWidth = `${4 * image.naturalWidth}px`;
+    image.style.maxHeight = `${4 * image.naturalHeight}px`;
   });
-  picture.addEventListener("error", () => {
-    if (current && original) {
-      current.original = "";
-      original = false;
+  image.addEventListener("error", () => {
+    if (current && wantsOriginal) {
+      current.original = ""; // the file has been moved away
+      wantsOriginal = false;
       show(current);
     }
   });
-  find("previous").addEventListener("click", () => step(-1));
-  find("next").addEventListener("click", () => step(1));
+  find("previous").addEventListener("click", () => move(-1));
+  find("next").addEventListener("click", () => move(1));
   find("close").addEventListener("click", () => viewer.close());
   find("original").addEventListener("click", toggleOriginal);
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    const steps = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (viewer.open) {
-      if (by) {
+      if (steps) {
         event.preventDefault();
-        step(by);
+        move(steps);
       } else if (event.key.toLowerCase() === "o") toggleOriginal();
     } else if (event.target.matches("input, select")) {
       return;
     } else if (event.key === "/") {
       event.preventDefault();
       find("search").focus();
-    } else if (by) {
+    } else if (steps) {
       const place = visible.findIndex((card) => card.link === document.activeElement);
-      const next = visible[place + by];
+      const next = visible[place + steps];
       if (next) {
         event.preventDefault();
         next.link.focus();
@@ -177,7 +179,7 @@
     }
   });
 
-  // Controls ----------------------------------------------------------------------------------------------
+  // Controls
   slider.addEventListener("input", () => {
     const value = Number(Number(slider.value).toPrecision(4));
     field.value = value;
@@ -197,11 +199,11 @@
   find("search").addEventListener("input", filter);
   find("order").addEventListener("change", sort);
 
-  // Firefox keeps what was typed before a reload; the page starts from the file's own threshold.
+  // Firefox keeps typed values over a reload; the page starts from the threshold in the file.
   field.value = field.defaultValue;
   find("search").value = "";
   find("order").value = "high";
   if (field.value !== "") slider.value = field.value;
   decide(field.value === "" ? null : Number(field.value));
-  if (field.value !== "") field.value = Number(Number(field.value).toPrecision(6)); // the page decides by all digits
+  if (field.value !== "") field.value = Number(Number(field.value).toPrecision(6)); // shorter; the decision used all digits
 })();
