@@ -62,14 +62,12 @@ def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
     Everything that can be refused without loading a network is refused here, before hours are spent.
 
     Raises:
-        ConfigError: an unknown method or setting; a method that cannot use references; test data among the
-            auxiliary data of the weights, unless `allow_overlap`.
+        ConfigError: an unknown method or setting; test data among the auxiliary data of the weights, unless
+            `allow_overlap`.
         DataError: no data, or no reference images.
         WeightsError: a checkpoint cannot be read.
     """
     methods = _methods(options.methods)
-    infos = {name: registry.method_class(name).INFO for name in methods}
-    _check_references(options.references, infos)
     datasets = [dataset for spec in options.data for dataset in open_datasets(spec, options.split)]
     for dataset in datasets:
         if not dataset.samples:
@@ -155,17 +153,6 @@ def _methods(names: Iterable[str]) -> list[str]:
         if name not in known:
             raise unknown_name("method", name, [*known, ALL_METHODS])
     return list(dict.fromkeys(wanted))
-
-
-def _check_references(count: int, infos: Mapping[str, MethodInfo]) -> None:
-    unable = [name for name, info in infos.items() if not info.accepts_references]
-    if count and unable:
-        able = [
-            name for name in registry.list_methods() if registry.method_class(name).INFO.accepts_references
-        ]
-        raise ConfigError(
-            f"{', '.join(unable)} cannot use reference images; methods that can: {', '.join(able)}"
-        )
 
 
 def _reference_candidates(

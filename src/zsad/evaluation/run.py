@@ -215,19 +215,17 @@ def _evaluate_run(
         outcome = folder.finished(number, category, data_digest(samples, references))
         if outcome is None:
             companions = choose_companions(samples, detector.method.MOST_COMPANIONS)
-            if companions or references:
-                is_joint = detector.method.few_shot_scores_jointly
-            else:
-                is_joint = detector.method.INFO.scores_batch_jointly
+            comparing = scorer.compare_with(references, companions)
+            is_joint = comparing.scores_jointly
             batches = make_batches(samples, options.batch_size, run.seed, scores_jointly=is_joint)
             outcome = evaluate_category(
                 category,
                 samples,
-                scorer.score(batches, companions or references),
+                scorer.score(batches),
                 options,
                 seed=run.seed,
                 references=references,
-                map_range=detector.method.few_shot_map_range if references else detector.method.map_range,
+                map_range=comparing.map_range,
                 stem=folder.map_stem(number),
                 on_pictures=counter.add,
             )

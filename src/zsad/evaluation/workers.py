@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,11 +23,28 @@ if TYPE_CHECKING:
     from zsad.detector.detector import Detector
 
 
+@dataclass(frozen=True)
+class Comparing:
+    """What a detector says of itself once it has the references and companions of a category.
+
+    Attributes:
+        map_range: smallest and largest value of a map.
+        scores_jointly: whether an image's score depends on the other images of its batch.
+    """
+
+    map_range: tuple[float, float]
+    scores_jointly: bool
+
+
 class Scorer(Protocol):
     """Whatever turns batches into scored images."""
 
-    def score(self, batches: Sequence[Batch], references: Sequence[Path]) -> Iterator[list[ScoredPicture]]:
-        """Scores the batches of a category in their order, with its reference images or companions."""
+    def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
+        """Takes the references and companions of a category; says what follows from them."""
+        ...
+
+    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+        """Scores the batches of a category in their order."""
         ...
 
     def close(self) -> None:
@@ -40,13 +58,15 @@ class LocalScorer:
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
 
-    def score(self, batches: Sequence[Batch], references: Sequence[Path]) -> Iterator[list[ScoredPicture]]:
+    def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
+        """As `Scorer.compare_with`."""
+        self._detector.set_references(references)
+        self._detector.set_companions(companions)
+        return Comparing(self._detector.map_range, self._detector.scores_jointly)
+
+    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
         """As `Scorer.score`."""
-        if self._detector.method.INFO.accepts_references:
-            self._detector.set_references(references)
-        elif self._detector.method.MOST_COMPANIONS:
-            self._detector.set_companions(references)
-        yield from score_batches(self._detector, batches)
+        return score_batches(self._detector, batches)
 
     def close(self) -> None:
         """Nothing was started."""
@@ -65,19 +85,31 @@ class ProcessScorer:
         self._detector, self._devices = detector, devices
         self._workers: list[tuple[Any, Connection]] = []
 
-    def score(self, batches: Sequence[Batch], references: Sequence[Path]) -> Iterator[list[ScoredPicture]]:
-        """As `Scorer.score`; the processes are started when they are first needed.
+    def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
+        """As `Scorer.compare_with`; the processes are started when they are first needed.
+
+        Raises:
+            ZsadError: a process died, or an image cannot be read.
+        """
+        if not self._workers:
+            self._start()
+        for _, connection in self._workers:
+            connection.send((tuple(references), tuple(companions)))
+        answers: list[Comparing] = [_received(*worker) for worker in self._workers]
+        return answers[0]
+
+    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+        """As `Scorer.score`, after `compare_with`.
 
         Raises:
             ZsadError: a process died.
         """
-        if not self._workers:
-            self._start()
         count = len(self._workers)
         for number, (_, connection) in enumerate(self._workers):
-            connection.send((batches[number::count], tuple(references)))
+            connection.send(batches[number::count])
         for number in range(len(batches)):
-            yield _received(*self._workers[number % count])
+            scored: list[ScoredPicture] = _received(*self._workers[number % count])
+            yield scored
 
     def close(self) -> None:
         """Ends the processes, also in the middle of their work."""
@@ -101,8 +133,8 @@ class ProcessScorer:
             self._workers.append((process, own))
 
 
-def _received(process: Any, connection: Connection) -> list[ScoredPicture]:
-    """The next batch of a process.
+def _received(process: Any, connection: Connection) -> Any:
+    """The next answer of a process.
 
     Raises:
         ZsadError: it died, or could not score.
@@ -117,8 +149,7 @@ def _received(process: Any, connection: Connection) -> list[ScoredPicture]:
         ) from error
     if isinstance(found, str):
         raise ZsadError(found)
-    scored: list[ScoredPicture] = found
-    return scored
+    return found
 
 
 def _work(connection: Connection, threads: int) -> None:
@@ -129,9 +160,12 @@ def _work(connection: Connection, threads: int) -> None:
         detector, device = connection.recv()
         scorer = LocalScorer(detector.to(device))
         while True:
-            batches, references = connection.recv()
+            asked = connection.recv()
             try:
-                for scored in scorer.score(batches, references):
+                if isinstance(asked, tuple):
+                    connection.send(scorer.compare_with(*asked))
+                    continue
+                for scored in scorer.score(asked):
                     connection.send(scored)
             except (ZsadError, RuntimeError, MemoryError) as error:
                 connection.send(one_line(error))
