@@ -100,9 +100,9 @@ def load(
         size,
         is_trained=found is not None,
         auxiliary_data="" if found is None else found.auxiliary_data,
+        auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
     )
-    detector.auxiliary_pictures = "" if info is None else info.auxiliary_pictures
     if references is not None:
         detector.set_references(references)
     if calibration is not None:
