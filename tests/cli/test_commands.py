@@ -1,6 +1,5 @@
 """The commands end to end, in one process, with a detector that knows every answer."""
 
-import copy
 import csv
 import json
 import os
@@ -22,7 +21,7 @@ import zsad
 from zsad.cli import app, doctor
 from zsad.cli.doctor import Finding, human_bytes
 from zsad.cli.options import parse_setting
-from zsad.detector.decision import Decision
+from zsad.detector.decision import Decided, Decision
 from zsad.errors import ConfigError, ZsadError
 from zsad.images.saving import read_map
 from zsad.methods import _registry as registry
@@ -49,7 +48,7 @@ class FakeConfig:
     sigma: float = 4.0
 
 
-class FakeDetector:
+class FakeDetector(Decided):
     """The score is the image's mean brightness and the map its red channel."""
 
     def __init__(self, clip, joint=False):
@@ -68,23 +67,6 @@ class FakeDetector:
         self.scores_jointly, self.about_companions = joint, ""
         self.calls = []
         self.before_batch = lambda images: None
-
-    @property
-    def threshold(self):
-        return self.decision.threshold
-
-    @property
-    def map_threshold(self):
-        return self.decision.map_threshold
-
-    @property
-    def calibration(self):
-        return self.decision.calibration
-
-    def with_decision(self, decision):
-        other = copy.copy(self)
-        other.decision = decision
-        return other
 
     def scoring_settings(self):
         return {"method": "fake", "backbone": "toy", "weights": repr(self.learned)}

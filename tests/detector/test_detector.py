@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import zsad
 from zsad.detector import checkpoints
+from zsad.detector.identity import learned_versions
 from zsad.errors import ConfigError, DataError, ImageReadError, WeightsError
 from zsad.types import Prediction, WeightRecord
 
@@ -186,13 +187,55 @@ def test_untrained_parameters_do_not_predict(untrained, pictures):
     assert untrained.predict(pictures[0]).class_name is None
 
 
-def test_scores_follow_training(untrained):
+def optimiser_step(method):
+    parameters = [parameter for _, parameter in method.trainable()]
+    optimiser = torch.optim.Adam(parameters, lr=0.1)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+
+
+def load_other(method):
+    torch.manual_seed(1)
+    method.load_learned({name: torch.randn_like(each) for name, each in method.trainable()})
+
+
+def reverse_in_place(method):
+    """Keeps the sum of each tensor."""
+    with torch.no_grad():
+        for _, parameter in method.trainable():
+            parameter.copy_(parameter.flip(0, -1))
+
+
+def replace_data(method):
+    for _, parameter in method.trainable():
+        parameter.data = parameter.data + 0.1
+
+
+@pytest.mark.parametrize("change", [optimiser_step, load_other, reverse_in_place, replace_data])
+def test_scores_follow_training(untrained, change):
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     before = untrained.score_tensors(images).scores
-    with torch.no_grad():
-        for _, parameter in untrained.method.trainable():
-            parameter.data.add_(0.1)
+    versions = learned_versions(untrained.method)
+    assert torch.equal(untrained.score_tensors(images).scores, before)
+    assert learned_versions(untrained.method) == versions
+    change(untrained.method)
     assert not torch.equal(untrained.score_tensors(images).scores, before)
+
+
+def test_what_is_prepared_is_asked_for_without_reading_what_was_learnt(untrained, monkeypatch):
+    images = torch.zeros(1, 3, 32, 32)
+    untrained.score_tensors(images)
+    for name in ("item", "tolist", "__float__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_: pytest.fail("waits for the device"))
+    untrained.score_tensors(images)
+
+
+def test_training_is_recorded_in_the_checkpoint(untrained, make_small_clip, pictures, tmp_path):
+    untrained.mark_trained("screws", "abc")
+    assert untrained.predict(pictures[0]).score >= 0
+    again = zsad.load(backbone=make_small_clip(), checkpoint=untrained.save(tmp_path / "a.safetensors"))
+    assert (again.is_trained, again.auxiliary_data, again.auxiliary_pictures) == (True, "screws", "abc")
 
 
 def test_training_after_predicting(untrained):

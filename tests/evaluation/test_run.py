@@ -19,7 +19,7 @@ from zsad.cli import app
 from zsad.data.fingerprints import file_digests, pack_digests
 from zsad.data.folder import open_dataset
 from zsad.data.samples import load_sample
-from zsad.detector import checkpoints
+from zsad.detector import choosing
 from zsad.detector.detector import Detector
 from zsad.evaluation import run as evaluation
 from zsad.evaluation.results import read_evaluation
@@ -91,9 +91,9 @@ def run(*arguments, code=0):
 @pytest.fixture
 def without_adaclip(monkeypatch):
     """As if no weights of AdaCLIP shipped for tiny."""
-    found = checkpoints.shipped
+    found = choosing.shipped
     monkeypatch.setattr(
-        checkpoints, "shipped", lambda name, backbone: None if name == "adaclip" else found(name, backbone)
+        choosing, "shipped", lambda name, backbone: None if name == "adaclip" else found(name, backbone)
     )
 
 

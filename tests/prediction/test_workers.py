@@ -27,8 +27,8 @@ from zsad.prediction.workers import ShardedPrediction
 class DeadlyDetector(zsad.Detector):
     """Ends its process when it meets an image of a certain width: each time, or only the first time."""
 
-    def __init__(self, method, image_size, width, marker=None):
-        super().__init__(method, image_size)
+    def __init__(self, method, image_size, fingerprint, width, marker=None):
+        super().__init__(method, image_size, fingerprint=fingerprint)
         self.width, self.marker = width, marker
 
     def predict(self, inputs, classes=None, batch_size=None):
@@ -105,7 +105,7 @@ def test_two_processes_give_the_results_of_one(detector, folder, tmp_path):
 @pytest.mark.slow
 def test_a_dead_process_loses_nothing_and_a_deadly_picture_is_named(detector, folder, tmp_path):
     expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2, formats=())
-    deadly = DeadlyDetector(detector.method, detector.image_size, width=37)
+    deadly = DeadlyDetector(detector.method, detector.image_size, detector.fingerprint, width=37)
     summary = predict_folder(folder, deadly, tmp_path / "two", batch_size=2, formats=(), devices=["cpu"])
     failed = {os.path.basename(record.path): record.error for record in summary.failed}
     assert sorted(failed) == ["4.png", "bad.png"]
@@ -119,7 +119,9 @@ def test_a_dead_process_loses_nothing_and_a_deadly_picture_is_named(detector, fo
 @pytest.mark.slow
 def test_a_process_that_dies_once_is_replaced(detector, folder, tmp_path):
     expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2)
-    once = DeadlyDetector(detector.method, detector.image_size, width=36, marker=tmp_path / "marker")
+    once = DeadlyDetector(
+        detector.method, detector.image_size, detector.fingerprint, width=36, marker=tmp_path / "marker"
+    )
     summary = predict_folder(folder, once, tmp_path / "two", batch_size=2, devices=["cpu"])
     assert (tmp_path / "marker").exists()
     assert without_time(summary.records) == without_time(expected.records)

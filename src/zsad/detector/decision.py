@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
     from zsad.types import ScoreScale
+
+SelfT = TypeVar("SelfT", bound="Decided")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,15 @@ class Decision:
         """
         return self if self.is_for(class_name) else Decision()
 
+    def valid_for(self, settings: Mapping[str, Any]) -> Decision:
+        """This decision, or none where its calibration was made with scores of other settings.
+
+        Args:
+            settings: what the scores depend on, from `zsad.detector.identity.scoring_settings`.
+        """
+        is_stale = self.calibration is not None and not self.calibration.fits(settings)
+        return Decision() if is_stale else self
+
     def with_thresholds(self, threshold: float | None = None, map_threshold: float | None = None) -> Decision:
         """Other thresholds for one run, whose report compares them with those of the calibration.
 
@@ -78,3 +91,48 @@ class Decision:
             Decision(threshold=0.6, map_threshold=0.7, class_name='screw')
         """
         return Decision(threshold, map_threshold, class_name=self.class_name)
+
+
+class Decided:
+    """Base of whatever predicts by a `Decision`.
+
+    Attributes:
+        decision: thresholds and score scale of the predictions, with the calibration that they rest on.
+    """
+
+    decision: Decision
+
+    @property
+    def threshold(self) -> float | None:
+        """Image score from which on an image counts as anomalous; None while uncalibrated.
+
+        Setting it drops the calibration, which promises nothing about a threshold set by hand.
+        """
+        return self.decision.threshold
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        self.decision = self.decision.by_hand(value, self.decision.map_threshold)
+
+    @property
+    def map_threshold(self) -> float | None:
+        """Map value from which on a pixel counts as anomalous; None while uncalibrated.
+
+        Setting it drops the calibration, which promises nothing about a threshold set by hand.
+        """
+        return self.decision.map_threshold
+
+    @map_threshold.setter
+    def map_threshold(self, value: float | None) -> None:
+        self.decision = self.decision.by_hand(self.decision.threshold, value)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Calibration that gave the thresholds; None while uncalibrated and for thresholds set by hand."""
+        return self.decision.calibration
+
+    def with_decision(self: SelfT, decision: Decision) -> SelfT:
+        """A copy on the same network that decides otherwise; this object keeps its decision."""
+        other = copy.copy(self)
+        other.decision = decision
+        return other

@@ -7,37 +7,43 @@ size, device, references, thresholds. Text is encoded once per class name and ke
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.devices import check_device
-from zsad.backbones.loading import backbone_fingerprint
-from zsad.backbones.vision import check_image_size
 from zsad.detector import checkpoints
 from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
-from zsad.detector.decision import Decision
+from zsad.detector.decision import Decided, Decision
 from zsad.detector.explanation import RegionRanker
-from zsad.detector.identity import image_fingerprint, scoring_settings
+from zsad.detector.identity import image_fingerprint, learned_versions, scoring_settings
+from zsad.detector.inputs import (
+    ImageInput,
+    ReadImage,
+    check_size,
+    check_stream,
+    check_tensors,
+    holds_several,
+    read,
+    stack,
+)
+from zsad.detector.predictions import predictions
 from zsad.detector.states import States
 from zsad.detector.support import images_given, methods_with_companions, readable
 from zsad.detector.thresholds import Calibration, read_calibration
 from zsad.errors import ConfigError
+from zsad.files.plain import to_plain
 from zsad.images.ahead import read_ahead
-from zsad.images.preparing import Preparation, prepare, to_array
-from zsad.images.reading import find_images, read_image
-from zsad.methods.base import DEFAULT_CLASS, Method, Support
-from zsad.methods.functional.maps import upsample
+from zsad.images.preparing import Preparation, to_array
+from zsad.images.reading import find_images
+from zsad.methods.base import Method, Support
 from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
@@ -45,12 +51,9 @@ if TYPE_CHECKING:
     from zsad.methods.base import State
 
 MOST_AT_ONCE = 16
-SEVERAL_PICTURES = 4  # dimensions of an array that holds several
-
-Picture = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
 
 
-class Detector:
+class Detector(Decided):
     """A method on a backbone that scores images.
 
     Attributes:
@@ -71,18 +74,14 @@ class Detector:
         method: Method,
         image_size: int,
         *,
+        fingerprint: str,
         is_trained: bool = True,
         auxiliary_data: str = "",
-        fingerprint: str | None = None,
+        auxiliary_pictures: str = "",
     ) -> None:
         if method.backbone.record is None:
             raise ConfigError("the method's backbone needs a record, which says how images are prepared")
-        patch_size = method.backbone.config.vision.patch_size
-        if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < patch_size:
-            raise ConfigError(
-                f"image_size must be a multiple of the patch size {patch_size} in pixels, got {image_size!r}"
-            )
-        check_image_size(image_size, image_size, patch_size)
+        check_size(image_size, method.backbone)
         self.method = method
         self.backbone = method.backbone
         self.record: WeightRecord = method.backbone.record
@@ -91,39 +90,10 @@ class Detector:
         self.decision = Decision()
         self.reference_fingerprints: tuple[str, ...] = ()
         self.auxiliary_data = auxiliary_data
-        self.auxiliary_pictures = ""
-        self.fingerprint = fingerprint or backbone_fingerprint(self.backbone)
+        self.auxiliary_pictures = auxiliary_pictures
+        self.fingerprint = fingerprint
         self._ranker = RegionRanker(self.backbone, image_size)
         self._states = States(method, Support())
-
-    @property
-    def threshold(self) -> float | None:
-        """Image score from which on an image counts as anomalous; None while uncalibrated.
-
-        Setting it by hand drops the calibration, which promises nothing about other thresholds.
-        """
-        return self.decision.threshold
-
-    @threshold.setter
-    def threshold(self, value: float | None) -> None:
-        self.decision = self.decision.by_hand(value, self.decision.map_threshold)
-
-    @property
-    def map_threshold(self) -> float | None:
-        """Map value from which on a pixel counts as anomalous; None while uncalibrated.
-
-        Setting it by hand drops the calibration, which promises nothing about other thresholds.
-        """
-        return self.decision.map_threshold
-
-    @map_threshold.setter
-    def map_threshold(self, value: float | None) -> None:
-        self.decision = self.decision.by_hand(self.decision.threshold, value)
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """Calibration that the thresholds come from; None while uncalibrated, or if they were set by hand."""
-        return self.decision.calibration
 
     @property
     def preparation(self) -> Preparation:
@@ -168,7 +138,7 @@ class Detector:
 
     @overload
     def predict(
-        self, inputs: Picture, classes: Classes = None, batch_size: int | None = None
+        self, inputs: ImageInput, classes: Classes = None, batch_size: int | None = None
     ) -> Prediction: ...
 
     @overload
@@ -178,7 +148,7 @@ class Detector:
 
     def predict(
         self,
-        inputs: Picture | list[Any] | tuple[Any, ...],
+        inputs: ImageInput | list[Any] | tuple[Any, ...],
         classes: Classes = None,
         batch_size: int | None = None,
     ) -> Prediction | list[Prediction]:
@@ -198,15 +168,13 @@ class Detector:
             ImageReadError: an image cannot be read.
             ConfigError: names and images do not match in number, or the method has not been trained.
         """
-        if isinstance(inputs, (list, tuple)) or (
-            isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == SEVERAL_PICTURES
-        ):
+        if holds_several(inputs):
             whole = max(1, len(inputs))
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         self._check_trained()
-        return self._predict_batch([self._read(inputs)], class_names(self._classes(classes), 1))[0]
+        return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self, source: str | Path | Iterable[Any], batch_size: int = 8, classes: Classes = None
@@ -226,10 +194,7 @@ class Detector:
             DataError: the folder or pattern holds no image.
             ConfigError: as for `predict`.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size must be a whole number of images above 0, got {batch_size!r}")
-        if isinstance(source, Image.Image) or getattr(source, "ndim", SEVERAL_PICTURES) < SEVERAL_PICTURES:
-            raise ConfigError("predict_iter takes many images; for one image use predict(image)")
+        check_stream(source, batch_size)
         self._check_trained()
         pictures: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
         return self._predict_stream(with_class_names(pictures, self._classes(classes)), batch_size)
@@ -248,11 +213,7 @@ class Detector:
         Raises:
             ConfigError: another shape or type came, or names and images do not match in number.
         """
-        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
-            shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-            raise ConfigError(f"score_tensors takes a tensor of shape (B, 3, S, S), got {shape}")
-        if not images.is_floating_point():
-            raise ConfigError(f"score_tensors takes normalised floating images, got {images.dtype}")
+        check_tensors(images)
         return self._score(images, class_names(self._classes(classes), len(images)))
 
     def set_references(self, references: Images | None) -> None:
@@ -270,7 +231,7 @@ class Detector:
             ImageReadError: an image cannot be read.
             DataError: a folder or pattern holds no image.
         """
-        images = [self._read(item)[1] for item in images_given(references)]
+        images = [read(item)[1] for item in images_given(references)]
         self._compare_with(normal=self._stack(images) if images else None)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in images)
         if self.calibration is not None:
@@ -297,7 +258,7 @@ class Detector:
         if given and not self.method.MOST_COMPANIONS:
             able = ", ".join(methods_with_companions())
             raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
-        prepared = readable(given, lambda item: self._stack([self._read(item)[1]]))
+        prepared = readable(given, lambda item: self._stack([read(item)[1]]))
         self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
         return list(prepared)
 
@@ -317,7 +278,7 @@ class Detector:
 
     def _state_with_support(self) -> State | None:
         """A state that shows what references and companions change; None where the method has none."""
-        return self._states.with_support(class_names(self._classes(None), 1), self._stamp())
+        return self._states.with_support(class_names(self._classes(None), 1), learned_versions(self.method))
 
     def _compare_with(self, **support: Tensor | None) -> None:
         """Replaces the references (`normal`) or the companions (`unlabelled`)."""
@@ -348,19 +309,6 @@ class Detector:
         self.decision = Decision.from_calibration(calibration)
         return self
 
-    def with_decision(self, decision: Decision) -> Detector:
-        """A detector that scores on the same network and decides otherwise.
-
-        Args:
-            decision: thresholds and score scale of the new detector's predictions.
-
-        Returns:
-            A new detector; this one keeps its decision.
-        """
-        other = copy.copy(self)
-        other.decision = decision
-        return other
-
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, as `zsad.detector.identity.scoring_settings` describes it."""
         return scoring_settings(self.method, self.image_size, self.fingerprint, self.reference_fingerprints)
@@ -379,15 +327,13 @@ class Detector:
         Raises:
             WeightsError: the file cannot be written.
         """
-        calibration = self.calibration
-        is_stale = calibration is not None and not calibration.fits(self.scoring_settings())
-        decision = Decision() if is_stale else self.decision
+        decision = self.decision.valid_for(self.scoring_settings())
         info = CheckpointInfo(
             method=self.method.INFO.name,
             backbone=self.record.name,
             fingerprint=self.fingerprint,
             image_size=self.image_size,
-            config=asdict(self.method.config),
+            config=to_plain(self.method.config),
             auxiliary_data=self.auxiliary_data,
             auxiliary_pictures=self.auxiliary_pictures,
             threshold=decision.threshold,
@@ -397,6 +343,17 @@ class Detector:
         )
         checkpoints.write(path, self.method.learned_state(), info)
         return Path(path)
+
+    def mark_trained(self, auxiliary_data: str, auxiliary_pictures: str = "") -> None:
+        """Records that the method has been trained, and on what; `save` writes it into the checkpoint.
+
+        Args:
+            auxiliary_data: what the training images are, in words.
+            auxiliary_pictures: digests of their files, from `zsad.data.fingerprints.pack_digests`; "" if they
+                are not known.
+        """
+        self.is_trained = True
+        self.auxiliary_data, self.auxiliary_pictures = auxiliary_data, auxiliary_pictures
 
     def _classes(self, given: Classes) -> Classes:
         """The class names to use: those given, else the decision's."""
@@ -417,64 +374,35 @@ class Detector:
         """Predictions of a stream of images; the next batch is read while one is scored."""
         batches = iter(lambda: list(itertools.islice(pictures, batch_size)), [])
 
-        def read(pair: tuple[Any, str | None]) -> tuple[tuple[Path | None, Image.Image], str | None]:
-            return self._read(pair[0]), pair[1]
+        def read_pair(pair: tuple[Any, str | None]) -> tuple[ReadImage, str | None]:
+            return read(pair[0]), pair[1]
 
-        with contextlib.closing(read_ahead(read, batches)) as reading:
+        with contextlib.closing(read_ahead(read_pair, batches)) as reading:
             for batch in reading:
                 images, names = zip(*batch, strict=True)
                 yield from self._predict_batch(images, names)
 
-    @staticmethod
-    def _read(source: Any) -> tuple[Path | None, Image.Image]:
-        """An image and the file that it came from."""
-        path = Path(source) if isinstance(source, (str, Path)) else None
-        return path, read_image(source)
-
-    def _stack(self, pictures: Sequence[Image.Image]) -> Tensor:
+    def _stack(self, images: Sequence[Image.Image]) -> Tensor:
         """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
-        preparation = self.preparation
-        arrays = [prepare(image, preparation) for image in pictures]
-        return torch.from_numpy(np.stack(arrays)).to(self.device)
+        return stack(images, self.preparation).to(self.device)
 
-    def _predict_batch(
-        self, pictures: Sequence[tuple[Path | None, Image.Image]], names: Sequence[str | None]
-    ) -> list[Prediction]:
+    def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""
-        raw = self._score(self._stack([image for _, image in pictures]), names)
-        map_range = self.map_range
-        predictions = []
-        for (path, image), name, score, raw_map in zip(
-            pictures, names, raw.scores.tolist(), raw.maps, strict=True
-        ):
-            resized = upsample(raw_map, (image.height, image.width))
-            decision = self.decision.for_class(name or DEFAULT_CLASS)
-            predictions.append(
-                Prediction(
-                    score=score,
-                    anomaly_map=resized.cpu().numpy(),
-                    image=to_array(image),
-                    path=path,
-                    threshold=decision.threshold,
-                    map_threshold=decision.map_threshold,
-                    map_range=map_range,
-                    class_name=name if self.method.INFO.uses_class_names else None,
-                    ranker=self._ranker,
-                    score_scale=decision.scale,
-                )
-            )
-        return predictions
+        return predictions(
+            images,
+            names,
+            self._score(self._stack([image for _, image in images]), names),
+            decision=self.decision,
+            map_range=self.map_range,
+            keeps_names=self.method.INFO.uses_class_names,
+            ranker=self._ranker,
+        )
 
     @torch.inference_mode()
     def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
         """Scores and maps of a batch, float32."""
         images = images.to(self.device)
         states = self._states  # one support for the whole batch, even if another thread replaces it
-        state = states.prepared(names, self._stamp())
+        state = states.prepared(names, learned_versions(self.method))
         raw = self.method.score(self.method.features(images), state)
         return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)
-
-    def _stamp(self) -> tuple[float, ...]:
-        """Changes when what was learnt does, so that a training step outdates what was prepared before it."""
-        sums = [parameter.detach().float().sum() for _, parameter in self.method.trainable()]
-        return tuple(torch.stack(sums).tolist()) if sums else ()

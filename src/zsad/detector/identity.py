@@ -51,6 +51,19 @@ def image_fingerprint(pixels: NDArray[np.uint8]) -> str:
     return digest.hexdigest()[:SHORT_DIGITS]
 
 
+def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
+    """What changes whenever a learnt tensor is written to or replaced; nothing is read from the device.
+
+    PyTorch counts the writes of optimisers, of `copy_` and of all other in-place operations on a tensor. It
+    does not count writes through `tensor.data`.
+
+    Returns:
+        Address and number of writes of each learnt tensor.
+    """
+    tensors = [parameter for _, parameter in method.trainable()]
+    return tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors)
+
+
 def scoring_settings(
     method: Method, image_size: int, fingerprint: str, references: Sequence[str]
 ) -> dict[str, Any]:

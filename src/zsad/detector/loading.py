@@ -10,7 +10,7 @@ import torch
 from zsad.backbones.clip import CLIP
 from zsad.backbones.devices import _find_device, check_precision
 from zsad.backbones.loading import backbone_fingerprint, load_backbone
-from zsad.detector import checkpoints
+from zsad.detector import choosing
 from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
@@ -70,17 +70,17 @@ def load(
         method, backbone = method or made_with["method"], backbone or made_with["backbone"]
         image_size = image_size or made_with["image_size"]
         config = {**made_with["config"], **config} if method == made_with["method"] else config
-    found = checkpoints.find(method, backbone, checkpoint)
-    name = checkpoints.method_name(method, found)
+    found = choosing.find(method, backbone, checkpoint)
+    name = choosing.method_name(method, found)
     kind = registry.method_class(name)
-    settings = config if found is None else checkpoints.merge_settings(found, kind, config)
+    settings = config if found is None else choosing.merge_settings(found, kind, config)
     chosen = build_config(kind.Config, settings, name)
     network = _find_backbone(backbone, found, chosen.activation, _find_device(device), precision)
     if network.record is None:
         raise ConfigError("a backbone given as a network needs its record: set clip.record to a WeightRecord")
     fingerprint = backbone_fingerprint(network)  # before rounding to another precision
     if found is not None:
-        checkpoints.check_backbone(found, network.record, fingerprint)
+        choosing.check_backbone(found, network.record, fingerprint)
     if precision is not None:
         network.to(check_precision(precision))
     info = None if found is None else found.info
@@ -91,19 +91,19 @@ def load(
     try:
         built = kind(network, chosen).to(network.text_projection.device).eval()
     except ConfigError as error:
-        if found is None or not (hint := checkpoints.backbone_hint(found, network.record.name)):
+        if found is None or not (hint := choosing.backbone_hint(found, network.record.name)):
             raise
         raise ConfigError(f"{found.path} on backbone {network.record.name!r}: {error}{hint}") from error
     if found is not None:
-        checkpoints.take_weights(built, found)
+        choosing.take_weights(built, found)
     detector = Detector(
         built,
         size,
         is_trained=found is not None,
         auxiliary_data="" if found is None else found.auxiliary_data,
+        auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
     )
-    detector.auxiliary_pictures = "" if info is None else info.auxiliary_pictures
     if references is not None:
         detector.set_references(references)
     if calibration is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_STATES_KEPT = 64
 
-Stamp = tuple[float, ...]
+Stamp = tuple[tuple[int, int], ...]
 
 
 class States:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from zsad.backbones.devices import device_names
-from zsad.detector.checkpoints import FRESH
+from zsad.detector.choosing import FRESH
 from zsad.detector.identity import weights_digest
 from zsad.detector.loading import load
 from zsad.detector.support import choose_companions

@@ -113,9 +113,9 @@ def _train(
                     progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
             _train_epochs(run, resumed_from, logs, progress)
     if ranks.is_first:
-        run.detector.is_trained = True
-        run.detector.auxiliary_data = config.auxiliary_data or data.description
-        run.detector.auxiliary_pictures = pack_digests(file_digests(data.files()))
+        run.detector.mark_trained(
+            config.auxiliary_data or data.description, pack_digests(file_digests(data.files()))
+        )
         run.detector.save(config.out)
     return tuple(run.losses), resumed_from, dataclasses.asdict(run.recipe)
 
