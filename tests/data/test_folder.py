@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from helpers.miniature_trees import images_and_masks, mask, mvtec, picture, visa
 from zsad.data.folder import open_dataset, open_datasets
@@ -85,6 +86,14 @@ def test_a_plain_folder_has_no_labels_and_says_so(tmp_path):
     assert dataset.categories == ("gears",)
     with pytest.raises(DataError, match=r"3 of 3 images have no label.*9\.png\); sort them into good/"):
         dataset.require_labels()
+
+
+def test_a_link_that_leads_to_itself_does_no_harm(tmp_path):
+    for name in ("good/1.png", "dent/2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    assert [sample.label for sample in open_dataset(tmp_path).samples] == [0, 1]
 
 
 def test_nothing_there(tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsad.data.samples import load_sample, prepare_sample, read_mask, resize_mask
+from zsad.data.masks import read_mask
+from zsad.data.samples import load_sample, prepare_sample, resize_mask
 from zsad.errors import DataError, ImageReadError
 from zsad.images.preparing import Preparation
 from zsad.types import Sample

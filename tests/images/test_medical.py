@@ -10,9 +10,10 @@ import pytest
 
 from zsad.data.masks import read_mask
 from zsad.errors import ConfigError, ImageReadError
+from zsad.images.finding import find_images
 from zsad.images.medical import slices_of
 from zsad.images.names import is_medical, medical_path
-from zsad.images.reading import find_images, read_image
+from zsad.images.reading import read_image
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.run import find_pictures
 

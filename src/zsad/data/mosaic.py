@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.data.samples import PreparedSample, prepare_sample, read_mask
+from zsad.data.masks import read_mask
+from zsad.data.samples import PreparedSample, prepare_sample
 from zsad.errors import DataError
 from zsad.images.reading import read_image
 

@@ -23,8 +23,6 @@ from zsad.types import UNLABELLED
 if TYPE_CHECKING:
     from zsad.types import Sample
 
-__all__ = ["PreparedSample", "load_sample", "prepare_sample", "read_mask", "resize_mask"]
-
 
 @dataclass(frozen=True)
 class PreparedSample:

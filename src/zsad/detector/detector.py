@@ -32,8 +32,9 @@ from zsad.detector.explanation import RegionRanker
 from zsad.detector.identity import image_fingerprint, scoring_settings
 from zsad.detector.thresholds import Calibration, read_calibration
 from zsad.errors import ConfigError, ZsadError
+from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation, prepare, to_array
-from zsad.images.reading import find_images, read_image
+from zsad.images.reading import read_image
 from zsad.methods import _registry as registry
 from zsad.methods.base import DEFAULT_CLASS, Method
 from zsad.methods.functional.maps import upsample

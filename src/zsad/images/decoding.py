@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from zsad.errors import ImageReadError, printable
 from zsad.images.conversion import rgb_from_pillow
 from zsad.images.limits import check_size
+from zsad.images.medical import read_dicom, read_medical
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
 
 # Only formats that are decoded inside the process: EPS, for one, would start Ghostscript on the file.
@@ -53,8 +54,6 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
     if not start:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
     if is_dicom(start):
-        from zsad.images.medical import read_dicom  # it imports this module
-
         return _guarded(lambda: read_dicom(start + stream.read(), limit))
     return _guarded(lambda: _rgb(_open(stream, start), limit))
 
@@ -66,8 +65,6 @@ def decode_picture(picture: Image.Image, limit: int) -> Image.Image:
 
 def decode_medical(path: str, limit: int) -> Image.Image:
     """As `decode_stream`, for a DICOM or NIfTI file that is there, or a slice of one, by its path."""
-    from zsad.images.medical import read_medical  # it imports this module
-
     return _guarded(lambda: read_medical(path, limit))
 
 

@@ -25,14 +25,12 @@ from zsad.data.layouts.listing import (
     ClassName,
     Listing,
     Split,
-    folders_in,
     joined,
     masks_beside,
     pair_masks,
-    pictures_in,
 )
 from zsad.errors import DataError
-from zsad.images.finding import images_below
+from zsad.images.finding import folders_in, images_below, images_in
 from zsad.types import UNLABELLED, Sample
 
 NORMAL_CLASSES = NORMAL_FOLDERS | {"no", "healthy", "negative"}
@@ -104,7 +102,7 @@ def _read_classes(root: Path, word: str) -> Listing:
     shared = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
     if shared and not any((shared / name).is_dir() for name in names):
         name_of = {path: name for name in names for path in _class_pictures(root / name, problems)}
-        pairing = pair_masks(list(name_of), pictures_in(shared), str(shared / "{stem}_mask.png"))
+        pairing = pair_masks(list(name_of), images_in(shared), str(shared / "{stem}_mask.png"))
         samples += [Sample(path, word, 1, mask, name_of[path]) for path, mask in pairing.pairs]
         problems += pairing.problems
         return Listing(tuple(samples), tuple(problems))
@@ -112,7 +110,7 @@ def _read_classes(root: Path, word: str) -> Listing:
         pictures = _class_pictures(root / name, problems)
         own = shared / name if shared else root / name / "masks"
         if own.is_dir() and are_of_defects:
-            pairing = pair_masks(pictures, pictures_in(own), str(own / "{stem}_mask.png"))
+            pairing = pair_masks(pictures, images_in(own), str(own / "{stem}_mask.png"))
         elif beside := masks_beside(pictures):
             rest = [path for path in pictures if path not in beside]
             pairing = pair_masks(rest, beside, str(root / name / "{stem}_mask.png"))
@@ -126,7 +124,7 @@ def _read_classes(root: Path, word: str) -> Listing:
 
 def _class_pictures(folder: Path, problems: list[str]) -> list[Path]:
     """The images of a class: in its folder, else in `images` in it."""
-    found = pictures_in(folder) or pictures_in(folder / PICTURE_FOLDER)
+    found = images_in(folder) or images_in(folder / PICTURE_FOLDER)
     if not found:
         problems.append(f"{folder}: holds no images; put them right into it, or remove the folder")
     return found

@@ -18,12 +18,11 @@ from zsad.data.layouts.listing import (
     ClassName,
     Listing,
     Split,
-    folders_in,
     joined,
     picture_stem,
-    pictures_in,
     stem_of,
 )
+from zsad.images.finding import folders_in, images_in
 from zsad.types import Sample
 
 LABEL_FOLDER = "Label"
@@ -59,8 +58,8 @@ def _classes(folder: Path) -> list[Path]:
 
 
 def _read_part(part: Path, word: str) -> Listing:
-    pictures = {path.name.casefold(): path for path in pictures_in(part)}
-    masks = {picture_stem(path): path for path in pictures_in(part / LABEL_FOLDER)}
+    pictures = {path.name.casefold(): path for path in images_in(part)}
+    masks = {picture_stem(path): path for path in images_in(part / LABEL_FOLDER)}
     list_file = part / LABEL_FOLDER / LABEL_FILE
     problems: list[str] = []
     if not part.is_dir():

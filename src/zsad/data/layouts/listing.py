@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zsad.errors import DataError, unknown_name
-from zsad.images.names import PICTURE_SUFFIXES, suffix_of
+from zsad.images.names import suffix_of
 
 if TYPE_CHECKING:
     from zsad.types import Sample
@@ -68,27 +67,6 @@ def refuse_problems(problems: Sequence[str]) -> None:
         more = len(problems) - PROBLEMS_SHOWN
         shown = "\n".join(problems[:PROBLEMS_SHOWN]) + (f"\nand {more} more" if more > 0 else "")
         raise DataError(shown if len(problems) == 1 else f"{len(problems)} problems:\n{shown}")
-
-
-def folders_in(folder: Path) -> list[str]:
-    """Names of the visible sub-folders in order; none if the folder is not there."""
-    if not folder.is_dir():
-        return []
-    hidden = (".", "__MACOSX")
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(hidden) and entry.is_dir())
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The visible image files of a folder in order; none if the folder is not there."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(
-            folder / entry.name
-            for entry in entries
-            if suffix_of(entry.name) in PICTURE_SUFFIXES and entry.name[0] != "." and entry.is_file()
-        )
 
 
 def stem_of(path: Path) -> str:

@@ -33,16 +33,15 @@ from zsad.data.layouts.listing import (
     ClassName,
     Listing,
     Split,
-    folders_in,
     joined,
     masks_beside,
     pair_masks,
     picture_stem,
-    pictures_in,
     stem_of,
 )
 from zsad.data.masks import read_mask
 from zsad.errors import ImageReadError
+from zsad.images.finding import folders_in, images_in
 from zsad.types import Sample
 
 FOLDER_PAIRS = (
@@ -71,7 +70,7 @@ def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> List
     for root in _pair_roots(folder):
         pictures_folder, masks_folder = _pair_in(root) or (root, root)
         pairing = pair_masks(
-            pictures_in(pictures_folder), pictures_in(masks_folder), str(masks_folder / "{stem}.png")
+            images_in(pictures_folder), images_in(masks_folder), str(masks_folder / "{stem}.png")
         )
         word = class_name(root.resolve().name)
         listings += [_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)]
@@ -117,22 +116,22 @@ def _pair_roots(folder: Path) -> list[Path]:
 
 def _kolektor_folders(folder: Path) -> list[Path]:
     """The folder itself, else the folders in it if all that hold images hold masks too."""
-    if pictures_in(folder):
+    if images_in(folder):
         return [folder] if _is_mixed(folder) else []
     inside = [folder / name for name in folders_in(folder)]
-    with_pictures = [path for path in inside if pictures_in(path)]
+    with_pictures = [path for path in inside if images_in(path)]
     return with_pictures if all(map(_is_mixed, with_pictures)) else []
 
 
 def _is_mixed(folder: Path) -> bool:
     """Whether masks lie beside their images; every image of CVC-ColonDB has four files."""
-    files = pictures_in(folder)
+    files = images_in(folder)
     stems = {stem_of(path) for path in files}
     return bool(masks_beside(files)) or any({f"p{stem}", f"s{stem}", f"c{stem}"} <= stems for stem in stems)
 
 
 def _read_mixed_folder(folder: Path, word: str) -> Listing:
-    files = pictures_in(folder)
+    files = images_in(folder)
     if any(re.fullmatch(r"p\d+", stem_of(path)) for path in files):
         pictures = [path for path in files if stem_of(path).isdigit()]
         by_number = {stem_of(path): path for path in files}

@@ -37,14 +37,13 @@ from zsad.data.layouts.listing import (
     Listing,
     Split,
     check_split,
-    folders_in,
     joined,
     pair_masks,
-    pictures_in,
     refuse_problems,
     spaced,
 )
 from zsad.errors import DataError
+from zsad.images.finding import folders_in, images_in
 from zsad.types import Sample
 
 TEST_FOLDERS = ("test", "test_public")
@@ -175,7 +174,7 @@ def read_mvtec_layout(folder: Path, split: Split, class_name: ClassName) -> List
 
 def _categories_below(folder: Path, depth: int) -> list[Category]:
     test = _test_folder(folder)
-    if folders_in(test) or pictures_in(test):
+    if folders_in(test) or images_in(test):
         # The name of "." or ".." is only known once the path is absolute; links keep the name that they have.
         absolute = Path(os.path.abspath(folder))
         return [Category(folder, absolute.name, absolute.parent.name)]
@@ -196,7 +195,7 @@ def _list_normal(folder: Path, word: str) -> Listing:
     samples: list[Sample] = []
     for name in folders_in(folder):
         if name.lower() in NORMAL_FOLDERS:
-            samples += [Sample(path, word, 0) for path in pictures_in(folder / name)]
+            samples += [Sample(path, word, 0) for path in images_in(folder / name)]
         else:
             problems.append(f"{folder / name}: training images are normal; expected only {folder / 'good'}")
     return Listing(tuple(samples), tuple(problems))
@@ -209,7 +208,7 @@ def _list_test(category: Path, word: str) -> Listing:
     problems = _loose_pictures(test)
     samples: list[Sample] = []
     for defect in folders_in(test):
-        pictures = pictures_in(test / defect)
+        pictures = images_in(test / defect)
         if test / defect == truth:
             continue
         if defect.lower() in NORMAL_FOLDERS:
@@ -218,7 +217,7 @@ def _list_test(category: Path, word: str) -> Listing:
             samples += [Sample(path, word, 1, None, defect) for path in pictures]
         else:
             masks = [
-                *pictures_in(truth / defect),
+                *images_in(truth / defect),
                 *(truth / defect / name for name in folders_in(truth / defect)),
             ]
             pairing = pair_masks(pictures, masks, str(truth / defect / "{stem}_mask.png"))
@@ -230,5 +229,5 @@ def _list_test(category: Path, word: str) -> Listing:
 def _loose_pictures(folder: Path) -> list[str]:
     return [
         f"{path}: lies beside the defect folders; move it to {folder / 'good'} or {folder / 'DEFECT'}"
-        for path in pictures_in(folder)
+        for path in images_in(folder)
     ]

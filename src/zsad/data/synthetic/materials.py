@@ -13,6 +13,7 @@ from zsad.data.synthetic.noise import Bytes, Picture, Rng, resize_picture
 from zsad.data.synthetic.objects import Layer, random_object
 from zsad.data.synthetic.surfaces import random_surface
 from zsad.errors import DataError
+from zsad.images.finding import images_below
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _CACHE_BYTES = 768 * 2**20
@@ -137,7 +138,7 @@ class Materials:
 def _pictures(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
-    return tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES))
+    return tuple(sorted(path for path in images_below(folder) if path.suffix.lower() in _SUFFIXES))
 
 
 def _name(path: Path) -> str:
