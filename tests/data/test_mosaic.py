@@ -102,11 +102,13 @@ def test_looks_like_the_four_pictures_side_by_side(files):
 
 def test_pictures_of_other_sizes_are_brought_to_the_first(files):
     samples, _, _ = files
-    Image.open(samples[3].path).resize((40, 24)).save(samples[3].path)
-    Image.open(samples[3].mask_path).resize((40, 24)).save(samples[3].mask_path)
+    before = load_mosaic(Mosaic(tuple(samples), samples[0]), PREPARATION)
+    for path in (samples[3].path, samples[3].mask_path):
+        Image.open(path).resize((40, 24), Image.Resampling.NEAREST).save(path)
     loaded = load_mosaic(Mosaic(tuple(samples), samples[0]), PREPARATION)
-    assert loaded.image.shape == (3, 24, 24)
-    assert loaded.mask[12:, 12:].any()
+    np.testing.assert_array_equal(loaded.mask, before.mask)
+    np.testing.assert_array_equal(loaded.image[:, :12], before.image[:, :12])
+    assert np.abs(loaded.image[:, 13:, 13:] - before.image[:, 13:, 13:]).mean() < 0.5
 
 
 def test_a_mask_that_is_missing_or_does_not_fit_is_named(files):

@@ -26,6 +26,7 @@ from zsad.data.synthetic.noise import blur_field, fractal_noise, grow
 from zsad.errors import ConfigError, DataError, ZsadError
 
 SMALL = SyntheticConfig(size=96)
+OVERFLOWING = frozenset({"fibre", "powder", "droplet"})  # they may lie across the edge of their region
 TOOL = Path(__file__).parents[2] / "tools" / "collect_materials.py"
 
 
@@ -105,7 +106,7 @@ def test_defect_changes_pixels_inside_its_mask_only(kind):
         assert change[mask].mean() >= 8
         far = ~grow(mask, 6)
         leaks.append(change[far].sum() / change.sum())
-    assert np.mean(leaks) < 0.2
+    assert np.mean(leaks) < (0.1 if kind in OVERFLOWING else 0.01)
 
 
 @pytest.mark.parametrize("kind", sorted(DEFECTS))
@@ -113,12 +114,11 @@ def test_defect_stays_in_its_region(kind):
     image = surface(128, 128)
     region = np.zeros((128, 128), dtype=bool)
     region[30:90, 40:100] = True
-    overflowing = kind in {"fibre", "powder", "droplet"}
     for seed in range(3):
         rng = np.random.default_rng(seed)
         result, mask, _ = add_defect(image, rng, kind=kind, region=region, fraction=0.02)
         assert mask.any()
-        if not overflowing:
+        if kind not in OVERFLOWING:
             assert not mask[~region].any()
             assert np.array_equal(result[~region], image[~region])
 
@@ -157,11 +157,19 @@ def test_generate_at_any_size(size, seed, index):
 
 
 def test_foreign_picture_shows_through():
-    image, foreign = np.full((64, 64, 3), 40, np.uint8), np.full((64, 64, 3), 220, np.uint8)
-    result, mask, _ = add_defect(
-        image, np.random.default_rng(1), kind="foreign_texture", foreign=foreign, fraction=0.1
-    )
-    assert result[mask].mean() > 60
+    image = np.full((64, 64, 3), 40, np.uint8)
+    for seed in range(8):
+        bright, dark = (
+            add_defect(
+                image,
+                np.random.default_rng(seed),
+                kind="foreign_texture",
+                foreign=np.full_like(image, level),
+                fraction=0.1,
+            )
+            for level in (220, 0)
+        )
+        assert bright[0][bright[1]].mean() - dark[0][dark[1]].mean() > 40
 
 
 def test_every_kind_has_words():
@@ -205,7 +213,7 @@ def test_materials_from_a_folder(tmp_path):
     stock = Materials.from_folder(_folder(tmp_path))
     assert (len(stock.textures), len(stock.objects), len(stock.scenes)) == (3, 3, 3)
     names = {generate(index, stock, SMALL, seed=0).object_name for index in range(40)}
-    assert {"metal", "red key"} & names
+    assert {"metal", "red key"} <= names
     tight = Materials.from_folder(tmp_path, cache_bytes=1)
     for index in range(6):
         first, again = generate(index, stock, SMALL, seed=0), generate(index, tight, SMALL, seed=0)
@@ -238,8 +246,14 @@ def test_filters():
     field = rng.random((60, 60), dtype=np.float32)
     for sigma in (0.7, 1.5, 4.0):
         blurred = blur_field(field, sigma)
-        assert abs(float(blurred.mean() - field.mean())) < 0.02
-        assert blurred.std() < field.std()
+        assert float(blurred.mean()) == pytest.approx(float(field.mean()), abs=0.005)
+        expected = field.std() / (2 * sigma * np.sqrt(np.pi))  # a Gaussian filter on white noise
+        assert float(blurred.std()) == pytest.approx(expected, rel=0.35)  # wide filters are approximations
+    impulse = np.zeros((31, 31), dtype=np.float32)
+    impulse[15, 15] = 1
+    profile = blur_field(impulse, 1.5).sum(axis=0)
+    assert profile.sum() == pytest.approx(1)
+    assert np.sqrt(profile @ (np.arange(31) - 15.0) ** 2) == pytest.approx(1.5, rel=0.02)
 
 
 def test_collecting_tool(tmp_path):

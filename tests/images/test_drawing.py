@@ -161,6 +161,7 @@ def test_save_writes_the_mask_when_there_is_a_threshold(prediction, image, tmp_p
     files = calibrated.save(tmp_path)
     assert [file.name for file in files] == ["image_overlay.jpg", "image_map.png", "image_mask.png"]
     mask = np.asarray(Image.open(files[2]))
+    assert set(np.unique(mask)) == {0, 255}
     np.testing.assert_array_equal(mask == 255, calibrated.mask())
 
 
@@ -173,17 +174,21 @@ def test_save_writes_what_is_asked_for(prediction, tmp_path):
         prediction.save(tmp_path, kinds=["mask"])
 
 
-def test_contour_file(prediction, image, tmp_path):
-    calibrated = Prediction(0.7, prediction.anomaly_map, image, map_threshold=1.5)
+def test_contour_file(prediction, tmp_path):
+    flat = np.full((40, 60, 3), 120, np.uint8)
+    calibrated = Prediction(0.7, prediction.anomaly_map, flat, map_threshold=1.5)
     file = calibrated.write("contour", tmp_path / "c.jpg")
-    assert Image.open(file).size == (60, 40)
+    drawn = np.asarray(draw_contour(flat, calibrated.mask())).astype(int)
+    assert np.abs(drawn - flat).mean() > 6
+    assert np.abs(drawn - np.asarray(Image.open(file))).mean() < 2
 
 
 def test_a_picture_too_large_for_jpeg_becomes_png(tmp_path):
     long = np.zeros((1, 65_600, 3), np.uint8)
     file = Prediction(0.1, np.zeros((1, 65_600), np.float32), long).write("overlay", tmp_path / "a.jpg")
     assert file.name == "a.png"
-    assert file.exists()
+    with Image.open(file) as stored:
+        assert (stored.format, stored.size) == ("PNG", (65_600, 1))
 
 
 def test_one_pixel(tmp_path):

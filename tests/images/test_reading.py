@@ -170,7 +170,8 @@ def test_source_stays_as_it_was(tmp_path: Path) -> None:
     stream.seek(0, io.SEEK_END)  # as it stands after saving into it
     assert np.array_equal(pixels(stream), COLOURS)
     assert not stream.closed
-    to_array(result)[:] = 1  # writable, and nobody else's
+    to_array(result)[:] = 1  # writable, and a copy
+    assert np.asarray(result).max() == 0
 
 
 def test_open_file_and_pipe_like_object(tmp_path: Path) -> None:
@@ -198,7 +199,9 @@ def test_one_pixel_and_one_line() -> None:
         level = np.full((*shape, 3), 77, np.uint8)
         assert np.array_equal(pixels(level), level)
         assert np.array_equal(pixels(encode(Image.fromarray(level), "PNG")), level)
-        assert prepare(read_image(level), Preparation(32, MEAN, STD)).shape == (3, 32, 32)
+        prepared = prepare(read_image(level), Preparation(32, MEAN, STD))
+        expected = np.broadcast_to(((77 / 255 - np.array(MEAN)) / STD)[:, None, None], (3, 32, 32))
+        np.testing.assert_allclose(prepared, expected, atol=1e-6)
 
 
 # ---- limit, warnings, threads --------------------------------------------------------------------

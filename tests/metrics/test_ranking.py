@@ -76,14 +76,18 @@ def test_takes_lists_bools_and_tensors_alike():
 
 
 def test_no_pictures_at_all_is_undefined():
-    assert all(np.isnan(value) for value in metrics.evaluate([], [], [], []).values())
-    assert all(np.isnan(value) for value in metrics.evaluate(None, None, None, None).values())
+    for nothing in ([], None):
+        result = metrics.evaluate(nothing, nothing, nothing, nothing)
+        assert list(result) == list(metrics.METRIC_NAMES)
+        assert all(np.isnan(value) for value in result.values())
 
 
 def test_a_set_without_masks_has_image_metrics_only():
     result = metrics.evaluate(np.zeros((2, 3, 3)), None, [0.2, 0.8], [0, 1])
     assert result["image_auroc"] == 1.0
-    assert all(np.isnan(value) for name, value in result.items() if name.startswith("pixel"))
+    assert {name for name, value in result.items() if np.isnan(value)} == {
+        name for name in metrics.METRIC_NAMES if name.startswith("pixel")
+    }
 
 
 GOOD_MAPS, GOOD_MASKS = np.zeros((2, 3, 3)), np.zeros((2, 3, 3), dtype=np.uint8)

@@ -168,7 +168,8 @@ def test_summaries_stay_small(monkeypatch):
     streamed = MetricSuite(exact_pixels=2000, bins=64)
     for _ in range(60):
         streamed.update(generator.normal(size=(40, 40)), generator.integers(0, 2, (40, 40)), None, None)
-    assert all(part.high.size <= 128 for part in streamed._levels if part is not None)
+    sizes = [part.high.size for part in streamed._levels if part is not None]
+    assert 0 < max(sizes) <= 128
     assert len(streamed._levels) <= 10  # each image makes 9 blocks; 2 to the 10th is above 540
     assert streamed._held <= 2**10
 
@@ -245,7 +246,9 @@ def test_takes_tensors_numbers_and_batches():
 
 
 def test_nothing_and_parts_of_everything():
-    assert all(np.isnan(value) for value in MetricSuite(bootstrap=3).compute().values())
+    nothing = MetricSuite(bootstrap=3).compute()
+    assert set(nothing) > set(metrics.METRIC_NAMES)
+    assert all(np.isnan(value) for value in nothing.values())
     a_suite = MetricSuite()
     a_suite.update(None, None, [0.2, 0.8], [0, 1])
     result = a_suite.compute()
