@@ -10,16 +10,16 @@ from PIL import Image
 
 from helpers.image_bytes import encode, png
 
-PICTURE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8))
 FORMATS = {
-    "png": encode(PICTURE, "PNG"),
-    "jpg": encode(PICTURE, "JPEG"),
-    "bmp": encode(PICTURE, "BMP"),
-    "tif": encode(PICTURE, "TIFF"),
-    "webp": encode(PICTURE, "WEBP"),
-    "gif": encode(PICTURE.convert("P"), "GIF"),
-    "jp2": encode(PICTURE, "JPEG2000"),
-    "ppm": encode(PICTURE, "PPM"),
+    "png": encode(IMAGE, "PNG"),
+    "jpg": encode(IMAGE, "JPEG"),
+    "bmp": encode(IMAGE, "BMP"),
+    "tif": encode(IMAGE, "TIFF"),
+    "webp": encode(IMAGE, "WEBP"),
+    "gif": encode(IMAGE.convert("P"), "GIF"),
+    "jp2": encode(IMAGE, "JPEG2000"),
+    "ppm": encode(IMAGE, "PPM"),
 }
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
 AVIF = b"\0\0\0\x18ftypavif\0\0\0\0mif1avif" + bytes(64)
@@ -49,7 +49,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "PDF": (b"%PDF-1.7\n%\xe2\xe3", "PDF document"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
     "Photoshop": (b"8BPS\0\x01" + bytes(40), "Photoshop"),
-    "icon": (encode(PICTURE, "ICO"), "Windows icon"),
+    "icon": (encode(IMAGE, "ICO"), "Windows icon"),
     "HEIC": (HEIC, r"HEIC/HEIF.*pip install pillow-heif"),
     "AVIF damaged": (AVIF, "is AVIF that this Pillow cannot decode|cut short or damaged"),
     "JPEG XL": (b"\xff\x0a" + bytes(50), "JPEG XL.*pillow-jxl-plugin"),

@@ -9,7 +9,7 @@ import pytest
 
 from zsad.errors import DataError, printable
 from zsad.images.finding import find_images, folders_in, images_below, images_in
-from zsad.images.names import PICTURE_SUFFIXES
+from zsad.images.names import IMAGE_SUFFIXES
 
 
 @pytest.fixture
@@ -143,4 +143,4 @@ def test_names_that_are_no_text(tree: Path) -> None:
 
 
 def test_suffixes_are_lower_case_with_a_dot() -> None:
-    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in PICTURE_SUFFIXES)
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in IMAGE_SUFFIXES)

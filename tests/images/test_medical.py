@@ -231,7 +231,7 @@ def test_not_finite_values(tmp_path):
 # Masks, folders, names
 
 
-def test_masks_lie_as_their_pictures_do(tmp_path, volume):
+def test_masks_lie_as_their_images_do(tmp_path, volume):
     marked = (volume > 700).astype(np.uint8)
     path = write_nifti(tmp_path / "seg.nii.gz", marked, "LPS")
     np.testing.assert_array_equal(read_mask(f"{path}#axis=2,slice=3"), marked[:, ::-1, 3].T > 0)
@@ -256,7 +256,7 @@ def test_folders_and_slices_on_the_command_line(tmp_path, volume):
         read_image(broken)
 
 
-def test_slices_are_pictures_of_a_run(tmp_path, volume):
+def test_slices_are_images_of_a_run(tmp_path, volume):
     path = write_nifti(tmp_path / "scan.nii.gz", volume)
     names = [f"{path}#slice=1", f"{path}#slice=2"]
     assert [str(found) for found in find_pictures(names, tmp_path / "out")] == names

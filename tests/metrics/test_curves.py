@@ -11,7 +11,7 @@ from zsad.metrics.curves import Curve, thinned
 from zsad.metrics.pro import area_up_to
 
 
-def pictures(seed, count=6, side=24, levels=None):
+def images(seed, count=6, side=24, levels=None):
     generator = np.random.default_rng(seed)
     masks = np.zeros((count, side, side), dtype=np.uint8)
     masks[::2, 4:12, 6:14] = 1
@@ -29,7 +29,7 @@ def filled(suite, arrays):
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 999), st.sampled_from([None, 2]), st.sampled_from([10**8, 0]))
 def test_areas_are_the_metrics(seed, levels, exact_pixels):
-    arrays = pictures(seed, levels=levels)
+    arrays = images(seed, levels=levels)
     curves = filled(MetricSuite(exact_pixels=exact_pixels), arrays).curves(points=10**6)
     expected = evaluate(*arrays)
     for level in ("image", "pixel"):
@@ -45,7 +45,7 @@ def test_areas_are_the_metrics(seed, levels, exact_pixels):
 
 
 def test_roc_passes_through_scikit_learns_points():
-    maps, masks, scores, labels = pictures(0, levels=2)
+    maps, masks, scores, labels = images(0, levels=2)
     roc = filled(MetricSuite(), (maps, masks, scores, labels)).curves(points=10**6)["pixel_roc"]
     rates, recalls, _ = sklearn_metrics.roc_curve(masks.ravel(), maps.ravel(), drop_intermediate=False)
     ours, theirs = np.stack([roc.x, roc.y], axis=1), np.stack([rates, recalls], axis=1)
@@ -60,8 +60,8 @@ def test_roc_passes_through_scikit_learns_points():
 
 
 def test_thin_curves_keep_ends_and_area():
-    curves = filled(MetricSuite(), pictures(1)).curves()
-    whole = filled(MetricSuite(), pictures(1)).curves(points=10**6)
+    curves = filled(MetricSuite(), images(1)).curves()
+    whole = filled(MetricSuite(), images(1)).curves(points=10**6)
     assert set(curves) == {"image_roc", "image_pr", "pixel_roc", "pixel_pr", "pixel_pro"}
     for name, curve in curves.items():
         assert 2 <= curve.x.size <= 200
@@ -77,7 +77,7 @@ def test_a_jump_longer_than_the_spacing_needs_no_extra_points():
 
 
 def test_undefined_curves_are_left_out():
-    maps, masks, scores, labels = pictures(2)
+    maps, masks, scores, labels = images(2)
     assert MetricSuite().curves() == {}
     assert set(filled(MetricSuite(), (maps, None, scores, labels)).curves()) == {"image_roc", "image_pr"}
     for exact_pixels in (10**8, 0):

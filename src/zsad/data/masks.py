@@ -43,10 +43,10 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 
 def _mask_of_file(path: Path) -> NDArray[np.bool_]:
     try:
-        with Image.open(path) as picture:
-            grey = picture if picture.mode in _LEVEL_MODES else picture.convert("L")
+        with Image.open(path) as image:
+            grey = image if image.mode in _LEVEL_MODES else image.convert("L")
             levels = np.asarray(grey)
-            lowest = levels.max(initial=0) / 2 if picture.format in _LOSSY_FORMATS else 0
+            lowest = levels.max(initial=0) / 2 if image.format in _LOSSY_FORMATS else 0
             mask: NDArray[np.bool_] = levels > lowest
             return mask
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -58,9 +58,9 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
     return _guarded(lambda: _rgb(_open(stream, start), limit))
 
 
-def decode_picture(picture: Image.Image, limit: int) -> Image.Image:
+def decode_image(image: Image.Image, limit: int) -> Image.Image:
     """As `decode_stream`, for a Pillow image that may not have been loaded yet; takes its current frame."""
-    return _guarded(lambda: _rgb(picture, limit))
+    return _guarded(lambda: _rgb(image, limit))
 
 
 def decode_medical(path: str, limit: int) -> Image.Image:
@@ -81,8 +81,8 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
         return 0
     Image.init()
     try:
-        with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as picture:
-            return int(picture.width * picture.height)
+        with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as image:
+            return int(image.width * image.height)
     except Image.DecompressionBombError:
         return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # at least so many
     except Exception:  # decoders raise nearly every type on damaged data
@@ -108,19 +108,19 @@ def _register_plugin(start: bytes) -> None:
             return  # the message about the unknown format names the package
 
 
-def _rgb(picture: Image.Image, limit: int) -> Image.Image:
+def _rgb(image: Image.Image, limit: int) -> Image.Image:
     """Upright RGB from a Pillow image, loaded or not."""
-    check_size(*picture.size, limit)
-    picture.load()
-    converted = rgb_from_pillow(picture)
-    turn = _TRANSPOSE_OF_ORIENTATION.get(_orientation(picture))
+    check_size(*image.size, limit)
+    image.load()
+    converted = rgb_from_pillow(image)
+    turn = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
     return converted if turn is None else converted.transpose(turn)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8; 1 where there is none or the EXIF block is damaged."""
     try:
-        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # the block is optional: the image is still good
         return 1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zsad.errors import ConfigError, DataError, ImageReadError, printable
 from zsad.images.medical import slices_of
-from zsad.images.names import PICTURE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
+from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
 from zsad.images.remote import list_remote
 
 _HIDDEN = (".", "__MACOSX")  # beginnings of names that do not count; archives made on a Mac hold the second
@@ -20,7 +20,7 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     """The image files that files, folders and patterns stand for.
 
     * An existing file is taken whatever its suffix is.
-    * A folder gives its files with a suffix of `PICTURE_SUFFIXES`, in natural order ("2.png" before
+    * A folder gives its files with a suffix of `IMAGE_SUFFIXES`, in natural order ("2.png" before
       "10.png"), then its sub-folders'; names that begin with a dot are left out; links to folders are
       followed, each folder once.
     * A pattern ("shots/**/*.png", quoted from the shell) gives the files and the folders' images that it
@@ -61,7 +61,7 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
         depth = "" if recursive else " (sub-folders were not searched)"
         raise DataError(
             f"no images found in {places}{depth}; looked for files ending in "
-            f"{' '.join(sorted(PICTURE_SUFFIXES))}; a file with another suffix can be named itself"
+            f"{' '.join(sorted(IMAGE_SUFFIXES))}; a file with another suffix can be named itself"
         )
     return [*found.values(), *unmatched]
 
@@ -84,7 +84,7 @@ def _expand(item: str, recursive: bool) -> Iterator[Path | RemoteFile]:
         for match in sorted(glob.iglob(item, recursive=True), key=natural_key):
             if os.path.isdir(match):
                 yield from images_below(Path(match), recursive)
-            elif any_suffix or suffix_of(match) in PICTURE_SUFFIXES:
+            elif any_suffix or suffix_of(match) in IMAGE_SUFFIXES:
                 yield Path(match)
     elif item.endswith("#slice=all") or (item.endswith(",slice=all") and "#axis=" in item):
         yield from _all_slices(item)
@@ -150,7 +150,7 @@ def _contents(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the images and of the sub-folders of a folder that count, in no order."""
     with os.scandir(folder) as listing:
         shown = [(entry.name, _is_folder(entry)) for entry in listing if not entry.name.startswith(_HIDDEN)]
-    images = [name for name, is_folder in shown if not is_folder and suffix_of(name) in PICTURE_SUFFIXES]
+    images = [name for name, is_folder in shown if not is_folder and suffix_of(name) in IMAGE_SUFFIXES]
     return images, [name for name, is_folder in shown if is_folder]
 
 

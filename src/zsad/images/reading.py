@@ -24,7 +24,7 @@ from PIL import Image
 
 from zsad.errors import ImageReadError, printable
 from zsad.images.conversion import rgb_from_array
-from zsad.images.decoding import decode_medical, decode_picture, decode_stream
+from zsad.images.decoding import decode_image, decode_medical, decode_stream
 from zsad.images.limits import check_size, pixel_limit
 from zsad.images.names import (
     NIFTI_SUFFIXES,
@@ -72,7 +72,7 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
             return decode_stream(io.BytesIO(source), limit)
     if isinstance(source, Image.Image):
         with _named(printable(getattr(source, "filename", "") or "Pillow image")):
-            return decode_picture(source, limit)
+            return decode_image(source, limit)
     if hasattr(source, "read"):
         with _named(printable(getattr(source, "name", None) or "file object")):
             return decode_stream(io.BytesIO(_content(source)), limit)

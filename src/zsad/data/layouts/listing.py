@@ -74,7 +74,7 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(suffix_of(path.name))]
 
 
-def picture_stem(mask: Path) -> str:
+def image_stem(mask: Path) -> str:
     """The stem of the image that a mask belongs to: its own without one of `MASK_SUFFIXES`."""
     stem = stem_of(mask)
     for suffix in MASK_SUFFIXES:
@@ -86,7 +86,7 @@ def picture_stem(mask: Path) -> str:
 def masks_beside(files: Sequence[Path]) -> list[Path]:
     """Those of a folder's files that are masks of others: "1_GT.png" where there is a "1.png" too."""
     stems = {stem_of(path) for path in files}
-    return [path for path in files if picture_stem(path) != stem_of(path) and picture_stem(path) in stems]
+    return [path for path in files if image_stem(path) != stem_of(path) and image_stem(path) in stems]
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ class Pairing:
     problems: tuple[str, ...]
 
 
-def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -> Pairing:
+def pair_masks(images: Sequence[Path], masks: Sequence[Path], expected: str) -> Pairing:
     """Matches masks with images by name.
 
     Args:
-        pictures: of one folder.
+        images: of one folder.
         masks: files "STEM.*", "STEM_mask.*" (or another of `MASK_SUFFIXES`), or folders "STEM".
         expected: where the mask of an image is looked for, with {stem} in it, for the messages.
 
@@ -115,11 +115,11 @@ def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -
     """
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in masks:
-        by_stem[picture_stem(path)].append(path)
+        by_stem[image_stem(path)].append(path)
     pairs: list[tuple[Path, Path]] = []
     problems: list[str] = []
     seen: dict[str, Path] = {}
-    for path in pictures:
+    for path in images:
         stem = stem_of(path)
         own = by_stem.get(stem, [])
         wanted = expected.replace("{stem}", stem)
@@ -133,7 +133,7 @@ def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -
         else:
             pairs.append((path, own[0]))
         seen.setdefault(stem, path)
-    folder = pictures[0].parent if pictures else Path()
+    folder = images[0].parent if images else Path()
     problems += [
         f"{path}: belongs to no image; expected {folder / stem}.*"
         for stem, paths in by_stem.items()

@@ -33,10 +33,10 @@ from zsad.data.layouts.listing import (
     ClassName,
     Listing,
     Split,
+    image_stem,
     joined,
     masks_beside,
     pair_masks,
-    picture_stem,
     stem_of,
 )
 from zsad.data.masks import read_mask
@@ -68,9 +68,9 @@ def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> List
         return Listing()
     listings = []
     for root in _pair_roots(folder):
-        pictures_folder, masks_folder = _pair_in(root) or (root, root)
+        images_folder, masks_folder = _pair_in(root) or (root, root)
         pairing = pair_masks(
-            images_in(pictures_folder), images_in(masks_folder), str(masks_folder / "{stem}.png")
+            images_in(images_folder), images_in(masks_folder), str(masks_folder / "{stem}.png")
         )
         word = class_name(root.resolve().name)
         listings += [_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)]
@@ -98,9 +98,9 @@ def read_kolektor(folder: Path, split: Split, class_name: ClassName) -> Listing:
 
 
 def _pair_in(folder: Path) -> tuple[Path, Path] | None:
-    for pictures, masks in FOLDER_PAIRS:
-        if (folder / pictures).is_dir() and (folder / masks).is_dir():
-            return folder / pictures, folder / masks
+    for images, masks in FOLDER_PAIRS:
+        if (folder / images).is_dir() and (folder / masks).is_dir():
+            return folder / images, folder / masks
     return None
 
 
@@ -119,8 +119,8 @@ def _kolektor_folders(folder: Path) -> list[Path]:
     if images_in(folder):
         return [folder] if _is_mixed(folder) else []
     inside = [folder / name for name in folders_in(folder)]
-    with_pictures = [path for path in inside if images_in(path)]
-    return with_pictures if all(map(_is_mixed, with_pictures)) else []
+    with_images = [path for path in inside if images_in(path)]
+    return with_images if all(map(_is_mixed, with_images)) else []
 
 
 def _is_mixed(folder: Path) -> bool:
@@ -133,17 +133,17 @@ def _is_mixed(folder: Path) -> bool:
 def _read_mixed_folder(folder: Path, word: str) -> Listing:
     files = images_in(folder)
     if any(re.fullmatch(r"p\d+", stem_of(path)) for path in files):
-        pictures = [path for path in files if stem_of(path).isdigit()]
+        images = [path for path in files if stem_of(path).isdigit()]
         by_number = {stem_of(path): path for path in files}
-        pairs = [(path, mask) for path in pictures if (mask := by_number.get(f"p{stem_of(path)}"))]
-        missing = [path for path in pictures if f"p{stem_of(path)}" not in by_number]
+        pairs = [(path, mask) for path in images if (mask := by_number.get(f"p{stem_of(path)}"))]
+        missing = [path for path in images if f"p{stem_of(path)}" not in by_number]
         problems = tuple(f"{path}: has no mask; expected {folder / 'p'}{path.name}" for path in missing)
         return joined([_labelled_by_mask(pairs, word), Listing((), problems)])
-    masks = [path for path in files if picture_stem(path) != stem_of(path)]
-    pictures = [path for path in files if picture_stem(path) == stem_of(path)]
-    endings = [stem_of(path)[len(picture_stem(path)) :] + path.suffix for path in masks]
+    masks = [path for path in files if image_stem(path) != stem_of(path)]
+    images = [path for path in files if image_stem(path) == stem_of(path)]
+    endings = [stem_of(path)[len(image_stem(path)) :] + path.suffix for path in masks]
     expected = max(endings, key=endings.count, default=f"{MASK_SUFFIXES[0]}.png")
-    pairing = pair_masks(pictures, masks, str(folder / ("{stem}" + expected)))
+    pairing = pair_masks(images, masks, str(folder / ("{stem}" + expected)))
     return joined([_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)])
 
 
@@ -151,13 +151,11 @@ def _labelled_by_mask(pairs: list[tuple[Path, Path]], word: str) -> Listing:
     """Samples whose label is whether their mask marks anything; every mask is read for it."""
     samples: list[Sample] = []
     problems: list[str] = []
-    for picture, mask in pairs:
+    for image, mask in pairs:
         try:
             is_anomalous = bool(read_mask(mask).any())
         except ImageReadError as error:
             problems.append(str(error))
             continue
-        samples.append(
-            Sample(picture, word, 1, mask, "anomalous") if is_anomalous else Sample(picture, word, 0)
-        )
+        samples.append(Sample(image, word, 1, mask, "anomalous") if is_anomalous else Sample(image, word, 0))
     return Listing(tuple(samples), tuple(problems))

@@ -191,7 +191,7 @@ def _test_folder(category: Path) -> Path:
 
 def _list_normal(folder: Path, word: str) -> Listing:
     """The normal images of a training folder; anything else in it is a problem."""
-    problems = _loose_pictures(folder)
+    problems = _loose_images(folder)
     samples: list[Sample] = []
     for name in folders_in(folder):
         if name.lower() in NORMAL_FOLDERS:
@@ -205,28 +205,28 @@ def _list_test(category: Path, word: str) -> Listing:
     """Normal and anomalous images of the test folder."""
     test = _test_folder(category)
     truth = next((path for path in (category / TRUTH_FOLDER, test / TRUTH_FOLDER) if path.is_dir()), None)
-    problems = _loose_pictures(test)
+    problems = _loose_images(test)
     samples: list[Sample] = []
     for defect in folders_in(test):
-        pictures = images_in(test / defect)
+        images = images_in(test / defect)
         if test / defect == truth:
             continue
         if defect.lower() in NORMAL_FOLDERS:
-            samples += [Sample(path, word, 0) for path in pictures]
+            samples += [Sample(path, word, 0) for path in images]
         elif truth is None:
-            samples += [Sample(path, word, 1, None, defect) for path in pictures]
+            samples += [Sample(path, word, 1, None, defect) for path in images]
         else:
             masks = [
                 *images_in(truth / defect),
                 *(truth / defect / name for name in folders_in(truth / defect)),
             ]
-            pairing = pair_masks(pictures, masks, str(truth / defect / "{stem}_mask.png"))
+            pairing = pair_masks(images, masks, str(truth / defect / "{stem}_mask.png"))
             samples += [Sample(path, word, 1, mask, defect) for path, mask in pairing.pairs]
             problems += pairing.problems
     return Listing(tuple(samples), tuple(problems))
 
 
-def _loose_pictures(folder: Path) -> list[str]:
+def _loose_images(folder: Path) -> list[str]:
     return [
         f"{path}: lies beside the defect folders; move it to {folder / 'good'} or {folder / 'DEFECT'}"
         for path in images_in(folder)
