@@ -1,7 +1,7 @@
 """Times the epochs of a training with and without the feature cache, in one run on one machine.
 
     python benchmarks/feature_cache.py tiny --out benchmarks/results/feature_cache_tiny.json
-    python benchmarks/feature_cache.py vit-l-14-336 --pictures 4 --batch-size 4
+    python benchmarks/feature_cache.py vit-l-14-336 --images 4 --batch-size 4
 
 `tiny` is the backbone that ships with zsad; `vit-l-14-336` has the shape of OpenAI's ViT-L/14-336 with random
 weights, on images of 518 pixels. Images are noise, as PNG files. Only the ratios of a run mean anything.
@@ -23,7 +23,7 @@ from random_backbone import random_l14
 from zsad.training.loop import TrainConfig, train
 
 
-def make_pictures(root: Path, count: int, size: int) -> Path:
+def make_images(root: Path, count: int, size: int) -> Path:
     """Writes a category in MVTec layout, every other image with a bright square."""
     generator = np.random.default_rng(0)
     for index in range(count):
@@ -59,8 +59,8 @@ def main() -> None:
     )
     parser.add_argument("backbone", choices=["tiny", "vit-l-14-336"])
     parser.add_argument("--method", default="anomalyclip")
-    parser.add_argument("--pictures", type=int, default=8)
-    parser.add_argument("--picture-size", type=int, default=700, help="pixels a side of the files")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--file-size", type=int, default=700, help="pixels a side of the files")
     parser.add_argument("--image-size", type=int, help="pixels a side in the network")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=3)
@@ -77,9 +77,9 @@ def main() -> None:
     size = args.image_size or (None if is_tiny else 518)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        pictures = make_pictures(root / "noise" / "plate", args.pictures, args.picture_size)
+        images = make_images(root / "noise" / "plate", args.images, args.file_size)
         common = {
-            "data": (pictures,),
+            "data": (images,),
             "method": args.method,
             "backbone": backbone,
             "epochs": args.epochs,
@@ -100,7 +100,7 @@ def main() -> None:
     figures = {
         "backbone": args.backbone,
         "method": args.method,
-        "pictures": args.pictures,
+        "images": args.images,
         "batch_size": args.batch_size,
         "epochs": args.epochs,
         "threads": args.threads,
@@ -111,7 +111,7 @@ def main() -> None:
         "first_epoch_ratio": round(plain_first / first, 2),
         "later_epoch_ratio": round(plain_later / later, 2),
         "largest_relative_difference_of_losses": float(np.max(np.abs(np.divide(losses, plain) - 1))),
-        "bytes_a_picture": stored // args.pictures,
+        "bytes_per_image": stored // args.images,
     }
     text = json.dumps(figures, indent=2)
     print(text)

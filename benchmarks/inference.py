@@ -79,21 +79,21 @@ def build(variant: str, detector: Detector, size: int) -> Variant:
     return plain_variant(detector, size) if variant.startswith("plain") else zsad_variant(detector)
 
 
-def pictures(batch: int, size: int) -> Tensor:
+def noise_images(batch: int, size: int) -> Tensor:
     """Noise, the same in every process: (batch, 3, size, size)."""
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
 def wake_up(variant: str, detector: Detector) -> None:
     """A first call on a small image, which starts threads and encodes the sentences."""
-    build(variant, detector, SMALL)(pictures(1, SMALL))
+    build(variant, detector, SMALL)(noise_images(1, SMALL))
 
 
 def time_in_turns(batch: int, size: int, rounds: int) -> dict[str, dict[str, object]]:
     """Seconds of each variant over several rounds, and how far its maps lie from the reference's."""
     detectors = {precision: random_detector(precision) for precision in ("fp32", "bf16")}
     variants = {name: build(name, detectors[name.split()[1]], size) for name in VARIANTS}
-    images = pictures(batch, size)
+    images = noise_images(batch, size)
     for name in VARIANTS:
         wake_up(name, detectors[name.split()[1]])
     results: dict[str, tuple[Tensor, Tensor]] = {}
@@ -133,7 +133,7 @@ def peak_growth(variant: str, batch: int, size: int, threads: int) -> float | No
     torch.set_num_threads(threads)
     detector = random_detector(variant.split()[1])
     wake_up(variant, detector)
-    call, images = build(variant, detector, size), pictures(batch, size)
+    call, images = build(variant, detector, size), noise_images(batch, size)
     peak.write_text("5")  # forgets the peak so far
     before = status_mebibytes("VmRSS")
     call(images)

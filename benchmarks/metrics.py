@@ -1,7 +1,7 @@
 """Times the pixel metrics against scikit-learn and the scripts' AUPRO, and measures the memory of a stream.
 
     python benchmarks/metrics.py --out benchmarks/results/metrics.json
-    python benchmarks/metrics.py --pictures 0 --stream 10000
+    python benchmarks/metrics.py --images 0 --stream 10000
 
 The first compares, on the same maps in the same run, all four pixel metrics of `zsad.metrics.MetricSuite`
 with what the evaluation scripts of the papers do: `roc_auc_score` and `average_precision_score` of
@@ -34,7 +34,7 @@ THRESHOLDS = 200
 FPR_LIMIT = 0.3
 
 
-def pictures(count: int, size: int, seed: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def maps_and_masks(count: int, size: int, seed: int = 0) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Yields (H, W) float32 maps and bool masks, all different."""
     generator = np.random.default_rng(seed)
     coarse = max(size // 14, 2)
@@ -71,7 +71,7 @@ def script_aupro(maps: NDArray[Any], masks: NDArray[Any]) -> float:
 
 def compare(count: int, size: int) -> dict[str, Any]:
     """Seconds of either way on the same maps, their ratio, and the largest difference of the results."""
-    both = list(pictures(count, size))
+    both = list(maps_and_masks(count, size))
     maps, masks = (np.stack(column) for column in zip(*both, strict=True))
     del both
     started = time.perf_counter()
@@ -91,7 +91,7 @@ def compare(count: int, size: int) -> dict[str, Any]:
         seconds[name] = time.perf_counter() - started
     total = sum(value for name, value in seconds.items() if name != "zsad")
     return {
-        "pictures": count,
+        "images": count,
         "size": size,
         "exact": suite.is_exact,
         "seconds": seconds,
@@ -104,7 +104,7 @@ def stream(count: int, size: int) -> dict[str, Any]:
     """Feeds images one by one; seconds are those of the suite, without making the images."""
     suite = MetricSuite()
     seconds = 0.0
-    for number, (one, mask) in enumerate(pictures(count, size)):
+    for number, (one, mask) in enumerate(maps_and_masks(count, size)):
         started = time.perf_counter()
         suite.update(one, mask, number / count, int(mask.any()))
         seconds += time.perf_counter() - started
@@ -112,10 +112,10 @@ def stream(count: int, size: int) -> dict[str, Any]:
     bounds = suite.bounds()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
-        "pictures": count,
+        "images": count,
         "size": size,
         "exact": suite.is_exact,
-        "milliseconds_per_picture": 1000 * seconds / count,
+        "milliseconds_per_image": 1000 * seconds / count,
         "seconds_to_compute": time.perf_counter() - started,
         "peak_mib": peak / 2**20,
         "largest_error_bound": max(
@@ -129,7 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=200, help="maps of the comparison; 0 leaves it out")
+    parser.add_argument("--images", type=int, default=200, help="maps of the comparison; 0 leaves it out")
     parser.add_argument("--stream", type=int, default=0, help="maps of the streaming run; 0 leaves it out")
     parser.add_argument("--size", type=int, default=518)
     parser.add_argument("--out", type=Path)
@@ -138,8 +138,8 @@ def main() -> None:
     # The stream comes first: the peak memory of a process never falls.
     if arguments.stream:
         results["stream"] = stream(arguments.stream, arguments.size)
-    if arguments.pictures:
-        results["comparison"] = compare(arguments.pictures, arguments.size)
+    if arguments.images:
+        results["comparison"] = compare(arguments.images, arguments.size)
     text = json.dumps(results, indent=2)
     print(text)
     if arguments.out:

@@ -1,6 +1,6 @@
 """Times what a newcomer waits for: the import, one image after start-up, a cold start of `zsad predict`.
 
-    python benchmarks/start_and_latency.py --picture examples/nut_lump.jpg --out benchmarks/results/tiny.json
+    python benchmarks/start_and_latency.py --image examples/nut_lump.jpg --out benchmarks/results/tiny.json
 
 Every figure is the median of several runs in fresh processes (import, cold start) or of several calls in one
 process (one image). Run it with nothing else on the machine; the figures are for this machine alone.
@@ -31,18 +31,18 @@ def seconds_of(command: list[str], runs: int) -> float:
     return statistics.median(times)
 
 
-def one_picture(picture: Path, threads: int, calls: int) -> float:
+def one_image(image: Path, threads: int, calls: int) -> float:
     """Median seconds of `predict` on one image of a loaded detector, reading the file included."""
     code = f"""
 import statistics, time, torch, zsad
 torch.set_num_threads({threads})
 detector = zsad.load()
 for _ in range(3):
-    detector.predict({str(picture)!r})
+    detector.predict({str(image)!r})
 times = []
 for _ in range({calls}):
     start = time.perf_counter()
-    detector.predict({str(picture)!r})
+    detector.predict({str(image)!r})
     times.append(time.perf_counter() - start)
 print(statistics.median(times))
 """
@@ -55,14 +55,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     python = sys.executable
     with tempfile.TemporaryDirectory() as folder:
-        command = [python, "-m", "zsad", "predict", str(args.picture), "--out"]
+        command = [python, "-m", "zsad", "predict", str(args.image), "--out"]
         cold = []
         for run in range(args.runs):
             start = time.perf_counter()
@@ -74,7 +74,7 @@ def main() -> None:
         "import_numpy_and_zsad_seconds": seconds_of(
             [python, "-c", "import numpy, zsad, zsad.types"], args.runs
         ),
-        "one_picture_seconds": one_picture(args.picture, args.threads, 20),
+        "one_image_seconds": one_image(args.image, args.threads, 20),
         "cold_start_predict_seconds": statistics.median(cold),
         "threads": args.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}",

@@ -162,20 +162,20 @@ def cut_out(image: Image.Image, *, drawn: bool) -> Image.Image | None:
     """An RGBA image cropped to its object, or None when it is not one solid object with some shading."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return None
-    picture = image.convert("RGBA")
-    box = picture.getchannel("A").point(lambda value: 255 * (value > 40)).getbbox()
+    piece = image.convert("RGBA")
+    box = piece.getchannel("A").point(lambda value: 255 * (value > 40)).getbbox()
     if box is None:
         return None
-    picture = picture.crop(box)
-    if min(picture.size) < 48 or max(picture.size) > 6 * min(picture.size):
+    piece = piece.crop(box)
+    if min(piece.size) < 48 or max(piece.size) > 6 * min(piece.size):
         return None
-    picture.thumbnail((360, 360), Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture)
+    piece.thumbnail((360, 360), Image.Resampling.LANCZOS)
+    pixels = np.asarray(piece)
     solid = pixels[..., 3] > 128
     if not 0.15 < solid.mean() < 0.97:
         return None
     colours = len(np.unique(pixels[solid][:, :3].astype(np.int64) // 8 @ [1024, 32, 1]))
-    return picture if colours >= (60 if drawn else 40) else None
+    return piece if colours >= (60 if drawn else 40) else None
 
 
 def fingerprint(image: Image.Image) -> int:
@@ -268,16 +268,16 @@ def _sort_in(source: Source, collection: Collection) -> None:
 
 def _crops(source: Source, image: Image.Image, collection: Collection) -> None:
     """The whole wallpaper and its quarters at full resolution."""
-    picture = image.convert("RGB")
-    if min(picture.size) < 700:
+    rgb = image.convert("RGB")
+    if min(rgb.size) < 700:
         return
-    side = min(picture.size)
-    for left in (0, picture.width - side):
-        collection.add("scenes", "scene", source, _shrunk(picture.crop((left, 0, left + side, side)), 512))
+    side = min(rgb.size)
+    for left in (0, rgb.width - side):
+        collection.add("scenes", "scene", source, _shrunk(rgb.crop((left, 0, left + side, side)), 512))
     half = side // 2
     for top in (0, side - half):
-        for left in range(0, picture.width - half + 1, max((picture.width - half) // 2, 1)):
-            crop = picture.crop((left, top, left + half, top + half))
+        for left in range(0, rgb.width - half + 1, max((rgb.width - half) // 2, 1)):
+            crop = rgb.crop((left, top, left + half, top + half))
             if np.asarray(crop.resize((64, 64)).convert("L"), dtype=np.float32).std() > 8:
                 collection.add("scenes", "scene", source, _shrunk(crop, 512))
 

@@ -32,8 +32,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = SyntheticConfig(size=512, anomalous_fraction=0.75)
     for index, name in CHOSEN.items():
-        picture = generate(index, Materials.procedural(), config, 7)
-        Image.fromarray(picture.image).save(folder / f"{name}.jpg", quality=92)
+        image = generate(index, Materials.procedural(), config, 7)
+        Image.fromarray(image.image).save(folder / f"{name}.jpg", quality=92)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import zsad
-from helpers.bad_files import BAD_FILES, FORMATS, PICTURE
+from helpers.bad_files import BAD_FILES, FORMATS, IMAGE
 from helpers.image_bytes import encode
 from zsad.backbones.loading import write_packaged
 from zsad.cli import app
@@ -99,11 +99,11 @@ def picture_sizes() -> dict[str, bytes]:
         "mode-I16.tif": encode(Image.fromarray(deep), "TIFF"),
         "mode-I.tif": encode(Image.fromarray(deep.astype(np.int32)), "TIFF"),
         "mode-F.tif": encode(Image.fromarray(deep.astype(np.float32) / 65535), "TIFF"),
-        "mode-P.gif": encode(PICTURE.convert("P"), "GIF"),
-        "mode-RGBA.webp": encode(PICTURE.convert("RGBA"), "WEBP"),
-        "mode-CMYK.jpg": encode(PICTURE.convert("CMYK"), "JPEG"),
-        "mode-YCbCr.tif": encode(PICTURE.convert("YCbCr"), "TIFF"),
-        "animated.gif": encode(PICTURE, "GIF", save_all=True, append_images=[PICTURE.rotate(90)]),
+        "mode-P.gif": encode(IMAGE.convert("P"), "GIF"),
+        "mode-RGBA.webp": encode(IMAGE.convert("RGBA"), "WEBP"),
+        "mode-CMYK.jpg": encode(IMAGE.convert("CMYK"), "JPEG"),
+        "mode-YCbCr.tif": encode(IMAGE.convert("YCbCr"), "TIFF"),
+        "animated.gif": encode(IMAGE, "GIF", save_all=True, append_images=[IMAGE.rotate(90)]),
         "jpeg2000.jp2": FORMATS["jp2"],
         "portable.ppm": FORMATS["ppm"],
         "wrong-suffix.jpg": FORMATS["png"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zsad.data.auxiliary import named_datasets, named_overlap, shared_pictures
+from zsad.data.auxiliary import named_datasets, named_overlap, shared_images
 from zsad.data.catalog import dataset_record
 from zsad.data.fingerprints import file_digest, file_digests, pack_digests, unpack_digests
 from zsad.data.folder import Dataset
@@ -84,17 +84,17 @@ def test_every_name_of_the_catalogue_is_recognised_as_its_own():
             assert [found.name for found in named_datasets(f"data: {spelling}.")] == [name], spelling
 
 
-def test_pictures_are_recognised_by_content_under_any_name(tmp_path):
+def test_images_are_recognised_by_content_under_any_name(tmp_path):
     contents = {"a.png": b"one", "b.png": b"two", "copy of a.png": b"one", "c.png": b"three"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     trained = pack_digests(file_digests([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "missing.png"]))
     assert len(trained) <= 2 * 12
     others = [tmp_path / "c.png", tmp_path / "copy of a.png", tmp_path / "missing.png"]
-    found = shared_pictures(trained, dict(zip(others, file_digests(others), strict=True)))
+    found = shared_images(trained, dict(zip(others, file_digests(others), strict=True)))
     assert found == f"1 of the test images (the first is {others[1]})"
-    assert shared_pictures(trained, {others[0]: file_digest(others[0])}) == ""
-    assert shared_pictures("", {others[0]: file_digest(others[0])}) == ""
+    assert shared_images(trained, {others[0]: file_digest(others[0])}) == ""
+    assert shared_images("", {others[0]: file_digest(others[0])}) == ""
 
 
 @pytest.mark.parametrize("text", ["abc", "*" * 12, "YWJj"])

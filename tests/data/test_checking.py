@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from helpers.miniature_trees import SIZE, brain_mri, mask, mvtec, picture
+from helpers.miniature_trees import SIZE, brain_mri, image, mask, mvtec
 from zsad.cli import app
 from zsad.data.catalog import list_datasets
 from zsad.data.checking import check_datasets
@@ -31,9 +31,9 @@ def test_a_whole_dataset_of_ones_own(tmp_path):
 
 def test_every_kind_of_bad_file_is_named(tmp_path):
     truth = mvtec(tmp_path) / "bottle/ground_truth/broken_large"
-    pictures = tmp_path / "bottle/test/broken_large"
+    images = tmp_path / "bottle/test/broken_large"
     for number in range(1, 4):
-        picture(pictures / f"00{number}.png")
+        image(images / f"00{number}.png")
     mask(truth / "001_mask.png", (5, 4))
     mask(truth / "002_mask.png", empty=True)
     (truth / "003_mask.png").write_bytes(b"<html>")
@@ -44,7 +44,7 @@ def test_every_kind_of_bad_file_is_named(tmp_path):
     text = "\n".join(found.problems)
     for expected in (
         f"{truth}/001_mask.png: 5 x 4 pixels, its image 001.png {SIZE[0]} x {SIZE[1]}",
-        f"{truth}/002_mask.png: marks nothing, but {pictures}/002.png is anomalous",
+        f"{truth}/002_mask.png: marks nothing, but {images}/002.png is anomalous",
         f"{truth}/003_mask.png: cannot be read as a mask",
         f"{truth}/004_mask.png: belongs to no image",
         f"{tmp_path}/metal_nut/test/good/000.png: the file is empty",
@@ -64,17 +64,17 @@ def test_counts_and_missing_categories_of_a_known_dataset(tmp_path):
 
 def test_the_official_numbers_are_no_problem(tmp_path):
     for number in range(98):
-        picture(tmp_path / f"no/{number}.png", (1, 1))
+        image(tmp_path / f"no/{number}.png", (1, 1))
     for number in range(155):
-        picture(tmp_path / f"yes/{number}.png", (1, 1))
+        image(tmp_path / f"yes/{number}.png", (1, 1))
     (found,) = check_datasets(f"brainmri:{tmp_path}")
     assert (found.problems, found.notes) == ((), ("no masks: metrics of images only, none of pixels",))
 
 
 def test_numbers_of_another_version_are_noted(tmp_path):
     for number in range(1, 301):
-        picture(tmp_path / f"images/{number}.png", (1, 1))
-        mask(tmp_path / f"masks/{number}.png", (12, 8)) if number == 1 else picture(
+        image(tmp_path / f"images/{number}.png", (1, 1))
+        mask(tmp_path / f"masks/{number}.png", (12, 8)) if number == 1 else image(
             tmp_path / f"masks/{number}.png", (1, 1), "L"
         )
     (found,) = check_datasets(f"colondb:{tmp_path}", quick=True)
@@ -82,8 +82,8 @@ def test_numbers_of_another_version_are_noted(tmp_path):
     assert "these are the numbers of the official page's frames" in found.notes
 
 
-def test_unlabelled_pictures_are_noted(tmp_path):
-    picture(tmp_path / "1.png")
+def test_unlabelled_images_are_noted(tmp_path):
+    image(tmp_path / "1.png")
     (found,) = check_datasets(tmp_path)
     assert found.problems == ()
     assert found.notes == ("1 images without a label: fit for zsad predict, not for zsad evaluate",)

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from helpers.miniature_trees import images_and_masks, mask, mvtec, picture, visa
+from helpers.miniature_trees import image, images_and_masks, mask, mvtec, visa
 from zsad.data.folder import open_dataset, open_datasets
 from zsad.errors import ConfigError, DataError
 from zsad.types import UNLABELLED
@@ -24,7 +25,7 @@ def rows(dataset):
 
 def test_good_and_anything(tmp_path):
     for name in ("good/1.png", "good/2.jpg", "scratch/1.png", "Dent/1.bmp"):
-        picture(tmp_path / "steel_plate" / name)
+        image(tmp_path / "steel_plate" / name)
     dataset = open_dataset(tmp_path / "steel_plate")
     assert rows(dataset) == [
         ("1.png", 0, None, "good"),
@@ -40,8 +41,8 @@ def test_good_and_anything(tmp_path):
               "scratch/1_GT.png"],
 )  # fmt: skip
 def test_masks_of_class_folders(tmp_path, place):
-    picture(tmp_path / "good/9.png")
-    picture(tmp_path / "scratch/1.png")
+    image(tmp_path / "good/9.png")
+    image(tmp_path / "scratch/1.png")
     mask(tmp_path / place)
     dataset = open_dataset(tmp_path)
     assert dataset.problems == ()
@@ -50,17 +51,17 @@ def test_masks_of_class_folders(tmp_path, place):
 
 def test_class_folders_of_several_categories(tmp_path):
     for category in ("cable", "metal_nut"):
-        picture(tmp_path / category / "ok/1.png")
-        picture(tmp_path / category / "bad/1.png")
+        image(tmp_path / category / "ok/1.png")
+        image(tmp_path / category / "bad/1.png")
     dataset = open_dataset(tmp_path)
     assert dataset.categories == ("cable", "metal nut")
     assert {len(samples) for samples in dataset.by_category().values()} == {2}
 
 
 def test_a_defect_without_mask_and_an_empty_class_are_named(tmp_path):
-    picture(tmp_path / "good/1.png")
-    picture(tmp_path / "scratch/1.png")
-    picture(tmp_path / "scratch/2.png")
+    image(tmp_path / "good/1.png")
+    image(tmp_path / "scratch/1.png")
+    image(tmp_path / "scratch/2.png")
     mask(tmp_path / "masks/scratch/1.png")
     (tmp_path / "dent").mkdir()
     text = "\n".join(open_dataset(tmp_path).problems)
@@ -68,8 +69,8 @@ def test_a_defect_without_mask_and_an_empty_class_are_named(tmp_path):
     assert "dent: holds no images" in text
 
 
-def test_only_normal_pictures(tmp_path):
-    picture(tmp_path / "good/1.png")
+def test_only_normal_images(tmp_path):
+    image(tmp_path / "good/1.png")
     assert rows(open_dataset(tmp_path)) == [("1.png", 0, None, "good")]
 
 
@@ -78,13 +79,21 @@ def test_only_normal_pictures(tmp_path):
 
 def test_a_plain_folder_has_no_labels_and_says_so(tmp_path):
     for name in ("b/2.png", "10.png", "9.png"):
-        picture(tmp_path / "gears" / name)
+        image(tmp_path / "gears" / name)
     dataset = open_dataset(tmp_path / "gears")
     assert [s.path.name for s in dataset.samples] == ["9.png", "10.png", "2.png"]
     assert {s.label for s in dataset.samples} == {UNLABELLED}
     assert dataset.categories == ("gears",)
     with pytest.raises(DataError, match=r"3 of 3 images have no label.*9\.png\); sort them into good/"):
         dataset.require_labels()
+
+
+def test_a_link_that_leads_to_itself_does_no_harm(tmp_path):
+    for name in ("good/1.png", "dent/2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    assert [sample.label for sample in open_dataset(tmp_path).samples] == [0, 1]
 
 
 def test_nothing_there(tmp_path):
@@ -103,8 +112,8 @@ def test_a_folder_of_datasets_gives_each(tmp_path):
     mvtec(tmp_path / "one")
     visa(tmp_path / "two")
     images_and_masks(tmp_path / "three")
-    picture(tmp_path / "four/good/1.png")
-    picture(tmp_path / "four/bad/1.png")
+    image(tmp_path / "four/good/1.png")
+    image(tmp_path / "four/bad/1.png")
     found = open_datasets(tmp_path)
     assert [(dataset.name, dataset.layout) for dataset in found] == [
         ("four", "class-folders"),
@@ -146,7 +155,7 @@ def write(path: Path, text: str) -> Path:
 @pytest.fixture
 def parts(tmp_path):
     for name in ("a.png", "b.png", "c.png"):
-        picture(tmp_path / "gear_box" / name)
+        image(tmp_path / "gear_box" / name)
     mask(tmp_path / "gear_box/masks/b.png")
     return tmp_path / "gear_box"
 

@@ -12,7 +12,7 @@ from zsad.errors import ConfigError, DataError
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def picture(path: Path, size=(6, 4)) -> Path:
+def image(path: Path, size=(6, 4)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((size[1], size[0]), dtype=np.uint8)).save(path)
     return path
@@ -23,10 +23,10 @@ def nut(tmp_path):
     """`toys/metal_nut` with two normal and two bent images, and one training image."""
     category = tmp_path / "toys" / "metal_nut"
     for name in ("test/good/000.png", "test/good/001.JPG", "train/good/000.png"):
-        picture(category / name)
+        image(category / name)
     for stem, mask in (("000", "000_mask.png"), ("001", "001.bmp")):
-        picture(category / f"test/bent/{stem}.png")
-        picture(category / f"ground_truth/bent/{mask}")
+        image(category / f"test/bent/{stem}.png")
+        image(category / f"ground_truth/bent/{mask}")
     return category
 
 
@@ -66,27 +66,27 @@ def test_the_current_folder_has_a_name(nut, monkeypatch):
 
 
 def test_several_categories_come_in_order(nut):
-    picture(nut.parent / "cable" / "test" / "good" / "0.png")
+    image(nut.parent / "cable" / "test" / "good" / "0.png")
     assert [category.name for category in find_categories(nut.parent)] == ["cable", "metal_nut"]
 
 
 def test_a_set_without_masks_has_image_labels(nut):
-    picture(nut.parent / "cell" / "test" / "cracked" / "0.png")
+    image(nut.parent / "cell" / "test" / "cracked" / "0.png")
     (sample,) = read_mvtec(nut.parent / "cell")
     assert (sample.label, sample.mask_path, sample.defect) == (1, None, "cracked")
 
 
 @pytest.mark.parametrize("name", ["good", "Good", "ok", "normal"])
 def test_names_of_normal_folders(tmp_path, name):
-    picture(tmp_path / "test" / name / "0.png")
+    image(tmp_path / "test" / name / "0.png")
     (sample,) = read_mvtec(tmp_path)
     assert (sample.label, sample.defect) == (0, "good")
 
 
 def test_other_files_are_left_out(nut):
     (nut / "test" / "bent" / "notes.txt").write_text("x")
-    picture(nut / "test" / "good" / "._000.png")
-    picture(nut / "test" / ".thumbnails" / "000.png")
+    image(nut / "test" / "good" / "._000.png")
+    image(nut / "test" / ".thumbnails" / "000.png")
     assert len(read_mvtec(nut)) == 4
 
 
@@ -99,23 +99,23 @@ def test_a_missing_mask_is_named(nut):
         read_mvtec(nut)
 
 
-def test_a_mask_without_a_picture_is_named(nut):
-    picture(nut / "ground_truth/bent/7_mask.png")
+def test_a_mask_without_a_image_is_named(nut):
+    image(nut / "ground_truth/bent/7_mask.png")
     (line,) = problems(nut)
     assert line.startswith(f"{nut}/ground_truth/bent/7_mask.png: belongs to no image")
 
 
-def test_two_masks_or_two_pictures_of_one_name_are_named(nut):
-    picture(nut / "ground_truth/bent/000.png")
-    picture(nut / "test/bent/001.bmp")
+def test_two_masks_or_two_images_of_one_name_are_named(nut):
+    image(nut / "ground_truth/bent/000.png")
+    image(nut / "test/bent/001.bmp")
     first, second = problems(nut)
     assert "has 2 masks (000.png, 000_mask.png)" in first
     assert "same name as" in second
 
 
-def test_pictures_outside_the_layout_are_named(nut):
-    picture(nut / "test/loose.png")
-    picture(nut / "train/bent/0.png")
+def test_images_outside_the_layout_are_named(nut):
+    image(nut / "test/loose.png")
+    image(nut / "train/bent/0.png")
     test, train = problems(nut, "test"), problems(nut, "train")
     assert "loose.png: lies beside the defect folders" in test[0]
     assert "train/bent: training images are normal" in train[0]
@@ -123,7 +123,7 @@ def test_pictures_outside_the_layout_are_named(nut):
 
 def test_many_problems_are_counted(nut):
     for number in range(9):
-        picture(nut / f"test/bent/x{number}.png")
+        image(nut / f"test/bent/x{number}.png")
     with pytest.raises(DataError, match=r"9 problems:(?s:.*)and 4 more$"):
         read_mvtec(nut)
 

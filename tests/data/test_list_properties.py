@@ -101,7 +101,7 @@ def test_a_path_is_found_as_it_is_or_refused_by_name(text):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "a.png").write_bytes(b"x")
         try:
-            found = find_file(Path(folder), text, "picture")
+            found = find_file(Path(folder), text, "image")
         except DataError as error:
             assert text in str(error)  # noqa: PT017 - either outcome is right for some texts
         else:
@@ -109,17 +109,17 @@ def test_a_path_is_found_as_it_is_or_refused_by_name(text):
 
 
 @pytest.mark.parametrize("text", ["#/", "/#", ".", "/", "..", "#", "a.png#slice=1", "sub"])
-def test_folders_and_odd_names_are_no_pictures(tmp_path, text):
+def test_folders_and_odd_names_are_no_images(tmp_path, text):
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "sub").mkdir()
     with pytest.raises(DataError, match="is not there; looked in"):
-        find_file(tmp_path, text, "picture")
+        find_file(tmp_path, text, "image")
 
 
 def test_slices_and_folders_of_masks(tmp_path):
     (tmp_path / "scan.nii.gz").write_bytes(b"x")
     (tmp_path / "regions").mkdir()
-    found = find_file(tmp_path, "scan.nii.gz#axis=0,slice=3", "picture")
+    found = find_file(tmp_path, "scan.nii.gz#axis=0,slice=3", "image")
     assert found == tmp_path / "scan.nii.gz#axis=0,slice=3"
     assert find_file(tmp_path, "regions", "mask") == tmp_path / "regions"
 
@@ -131,5 +131,5 @@ def test_paths_of_other_machines(tmp_path, text):
     (tmp_path / "sub").mkdir()
     for name in ("a.png", "sub/a.png"):
         (tmp_path / name).write_bytes(b"x")
-    found = find_file(tmp_path, text, "picture")
+    found = find_file(tmp_path, text, "image")
     assert found == tmp_path / ("a.png" if text == "a.png" else "sub/a.png")

@@ -70,28 +70,28 @@ def test_seed_epoch_and_number_decide(two_categories):
 def files(tmp_path):
     """Four images of 20 x 12 pixels; the second and the last have masks."""
     generator = np.random.default_rng(2)
-    samples, pictures, masks = [], [], []
+    samples, images, masks = [], [], []
     for number in range(4):
-        pictures.append(generator.integers(0, 256, (12, 20, 3), dtype=np.uint8))
+        images.append(generator.integers(0, 256, (12, 20, 3), dtype=np.uint8))
         masks.append(np.zeros((12, 20), dtype=bool))
-        Image.fromarray(pictures[-1]).save(tmp_path / f"{number}.png")
+        Image.fromarray(images[-1]).save(tmp_path / f"{number}.png")
         mask_path = None
         if number % 2:
             masks[-1][2 : 6 + number, 5:13] = True
             mask_path = tmp_path / f"{number}_mask.png"
             Image.fromarray(masks[-1]).save(mask_path)
         samples.append(Sample(tmp_path / f"{number}.png", "nut", number % 2, mask_path, "bent"))
-    return samples, pictures, masks
+    return samples, images, masks
 
 
-def test_looks_like_the_four_pictures_side_by_side(files):
-    samples, pictures, masks = files
+def test_looks_like_the_four_images_side_by_side(files):
+    samples, images, masks = files
     loaded = load_mosaic(Mosaic(tuple(samples), samples[0]), PREPARATION)
 
     def joined(parts):
         return np.concatenate([np.concatenate(parts[:2], axis=1), np.concatenate(parts[2:], axis=1)])
 
-    expected = prepare_sample(joined(pictures), joined(masks), 0, "nut", PREPARATION)
+    expected = prepare_sample(joined(images), joined(masks), 0, "nut", PREPARATION)
     np.testing.assert_array_equal(loaded.image, expected.image)
     np.testing.assert_array_equal(loaded.mask, expected.mask)
     assert loaded.mask[:12, 12:].any()
@@ -100,13 +100,15 @@ def test_looks_like_the_four_pictures_side_by_side(files):
     assert (loaded.label, loaded.class_name) == (0, "nut")
 
 
-def test_pictures_of_other_sizes_are_brought_to_the_first(files):
+def test_images_of_other_sizes_are_brought_to_the_first(files):
     samples, _, _ = files
-    Image.open(samples[3].path).resize((40, 24)).save(samples[3].path)
-    Image.open(samples[3].mask_path).resize((40, 24)).save(samples[3].mask_path)
+    before = load_mosaic(Mosaic(tuple(samples), samples[0]), PREPARATION)
+    for path in (samples[3].path, samples[3].mask_path):
+        Image.open(path).resize((40, 24), Image.Resampling.NEAREST).save(path)
     loaded = load_mosaic(Mosaic(tuple(samples), samples[0]), PREPARATION)
-    assert loaded.image.shape == (3, 24, 24)
-    assert loaded.mask[12:, 12:].any()
+    np.testing.assert_array_equal(loaded.mask, before.mask)
+    np.testing.assert_array_equal(loaded.image[:, :12], before.image[:, :12])
+    assert np.abs(loaded.image[:, 13:, 13:] - before.image[:, 13:, 13:]).mean() < 0.5
 
 
 def test_a_mask_that_is_missing_or_does_not_fit_is_named(files):

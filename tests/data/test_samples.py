@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsad.data.samples import load_sample, prepare_sample, read_mask, resize_mask
+from zsad.data.masks import read_mask
+from zsad.data.samples import load_sample, prepare_sample, resize_mask
 from zsad.errors import DataError, ImageReadError
 from zsad.images.preparing import Preparation
 from zsad.types import Sample
@@ -23,9 +24,9 @@ def golden():
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_equals_the_authors_loader(golden, tmp_path, index):
-    Image.fromarray(golden[f"raw_{index}"]).save(tmp_path / "picture.png")
+    Image.fromarray(golden[f"raw_{index}"]).save(tmp_path / "image.png")
     Image.fromarray(golden[f"raw_mask_{index}"]).save(tmp_path / "mask.png")
-    sample = Sample(tmp_path / "picture.png", "nut", 1, tmp_path / "mask.png", "bent")
+    sample = Sample(tmp_path / "image.png", "nut", 1, tmp_path / "mask.png", "bent")
     prepared = load_sample(sample, PREPARATION)
     np.testing.assert_allclose(prepared.image, golden[f"anomalyclip.image_{index}"], atol=1e-6)
     np.testing.assert_array_equal(prepared.mask, golden[f"anomalyclip.mask_binary_{index}"][0])
@@ -37,7 +38,7 @@ MASK[1:3, 2:6] = True
 
 
 @pytest.mark.parametrize(
-    ("picture", "suffix"),
+    ("image", "suffix"),
     [
         (Image.fromarray(MASK.astype(np.uint8)), "png"),
         (Image.fromarray(MASK.astype(np.uint8) * 255), "png"),
@@ -51,8 +52,8 @@ MASK[1:3, 2:6] = True
     ],
     ids=["L01", "L255", "1", "I16", "I", "F", "RGB", "P", "RGBA"],
 )
-def test_masks_of_every_mode(tmp_path, picture, suffix):
-    picture.save(tmp_path / f"mask.{suffix}")
+def test_masks_of_every_mode(tmp_path, image, suffix):
+    image.save(tmp_path / f"mask.{suffix}")
     np.testing.assert_array_equal(read_mask(tmp_path / f"mask.{suffix}"), MASK)
 
 
@@ -63,17 +64,17 @@ def test_resizing_keeps_a_mask_at_its_own_size():
     assert not resize_mask(np.zeros((3, 50)), 16).any()
 
 
-def test_normal_pictures_have_empty_masks_and_unknown_masks_stay_unknown():
-    picture = np.zeros((8, 8, 3), dtype=np.uint8)
-    assert prepare_sample(picture, None, 0, "nut", PREPARATION).mask.sum() == 0
-    assert prepare_sample(picture, None, 1, "nut", PREPARATION).mask is None
+def test_normal_images_have_empty_masks_and_unknown_masks_stay_unknown():
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    assert prepare_sample(image, None, 0, "nut", PREPARATION).mask.sum() == 0
+    assert prepare_sample(image, None, 1, "nut", PREPARATION).mask is None
 
 
 def test_a_mask_of_another_size_is_named(tmp_path):
-    Image.new("RGB", (8, 6)).save(tmp_path / "picture.png")
+    Image.new("RGB", (8, 6)).save(tmp_path / "image.png")
     Image.new("L", (6, 8)).save(tmp_path / "mask.png")
     with pytest.raises(DataError, match=r"mask\.png: the mask is 6 x 8 pixels, its image 8 x 6"):
-        load_sample(Sample(tmp_path / "picture.png", "nut", 1, tmp_path / "mask.png"), PREPARATION)
+        load_sample(Sample(tmp_path / "image.png", "nut", 1, tmp_path / "mask.png"), PREPARATION)
 
 
 def test_unreadable_masks_and_impossible_labels_are_refused(tmp_path):

@@ -26,6 +26,7 @@ from zsad.data.synthetic.noise import blur_field, fractal_noise, grow
 from zsad.errors import ConfigError, DataError, ZsadError
 
 SMALL = SyntheticConfig(size=96)
+OVERFLOWING = frozenset({"fibre", "powder", "droplet"})  # they may lie across the edge of their region
 TOOL = Path(__file__).parents[2] / "tools" / "collect_materials.py"
 
 
@@ -40,7 +41,7 @@ def surface(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.repeat(np.clip(field, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def test_same_seed_and_index_give_the_same_picture(materials):
+def test_same_seed_and_index_give_the_same_image(materials):
     for index in range(8):
         first = generate(index, materials, SMALL, seed=3)
         generate(index + 100, materials, SMALL, seed=3)
@@ -51,10 +52,10 @@ def test_same_seed_and_index_give_the_same_picture(materials):
         assert first.defect == again.defect
 
 
-def test_other_seeds_and_indices_give_other_pictures(materials):
-    picture = generate(0, materials, SMALL, seed=3).image
-    assert not np.array_equal(picture, generate(1, materials, SMALL, seed=3).image)
-    assert not np.array_equal(picture, generate(0, materials, SMALL, seed=4).image)
+def test_other_seeds_and_indices_give_other_images(materials):
+    image = generate(0, materials, SMALL, seed=3).image
+    assert not np.array_equal(image, generate(1, materials, SMALL, seed=3).image)
+    assert not np.array_equal(image, generate(0, materials, SMALL, seed=4).image)
 
 
 @pytest.mark.parametrize("scene", sorted(SCENES))
@@ -62,20 +63,20 @@ def test_label_mask_and_words_agree(materials, scene):
     config = SyntheticConfig(size=80, scenes={scene: 1.0})
     labels = []
     for index in range(12):
-        picture = generate(index, materials, config, seed=5)
-        labels.append(picture.label)
-        assert picture.image.shape == (80, 80, 3)
-        assert picture.image.dtype == np.uint8
-        assert picture.mask.shape == (80, 80)
-        assert picture.mask.dtype == np.bool_
-        assert picture.label == int(picture.mask.any())
-        assert (picture.defect == "good") == (picture.label == 0)
-        assert picture.defect == "good" or picture.defect in CAPTIONS
-        assert picture.object_name in picture.caption
+        image = generate(index, materials, config, seed=5)
+        labels.append(image.label)
+        assert image.image.shape == (80, 80, 3)
+        assert image.image.dtype == np.uint8
+        assert image.mask.shape == (80, 80)
+        assert image.mask.dtype == np.bool_
+        assert image.label == int(image.mask.any())
+        assert (image.defect == "good") == (image.label == 0)
+        assert image.defect == "good" or image.defect in CAPTIONS
+        assert image.object_name in image.caption
     assert set(labels) == {0, 1}
 
 
-def test_fractions_of_anomalous_pictures(materials):
+def test_fractions_of_anomalous_images(materials):
     for fraction in (0.0, 1.0):
         config = SyntheticConfig(size=48, anomalous_fraction=fraction)
         labels = [generate(index, materials, config, seed=1).label for index in range(10)]
@@ -105,7 +106,7 @@ def test_defect_changes_pixels_inside_its_mask_only(kind):
         assert change[mask].mean() >= 8
         far = ~grow(mask, 6)
         leaks.append(change[far].sum() / change.sum())
-    assert np.mean(leaks) < 0.2
+    assert np.mean(leaks) < (0.1 if kind in OVERFLOWING else 0.01)
 
 
 @pytest.mark.parametrize("kind", sorted(DEFECTS))
@@ -113,19 +114,18 @@ def test_defect_stays_in_its_region(kind):
     image = surface(128, 128)
     region = np.zeros((128, 128), dtype=bool)
     region[30:90, 40:100] = True
-    overflowing = kind in {"fibre", "powder", "droplet"}
     for seed in range(3):
         rng = np.random.default_rng(seed)
         result, mask, _ = add_defect(image, rng, kind=kind, region=region, fraction=0.02)
         assert mask.any()
-        if not overflowing:
+        if kind not in OVERFLOWING:
             assert not mask[~region].any()
             assert np.array_equal(result[~region], image[~region])
 
 
 @pytest.mark.parametrize("kind", sorted(DEFECTS))
 @pytest.mark.parametrize("shape", [(1, 1), (2, 7), (9, 3), (33, 61)])
-def test_no_kind_fails_on_tiny_and_odd_pictures(kind, shape):
+def test_no_kind_fails_on_tiny_and_odd_images(kind, shape):
     rng = np.random.default_rng(0)
     for image in (surface(*shape), np.zeros((*shape, 3), np.uint8), np.full((*shape, 3), 255, np.uint8)):
         result, mask, _ = add_defect(image, rng, kind=kind)
@@ -151,17 +151,25 @@ def test_add_defect_on_any_size(height, width, seed):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(size=st.integers(32, 130), seed=st.integers(0, 2**32 - 1), index=st.integers(0, 10**9))
 def test_generate_at_any_size(size, seed, index):
-    picture = generate(index, Materials.procedural(), SyntheticConfig(size=size), seed)
-    assert picture.image.shape == (size, size, 3)
-    assert picture.label == int(picture.mask.any())
+    image = generate(index, Materials.procedural(), SyntheticConfig(size=size), seed)
+    assert image.image.shape == (size, size, 3)
+    assert image.label == int(image.mask.any())
 
 
-def test_foreign_picture_shows_through():
-    image, foreign = np.full((64, 64, 3), 40, np.uint8), np.full((64, 64, 3), 220, np.uint8)
-    result, mask, _ = add_defect(
-        image, np.random.default_rng(1), kind="foreign_texture", foreign=foreign, fraction=0.1
-    )
-    assert result[mask].mean() > 60
+def test_foreign_image_shows_through():
+    image = np.full((64, 64, 3), 40, np.uint8)
+    for seed in range(8):
+        bright, dark = (
+            add_defect(
+                image,
+                np.random.default_rng(seed),
+                kind="foreign_texture",
+                foreign=np.full_like(image, level),
+                fraction=0.1,
+            )
+            for level in (220, 0)
+        )
+        assert bright[0][bright[1]].mean() - dark[0][dark[1]].mean() > 40
 
 
 def test_every_kind_has_words():
@@ -205,7 +213,7 @@ def test_materials_from_a_folder(tmp_path):
     stock = Materials.from_folder(_folder(tmp_path))
     assert (len(stock.textures), len(stock.objects), len(stock.scenes)) == (3, 3, 3)
     names = {generate(index, stock, SMALL, seed=0).object_name for index in range(40)}
-    assert {"metal", "red key"} & names
+    assert {"metal", "red key"} <= names
     tight = Materials.from_folder(tmp_path, cache_bytes=1)
     for index in range(6):
         first, again = generate(index, stock, SMALL, seed=0), generate(index, tight, SMALL, seed=0)
@@ -238,8 +246,14 @@ def test_filters():
     field = rng.random((60, 60), dtype=np.float32)
     for sigma in (0.7, 1.5, 4.0):
         blurred = blur_field(field, sigma)
-        assert abs(float(blurred.mean() - field.mean())) < 0.02
-        assert blurred.std() < field.std()
+        assert float(blurred.mean()) == pytest.approx(float(field.mean()), abs=0.005)
+        expected = field.std() / (2 * sigma * np.sqrt(np.pi))  # a Gaussian filter on white noise
+        assert float(blurred.std()) == pytest.approx(expected, rel=0.35)  # wide filters are approximations
+    impulse = np.zeros((31, 31), dtype=np.float32)
+    impulse[15, 15] = 1
+    profile = blur_field(impulse, 1.5).sum(axis=0)
+    assert profile.sum() == pytest.approx(1)
+    assert np.sqrt(profile @ (np.arange(31) - 15.0) ** 2) == pytest.approx(1.5, rel=0.02)
 
 
 def test_collecting_tool(tmp_path):
@@ -249,8 +263,8 @@ def test_collecting_tool(tmp_path):
     rng = np.random.default_rng(0)
     for number, name in enumerate(["rusty_metal", "rusty_metal_norm", "twin"]):
         field = 120 + 25 * fractal_noise(np.random.default_rng(number % 2), 300, 300, 20)
-        picture = np.clip(field[..., None] * [1.0, 0.9, 0.8] + rng.normal(0, 3, (300, 300, 3)), 0, 255)
-        Image.fromarray(picture.astype(np.uint8)).save(package / f"{name}.png")
+        image = np.clip(field[..., None] * [1.0, 0.9, 0.8] + rng.normal(0, 3, (300, 300, 3)), 0, 255)
+        Image.fromarray(image.astype(np.uint8)).save(package / f"{name}.png")
     Image.new("RGB", (300, 300), "red").save(package / "plain.png")
     for out in ("one", "two"):
         command = [sys.executable, str(TOOL), "--out", str(tmp_path / out), str(tmp_path / "some-package")]

@@ -15,7 +15,7 @@ from PIL import Image
 SIZE = (12, 8)
 
 
-def picture(path: Path, size=SIZE, mode="RGB") -> Path:
+def image(path: Path, size=SIZE, mode="RGB") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, 7 if mode == "L" else (7, 8, 9)).save(path)
     return path
@@ -32,10 +32,10 @@ def mask(path: Path, size=SIZE, *, empty=False, value=255) -> Path:
 
 def mvtec(root: Path, categories=("bottle", "metal_nut")) -> Path:
     for category in categories:
-        picture(root / category / "train/good/000.png")
+        image(root / category / "train/good/000.png")
         for name in ("000", "001"):
-            picture(root / category / f"test/good/{name}.png")
-        picture(root / category / "test/broken_large/000.png")
+            image(root / category / f"test/good/{name}.png")
+        image(root / category / "test/broken_large/000.png")
         mask(root / category / "ground_truth/broken_large/000_mask.png")
     (root / "license.txt").write_text("CC")
     (root / "readme.txt").write_text("read me")
@@ -48,9 +48,9 @@ def visa(root: Path) -> Path:
         data = f"{category}/Data"
         for number, split in enumerate(("train", "test")):
             name = f"{data}/Images/Normal/{number:04d}.JPG"
-            picture(root / name)
+            image(root / name)
             rows.append((category, split, "normal", name, ""))
-        picture(root / f"{data}/Images/Anomaly/000.JPG")
+        image(root / f"{data}/Images/Anomaly/000.JPG")
         mask(root / f"{data}/Masks/Anomaly/000.png", value=3)
         rows.append(
             (category, "test", "anomaly", f"{data}/Images/Anomaly/000.JPG", f"{data}/Masks/Anomaly/000.png")
@@ -65,9 +65,9 @@ def visa(root: Path) -> Path:
 
 def visa_rearranged(root: Path) -> Path:
     for category in ("candle", "pipe_fryum"):
-        picture(root / category / "train/good/0000.JPG")
-        picture(root / category / "test/good/0001.JPG")
-        picture(root / category / "test/bad/000.JPG")
+        image(root / category / "train/good/0000.JPG")
+        image(root / category / "test/good/0001.JPG")
+        image(root / category / "test/bad/000.JPG")
         mask(root / category / "ground_truth/bad/000.png")
     return root
 
@@ -75,29 +75,29 @@ def visa_rearranged(root: Path) -> Path:
 def btad(root: Path) -> Path:
     base = root / "BTech_Dataset_transformed"
     for category, suffix in (("01", "bmp"), ("02", "png"), ("03", "bmp")):
-        picture(base / category / f"train/ok/0000.{suffix}")
-        picture(base / category / f"test/ok/0001.{suffix}")
-        picture(base / category / f"test/ko/0000.{suffix}")
+        image(base / category / f"train/ok/0000.{suffix}")
+        image(base / category / f"test/ok/0001.{suffix}")
+        image(base / category / f"test/ko/0000.{suffix}")
         mask(base / category / f"ground_truth/ko/0000.{'png' if category != '03' else 'bmp'}")
     return root
 
 
 def dtd(root: Path) -> Path:
     for category in ("Blotchy_099", "Woven_001"):
-        picture(root / category / "train/good/000.png")
-        picture(root / category / "test/good/000.png")
-        picture(root / category / "test/bad/001.png")
+        image(root / category / "train/good/000.png")
+        image(root / category / "test/good/000.png")
+        image(root / category / "test/bad/001.png")
         mask(root / category / "ground_truth/bad/001_mask.png")
     return root
 
 
 def loco(root: Path) -> Path:
     base = root / "breakfast_box"
-    picture(base / "train/good/000.png")
-    picture(base / "validation/good/000.png")
-    picture(base / "test/good/000.png")
+    image(base / "train/good/000.png")
+    image(base / "validation/good/000.png")
+    image(base / "test/good/000.png")
     for defect in ("logical_anomalies", "structural_anomalies"):
-        picture(base / f"test/{defect}/000.png")
+        image(base / f"test/{defect}/000.png")
         mask(base / f"ground_truth/{defect}/000/000.png")
     second = np.zeros((SIZE[1], SIZE[0]), dtype=np.uint8)
     second[7, 11] = 255
@@ -108,13 +108,13 @@ def loco(root: Path) -> Path:
 
 def mvtec2(root: Path) -> Path:
     base = root / "sheet_metal"
-    picture(base / "train/good/000_regular.png")
-    picture(base / "validation/good/000_regular.png")
-    picture(base / "test_public/good/000_regular.png")
-    picture(base / "test_public/bad/000_regular.png")
+    image(base / "train/good/000_regular.png")
+    image(base / "validation/good/000_regular.png")
+    image(base / "test_public/good/000_regular.png")
+    image(base / "test_public/bad/000_regular.png")
     mask(base / "test_public/ground_truth/bad/000_regular_mask.png")
-    picture(base / "test_private/000_regular.png")
-    picture(base / "test_private_mixed/000_mixed.png")
+    image(base / "test_private/000_regular.png")
+    image(base / "test_private_mixed/000_mixed.png")
     return root
 
 
@@ -122,9 +122,9 @@ def real_iad(root: Path) -> Path:
     for category in ("audiojack", "toy_brick"):
         for size in ("256", "1024"):
             base = root / f"realiad_{size}" / category
-            picture(base / f"OK/S0001/{category}_0001_OK_C1_20231021.jpg")
-            picture(base / f"OK/S0002/{category}_0002_OK_C1_20231021.jpg")
-            picture(base / f"NG/HS/S0003/{category}_0003_NG_HS_C1_20231021.jpg")
+            image(base / f"OK/S0001/{category}_0001_OK_C1_20231021.jpg")
+            image(base / f"OK/S0002/{category}_0002_OK_C1_20231021.jpg")
+            image(base / f"NG/HS/S0003/{category}_0003_NG_HS_C1_20231021.jpg")
             mask(base / f"NG/HS/S0003/{category}_0003_NG_HS_C1_20231021.png")
         rows = [
             ("OK", f"OK/S000{number}/{category}_000{number}_OK_C1_20231021.jpg", None) for number in (1, 2)
@@ -149,7 +149,7 @@ def real_iad(root: Path) -> Path:
 def ksdd(root: Path) -> Path:
     for item in ("kos01", "kos02"):
         for number in range(3):
-            picture(root / item / f"Part{number}.jpg", mode="L")
+            image(root / item / f"Part{number}.jpg", mode="L")
             mask(root / item / f"Part{number}_label.bmp", empty=number != 1)
     return root
 
@@ -157,7 +157,7 @@ def ksdd(root: Path) -> Path:
 def ksdd2(root: Path) -> Path:
     for part, numbers in (("train", (10000, 10001)), ("test", (20000, 20001, 20002))):
         for number in numbers:
-            picture(root / part / f"{number}.png")
+            image(root / part / f"{number}.png")
             mask(root / part / f"{number}_GT.png", empty=number % 2 == 0)
     (root / "split_weakly_0.pyb").write_bytes(b"never read")
     return root
@@ -167,8 +167,8 @@ def dagm(root: Path) -> Path:
     for category in ("Class1", "Class2", "Class10"):
         for part, first in (("Train", 1), ("Test", 3)):
             base = root / category / part
-            picture(base / f"{first:04d}.PNG", mode="L")
-            picture(base / f"{first + 1:04d}.PNG", mode="L")
+            image(base / f"{first:04d}.PNG", mode="L")
+            image(base / f"{first + 1:04d}.PNG", mode="L")
             mask(base / f"Label/{first + 1:04d}_label.PNG")
             (base / "Label/Labels.txt").write_text(
                 f"1\n{first}\t0\t{first:04d}.PNG\t0\t0\n"
@@ -179,31 +179,31 @@ def dagm(root: Path) -> Path:
 
 def head_ct(root: Path) -> Path:
     for number in range(4):
-        picture(root / f"head_ct/head_ct/{number:03d}.png")
+        image(root / f"head_ct/head_ct/{number:03d}.png")
     (root / "labels.csv").write_text("id, hemorrhage\n0,1\n1,1\n2,0\n3,0\n")
     return root
 
 
 def brain_mri(root: Path) -> Path:
     for base in (root, root / "brain_tumor_dataset"):
-        picture(base / "yes/Y1.jpg")
-        picture(base / "yes/Y2.JPG")
-        picture(base / "no/1 no.jpeg")
+        image(base / "yes/Y1.jpg")
+        image(base / "yes/Y2.JPG")
+        image(base / "no/1 no.jpeg")
     return root
 
 
 def br35h(root: Path) -> Path:
-    picture(root / "yes/y0.jpg")
-    picture(root / "no/no0.jpg")
-    picture(root / "pred/pred0.jpg")
-    picture(root / "Br35H-Mask-RCNN/TRAIN/y0.jpg")
+    image(root / "yes/y0.jpg")
+    image(root / "no/no0.jpg")
+    image(root / "pred/pred0.jpg")
+    image(root / "Br35H-Mask-RCNN/TRAIN/y0.jpg")
     return root
 
 
 def covid(root: Path) -> Path:
     base = root / "COVID-19_Radiography_Dataset"
     for name in ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"):
-        picture(base / name / f"images/{name}-1.png")
+        image(base / name / f"images/{name}-1.png")
         mask(base / name / f"masks/{name}-1.png")
         (base / f"{name}.metadata.xlsx").write_bytes(b"PK")
     (base / "README.md.txt").write_text("read me")
@@ -212,22 +212,22 @@ def covid(root: Path) -> Path:
 
 def covid_first_version(root: Path) -> Path:
     base = root / "COVID-19 Radiography Database"
-    picture(base / "COVID-19/COVID-19 (1).png")
-    picture(base / "NORMAL/NORMAL (1).png")
-    picture(base / "Viral Pneumonia/Viral Pneumonia (1).png")
+    image(base / "COVID-19/COVID-19 (1).png")
+    image(base / "NORMAL/NORMAL (1).png")
+    image(base / "Viral Pneumonia/Viral Pneumonia (1).png")
     return root
 
 
 def isic(root: Path) -> Path:
     for number in ("0000003", "0000012"):
-        picture(root / f"ISBI2016_ISIC_Part1_Test_Data/ISIC_{number}.jpg")
+        image(root / f"ISBI2016_ISIC_Part1_Test_Data/ISIC_{number}.jpg")
         mask(root / f"ISBI2016_ISIC_Part1_Test_GroundTruth/ISIC_{number}_Segmentation.png")
     return root
 
 
 def images_and_masks(root: Path) -> Path:
     for number in (1, 2):
-        picture(root / f"images/{number}.png")
+        image(root / f"images/{number}.png")
         mask(root / f"masks/{number}.png")
     return root
 
@@ -235,7 +235,7 @@ def images_and_masks(root: Path) -> Path:
 def kvasir(root: Path) -> Path:
     base = root / "Kvasir-SEG"
     for name in ("cju0qkwl35piu0993l0dewei2", "cju0qoxqj9q6s0835b43399p4"):
-        picture(base / f"images/{name}.jpg")
+        image(base / f"images/{name}.jpg")
         mask(base / f"masks/{name}.jpg")
     (base / "kavsir_bboxes.json").write_text("{}")
     return root
@@ -243,14 +243,14 @@ def kvasir(root: Path) -> Path:
 
 def clinic_db(root: Path) -> Path:
     for number in (1, 2):
-        picture(root / f"CVC-ClinicDB/Original/{number}.tif")
+        image(root / f"CVC-ClinicDB/Original/{number}.tif")
         mask(root / f"CVC-ClinicDB/Ground Truth/{number}.tif")
     return root
 
 
 def colon_db_official(root: Path) -> Path:
     for number in (1, 2):
-        picture(root / f"{number}.bmp")
+        image(root / f"{number}.bmp")
         mask(root / f"p{number}.bmp")
         mask(root / f"s{number}.bmp")
         mask(root / f"c{number}.bmp")
@@ -260,7 +260,7 @@ def colon_db_official(root: Path) -> Path:
 def tn3k(root: Path) -> Path:
     base = root / "Thyroid Dataset" / "tn3k"
     for part in ("test", "trainval"):
-        picture(base / f"{part}-image/0000.jpg")
+        image(base / f"{part}-image/0000.jpg")
         mask(base / f"{part}-mask/0000.jpg")
     (base / "tn3k-trainval-fold0.json").write_text("{}")
     return root
@@ -268,9 +268,9 @@ def tn3k(root: Path) -> Path:
 
 def reference_meta(root: Path) -> Path:
     """As AnomalyCLIP's scripts prepare a folder: DAGM's capital split names, absolute paths of elsewhere."""
-    picture(root / "brain/test/good/1.png")
-    picture(root / "brain/test/tumour/2.png")
-    picture(root / "colon/images/1.png")
+    image(root / "brain/test/good/1.png")
+    image(root / "brain/test/tumour/2.png")
+    image(root / "colon/images/1.png")
     mask(root / "colon/masks/1.png")
 
     def row(path, mask_path, name, kind, anomaly):

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.bad_files import BAD_FILES, FORMATS, PICTURE
+from helpers.bad_files import BAD_FILES, FORMATS, IMAGE
 from helpers.image_bytes import encode
 from zsad.errors import ImageReadError
 from zsad.images.reading import read_image
@@ -172,7 +172,7 @@ def test_closed_objects(tmp_path: Path) -> None:
 
 def test_limit_holds_for_every_kind_of_input() -> None:
     chw = np.zeros((3, 24, 32), np.float32)
-    for source in (FORMATS["png"], PICTURE, np.zeros((24, 32, 3), np.uint8), chw, torch.tensor(chw)):
+    for source in (FORMATS["png"], IMAGE, np.zeros((24, 32, 3), np.uint8), chw, torch.tensor(chw)):
         message = refusal(source, max_pixels=100)
         assert "32 x 24 = 768 pixels are more than the limit of 100" in message
         assert "ZSAD_MAX_PIXELS=768" in message

@@ -27,17 +27,17 @@ def test_mode_l_repeats_the_level() -> None:
 def test_alpha_shows_white_and_hides_the_colour_below(kind: str) -> None:
     rgba = np.array([[[200, 10, 90, 255], [200, 10, 90, 0], [200, 10, 90, 51]]], np.uint8)
     expected = np.array([[[200, 10, 90], [255, 255, 255], [244, 206, 222]]], np.uint8)  # 0.2 c + 0.8 * 255
-    picture = Image.fromarray(rgba)
+    image = Image.fromarray(rgba)
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    assert np.array_equal(pixels(picture), expected)
-    assert np.array_equal(pixels(encode(picture, kind, **options)), expected)
+    assert np.array_equal(pixels(image), expected)
+    assert np.array_equal(pixels(encode(image, kind, **options)), expected)
 
 
 def test_grey_with_alpha() -> None:
-    picture = Image.fromarray(np.array([[[100, 255], [100, 0], [100, 51]]], np.uint8))
-    assert picture.mode == "LA"
-    assert np.array_equal(pixels(picture), grey([[100, 255, 224]]))
-    assert np.array_equal(pixels(encode(picture, "PNG")), grey([[100, 255, 224]]))
+    image = Image.fromarray(np.array([[[100, 255], [100, 0], [100, 51]]], np.uint8))
+    assert image.mode == "LA"
+    assert np.array_equal(pixels(image), grey([[100, 255, 224]]))
+    assert np.array_equal(pixels(encode(image, "PNG")), grey([[100, 255, 224]]))
 
 
 def test_premultiplied_alpha() -> None:
@@ -47,24 +47,24 @@ def test_premultiplied_alpha() -> None:
 
 
 def test_palette_with_and_without_transparency() -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([10, 20, 30, 200, 100, 50])
-    picture.putpixel((1, 0), 1)
-    assert pixels(picture).tolist() == [[[10, 20, 30], [200, 100, 50]]]
-    assert pixels(encode(picture, "PNG")).tolist() == [[[10, 20, 30], [200, 100, 50]]]
-    assert pixels(encode(picture, "GIF")).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    assert pixels(image).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert pixels(encode(image, "PNG")).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert pixels(encode(image, "GIF")).tolist() == [[[10, 20, 30], [200, 100, 50]]]
     for kind in ("PNG", "GIF"):
-        assert pixels(encode(picture, kind, transparency=1)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
-    assert pixels(encode(picture, "PNG", transparency=b"\xff\x33")).tolist() == [
+        assert pixels(encode(image, kind, transparency=1)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    assert pixels(encode(image, "PNG", transparency=b"\xff\x33")).tolist() == [
         [[10, 20, 30], [244, 224, 214]]
     ]
 
 
 def test_palette_with_alpha_channel() -> None:
-    picture = Image.new("PA", (2, 1), (1, 0))
-    picture.putpalette([10, 20, 30, 200, 100, 50])
-    picture.putpixel((1, 0), (1, 255))
-    assert pixels(picture).tolist() == [[[255, 255, 255], [200, 100, 50]]]
+    image = Image.new("PA", (2, 1), (1, 0))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), (1, 255))
+    assert pixels(image).tolist() == [[[255, 255, 255], [200, 100, 50]]]
 
 
 def test_transparent_colour_of_rgb_and_grey_png() -> None:
@@ -139,8 +139,8 @@ def test_floating_point_by_range() -> None:
 
 @pytest.mark.parametrize("mode", ["RGBX", "HSV", "CMYK", "YCbCr"])
 def test_other_colour_spaces(mode: str) -> None:
-    picture = Image.fromarray(COLOURS).convert(mode)
-    difference = np.abs(pixels(picture).astype(int) - COLOURS)
+    image = Image.fromarray(COLOURS).convert(mode)
+    difference = np.abs(pixels(image).astype(int) - COLOURS)
     assert difference.max() <= (8 if mode == "HSV" else 3)  # what Pillow's 8-bit round trip loses
 
 
@@ -157,9 +157,9 @@ def test_cmyk_files() -> None:
     blocks = (8, 8, 1)  # whole JPEG blocks of one colour, which JPEG keeps
     ink = np.kron(np.array([[[255, 0, 0, 0], [0, 255, 0, 0], [0, 0, 0, 255], [0, 0, 0, 0]]]), np.ones(blocks))
     seen = np.kron(np.array([[[0, 255, 255], [255, 0, 255], [0, 0, 0], [255, 255, 255]]]), np.ones(blocks))
-    picture = Image.frombytes("CMYK", (32, 8), ink.astype(np.uint8).tobytes())
-    assert np.array_equal(pixels(picture), seen)
-    assert np.array_equal(pixels(encode(picture, "TIFF")), seen)
-    stored = encode(picture, "JPEG", quality=100)
+    image = Image.frombytes("CMYK", (32, 8), ink.astype(np.uint8).tobytes())
+    assert np.array_equal(pixels(image), seen)
+    assert np.array_equal(pixels(encode(image, "TIFF")), seen)
+    stored = encode(image, "JPEG", quality=100)
     assert b"Adobe" in stored  # such files hold inverted ink
     assert np.abs(pixels(stored) - seen).max() <= 8

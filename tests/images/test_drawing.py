@@ -6,7 +6,7 @@ from PIL import Image
 
 from zsad.errors import ConfigError, ImageReadError
 from zsad.images.colours import colour_table, map_from_uint16, map_to_uint16
-from zsad.images.drawing import draw_contour, draw_mask, heat_map, mask_picture, overlay, thumbnail
+from zsad.images.drawing import draw_contour, draw_mask, heat_map, mask_image, overlay, thumbnail
 from zsad.images.saving import read_map
 from zsad.types import Prediction
 
@@ -49,8 +49,8 @@ def test_heat_map_clips_to_its_range():
 
 
 def test_overlay_leaves_normal_areas_as_they_are(image):
-    picture = np.asarray(overlay(image, np.zeros((40, 60), np.float32)))
-    np.testing.assert_array_equal(picture, image)
+    drawn = np.asarray(overlay(image, np.zeros((40, 60), np.float32)))
+    np.testing.assert_array_equal(drawn, image)
 
 
 def test_overlay_grows_with_the_value():
@@ -73,13 +73,13 @@ def test_overlay_at_full_strength_is_the_heat_map(image, anomaly_map):
     np.testing.assert_array_equal(np.asarray(overlay(image, top, strength=1.0)), heat_map(top))
 
 
-def test_own_scale_is_printed_into_the_picture():
+def test_own_scale_is_printed_into_the_image():
     image = np.zeros((200, 300, 3), np.uint8)
     flat = np.full((200, 300), 0.2, np.float32)
     flat[:50, :50] = 0.3
-    picture = np.asarray(overlay(image, flat, scale="image"))
-    assert (picture[-8:, :100] == 255).any()  # white letters
-    assert picture[:50, :50].mean() > 60  # the small difference is stretched
+    drawn = np.asarray(overlay(image, flat, scale="image"))
+    assert (drawn[-8:, :100] == 255).any()  # white letters
+    assert drawn[:50, :50].mean() > 60  # the small difference is stretched
 
 
 def test_overlay_works_in_bands_of_rows_without_seams():
@@ -115,7 +115,7 @@ def test_mask_tints_only_the_mask(image):
     drawn = np.asarray(draw_mask(image, mask, colour=(255, 0, 0), alpha=1.0))
     assert (drawn[mask] == (255, 0, 0)).all()
     np.testing.assert_array_equal(drawn[~mask], image[~mask])
-    assert set(np.unique(np.asarray(mask_picture(mask)))) == {0, 255}
+    assert set(np.unique(np.asarray(mask_image(mask)))) == {0, 255}
 
 
 def test_contour_surrounds_the_mask_and_leaves_its_inside(image):
@@ -161,6 +161,7 @@ def test_save_writes_the_mask_when_there_is_a_threshold(prediction, image, tmp_p
     files = calibrated.save(tmp_path)
     assert [file.name for file in files] == ["image_overlay.jpg", "image_map.png", "image_mask.png"]
     mask = np.asarray(Image.open(files[2]))
+    assert set(np.unique(mask)) == {0, 255}
     np.testing.assert_array_equal(mask == 255, calibrated.mask())
 
 
@@ -173,17 +174,21 @@ def test_save_writes_what_is_asked_for(prediction, tmp_path):
         prediction.save(tmp_path, kinds=["mask"])
 
 
-def test_contour_file(prediction, image, tmp_path):
-    calibrated = Prediction(0.7, prediction.anomaly_map, image, map_threshold=1.5)
+def test_contour_file(prediction, tmp_path):
+    flat = np.full((40, 60, 3), 120, np.uint8)
+    calibrated = Prediction(0.7, prediction.anomaly_map, flat, map_threshold=1.5)
     file = calibrated.write("contour", tmp_path / "c.jpg")
-    assert Image.open(file).size == (60, 40)
+    drawn = np.asarray(draw_contour(flat, calibrated.mask())).astype(int)
+    assert np.abs(drawn - flat).mean() > 6
+    assert np.abs(drawn - np.asarray(Image.open(file))).mean() < 2
 
 
-def test_a_picture_too_large_for_jpeg_becomes_png(tmp_path):
+def test_a_image_too_large_for_jpeg_becomes_png(tmp_path):
     long = np.zeros((1, 65_600, 3), np.uint8)
     file = Prediction(0.1, np.zeros((1, 65_600), np.float32), long).write("overlay", tmp_path / "a.jpg")
     assert file.name == "a.png"
-    assert file.exists()
+    with Image.open(file) as stored:
+        assert (stored.format, stored.size) == ("PNG", (65_600, 1))
 
 
 def test_one_pixel(tmp_path):

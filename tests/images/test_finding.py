@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from zsad.errors import DataError, printable
-from zsad.images.reading import PICTURE_SUFFIXES, find_images
+from zsad.images.finding import find_images, folders_in, images_below, images_in
+from zsad.images.names import IMAGE_SUFFIXES
 
 
 @pytest.fixture
@@ -120,6 +121,18 @@ def test_a_folder_that_may_not_be_listed_comes_back(tree: Path, monkeypatch: pyt
     assert "sub/deep" in names(find_images("."))
 
 
+def test_a_dataset_and_a_run_see_the_same_files_of_a_folder(tree: Path) -> None:
+    (tree / "dangling.png").symlink_to(tree / "gone.png")
+    (tree / "self").symlink_to(tree / "self")
+    (tree / "linked").symlink_to(tree / "sub")
+    (tree / "__MACOSX").mkdir()
+    (tree / "folder.png").mkdir()
+    assert names(images_in(Path())) == ["10.png", "2.PNG", "a.jpg", "dangling.png"]
+    assert set(images_in(Path())) == set(images_below(Path(), recursive=False))
+    assert folders_in(Path()) == ["folder.png", "linked", "sub", "ü_ñ"]
+    assert images_in(tree / "gone") == folders_in(tree / "gone") == []
+
+
 def test_names_that_are_no_text(tree: Path) -> None:
     odd = os.fsdecode(b"sub/\xff\n.png")
     Path(odd).touch()
@@ -130,4 +143,4 @@ def test_names_that_are_no_text(tree: Path) -> None:
 
 
 def test_suffixes_are_lower_case_with_a_dot() -> None:
-    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in PICTURE_SUFFIXES)
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in IMAGE_SUFFIXES)

@@ -63,12 +63,12 @@ def test_first_frame_of_several(kind: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_exif_orientation(kind: str, orientation: int) -> None:
-    picture = Image.fromarray(COLOURS)
+    image = Image.fromarray(COLOURS)
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
-    stored = encode(picture, kind, exif=exif, **options)
-    tagged = picture.copy()
+    stored = encode(image, kind, exif=exif, **options)
+    tagged = image.copy()
     tagged.getexif()[0x0112] = orientation
     upright = np.asarray(ImageOps.exif_transpose(tagged))
     assert np.array_equal(pixels(stored), upright)
@@ -76,7 +76,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     assert upright.shape == ((13, 17, 3) if orientation <= 4 else (17, 13, 3))
 
 
-def test_rotated_telephone_picture() -> None:
+def test_rotated_telephone_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera's top is the image's right
     halves = np.zeros((16, 32, 3), np.uint8)
@@ -91,7 +91,7 @@ def test_rotated_telephone_picture() -> None:
     "block",
     [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02"],
 )
-def test_damaged_exif_does_not_lose_the_picture(block: bytes) -> None:
+def test_damaged_exif_does_not_lose_the_image(block: bytes) -> None:
     stored = encode(Image.fromarray(COLOURS), "JPEG")
     with_block = stored[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + stored[2:]
     assert pixels(with_block).shape == (13, 17, 3)
@@ -102,9 +102,9 @@ def test_damaged_exif_does_not_lose_the_picture(block: bytes) -> None:
 
 def every_kind(array: np.ndarray, folder: Path) -> dict[str, object]:
     """The same RGB image as everything that `read_image` takes."""
-    picture = Image.fromarray(array)
-    path = folder / "picture.png"
-    picture.save(path)
+    image = Image.fromarray(array)
+    path = folder / "image.png"
+    image.save(path)
     chw = np.ascontiguousarray(array.transpose(2, 0, 1))
     return {
         "str": str(path),
@@ -113,7 +113,7 @@ def every_kind(array: np.ndarray, folder: Path) -> dict[str, object]:
         "bytearray": bytearray(path.read_bytes()),
         "memoryview": memoryview(path.read_bytes()),
         "file object": io.BytesIO(path.read_bytes()),
-        "PIL": picture,
+        "PIL": image,
         "PIL file": Image.open(path),
         "uint8": array,
         "uint8 strided": np.repeat(array, 2, axis=1)[:, ::2],
@@ -140,11 +140,11 @@ def test_every_kind_of_input_gives_identical_pixels(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 2, 3, 4]))))
-def test_file_picture_array_and_tensor_agree(array: np.ndarray) -> None:
-    picture = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+def test_file_image_array_and_tensor_agree(array: np.ndarray) -> None:
+    image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
     chw = array.transpose(2, 0, 1)
     expected = pixels(array)
-    for source in (encode(picture, "PNG"), picture, torch.tensor(chw) / 255, chw.astype(np.float32) / 255):
+    for source in (encode(image, "PNG"), image, torch.tensor(chw) / 255, chw.astype(np.float32) / 255):
         assert np.array_equal(pixels(source), expected)
 
 
@@ -163,18 +163,19 @@ def test_source_stays_as_it_was(tmp_path: Path) -> None:
     result = read_image(array)
     result.paste((0, 0, 0), (0, 0, 17, 13))
     assert np.array_equal(array, COLOURS)
-    picture = Image.fromarray(COLOURS)
-    read_image(picture).paste((0, 0, 0), (0, 0, 17, 13))
-    assert np.array_equal(np.asarray(picture), COLOURS)
-    stream = io.BytesIO(encode(picture, "PNG"))
+    image = Image.fromarray(COLOURS)
+    read_image(image).paste((0, 0, 0), (0, 0, 17, 13))
+    assert np.array_equal(np.asarray(image), COLOURS)
+    stream = io.BytesIO(encode(image, "PNG"))
     stream.seek(0, io.SEEK_END)  # as it stands after saving into it
     assert np.array_equal(pixels(stream), COLOURS)
     assert not stream.closed
-    to_array(result)[:] = 1  # writable, and nobody else's
+    to_array(result)[:] = 1  # writable, and a copy
+    assert np.asarray(result).max() == 0
 
 
 def test_open_file_and_pipe_like_object(tmp_path: Path) -> None:
-    path = tmp_path / "picture.bin"
+    path = tmp_path / "image.bin"
     path.write_bytes(encode(Image.fromarray(COLOURS), "PNG"))
     with path.open("rb") as stream:
         assert np.array_equal(pixels(stream), COLOURS)
@@ -187,10 +188,10 @@ def test_open_file_and_pipe_like_object(tmp_path: Path) -> None:
 
 
 def test_other_kinds_of_path(tmp_path: Path) -> None:
-    (tmp_path / "picture.png").write_bytes(encode(Image.fromarray(COLOURS), "PNG"))
+    (tmp_path / "image.png").write_bytes(encode(Image.fromarray(COLOURS), "PNG"))
     with os.scandir(os.fsencode(tmp_path)) as entries:
         assert np.array_equal(pixels(next(entries)), COLOURS)  # a path-like that holds bytes
-    assert np.array_equal(pixels(np.str_(tmp_path / "picture.png")), COLOURS)
+    assert np.array_equal(pixels(np.str_(tmp_path / "image.png")), COLOURS)
 
 
 def test_one_pixel_and_one_line() -> None:
@@ -198,7 +199,9 @@ def test_one_pixel_and_one_line() -> None:
         level = np.full((*shape, 3), 77, np.uint8)
         assert np.array_equal(pixels(level), level)
         assert np.array_equal(pixels(encode(Image.fromarray(level), "PNG")), level)
-        assert prepare(read_image(level), Preparation(32, MEAN, STD)).shape == (3, 32, 32)
+        prepared = prepare(read_image(level), Preparation(32, MEAN, STD))
+        expected = np.broadcast_to(((77 / 255 - np.array(MEAN)) / STD)[:, None, None], (3, 32, 32))
+        np.testing.assert_allclose(prepared, expected, atol=1e-6)
 
 
 # ---- limit, warnings, threads --------------------------------------------------------------------
@@ -253,7 +256,7 @@ def test_no_warning_leaks_and_filters_come_back(workers: int, monkeypatch: pytes
 
 
 def test_threads_read_the_same_file_alike(tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     path.write_bytes(encode(Image.fromarray(COLOURS).resize((300, 200)), "JPEG"))
     expected = pixels(path)
     results: list[np.ndarray] = []

@@ -52,7 +52,7 @@ def brute_force_script(maps, masks, limit):
     return abs(np.trapezoid(kept[:, 1], rates))
 
 
-PICTURES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)).flatmap(
+IMAGES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)).flatmap(
     lambda shape: st.tuples(
         arrays.arrays(np.float32, shape, elements=st.sampled_from([0.0, 0.1, 0.5, 0.55, 0.9, 1.0])),
         arrays.arrays(np.uint8, shape, elements=st.integers(0, 1)),
@@ -61,9 +61,9 @@ PICTURES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)).fl
 
 
 @settings(max_examples=150, deadline=None)
-@given(PICTURES, st.sampled_from([0.05, 0.3, 1.0]))
-def test_equals_brute_force(pictures, limit):
-    maps, masks = pictures
+@given(IMAGES, st.sampled_from([0.05, 0.3, 1.0]))
+def test_equals_brute_force(images, limit):
+    maps, masks = images
     exact = metrics.pixel_aupro(maps, masks, "exact", limit)
     script = metrics.pixel_aupro(maps, masks, "script", limit)
     if masks.all() or not masks.any():

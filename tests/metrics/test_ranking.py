@@ -40,7 +40,7 @@ def test_equals_scikit_learn(pairs):
     assert metrics.image_f1max(scores, labels) == pytest.approx(reference_f1_max(labels, scores), abs=1e-9)
 
 
-def test_pixels_of_pictures_of_different_sizes_are_pooled():
+def test_pixels_of_images_of_different_sizes_are_pooled():
     generator = np.random.default_rng(0)
     sizes = [(5, 7), (3, 3), (1, 11)]
     maps = [generator.integers(0, 6, size).astype(np.float32) for size in sizes]
@@ -75,15 +75,19 @@ def test_takes_lists_bools_and_tensors_alike():
     assert metrics.image_ap(torch.tensor(scores).bfloat16(), torch.tensor(labels).float()) == expected
 
 
-def test_no_pictures_at_all_is_undefined():
-    assert all(np.isnan(value) for value in metrics.evaluate([], [], [], []).values())
-    assert all(np.isnan(value) for value in metrics.evaluate(None, None, None, None).values())
+def test_no_images_at_all_is_undefined():
+    for nothing in ([], None):
+        result = metrics.evaluate(nothing, nothing, nothing, nothing)
+        assert list(result) == list(metrics.METRIC_NAMES)
+        assert all(np.isnan(value) for value in result.values())
 
 
 def test_a_set_without_masks_has_image_metrics_only():
     result = metrics.evaluate(np.zeros((2, 3, 3)), None, [0.2, 0.8], [0, 1])
     assert result["image_auroc"] == 1.0
-    assert all(np.isnan(value) for name, value in result.items() if name.startswith("pixel"))
+    assert {name for name, value in result.items() if np.isnan(value)} == {
+        name for name in metrics.METRIC_NAMES if name.startswith("pixel")
+    }
 
 
 GOOD_MAPS, GOOD_MASKS = np.zeros((2, 3, 3)), np.zeros((2, 3, 3), dtype=np.uint8)

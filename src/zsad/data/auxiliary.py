@@ -53,7 +53,7 @@ def named_datasets(text: str, own_names: Iterable[str] = ()) -> list[NamedData]:
         own_names: names to look for besides those of the catalogue.
 
     Example:
-        >>> named_datasets("MVTec AD: pill, metal_nut (test split, 400 pictures); bolts", ["bolts"])
+        >>> named_datasets("MVTec AD: pill, metal_nut (test split, 400 images); bolts", ["bolts"])
         [NamedData(name='mvtec', categories=('pill', 'metalnut')), NamedData(name='bolts', categories=())]
     """
     known = dict(_catalogue_names())
@@ -73,11 +73,11 @@ def named_datasets(text: str, own_names: Iterable[str] = ()) -> list[NamedData]:
     return found
 
 
-def shared_pictures(auxiliary_pictures: str, test_digests: Mapping[Path, bytes]) -> str:
+def shared_images(training_digests: str, test_digests: Mapping[Path, bytes]) -> str:
     """The test images that are among the training images, byte for byte.
 
     Args:
-        auxiliary_pictures: of the weights, as `zsad.data.fingerprints.pack_digests` gives them.
+        training_digests: of the weights, as `zsad.data.fingerprints.pack_digests` gives them.
         test_digests: of the test images' files.
 
     Returns:
@@ -86,7 +86,7 @@ def shared_pictures(auxiliary_pictures: str, test_digests: Mapping[Path, bytes])
     Raises:
         WeightsError: the weights' digests are damaged.
     """
-    known = unpack_digests(auxiliary_pictures)
+    known = unpack_digests(training_digests)
     found = [path for path, digest in test_digests.items() if digest in known]
     return f"{len(found)} of the test images (the first is {found[0]})" if found else ""
 
@@ -178,8 +178,8 @@ def described(sets: Sequence[AuxiliarySet], split: str) -> str:
         'toys: nut, bolt (test split, 5 images)'
     """
     names = "; ".join(f"{each.name}: {', '.join(each.categories)}" for each in sets)
-    pictures = sum(each.normal + each.anomalous for each in sets)
-    return f"{names} ({split} split, {pictures} images)"
+    images = sum(each.normal + each.anomalous for each in sets)
+    return f"{names} ({split} split, {images} images)"
 
 
 def fingerprint(datasets: Sequence[Dataset]) -> str:

@@ -142,17 +142,17 @@ def check_sample(sample: Sample) -> str | None:
         One line with the file's path: unreadable, a mask of another size, an empty mask of a defect.
     """
     try:
-        picture = read_image(sample.path)
+        image = read_image(sample.path)
         if sample.mask_path is None:
             return None
         mask = read_mask(sample.mask_path)
     except (ImageReadError, DataError) as error:
         return str(error)
     height, width = mask.shape
-    if (width, height) != picture.size:
+    if (width, height) != image.size:
         return (
             f"{sample.mask_path}: {width} x {height} pixels, its image {sample.path.name} "
-            f"{picture.width} x {picture.height}; both must be of one size"
+            f"{image.width} x {image.height}; both must be of one size"
         )
     if sample.label == 1 and not mask.any():
         return f"{sample.mask_path}: marks nothing, but {sample.path} is anomalous; mark the defect"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from zsad.data.catalog import DatasetRecord, dataset_record, find_dataset
 from zsad.data.layouts import LAYOUTS, LIST_SUFFIXES, PLAIN, Layout, Split, check_split, read_list, spaced
-from zsad.data.layouts.listing import Listing, folders_in
 from zsad.errors import ConfigError, DataError
+from zsad.images.finding import folders_in
 from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
+    from zsad.data.layouts.listing import Listing
     from zsad.types import Sample
 
 SEARCH_DEPTH = 3

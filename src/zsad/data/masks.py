@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError
+from zsad.images.finding import images_in
 from zsad.images.medical import read_mask_slice
-from zsad.images.names import PICTURE_SUFFIXES, is_medical, suffix_of
+from zsad.images.names import is_medical
 
 # Their values are levels, which "L" would clip or scale; all other modes are images of a mask.
 _LEVEL_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -42,10 +43,10 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 
 def _mask_of_file(path: Path) -> NDArray[np.bool_]:
     try:
-        with Image.open(path) as picture:
-            grey = picture if picture.mode in _LEVEL_MODES else picture.convert("L")
+        with Image.open(path) as image:
+            grey = image if image.mode in _LEVEL_MODES else image.convert("L")
             levels = np.asarray(grey)
-            lowest = levels.max(initial=0) / 2 if picture.format in _LOSSY_FORMATS else 0
+            lowest = levels.max(initial=0) / 2 if image.format in _LOSSY_FORMATS else 0
             mask: NDArray[np.bool_] = levels > lowest
             return mask
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -53,9 +54,7 @@ def _mask_of_file(path: Path) -> NDArray[np.bool_]:
 
 
 def _united(folder: Path) -> NDArray[np.bool_]:
-    files = sorted(
-        path for path in folder.iterdir() if suffix_of(path.name) in PICTURE_SUFFIXES and path.name[0] != "."
-    )
+    files = images_in(folder)
     if not files:
         raise ImageReadError(f"{folder}: holds no masks; expected one or more image files")
     masks = [_mask_of_file(path) for path in files]

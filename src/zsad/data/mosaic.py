@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.data.samples import PreparedSample, prepare_sample, read_mask
+from zsad.data.masks import read_mask
+from zsad.data.samples import PreparedSample, prepare_sample
 from zsad.errors import DataError
 from zsad.images.reading import read_image
 
@@ -98,28 +99,28 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
     """
     loaded = [_load_tile(sample) for sample in mosaic.tiles]
     width, height = loaded[0][0].size
-    picture, mask = Image.new("RGB", (2 * width, 2 * height)), Image.new("L", (2 * width, 2 * height))
+    image, mask = Image.new("RGB", (2 * width, 2 * height)), Image.new("L", (2 * width, 2 * height))
     for number, (tile, tile_mask) in enumerate(loaded):
         corner = (number % 2 * width, number // 2 * height)
-        picture.paste(tile.resize((width, height), Image.Resampling.BICUBIC), corner)
+        image.paste(tile.resize((width, height), Image.Resampling.BICUBIC), corner)
         levels = Image.fromarray(tile_mask.astype(np.uint8) * np.uint8(255))
         mask.paste(levels.resize((width, height), Image.Resampling.NEAREST), corner)
     replaced = mosaic.replaced
-    return prepare_sample(picture, np.asarray(mask), replaced.label, replaced.category, preparation)
+    return prepare_sample(image, np.asarray(mask), replaced.label, replaced.category, preparation)
 
 
 def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
     """Image and (H, W) mask of a sample at the image's own size."""
-    picture = read_image(sample.path)
-    shape = (picture.height, picture.width)
+    image = read_image(sample.path)
+    shape = (image.height, image.width)
     if sample.mask_path is None:
         if sample.label:
             raise DataError(f"{sample.path}: anomalous without a mask, which a mosaic needs")
-        return picture, np.zeros(shape, dtype=bool)
+        return image, np.zeros(shape, dtype=bool)
     mask = read_mask(sample.mask_path)
     if mask.shape != shape:
         raise DataError(
             f"{sample.mask_path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
             f"{shape[1]} x {shape[0]}; both must be of one size"
         )
-    return picture, mask
+    return image, mask

@@ -23,8 +23,6 @@ from zsad.types import UNLABELLED
 if TYPE_CHECKING:
     from zsad.types import Sample
 
-__all__ = ["PreparedSample", "load_sample", "prepare_sample", "read_mask", "resize_mask"]
-
 
 @dataclass(frozen=True)
 class PreparedSample:
@@ -59,7 +57,7 @@ def resize_mask(mask: NDArray[Any], size: int) -> NDArray[np.uint8]:
 
 
 def prepare_sample(
-    picture: Any,
+    source: Any,
     mask: NDArray[Any] | None,
     label: int,
     class_name: str,
@@ -68,7 +66,7 @@ def prepare_sample(
     """Prepares an image and its mask together.
 
     Args:
-        picture: whatever `zsad.images.reading.read_image` takes.
+        source: whatever `zsad.images.reading.read_image` takes.
         mask: (H, W) of the image's own size, anomalous where above 0; None for a normal image (no pixel
             is anomalous) or an anomalous one whose pixels are not known.
         label: 1 anomalous, 0 normal.
@@ -86,7 +84,7 @@ def prepare_sample(
         raise DataError("nobody said whether it is normal or anomalous; give it a label in a CSV list")
     if label not in (0, 1):
         raise DataError(f"label must be 0 (normal) or 1 (anomalous), got {label!r}")
-    image = read_image(picture)
+    image = read_image(source)
     if mask is not None and mask.shape != (image.height, image.width):
         raise DataError(
             f"the mask is {' x '.join(map(str, mask.shape[::-1]))} pixels, its image {image.width} x "

@@ -41,8 +41,8 @@ from zsad.detector.thresholds import Calibration, read_calibration
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
 from zsad.images.ahead import read_ahead
+from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation, to_array
-from zsad.images.reading import find_images
 from zsad.methods.base import Method, Support
 from zsad.types import Prediction, RawOutput, WeightRecord
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsad.data.auxiliary import named_overlap, shared_pictures
+from zsad.data.auxiliary import named_overlap, shared_images
 from zsad.data.fingerprints import file_digests
 from zsad.detector import choosing
 from zsad.detector.choosing import PACKAGED_BACKBONE
@@ -70,7 +70,7 @@ class RunWeights:
         """What the weights were trained on and is in a dataset, by names and by digests; "" for nothing."""
         found = [named_overlap(self.auxiliary_data, dataset)]
         if self.auxiliary_pictures:
-            found.append(shared_pictures(self.auxiliary_pictures, digests.of(dataset)))
+            found.append(shared_images(self.auxiliary_pictures, digests.of(dataset)))
         return "; ".join(filter(None, found))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.data.samples import read_mask
+from zsad.data.masks import read_mask
 from zsad.errors import ZsadError
 from zsad.evaluation.results import Mistake, WorstPicture
 from zsad.files.atomic import atomic_file

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from zsad.errors import ImageReadError, printable
 from zsad.images.conversion import rgb_from_pillow
 from zsad.images.limits import check_size
+from zsad.images.medical import read_dicom, read_medical
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
 
 # Only formats that are decoded inside the process: EPS, for one, would start Ghostscript on the file.
@@ -53,21 +54,17 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
     if not start:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
     if is_dicom(start):
-        from zsad.images.medical import read_dicom  # it imports this module
-
         return _guarded(lambda: read_dicom(start + stream.read(), limit))
     return _guarded(lambda: _rgb(_open(stream, start), limit))
 
 
-def decode_picture(picture: Image.Image, limit: int) -> Image.Image:
+def decode_image(image: Image.Image, limit: int) -> Image.Image:
     """As `decode_stream`, for a Pillow image that may not have been loaded yet; takes its current frame."""
-    return _guarded(lambda: _rgb(picture, limit))
+    return _guarded(lambda: _rgb(image, limit))
 
 
 def decode_medical(path: str, limit: int) -> Image.Image:
     """As `decode_stream`, for a DICOM or NIfTI file that is there, or a slice of one, by its path."""
-    from zsad.images.medical import read_medical  # it imports this module
-
     return _guarded(lambda: read_medical(path, limit))
 
 
@@ -84,8 +81,8 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
         return 0
     Image.init()
     try:
-        with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as picture:
-            return int(picture.width * picture.height)
+        with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as image:
+            return int(image.width * image.height)
     except Image.DecompressionBombError:
         return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # at least so many
     except Exception:  # decoders raise nearly every type on damaged data
@@ -111,19 +108,19 @@ def _register_plugin(start: bytes) -> None:
             return  # the message about the unknown format names the package
 
 
-def _rgb(picture: Image.Image, limit: int) -> Image.Image:
+def _rgb(image: Image.Image, limit: int) -> Image.Image:
     """Upright RGB from a Pillow image, loaded or not."""
-    check_size(*picture.size, limit)
-    picture.load()
-    converted = rgb_from_pillow(picture)
-    turn = _TRANSPOSE_OF_ORIENTATION.get(_orientation(picture))
+    check_size(*image.size, limit)
+    image.load()
+    converted = rgb_from_pillow(image)
+    turn = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
     return converted if turn is None else converted.transpose(turn)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8; 1 where there is none or the EXIF block is damaged."""
     try:
-        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # the block is optional: the image is still good
         return 1
 

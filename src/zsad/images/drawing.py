@@ -83,11 +83,11 @@ def overlay(
         levels = colour_levels(anomaly_map[rows], chosen_range)
         alpha = alphas[levels][..., None]
         blended[rows] = (image[rows] * (256 - alpha) + colour_table()[levels] * alpha) >> 8
-    picture = Image.fromarray(blended)
+    result = Image.fromarray(blended)
     if scale == "image":
         low, high = chosen_range
-        _print_label(picture, f"scale of this image only: {low:.3g} to {high:.3g}")
-    return picture
+        _print_label(result, f"scale of this image only: {low:.3g} to {high:.3g}")
+    return result
 
 
 def draw_mask(
@@ -155,14 +155,14 @@ def draw_contour(
     return Image.fromarray(drawn)
 
 
-def mask_picture(mask: NDArray[np.bool_]) -> Image.Image:
+def mask_image(mask: NDArray[np.bool_]) -> Image.Image:
     """A black and white image of a mask: 255 where anomalous, 0 elsewhere, mode L."""
     return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
 
 
-def thumbnail(picture: Image.Image, side: int = 320) -> Image.Image:
+def thumbnail(image: Image.Image, side: int = 320) -> Image.Image:
     """A copy of an image whose longer side has at most `side` pixels."""
-    small = picture.convert("RGB")
+    small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return small
 
@@ -196,13 +196,13 @@ def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     return grown
 
 
-def _print_label(picture: Image.Image, text: str) -> None:
+def _print_label(image: Image.Image, text: str) -> None:
     """Prints a line into the lower left corner, on a dark plate, sized to the image."""
-    size = max(9, round(min(picture.width / 24, picture.height / 16)))
+    size = max(9, round(min(image.width / 24, image.height / 16)))
     font = ImageFont.load_default(size)
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     padding = max(2, size // 4)
-    plate_top = picture.height - (bottom - top) - 2 * padding
-    draw.rectangle((0, plate_top, right - left + 2 * padding, picture.height), fill=(20, 20, 20))
+    plate_top = image.height - (bottom - top) - 2 * padding
+    draw.rectangle((0, plate_top, right - left + 2 * padding, image.height), fill=(20, 20, 20))
     draw.text((padding - left, plate_top + padding - top), text, fill=(255, 255, 255), font=font)

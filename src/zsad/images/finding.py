@@ -9,15 +9,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from zsad.errors import ConfigError, DataError, ImageReadError, printable
-from zsad.images.names import PICTURE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
+from zsad.images.medical import slices_of
+from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
 from zsad.images.remote import list_remote
+
+_HIDDEN = (".", "__MACOSX")  # beginnings of names that do not count; archives made on a Mac hold the second
 
 
 def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path | RemoteFile]:
     """The image files that files, folders and patterns stand for.
 
     * An existing file is taken whatever its suffix is.
-    * A folder gives its files with a suffix of `PICTURE_SUFFIXES`, in natural order ("2.png" before
+    * A folder gives its files with a suffix of `IMAGE_SUFFIXES`, in natural order ("2.png" before
       "10.png"), then its sub-folders'; names that begin with a dot are left out; links to folders are
       followed, each folder once.
     * A pattern ("shots/**/*.png", quoted from the shell) gives the files and the folders' images that it
@@ -58,7 +61,7 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
         depth = "" if recursive else " (sub-folders were not searched)"
         raise DataError(
             f"no images found in {places}{depth}; looked for files ending in "
-            f"{' '.join(sorted(PICTURE_SUFFIXES))}; a file with another suffix can be named itself"
+            f"{' '.join(sorted(IMAGE_SUFFIXES))}; a file with another suffix can be named itself"
         )
     return [*found.values(), *unmatched]
 
@@ -81,7 +84,7 @@ def _expand(item: str, recursive: bool) -> Iterator[Path | RemoteFile]:
         for match in sorted(glob.iglob(item, recursive=True), key=natural_key):
             if os.path.isdir(match):
                 yield from images_below(Path(match), recursive)
-            elif any_suffix or _is_picture_name(match):
+            elif any_suffix or suffix_of(match) in IMAGE_SUFFIXES:
                 yield Path(match)
     elif item.endswith("#slice=all") or (item.endswith(",slice=all") and "#axis=" in item):
         yield from _all_slices(item)
@@ -91,8 +94,6 @@ def _expand(item: str, recursive: bool) -> Iterator[Path | RemoteFile]:
 
 def _all_slices(item: str) -> Iterator[Path]:
     """The slices of a NIfTI file; a file that cannot be read as itself, so that reading it tells why."""
-    from zsad.images.medical import slices_of  # it imports this module
-
     volume = re.sub(r"[#,]slice=all$", "", item)
     try:
         yield from map(Path, slices_of(volume))
@@ -118,16 +119,43 @@ def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
             continue
         seen.add(identity)
         try:
-            with os.scandir(current) as listing:
-                entries = sorted(listing, key=lambda entry: natural_key(entry.name))
+            images, folders = _contents(current)
         except OSError:
             yield current
             continue
-        visible = [(entry, os.path.isdir(entry.path)) for entry in entries if not entry.name.startswith(".")]
-        yield from (Path(e.path) for e, is_folder in visible if not is_folder and _is_picture_name(e.name))
+        yield from (current / name for name in sorted(images, key=natural_key))
         if recursive:
-            pending.extend(Path(entry.path) for entry, is_folder in reversed(visible) if is_folder)
+            pending.extend(current / name for name in sorted(folders, key=natural_key, reverse=True))
 
 
-def _is_picture_name(name: str) -> bool:
-    return suffix_of(name) in PICTURE_SUFFIXES
+def images_in(folder: Path) -> list[Path]:
+    """Lists the image files right in a folder, sorted by name; empty if the folder does not exist.
+
+    Raises:
+        OSError: the folder may not be listed.
+    """
+    return sorted(folder / name for name in _contents(folder)[0]) if folder.is_dir() else []
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Lists the names of the folders right in a folder, sorted; empty if the folder does not exist.
+
+    Raises:
+        OSError: the folder may not be listed.
+    """
+    return sorted(_contents(folder)[1]) if folder.is_dir() else []
+
+
+def _contents(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the images and of the sub-folders of a folder that count, in no order."""
+    with os.scandir(folder) as listing:
+        shown = [(entry.name, _is_folder(entry)) for entry in listing if not entry.name.startswith(_HIDDEN)]
+    images = [name for name, is_folder in shown if not is_folder and suffix_of(name) in IMAGE_SUFFIXES]
+    return images, [name for name, is_folder in shown if is_folder]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False

@@ -30,7 +30,7 @@ DEFAULT_MAX_PIXELS = 200_000_000
 """Largest image that is read without asking: 600 MB as RGB; a telephone's 200-megapixel mode just fits."""
 
 
-def _pixel_limit(max_pixels: int | None) -> int:
+def pixel_limit(max_pixels: int | None) -> int:
     """The limit in force, from the argument, the environment or the default."""
     given: object = os.environ.get(MAX_PIXELS_VARIABLE) if max_pixels is None else max_pixels
     if given is None or given == "":

@@ -17,7 +17,7 @@ DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 
 
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     frozenset(
         {
             *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff"),

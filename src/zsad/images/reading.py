@@ -24,22 +24,17 @@ from PIL import Image
 
 from zsad.errors import ImageReadError, printable
 from zsad.images.conversion import rgb_from_array
-from zsad.images.decoding import decode_medical, decode_picture, decode_stream
-from zsad.images.finding import find_images
-from zsad.images.limits import DEFAULT_MAX_PIXELS, _pixel_limit, check_size
+from zsad.images.decoding import decode_image, decode_medical, decode_stream
+from zsad.images.limits import check_size, pixel_limit
 from zsad.images.names import (
     NIFTI_SUFFIXES,
-    PICTURE_SUFFIXES,
     RemoteFile,
     is_medical,
     is_pattern,
     medical_path,
     suffix_of,
 )
-from zsad.images.preparing import prepare, to_array
 from zsad.images.remote import read_remote
-
-__all__ = ["DEFAULT_MAX_PIXELS", "PICTURE_SUFFIXES", "find_images", "prepare", "read_image", "to_array"]
 
 
 def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
@@ -51,7 +46,8 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
         source: a path; a `RemoteFile`, as `find_images` lists it; the bytes of a file; an open binary file
             (read from its start, left open); a Pillow image; a uint8 (or uint16, bool) array of shape (H, W)
             or (H, W, C); a float array or tensor of shape (C, H, W) with values in [0, 1]. Colours are RGB;
-            reverse OpenCV's BGR first (`array[..., ::-1]`). `zsad.images.conversion` tells how each mode and type becomes RGB.
+            reverse OpenCV's BGR first (`array[..., ::-1]`). `zsad.images.conversion` describes how each mode
+            and type becomes RGB.
         max_pixels: refuse images with more pixels; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
 
     Returns:
@@ -65,7 +61,7 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
         >>> read_image(np.zeros((4, 6), dtype=np.uint8)).size
         (6, 4)
     """
-    limit = _pixel_limit(max_pixels)
+    limit = pixel_limit(max_pixels)
     if isinstance(source, RemoteFile):
         with _named(printable(source)):
             return _read_remote(source, limit)
@@ -76,7 +72,7 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
             return decode_stream(io.BytesIO(source), limit)
     if isinstance(source, Image.Image):
         with _named(printable(getattr(source, "filename", "") or "Pillow image")):
-            return decode_picture(source, limit)
+            return decode_image(source, limit)
     if hasattr(source, "read"):
         with _named(printable(getattr(source, "name", None) or "file object")):
             return decode_stream(io.BytesIO(_content(source)), limit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from zsad.errors import ConfigError, MissingExtraError
-from zsad.images.names import PICTURE_SUFFIXES, RemoteFile, natural_key, suffix_of
+from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, natural_key, suffix_of
 
 
 def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
@@ -74,7 +74,7 @@ def _file_system(uri: str) -> tuple[Any, str]:
 
 def _is_shown_image(name: str) -> bool:
     is_hidden = any(part.startswith(".") for part in name.split("/"))
-    return suffix_of(name) in PICTURE_SUFFIXES and not is_hidden
+    return suffix_of(name) in IMAGE_SUFFIXES and not is_hidden
 
 
 def _walking_order(name: str) -> list[tuple[bool, Any]]:

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.files.atomic import atomic_file
 from zsad.images.colours import map_from_uint16, map_to_uint16
-from zsad.images.drawing import Scale, draw_contour, mask_picture, overlay
+from zsad.images.drawing import Scale, draw_contour, mask_image, overlay
 
 FileKind = Literal["overlay", "map", "npy", "mask", "contour"]
 
@@ -47,9 +47,9 @@ def read_map(path: str | Path) -> NDArray[np.float32]:
         if Path(path).suffix == ".npy":
             loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
             return loaded
-        with Image.open(path) as picture:
-            low, high = (float(part) for part in str(picture.info[_RANGE_KEY]).split())
-            return map_from_uint16(np.asarray(picture, dtype=np.uint16), (low, high))
+        with Image.open(path) as image:
+            low, high = (float(part) for part in str(image.info[_RANGE_KEY]).split())
+            return map_from_uint16(np.asarray(image, dtype=np.uint16), (low, high))
     except KeyError as error:
         raise ImageReadError(f"{path}: no map of zsad, it does not tell its value range") from error
     except (OSError, ValueError) as error:
@@ -98,7 +98,7 @@ def write_file(
             packed.save(file, format="PNG", pnginfo=information, compress_level=3)
     elif kind == "mask":
         with atomic_file(path) as file:
-            mask_picture(_needed(mask, kind)).save(file, format="PNG")
+            mask_image(_needed(mask, kind)).save(file, format="PNG")
     elif kind == "contour":
         return _save_photo(draw_contour(image, _needed(mask, kind)), path)
     elif kind == "overlay":
@@ -108,19 +108,19 @@ def write_file(
     return path
 
 
-def save_jpeg(picture: Image.Image, file: IO[bytes], quality: int) -> None:
+def save_jpeg(image: Image.Image, file: IO[bytes], quality: int) -> None:
     """Writes an RGB image as JPEG with full colour resolution, for the sake of thin coloured structures."""
-    picture.save(file, format="JPEG", quality=quality, subsampling=0)
+    image.save(file, format="JPEG", quality=quality, subsampling=0)
 
 
-def _save_photo(picture: Image.Image, path: Path) -> Path:
-    if max(picture.size) > _JPEG_LARGEST_SIDE:
+def _save_photo(image: Image.Image, path: Path) -> Path:
+    if max(image.size) > _JPEG_LARGEST_SIDE:
         path = path.with_suffix(".png")
         with atomic_file(path) as file:
-            picture.save(file, format="PNG", compress_level=3)
+            image.save(file, format="PNG", compress_level=3)
         return path
     with atomic_file(path) as file:
-        save_jpeg(picture, file, quality=92)
+        save_jpeg(image, file, quality=92)
     return path
 
 

@@ -193,15 +193,15 @@ def region_weights(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
     Returns:
         (P,) one weight per anomalous pixel, image after image in row-major order; they sum to 1.
     """
-    per_picture = []
+    per_image = []
     regions = 0
     for mask in masks:
         labels, count = label_regions(mask)
         of_pixels = labels[mask]
         areas = np.bincount(of_pixels, minlength=count + 1)
-        per_picture.append(1.0 / areas[of_pixels])
+        per_image.append(1.0 / areas[of_pixels])
         regions += count
-    return np.concatenate(per_picture) / regions if regions else np.empty(0)
+    return np.concatenate(per_image) / regions if regions else np.empty(0)
 
 
 def label_regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:

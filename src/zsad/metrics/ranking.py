@@ -190,8 +190,8 @@ def check_maps(maps: Any, masks: Any) -> tuple[list[Floats], list[NDArray[np.boo
     Raises:
         DataError: as `pixel_auroc` says; the message names the image by its position.
     """
-    checked_maps = [_floats(one, f"map {index}") for index, one in enumerate(_pictures(maps, "maps"))]
-    checked_masks = [_binary(one, f"mask {index}") for index, one in enumerate(_pictures(masks, "masks"))]
+    checked_maps = [_floats(one, f"map {index}") for index, one in enumerate(_images(maps, "maps"))]
+    checked_masks = [_binary(one, f"mask {index}") for index, one in enumerate(_images(masks, "masks"))]
     if len(checked_maps) != len(checked_masks):
         raise DataError(f"got {len(checked_maps)} maps and {len(checked_masks)} masks; give one mask per map")
     for index, (one, mask) in enumerate(zip(checked_maps, checked_masks, strict=True)):
@@ -217,15 +217,15 @@ def split_pixels(maps: Sequence[Floats], masks: Sequence[NDArray[np.bool_]]) -> 
     return np.concatenate(anomalous), normal
 
 
-def _pictures(values: Any, what: str) -> Iterable[Any]:
+def _images(values: Any, what: str) -> Iterable[Any]:
     """The images of a stack or a sequence."""
     if values is None or isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         raise DataError(f"{what} must be an (N, H, W) array or a list of (H, W) arrays, got {values!r:.60}")
     shape = getattr(values, "shape", None)
     if shape is not None and len(shape) != 3:
         raise DataError(f"{what} must have the shape (N, H, W), got {tuple(shape)}")
-    pictures: Iterable[Any] = values
-    return pictures
+    images: Iterable[Any] = values
+    return images
 
 
 def _array(values: Any, what: str) -> NDArray[Any]:

@@ -137,12 +137,12 @@ class MetricSuite:
         split = None if scores is None else split_scores(scores, labels)
         if maps is not None and scores is not None and len(maps) != len(scores):
             raise DataError(f"got {len(maps)} maps for {len(scores)} scores; give one map per image")
-        pictures = [] if maps is None or masks is None else list(zip(*check_maps(maps, masks), strict=True))
+        images = [] if maps is None or masks is None else list(zip(*check_maps(maps, masks), strict=True))
         if split is not None:
             self._anomalous_scores.append(split[0])
             self._normal_scores.append(split[1])
-        for one, mask in pictures:
-            self._add_picture(one, mask)
+        for one, mask in images:
+            self._add_image(one, mask)
 
     def merge(self, other: MetricSuite) -> None:
         """Adds all that another suite has seen, for instance in another process (suites can be pickled).
@@ -255,7 +255,7 @@ class MetricSuite:
         values = (auroc(counts), average_precision(counts), f1_max(counts), aupro)
         return {name: (value, value) for name, value in zip(PIXEL_METRICS, values, strict=True)}
 
-    def _add_picture(self, one: Floats, mask: NDArray[np.bool_]) -> None:
+    def _add_image(self, one: Floats, mask: NDArray[np.bool_]) -> None:
         """Takes copies of the pixels of a checked image."""
         labels, count = label_regions(mask)
         of_pixels = labels[mask]

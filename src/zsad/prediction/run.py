@@ -198,7 +198,7 @@ def predict_folder(
 def find_pictures(
     inputs: str | Path | Iterable[str | Path], directory: str | Path, recursive: bool = True
 ) -> list[Path]:
-    """The images to score: what `zsad.images.reading.find_images` finds, without this run's own images.
+    """The images to score: what `zsad.images.finding.find_images` finds, without this run's own images.
 
     Args:
         inputs: files, folders and glob patterns, or one of them.

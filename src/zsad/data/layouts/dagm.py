@@ -1,7 +1,7 @@
 """DAGM 2007: a list of labels beside the masks.
 
     Class1/Test/0001.PNG                  images
-    Class1/Test/Label/Labels.txt          NUMBER  0 or 1  PICTURE  ...  MASK or 0, by tabs, below a line "1"
+    Class1/Test/Label/Labels.txt          NUMBER  0 or 1  IMAGE  ...  MASK or 0, by tabs, below a line "1"
     Class1/Test/Label/0001_label.PNG      masks of the anomalous ones: rough ellipses around the defect
     Class1/Train/...                      likewise; the "train" split leaves out its anomalous images
 
@@ -18,12 +18,11 @@ from zsad.data.layouts.listing import (
     ClassName,
     Listing,
     Split,
-    folders_in,
+    image_stem,
     joined,
-    picture_stem,
-    pictures_in,
     stem_of,
 )
+from zsad.images.finding import folders_in, images_in
 from zsad.types import Sample
 
 LABEL_FOLDER = "Label"
@@ -59,8 +58,8 @@ def _classes(folder: Path) -> list[Path]:
 
 
 def _read_part(part: Path, word: str) -> Listing:
-    pictures = {path.name.casefold(): path for path in pictures_in(part)}
-    masks = {picture_stem(path): path for path in pictures_in(part / LABEL_FOLDER)}
+    images = {path.name.casefold(): path for path in images_in(part)}
+    masks = {image_stem(path): path for path in images_in(part / LABEL_FOLDER)}
     list_file = part / LABEL_FOLDER / LABEL_FILE
     problems: list[str] = []
     if not part.is_dir():
@@ -69,10 +68,10 @@ def _read_part(part: Path, word: str) -> Listing:
         labels = _labels(list_file, problems)
     else:
         problems.append(f"{list_file}: is not there; an image counts as anomalous if it has a mask")
-        labels = {path.name: int(stem_of(path) in masks) for path in pictures.values()}
+        labels = {path.name: int(stem_of(path) in masks) for path in images.values()}
     samples: list[Sample] = []
     for name, label in labels.items():
-        path = pictures.pop(name.casefold(), None)
+        path = images.pop(name.casefold(), None)
         if path is None:
             problems.append(f"{list_file}: lists {name}, which is not in {part}")
         elif label and stem_of(path) not in masks:
@@ -81,7 +80,7 @@ def _read_part(part: Path, word: str) -> Listing:
             samples.append(Sample(path, word, 1, masks[stem_of(path)], "anomalous"))
         else:
             samples.append(Sample(path, word, 0))
-    problems += [f"{path}: is not listed in {list_file}" for path in pictures.values()]
+    problems += [f"{path}: is not listed in {list_file}" for path in images.values()]
     listed = {name.casefold(): label for name, label in labels.items()}
     problems += [
         f"{mask}: belongs to no anomalous image of {list_file}"
@@ -99,7 +98,7 @@ def _labels(path: Path, problems: list[str]) -> dict[str, int]:
         if not cells or (number == 1 and len(cells) == 1):
             continue
         if len(cells) < 3 or cells[1] not in ("0", "1") or "." not in cells[2]:
-            problems.append(f"{path}, line {number}: expected NUMBER LABEL PICTURE, got {line.strip()!r:.60}")
+            problems.append(f"{path}, line {number}: expected NUMBER LABEL IMAGE, got {line.strip()!r:.60}")
             continue
         labels[cells[2]] = int(cells[1])
     return labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from zsad.errors import DataError, unknown_name
-from zsad.images.names import PICTURE_SUFFIXES, suffix_of
+from zsad.images.names import suffix_of
 
 if TYPE_CHECKING:
     from zsad.types import Sample
@@ -70,33 +69,12 @@ def refuse_problems(problems: Sequence[str]) -> None:
         raise DataError(shown if len(problems) == 1 else f"{len(problems)} problems:\n{shown}")
 
 
-def folders_in(folder: Path) -> list[str]:
-    """Names of the visible sub-folders in order; none if the folder is not there."""
-    if not folder.is_dir():
-        return []
-    hidden = (".", "__MACOSX")
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(hidden) and entry.is_dir())
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The visible image files of a folder in order; none if the folder is not there."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(
-            folder / entry.name
-            for entry in entries
-            if suffix_of(entry.name) in PICTURE_SUFFIXES and entry.name[0] != "." and entry.is_file()
-        )
-
-
 def stem_of(path: Path) -> str:
     """The name without its suffix; that of "scan.nii.gz" is "scan"."""
     return path.name[: len(path.name) - len(suffix_of(path.name))]
 
 
-def picture_stem(mask: Path) -> str:
+def image_stem(mask: Path) -> str:
     """The stem of the image that a mask belongs to: its own without one of `MASK_SUFFIXES`."""
     stem = stem_of(mask)
     for suffix in MASK_SUFFIXES:
@@ -108,7 +86,7 @@ def picture_stem(mask: Path) -> str:
 def masks_beside(files: Sequence[Path]) -> list[Path]:
     """Those of a folder's files that are masks of others: "1_GT.png" where there is a "1.png" too."""
     stems = {stem_of(path) for path in files}
-    return [path for path in files if picture_stem(path) != stem_of(path) and picture_stem(path) in stems]
+    return [path for path in files if image_stem(path) != stem_of(path) and image_stem(path) in stems]
 
 
 @dataclass(frozen=True)
@@ -124,11 +102,11 @@ class Pairing:
     problems: tuple[str, ...]
 
 
-def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -> Pairing:
+def pair_masks(images: Sequence[Path], masks: Sequence[Path], expected: str) -> Pairing:
     """Matches masks with images by name.
 
     Args:
-        pictures: of one folder.
+        images: of one folder.
         masks: files "STEM.*", "STEM_mask.*" (or another of `MASK_SUFFIXES`), or folders "STEM".
         expected: where the mask of an image is looked for, with {stem} in it, for the messages.
 
@@ -137,11 +115,11 @@ def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -
     """
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in masks:
-        by_stem[picture_stem(path)].append(path)
+        by_stem[image_stem(path)].append(path)
     pairs: list[tuple[Path, Path]] = []
     problems: list[str] = []
     seen: dict[str, Path] = {}
-    for path in pictures:
+    for path in images:
         stem = stem_of(path)
         own = by_stem.get(stem, [])
         wanted = expected.replace("{stem}", stem)
@@ -155,7 +133,7 @@ def pair_masks(pictures: Sequence[Path], masks: Sequence[Path], expected: str) -
         else:
             pairs.append((path, own[0]))
         seen.setdefault(stem, path)
-    folder = pictures[0].parent if pictures else Path()
+    folder = images[0].parent if images else Path()
     problems += [
         f"{path}: belongs to no image; expected {folder / stem}.*"
         for stem, paths in by_stem.items()

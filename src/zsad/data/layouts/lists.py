@@ -33,7 +33,7 @@ from zsad.errors import DataError
 LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 VISA_LIST = "split_csv/1cls.csv"
 META_FILE = "meta.json"
-REAL_IAD_PICTURES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
+REAL_IAD_IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
 REAL_IAD_LISTS = ("realiad_jsons/realiad_jsons", "realiad_jsons")
 
 NumberedRow = tuple[str, Row]
@@ -211,15 +211,15 @@ def read_real_iad(folder: Path, split: Split, class_name: ClassName) -> Listing:
     )
     if not lists:
         raise DataError(f"{folder / 'realiad_jsons'}: no CATEGORY.json; unpack realiad_jsons.zip there")
-    pictures = next((folder / name for name in REAL_IAD_PICTURES if (folder / name).is_dir()), None)
-    if pictures is None:
-        raise DataError(f"{folder}: no images; expected one of the folders {', '.join(REAL_IAD_PICTURES)}")
+    images = next((folder / name for name in REAL_IAD_IMAGES if (folder / name).is_dir()), None)
+    if images is None:
+        raise DataError(f"{folder}: no images; expected one of the folders {', '.join(REAL_IAD_IMAGES)}")
     listings = []
     for path in lists:
-        if not (pictures / path.stem).is_dir():
-            listings.append(Listing((), (f"{pictures / path.stem}: is not there, but {path.name} lists it",)))
+        if not (images / path.stem).is_dir():
+            listings.append(Listing((), (f"{images / path.stem}: is not there, but {path.name} lists it",)))
             continue
-        listings.append(read_list(path, split, class_name, base=pictures / path.stem))
+        listings.append(read_list(path, split, class_name, base=images / path.stem))
     return joined(listings)
 
 
@@ -230,9 +230,9 @@ def is_head_ct(folder: Path) -> bool:
 
 def read_head_ct(folder: Path, split: Split, class_name: ClassName) -> Listing:
     """HeadCT: labels by number."""
-    pictures = folder / "head_ct"
-    if (pictures / "head_ct").is_dir():
-        pictures = pictures / "head_ct"
+    images = folder / "head_ct"
+    if (images / "head_ct").is_dir():
+        images = images / "head_ct"
     if split == "train":
         return Listing()
     path = folder / "labels.csv"
@@ -243,4 +243,4 @@ def read_head_ct(folder: Path, split: Split, class_name: ClassName) -> Listing:
             name = f"{int(cells[0]):03d}.png" if cells[0].isdigit() else cells[0]
             label = cells[1] if len(cells) > 1 else ""
             rows.append((f"{path}, line {number}", {"path": name, "label": label}))
-    return read_rows(rows, split, base=pictures, category="head_ct", class_name=class_name)
+    return read_rows(rows, split, base=images, category="head_ct", class_name=class_name)

@@ -33,16 +33,15 @@ from zsad.data.layouts.listing import (
     ClassName,
     Listing,
     Split,
-    folders_in,
+    image_stem,
     joined,
     masks_beside,
     pair_masks,
-    picture_stem,
-    pictures_in,
     stem_of,
 )
 from zsad.data.masks import read_mask
 from zsad.errors import ImageReadError
+from zsad.images.finding import folders_in, images_in
 from zsad.types import Sample
 
 FOLDER_PAIRS = (
@@ -69,9 +68,9 @@ def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> List
         return Listing()
     listings = []
     for root in _pair_roots(folder):
-        pictures_folder, masks_folder = _pair_in(root) or (root, root)
+        images_folder, masks_folder = _pair_in(root) or (root, root)
         pairing = pair_masks(
-            pictures_in(pictures_folder), pictures_in(masks_folder), str(masks_folder / "{stem}.png")
+            images_in(images_folder), images_in(masks_folder), str(masks_folder / "{stem}.png")
         )
         word = class_name(root.resolve().name)
         listings += [_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)]
@@ -99,9 +98,9 @@ def read_kolektor(folder: Path, split: Split, class_name: ClassName) -> Listing:
 
 
 def _pair_in(folder: Path) -> tuple[Path, Path] | None:
-    for pictures, masks in FOLDER_PAIRS:
-        if (folder / pictures).is_dir() and (folder / masks).is_dir():
-            return folder / pictures, folder / masks
+    for images, masks in FOLDER_PAIRS:
+        if (folder / images).is_dir() and (folder / masks).is_dir():
+            return folder / images, folder / masks
     return None
 
 
@@ -117,34 +116,34 @@ def _pair_roots(folder: Path) -> list[Path]:
 
 def _kolektor_folders(folder: Path) -> list[Path]:
     """The folder itself, else the folders in it if all that hold images hold masks too."""
-    if pictures_in(folder):
+    if images_in(folder):
         return [folder] if _is_mixed(folder) else []
     inside = [folder / name for name in folders_in(folder)]
-    with_pictures = [path for path in inside if pictures_in(path)]
-    return with_pictures if all(map(_is_mixed, with_pictures)) else []
+    with_images = [path for path in inside if images_in(path)]
+    return with_images if all(map(_is_mixed, with_images)) else []
 
 
 def _is_mixed(folder: Path) -> bool:
     """Whether masks lie beside their images; every image of CVC-ColonDB has four files."""
-    files = pictures_in(folder)
+    files = images_in(folder)
     stems = {stem_of(path) for path in files}
     return bool(masks_beside(files)) or any({f"p{stem}", f"s{stem}", f"c{stem}"} <= stems for stem in stems)
 
 
 def _read_mixed_folder(folder: Path, word: str) -> Listing:
-    files = pictures_in(folder)
+    files = images_in(folder)
     if any(re.fullmatch(r"p\d+", stem_of(path)) for path in files):
-        pictures = [path for path in files if stem_of(path).isdigit()]
+        images = [path for path in files if stem_of(path).isdigit()]
         by_number = {stem_of(path): path for path in files}
-        pairs = [(path, mask) for path in pictures if (mask := by_number.get(f"p{stem_of(path)}"))]
-        missing = [path for path in pictures if f"p{stem_of(path)}" not in by_number]
+        pairs = [(path, mask) for path in images if (mask := by_number.get(f"p{stem_of(path)}"))]
+        missing = [path for path in images if f"p{stem_of(path)}" not in by_number]
         problems = tuple(f"{path}: has no mask; expected {folder / 'p'}{path.name}" for path in missing)
         return joined([_labelled_by_mask(pairs, word), Listing((), problems)])
-    masks = [path for path in files if picture_stem(path) != stem_of(path)]
-    pictures = [path for path in files if picture_stem(path) == stem_of(path)]
-    endings = [stem_of(path)[len(picture_stem(path)) :] + path.suffix for path in masks]
+    masks = [path for path in files if image_stem(path) != stem_of(path)]
+    images = [path for path in files if image_stem(path) == stem_of(path)]
+    endings = [stem_of(path)[len(image_stem(path)) :] + path.suffix for path in masks]
     expected = max(endings, key=endings.count, default=f"{MASK_SUFFIXES[0]}.png")
-    pairing = pair_masks(pictures, masks, str(folder / ("{stem}" + expected)))
+    pairing = pair_masks(images, masks, str(folder / ("{stem}" + expected)))
     return joined([_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)])
 
 
@@ -152,13 +151,11 @@ def _labelled_by_mask(pairs: list[tuple[Path, Path]], word: str) -> Listing:
     """Samples whose label is whether their mask marks anything; every mask is read for it."""
     samples: list[Sample] = []
     problems: list[str] = []
-    for picture, mask in pairs:
+    for image, mask in pairs:
         try:
             is_anomalous = bool(read_mask(mask).any())
         except ImageReadError as error:
             problems.append(str(error))
             continue
-        samples.append(
-            Sample(picture, word, 1, mask, "anomalous") if is_anomalous else Sample(picture, word, 0)
-        )
+        samples.append(Sample(image, word, 1, mask, "anomalous") if is_anomalous else Sample(image, word, 0))
     return Listing(tuple(samples), tuple(problems))

@@ -37,14 +37,13 @@ from zsad.data.layouts.listing import (
     Listing,
     Split,
     check_split,
-    folders_in,
     joined,
     pair_masks,
-    pictures_in,
     refuse_problems,
     spaced,
 )
 from zsad.errors import DataError
+from zsad.images.finding import folders_in, images_in
 from zsad.types import Sample
 
 TEST_FOLDERS = ("test", "test_public")
@@ -175,7 +174,7 @@ def read_mvtec_layout(folder: Path, split: Split, class_name: ClassName) -> List
 
 def _categories_below(folder: Path, depth: int) -> list[Category]:
     test = _test_folder(folder)
-    if folders_in(test) or pictures_in(test):
+    if folders_in(test) or images_in(test):
         # The name of "." or ".." is only known once the path is absolute; links keep the name that they have.
         absolute = Path(os.path.abspath(folder))
         return [Category(folder, absolute.name, absolute.parent.name)]
@@ -192,11 +191,11 @@ def _test_folder(category: Path) -> Path:
 
 def _list_normal(folder: Path, word: str) -> Listing:
     """The normal images of a training folder; anything else in it is a problem."""
-    problems = _loose_pictures(folder)
+    problems = _loose_images(folder)
     samples: list[Sample] = []
     for name in folders_in(folder):
         if name.lower() in NORMAL_FOLDERS:
-            samples += [Sample(path, word, 0) for path in pictures_in(folder / name)]
+            samples += [Sample(path, word, 0) for path in images_in(folder / name)]
         else:
             problems.append(f"{folder / name}: training images are normal; expected only {folder / 'good'}")
     return Listing(tuple(samples), tuple(problems))
@@ -206,29 +205,29 @@ def _list_test(category: Path, word: str) -> Listing:
     """Normal and anomalous images of the test folder."""
     test = _test_folder(category)
     truth = next((path for path in (category / TRUTH_FOLDER, test / TRUTH_FOLDER) if path.is_dir()), None)
-    problems = _loose_pictures(test)
+    problems = _loose_images(test)
     samples: list[Sample] = []
     for defect in folders_in(test):
-        pictures = pictures_in(test / defect)
+        images = images_in(test / defect)
         if test / defect == truth:
             continue
         if defect.lower() in NORMAL_FOLDERS:
-            samples += [Sample(path, word, 0) for path in pictures]
+            samples += [Sample(path, word, 0) for path in images]
         elif truth is None:
-            samples += [Sample(path, word, 1, None, defect) for path in pictures]
+            samples += [Sample(path, word, 1, None, defect) for path in images]
         else:
             masks = [
-                *pictures_in(truth / defect),
+                *images_in(truth / defect),
                 *(truth / defect / name for name in folders_in(truth / defect)),
             ]
-            pairing = pair_masks(pictures, masks, str(truth / defect / "{stem}_mask.png"))
+            pairing = pair_masks(images, masks, str(truth / defect / "{stem}_mask.png"))
             samples += [Sample(path, word, 1, mask, defect) for path, mask in pairing.pairs]
             problems += pairing.problems
     return Listing(tuple(samples), tuple(problems))
 
 
-def _loose_pictures(folder: Path) -> list[str]:
+def _loose_images(folder: Path) -> list[str]:
     return [
         f"{path}: lies beside the defect folders; move it to {folder / 'good'} or {folder / 'DEFECT'}"
-        for path in pictures_in(folder)
+        for path in images_in(folder)
     ]

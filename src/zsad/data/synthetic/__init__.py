@@ -7,8 +7,8 @@ displaced
 patches CutPaste (arXiv 2104.04015); the other defects and all scenes are our own.
 
 Example:
-    >>> picture = generate(0, Materials.procedural(), SyntheticConfig(size=64), seed=1)
-    >>> picture.image.shape, picture.mask.shape
+    >>> image = generate(0, Materials.procedural(), SyntheticConfig(size=64), seed=1)
+    >>> image.image.shape, image.mask.shape
     ((64, 64, 3), (64, 64))
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from zsad.data.synthetic.captions import CAPTIONS
 from zsad.data.synthetic.defects import DEFECTS, add_defect
-from zsad.data.synthetic.generator import SyntheticConfig, SyntheticPicture, generate
+from zsad.data.synthetic.generator import SyntheticConfig, SyntheticImage, generate
 from zsad.data.synthetic.materials import Materials
 from zsad.data.synthetic.scenes import SCENES
 
@@ -26,7 +26,7 @@ __all__ = [
     "SCENES",
     "Materials",
     "SyntheticConfig",
-    "SyntheticPicture",
+    "SyntheticImage",
     "add_defect",
     "generate",
 ]

@@ -22,8 +22,8 @@ from zsad.data.synthetic.layers import (
 )
 from zsad.data.synthetic.noise import (
     Field,
+    FloatImage,
     Mask,
-    Picture,
     Rng,
     blur_field,
     grow,
@@ -34,7 +34,7 @@ from zsad.data.synthetic.surfaces import neighbour, random_colour
 if TYPE_CHECKING:
     from zsad.data.synthetic.objects import Layer
 
-Faulty = tuple[Picture, Field, str]
+Faulty = tuple[FloatImage, Field, str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Layout:
     """A scene that can be drawn without and with a fault of its order.
 
     Attributes:
-        picture: float32, (S, S, 3), faultless.
+        image: float32, (S, S, 3), faultless.
         region: bool, (S, S), where surface defects should lie.
         name: what the image shows.
         fault: draws the scene with one fault: image, coverage (S, S) of the fault, kind.
@@ -50,7 +50,7 @@ class Layout:
         size_factor: how much larger than usual its defects are, by area.
     """
 
-    picture: Picture
+    image: FloatImage
     region: Mask
     name: str
     fault: Callable[[Rng], Faulty]
@@ -118,7 +118,7 @@ def _scattered_items(rng: Rng, size: int, extent: float) -> list[_Item]:
     return items[: int(rng.integers(2, 30))]
 
 
-def many(rng: Rng, ground: Picture, piece: Layer, other: Layer, name: str) -> Layout:
+def many(rng: Rng, ground: FloatImage, piece: Layer, other: Layer, name: str) -> Layout:
     """Equal objects in rows or strewn about; one may be missing, moved, turned or of another kind.
 
     Args:
@@ -137,7 +137,7 @@ def many(rng: Rng, ground: Picture, piece: Layer, other: Layer, name: str) -> La
     pieces = [piece, tinted.astype(np.float32), other]
     shadow = random_shadow(rng, size)
     layer = _draw(items, pieces, size)
-    picture = composite(ground, layer, shadow)
+    image = composite(ground, layer, shadow)
 
     def fault(rng: Rng) -> Faulty:
         # An element whose centre is in the image; half-visible ones at the rim say little.
@@ -168,12 +168,12 @@ def many(rng: Rng, ground: Picture, piece: Layer, other: Layer, name: str) -> La
         result = composite(ground, redrawn, shadow)
         near = blur_field(cover, shadow.blur + 3)[..., None] > 0.01
         return (
-            np.where(near, result, picture),
+            np.where(near, result, image),
             cover,
             "moved" if kind == "turned" else kind,
         )
 
-    return Layout(picture, layer[..., 3] > 0.5, name, fault)
+    return Layout(image, layer[..., 3] > 0.5, name, fault)
 
 
 def _own(item: _Item, pieces: list[Layer], size: int) -> Field:
@@ -236,7 +236,7 @@ def line_art(rng: Rng, size: int) -> Layout:
     if rng.random() < 0.3:
         front, back = back, front
 
-    def paint(cover: Field) -> Picture:
+    def paint(cover: Field) -> FloatImage:
         return np.asarray(back + cover[..., None] * (front - back) + rough)
 
     def fault(rng: Rng) -> Faulty:
@@ -271,7 +271,7 @@ def _break_pattern(rng: Rng, pattern: Field) -> tuple[Field, str]:
     return np.maximum(pattern, blob), str(rng.choice(["bridged", "extra"]))
 
 
-def tiling(rng: Rng, tile: Picture, size: int, name: str) -> Layout:
+def tiling(rng: Rng, tile: FloatImage, size: int, name: str) -> Layout:
     """A patch repeated over the image; one cell may be shifted, mirrored, turned, dimmed or exchanged.
 
     Args:
@@ -295,7 +295,7 @@ def tiling(rng: Rng, tile: Picture, size: int, name: str) -> Layout:
         double[::side] *= joint
         double[:, ::side] *= joint
     full = np.tile(double, (repeat, repeat, 1))
-    picture = full[top : top + size, left : left + size]
+    image = full[top : top + size, left : left + size]
 
     def fault(rng: Rng) -> Faulty:
         rows, columns = (size + top) // side, (size + left) // side
@@ -326,12 +326,12 @@ def tiling(rng: Rng, tile: Picture, size: int, name: str) -> Layout:
         window = (slice(top, top + size), slice(left, left + size))
         return changed[window], cover[window], "repeat_fault"
 
-    return Layout(picture.astype(np.float32), np.ones((size, size), dtype=bool), name, fault)
+    return Layout(image.astype(np.float32), np.ones((size, size), dtype=bool), name, fault)
 
 
-def single(rng: Rng, ground: Picture, layer: Layer, shadow: Shadow, name: str) -> Layout:
+def single(rng: Rng, ground: FloatImage, layer: Layer, shadow: Shadow, name: str) -> Layout:
     """One object on a ground; its form may be bitten, cut off, grown over or bent."""
-    picture = composite(ground, layer, shadow)
+    image = composite(ground, layer, shadow)
     solid = layer[..., 3] > 0.6
     area = float(solid.sum())
 
@@ -341,4 +341,4 @@ def single(rng: Rng, ground: Picture, layer: Layer, shadow: Shadow, name: str) -
         changed, cover, kind = change(layer, rng, radius)
         return composite(ground, changed, shadow), cover, kind
 
-    return Layout(picture, grow(solid, -1), name, fault)
+    return Layout(image, grow(solid, -1), name, fault)

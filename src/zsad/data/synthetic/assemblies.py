@@ -10,7 +10,7 @@ from zsad.data.synthetic.arrays import Faulty, Layout
 from zsad.data.synthetic.layers import Shadow, composite, random_shadow
 from zsad.data.synthetic.noise import (
     Field,
-    Picture,
+    FloatImage,
     Rng,
     blur_field,
     relief,
@@ -35,7 +35,7 @@ class _Part:
 class _Look:
     """Colours and fields that stay the same when the part is drawn again with a fault."""
 
-    skin: Picture
+    skin: FloatImage
     metal: np.ndarray
     tab: np.ndarray
     hole: float
@@ -43,7 +43,7 @@ class _Look:
     shadow: Shadow
 
 
-def board(rng: Rng, size: int) -> Picture:
+def board(rng: Rng, size: int) -> FloatImage:
     """A perforated or plain board: a regular grid of holes, maybe with rings round them."""
     base = random_colour(rng, saturation=0.9)
     y, x = np.mgrid[:size, :size].astype(np.float32)
@@ -58,11 +58,11 @@ def board(rng: Rng, size: int) -> Picture:
     in_x = np.mod(column, pitch) - pitch / 2
     distance = np.sqrt(in_y**2 + in_x**2)
     dark = np.clip(radius - distance + 0.5, 0, 1)[..., None]
-    picture = base + (smooth_noise(rng, size, size, 2) * rng.uniform(1, 6))[..., None]
+    image = base + (smooth_noise(rng, size, size, 2) * rng.uniform(1, 6))[..., None]
     if rng.random() < 0.5:
         ring = np.clip(radius * 1.7 - distance + 0.5, 0, 1)[..., None]
-        picture = picture + ring * (random_colour(rng) - picture)
-    return np.asarray((picture + dark * (base * rng.uniform(0.05, 0.4) - picture)).astype(np.float32))
+        image = image + ring * (random_colour(rng) - image)
+    return np.asarray((image + dark * (base * rng.uniform(0.05, 0.4) - image)).astype(np.float32))
 
 
 def _draw(part: _Part, look: _Look, size: int) -> tuple[np.ndarray, list[Field], Field]:
@@ -125,7 +125,7 @@ def _bend(rng: Rng, leg: np.ndarray, size: int) -> np.ndarray:
     return np.stack([leg[0], knee, middle, knee + turned])
 
 
-def component(rng: Rng, skin: Picture, ground: Picture) -> Layout:
+def component(rng: Rng, skin: FloatImage, ground: FloatImage) -> Layout:
     """A component with legs; a leg may be bent, cut or missing, the body turned, shifted or absent.
 
     Args:
@@ -158,7 +158,7 @@ def component(rng: Rng, skin: Picture, ground: Picture) -> Layout:
     part = _Part((centre[0], centre[1]), half, 0.0, _legs(rng, centre, half, size), width)
     quarter = int(rng.integers(4))
     layer, legs, body = _draw(part, look, size)
-    picture = np.rot90(composite(ground, layer, look.shadow), quarter).copy()
+    image = np.rot90(composite(ground, layer, look.shadow), quarter).copy()
 
     def fault(rng: Rng) -> Faulty:
         kind = str(rng.choice(["bent", "bent", "severed", "missing", "moved", "moved", "bitten"]))
@@ -198,7 +198,7 @@ def component(rng: Rng, skin: Picture, ground: Picture) -> Layout:
 
     region = np.rot90(layer[..., 3] > 0.5, quarter).copy()
     return Layout(
-        picture,
+        image,
         region,
         str(rng.choice(["transistor", "component", "chip", "plug", "part"])),
         fault,

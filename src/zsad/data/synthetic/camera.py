@@ -11,7 +11,7 @@ import io
 import numpy as np
 from PIL import Image, ImageFilter
 
-from zsad.data.synthetic.noise import Bytes, Picture, Rng, smooth_noise, to_bytes
+from zsad.data.synthetic.noise import Bytes, FloatImage, Rng, smooth_noise, to_bytes
 
 
 def photograph(image: Bytes, rng: Rng, *, grey: bool | None = None) -> Bytes:
@@ -25,18 +25,18 @@ def photograph(image: Bytes, rng: Rng, *, grey: bool | None = None) -> Bytes:
     Returns:
         uint8, (H, W, 3); geometry is unchanged, so masks stay valid.
     """
-    picture = _light(image.astype(np.float32), rng)
+    lit = _light(image.astype(np.float32), rng)
     grey = rng.random() < 0.22 if grey is None else grey
     if grey:
         mix = rng.dirichlet([4, 6, 2]).astype(np.float32)
-        picture = np.repeat((picture @ mix)[..., None], 3, axis=2)
-    sharp = _optics(to_bytes(picture), rng)
+        lit = np.repeat((lit @ mix)[..., None], 3, axis=2)
+    sharp = _optics(to_bytes(lit), rng)
     noisy = _sensor(sharp, rng, grey=grey)
     return _compress(noisy, rng)
 
 
-def _light(picture: Picture, rng: Rng) -> Picture:
-    height, width = picture.shape[:2]
+def _light(image: FloatImage, rng: Rng) -> FloatImage:
+    height, width = image.shape[:2]
     if rng.random() < 0.45:
         y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
         x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
@@ -48,22 +48,22 @@ def _light(picture: Picture, rng: Rng) -> Picture:
             gain = gain * (
                 1 + np.float32(rng.uniform(0.05, 0.2)) * smooth_noise(rng, height, width, max(width / 2, 1))
             )
-        picture = picture * np.clip(gain, 0.25, 1.8)[..., None]
+        image = image * np.clip(gain, 0.25, 1.8)[..., None]
     if rng.random() < 0.4:
-        picture = picture * np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
+        image = image * np.exp(rng.normal(0, 0.08, 3)).astype(np.float32)
     if rng.random() < 0.5:
         # Automatic exposure: the darkest and brightest tones are spread towards the ends of the scale.
-        low, high = np.percentile(picture[::4, ::4], [2, 98])
+        low, high = np.percentile(image[::4, ::4], [2, 98])
         black, white = rng.uniform(2, 45), rng.uniform(170, 252)
         stretch = np.clip((white - black) / max(high - low, 1.0), 0.5, 1.7)
         middle = rng.uniform(0.35, 0.65) * 255 if high - low < 60 else (black + white) / 2
-        picture = (picture - np.float32((low + high) / 2)) * np.float32(stretch) + np.float32(middle)
+        image = (image - np.float32((low + high) / 2)) * np.float32(stretch) + np.float32(middle)
     gain, offset = np.exp(rng.normal(0, 0.12)), rng.normal(0, 8)
-    picture = np.clip(picture * np.float32(gain) + np.float32(offset), 0, 255)
+    image = np.clip(image * np.float32(gain) + np.float32(offset), 0, 255)
     if rng.random() < 0.5:
         table = 255 * (np.arange(256) / 255) ** np.exp(rng.normal(0, 0.22))
-        picture = table.astype(np.float32)[to_bytes(picture)]
-    return picture
+        image = table.astype(np.float32)[to_bytes(image)]
+    return image
 
 
 def _optics(image: Bytes, rng: Rng) -> Bytes:

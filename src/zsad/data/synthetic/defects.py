@@ -12,8 +12,8 @@ from zsad.data.synthetic import marks, patches, reliefs
 from zsad.data.synthetic.noise import (
     Bytes,
     Field,
+    FloatImage,
     Mask,
-    Picture,
     Rng,
     blur_field,
     grow,
@@ -24,7 +24,7 @@ from zsad.data.synthetic.noise import (
 from zsad.data.synthetic.shapes import Site
 from zsad.errors import ConfigError, unknown_name
 
-Defect = Callable[[Picture, Rng, Site], tuple[Picture, Field]]
+Defect = Callable[[FloatImage, Rng, Site], tuple[FloatImage, Field]]
 
 DEFECTS: Mapping[str, Defect] = MappingProxyType(
     {
@@ -131,14 +131,14 @@ def add_defect(
     region = region if region is not None and region.any() else everywhere
     names = list(DEFECTS)
     weights = np.array([_WEIGHTS.get(name, 1.0) for name in names])
-    picture = image.astype(np.float32)
+    levels = image.astype(np.float32)
     for attempt in range(_ATTEMPTS):
         name = kind or str(rng.choice(names, p=weights / weights.sum()))
         overflow = name in _MAY_OVERFLOW and rng.random() < 0.3
         allowed = everywhere if overflow else region
         site = _site(rng, region, foreign, fraction, attempt)
         window, local = _window(site, whole=name in _NEEDS_WHOLE)
-        piece = picture[window]
+        piece = levels[window]
         changed, cover = DEFECTS[name](piece, rng, local)
         spoiled = _confine(piece, changed, cover, allowed=allowed[window], site=local, pixels=height * width)
         if spoiled is None:
@@ -195,32 +195,32 @@ def _window(site: Site, *, whole: bool) -> tuple[tuple[slice, slice], Site]:
 
 
 def _confine(
-    picture: Picture, changed: Picture, cover: Field, *, allowed: Mask, site: Site, pixels: int
+    image: FloatImage, changed: FloatImage, cover: Field, *, allowed: Mask, site: Site, pixels: int
 ) -> tuple[Bytes, Mask] | None:
     """The change limited to the allowed area, and its mask; None when it could not be seen.
 
-    `pixels` is the area of the whole image, of which `picture` may be a window.
+    `pixels` is the area of the whole image, of which `image` may be a window.
     """
     if not allowed.all():
         inside = blur_field(allowed.astype(np.float32), 0.7) * allowed
-        changed = picture + (changed - picture) * inside[..., None]
+        changed = image + (changed - image) * inside[..., None]
     # Rendering leaves traces far from the defect (blurred shading, rounding): they are taken back,
     # gently, so that no edge remains where they are cut off.
     near = np.clip(blur_field(grow(cover > 0.02, 4).astype(np.float32), 1.5) * 1.5 - 0.25, 0, 1)
-    result = to_bytes(picture + (changed - picture) * (near * allowed)[..., None])
-    difference = largest_change(result, picture)
+    result = to_bytes(image + (changed - image) * (near * allowed)[..., None])
+    difference = largest_change(result, image)
     smoothed = blur_field(difference, 0.6)
     visible = grow(smoothed > 6.0, max(1, min(int(site.radius * 0.15), 6)))
     gap = int(np.clip(site.radius * 0.25, 2, 12))
     mask = grow(grow((cover > 0.35) & visible, gap), -gap) & (cover > 0.2) & allowed
     if mask.sum() < max(1, min(4, pixels // 16), pixels * 1.2e-4):
         return None
-    if float(difference[mask].mean()) < 8.0 or not _findable(picture, result, mask):
+    if float(difference[mask].mean()) < 8.0 or not _findable(image, result, mask):
         return None
     return result, mask
 
 
-def _findable(before: Picture, after: Bytes, mask: Mask) -> bool:
+def _findable(before: FloatImage, after: Bytes, mask: Mask) -> bool:
     """Whether a change stands out from the surface's own texture: nobody finds grass moved among grass."""
     old, new = luminance(before), luminance(after.astype(np.float32))
     old_coarse, new_coarse = blur_field(old, 2.5), blur_field(new, 2.5)

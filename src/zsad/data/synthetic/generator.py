@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SyntheticPicture:
+class SyntheticImage:
     """What `generate` returns.
 
     Attributes:
@@ -90,7 +90,7 @@ _PRINTABLE = frozenset({"surface", "one_object", "assembly"})
 _STRUCTURAL = frozenset({"one_object", "many_objects", "pattern", "assembly"})
 
 
-def generate(index: int, materials: Materials, config: SyntheticConfig, seed: int) -> SyntheticPicture:
+def generate(index: int, materials: Materials, config: SyntheticConfig, seed: int) -> SyntheticImage:
     """Image number `index` of an endless synthetic set.
 
     Args:
@@ -110,7 +110,7 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
     if scene in _PRINTABLE and rng.random() < 0.08:
         layout = _printed(layout, rng)
     mask = np.zeros((config.size, config.size), dtype=bool)
-    image, defect = to_bytes(layout.picture), "good"
+    image, defect = to_bytes(layout.image), "good"
     if rng.random() < config.anomalous_fraction:
         structural = scene in _STRUCTURAL and rng.random() < config.structural_fraction
         spoiled = _structural(layout, rng) if structural else None
@@ -118,10 +118,10 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
     image = distract(image, rng)
     if config.camera:
         # What an instrument drew in grey stays grey, coloured marks included.
-        neutral = bool(np.ptp(layout.picture[::8, ::8], axis=2).max() < 1.0)
+        neutral = bool(np.ptp(layout.image[::8, ::8], axis=2).max() < 1.0)
         image = photograph(image, rng, grey=True if neutral and rng.random() < 0.75 else None)
     words = caption(rng, layout.name, defect)
-    return SyntheticPicture(image, mask, int(mask.any()), words, layout.name, defect)
+    return SyntheticImage(image, mask, int(mask.any()), words, layout.name, defect)
 
 
 def _printed(layout: Layout, rng: Rng) -> Layout:
@@ -129,23 +129,23 @@ def _printed(layout: Layout, rng: Rng) -> Layout:
     seed = int(rng.integers(2**31))
 
     def fault(rng: Rng) -> Faulty:
-        picture, cover, kind = layout.fault(rng)
+        image, cover, kind = layout.fault(rng)
         return (
-            lettering(picture, layout.region, np.random.default_rng(seed)),
+            lettering(image, layout.region, np.random.default_rng(seed)),
             cover,
             kind,
         )
 
-    picture = lettering(layout.picture, layout.region, np.random.default_rng(seed))
-    return replace(layout, picture=picture, fault=fault)
+    image = lettering(layout.image, layout.region, np.random.default_rng(seed))
+    return replace(layout, image=image, fault=fault)
 
 
 def _structural(layout: Layout, rng: Rng) -> tuple[Bytes, Mask, str] | None:
     """A fault of form or order, with the mask where it shows; None when it could not be seen."""
-    good = to_bytes(layout.picture).astype(np.float32)
+    good = to_bytes(layout.image).astype(np.float32)
     for _ in range(4):
-        picture, cover, kind = layout.fault(rng)
-        image = to_bytes(picture)
+        faulty, cover, kind = layout.fault(rng)
+        image = to_bytes(faulty)
         difference = largest_change(image, good)
         # A moved part changes few of its own pixels; as a whole it is what an annotator would draw.
         visible = blur_field((difference > 12).astype(np.float32), 4.0) > 0.12

@@ -13,7 +13,7 @@ from PIL import Image
 
 from zsad.data.synthetic.noise import (
     Field,
-    Picture,
+    FloatImage,
     Rng,
     blur_field,
     fractal_noise,
@@ -48,7 +48,7 @@ def random_shadow(rng: Rng, size: int) -> Shadow:
     )
 
 
-def composite(ground: Picture, layer: Layer, shadow: Shadow) -> Picture:
+def composite(ground: FloatImage, layer: Layer, shadow: Shadow) -> FloatImage:
     """A layer over a ground image (H, W, 3), with its shadow."""
     alpha = layer[..., 3]
     if shadow.opacity > 0:

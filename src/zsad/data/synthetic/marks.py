@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from zsad.data.synthetic.noise import (
     Field,
-    Picture,
+    FloatImage,
     Rng,
     blur_field,
     relief,
@@ -33,10 +33,10 @@ from zsad.data.synthetic.shapes import (
     specks,
 )
 
-Drawn = tuple[Picture, Field]
+Drawn = tuple[FloatImage, Field]
 
 
-def local_colour(image: Picture, site: Site) -> np.ndarray:
+def local_colour(image: FloatImage, site: Site) -> np.ndarray:
     """Mean colour (3,) of the image around the site."""
     reach = max(int(site.radius), 3)
     y = int(np.clip(site.y, 0, image.shape[0] - 1))
@@ -45,7 +45,7 @@ def local_colour(image: Picture, site: Site) -> np.ndarray:
     return np.asarray(window.reshape(-1, 3).mean(axis=0))
 
 
-def contrast_colour(image: Picture, rng: Rng, site: Site, *, coloured: float = 0.2) -> np.ndarray:
+def contrast_colour(image: FloatImage, rng: Rng, site: Site, *, coloured: float = 0.2) -> np.ndarray:
     """A colour that differs from the surface at the site: darker or brighter, sometimes of another hue.
 
     Args:
@@ -74,7 +74,7 @@ def contrast_colour(image: Picture, rng: Rng, site: Site, *, coloured: float = 0
     return base + change * (0.6 + 0.4 * rng.random(3) ** 0.3)
 
 
-def lay(image: Picture, cover: Field, colour: np.ndarray, *, kept: float = 0.0) -> Picture:
+def lay(image: FloatImage, cover: Field, colour: np.ndarray, *, kept: float = 0.0) -> FloatImage:
     """A colour laid over an image.
 
     Args:
@@ -94,7 +94,7 @@ def lay(image: Picture, cover: Field, colour: np.ndarray, *, kept: float = 0.0) 
     return image + cover[..., None] * (paint - image)
 
 
-def scratch(image: Picture, rng: Rng, site: Site) -> Drawn:
+def scratch(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """One or several thin lines, straight or curved, bright or dark, often with a two-tone relief."""
     length = site.radius * rng.uniform(2.0, 5.0)
     width = float(np.clip(rng.lognormal(np.log(1.6), 0.5), 0.7, 6)) * site.scale
@@ -130,7 +130,7 @@ def scratch(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, outlined(cover, rng)
 
 
-def crack(image: Picture, rng: Rng, site: Site) -> Drawn:
+def crack(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A dark jagged branching line with, sometimes, a bright rim or a height step between its sides."""
     length = site.radius * rng.uniform(2.2, 5.0)
     width = float(np.clip(site.radius * rng.uniform(0.03, 0.16), 0.8, 10 * max(site.scale, 0.3)))
@@ -157,7 +157,7 @@ def outlined(cover: Field, rng: Rng) -> Field:
     return np.clip(blur_field(cover, rng.uniform(0.7, 1.5)) * 2.2, 0, 1)
 
 
-def craquelure(image: Picture, rng: Rng, site: Site) -> Drawn:
+def craquelure(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A net of fine cracks over an area; the whole area counts as defective."""
     area = coverage(blob_distance(rng, site), 0.3)
     strokes = []
@@ -170,7 +170,7 @@ def craquelure(image: Picture, rng: Rng, site: Site) -> Drawn:
     return lay(image, cover, dark), envelope(cover, max(site.radius * 0.12, 1.5)) * (area > 0)
 
 
-def fibre(image: Picture, rng: Rng, site: Site) -> Drawn:
+def fibre(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A hair or thread that lies on the surface, with a faint shadow."""
     thick = max(rng.uniform(0.7, 4.0) * site.scale, 0.7)
     points = curve(rng, site, site.radius * rng.uniform(3, 7), bend=rng.uniform(1, 5))
@@ -183,7 +183,7 @@ def fibre(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, outlined(cover, rng)
 
 
-def hole(image: Picture, rng: Rng, site: Site) -> Drawn:
+def hole(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """One or a few pits: dark inside, lit on the far rim, shaded on the near one."""
     count = int(rng.choice([1, 1, 1, 2, 4]))
     changed, total = image, np.zeros(image.shape[:2], dtype=np.float32)
@@ -202,7 +202,7 @@ def hole(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, total
 
 
-def spot(image: Picture, rng: Rng, site: Site) -> Drawn:
+def spot(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A compact speck or inclusion, soft or hard, darker, brighter or coloured."""
     distance = blob_distance(rng, site)
     cover = coverage(distance, float(rng.choice([0.05, 0.15, 0.5, 1.0])))
@@ -215,7 +215,7 @@ def spot(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, np.clip(coverage(distance, 0.1) * (cover > 0.05) + cover, 0, 1)
 
 
-def stain(image: Picture, rng: Rng, site: Site) -> Drawn:
+def stain(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A translucent ragged patch that keeps the surface's texture: oil, water marks, rust, ink."""
     cover = (
         noise_blob(rng, site)
@@ -230,7 +230,7 @@ def stain(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, cover
 
 
-def powder(image: Picture, rng: Rng, site: Site) -> Drawn:
+def powder(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """Scattered grains of dust, powder, spatter or corrosion pits."""
     count = int(rng.integers(4, 60))
     size = float(np.clip(site.radius * rng.uniform(0.06, 0.25), 0.9, 8))
@@ -239,7 +239,7 @@ def powder(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, envelope(cover, max(size * rng.uniform(0.6, 1.2), 1.0))
 
 
-def print_mark(image: Picture, rng: Rng, site: Site) -> Drawn:
+def print_mark(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """Stray letters, digits or a stamp on the surface."""
     alphabet = "ABCDEFGHKLMNPRSTUVXYZ0123456789#&%+*/"
     text = "".join(rng.choice(list(alphabet), int(rng.integers(1, 6))))
@@ -268,7 +268,7 @@ def text_cover(text: str, size: int, angle: float, site: Site) -> Field:
     return np.asarray(canvas, dtype=np.float32) / 255
 
 
-def droplet(image: Picture, rng: Rng, site: Site) -> Drawn:
+def droplet(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A drop of water or glue: the surface magnified and shaded, with a highlight and a dark rim."""
     distance = blob_distance(rng, site, irregularity=rng.uniform(0, 0.2), elongation=rng.uniform(1, 1.6))
     cover = coverage(distance, 0.12)
@@ -290,7 +290,7 @@ def droplet(image: Picture, rng: Rng, site: Site) -> Drawn:
     )
 
 
-def vein(image: Picture, rng: Rng, site: Site) -> Drawn:
+def vein(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A wide soft streak: flow line, weld seam, drip, rolled-in scale, corrosion run."""
     thick = max(site.radius * rng.uniform(0.1, 0.5), 1.0)
     points = curve(rng, site, site.radius * rng.uniform(2, 4), bend=rng.uniform(0, 0.8))

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zsad.data.synthetic.noise import Bytes, Picture, Rng, resize_picture
+from zsad.data.synthetic.noise import Bytes, FloatImage, Rng, resize_image
 from zsad.data.synthetic.objects import Layer, random_object
 from zsad.data.synthetic.surfaces import random_surface
 from zsad.errors import DataError
+from zsad.images.finding import images_below
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _CACHE_BYTES = 768 * 2**20
@@ -58,7 +59,7 @@ class Materials:
             DataError: when the folder holds no image.
         """
         folder = Path(folder)
-        lists = [_pictures(folder / name) for name in ("textures", "objects", "scenes")]
+        lists = [_images(folder / name) for name in ("textures", "objects", "scenes")]
         if not any(lists):
             raise DataError(
                 f"{folder}: no images in textures/, objects/ or scenes/; "
@@ -66,7 +67,7 @@ class Materials:
             )
         return cls(lists[0], lists[1], lists[2], cache_bytes)
 
-    def texture(self, rng: Rng, size: int, *, photo: float = 0.62) -> tuple[Picture, str]:
+    def texture(self, rng: Rng, size: int, *, photo: float = 0.62) -> tuple[FloatImage, str]:
         """A surface that fills a square.
 
         Args:
@@ -82,7 +83,7 @@ class Materials:
         path = self.textures[int(rng.integers(len(self.textures)))]
         return _crop(rng, self._read(path), size, least=0.35), _name(path)
 
-    def photograph(self, rng: Rng, size: int) -> tuple[Picture, str]:
+    def photograph(self, rng: Rng, size: int) -> tuple[FloatImage, str]:
         """A photograph of a place or thing, cropped to a square; a texture where the stock has none."""
         if not self.scenes:
             return self.texture(rng, size)
@@ -111,7 +112,7 @@ class Materials:
             max(round(raw.shape[1] * scale), 2),
         )
         if scale < 1:
-            raw = resize_picture(raw, *shape)
+            raw = resize_image(raw, *shape)
         layer = raw.astype(np.float32)
         layer[..., 3] /= 255
         return layer, _name(path)
@@ -134,10 +135,10 @@ class Materials:
         return pixels
 
 
-def _pictures(folder: Path) -> tuple[Path, ...]:
+def _images(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
-    return tuple(sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES))
+    return tuple(sorted(path for path in images_below(folder) if path.suffix.lower() in _SUFFIXES))
 
 
 def _name(path: Path) -> str:
@@ -145,7 +146,7 @@ def _name(path: Path) -> str:
     return re.sub(r"[^A-Za-z]+", " ", words).strip().lower() or "object"
 
 
-def _crop(rng: Rng, pixels: Bytes, size: int, *, least: float, turn: bool = True) -> Picture:
+def _crop(rng: Rng, pixels: Bytes, size: int, *, least: float, turn: bool = True) -> FloatImage:
     height, width = pixels.shape[:2]
     side = min(height, width) * rng.uniform(least, 1)
     top, left = rng.uniform(0, height - side), rng.uniform(0, width - side)

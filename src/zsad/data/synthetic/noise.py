@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 Field = NDArray[Any]
-Picture = NDArray[Any]
+FloatImage = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Rng = np.random.Generator
@@ -36,7 +36,7 @@ def resize_field(field: Field, height: int, width: int, *, smooth: bool = True) 
     return np.array(resized, dtype=np.float32)
 
 
-def resize_picture(image: Bytes, height: int, width: int) -> Bytes:
+def resize_image(image: Bytes, height: int, width: int) -> Bytes:
     """A uint8 image (h, w, C) at another size, bilinear with antialiasing."""
     if image.shape[:2] == (height, width):
         return image
@@ -177,7 +177,7 @@ def blur_field(field: Field, sigma: float) -> Field:
     return blurred
 
 
-def blur_picture(image: Picture, sigma: float) -> Picture:
+def blur_image(image: FloatImage, sigma: float) -> FloatImage:
     """Gaussian blur of a float image (H, W, 3) in [0, 255], through Pillow's byte filter."""
     if sigma < 0.2:
         return image
@@ -185,12 +185,12 @@ def blur_picture(image: Picture, sigma: float) -> Picture:
     return np.asarray(blurred, dtype=np.float32)
 
 
-def to_bytes(image: Picture) -> Bytes:
+def to_bytes(image: FloatImage) -> Bytes:
     """A float image in [0, 255] rounded and clipped to uint8."""
     return (np.clip(image, 0, 255) + 0.5).astype(np.uint8)
 
 
-def sample_bilinear(image: Picture, y: Field, x: Field) -> Picture:
+def sample_bilinear(image: FloatImage, y: Field, x: Field) -> FloatImage:
     """An image read at fractional positions; positions outside are reflected back.
 
     Args:
@@ -263,7 +263,7 @@ def grow(mask: Mask, pixels: int) -> Mask:
     return np.ascontiguousarray(grown)
 
 
-def largest_change(after: Picture, before: Picture) -> Field:
+def largest_change(after: FloatImage, before: FloatImage) -> Field:
     """Greatest absolute difference of two images over the colour channels, float32, (H, W)."""
     # NumPy reduces a last axis of three slowly; channel by channel is five times faster.
     change = np.zeros(after.shape[:2], dtype=np.float32)
@@ -273,7 +273,7 @@ def largest_change(after: Picture, before: Picture) -> Field:
     return change
 
 
-def luminance(image: Picture) -> Field:
+def luminance(image: FloatImage) -> Field:
     """Brightness of an RGB image, (H, W), same range."""
     weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return np.asarray(image @ weights, dtype=np.float32)

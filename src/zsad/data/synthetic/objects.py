@@ -14,7 +14,7 @@ import numpy as np
 
 from zsad.data.synthetic.noise import (
     Field,
-    Picture,
+    FloatImage,
     Rng,
     blur_field,
     fractal_noise,
@@ -38,7 +38,7 @@ def inside(distance: Field, size: int) -> Field:
     return np.clip(0.5 - distance * (size / 2.1), 0, 1)
 
 
-def material(rng: Rng, size: int, texture: Picture) -> Picture:
+def material(rng: Rng, size: int, texture: FloatImage) -> FloatImage:
     """The object's skin: the texture as it is, tinted, or a plain colour with slight clouds."""
     choice = rng.random()
     if choice < 0.35:
@@ -51,7 +51,7 @@ def material(rng: Rng, size: int, texture: Picture) -> Picture:
     return (colour + clouds[..., None]).astype(np.float32)
 
 
-def shaded(rng: Rng, skin: Picture, height_field: Field, alpha: Field) -> Layer:
+def shaded(rng: Rng, skin: FloatImage, height_field: Field, alpha: Field) -> Layer:
     """The layer of a skin lit from one side, with an optional highlight.
 
     Args:
@@ -75,7 +75,7 @@ def _dome(distance: Field, size: int, rng: Rng) -> Field:
     return np.asarray(np.sqrt(np.clip(depth * (2 - depth), 0, 1)) * np.float32(size * rng.uniform(0.05, 0.3)))
 
 
-def roundish(rng: Rng, size: int, texture: Picture) -> Built:
+def roundish(rng: Rng, size: int, texture: FloatImage) -> Built:
     """Nuts, stones, cookies, pills, fruit: superellipses and lumpy discs."""
     y, x = axes(size)
     ratio = rng.uniform(0.45, 1)
@@ -106,7 +106,7 @@ def roundish(rng: Rng, size: int, texture: Picture) -> Built:
     return shaded(rng, skin, height, inside(distance, size)), str(rng.choice(names))
 
 
-def cable_section(rng: Rng, size: int, texture: Picture) -> Built:
+def cable_section(rng: Rng, size: int, texture: FloatImage) -> Built:
     """A cut cable: coloured wires with bundles of bright strands inside a sheath."""
     y, x = axes(size)
     count = int(rng.choice([1, 2, 3, 3, 4, 7]))
@@ -134,7 +134,7 @@ def cable_section(rng: Rng, size: int, texture: Picture) -> Built:
     return shaded(rng, skin.astype(np.float32), blur_field(height, 1.0), inside(rim, size)), "cable"
 
 
-def capsule(rng: Rng, size: int, texture: Picture) -> Built:
+def capsule(rng: Rng, size: int, texture: FloatImage) -> Built:
     """Capsules, tubes, bars, pasta: a long rounded body, maybe in two colours, ribbed or curved."""
     y, x = axes(size)
     half = rng.uniform(0.12, 0.34)
@@ -157,7 +157,7 @@ def capsule(rng: Rng, size: int, texture: Picture) -> Built:
     return shaded(rng, skin, height, inside(distance, size)), str(rng.choice(names))
 
 
-def wheel(rng: Rng, size: int, texture: Picture) -> Built:
+def wheel(rng: Rng, size: int, texture: FloatImage) -> Built:
     """Gears, nuts, washers, rings: a toothed, polygonal or round rim with a hole and maybe spokes' holes."""
     y, x = axes(size)
     radius, theta = np.sqrt(y**2 + x**2), np.arctan2(y, x)
@@ -185,7 +185,7 @@ def wheel(rng: Rng, size: int, texture: Picture) -> Built:
     return shaded(rng, skin, _dome(distance, size, rng), inside(distance, size)), str(rng.choice(names))
 
 
-def bottle_top(rng: Rng, size: int, texture: Picture) -> Built:
+def bottle_top(rng: Rng, size: int, texture: FloatImage) -> Built:
     """Bottles, lids, lenses, cable sections from above: concentric rings of differing brightness."""
     y, x = axes(size)
     radius = np.sqrt(y**2 + x**2)
@@ -204,7 +204,7 @@ def bottle_top(rng: Rng, size: int, texture: Picture) -> Built:
     return layer, str(rng.choice(["bottle", "lid", "lens", "button", "cap", "plate"]))
 
 
-def bolt(rng: Rng, size: int, texture: Picture) -> Built:
+def bolt(rng: Rng, size: int, texture: FloatImage) -> Built:
     """Screws, bolts, nails, pins from the side: head, shaft, thread, point."""
     y, x = axes(size)
     head, shaft = rng.uniform(0.2, 0.42), rng.uniform(0.07, 0.18)
@@ -230,7 +230,7 @@ def bolt(rng: Rng, size: int, texture: Picture) -> Built:
     )
 
 
-def plate(rng: Rng, size: int, texture: Picture) -> Built:
+def plate(rng: Rng, size: int, texture: FloatImage) -> Built:
     """Flat parts: rounded rectangles with holes, slots and a printed field."""
     y, x = axes(size)
     high, corner = rng.uniform(0.35, 0.95), rng.uniform(0.02, 0.25)
@@ -259,7 +259,7 @@ def plate(rng: Rng, size: int, texture: Picture) -> Built:
     return layer, str(rng.choice(["plate", "card", "part", "tag", "tile", "box"]))
 
 
-OBJECTS: tuple[Callable[[Rng, int, Picture], Built], ...] = (
+OBJECTS: tuple[Callable[[Rng, int, FloatImage], Built], ...] = (
     roundish,
     capsule,
     wheel,
@@ -270,7 +270,7 @@ OBJECTS: tuple[Callable[[Rng, int, Picture], Built], ...] = (
 )
 
 
-def random_object(rng: Rng, size: int, texture: Picture) -> Built:
+def random_object(rng: Rng, size: int, texture: FloatImage) -> Built:
     """One of the objects above as a layer (size, size, 4), with its name."""
     pick = int(rng.choice(len(OBJECTS), p=[0.3, 0.17, 0.15, 0.11, 0.1, 0.13, 0.04]))
     return OBJECTS[pick](rng, size, texture)

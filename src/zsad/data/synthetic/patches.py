@@ -10,10 +10,10 @@ import numpy as np
 from zsad.data.synthetic.marks import Drawn, contrast_colour, local_colour
 from zsad.data.synthetic.noise import (
     Field,
-    Picture,
+    FloatImage,
     Rng,
     blur_field,
-    blur_picture,
+    blur_image,
     fractal_noise,
     sample_bilinear,
     smooth_noise,
@@ -41,12 +41,12 @@ def area_cover(rng: Rng, site: Site) -> Field:
     return blur_field(cover, rng.uniform(0.5, 2.0)) if kind > 1 and rng.random() < 0.4 else cover
 
 
-def blend(image: Picture, other: Picture, cover: Field) -> Picture:
+def blend(image: FloatImage, other: FloatImage, cover: Field) -> FloatImage:
     """`other` over `image` with opacity `cover` (H, W)."""
     return np.asarray(image + cover[..., None] * (other - image))
 
 
-def match_colour(other: Picture, image: Picture, cover: Field, amount: float) -> Picture:
+def match_colour(other: FloatImage, image: FloatImage, cover: Field, amount: float) -> FloatImage:
     """`other` moved towards the mean and contrast that `image` has under `cover`.
 
     Args:
@@ -68,7 +68,7 @@ def match_colour(other: Picture, image: Picture, cover: Field, amount: float) ->
     return np.asarray(moved + (mean_there + np.float32(amount) * (mean_here - mean_there)).astype(np.float32))
 
 
-def foreign_texture(image: Picture, rng: Rng, site: Site) -> Drawn:
+def foreign_texture(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """Another material shows inside a noise-shaped outline (the anomalies of DRAEM, arXiv 2108.07610)."""
     cover = area_cover(rng, site)
     if site.foreign is None:
@@ -81,7 +81,7 @@ def foreign_texture(image: Picture, rng: Rng, site: Site) -> Drawn:
     return blend(image, other, cover * rng.uniform(0.5, 1.0)), cover
 
 
-def displaced_patch(image: Picture, rng: Rng, site: Site) -> Drawn:
+def displaced_patch(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A piece of the same image in the wrong place, turned or mirrored (CutPaste, arXiv 2104.04015)."""
     cover = area_cover(rng, site)
     y, x = offsets(site)
@@ -101,7 +101,7 @@ def displaced_patch(image: Picture, rng: Rng, site: Site) -> Drawn:
     return blend(image, other, cover), cover
 
 
-def discolouration(image: Picture, rng: Rng, site: Site) -> Drawn:
+def discolouration(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """The surface keeps its texture but changes hue, saturation or brightness."""
     cover = area_cover(rng, site)
     mean = image.mean(axis=2, keepdims=True)
@@ -113,7 +113,7 @@ def discolouration(image: Picture, rng: Rng, site: Site) -> Drawn:
     return blend(image, other, cover), cover
 
 
-def burn(image: Picture, rng: Rng, site: Site) -> Drawn:
+def burn(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A scorched or oxidised place: dark centre, coloured halo, smooth fall-off."""
     distance = blob_distance(rng, site, irregularity=0.3)
     rough = fractal_noise(rng, site.height, site.width, max(site.radius * 0.6, 3), octaves=3)
@@ -123,12 +123,12 @@ def burn(image: Picture, rng: Rng, site: Site) -> Drawn:
     return image * keep, coverage(distance - np.float32(0.1), 0.3) * (heat > 0.08)
 
 
-def smear(image: Picture, rng: Rng, site: Site) -> Drawn:
+def smear(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """The texture is wiped out: blurred evenly, along one direction, or flattened to its mean."""
     cover = area_cover(rng, site)
     kind = int(rng.integers(3))
     if kind == 0:
-        other = blur_picture(image, rng.uniform(2, 7))
+        other = blur_image(image, rng.uniform(2, 7))
     elif kind == 1:
         angle, reach = (
             rng.uniform(0, np.pi),
@@ -144,12 +144,12 @@ def smear(image: Picture, rng: Rng, site: Site) -> Drawn:
             )
             other += sample_bilinear(image, *shifted) / 7
     else:
-        other = blur_picture(image, 8) * 0.5 + local_colour(image, site).astype(np.float32) * 0.5
+        other = blur_image(image, 8) * 0.5 + local_colour(image, site).astype(np.float32) * 0.5
     other = other + np.float32(rng.normal(0, 8))
     return blend(image, other, cover), cover
 
 
-def grain(image: Picture, rng: Rng, site: Site) -> Drawn:
+def grain(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A rough place: noise or a coarse texture on top of the surface (corrosion, abrasion, mould)."""
     cover = area_cover(rng, site)
     cell = float(rng.choice([1.0, 2.0, 4.0, 8.0]))
@@ -163,7 +163,7 @@ def grain(image: Picture, rng: Rng, site: Site) -> Drawn:
     return image + cover[..., None] * change, cover
 
 
-def cut_scar(image: Picture, rng: Rng, site: Site) -> Drawn:
+def cut_scar(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A long thin rectangle of another colour or of another place (CutPaste's "scar")."""
     ratio = rng.uniform(3, 9)
     angle = rng.uniform(0, np.pi)
@@ -180,7 +180,7 @@ def cut_scar(image: Picture, rng: Rng, site: Site) -> Drawn:
     return blend(image, other, cover), cover
 
 
-def missing_texture(image: Picture, rng: Rng, site: Site) -> Drawn:
+def missing_texture(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A coating or layer has come off: a flat, slightly shaded ground with a crisp rim."""
     cover = noise_blob(rng, site) if rng.random() < 0.5 else coverage(blob_distance(rng, site), 0.06)
     ground = contrast_colour(image, rng, site, coloured=0.25).astype(np.float32)

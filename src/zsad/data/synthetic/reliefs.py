@@ -9,7 +9,7 @@ import numpy as np
 
 from zsad.data.synthetic.marks import Drawn, contrast_colour, lay, local_colour
 from zsad.data.synthetic.noise import (
-    Picture,
+    FloatImage,
     Rng,
     blur_field,
     fractal_noise,
@@ -29,13 +29,13 @@ from zsad.data.synthetic.shapes import (
 )
 
 
-def warp(image: Picture, shift_y: np.ndarray, shift_x: np.ndarray) -> Picture:
+def warp(image: FloatImage, shift_y: np.ndarray, shift_x: np.ndarray) -> FloatImage:
     """The image displaced by fields (H, W) of row and column shifts in pixels."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     return sample_bilinear(image, (y + shift_y).astype(np.float32), (x + shift_x).astype(np.float32))
 
 
-def bump(image: Picture, rng: Rng, site: Site) -> Drawn:
+def bump(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A smooth raised lump (blister, swelling, polyp): magnified texture, shading, highlights, own tint."""
     distance = blob_distance(rng, site, irregularity=rng.uniform(0, 0.25), elongation=rng.uniform(1, 2))
     dome = np.clip(1 - distance**2, 0, 1) ** rng.uniform(0.7, 2.0)
@@ -61,7 +61,7 @@ def bump(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, coverage(distance, 0.1)
 
 
-def dent(image: Picture, rng: Rng, site: Site) -> Drawn:
+def dent(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A smooth hollow: inverse shading of a bump, texture slightly pinched."""
     distance = blob_distance(rng, site, irregularity=rng.uniform(0, 0.35))
     bowl = np.clip(1 - distance**2, 0, 1)
@@ -73,7 +73,7 @@ def dent(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, coverage(distance, 0.15)
 
 
-def lesion(image: Picture, rng: Rng, site: Site) -> Drawn:
+def lesion(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A soft mass inside the matter: brighter or darker, mottled, sometimes with a rim (scans, castings)."""
     distance = blob_distance(rng, site, irregularity=rng.uniform(0.05, 0.4))
     cover = coverage(distance, rng.uniform(0.15, 0.9))
@@ -90,7 +90,7 @@ def lesion(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, coverage(distance, 0.15)
 
 
-def deformation(image: Picture, rng: Rng, site: Site) -> Drawn:
+def deformation(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """The image is locally twisted, pushed or crumpled."""
     distance = blob_distance(rng, site, irregularity=0.15, elongation=rng.uniform(1, 1.5))
     weight = coverage(distance, 0.9)
@@ -112,7 +112,7 @@ def deformation(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, coverage(distance, 0.25)
 
 
-def wrinkle(image: Picture, rng: Rng, site: Site) -> Drawn:
+def wrinkle(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """One or several folds: the surface is shifted and shaded along a ridge."""
     y, x = offsets(site)
     angle = rng.uniform(0, np.pi)
@@ -137,7 +137,7 @@ def wrinkle(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed + shade[..., None], np.maximum(np.clip(ridge * 2.2 - 0.3, 0, 1), extent)
 
 
-def step_edge(image: Picture, rng: Rng, site: Site) -> Drawn:
+def step_edge(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """Part of the surface has slipped along a line: a shifted strip with a hard seam."""
     y, x = offsets(site)
     angle = float(rng.choice([0.0, np.pi / 2, rng.uniform(0, np.pi)]))
@@ -157,7 +157,7 @@ def step_edge(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed * (1 + gain)[..., None], cover
 
 
-def thread_fault(image: Picture, rng: Rng, site: Site) -> Drawn:
+def thread_fault(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A narrow row or column is missing, doubled or of another shade (woven and ruled surfaces)."""
     y, x = offsets(site)
     vertical = rng.random() < 0.5
@@ -174,7 +174,7 @@ def thread_fault(image: Picture, rng: Rng, site: Site) -> Drawn:
     return blend(image, other * np.float32(gain), cover), cover
 
 
-def tear(image: Picture, rng: Rng, site: Site) -> Drawn:
+def tear(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A rip: a spindle-shaped opening with frayed lips, dark or showing what lies below."""
     length, width = (
         site.radius * rng.uniform(2, 3.5),
@@ -209,7 +209,7 @@ def tear(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, np.clip(np.maximum(inside, np.clip(blur_field(threads, 1) * 2, 0, 1)) + lip * 0.6, 0, 1)
 
 
-def chip(image: Picture, rng: Rng, site: Site) -> Drawn:
+def chip(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A broken-off flake: a faceted shallow hollow with a crisp rim, a few hairline cracks beside it."""
     distance = blob_distance(rng, site, irregularity=0.35)
     facets = smooth_noise(rng, site.height, site.width, max(site.radius * 0.8, 3))
@@ -227,7 +227,7 @@ def chip(image: Picture, rng: Rng, site: Site) -> Drawn:
     return changed, cover
 
 
-def spall(image: Picture, rng: Rng, site: Site) -> Drawn:
+def spall(image: FloatImage, rng: Rng, site: Site) -> Drawn:
     """A rough cavity where matter has crumbled away: coarse broken ground, shaded rim, shadow inside."""
     ragged_outline = rng.random() < 0.6
     cover = (

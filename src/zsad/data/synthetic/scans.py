@@ -13,8 +13,8 @@ import numpy as np
 
 from zsad.data.synthetic.noise import (
     Field,
+    FloatImage,
     Mask,
-    Picture,
     Rng,
     blur_field,
     fractal_noise,
@@ -31,7 +31,7 @@ from zsad.data.synthetic.shapes import (
 )
 from zsad.data.synthetic.surfaces import grid
 
-Scan = tuple[Picture, str, Mask, tuple[str, ...]]
+Scan = tuple[FloatImage, str, Mask, tuple[str, ...]]
 
 
 def _site(size: int, y: float, x: float, radius: float) -> Site:
@@ -96,11 +96,11 @@ def mucosa(rng: Rng, size: int) -> Scan:
     light = np.clip(light, 0.06, 1.4) * lumen
     # Less light makes flesh redder, not only darker.
     dim = (1 - np.clip(light, 0, 1))[..., None]
-    picture = base * light[..., None] * (1 - dim * np.array([0.0, 0.3, 0.35], dtype=np.float32))
+    image = base * light[..., None] * (1 - dim * np.array([0.0, 0.3, 0.35], dtype=np.float32))
     vessels = blur_field(_vessels(rng, size, int(rng.integers(0, 9)), 2.0), 1.0) * rng.uniform(0.1, 0.4)
-    picture = picture * (1 - vessels[..., None] * np.array([0.35, 0.9, 0.7], dtype=np.float32))
+    image = image * (1 - vessels[..., None] * np.array([0.35, 0.9, 0.7], dtype=np.float32))
     blotch = fractal_noise(rng, size, size, size / 5, octaves=3) * rng.uniform(0, 0.08)
-    picture = picture * (1 + blotch[..., None] * np.array([0.3, 1, 1], dtype=np.float32))
+    image = image * (1 + blotch[..., None] * np.array([0.3, 1, 1], dtype=np.float32))
     wet = (
         fine
         + swell * 0.4
@@ -108,12 +108,12 @@ def mucosa(rng: Rng, size: int) -> Scan:
         + smooth_noise(rng, size, size, rng.uniform(4, 12), stretch=rng.uniform(1, 3))
     )
     shine = np.clip((wet - np.quantile(wet[::4, ::4], rng.uniform(0.98, 0.9997))) * 3, 0, 1) * (light > 0.35)
-    picture = picture + blur_field(shine.astype(np.float32), 0.7)[..., None] * (248 - picture)
+    image = image + blur_field(shine.astype(np.float32), 0.7)[..., None] * (248 - image)
     frame = _frame(rng, size)
     names = ["colon", "tissue", "mucosa", "colon in an endoscopy image"]
     likely = ("bump", "bump", "bump", "lesion", "spot", "stain")
     return (
-        (picture * frame[..., None]).astype(np.float32),
+        (image * frame[..., None]).astype(np.float32),
         str(rng.choice(names)),
         frame > 0.9,
         likely,
@@ -154,18 +154,18 @@ def slice_of_organ(rng: Rng, size: int) -> Scan:
         mirrored = np.roll(shape[:, ::-1], round(2 * centre[1] - size), axis=1)
         shape = np.maximum(shape, mirrored)
         matter = matter + shape * (rng.choice([fluid, grey]) - matter)
-    picture = blur_field(matter.astype(np.float32), rng.uniform(0.6, 1.6)) + folded * rng.uniform(1, 5)
+    image = blur_field(matter.astype(np.float32), rng.uniform(0.6, 1.6)) + folded * rng.uniform(1, 5)
     bias = smooth_noise(rng, size, size, size / 1.5) * rng.uniform(0, 0.12)
     inside = np.clip((1 - body) * radius / 2, 0, 1)
     shell = np.exp(-(((body - rng.uniform(1.08, 1.16)) / rng.uniform(0.02, 0.045)) ** 2)) * rng.uniform(
         60, 230
     )
-    picture = picture * inside * (1 + bias) + shell + rng.uniform(0, 12)
-    picture = picture + np.abs(smooth_noise(rng, size, size, 1.5)) * rng.uniform(1, 6)
+    image = image * inside * (1 + bias) + shell + rng.uniform(0, 12)
+    image = image + np.abs(smooth_noise(rng, size, size, 1.5)) * rng.uniform(1, 6)
     if rng.random() < 0.3:
-        picture = picture.T
+        image = image.T
         body = body.T
-    rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
+    rgb = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
     names = ["brain", "brain scan", "brain mri", "organ", "head in a tomographic scan"]
     return (
         rgb,
@@ -190,10 +190,10 @@ def radiograph(rng: Rng, size: int) -> Scan:
         ribs = np.sin(arch * np.float32(2 * np.pi / rng.uniform(25, 70)))
         layers = layers + blur_field(np.clip(ribs * 3, 0, 1), 2) * rng.uniform(5, 30)
     layers = layers + smooth_noise(rng, size, size, 1.3) * rng.uniform(1, 8)
-    picture = np.repeat(layers[..., None], 3, axis=2).astype(np.float32)
+    image = np.repeat(layers[..., None], 3, axis=2).astype(np.float32)
     names = ["x-ray", "radiograph", "lung", "weld"]
     likely = ("lesion", "lesion", "spot", "hole", "crack", "vein")
-    return picture, str(rng.choice(names)), np.ones((size, size), dtype=bool), likely
+    return image, str(rng.choice(names)), np.ones((size, size), dtype=bool), likely
 
 
 def ultrasound(rng: Rng, size: int) -> Scan:
@@ -203,12 +203,12 @@ def ultrasound(rng: Rng, size: int) -> Scan:
     layers = np.sin((y + bend) * np.float32(2 * np.pi / rng.uniform(30, 140))) * rng.uniform(10, 40)
     matter = rng.uniform(50, 120) + layers + fractal_noise(rng, size, size, size / 4, octaves=3) * 15
     speckle = np.abs(smooth_noise(rng, size, size, rng.uniform(1.5, 3.5), stretch=1.6)) + 0.25
-    picture = np.clip(matter, 5, 250) * (0.4 + 0.7 * speckle)
+    image = np.clip(matter, 5, 250) * (0.4 + 0.7 * speckle)
     sector = np.ones((size, size), dtype=bool)
     if rng.random() < 0.5:
         sector = np.abs(x - size / 2) < (y + size * 0.25) * rng.uniform(0.35, 0.7)
-    picture = np.where(sector, picture, 4.0)
-    rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
+    image = np.where(sector, image, 4.0)
+    rgb = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
     return (
         rgb,
         str(rng.choice(["ultrasound scan", "tissue"])),
@@ -222,29 +222,27 @@ def luminescent_cell(rng: Rng, size: int) -> Scan:
     y, x = grid(size)
     level = rng.uniform(80, 190)
     clouds = fractal_noise(rng, size, size, size / rng.uniform(1, 4), octaves=3) * rng.uniform(2, 14)
-    picture = np.full((size, size), level, dtype=np.float32) + clouds
+    image = np.full((size, size), level, dtype=np.float32) + clouds
     if rng.random() < 0.5:
         near, _ = worley_noise(rng, size, size, rng.uniform(18, 60))
         steps = smooth_noise(rng, size, size, rng.uniform(8, 25), stretch=rng.uniform(1, 2))
-        picture = (
-            picture - np.clip(near - 0.3, 0, 1) * rng.uniform(0, 40) + np.sign(steps) * rng.uniform(0, 9)
-        )
-        picture = picture - np.clip(steps - 0.9, 0, 1) * rng.uniform(0, 60)
+        image = image - np.clip(near - 0.3, 0, 1) * rng.uniform(0, 40) + np.sign(steps) * rng.uniform(0, 9)
+        image = image - np.clip(steps - 0.9, 0, 1) * rng.uniform(0, 60)
     bars = int(rng.integers(2, 6))
     place = np.mod(y - size / bars / 2, size / bars)
     width = rng.uniform(2, 9) * size / 320
     bar = np.clip((width - np.minimum(place, size / bars - place)) / 1.5, 0, 1) * np.ones_like(x)
-    picture = picture + bar * (level * rng.uniform(0.1, 0.6) - picture)
+    image = image + bar * (level * rng.uniform(0.1, 0.6) - image)
     fingers = np.sin(x * np.float32(2 * np.pi / rng.uniform(3.5, 9)))
-    picture = picture + fingers * rng.uniform(0, 5)
+    image = image + fingers * rng.uniform(0, 5)
     edge = np.minimum(np.minimum(y, size - 1 - y), np.minimum(x, size - 1 - x))
     margin = rng.uniform(0, 12)
     corner = np.minimum(y, size - 1 - y) + np.minimum(x, size - 1 - x) < rng.uniform(0, 0.2) * size
-    picture = np.where((edge < margin) | corner, level * 0.1, picture)
+    image = np.where((edge < margin) | corner, level * 0.1, image)
     region = (edge >= margin + 2) & ~corner
-    picture = picture if rng.random() < 0.5 else picture.T
-    picture = picture + smooth_noise(rng, size, size, 1.2) * rng.uniform(0, 6)
-    rgb = np.repeat(picture[..., None], 3, axis=2).astype(np.float32)
+    image = image if rng.random() < 0.5 else image.T
+    image = image + smooth_noise(rng, size, size, 1.2) * rng.uniform(0, 6)
+    rgb = np.repeat(image[..., None], 3, axis=2).astype(np.float32)
     likely = (
         "crack",
         "crack",
@@ -267,21 +265,21 @@ def fundus(rng: Rng, size: int) -> Scan:
         dtype=np.float32,
     )
     shade = 1.05 - 0.35 * reach**2 + fractal_noise(rng, size, size, size / 3, octaves=4) * 0.05
-    picture = base * shade[..., None]
+    image = base * shade[..., None]
     disc_x = size * (0.5 + rng.choice([-1, 1]) * rng.uniform(0.12, 0.3))
     disc = _site(size, size * rng.uniform(0.42, 0.58), disc_x, size * rng.uniform(0.05, 0.08))
     bright = coverage(blob_distance(rng, disc, irregularity=0.03, elongation=1.1), 0.5)
-    picture = picture + bright[..., None] * (np.array([250, 215, 140], dtype=np.float32) - picture) * 0.8
+    image = image + bright[..., None] * (np.array([250, 215, 140], dtype=np.float32) - image) * 0.8
     strokes = []
     for _ in range(int(rng.integers(5, 11))):
         points = curve(rng, disc, size * rng.uniform(0.6, 1.3), bend=1.0)
         points = points - points[0] + [disc.x, disc.y]
         strokes.append((points, np.linspace(rng.uniform(2, 5), 0.6, len(points)) * size / 320))
     vessels = blur_field(draw_strokes(strokes, size, size), 0.7)
-    picture = picture * (1 - vessels[..., None] * np.array([0.35, 0.6, 0.5], dtype=np.float32))
+    image = image * (1 - vessels[..., None] * np.array([0.35, 0.6, 0.5], dtype=np.float32))
     inside = np.clip((1 - reach) * half / 3, 0, 1)
     likely = ("powder", "spot", "spot", "lesion", "stain")
-    rgb = (picture * inside[..., None]).astype(np.float32)
+    rgb = (image * inside[..., None]).astype(np.float32)
     return rgb, str(rng.choice(["retina", "fundus"])), reach < 0.93, likely
 
 

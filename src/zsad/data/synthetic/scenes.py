@@ -14,11 +14,11 @@ from zsad.data.synthetic.marks import text_cover
 from zsad.data.synthetic.materials import Materials
 from zsad.data.synthetic.noise import (
     Bytes,
-    Picture,
+    FloatImage,
     Rng,
-    blur_picture,
+    blur_image,
     fractal_noise,
-    resize_picture,
+    resize_image,
     smooth_noise,
     to_bytes,
 )
@@ -27,55 +27,53 @@ from zsad.data.synthetic.shapes import Site, specks
 from zsad.data.synthetic.surfaces import random_colour
 
 
-def _no_fault(picture: Picture) -> Callable[[Rng], Faulty]:
+def _no_fault(image: FloatImage) -> Callable[[Rng], Faulty]:
     def fault(rng: Rng) -> Faulty:
-        return picture, np.zeros(picture.shape[:2], dtype=np.float32), "wrong"
+        return image, np.zeros(image.shape[:2], dtype=np.float32), "wrong"
 
     return fault
 
 
-def _full(picture: Picture, name: str) -> Layout:
-    return Layout(picture, np.ones(picture.shape[:2], dtype=bool), name, _no_fault(picture))
+def _full(image: FloatImage, name: str) -> Layout:
+    return Layout(image, np.ones(image.shape[:2], dtype=bool), name, _no_fault(image))
 
 
-def ground(rng: Rng, materials: Materials, size: int) -> Picture:
+def ground(rng: Rng, materials: Materials, size: int) -> FloatImage:
     """A background for objects: plain, graded, or a (blurred) surface; black and white are common."""
-    picture: Picture
+    image: FloatImage
     choice = rng.random()
     if choice < 0.3:
         level = float(rng.choice([rng.uniform(0, 30), rng.uniform(215, 255), rng.uniform(40, 210)]))
-        picture = np.full((size, size, 3), level, dtype=np.float32) + rng.normal(0, 4, 3).astype(np.float32)
+        image = np.full((size, size, 3), level, dtype=np.float32) + rng.normal(0, 4, 3).astype(np.float32)
     elif choice < 0.62:
         clouds = fractal_noise(rng, size, size, size / 1.5, octaves=2) * rng.uniform(0, 10)
-        picture = random_colour(rng, saturation=0.8) + clouds[..., None]
+        image = random_colour(rng, saturation=0.8) + clouds[..., None]
     else:
-        picture, _ = materials.texture(rng, size)
+        image, _ = materials.texture(rng, size)
         if rng.random() < 0.5:
-            picture = blur_picture(picture, rng.uniform(0.5, 5))
+            image = blur_image(image, rng.uniform(0.5, 5))
         if rng.random() < 0.3:
-            picture = picture * np.float32(rng.uniform(0.3, 0.8))
-    return picture.astype(np.float32)
+            image = image * np.float32(rng.uniform(0.3, 0.8))
+    return image.astype(np.float32)
 
 
 def surface(rng: Rng, materials: Materials, size: int) -> Layout:
     """A material that fills the image."""
-    picture, name = materials.texture(rng, size)
+    image, name = materials.texture(rng, size)
     if rng.random() < 0.25:
-        grey = picture.mean(axis=2, keepdims=True)
+        grey = image.mean(axis=2, keepdims=True)
         spread = np.float32(rng.uniform(0.25, 1))
-        picture = np.repeat((grey - grey.mean()) * spread + rng.uniform(50, 200), 3, axis=2).astype(
-            np.float32
-        )
-    return _full(picture, name)
+        image = np.repeat((grey - grey.mean()) * spread + rng.uniform(50, 200), 3, axis=2).astype(np.float32)
+    return _full(image, name)
 
 
 def scan(rng: Rng, materials: Materials, size: int) -> Layout:
     """An image of an instrument."""
     del materials
-    picture, name, region, likely = random_scan(rng, size)
+    image, name, region, likely = random_scan(rng, size)
     # Findings in medical images are seldom tiny: a polyp takes a tenth of the image.
     factor = 4.0 if "bump" in likely[:2] else 1.5
-    return Layout(picture, region, name, _no_fault(picture), likely, factor)
+    return Layout(image, region, name, _no_fault(image), likely, factor)
 
 
 def one_object(rng: Rng, materials: Materials, size: int) -> Layout:
@@ -103,7 +101,7 @@ def pattern(rng: Rng, materials: Materials, size: int) -> Layout:
         return line_art(rng, size)
     texture, name = materials.texture(rng, size)
     side = int(size * rng.uniform(0.06, 0.3))
-    tile = resize_picture(to_bytes(texture[: side * 2, : side * 2]), side, side).astype(np.float32)
+    tile = resize_image(to_bytes(texture[: side * 2, : side * 2]), side, side).astype(np.float32)
     if rng.random() < 0.4:
         piece, name = materials.object(rng, side)
         tile = place(
@@ -120,8 +118,8 @@ def assembly(rng: Rng, materials: Materials, size: int) -> Layout:
 
 def place_photo(rng: Rng, materials: Materials, size: int) -> Layout:
     """A photograph as it is."""
-    picture, name = materials.photograph(rng, size)
-    return _full(picture, name)
+    image, name = materials.photograph(rng, size)
+    return _full(image, name)
 
 
 Scene = Callable[[Rng, Materials, int], Layout]
@@ -139,18 +137,18 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
 )
 
 
-def distract(picture: Bytes, rng: Rng) -> Bytes:
+def distract(image: Bytes, rng: Rng) -> Bytes:
     """Legitimate irregularities all over the image: even dust, soft cast shadows, broad highlights.
 
     Args:
-        picture: uint8, (S, S, 3).
+        image: uint8, (S, S, 3).
         rng: source of randomness.
 
     Returns:
         uint8, (S, S, 3).
     """
-    size = picture.shape[0]
-    result: Picture = picture.astype(np.float32)
+    size = image.shape[0]
+    result: FloatImage = image.astype(np.float32)
     if rng.random() < 0.1:
         everywhere = Site(size / 2, size / 2, size * 0.8, np.ones((size, size), dtype=bool), 0.5, None)
         dust = specks(rng, everywhere, int(rng.integers(60, 300)), rng.uniform(0.8, 1.6))
@@ -166,21 +164,21 @@ def distract(picture: Bytes, rng: Rng) -> Bytes:
     return to_bytes(result)
 
 
-def lettering(picture: Picture, region: np.ndarray, rng: Rng) -> Picture:
+def lettering(image: FloatImage, region: np.ndarray, rng: Rng) -> FloatImage:
     """Legitimate print: an upright label, lines of text or a bar code, crisp and straight, on an object.
 
     Args:
-        picture: float32, (S, S, 3).
+        image: float32, (S, S, 3).
         region: bool, (S, S), the object.
         rng: source of randomness.
 
     Returns:
         float32, (S, S, 3).
     """
-    size = picture.shape[0]
+    size = image.shape[0]
     inside = np.argwhere(region[::4, ::4]) * 4
     if len(inside) < 40:
-        return picture
+        return image
     centre = inside.mean(axis=0) + rng.normal(0, 0.15, 2) * np.ptp(inside, axis=0)
     high, wide = np.ptp(inside, axis=0) * rng.uniform(0.15, 0.5, 2)
     y, x = (
@@ -188,9 +186,9 @@ def lettering(picture: Picture, region: np.ndarray, rng: Rng) -> Picture:
         np.abs(np.arange(size)[None, :] - centre[1]),
     )
     field = ((y < high / 2) & (x < wide / 2) & region).astype(np.float32)
-    base = picture[region].mean(axis=0)
+    base = image[region].mean(axis=0)
     ink = np.clip(base + rng.choice([-1, 1]) * rng.uniform(60, 160), 5, 250).astype(np.float32)
-    result = picture
+    result = image
     if rng.random() < 0.5:
         paper = random_colour(rng, saturation=1.0)
         result = result + field[..., None] * (paper - result)

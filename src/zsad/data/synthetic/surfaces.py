@@ -13,7 +13,7 @@ import numpy as np
 
 from zsad.data.synthetic.noise import (
     Field,
-    Picture,
+    FloatImage,
     Rng,
     fractal_noise,
     relief,
@@ -22,7 +22,7 @@ from zsad.data.synthetic.noise import (
     worley_noise,
 )
 
-Surface = tuple[Picture, str]
+Surface = tuple[FloatImage, str]
 
 
 def random_colour(rng: Rng, *, saturation: float = 0.6, low: float = 0.12, high: float = 0.95) -> np.ndarray:
@@ -45,7 +45,7 @@ def random_colour(rng: Rng, *, saturation: float = 0.6, low: float = 0.12, high:
     return np.array(colour, dtype=np.float32) * 255
 
 
-def mix(field: Field, first: np.ndarray, second: np.ndarray) -> Picture:
+def mix(field: Field, first: np.ndarray, second: np.ndarray) -> FloatImage:
     """Colours between `first` (field 0) and `second` (field 1)."""
     return np.asarray((first + field[..., None] * (second - first)).astype(np.float32))
 
@@ -78,8 +78,8 @@ def plain(rng: Rng, size: int) -> Surface:
     clouds = fractal_noise(rng, size, size, size / 2, octaves=2)
     fine = smooth_noise(rng, size, size, rng.uniform(1, 3))
     amount = rng.uniform(0, 6)
-    picture = base + (clouds * np.float32(rng.uniform(0, 8)) + fine * np.float32(amount))[..., None]
-    return picture, str(rng.choice(["plastic", "painted surface", "paper", "rubber", "ceramic"]))
+    image = base + (clouds * np.float32(rng.uniform(0, 8)) + fine * np.float32(amount))[..., None]
+    return image, str(rng.choice(["plastic", "painted surface", "paper", "rubber", "ceramic"]))
 
 
 def brushed(rng: Rng, size: int) -> Surface:
@@ -93,10 +93,8 @@ def brushed(rng: Rng, size: int) -> Surface:
     if rng.random() < 0.5:
         streaks = streaks.T
     clouds = fractal_noise(rng, size, size, size / rng.uniform(1.5, 5), octaves=2) * rng.uniform(2, 16)
-    picture = base + (streaks + clouds)[..., None].astype(np.float32)
-    return picture, str(
-        rng.choice(["metal plate", "steel strip", "brushed metal", "aluminium sheet", "metal"])
-    )
+    image = base + (streaks + clouds)[..., None].astype(np.float32)
+    return image, str(rng.choice(["metal plate", "steel strip", "brushed metal", "aluminium sheet", "metal"]))
 
 
 def cast(rng: Rng, size: int) -> Surface:
@@ -104,12 +102,12 @@ def cast(rng: Rng, size: int) -> Surface:
     base = random_colour(rng, saturation=0.12, low=0.18, high=0.8)
     rough = fractal_noise(rng, size, size, rng.uniform(3, 14), octaves=3) * rng.uniform(2, 12)
     clouds = fractal_noise(rng, size, size, size / rng.uniform(1, 4), octaves=3) * rng.uniform(2, 14)
-    picture = base + (rough + clouds)[..., None]
+    image = base + (rough + clouds)[..., None]
     if rng.random() < 0.4:
         v, _ = turned(rng, size)
         lines = np.sin(v * np.float32(rng.uniform(0.2, 2.0)) + smooth_noise(rng, size, size, size / 3) * 2)
-        picture = picture + (lines * np.float32(rng.uniform(1, 6)))[..., None]
-    return picture.astype(np.float32), str(
+        image = image + (lines * np.float32(rng.uniform(1, 6)))[..., None]
+    return image.astype(np.float32), str(
         rng.choice(["casting", "ceramic tile", "magnetic tile", "cast iron"])
     )
 
@@ -127,11 +125,11 @@ def wood(rng: Rng, size: int) -> Surface:
         dtype=np.float32,
     )
     light = np.clip(dark * rng.uniform(1.1, 1.9), 0, 250).astype(np.float32)
-    picture = mix(1 - profile, dark, light) + (streaks * np.float32(rng.uniform(2, 8)))[..., None]
+    image = mix(1 - profile, dark, light) + (streaks * np.float32(rng.uniform(2, 8)))[..., None]
     if rng.random() < 0.3:
         seam = np.abs(np.mod(v, size / rng.integers(2, 6)) - 3) < 1.5
-        picture = picture * (1 - 0.6 * seam[..., None])
-    return picture.astype(np.float32), str(rng.choice(["wood", "wooden board", "wood plank"]))
+        image = image * (1 - 0.6 * seam[..., None])
+    return image.astype(np.float32), str(rng.choice(["wood", "wooden board", "wood plank"]))
 
 
 def weave(rng: Rng, size: int) -> Surface:
@@ -150,9 +148,9 @@ def weave(rng: Rng, size: int) -> Surface:
     second = neighbour(rng, first, 0.1) if rng.random() < 0.7 else random_colour(rng)
     shade = np.where(over, warp_shade, weft_shade)
     depth = np.float32(rng.uniform(0.2, 0.8))
-    picture = np.where(over[..., None], first, second) * (1 - depth + depth * shade)[..., None]
+    image = np.where(over[..., None], first, second) * (1 - depth + depth * shade)[..., None]
     fuzz = smooth_noise(rng, size, size, 1.2) * rng.uniform(2, 10)
-    return (picture + fuzz[..., None]).astype(np.float32), str(
+    return (image + fuzz[..., None]).astype(np.float32), str(
         rng.choice(["fabric", "cloth", "carpet", "canvas"])
     )
 
@@ -164,8 +162,8 @@ def leather(rng: Rng, size: int) -> Surface:
     base = random_colour(rng, saturation=0.9, high=0.7)
     shade = relief(groove * 3, rng.uniform(0, 7), rng.uniform(6, 20))
     clouds = fractal_noise(rng, size, size, size / 2, octaves=2) * rng.uniform(0, 8)
-    picture = base * (0.75 + 0.25 * groove)[..., None] + (shade + clouds)[..., None]
-    return picture.astype(np.float32), str(rng.choice(["leather", "artificial leather"]))
+    image = base * (0.75 + 0.25 * groove)[..., None] + (shade + clouds)[..., None]
+    return image.astype(np.float32), str(rng.choice(["leather", "artificial leather"]))
 
 
 def stone(rng: Rng, size: int) -> Surface:
@@ -174,9 +172,9 @@ def stone(rng: Rng, size: int) -> Surface:
     base = random_colour(rng, saturation=0.4)
     pick = smooth_noise(rng, size, size, rng.uniform(3, 9))
     grain = np.clip((second - near) * 3, 0, 1) * (pick > rng.uniform(-0.5, 1))
-    picture = mix(grain, base, neighbour(rng, base, 0.4))
+    image = mix(grain, base, neighbour(rng, base, 0.4))
     rough = fractal_noise(rng, size, size, rng.uniform(2, 20), octaves=3) * rng.uniform(2, 14)
-    return (picture + rough[..., None]).astype(np.float32), str(
+    return (image + rough[..., None]).astype(np.float32), str(
         rng.choice(["granite", "stone", "asphalt", "tile"])
     )
 
@@ -187,8 +185,8 @@ def marble(rng: Rng, size: int) -> Surface:
     veins = 1 - np.abs(np.sin(field * np.float32(rng.uniform(1, 4))))
     veins = veins ** np.float32(rng.uniform(1, 8))
     base = random_colour(rng, saturation=0.4, low=0.3)
-    picture = mix(veins, base, neighbour(rng, base, 0.3))
-    return picture + (field * 5)[..., None], str(rng.choice(["marble", "marble tile", "stone"]))
+    image = mix(veins, base, neighbour(rng, base, 0.3))
+    return image + (field * 5)[..., None], str(rng.choice(["marble", "marble tile", "stone"]))
 
 
 def concrete(rng: Rng, size: int) -> Surface:
@@ -202,11 +200,11 @@ def concrete(rng: Rng, size: int) -> Surface:
         octaves=6,
         persistence=rng.uniform(0.5, 0.85),
     )
-    picture = base + (clouds * np.float32(rng.uniform(4, 18)))[..., None]
+    image = base + (clouds * np.float32(rng.uniform(4, 18)))[..., None]
     if rng.random() < 0.4:
         pores = smooth_noise(rng, size, size, rng.uniform(2, 4)) > rng.uniform(1.6, 2.2)
-        picture = picture * (1 - np.float32(rng.uniform(0.2, 0.6)) * pores[..., None])
-    return picture.astype(np.float32), str(rng.choice(["concrete", "plaster", "cardboard", "wall"]))
+        image = image * (1 - np.float32(rng.uniform(0.2, 0.6)) * pores[..., None])
+    return image.astype(np.float32), str(rng.choice(["concrete", "plaster", "cardboard", "wall"]))
 
 
 def bricks(rng: Rng, size: int) -> Surface:
@@ -226,8 +224,8 @@ def bricks(rng: Rng, size: int) -> Surface:
     base = random_colour(rng, saturation=0.8)
     rough = fractal_noise(rng, size, size, rng.uniform(5, 60), octaves=4) * rng.uniform(1, 12)
     face = base + (tone * np.float32(rng.uniform(0, 14)) + rough)[..., None]
-    picture = face * solid[..., None] + (1 - solid)[..., None] * neighbour(rng, base, 0.5)
-    return picture.astype(np.float32), str(rng.choice(["brick wall", "tile wall", "tile floor", "parquet"]))
+    image = face * solid[..., None] + (1 - solid)[..., None] * neighbour(rng, base, 0.5)
+    return image.astype(np.float32), str(rng.choice(["brick wall", "tile wall", "tile floor", "parquet"]))
 
 
 def ribs(rng: Rng, size: int) -> Surface:
@@ -240,9 +238,9 @@ def ribs(rng: Rng, size: int) -> Surface:
     sharp = np.float32(rng.uniform(0.8, 6))
     profile = np.clip(first * sharp, -1, 1)
     base = random_colour(rng, saturation=0.6)
-    picture = mix((profile + 1) / 2, neighbour(rng, base, 0.45), base)
+    image = mix((profile + 1) / 2, neighbour(rng, base, 0.45), base)
     rough = smooth_noise(rng, size, size, rng.uniform(1, 4)) * rng.uniform(0, 6)
-    return picture + rough[..., None], str(rng.choice(["ribbed sheet", "perforated sheet", "grid", "mesh"]))
+    return image + rough[..., None], str(rng.choice(["ribbed sheet", "perforated sheet", "grid", "mesh"]))
 
 
 def fibrous(rng: Rng, size: int) -> Surface:
@@ -252,8 +250,8 @@ def fibrous(rng: Rng, size: int) -> Surface:
     crossed = fractal_noise(rng, size, size, rng.uniform(3, 8), octaves=2, stretch=stretch).T
     field = np.maximum(field, crossed) if rng.random() < 0.5 else field
     base = random_colour(rng, saturation=0.8)
-    picture = mix(unit(field), neighbour(rng, base, 0.5), base)
-    return picture, str(rng.choice(["felt", "carpet", "textile", "sponge"]))
+    image = mix(unit(field), neighbour(rng, base, 0.5), base)
+    return image, str(rng.choice(["felt", "carpet", "textile", "sponge"]))
 
 
 def rolled(rng: Rng, size: int) -> Surface:
@@ -265,10 +263,8 @@ def rolled(rng: Rng, size: int) -> Surface:
     field = bands * rng.uniform(0, 12) + grain * rng.uniform(2, 14) + clouds * rng.uniform(2, 12)
     field = field.T if rng.random() < 0.5 else field
     tint = rng.normal(0, 4, 3) if rng.random() < 0.3 else np.zeros(3)
-    picture = level + field[..., None] + tint
-    return picture.astype(np.float32), str(
-        rng.choice(["steel", "steel strip", "metal sheet", "film", "board"])
-    )
+    image = level + field[..., None] + tint
+    return image.astype(np.float32), str(rng.choice(["steel", "steel strip", "metal sheet", "film", "board"]))
 
 
 def machined(rng: Rng, size: int) -> Surface:

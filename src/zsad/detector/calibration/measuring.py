@@ -246,7 +246,7 @@ def _outcomes(
 
 def _mask(mask: Any) -> NDArray[np.bool_]:
     if isinstance(mask, str | Path):
-        from zsad.data.samples import read_mask
+        from zsad.data.masks import read_mask
 
         return read_mask(mask)
     array: NDArray[np.bool_] = np.asarray(mask) > 0
