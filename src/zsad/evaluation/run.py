@@ -215,19 +215,18 @@ def _evaluate_run(
         outcome = folder.finished(number, category, data_digest(samples, references))
         if outcome is None:
             companions = choose_companions(samples, detector.method.MOST_COMPANIONS)
-            if companions or references:
-                is_joint = detector.method.few_shot_scores_jointly
-            else:
-                is_joint = detector.method.INFO.scores_batch_jointly
-            batches = make_batches(samples, options.batch_size, run.seed, scores_jointly=is_joint)
+            scorer.set_support(companions or references)
+            batches = make_batches(
+                samples, options.batch_size, run.seed, scores_jointly=detector.scores_jointly
+            )
             outcome = evaluate_category(
                 category,
                 samples,
-                scorer.score(batches, companions or references),
+                scorer.score(batches),
                 options,
                 seed=run.seed,
                 references=references,
-                map_range=detector.method.few_shot_map_range if references else detector.method.map_range,
+                map_range=detector.map_range,
                 stem=folder.map_stem(number),
                 on_pictures=counter.add,
             )
