@@ -394,8 +394,6 @@ def test_few_shot_references_are_drawn_by_seed(tree, tmp_path):
     assert second.mean != first.mean
     outcome = run(*call[:-1], 5, "--out", tmp_path / "c", code=1)
     assert "has 4 normal training images, 5 references were asked for" in outcome.stderr
-    outcome = run("--data", tree, "-m", "clip_ac", "--reference", 1, code=2)
-    assert "clip_ac cannot use reference images; methods that can:" in outcome.stderr
 
 
 def test_overlap_with_the_training_data_is_refused(tree, tmp_path):

@@ -49,7 +49,7 @@ def _one_thread():
 
 def scored(scorer, samples, support=(), *, is_joint=False):
     with closing(scorer):
-        scorer.set_support(support)
+        scorer.compare_with(support, ())
         batches = make_batches(samples, 2, 0, scores_jointly=is_joint)
         found = list(scorer.score(batches))
     assert [len(batch) for batch in found] == [len(batch.indices) for batch in batches]
@@ -89,10 +89,10 @@ def test_references_reach_the_processes_category_by_category(detector, samples):
     scorer = ProcessScorer(detector, ["cpu", "cpu"])
     with closing(scorer):
         for support in ((samples[0].path,), (samples[1].path, samples[2].path), ()):
-            scorer.set_support(support)
+            answer = scorer.compare_with(support, ())
             found = [picture for batch in scorer.score(make_batches(samples, 3, 0)) for picture in batch]
             expected = LocalScorer(detector)
-            expected.set_support(support)
+            assert expected.compare_with(support, ()) == answer
             assert_same(
                 found, [one for batch in expected.score(make_batches(samples, 3, 0)) for one in batch]
             )

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -29,18 +27,22 @@ from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
 from zsad.detector.explanation import RegionRanker
 from zsad.detector.identity import image_fingerprint, scoring_settings
+from zsad.detector.states import States
+from zsad.detector.support import images_given, methods_with_companions, readable
 from zsad.detector.thresholds import Calibration, read_calibration
-from zsad.errors import ConfigError, ZsadError
+from zsad.errors import ConfigError
 from zsad.images.ahead import read_ahead
 from zsad.images.preparing import prepare, to_array
 from zsad.images.reading import find_images, read_image
-from zsad.methods import _registry as registry
-from zsad.methods.base import DEFAULT_CLASS, Method
+from zsad.methods.base import DEFAULT_CLASS, Method, Support
 from zsad.methods.functional.maps import upsample
 from zsad.types import Prediction, RawOutput, WeightRecord
 
+if TYPE_CHECKING:
+    from zsad.detector.support import Images
+    from zsad.methods.base import State
+
 MOST_AT_ONCE = 16
-MOST_STATES_KEPT = 64
 SEVERAL_PICTURES = 4  # dimensions of an array that holds several
 
 Picture = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
@@ -96,9 +98,7 @@ class Detector:
         self.auxiliary_pictures = ""
         self.fingerprint = fingerprint or backbone_fingerprint(self.backbone)
         self._ranker = RegionRanker(self.backbone, image_size)
-        self._references: Tensor | None = None
-        self._states: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._lock = threading.Lock()  # a server predicts from several threads
+        self._states = States(method, Support())
 
     @property
     def device(self) -> torch.device:
@@ -118,25 +118,23 @@ class Detector:
             ConfigError: there is no such device on this machine.
         """
         place = check_device(device)
-        with self._lock:
-            self.method.to(place)
-            self._references = None if self._references is None else self._references.to(place)
-            self._states.clear()
+        self.method.to(place)
+        self._states = States(self.method, self._states.support.to(place))
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what each process makes for itself."""
-        own = ("_lock", "_states", "_ranker")
-        return {name: value for name, value in vars(self).items() if name not in own}
+        return {name: value for name, value in vars(self).items() if name != "_ranker"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock(), _states=OrderedDict())
+        vars(self).update(state)
         self._ranker = RegionRanker(self.backbone, self.image_size)
 
     @property
     def map_range(self) -> tuple[float, float]:
-        """Smallest and largest value that a map can take, with the references as they are now."""
-        return self.method.map_range if self._references is None else self.method.few_shot_map_range
+        """Smallest and largest value that a map can take, with the present references and companions."""
+        state = self._state_with_support()
+        return self.method.map_range if state is None or state.map_range is None else state.map_range
 
     @overload
     def predict(
@@ -227,75 +225,73 @@ class Detector:
             raise ConfigError(f"score_tensors takes normalised floating images, got {images.dtype}")
         return self._score(images, class_names(self._classes(classes), len(images)))
 
-    def set_references(self, references: Sequence[Any] | None) -> None:
-        """Gives normal images to a few-shot method.
+    def set_references(self, references: Images | None) -> None:
+        """Gives the detector known-normal images to compare with, in place of those it has.
+
+        A method with a few-shot rule of its own follows it; every other method follows the general rule of
+        `zsad.methods.functional.references`. Companions stay as they are. A calibration that was made with
+        other references no longer holds and is removed. References are not written into checkpoints.
 
         Args:
-            references: images as `predict` takes them, all of one class; None or an empty list goes back to
-                zero-shot scoring. They are not written into checkpoints. A calibration made with other
-                references is taken off.
+            references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
+                class; None or an empty list returns to zero-shot scoring.
 
         Raises:
-            ConfigError: the method cannot use references.
-            ImageReadError: one cannot be read.
+            ImageReadError: an image cannot be read.
+            DataError: a folder or pattern holds no image.
         """
-        if references and not self.method.INFO.accepts_references:
-            able = [
-                name
-                for name in registry.list_methods()
-                if registry.method_class(name).INFO.accepts_references
-            ]
-            raise ConfigError(
-                f"{self.method.INFO.name} takes no reference images; methods that do: {', '.join(able)}"
-            )
-        images = [self._read(item)[1] for item in references or ()]
-        pictures = self._stack(images) if images else None
-        with self._lock:
-            self._references = pictures
-            self._states.clear()
+        images = [self._read(item)[1] for item in images_given(references)]
+        self._compare_with(normal=self._stack(images) if images else None)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in images)
         if self.calibration is not None:
             self.apply_calibration(None)
 
-    def set_companions(self, pictures: Sequence[Any] | None) -> list[int]:
-        """Gives a method that scores images together some of them, so that it can score one by one.
+    def set_companions(self, images: Images | None) -> list[int]:
+        """Gives the detector unlabelled images of the folder that it is going to score.
+
+        The method then compares each image with them and scores it by itself. References stay as they are.
 
         Args:
-            pictures: as `predict` takes them, unlabelled, of the folder that is going to be scored; None or
-                an empty list: the images of a batch are each other's companions again. An image that
-                cannot be read is passed over.
+            images: one image as `predict` takes it, a folder, a pattern, or a list of these; None or an
+                empty list makes the images of a batch each other's companions again. An image that cannot be
+                read is left out.
 
         Returns:
-            The places in the list of those that could be read.
+            Positions of the images that could be read, in the list that folders and patterns expand to.
 
         Raises:
             ConfigError: the method takes no companions.
+            DataError: a folder or pattern holds no image.
         """
-        if pictures and not self.method.MOST_COMPANIONS:
-            raise ConfigError(f"{self.method.INFO.name} takes no companions; auto does")
-        prepared: dict[int, Tensor] = {}
-        for place, item in enumerate(pictures or ()):  # one at a time, since files may be very large
-            with contextlib.suppress(ZsadError, OSError, MemoryError):
-                prepared[place] = self._stack([self._read(item)[1]])
-        with self._lock:
-            self._references = torch.cat(list(prepared.values())) if prepared else None
-            self._states.clear()
+        given = images_given(images)
+        if given and not self.method.MOST_COMPANIONS:
+            able = ", ".join(methods_with_companions())
+            raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
+        prepared = readable(given, lambda item: self._stack([self._read(item)[1]]))
+        self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
         return list(prepared)
 
     @property
     def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once, since each one's score depends on the others."""
-        if self._references is None:
-            return self.method.INFO.scores_batch_jointly
-        return self.method.few_shot_scores_jointly
+        """Whether images have to be scored all at once, because each score depends on the other images."""
+        state = self._state_with_support()
+        if state is None or state.scores_jointly is None:
+            return self.method.scores_jointly
+        return state.scores_jointly
 
     @property
     def about_companions(self) -> str:
         """A line on what the companions do to the scores; empty without companions."""
-        if self._references is None or not self.method.MOST_COMPANIONS:
-            return ""
-        with torch.inference_mode():
-            return self.method.about_companions(self._state([None]))
+        state = self._state_with_support()
+        return "" if state is None else state.about
+
+    def _state_with_support(self) -> State | None:
+        """A state that shows what references and companions change; None where the method has none."""
+        return self._states.with_support(class_names(self._classes(None), 1), self._stamp())
+
+    def _compare_with(self, **support: Tensor | None) -> None:
+        """Replaces the references (`normal`) or the companions (`unlabelled`)."""
+        self._states = States(self.method, replace(self._states.support, **support))
 
     def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
         """Decides from now on by a calibration: predictions have its thresholds and score scale.
@@ -405,6 +401,7 @@ class Detector:
         raw = self._score(self._stack([image for _, image in pictures]), names)
         calibration = self.calibration
         scale = None if calibration is None else calibration.scale
+        map_range = self.map_range
         predictions = []
         for (path, image), name, score, raw_map in zip(
             pictures, names, raw.scores.tolist(), raw.maps, strict=True
@@ -419,7 +416,7 @@ class Detector:
                     path=path,
                     threshold=self.threshold if has_threshold else None,
                     map_threshold=self.map_threshold if has_threshold else None,
-                    map_range=self.map_range,
+                    map_range=map_range,
                     class_name=name if self.method.INFO.uses_class_names else None,
                     ranker=self._ranker,
                     score_scale=scale if has_threshold else None,
@@ -430,26 +427,11 @@ class Detector:
     @torch.inference_mode()
     def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
         """Scores and maps of a batch, float32."""
-        features = self.method.features(images.to(self.device))
-        raw = self.method.score(features, self._state(names))
-        return RawOutput(raw.scores.float(), raw.maps.float())
-
-    def _state(self, names: Sequence[str | None]) -> Any:
-        """The method's state for the class names of a batch, from memory if it was asked for before."""
-        classes = tuple(name or DEFAULT_CLASS for name in names)
-        if not self.method.INFO.uses_class_names:
-            classes = (DEFAULT_CLASS,)
-        elif len(set(classes)) == 1:
-            classes = classes[:1]
-        key = (classes, self._stamp())
-        with self._lock:
-            if key not in self._states:
-                self._states[key] = self.method.prepare(classes, self._references)
-            self._states.move_to_end(key)
-            state = self._states[key]
-            while len(self._states) > MOST_STATES_KEPT:
-                self._states.popitem(last=False)
-        return state
+        images = images.to(self.device)
+        states = self._states  # one support for the whole batch, even if another thread replaces it
+        state = states.prepared(names, self._stamp())
+        raw = self.method.score(self.method.features(images), state)
+        return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)
 
     def _stamp(self) -> tuple[float, ...]:
         """Changes when what was learnt does, so that a training step outdates what was prepared before it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
     from zsad.detector.checkpoints import Checkpoint
+    from zsad.detector.support import Images
 
 
 def load(
@@ -30,7 +30,7 @@ def load(
     image_size: int | None = None,
     device: str | torch.device | None = None,
     precision: str | None = None,
-    references: Sequence[Any] | None = None,
+    references: Images | None = None,
     calibration: Calibration | str | Path | None = None,
     **config: Any,
 ) -> Detector:
@@ -47,7 +47,8 @@ def load(
             checkpoint's own, else what the backbone's weights (or the method's paper) were made for.
         device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
         precision: of the backbone: "fp32" (None), "bf16" or "fp16".
-        references: normal images for few-shot methods, as `Detector.set_references` takes them.
+        references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
+            folder, a pattern or a list.
         calibration: as `Detector.apply_calibration` takes it; without a checkpoint, what else is None is
             taken from it. None: the checkpoint's own, if any; "none": no calibration and no thresholds.
         **config: the method's settings, by the paper's terms; a checkpoint's own are the default.

@@ -26,6 +26,7 @@ from zsad.images.ahead import read_ahead
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.methods.base import Method
     from zsad.types import Sample
 
 _ScoreAndMap = tuple[float, NDArray[np.float32]]
@@ -107,6 +108,23 @@ def make_batches(
         )
         for number, indices in enumerate(chosen)
     ]
+
+
+def joint_note(method: Method, largest: int) -> str:
+    """A line on how a method compares the images of a category with each other; empty if it does not.
+
+    Args:
+        method: with its settings, on which this may depend.
+        largest: number of images of the largest category.
+    """
+    if not method.scores_jointly:
+        return ""
+    if method.MOST_COMPANIONS:
+        count = method.MOST_COMPANIONS
+        return f"{method.INFO.title} compares each test image with up to {count} others of its category"
+    parts = -(-largest // PICTURES_SCORED_JOINTLY)
+    divided = f", large ones in up to {parts} parts" if parts > 1 else ""
+    return f"{method.INFO.title} compares the test images of a category with each other{divided}"
 
 
 def batch_seed(seed: int, number: int) -> int:

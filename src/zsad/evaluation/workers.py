@@ -7,9 +7,10 @@ numbers do not depend on it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,16 +25,31 @@ if TYPE_CHECKING:
     from zsad.detector.detector import Detector
     from zsad.types import Sample
 
+_QUESTION = -1  # key of the answer to `compare_with`; those of images are their indices
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """What a detector says of itself once it has the references and companions of a category.
+
+    Attributes:
+        map_range: smallest and largest value of a map.
+        scores_jointly: whether an image's score depends on the other images of its batch.
+    """
+
+    map_range: tuple[float, float]
+    scores_jointly: bool
+
 
 class Scorer(Protocol):
     """Turns batches into scored images."""
 
-    def set_support(self, images: Sequence[Path]) -> None:
-        """Gives the detector the reference images or companions of a category, whichever its method takes."""
+    def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
+        """Takes the references and companions of a category; returns what follows from them."""
         ...
 
-    def score(self, batches: Iterable[Batch]) -> Iterator[list[ScoredPicture]]:
-        """Scores the batches of a category; one list per batch, batches and images in their order."""
+    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+        """Scores the batches of a category; yields one list per batch, in order."""
         ...
 
     def close(self) -> None:
@@ -47,15 +63,14 @@ class LocalScorer:
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
 
-    def set_support(self, images: Sequence[Path]) -> None:
-        """Gives the detector the reference images or companions of a category, whichever its method takes."""
-        if self._detector.method.INFO.accepts_references:
-            self._detector.set_references(images)
-        elif self._detector.method.MOST_COMPANIONS:
-            self._detector.set_companions(images)
+    def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
+        """Takes the references and companions of a category; returns what follows from them."""
+        self._detector.set_references(references)
+        self._detector.set_companions(companions)
+        return Comparing(self._detector.map_range, self._detector.scores_jointly)
 
     def score(self, batches: Iterable[Batch]) -> Iterator[list[ScoredPicture]]:
-        """Scores the batches of a category; one list per batch, batches and images in their order."""
+        """Scores the batches of a category; yields one list per batch, in order."""
         return score_batches(self._detector, batches)
 
     def close(self) -> None:
@@ -73,29 +88,39 @@ class ProcessScorer:
             devices: one for each process.
         """
         threads = torch.get_num_threads()  # another number would round differently; OMP_NUM_THREADS sets it
-        self._local = LocalScorer(detector)
-        self._support: tuple[Path, ...] = ()
-        self._workers: Workers[int, ScoredPicture] = Workers(_Setup(detector), devices, threads)
+        self._support = _Support()
+        self._workers: Workers[int, ScoredPicture | Comparing] = Workers(
+            partial(_Job, detector), devices, threads
+        )
 
-    def set_support(self, images: Sequence[Path]) -> None:
-        """Gives the detector and its copies the reference images or companions of a category."""
-        self._local.set_support(images)
-        self._support = tuple(images)
+    def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
+        """Takes the references and companions of a category; returns what follows from them.
 
-    def score(self, batches: Iterable[Batch]) -> Iterator[list[ScoredPicture]]:
-        """Scores the batches of a category; one list per batch, batches and images in their order.
+        Raises:
+            ZsadError: an image cannot be read, or the process that reads them dies.
+        """
+        self._support = _Support(tuple(references), tuple(companions))
+        ((_, answer),) = self._workers.run([_Share(None, self._support)])
+        if not isinstance(answer, Comparing):
+            reason = answer.reason if isinstance(answer, Lost) else ""
+            raise ZsadError(f"the references and companions cannot be prepared: {reason}")
+        return answer
+
+    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+        """Scores the batches of a category; yields one list per batch, in order.
 
         Raises:
             ZsadError: the processes only die.
         """
         waiting = deque(batches)
-        sample_of = dict(pair for batch in waiting for pair in zip(batch.indices, batch.samples, strict=True))
+        sample_of = dict(pair for batch in batches for pair in zip(batch.indices, batch.samples, strict=True))
         found: dict[int, ScoredPicture] = {}
-        with closing(self._workers.run(_Share(batch, self._support) for batch in tuple(waiting))) as outcomes:
+        with closing(self._workers.run(_Share(batch, self._support) for batch in batches)) as outcomes:
             for index, outcome in outcomes:
-                found[index] = (
-                    _failed(index, sample_of[index], outcome) if isinstance(outcome, Lost) else outcome
-                )
+                if isinstance(outcome, Lost):
+                    found[index] = _failed(index, sample_of[index], outcome)
+                elif isinstance(outcome, ScoredPicture):
+                    found[index] = outcome
                 while waiting and found.keys() >= set(waiting[0].indices):
                     yield [found.pop(each) for each in waiting.popleft().indices]
 
@@ -105,36 +130,54 @@ class ProcessScorer:
 
 
 @dataclass(frozen=True)
-class _Share:
-    """A batch for a worker, with the reference images or companions of its category."""
+class _Support:
+    """Files of the images that a category is compared with."""
 
-    batch: Batch
-    support: tuple[Path, ...]
-
-    @property
-    def keys(self) -> tuple[int, ...]:
-        return self.batch.indices
-
-    def parts(self) -> list[_Share]:
-        return [_Share(part, self.support) for part in self.batch.parts()]
+    references: tuple[Path, ...] = ()
+    companions: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Setup:
-    """What a worker needs to score; see `zsad.detector.workers.Setup`."""
+class _Share:
+    """What a worker gets at once: a batch or, without one, the question what follows from the support."""
 
-    detector: Detector
+    batch: Batch | None
+    support: _Support
 
-    def __call__(self, device: str) -> Callable[[Iterator[_Share]], Iterator[tuple[int, ScoredPicture]]]:
-        scorer = LocalScorer(self.detector.to(device))
+    @property
+    def keys(self) -> tuple[int, ...]:
+        return (_QUESTION,) if self.batch is None else self.batch.indices
 
-        def scored(shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredPicture]]:
-            for support, group in groupby(shares, key=lambda share: share.support):
-                scorer.set_support(support)
-                for pictures in scorer.score(share.batch for share in group):
-                    yield from ((picture.index, picture) for picture in pictures)
+    def parts(self) -> list[_Share]:
+        if self.batch is None:
+            return [self]
+        return [_Share(part, self.support) for part in self.batch.parts()]
 
-        return scored
+
+class _Job:
+    """The work of a process; see `zsad.detector.workers.Job`."""
+
+    def __init__(self, detector: Detector, device: str) -> None:
+        self._scorer = LocalScorer(detector.to(device))
+        self._support: _Support | None = None
+        self._comparing: Comparing | None = None
+
+    def __call__(self, shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredPicture | Comparing]]:
+        for support, group in groupby(shares, key=lambda share: share.support):
+            if support != self._support:
+                self._comparing = self._scorer.compare_with(support.references, support.companions)
+                self._support = support
+            yield from self._answers(group)
+
+    def _answers(self, shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredPicture | Comparing]]:
+        """Answers shares with the same support."""
+        for is_question, group in groupby(shares, key=lambda share: share.batch is None):
+            if is_question and self._comparing is not None:
+                yield from ((_QUESTION, self._comparing) for _ in group)
+            else:
+                batches = (share.batch for share in group if share.batch is not None)
+                for scored in self._scorer.score(batches):
+                    yield from ((image.index, image) for image in scored)
 
 
 def _failed(index: int, sample: Sample, lost: Lost) -> ScoredPicture:
