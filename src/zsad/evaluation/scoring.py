@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,7 @@ from zsad.images.ahead import read_ahead
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.methods.base import Method
     from zsad.types import Sample
 
 _ScoreAndMap = tuple[float, NDArray[np.float32]]
@@ -41,12 +42,21 @@ class Batch:
     Attributes:
         indices: of the samples within their category.
         samples: the images, all of one category.
-        seed: of the random numbers that a method draws.
+        seed: seed of the random numbers that the method draws.
+        is_joint: whether the score of each image depends on the others, so that the batch cannot be divided.
     """
 
     indices: tuple[int, ...]
     samples: tuple[Sample, ...]
     seed: int
+    is_joint: bool = False
+
+    def parts(self) -> list[Batch]:
+        """The images as batches of one each; only the batch itself if it cannot be divided."""
+        if self.is_joint:
+            return [self]
+        pairs = zip(self.indices, self.samples, strict=True)
+        return [Batch((index,), (sample,), self.seed) for index, sample in pairs]
 
 
 @dataclass(frozen=True)
@@ -90,9 +100,31 @@ def make_batches(
     else:
         chosen = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
     return [
-        Batch(tuple(indices), tuple(samples[index] for index in indices), batch_seed(seed, number))
+        Batch(
+            tuple(indices),
+            tuple(samples[index] for index in indices),
+            batch_seed(seed, number),
+            is_joint=scores_jointly,
+        )
         for number, indices in enumerate(chosen)
     ]
+
+
+def joint_note(method: Method, largest: int) -> str:
+    """A line on how a method compares the images of a category with each other; empty if it does not.
+
+    Args:
+        method: with its settings, on which this may depend.
+        largest: number of images of the largest category.
+    """
+    if not method.scores_jointly:
+        return ""
+    if method.MOST_COMPANIONS:
+        count = method.MOST_COMPANIONS
+        return f"{method.INFO.title} compares each test image with up to {count} others of its category"
+    parts = -(-largest // PICTURES_SCORED_JOINTLY)
+    divided = f", large ones in up to {parts} parts" if parts > 1 else ""
+    return f"{method.INFO.title} compares the test images of a category with each other{divided}"
 
 
 def batch_seed(seed: int, number: int) -> int:
@@ -100,12 +132,12 @@ def batch_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def score_batches(detector: Detector, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list[ScoredPicture]]:
     """Scores batches in their order.
 
     Args:
         detector: with the references of the category, if any.
-        batches: from `make_batches`.
+        batches: from `make_batches`; taken one by one as their images are read.
 
     Yields:
         One list per batch, in the order of its images.
@@ -113,7 +145,8 @@ def score_batches(detector: Detector, batches: Sequence[Batch]) -> Iterator[list
     Raises:
         ConfigError: the method refuses its settings, which would be the same for every image.
     """
-    samples = (sample for batch in batches for sample in batch.samples)
+    batches, coming = itertools.tee(batches)
+    samples = (sample for batch in coming for sample in batch.samples)
     # Read one by one, not by batch: a batch may be a whole category, of which memory should not hold two.
     reading = read_ahead(partial(_read, detector), ([sample] for sample in samples), ahead=READ_AHEAD)
     with closing(reading):
@@ -157,9 +190,8 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
         masks[place] = None if read.prepared.mask is None else read.prepared.mask.astype(np.bool_)
     places = list(masks)
     started = time.perf_counter()
-    scored = _score(
-        detector, images[: len(masks)], [batch.samples[place].category for place in places], batch.seed
-    )
+    names = [batch.samples[place].category for place in places]
+    scored = _score(detector, batch, images[: len(places)], names)
     share = (time.perf_counter() - started) / max(1, len(places))
     for place, outcome in zip(places, scored, strict=True):
         outcomes[place] = outcome
@@ -170,20 +202,21 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
     ]
 
 
-def _score(detector: Detector, images: Tensor, names: Sequence[str], seed: int) -> list[_ScoreAndMap | str]:
+def _score(
+    detector: Detector, batch: Batch, images: Tensor, names: Sequence[str]
+) -> list[_ScoreAndMap | str]:
     """Score and map of each image of a batch, or the line that says why there are none."""
 
     def score(rows: Sequence[int]) -> list[_ScoreAndMap]:
-        torch.manual_seed(seed)
+        torch.manual_seed(batch.seed)
         part = slice(rows[0], rows[-1] + 1)  # all rows or one; a list of rows would copy the batch
         raw = detector.score_tensors(images[part], classes=names[part])
         return list(zip(raw.scores.tolist(), raw.maps.cpu().numpy(), strict=True))
 
-    is_joint = detector.scores_jointly
     try:
-        return score_batch(score, range(len(names)), is_joint=is_joint)
+        return score_batch(score, range(len(names)), is_joint=batch.is_joint)
     except ConfigError as error:
-        if not is_joint:
+        if not batch.is_joint:
             raise
         # Too few images to compare with each other, for instance; other categories may have more.
         return [one_line(error)] * len(names)

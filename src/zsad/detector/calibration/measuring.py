@@ -126,7 +126,8 @@ def measure(
     failed: list[str] = []
     copies = references = done = 0
     report(0, len(examples))
-    step = max(1, len(examples)) if info.scores_batch_jointly else batch_size
+    is_joint = detector.scores_jointly
+    step = max(1, len(examples)) if is_joint else batch_size
     for start in range(0, len(examples), step):
         batch = list(enumerate(examples[start : start + step], start=start + 1))
         for number, example, outcome in _outcomes(detector, batch, class_name or DEFAULT_CLASS):
@@ -162,7 +163,7 @@ def measure(
         pixels.threshold(),
         detector.scoring_settings(),
         (class_name or DEFAULT_CLASS) if info.uses_class_names else None,
-        info.scores_batch_jointly,
+        is_joint,
     )
 
 
@@ -231,8 +232,7 @@ def _outcomes(
     def predict(some: Sequence[Image.Image]) -> Sequence[Prediction]:
         return detector.predict(list(some), classes=class_name, batch_size=len(some))
 
-    is_joint = detector.method.INFO.scores_batch_jointly
-    predictions = score_batch(predict, list(images.values()), is_joint=is_joint)
+    predictions = score_batch(predict, list(images.values()), is_joint=detector.scores_jointly)
     outcomes |= zip(images, predictions, strict=True)
     for number, example in batch:
         outcome = outcomes[number]
