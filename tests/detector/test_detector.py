@@ -33,12 +33,12 @@ def untrained(make_small_clip):
 
 @pytest.fixture
 def folder(tmp_path, pictures):
-    for index, picture in enumerate(pictures):
-        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    for index, image in enumerate(pictures):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
     return tmp_path
 
 
-def test_one_picture(detector, pictures):
+def test_one_image(detector, pictures):
     prediction = detector.predict(pictures[0])
     assert isinstance(prediction, Prediction)
     assert prediction.anomaly_map.shape == pictures[0].shape[:2]
@@ -60,11 +60,11 @@ def test_all_kinds_of_input_agree(detector, folder, pictures):
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 5])
-def test_a_list_equals_its_pictures(detector, pictures, batch_size):
+def test_a_list_equals_its_images(detector, pictures, batch_size):
     together = detector.predict(pictures, batch_size=batch_size)
     assert len(together) == 3
-    for picture, found in zip(pictures, together, strict=True):
-        alone = detector.predict(picture)
+    for image, found in zip(pictures, together, strict=True):
+        alone = detector.predict(image)
         assert found.score == pytest.approx(alone.score, abs=1e-5)
         np.testing.assert_allclose(found.anomaly_map, alone.anomaly_map, atol=1e-5)
 
@@ -73,11 +73,11 @@ def test_an_empty_list(detector):
     assert detector.predict([]) == []
 
 
-def test_a_four_dimensional_array_is_several_pictures(detector):
+def test_a_four_dimensional_array_is_several_images(detector):
     assert len(detector.predict(np.zeros((2, 8, 8, 3), np.uint8))) == 2
 
 
-def test_a_picture_of_one_pixel(detector):
+def test_an_image_of_one_pixel(detector):
     assert detector.predict(np.zeros((1, 1, 3), np.uint8)).anomaly_map.shape == (1, 1)
 
 
@@ -120,7 +120,7 @@ def test_predict_iter_with_names_for_each(detector, pictures):
     assert [prediction.class_name for prediction in found] == ["a", "b", "c"]
 
 
-def test_predict_iter_refuses_one_picture(detector, pictures):
+def test_predict_iter_refuses_one_image(detector, pictures):
     with pytest.raises(ConfigError, match="many images"):
         detector.predict_iter(pictures[0])
 
@@ -131,7 +131,7 @@ def test_impossible_batch_sizes(detector, pictures, batch_size):
         detector.predict(pictures, batch_size=batch_size)
 
 
-def test_unreadable_pictures(detector, tmp_path):
+def test_unreadable_images(detector, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ImageReadError, match=r"broken\.png"):
         detector.predict(tmp_path / "broken.png")

@@ -88,7 +88,8 @@ def find(
     Args:
         method: registry name; None for the default method.
         backbone: name, path or network as for `zsad.load`.
-        checkpoint: file, name of `zsad weights list`, or "fresh" for new parameters; None for shipped weights.
+        checkpoint: file, name of `zsad weights list`, or "fresh" for new parameters; None for the weights
+            that zsad ships.
 
     Returns:
         The checkpoint; None for new parameters.

@@ -1,7 +1,7 @@
-"""The `Detector` that `zsad.load` gives: prepare once, predict many.
+"""`Detector`, which `zsad.load` returns: prepares once, predicts many times.
 
-A detector is a method on a backbone, with everything fixed that a prediction depends on: weights, image
-size, device, references, thresholds. Text is encoded once per class name and kept.
+A detector is a method on a backbone with everything fixed that a prediction depends on: weights, image size,
+device, references and thresholds. It encodes the prompts of a class name once and keeps them.
 """
 
 from __future__ import annotations
@@ -57,16 +57,17 @@ class Detector(Decided):
     """A method on a backbone that scores images.
 
     Attributes:
-        method: the system; `method.loss`, `method.trainable()` and so on are there for training.
-        backbone: its CLIP network.
-        record: of the backbone's weights.
+        method: system that scores; training uses its `loss` and `trainable`.
+        backbone: CLIP network of the method.
+        record: weight record of the backbone.
         image_size: pixels a side that images are resized to.
-        is_trained: whether what the method learns has been learnt; a training run sets it.
-        decision: thresholds and score scale of its predictions, with the calibration that they rest on.
-        reference_fingerprints: of the reference images, as `image_fingerprint` gives them.
-        auxiliary_data: what the method was trained on; written into its checkpoint.
-        auxiliary_pictures: digests of the files of those images, likewise; see `zsad.data.fingerprints`.
-        fingerprint: of the backbone's weights in their own precision.
+        is_trained: whether the learnt parameters mean anything; True for a method that learns nothing.
+        decision: thresholds and score scale of the predictions, with the calibration that they rest on.
+        reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
+        auxiliary_data: description of the training data, which `save` writes into the checkpoint.
+        auxiliary_pictures: digests of the training image files, from `zsad.data.fingerprints.pack_digests`,
+            which `save` writes into the checkpoint; "" if they are not known.
+        fingerprint: digest of the backbone's weights, before they are rounded to another precision.
     """
 
     def __init__(
@@ -102,20 +103,20 @@ class Detector(Decided):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device that the network is on."""
         return self.backbone.text_projection.device
 
     def to(self, device: str | torch.device) -> Detector:
-        """Moves the network, what was learnt and the references to another device.
+        """Moves network, learnt parameters and references to another device.
 
         Args:
-            device: its name ("cuda:1").
+            device: name of the device, such as "cuda:1".
 
         Returns:
             This detector.
 
         Raises:
-            ConfigError: there is no such device on this machine.
+            ConfigError: this machine has no such device.
         """
         place = check_device(device)
         self.method.to(place)
@@ -123,7 +124,7 @@ class Detector(Decided):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but what each process makes for itself."""
+        """All attributes except those that each process makes for itself."""
         return {name: value for name, value in vars(self).items() if name != "_ranker"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -157,16 +158,16 @@ class Detector(Decided):
         Args:
             inputs: an image (path, open file, PIL image, uint8 HWC array, float CHW tensor in [0, 1]), or a
                 list, a tuple or a four-dimensional array of them.
-            classes: what the images show: one name for all, or one per image; None for the calibration's
-                name if there is one, else "object".
-            batch_size: images that go through the network at once; None: all, but at most 16.
+            classes: class names: one for all images, or one per image; None for the class name of the
+                calibration if it has one, or "object".
+            batch_size: number of images that go through the network at once; None for all, at most 16.
 
         Returns:
-            A `Prediction` for one image, a list of them for several.
+            A `Prediction` for one image, a list of predictions for several.
 
         Raises:
             ImageReadError: an image cannot be read.
-            ConfigError: names and images do not match in number, or the method has not been trained.
+            ConfigError: names and images differ in number, or the method has not been trained.
         """
         if holds_several(inputs):
             whole = max(1, len(inputs))
@@ -179,39 +180,40 @@ class Detector(Decided):
     def predict_iter(
         self, source: str | Path | Iterable[Any], batch_size: int = 8, classes: Classes = None
     ) -> Iterator[Prediction]:
-        """Scores a stream of images; reads ahead by one batch while the network works.
+        """Scores a stream of images, and reads the next batch while the network works.
 
         Args:
-            source: a folder, a glob pattern, or anything that yields images as `predict` takes them.
-            batch_size: images that go through the network at once.
-            classes: as for `predict`.
+            source: a folder, a glob pattern, or an iterable of images as `predict` takes them.
+            batch_size: number of images that go through the network at once.
+            classes: class names, as `predict` takes them.
 
         Yields:
             Predictions in the order of the images.
 
         Raises:
-            ImageReadError: an image cannot be read; those before its batch have been yielded.
+            ImageReadError: an image cannot be read; all earlier batches have been yielded by then.
             DataError: the folder or pattern holds no image.
-            ConfigError: as for `predict`.
+            ConfigError: names and images differ in number, the batch size is impossible, or the method has
+                not been trained.
         """
         check_stream(source, batch_size)
         self._check_trained()
-        pictures: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
-        return self._predict_stream(with_class_names(pictures, self._classes(classes)), batch_size)
+        images: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
+        return self._predict_stream(with_class_names(images, self._classes(classes)), batch_size)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores images that are already resized and normalised.
 
         Args:
-            images: (B, 3, S, S) floating; S a multiple of the patch size.
-            classes: as for `predict`.
+            images: (B, 3, S, S) floating-point tensor; S is a multiple of the patch size.
+            classes: class names, as `predict` takes them.
 
         Returns:
-            (B,) scores and (B, S, S) maps, float32, on the detector's device: exactly what the authors'
-            evaluation scripts feed to the metrics. An untrained method is scored as it is.
+            (B,) scores and (B, S, S) maps, float32, on the detector's device, exactly as the authors'
+            evaluation scripts feed them to the metrics. An untrained method is scored too.
 
         Raises:
-            ConfigError: another shape or type came, or names and images do not match in number.
+            ConfigError: the shape or type of the tensor is wrong, or names and images differ in number.
         """
         check_tensors(images)
         return self._score(images, class_names(self._classes(classes), len(images)))
@@ -285,22 +287,21 @@ class Detector(Decided):
         self._states = States(self.method, replace(self._states.support, **support))
 
     def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
-        """Decides from now on by a calibration: predictions have its thresholds and score scale.
+        """Gives predictions the thresholds and the score scale of a calibration.
 
-        Images of another class name than the calibration's keep a threshold of None, if the method uses
-        class names.
+        If the method uses class names, predictions for other class names keep a threshold of None.
 
         Args:
-            calibration: as `zsad.detector.calibration.calibrating.calibrate` gives it, or its file; None
-                takes thresholds and score scale off.
+            calibration: calibration from `zsad.detector.calibration.calibrating.calibrate`, or its file;
+                None removes thresholds and score scale.
 
         Returns:
-            The detector itself.
+            This detector.
 
         Raises:
-            ConfigError: it was made for other weights, settings or references; the message names them.
-            DataError: the file is no calibration or damaged.
-            OSError: the file cannot be read.
+            ConfigError: the calibration was made with other weights, settings or references, which the
+                message names, or its file does not exist.
+            DataError: the file is no calibration, or is damaged.
         """
         if isinstance(calibration, str | Path):
             calibration = read_calibration(calibration)
@@ -310,19 +311,19 @@ class Detector(Decided):
         return self
 
     def scoring_settings(self) -> dict[str, Any]:
-        """Everything that the scores depend on, as `zsad.detector.identity.scoring_settings` describes it."""
+        """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
         return scoring_settings(self.method, self.image_size, self.fingerprint, self.reference_fingerprints)
 
     def save(self, path: str | Path) -> Path:
-        """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, but no backbone weights.
+        """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, except backbone weights.
 
         A calibration that was made before the weights changed is left out, with its thresholds.
 
         Args:
-            path: of the file, ".safetensors" by custom; it is replaced in one step.
+            path: file to write, ".safetensors" by custom; an older file is replaced in one step.
 
         Returns:
-            The path.
+            Path of the file.
 
         Raises:
             WeightsError: the file cannot be written.
@@ -345,18 +346,18 @@ class Detector(Decided):
         return Path(path)
 
     def mark_trained(self, auxiliary_data: str, auxiliary_pictures: str = "") -> None:
-        """Records that the method has been trained, and on what; `save` writes it into the checkpoint.
+        """Records that the method has been trained, and on which data.
 
         Args:
-            auxiliary_data: what the training images are, in words.
-            auxiliary_pictures: digests of their files, from `zsad.data.fingerprints.pack_digests`; "" if they
-                are not known.
+            auxiliary_data: description of the training data.
+            auxiliary_pictures: digests of the training image files, from
+                `zsad.data.fingerprints.pack_digests`; "" if they are not known.
         """
         self.is_trained = True
         self.auxiliary_data, self.auxiliary_pictures = auxiliary_data, auxiliary_pictures
 
     def _classes(self, given: Classes) -> Classes:
-        """The class names to use: those given, else the decision's."""
+        """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
 
     def _check_trained(self) -> None:
@@ -369,18 +370,18 @@ class Detector(Decided):
             )
 
     def _predict_stream(
-        self, pictures: Iterator[tuple[Any, str | None]], batch_size: int
+        self, images: Iterator[tuple[Any, str | None]], batch_size: int
     ) -> Iterator[Prediction]:
         """Predictions of a stream of images; the next batch is read while one is scored."""
-        batches = iter(lambda: list(itertools.islice(pictures, batch_size)), [])
+        batches = iter(lambda: list(itertools.islice(images, batch_size)), [])
 
         def read_pair(pair: tuple[Any, str | None]) -> tuple[ReadImage, str | None]:
             return read(pair[0]), pair[1]
 
         with contextlib.closing(read_ahead(read_pair, batches)) as reading:
             for batch in reading:
-                images, names = zip(*batch, strict=True)
-                yield from self._predict_batch(images, names)
+                read_images, names = zip(*batch, strict=True)
+                yield from self._predict_batch(read_images, names)
 
     def _stack(self, images: Sequence[Image.Image]) -> Tensor:
         """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""

@@ -1,4 +1,4 @@
-"""What scores depend on: one description, one digest, fingerprints of images."""
+"""Says what scores depend on: settings, digest of the weights, fingerprints of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def weights_digest(fingerprint: str, learned: Mapping[str, Tensor]) -> str:
 
 
 def image_fingerprint(pixels: NDArray[np.uint8]) -> str:
-    """A short name for the content of an image, the same for copies of it in any lossless format.
+    """A short digest of the content of an image, equal for copies of it in any lossless format.
 
     Args:
         pixels: (H, W, 3) uint8 RGB, upright, from `zsad.images.reading.read_image`.
@@ -52,7 +52,7 @@ def image_fingerprint(pixels: NDArray[np.uint8]) -> str:
 
 
 def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
-    """What changes whenever a learnt tensor is written to or replaced; nothing is read from the device.
+    """A value that changes whenever a learnt tensor is written or replaced; no tensor is read for it.
 
     PyTorch counts the writes of optimisers, of `copy_` and of all other in-place operations on a tensor. It
     does not count writes through `tensor.data`.
@@ -70,14 +70,14 @@ def scoring_settings(
     """Everything that scores depend on, as plain JSON values.
 
     Args:
-        method: the method with its backbone and its settings.
-        image_size: pixels of one side of the network's input.
-        fingerprint: digest of the backbone's weights in their own precision.
+        method: method with its backbone and its settings.
+        image_size: pixels a side of the network's input.
+        fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
 
     Returns:
-        `method`, `backbone`, `image_size`, `precision`, `config` (the method's settings), `references` and
-        `weights` (a short digest of the backbone and of what was learnt).
+        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references` and
+        `weights` (short digest of the backbone and of everything that was learnt).
     """
     backbone = method.backbone
     return {

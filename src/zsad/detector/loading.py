@@ -1,4 +1,4 @@
-"""`zsad.load`: from names and files to a detector that is ready."""
+"""`zsad.load`: builds a detector from names and files."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from zsad.methods import _registry as registry
 if TYPE_CHECKING:
     from zsad.detector.checkpoints import Checkpoint
     from zsad.detector.support import Images
+    from zsad.types import Activation
 
 
 def load(
@@ -35,31 +36,33 @@ def load(
     calibration: Calibration | str | Path | None = None,
     **config: Any,
 ) -> Detector:
-    """A detector, ready to predict if there are weights for it.
+    """Builds a detector, which is ready to predict if there are weights for its method and backbone.
 
     Args:
-        method: a name of `zsad.list_methods()`; None: the checkpoint's own, else "anomalyclip".
-        backbone: what `zsad.backbones.loading.load_backbone` accepts, or a network that it gave (which this
-            detector then takes over); None: the checkpoint's own, else "tiny", which ships with zsad.
-        checkpoint: a file of `Detector.save` or of the method's authors, or the name that `zsad weights list`
-            gives the authors' file, once it was fetched; None: the weights that zsad ships for method and
-            backbone, if any; "fresh": new random parameters, to be trained.
-        image_size: pixels a side that images are resized to, a multiple of the patch size; None: the
-            checkpoint's own, else what the backbone's weights (or the method's paper) were made for.
-        device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
-        precision: of the backbone: "fp32" (None), "bf16" or "fp16".
+        method: name from `zsad.list_methods()`; None for the method of the checkpoint, or "anomalyclip".
+        backbone: whatever `zsad.backbones.loading.load_backbone` accepts, or a network that it returned,
+            which stays as it is; None for the backbone of the checkpoint, or "tiny", which zsad
+            ships.
+        checkpoint: file from `Detector.save` or from the authors of the method, or the name of a fetched
+            authors' file in `zsad weights list`; None for the weights that zsad ships for method and
+            backbone, if any; "fresh" for new random parameters to be trained.
+        image_size: pixels a side that images are resized to, a multiple of the patch size; None for the size
+            in the checkpoint, or the size that the backbone's weights (or the method's paper) were made for.
+        device: device name; None for a CUDA GPU if there is one, then Apple's GPU, then the CPU.
+        precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
             folder, a pattern or a list.
-        calibration: as `Detector.apply_calibration` takes it; without a checkpoint, what else is None is
-            taken from it. None: the checkpoint's own, if any; "none": no calibration and no thresholds.
-        **config: the method's settings, by the paper's terms; a checkpoint's own are the default.
+        calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
+            supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
+            for no calibration and no thresholds.
+        **config: settings of the method, by the paper's terms; the settings in a checkpoint are the defaults.
 
     Returns:
         The detector.
 
     Raises:
-        ConfigError: an unknown name or an impossible or contradicting value.
-        WeightsError: weights that are missing, damaged or made for something else.
+        ConfigError: a name is unknown, or a value is impossible or contradicts the checkpoint.
+        WeightsError: weights are missing, damaged or made for something else.
         ImageReadError: a reference image cannot be read.
         DataError: the calibration is damaged.
     """
@@ -116,18 +119,18 @@ def load(
 
 
 def _first_given(*sizes: int | None) -> int:
-    """The first that is not None; the last always is a number."""
+    """The first size that is not None; the last one is always a number."""
     return next(size for size in sizes if size is not None)
 
 
 def _find_backbone(
     backbone: str | Path | CLIP | None,
     found: Checkpoint | None,
-    activation: Any,
+    activation: Activation | None,
     device: torch.device,
     precision: str | None,
 ) -> CLIP:
-    """The network, loaded or taken over, on its device; one that is loaded also in its precision."""
+    """The network on its device: taken over as it is, or loaded in a precision."""
     if isinstance(backbone, CLIP):
         return backbone.to(device).eval()
     if backbone is None and found is not None:

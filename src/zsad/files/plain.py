@@ -92,7 +92,7 @@ def _built(kind: type[Any], values: Mapping[str, Any], path: str) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes any of this module's values as JSON, whole or not at all."""
+    """Writes what `to_plain` accepts as a JSON file, whole or not at all."""
     # File names that are not valid Unicode reach Python as lone surrogates, which only escapes can hold.
     text = json.dumps(to_plain(content), indent=1, ensure_ascii=True, allow_nan=False)
     with atomic_file(path) as file:
@@ -103,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        DataError: there is no such file, or it holds something else.
+        DataError: the file does not exist, is not JSON, or holds something other than an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -117,5 +117,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def slug(text: str) -> str:
-    """A text as part of a file name: letters, digits, dots, minus signs and underscores."""
+    """A text in the characters of a file name: letters, digits, dots, minus signs and underscores."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", Path(text).name if "/" in text else text).strip("-.") or "unnamed"

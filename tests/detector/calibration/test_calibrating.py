@@ -61,7 +61,7 @@ class FakeDetector:
     def predict(self, images, classes=None, batch_size=None):
         self.calls.append((len(images), classes))
         pixels = [np.asarray(image) for image in images]
-        if any((picture == 13).all() for picture in pixels):
+        if any((image == 13).all() for image in pixels):
             raise RuntimeError("out of luck")
         return [
             Prediction(np.nan if (p == 99).all() else p.mean() / 255, (p[..., 0] / 255).astype(np.float32), p)
@@ -71,10 +71,10 @@ class FakeDetector:
 
 def grey(level, spot=None, size=8):
     """A grey image, with a spot of two rows of another level."""
-    picture = np.full((size, size, 3), level, np.uint8)
+    image = np.full((size, size, 3), level, np.uint8)
     if spot is not None:
-        picture[:2] = spot
-    return picture
+        image[:2] = spot
+    return image
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def good():
     return [grey(level) for level in range(20, 60, 2)]
 
 
-def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
+def test_the_threshold_lies_just_above_all_of_too_few_images(detector, good):
     calibration = calibrate(detector, good, false_alarm_rate=0.05)
     assert calibration.threshold == pytest.approx(58 / 255, abs=1e-3)
     assert calibration.map_threshold == pytest.approx(58 / 255, abs=1e-3)
@@ -96,33 +96,33 @@ def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
     assert len(calibration.pictures) == len(calibration.normal_scores) == 20
 
 
-def test_enough_pictures_allow_alarms_and_no_warning(detector):
-    pictures = [grey(level) for level in range(100)]
-    calibration = calibrate(detector, pictures, false_alarm_rate=0.2, confidence=0.9)
+def test_enough_images_allow_alarms_and_no_warning(detector):
+    images = [grey(level) for level in range(100)]
+    calibration = calibrate(detector, images, false_alarm_rate=0.2, confidence=0.9)
     assert calibration.warnings == (
         "left out, since it could not be read or scored: image 14: out of luck and 1 more",
     )
     assert 0 < calibration.false_alarms <= 0.2 * 98
 
 
-def test_strict_refuses_too_few_pictures(detector, good):
+def test_strict_refuses_too_few_images(detector, good):
     with pytest.raises(ConfigError, match="needs 59 images; give more"):
         calibrate(detector, good, strict=True)
     calibrate(detector, good, false_alarm_rate=0.2, strict=True)
 
 
 def test_the_tolerated_area_lowers_the_map_threshold(detector):
-    pictures = [grey(level, spot=200) for level in range(20, 60, 2)]
-    whole = calibrate(detector, pictures)
+    images = [grey(level, spot=200) for level in range(20, 60, 2)]
+    whole = calibrate(detector, images)
     assert whole.map_threshold == pytest.approx(200 / 255, abs=1e-3)
-    part = calibrate(detector, pictures, tolerated_area=0.25)
+    part = calibrate(detector, images, tolerated_area=0.25)
     assert part.map_threshold == pytest.approx(58 / 255, abs=1e-3)
     assert part.threshold == whole.threshold
-    masks = [p.anomaly_map >= part.map_threshold for p in detector.predict(pictures)]
+    masks = [p.anomaly_map >= part.map_threshold for p in detector.predict(images)]
     assert max(mask.mean() for mask in masks) <= 0.25
 
 
-def test_anomalous_pictures_only_count_by_rate(detector, good):
+def test_anomalous_images_only_count_by_rate(detector, good):
     alone = calibrate(detector, good)
     calibration = calibrate(detector, good, [grey(200), grey(31)])
     assert calibration.threshold == alone.threshold
@@ -157,7 +157,7 @@ def test_cost(detector, good):
     assert "miss 100, false alarm 1" in summary(careful)
 
 
-def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good):
+def test_a_threshold_that_calls_every_image_anomalous_is_named(detector, good):
     calibration = calibrate(detector, good[:2], [grey(1), grey(2), grey(90)], by="f1")
     assert "calls every image anomalous" in calibration.warnings[0]
 
@@ -175,7 +175,7 @@ def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good)
         ([grey(5), grey(6)], [grey(6)], {}, "image 3 is given as normal and as anomalous"),
     ],
 )
-def test_degenerate_pictures_get_one_clear_line(detector, normal, anomalous, options, message):
+def test_degenerate_images_get_one_clear_line(detector, normal, anomalous, options, message):
     with pytest.raises(DataError, match=message) as caught:
         calibrate(detector, normal, anomalous, **options)
     assert "\n" not in str(caught.value)
@@ -199,16 +199,16 @@ def test_impossible_arguments(detector, good, options, message):
         calibrate(detector, good, **options)
 
 
-def test_bad_pictures_are_left_out_and_named(detector, good, tmp_path):
+def test_bad_images_are_left_out_and_named(detector, good, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
-    pictures = [*good, tmp_path / "broken.png", tmp_path / "gone.png", grey(99), grey(13)]
-    calibration = calibrate(detector, pictures, batch_size=24)
+    images = [*good, tmp_path / "broken.png", tmp_path / "gone.png", grey(99), grey(13)]
+    calibration = calibrate(detector, images, batch_size=24)
     assert calibration.threshold == calibrate(detector, good).threshold
     assert "broken.png" in calibration.warnings[-1]
     assert calibration.warnings[-1].endswith("and 3 more")
 
 
-def test_a_mask_of_another_size_leaves_its_picture_out(detector, good):
+def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
     calibration = calibrate(detector, good, [grey(200), grey(210)], by="f1", masks=[np.ones((3, 3)), None])
     assert len(calibration.anomalous_scores) == 1
     assert "(3, 3)" in calibration.warnings[-1]
@@ -238,7 +238,7 @@ def test_settings_and_references_decide_whether_images_are_scored_together(make_
     examples = [Example(picture) for picture in noise[1:]]
     assert not measure(together, examples, batch_size=2).is_joint
     together.set_references(noise[:1])
-    few_shot = [one.score for one in measure(together, examples, batch_size=2).pictures]
+    few_shot = [one.score for one in measure(together, examples, batch_size=2).images]
     assert few_shot == [each.score for each in together.predict(noise[1:])]
 
 
@@ -274,7 +274,7 @@ def test_a_scale_below_the_median_is_the_range():
     assert calibration.scale == ScoreScale(pytest.approx(0.55), (0.2, 0.4))
 
 
-def test_it_knows_its_pictures(detector, good):
+def test_it_knows_its_images(detector, good):
     calibration = calibrate(detector, good)
     assert calibration.saw(good[3])
     assert not calibration.saw(grey(99))
@@ -454,9 +454,9 @@ def test_a_checkpoint_without_calibration_is_no_calibration(make_small_clip, tmp
 
 
 def test_fingerprints_are_of_the_pixels(tmp_path):
-    picture = grey(5, spot=9)
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    Image.fromarray(picture).save(tmp_path / "b.bmp")
+    image = grey(5, spot=9)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(image).save(tmp_path / "b.bmp")
     marks = {image_fingerprint(np.asarray(Image.open(tmp_path / name))) for name in ("a.png", "b.bmp")}
-    assert marks == {image_fingerprint(picture)}
-    assert image_fingerprint(picture.reshape(4, 16, 3)) not in marks
+    assert marks == {image_fingerprint(image)}
+    assert image_fingerprint(image.reshape(4, 16, 3)) not in marks
