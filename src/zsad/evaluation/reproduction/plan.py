@@ -31,7 +31,7 @@ class Request:
         backbone: backbone that replaces the recipe's, a value for `zsad.load(backbone=...)`; None keeps the
             recipe's.
         image_size: side of the network's input in pixels; None for the recipe's size, or for the native size
-            of a replaced backbone.
+            of another backbone.
         epochs: number of training epochs; None for the recipe's.
         limit: maximum number of test images per category; None for all images.
         device: device of the network, a value for `zsad.load(device=...)`.
@@ -59,7 +59,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.train_anew and self.weights is not None:
-            raise ConfigError("--train learns new weights and --weights replaces them: choose one")
+            raise ConfigError("--train learns new weights and --weights uses existing ones: choose one")
         if self.train_anew and self.recipe.train is None:
             raise ConfigError(f"{self.recipe.method} has nothing to train; leave --train out")
         if self.epochs is not None and not self.trains:
@@ -109,14 +109,14 @@ def deviations(request: Request) -> tuple[str, ...]:
 
 
 def image_size(request: Request) -> int | None:
-    """Side of the network's input in pixels; None for the native size of a replaced backbone."""
+    """Side of the network's input in pixels; None for the native size of another backbone."""
     if request.image_size is not None:
         return request.image_size
     return None if request.has_other_backbone else request.recipe.image_size
 
 
 def method_settings(request: Request) -> dict[str, Any]:
-    """The recipe's settings; with a replaced backbone, without those that a method derives from its backbone.
+    """The recipe's settings; on another backbone, without those that a method derives from its backbone.
 
     Such settings are the fields of its `Config` whose default is None, for example numbers of layers.
     """
