@@ -48,7 +48,7 @@ def test_the_limit_of_pro_is_shaded():
     assert "limit 0.3" in [text.get_text() for text in figure.axes[0].texts]
 
 
-def test_histograms_count_every_picture():
+def test_histograms_count_every_image():
     scores = {"a": ([0.1, 0.1, 0.2], [0.9]), "b": ([], [0.4, 0.5])}
     figure = histogram_figure(scores, threshold=0.3)
     for axes, (normal, anomalous) in zip(figure.axes, scores.values(), strict=True):

@@ -59,7 +59,7 @@ def test_no_word_is_broken_in_a_terminal(width):
             assert f"{cell.value:.1f}" in words
 
 
-def test_counts_of_pictures_stand_where_there_is_room():
+def test_image_counts_are_shown_where_they_fit():
     table = category_table(group_runs([complete_run("anomalyclip")])[0])
     assert "anomalous  " in printed(table, 160)
     assert "anomalous  " not in printed(table, 80)

@@ -216,7 +216,7 @@ def test_only_what_differs_from_the_recipe_is_a_deviation(tmp_path):
     for part in (
         "backbone tiny",
         "depth",
-        "the backbone's own image size",
+        "its own image size",
         "epochs 1 in place of 15",
         "3 test",
         "bf16",

@@ -1,4 +1,4 @@
-"""Plans the training and the evaluation of a recipe, and lists how they deviate from the publication."""
+"""From a recipe and a user's wishes to one training, one evaluation, and what is not as published."""
 
 from __future__ import annotations
 
@@ -20,26 +20,23 @@ CACHE_FOLDER = "features"
 
 @dataclass(frozen=True)
 class Request:
-    """What `zsad reproduce` should do.
+    """What `zsad reproduce` is asked for. Where None says so, the recipe decides.
 
     Attributes:
-        recipe: recipe of the row to reproduce.
+        recipe: the row to produce.
         out: folder for weights, results and page.
-        data: dataset name in the catalogue -> folder.
-        weights: checkpoint that replaces the recipe's, a value for `zsad.load(checkpoint=...)`.
-        train_anew: whether to train although the authors published weights.
-        backbone: backbone that replaces the recipe's, a value for `zsad.load(backbone=...)`; None keeps the
-            recipe's.
-        image_size: side of the network's input in pixels; None for the recipe's size, or for the native size
-            of a replaced backbone.
-        epochs: number of training epochs; None for the recipe's.
-        limit: maximum number of test images per category; None for all images.
-        device: device of the network, a value for `zsad.load(device=...)`.
-        devices: number of processes or GPUs that share the work.
-        precision: numeric precision of training and evaluation; None for the recipe's in training and fp32 in
-            evaluation.
-        cache: whether to keep the features of training images on disk until training ends.
-        resume: whether to continue an earlier run in `out`.
+        data: folders by dataset names of the catalogue.
+        weights: learnt weights in place of the recipe's, as for `zsad.load(checkpoint=...)`.
+        train_anew: train, although the authors published weights.
+        backbone: as for `zsad.load`; None: the recipe's.
+        image_size: pixels a side; None: the recipe's, or with another backbone what that was made for.
+        epochs: of the training; None: the recipe's.
+        limit: at most so many test images of a category; None for all.
+        device: as for `zsad.load`.
+        devices: processes or GPUs that share the work.
+        precision: of training and evaluation; None: the recipe's in training, fp32 in evaluation.
+        cache: whether to keep the features of training images on the disk until the training is over.
+        resume: go on with what is in `out`.
     """
 
     recipe: Recipe
@@ -59,43 +56,43 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.train_anew and self.weights is not None:
-            raise ConfigError("--train learns new weights and --weights replaces them: choose one")
+            raise ConfigError("--train learns new weights and --weights gives them: choose one")
         if self.train_anew and self.recipe.train is None:
             raise ConfigError(f"{self.recipe.method} has nothing to train; leave --train out")
         if self.epochs is not None and not self.trains:
-            raise ConfigError("--epochs needs a training: add --train, or leave --epochs out")
+            raise ConfigError("--epochs without a training: add --train, or leave it out")
 
     @property
     def has_other_backbone(self) -> bool:
-        """Whether the backbone differs from the recipe's, so that the authors' weights do not fit."""
+        """Whether another network than the recipe's is asked for, which the authors' weights do not fit."""
         return self.backbone is not None and self.backbone != self.recipe.backbone
 
     @property
     def trains(self) -> bool:
-        """Whether the reproduction trains."""
+        """Whether weights are learnt here."""
         if self.recipe.train is None or self.weights is not None:
             return False
         return self.train_anew or self.has_other_backbone or self.recipe.checkpoint is None
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Names in the catalogue of the datasets that the reproduction needs."""
+        """The datasets that are needed, by their names in the catalogue."""
         auxiliary = self.recipe.train.data if self.recipe.train and self.trains else ()
         return (*auxiliary, self.recipe.test.data)
 
 
 def deviations(request: Request) -> tuple[str, ...]:
-    """Lists the deviations from the recipe, one line each; () if there are none."""
+    """What is not as in the recipe, one line each; () if everything is."""
     recipe = request.recipe
     found = []
     if request.has_other_backbone:
         found.append(f"backbone {request.backbone} in place of {recipe.backbone}")
         left = [name for name in recipe.settings if name not in method_settings(request)]
         if left:
-            found.append(f"{', '.join(left)} chosen for that backbone")
+            found.append(f"{', '.join(left)} as that backbone allows")
     size = image_size(request)
     if size != recipe.image_size:
-        shown = "the backbone's own image size" if size is None else f"image size {size}"
+        shown = "its own image size" if size is None else f"images of {size} pixels"
         found.append(f"{shown} in place of {recipe.image_size}")
     if request.weights is not None and request.weights != recipe.checkpoint:
         found.append(f"weights {request.weights} in place of the recipe's")
@@ -104,21 +101,21 @@ def deviations(request: Request) -> tuple[str, ...]:
     if request.precision is not None:
         found.append(f"precision {request.precision}")
     if request.limit is not None:
-        found.append(f"at most {request.limit} test images per category")
+        found.append(f"at most {request.limit} test images of a category")
     return tuple(found)
 
 
 def image_size(request: Request) -> int | None:
-    """Side of the network's input in pixels; None for the native size of a replaced backbone."""
+    """Pixels a side; None: what another backbone was made for."""
     if request.image_size is not None:
         return request.image_size
     return None if request.has_other_backbone else request.recipe.image_size
 
 
 def method_settings(request: Request) -> dict[str, Any]:
-    """The recipe's settings; with a replaced backbone, without those that a method derives from its backbone.
+    """The recipe's settings; on another backbone without those that a method derives from its backbone.
 
-    Such settings are the fields of its `Config` whose default is None, for example numbers of layers.
+    Those are the fields of its `Config` whose default is None, as numbers of blocks are.
     """
     from zsad.methods._registry import method_class
 
@@ -130,11 +127,11 @@ def method_settings(request: Request) -> dict[str, Any]:
 
 
 def training_of(request: Request, folders: Mapping[str, Path]) -> TrainConfig | None:
-    """Plans the training; None if the reproduction needs none.
+    """The training; None if none is needed.
 
     Args:
-        request: what to reproduce.
-        folders: folders by dataset name, from `zsad.evaluation.reproduction.datasets.locate`.
+        request: what is asked for.
+        folders: from `zsad.evaluation.reproduction.datasets.locate`.
     """
     part = request.recipe.train
     if part is None or not request.trains:
@@ -169,11 +166,11 @@ def training_of(request: Request, folders: Mapping[str, Path]) -> TrainConfig | 
 
 
 def evaluation_of(request: Request, folders: Mapping[str, Path]) -> EvaluationOptions:
-    """Plans the evaluation.
+    """The evaluation.
 
     Args:
-        request: what to reproduce.
-        folders: folders by dataset name, from `zsad.evaluation.reproduction.datasets.locate`.
+        request: what is asked for.
+        folders: from `zsad.evaluation.reproduction.datasets.locate`.
     """
     from zsad.evaluation.options import EvaluationOptions
 

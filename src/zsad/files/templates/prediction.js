@@ -61,7 +61,7 @@
       if (threshold === null) option.checked = option.value === "all";
     }
     find("flagged").textContent =
-      threshold === null ? "move the slider to set a threshold" : `${flagged} of ${cards.length} anomalous`;
+      threshold === null ? "or move the slider" : `${flagged} of ${cards.length} anomalous`;
     filter();
   }
 
