@@ -24,7 +24,7 @@ from zsad.cli.options import parse_setting
 from zsad.errors import ConfigError, ZsadError
 from zsad.images.saving import read_map
 from zsad.methods import _registry as registry
-from zsad.prediction import run as prediction
+from zsad.prediction.options import PredictOptions
 from zsad.prediction.run import predict_folder
 from zsad.types import Prediction, WeightRecord
 
@@ -333,10 +333,10 @@ def test_resume_notices_other_weights(run, folder, detector):
 
 def test_a_method_that_scores_a_batch_together_gets_all_pictures(small_clip, folder):
     detector = FakeDetector(small_clip, joint=True)
-    predict_folder("in", detector, "out", batch_size=2)
+    predict_folder("in", detector, PredictOptions(out="out", batch_size=2))
     assert detector.calls == [(4, None)]
     with pytest.raises(ConfigError, match="all images together"):
-        predict_folder("in", detector, "out", resume=True)
+        predict_folder("in", detector, PredictOptions(out="out", resume=True))
 
 
 def test_interruption_leaves_valid_files(run, folder, detector):
@@ -360,14 +360,17 @@ def test_interruption_leaves_valid_files(run, folder, detector):
 def test_progress_counts_to_the_end(detector, folder):
     seen = []
     predict_folder(
-        "in", detector, "out", batch_size=2, progress=lambda done, total: seen.append((done, total))
+        "in",
+        detector,
+        PredictOptions(out="out", batch_size=2),
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(count, 4) for count in range(5)]
 
 
 def test_the_library_gives_what_the_command_prints(detector, folder):
     Path("in/a/0.png").write_bytes(b"")
-    summary = predict_folder(["in"], lambda files: detector, "out", threshold=0.5)
+    summary = predict_folder(["in"], lambda files, device: detector, PredictOptions(out="out", threshold=0.5))
     assert [record.path for record in summary.scored] == [
         "in/a/2.png",
         "in/b/1.jpg",
@@ -526,5 +529,4 @@ def test_bytes_for_people():
 
 def test_formats_are_checked():
     with pytest.raises(ConfigError, match="unknown format 'overly': did you mean 'overlay'"):
-        prediction.checked_formats(["overly"])
-    assert prediction.checked_formats(["map", "npy", "map"]) == ("map", "npy")
+        PredictOptions(formats=["overly"])

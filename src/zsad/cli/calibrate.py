@@ -22,7 +22,7 @@ from zsad.cli.options import (
     ReferencesOption,
     SettingsOption,
     go_offline,
-    parse_settings,
+    method_settings,
 )
 from zsad.cli.printing import Bar, stderr, stdout
 
@@ -105,7 +105,7 @@ def calibrate(
 
     Exit code: 0 if every image was used, 3 if some could not be read.
     """
-    config = parse_settings(settings or [])
+    config = method_settings(settings)
     if state_words is not None:
         from zsad.methods.prompts.state_words import parse_state_words
 

@@ -20,7 +20,7 @@ from zsad.cli.options import (
     SettingsOption,
     fail,
     go_offline,
-    parse_settings,
+    method_settings,
 )
 from zsad.cli.printing import Bar, counted, duration, stderr, stdout
 
@@ -102,7 +102,7 @@ def evaluate(
 
     Exit code: 0 if every run and every image was evaluated, 3 if some were left out.
     """
-    config = parse_settings(settings or [])
+    config = method_settings(settings)
     go_offline(offline)
     from zsad.evaluation.options import EvaluationOptions
     from zsad.evaluation.run import evaluate as run

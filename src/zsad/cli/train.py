@@ -15,7 +15,7 @@ from zsad.cli.options import (
     QuietOption,
     SettingsOption,
     go_offline,
-    parse_settings,
+    method_settings,
 )
 from zsad.cli.printing import counted, stdout
 
@@ -83,7 +83,7 @@ def train(
     OUT is for `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds the
     checkpoint of the last finished epoch, log.csv with the loss of every step, and TensorBoard's files.
     """
-    config = parse_settings(settings or [])
+    config = method_settings(settings)
     go_offline(offline)
     from zsad.training.loop import TrainConfig
     from zsad.training.loop import train as run

@@ -35,7 +35,7 @@ from zsad.prediction.records import ResultRecord
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
-    from zsad.prediction.options import RunOptions
+    from zsad.prediction.options import PredictOptions
     from zsad.types import PhraseFit
 
 _SECONDS_TO_STOP = 10
@@ -74,7 +74,7 @@ class ShardedPrediction:
     """
 
     def __init__(
-        self, detector: Detector, layout: RunLayout, options: RunOptions, devices: Sequence[str]
+        self, detector: Detector, layout: RunLayout, options: PredictOptions, devices: Sequence[str]
     ) -> None:
         """Starts nothing yet.
 
@@ -312,7 +312,9 @@ def _work(connection: Connection, device: str, threads: int) -> None:
         connection.send(_portable(error))
 
 
-def _equipment(connection: Connection, device: str, threads: int) -> tuple[Detector, Path, str, RunOptions]:
+def _equipment(
+    connection: Connection, device: str, threads: int
+) -> tuple[Detector, Path, str, PredictOptions]:
     """What the caller sends to a worker that is there: the detector and what is done with images."""
     import torch
 
