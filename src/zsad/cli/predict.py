@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Images to score.", show_default=False),
+        typer.Argument(metavar="FILE|FOLDER|PATTERN...", help="Images to score.", show_default=False),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),

@@ -11,43 +11,35 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsad._version import __version__
+from zsad.detector.calibration.options import Aim
 from zsad.detector.identity import image_fingerprint
-from zsad.errors import ConfigError, DataError
+from zsad.errors import ConfigError, DataError, unknown_name
 from zsad.files.atomic import atomic_file
 from zsad.types import ScoreScale
 
-Rule = Literal["rate", "f1", "cost"]
 MapRule = Literal["rate", "f1"]
 
-RULES: tuple[Rule, ...] = ("rate", "f1", "cost")
 NO_CALIBRATION = "none"
 FORMAT = 1
 _FORMAT_KEY = "zsad_calibration"
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A threshold for one detector and one kind of image.
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Aim):
+    """A threshold for one detector and one kind of image, with the aim that it was chosen for.
 
     Attributes:
-        rule: how `threshold` was chosen: by false-alarm "rate", "f1" or "cost".
         threshold: image score from which on an image counts as anomalous.
         map_rule: how `map_threshold` was chosen: by false-alarm "rate", or by "f1" of the pixels.
         map_threshold: map value from which on a pixel counts as anomalous.
         normal_scores: of the normal calibration images, rising; each image once.
         anomalous_scores: of the anomalous ones, rising; empty if none were given.
-        false_alarm_rate: share of new normal images that may be called anomalous; what rule "rate" keeps.
-        confidence: asked for, that the rate is kept.
-        tolerated_area: share of a normal image's pixels that may be marked; what map rule "rate" keeps.
-        cost_miss: of an anomalous image called normal; rule "cost".
-        cost_false_alarm: of a normal image called anomalous; rule "cost".
-        prevalence: share of anomalous images in use; rule "cost"; None: as in the sample.
         class_name: what the images show, as prompts read it; None: the method uses no class names.
         settings: what the detector's scores depend on, as `scoring_settings` gives it.
         pictures: fingerprints of all calibration images, as `image_fingerprint` gives them.
@@ -56,18 +48,11 @@ class Calibration:
         version: of zsad.
     """
 
-    rule: Rule
     threshold: float
     map_rule: MapRule
     map_threshold: float
     normal_scores: tuple[float, ...] = field(repr=False)
     anomalous_scores: tuple[float, ...] = field(default=(), repr=False)
-    false_alarm_rate: float = 0.05
-    confidence: float = 0.95
-    tolerated_area: float = 0.0
-    cost_miss: float | None = None
-    cost_false_alarm: float | None = None
-    prevalence: float | None = None
     class_name: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     pictures: tuple[str, ...] = field(default=(), repr=False)
@@ -76,6 +61,7 @@ class Calibration:
     version: str = __version__
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         numbers = (self.threshold, self.map_threshold, *self.normal_scores, *self.anomalous_scores)
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise DataError("a calibration's scores and thresholds must be finite numbers")
@@ -83,8 +69,8 @@ class Calibration:
             raise DataError("a calibration holds the scores of at least one normal image")
         if not isinstance(self.settings, Mapping):
             raise DataError(f"damaged calibration: settings must be names and values, got {self.settings!r}")
-        if self.rule not in RULES or self.map_rule not in ("rate", "f1"):
-            raise DataError(f"a calibration's rule is one of {', '.join(RULES)}, got {self.rule!r}")
+        if self.map_rule not in get_args(MapRule):
+            raise unknown_name("map rule", str(self.map_rule), get_args(MapRule))
 
     @property
     def scale(self) -> ScoreScale:
