@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from zsad.evaluation.results import EvaluationResult
     from zsad.prediction.run import PredictResult
 
 PROBLEMS_SHOWN = 10
@@ -86,6 +87,14 @@ def failure_lines(result: PredictResult) -> list[str]:
 
     named = [(printable(record.path), record.error or "") for record in result.failed]
     return [message if message.startswith(name) else f"{name}: {message}" for name, message in named]
+
+
+def left_out_lines(result: EvaluationResult) -> list[str]:
+    """One line for each run and each image that an evaluation left out."""
+    lines = [f"{run.id}: {run.error}" for run in result.failed_runs]
+    # All runs on a dataset leave out the same files.
+    lines += dict.fromkeys(line for run in result.runs for line in (*run.problems, *run.failed))
+    return lines
 
 
 def print_problems(label: str, lines: Sequence[str], where: str = "") -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zsad._version import __version__
 from zsad.backbones.clip import CLIP
 from zsad.detector.published_weights import PAPERS_BACKBONE, PublishedWeights
+from zsad.detector.support import DEFAULT_METHOD
 from zsad.detector.weights import fetched_file, published_weights
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.atomic import atomic_file
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from zsad.methods.base import Method
     from zsad.types import WeightRecord
 
-DEFAULT_METHOD = "anomalyclip"
 FRESH = "fresh"
 FORMAT = 1
 METADATA_KEY = "zsad"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LEAST_PICTURES = 8
 FOLDER_METHOD = "auto"
+DEFAULT_METHOD = "anomalyclip"
 
 
 def default_method(files: Sequence[Path]) -> str | None:

@@ -143,10 +143,10 @@ def _check_scores(normal: Any, anomalous: Any, measurement: Measurement, options
         raise DataError(f"there is no normal image{left_out}: give some")
     if options.rule == "rate" and normal.size < FEWEST_NORMAL:
         needed = pictures_needed(options.false_alarm_rate, options.confidence)
+        wanted = f"{percent(options.false_alarm_rate)} with {percent(options.confidence)} confidence"
         raise DataError(
-            f"one normal image{left_out} says nothing about how scores vary: give {needed} different ones for a "
-            f"false-alarm rate of {percent(options.false_alarm_rate)} with {percent(options.confidence)} "
-            "confidence"
+            f"one normal image{left_out} says nothing about how scores vary: give {needed} different ones "
+            f"for a false-alarm rate of {wanted}"
         )
     decisive = normal if options.rule == "rate" else np.concatenate([normal, anomalous])
     if decisive.min() == decisive.max():
