@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from zsad.errors import ConfigError, ZsadError, one_line
+from zsad.errors import ConfigError, ZsadError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -18,11 +18,39 @@ if TYPE_CHECKING:
 WRONG_USAGE, SOME_FAILED, INTERRUPTED, FAILED = 2, 3, 130, 1
 DEBUG_VARIABLE = "ZSAD_DEBUG"
 
+
+def known_method(name: str | None) -> str | None:
+    """Refuses a method that does not exist; as a callback of an option, before torch is imported.
+
+    Raises:
+        ConfigError: the name is unknown; the message holds the nearest one.
+    """
+    from zsad.methods._registry import list_methods
+
+    if name is not None and name not in list_methods():
+        raise unknown_name("method", name, list_methods())
+    return name
+
+
+def known_precision(name: str | None) -> str | None:
+    """Refuses a precision that does not exist; as a callback of an option, before torch is imported.
+
+    Raises:
+        ConfigError: the name is unknown; the message holds the known ones.
+    """
+    from zsad.backbones.devices import PRECISIONS
+
+    if name is not None and name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS)
+    return name
+
+
 MethodOption = Annotated[
     str | None,
     typer.Option(
         "--method",
         "-m",
+        callback=known_method,
         help="A name of `zsad methods`. Default: the method of the checkpoint, or anomalyclip without one.",
     ),
 ]
@@ -68,7 +96,9 @@ StateWordsOption = Annotated[
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, help="Number of images that go through the network at once.")
 ]
-PrecisionOption = Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")]
+PrecisionOption = Annotated[
+    str | None, typer.Option(callback=known_precision, help="fp32 (default), bf16 or fp16.")
+]
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -24,6 +24,7 @@ from zsad.cli.options import (
     comma_list,
     fail_interrupted,
     go_offline,
+    known_method,
     load_detector,
     method_settings,
 )
@@ -47,6 +48,7 @@ def predict(
         typer.Option(
             "--method",
             "-m",
+            callback=known_method,
             help="A name of `zsad methods`. Default: the method of the checkpoint; without one, auto for 8 "
             "images or more, which compares them with each other, and anomalyclip for fewer.",
             show_default=False,
