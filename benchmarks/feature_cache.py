@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 
 from random_backbone import random_l14
-from zsad.training.loop import TrainConfig, train
+from zsad.training.loop import train
+from zsad.training.options import TrainOptions
 
 
 def make_images(root: Path, count: int, size: int) -> Path:
@@ -40,7 +41,7 @@ def make_images(root: Path, count: int, size: int) -> Path:
     return root
 
 
-def epoch_seconds(config: TrainConfig) -> tuple[float, float, list[float]]:
+def epoch_seconds(config: TrainOptions) -> tuple[float, float, list[float]]:
     """Seconds of the first and, on average, of a later epoch, and the losses of the steps."""
     result = train(config, show_progress=False)
     with result.log.open(newline="") as file:
@@ -87,9 +88,11 @@ def main() -> None:
             "image_size": size,
             "precision": args.precision,
         }
-        plain_first, plain_later, plain = epoch_seconds(TrainConfig(out=root / "plain.safetensors", **common))
+        plain_first, plain_later, plain = epoch_seconds(
+            TrainOptions(out=root / "plain.safetensors", **common)
+        )
         first, later, losses = epoch_seconds(
-            TrainConfig(
+            TrainOptions(
                 out=root / "cached.safetensors",
                 cache=root / "cache",
                 cache_precision=args.cache_precision,

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 import zsad
 from zsad.cli import app
-from zsad.detector.calibration.calibrating import read_calibration
 from zsad.detector.loading import load
+from zsad.detector.thresholds import read_calibration
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -25,7 +26,7 @@ from zsad.detector.decision import Decided, Decision
 from zsad.errors import ConfigError, ZsadError
 from zsad.images.saving import read_map
 from zsad.methods import _registry as registry
-from zsad.prediction import run as prediction
+from zsad.prediction.options import PredictOptions
 from zsad.prediction.run import predict_folder
 from zsad.types import Prediction, WeightRecord
 
@@ -156,14 +157,14 @@ def test_a_folder(run, folder, detector):
 
 def test_options_reach_the_library(run, folder, detector):
     result = run(
-        "predict", "in/a", "-m", "fake", "-b", "toy", "--checkpoint", "w.safetensors", "-c", "metal nut",
+        "predict", "in/a", "-m", "winclip", "-b", "toy", "--checkpoint", "w.safetensors", "-c", "metal nut",
         "--out", "elsewhere", "--batch-size", 1, "--device", "cpu", "--precision", "fp32", "--image-size", 64,
         "--set", "sigma=8", "--set", "features_list=[1,2]", "--threshold", 0.5,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert run.loads == [
         {
-            "method": "fake", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
+            "method": "winclip", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
             "device": "cpu", "precision": "fp32", "references": None, "calibration": None,
             "sigma": 8, "features_list": [1, 2],
         }
@@ -336,10 +337,10 @@ def test_resume_notices_other_weights(run, folder, detector):
 
 def test_a_method_that_scores_a_batch_together_gets_all_pictures(small_clip, folder):
     detector = FakeDetector(small_clip, joint=True)
-    predict_folder("in", detector, "out", batch_size=2)
+    predict_folder("in", detector, PredictOptions(out="out", batch_size=2))
     assert detector.calls == [(4, None)]
     with pytest.raises(ConfigError, match="all images together"):
-        predict_folder("in", detector, "out", resume=True)
+        predict_folder("in", detector, PredictOptions(out="out", resume=True))
 
 
 def test_interruption_leaves_valid_files(run, folder, detector):
@@ -363,14 +364,17 @@ def test_interruption_leaves_valid_files(run, folder, detector):
 def test_progress_counts_to_the_end(detector, folder):
     seen = []
     predict_folder(
-        "in", detector, "out", batch_size=2, progress=lambda done, total: seen.append((done, total))
+        "in",
+        detector,
+        PredictOptions(out="out", batch_size=2),
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(count, 4) for count in range(5)]
 
 
 def test_the_library_gives_what_the_command_prints(detector, folder):
     Path("in/a/0.png").write_bytes(b"")
-    summary = predict_folder(["in"], lambda files: detector, "out", threshold=0.5)
+    summary = predict_folder(["in"], lambda files, device: detector, PredictOptions(out="out", threshold=0.5))
     assert [record.path for record in summary.scored] == [
         "in/a/2.png",
         "in/b/1.jpg",
@@ -487,14 +491,69 @@ def test_version_and_help():
     assert CliRunner().invoke(app, []).exit_code == 2
 
 
-def test_help_needs_no_torch():
+def run_fresh(*arguments, heavy=("torch",)):
+    """Exit code of the program in a new process, 99 if it has loaded a heavy package; and its messages."""
     code = (
-        "import sys; sys.argv = ['zsad', '--help']\n"
+        f"import sys; sys.argv = ['zsad', *{arguments!r}]\n"
         "from zsad.cli import main\n"
         "try: main()\n"
-        "except SystemExit: sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+        f"except SystemExit as end: sys.exit(99 if set({heavy!r}) & set(sys.modules) else end.code)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    return result.returncode, result.stderr
+
+
+def test_help_needs_neither_torch_nor_numpy():
+    assert run_fresh("--help", heavy=("torch", "numpy"))[0] == 0
+
+
+def commands():
+    found = typer.main.get_command(app).commands
+    for name, command in found.items():
+        yield from (
+            [(name, inner) for inner in command.commands] if hasattr(command, "commands") else [(name,)]
+        )
+
+
+def test_no_commands_help_needs_torch():
+    """In one process, since the first one to import torch would be seen by all that follow."""
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from zsad.cli import app\n"
+        f"for command in {list(commands())!r}:\n"
+        "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0, command\n"
+        "    assert 'torch' not in sys.modules, command\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "x", "--scale", "fix"], "did you mean 'fixed'"),
+        (["predict", "x", "--format", "overly"], "did you mean 'overlay'"),
+        (["predict", "x", "--engine", "rays"], "did you mean 'ray'"),
+        (["predict", "x", "--method", "winclp"], "did you mean 'winclip'"),
+        (["predict", "x", "--precision", "fp61"], "unknown precision 'fp61'"),
+        (["predict", "x", "--threshold", "nan"], "threshold must be a finite number"),
+        (["calibrate", "x", "--rate", "5"], "a share above 0"),
+        (["calibrate", "x", "--by", "luck"], "unknown rule 'luck'"),
+        (["train", "-d", "x", "-o", "y", "--optimizer", "adma"], "did you mean 'adam'"),
+        (["train", "-d", "x", "-o", "y", "--method", "winclp"], "did you mean 'winclip'"),
+        (["train", "-d", "x", "-o", "y", "--epochs", "0"], "epochs must be a whole number"),
+        (["evaluate", "-d", "x", "--split", "valid"], "unknown split 'valid'"),
+        (["evaluate", "-d", "x", "--pro", "exakt"], "exakt"),
+        (["evaluate", "-d", "x", "--method", "winclp"], "did you mean 'winclip'"),
+        (["reproduce", "anomalyclip-mvtec", "--precision", "fp61"], "unknown precision 'fp61'"),
+        (["reproduce", "anomalyclip-mvtek"], "did you mean 'anomalyclip-mvtec'"),
+        (["report", "x", "--format", "htm"], "did you mean 'html'"),
+    ],
+)
+def test_a_wrong_option_is_refused_without_torch(arguments, message):
+    code, stderr = run_fresh(*arguments)
+    assert (code, message in stderr) == (2, True), stderr
 
 
 @pytest.mark.parametrize(
@@ -529,5 +588,4 @@ def test_bytes_for_people():
 
 def test_formats_are_checked():
     with pytest.raises(ConfigError, match="unknown format 'overly': did you mean 'overlay'"):
-        prediction.checked_formats(["overly"])
-    assert prediction.checked_formats(["map", "npy", "map"]) == ("map", "npy")
+        PredictOptions(formats=["overly"])

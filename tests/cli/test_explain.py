@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import zsad
 from zsad.cli import app
 from zsad.errors import DataError
+from zsad.prediction.options import PredictOptions
 from zsad.prediction.records import EXPLANATIONS_FILE, read_explanations
 from zsad.prediction.run import predict_folder
 
@@ -100,5 +101,9 @@ def test_a_damaged_file_is_named(tmp_path):
 
 
 def test_from_python(run):
-    predict_folder(run.out.parent / "in", run.detector, run.out, formats=(), explain=["stained"])
+    predict_folder(
+        run.out.parent / "in",
+        run.detector,
+        PredictOptions(out=run.out, formats=(), explain=["stained"]),
+    )
     assert {fit.share for fits in read_explanations(run.out).values() for fit in fits} == {1.0}

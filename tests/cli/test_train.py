@@ -76,7 +76,7 @@ def test_train_resume_and_predict(method, backbone, folder, tmp_path):
     )
     assert "mvtec: 3 normal and 3 anomalous images" in told
     run(*common, "--out", parts, "--epochs", 1)
-    assert "went on after epoch 1" in run(*common, "--out", parts, "--epochs", 2, "--resume")
+    assert "continued after epoch 1" in run(*common, "--out", parts, "--epochs", 2, "--resume")
     logs = [losses(path.with_suffix(".training") / "log.csv") for path in (whole, parts)]
     assert len(logs[0]) == len(logs[1]) == 2 * -(-6 // method_class(method).RECIPE.batch_size)
     for first, second in zip(*logs, strict=True):

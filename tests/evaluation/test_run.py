@@ -26,7 +26,8 @@ from zsad.evaluation.results import read_evaluation
 from zsad.evaluation.scoring import make_batches
 from zsad.files.plain import to_plain
 from zsad.metrics import evaluate as metrics_of
-from zsad.training import loop as training
+from zsad.training.loop import train
+from zsad.training.options import TrainOptions
 from zsad.types import RawOutput
 
 SIDE = 64
@@ -356,7 +357,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(tree, tmp_path, mo
 
     monkeypatch.setattr(Detector, "score_tensors", counting)
     outcome = run(*call, "--out", out, code=130)
-    assert "--resume goes on" in outcome.stderr
+    assert "--resume continues" in outcome.stderr
     assert read_evaluation(out).runs == ()
     scored[:] = [0] * 10
     run(*call, "--out", out, "--resume")
@@ -427,10 +428,10 @@ def test_training_pictures_are_recognised_in_a_renamed_folder(tree, tmp_path):
 @pytest.mark.slow
 def test_training_leaves_the_digests_of_its_pictures(tree, tmp_path):
     own = tmp_path / "own.safetensors"
-    config = training.TrainConfig(
+    config = TrainOptions(
         out=own, data=(tree / "gear",), epochs=1, batch_size=4, image_size=SIDE, device="cpu"
     )
-    training.train(config, show_progress=False)
+    train(config, show_progress=False)
     seen = [sample.path for sample in open_dataset(tree / "gear").samples]
     assert zsad.load(checkpoint=own, device="cpu").auxiliary_pictures == pack_digests(file_digests(seen))
 

@@ -22,7 +22,8 @@ import zsad.training.state
 from helpers.batch_rounding import round_by_batch
 from helpers.training_examples import stained_pictures
 from zsad.training.logs import StepLog
-from zsad.training.loop import TrainConfig, train
+from zsad.training.loop import train
+from zsad.training.options import TrainOptions
 from zsad.training.run import TrainingRun
 
 MOST_KILLS = 12
@@ -143,7 +144,7 @@ def main():
 
     def config(moment):
         root = args.folder / moment.replace(":", "-")
-        return TrainConfig(
+        return TrainOptions(
             out=root / "out.safetensors",
             backbone=args.backbone,
             epochs=3,

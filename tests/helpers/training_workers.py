@@ -14,7 +14,8 @@ from helpers.training_examples import stained_pictures
 from zsad.methods._registry import list_methods, method_class
 from zsad.training.data import data_in_memory
 from zsad.training.devices import Ranks
-from zsad.training.loop import TrainConfig, _fresh_detector, _train
+from zsad.training.loop import _fresh_detector, _train
+from zsad.training.options import TrainOptions
 from zsad.training.run import TrainingRun
 
 LEARNT = tuple(name for name in list_methods() if method_class(name).INFO.needs_training)
@@ -24,7 +25,7 @@ CACHED = "glocalclip"
 def settings(folder, backbone, method, **changes):
     """A training of 3 epochs with steps of 4 and 3 images; 7 cannot be halved."""
     usual = {"epochs": 3, "batch_size": 4, "device": "cpu", "learning_rate": 1e-3}
-    return TrainConfig(
+    return TrainOptions(
         out=Path(folder) / f"{method}.safetensors", backbone=backbone, method=method, **{**usual, **changes}
     )
 

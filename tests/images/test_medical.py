@@ -15,7 +15,7 @@ from zsad.images.medical import slices_of
 from zsad.images.names import is_medical, medical_path
 from zsad.images.reading import read_image
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.run import find_pictures
+from zsad.prediction.run import images_to_score
 
 pydicom = pytest.importorskip("pydicom", reason="the extra `medical` is not installed")
 nibabel = pytest.importorskip("nibabel", reason="the extra `medical` is not installed")
@@ -259,11 +259,11 @@ def test_folders_and_slices_on_the_command_line(tmp_path, volume):
 def test_slices_are_images_of_a_run(tmp_path, volume):
     path = write_nifti(tmp_path / "scan.nii.gz", volume)
     names = [f"{path}#slice=1", f"{path}#slice=2"]
-    assert [str(found) for found in find_pictures(names, tmp_path / "out")] == names
+    assert [str(found) for found in images_to_score(names, tmp_path / "out")] == names
     layout = RunLayout.plan(tmp_path / "out", names)
     assert len({layout.file(name, "overlay") for name in names}) == 2
     with pytest.raises(ConfigError, match="no such file or folder"):
-        find_pictures([f"{tmp_path}/gone.nii.gz#slice=1"], tmp_path / "out")
+        images_to_score([f"{tmp_path}/gone.nii.gz#slice=1"], tmp_path / "out")
 
 
 def test_a_number_sign_in_a_files_name(tmp_path):

@@ -14,6 +14,7 @@ import zsad
 from zsad.cli import app
 from zsad.detector.support import default_method, evenly_spread
 from zsad.errors import DataError
+from zsad.prediction.options import PredictOptions
 from zsad.prediction.run import predict_folder
 
 
@@ -43,7 +44,7 @@ def scores(summary):
 
 
 def test_pictures_are_scored_one_by_one_as_they_are_all_at_once(folder, auto, tmp_path):
-    summary = predict_folder(folder, auto, tmp_path / "out", batch_size=3, formats=())
+    summary = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", batch_size=3, formats=()))
     assert [record.error is None for record in summary.records].count(False) == 1
     assert "others of the folder (10 drawn)" in summary.note
     auto.set_companions(None)
@@ -53,7 +54,7 @@ def test_pictures_are_scored_one_by_one_as_they_are_all_at_once(folder, auto, tm
 
 
 def test_the_results_say_so(folder, auto, tmp_path):
-    summary = predict_folder(folder, auto, tmp_path / "out", formats=())
+    summary = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=()))
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert settings["folder_mode"] == summary.note
     assert len(settings["companions"]) == 10
@@ -62,7 +63,7 @@ def test_the_results_say_so(folder, auto, tmp_path):
 
 def test_seven_pictures_have_no_companions(folder, auto, tmp_path):
     few = sorted(folder.glob("[1-7].png"))
-    summary = predict_folder(few, auto, tmp_path / "out", formats=())
+    summary = predict_folder(few, auto, PredictOptions(out=tmp_path / "out", formats=()))
     assert "fewer than 8 images" in summary.note
     assert summary.note in (tmp_path / "out" / "index.html").read_text()
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["companions"] == []
@@ -70,18 +71,18 @@ def test_seven_pictures_have_no_companions(folder, auto, tmp_path):
 
 def test_other_methods_say_nothing_of_the_folder(folder, make_small_clip, tmp_path):
     plain = zsad.load("clip_ac", make_small_clip(image_size=64), device="cpu")
-    assert predict_folder(folder, plain, tmp_path / "out", formats=()).note == ""
+    assert predict_folder(folder, plain, PredictOptions(out=tmp_path / "out", formats=())).note == ""
 
 
 def test_new_pictures_of_a_resumed_run_meet_the_same_companions(folder, auto, tmp_path):
-    first = predict_folder(folder, auto, tmp_path / "out", formats=())
+    first = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=()))
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "new.png")
-    second = predict_folder(folder, auto, tmp_path / "out", formats=(), resume=True)
+    second = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=(), resume=True))
     assert second.resumed == 10
     assert second.note == first.note
     (folder / "3.png").unlink()
     with pytest.raises(DataError, match=r"3\.png is gone"):
-        predict_folder(folder, auto, tmp_path / "out", formats=(), resume=True)
+        predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=(), resume=True))
 
 
 def test_it_is_the_default_from_eight_pictures_on(folder, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from PIL import Image
 import zsad
 from zsad.errors import ConfigError, MissingExtraError
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.options import RunOptions
+from zsad.prediction.options import PredictOptions
 from zsad.prediction.ray import Ledger, PictureActor, RayPrediction
 from zsad.prediction.run import predict_folder
 
@@ -94,7 +93,10 @@ def rows_of(actor, *batches):
 def test_an_actor_gives_files_and_then_the_record(detector, folder, here):
     uri = f"file://{folder}/2.png"
     actor = PictureActor(
-        detector, RunOptions(("overlay", "npy"), explain=("cracked",)), CalledHere(), has_gpu=False
+        detector,
+        PredictOptions(formats=("overlay", "npy"), explain=("cracked",)),
+        CalledHere(),
+        has_gpu=False,
     )
     rows = rows_of(actor, [(str(folder / "0.png"), "0"), (uri, "two")], [(str(folder / "bad.png"), "bad")])
     assert [json.loads(row["file"]) if row["file"] else "" for row in rows] == [
@@ -112,7 +114,7 @@ def test_an_actor_gives_files_and_then_the_record(detector, folder, here):
 
 
 def test_an_actor_names_the_uri_that_fails(detector, folder, here):
-    actor = PictureActor(detector, RunOptions(()), CalledHere(), has_gpu=False)
+    actor = PictureActor(detector, PredictOptions(formats=()), CalledHere(), has_gpu=False)
     uris = [f"file://{folder}/none.png", f"file://{folder}/bad.png"]
     records = [json.loads(row["record"]) for row in rows_of(actor, [(uri, None) for uri in uris])]
     assert [record["path"] for record in records] == uris
@@ -121,13 +123,13 @@ def test_an_actor_names_the_uri_that_fails(detector, folder, here):
 
 
 def test_an_argument_that_is_refused_is_one_problem(detector, folder, here):
-    actor = PictureActor(detector, RunOptions((), class_name=" "), CalledHere(), has_gpu=False)
+    actor = PictureActor(detector, PredictOptions(formats=(), class_name=" "), CalledHere(), has_gpu=False)
     rows = rows_of(actor, [(str(folder / "0.png"), "0")])
     assert [row["problem"][:30] for row in rows] == ["a class name must be a text su"]
 
 
 def test_a_task_that_was_started_often_gives_nothing(detector, folder, here):
-    actor = PictureActor(detector, RunOptions(()), CalledHere(), has_gpu=False)
+    actor = PictureActor(detector, PredictOptions(formats=()), CalledHere(), has_gpu=False)
     runs = [len(rows_of(actor, [(str(folder / "0.png"), "0")])) for _ in range(4)]
     assert runs == [2, 2, 0, 0]  # thumbnail and record
     assert len(rows_of(actor, [(str(folder / "2.png"), "2")])) == 2
@@ -137,27 +139,24 @@ def test_refusals(detector, make_small_clip, monkeypatch):
     layout = RunLayout.plan(Path("out"), [])
     musc = zsad.load("musc", make_small_clip(layers=4), device="cpu")
     with pytest.raises(ConfigError, match=r"musc scores all images together.*leave --engine out"):
-        RayPrediction(musc, layout, RunOptions())
+        RayPrediction(musc, layout, PredictOptions())
     with pytest.raises(ConfigError, match="at least 1, got 0"):
-        RayPrediction(detector, layout, RunOptions(), workers=0)
+        RayPrediction(detector, layout, PredictOptions(), workers=0)
     monkeypatch.setitem(__import__("sys").modules, "ray.data", None)
     with pytest.raises(MissingExtraError, match=r"zsad\[ray\]"):
-        RayPrediction(detector, layout, RunOptions())
+        RayPrediction(detector, layout, PredictOptions())
 
 
 @pytest.mark.slow
 def test_a_cluster_gives_the_results_of_one_process(detector, folder, tmp_path, cluster, one_thread):
     arguments = {"batch_size": 2, "explain": ["cracked", "stained"], "formats": ("overlay", "map", "npy")}
-    one = predict_folder(folder, detector, tmp_path / "one", **arguments)
+    one = predict_folder(folder, detector, PredictOptions(out=tmp_path / "one", **arguments))
     seen = []
-    engine = functools.partial(RayPrediction, workers=2)
     two = predict_folder(
         folder,
         detector,
-        tmp_path / "two",
-        engine=engine,
+        PredictOptions(out=tmp_path / "two", engine="ray", workers=2, **arguments),
         progress=lambda *counts: seen.append(counts),
-        **arguments,
     )
     assert without_time(two.records) == without_time(one.records)
     assert seen == [(done, 10) for done in range(11)]
@@ -165,21 +164,15 @@ def test_a_cluster_gives_the_results_of_one_process(detector, folder, tmp_path, 
     for name in ("explanations.jsonl", "settings.json"):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
 
-    remote = predict_folder(f"file://{folder}", detector, tmp_path / "remote", engine=engine, batch_size=2)
+    in_bucket = PredictOptions(out=tmp_path / "remote", engine="ray", workers=2, batch_size=2)
+    remote = predict_folder(f"file://{folder}", detector, in_bucket)
     assert len(remote.scored) == 9
     for record in remote.scored:
         local = record.path.removeprefix("file://")
         assert record.score == pytest.approx({r.path: r.score for r in one.records}[local], abs=1e-6)
     assert (tmp_path / "remote" / "overlays" / "deep" / "1_overlay.jpg").exists()
     (folder / "bad.png").unlink()  # so that nothing is left to do
-    again = predict_folder(
-        f"file://{folder}",
-        detector,
-        tmp_path / "remote",
-        engine=engine,
-        batch_size=2,
-        resume=True,
-    )
+    again = predict_folder(f"file://{folder}", detector, dataclasses.replace(in_bucket, resume=True))
     assert again.resumed == 9
     assert without_time(again.records) == without_time(r for r in remote.records if r.error is None)
 
@@ -194,12 +187,11 @@ def test_a_dead_worker_loses_nothing(detector, folder, tmp_path, cluster, one_th
                 os._exit(1)
             return super().predict(inputs, classes, batch_size)
 
-    expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2)
+    expected = predict_folder(folder, detector, PredictOptions(out=tmp_path / "one", batch_size=2))
     deadly = DeadlyDetector(detector.method, detector.image_size, fingerprint=detector.fingerprint)
     deadly.marker = tmp_path / "marker"
-    summary = predict_folder(
-        folder, deadly, tmp_path / "two", batch_size=2, engine=functools.partial(RayPrediction, workers=2)
-    )
+    options = PredictOptions(out=tmp_path / "two", batch_size=2, engine="ray", workers=2)
+    summary = predict_folder(folder, deadly, options)
     assert deadly.marker.exists()
     failed = {os.path.basename(record.path): record.error for record in summary.failed}
     assert sorted(failed) == ["5.png", "bad.png"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 
@@ -16,8 +15,9 @@ import zsad
 from helpers.deadly import DeadlyDetector
 from zsad.backbones.devices import device_names
 from zsad.errors import ConfigError
+from zsad.prediction.engines import choose_engine
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.options import RunOptions
+from zsad.prediction.options import PredictOptions
 from zsad.prediction.pipeline import PredictionPipeline, parts_by_size
 from zsad.prediction.records import read_results
 from zsad.prediction.run import in_batches, predict_folder
@@ -65,15 +65,13 @@ def contents(directory):
 @pytest.mark.slow
 def test_two_processes_give_the_results_of_one(detector, folder, tmp_path):
     arguments = {"batch_size": 2, "explain": ["cracked", "stained"], "formats": ("overlay", "map", "npy")}
-    one = predict_folder(folder, detector, tmp_path / "one", **arguments)
+    one = predict_folder(folder, detector, PredictOptions(out=tmp_path / "one", **arguments))
     seen = []
     two = predict_folder(
         folder,
         detector,
-        tmp_path / "two",
-        devices=2,
+        PredictOptions(out=tmp_path / "two", devices=2, **arguments),
         progress=lambda *counts: seen.append(counts),
-        **arguments,
     )
     assert without_time(two.records) == without_time(one.records)
     assert len(two.failed) == 1
@@ -87,9 +85,13 @@ def test_two_processes_give_the_results_of_one(detector, folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_dead_process_loses_nothing_and_a_deadly_picture_is_named(detector, folder, tmp_path):
-    expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2, formats=())
+    expected = predict_folder(
+        folder, detector, PredictOptions(out=tmp_path / "one", batch_size=2, formats=())
+    )
     deadly = DeadlyDetector(detector.method, detector.image_size, detector.fingerprint, width=37)
-    summary = predict_folder(folder, deadly, tmp_path / "two", batch_size=2, formats=(), devices=["cpu"])
+    summary = predict_folder(
+        folder, deadly, PredictOptions(out=tmp_path / "two", batch_size=2, formats=(), devices=["cpu"])
+    )
     failed = {os.path.basename(record.path): record.error for record in summary.failed}
     assert sorted(failed) == ["4.png", "bad.png"]
     assert "its process died each time it was read or scored (killed by SIGKILL, often for" in failed["4.png"]
@@ -101,11 +103,13 @@ def test_a_dead_process_loses_nothing_and_a_deadly_picture_is_named(detector, fo
 
 @pytest.mark.slow
 def test_a_process_that_dies_once_is_replaced(detector, folder, tmp_path):
-    expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2)
+    expected = predict_folder(folder, detector, PredictOptions(out=tmp_path / "one", batch_size=2))
     once = DeadlyDetector(
         detector.method, detector.image_size, detector.fingerprint, width=36, marker=tmp_path / "marker"
     )
-    summary = predict_folder(folder, once, tmp_path / "two", batch_size=2, devices=["cpu"])
+    summary = predict_folder(
+        folder, once, PredictOptions(out=tmp_path / "two", batch_size=2, devices=["cpu"])
+    )
     assert (tmp_path / "marker").exists()
     assert without_time(summary.records) == without_time(expected.records)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
@@ -118,14 +122,21 @@ def test_ctrl_c_leaves_whole_files_and_the_run_goes_on(detector, folder, tmp_pat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_folder(folder, detector, tmp_path / "out", batch_size=2, devices=["cpu"], progress=stop)
+        predict_folder(
+            folder,
+            detector,
+            PredictOptions(out=tmp_path / "out", batch_size=2, devices=["cpu"]),
+            progress=stop,
+        )
     kept = [record for record in read_results(tmp_path / "out" / "results.jsonl") if record.error is None]
     assert 1 <= len(kept) < 9
     assert not list((tmp_path / "out").rglob(".zsad-*"))
-    summary = predict_folder(folder, detector, tmp_path / "out", batch_size=2, resume=True)
+    summary = predict_folder(
+        folder, detector, PredictOptions(out=tmp_path / "out", batch_size=2, resume=True)
+    )
     assert summary.resumed == len(kept)
     assert len(summary.scored) == 9
-    whole = predict_folder(folder, detector, tmp_path / "whole", batch_size=2, formats=())
+    whole = predict_folder(folder, detector, PredictOptions(out=tmp_path / "whole", batch_size=2, formats=()))
     scores = {record.path: record.score for record in whole.scored}
     assert {record.path: record.score for record in summary.scored} == pytest.approx(scores, abs=1e-6)
 
@@ -133,7 +144,7 @@ def test_ctrl_c_leaves_whole_files_and_the_run_goes_on(detector, folder, tmp_pat
 @pytest.mark.slow
 def test_an_error_that_ends_a_run_ends_it_here_too(detector, folder, tmp_path):
     layout = RunLayout.plan(tmp_path / "out", [str(path) for path in folder.glob("*.png")])
-    sharded = ShardedPrediction(detector, layout, RunOptions(formats=(), class_name=" "), ["cpu"])
+    sharded = ShardedPrediction(detector, layout, PredictOptions(formats=(), class_name=" "), ["cpu"])
     with pytest.raises(ConfigError, match="a class name must be a text"):
         list(sharded.records([[folder / "0.png"]]))
 
@@ -141,7 +152,7 @@ def test_an_error_that_ends_a_run_ends_it_here_too(detector, folder, tmp_path):
 def test_methods_that_score_all_pictures_together_are_refused(make_small_clip, folder, tmp_path):
     musc = zsad.load("musc", make_small_clip(layers=4), device="cpu")
     with pytest.raises(ConfigError, match=r"musc scores all images together.*leave --devices out"):
-        predict_folder(folder, musc, tmp_path / "out", devices=2)
+        predict_folder(folder, musc, PredictOptions(out=tmp_path / "out", devices=2))
 
 
 def test_device_names(monkeypatch):
@@ -181,7 +192,7 @@ def test_cutting_batches_changes_no_record(detector, folder, tmp_path, monkeypat
     layout = RunLayout.plan(tmp_path, [str(path) for path in paths])
 
     def run():
-        return without_time(PredictionPipeline(detector, layout, RunOptions(())).records([paths]))
+        return without_time(PredictionPipeline(detector, layout, PredictOptions(formats=())).records([paths]))
 
     expected = run()
     monkeypatch.setattr("zsad.prediction.pipeline.MOST_PIXELS_AT_ONCE", 2200)
@@ -212,25 +223,53 @@ def test_a_detector_answers_the_same_after_being_sent(method, make_small_clip, p
 
 @pytest.mark.slow
 def test_the_page_and_settings_are_those_of_one_process(detector, folder, tmp_path):
-    engine = functools.partial(ShardedPrediction, devices=["cpu"])
-    predict_folder(folder, detector, tmp_path / "out", formats=(), engine=engine)
+    predict_folder(folder, detector, PredictOptions(out=tmp_path / "out", formats=(), devices=("cpu",)))
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert not {"devices", "engine"} & set(settings)
     assert "index.html" in os.listdir(tmp_path / "out")
 
 
 def test_options_choose_the_engine():
-    from zsad.cli.predict import _engine
     from zsad.prediction.ray import RayPrediction
 
-    assert _engine("local", 1, None, "cpu") is None
-    assert _engine("local", 3, None, "cpu").keywords == {"devices": ("cpu",) * 3}
-    chosen = _engine("ray", 1, 4, "cpu")
+    assert choose_engine(PredictOptions(), "cpu") is PredictionPipeline
+    assert choose_engine(PredictOptions(devices=3), "cpu").keywords == {"devices": ("cpu",) * 3}
+    chosen = choose_engine(PredictOptions(engine="ray", workers=4), "cpu")
     assert (chosen.func, chosen.keywords) == (RayPrediction, {"workers": 4, "device": "cpu"})
-    for arguments, message in (
-        (("rays", 1, None, None), "did you mean 'ray'"),
-        (("local", 1, 4, None), "--workers is for --engine ray"),
-        (("ray", 2, None, None), "with --engine ray give --workers"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            _engine(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "rays"}, "did you mean 'ray'"),
+        ({"workers": 4}, "--workers is for --engine ray"),
+        ({"engine": "ray", "devices": 2}, "with --engine ray give --workers"),
+        ({"engine": "ray", "workers": 0}, "number of workers must be at least 1, got 0"),
+        ({"devices": 0}, "number of devices must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch size must be at least 1, got 0"),
+        ({"scale": "fix"}, "did you mean 'fixed'"),
+        ({"threshold": float("nan")}, "threshold must be a finite number"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        PredictOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "device"),
+    [({"device": "cuda:1"}, "cuda:1"), ({}, None), ({"devices": 2}, "cpu")],
+)
+def test_a_detector_that_is_yet_to_be_loaded_goes_where_it_scores(
+    detector, folder, tmp_path, options, device
+):
+    """In the calling process it takes the device asked for; copies for other processes start on the CPU."""
+    asked = []
+
+    def load(paths, device):
+        asked.append(device)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(folder, load, PredictOptions(out=tmp_path / "out", **options))
+    assert asked == [device]

@@ -16,7 +16,7 @@ from zsad.data.layouts import read_mvtec
 from zsad.errors import ConfigError, ZsadError
 from zsad.methods.functional.similarity import cosine_similarity
 from zsad.training.cache import FeatureCache
-from zsad.training.loop import TrainConfig
+from zsad.training.options import TrainOptions
 from zsad.types import WeightRecord
 
 METHODS = ["anomalyclip", "glocalclip", "april_gan"]
@@ -46,7 +46,7 @@ def config(tmp_path):
             "device": "cpu",
             "cache": tmp_path / "cache",
         }
-        return TrainConfig(**{**settings, **changes})
+        return TrainOptions(**{**settings, **changes})
 
     return make
 

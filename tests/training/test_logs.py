@@ -6,7 +6,7 @@ import pytest
 
 from helpers.training_examples import Interrupted, StoppingAt, log_rows, quietly, stained_pictures
 from zsad.errors import MissingExtraError
-from zsad.training.loop import TrainConfig
+from zsad.training.options import TrainOptions
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def config(make_small_clip, tmp_path):
             "batch_size": 4,
             "tensorboard": True,
         }
-        return TrainConfig(**{**settings, **changes})
+        return TrainOptions(**{**settings, **changes})
 
     return make
 

@@ -21,7 +21,7 @@ from helpers.training_examples import (
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.data.samples import prepare_sample
 from zsad.errors import ConfigError, DataError, WeightsError, ZsadError
-from zsad.training.loop import TrainConfig
+from zsad.training.options import TrainOptions
 from zsad.training.state import Checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is taken for OpenAI's weights")
@@ -52,7 +52,7 @@ def config(backbone, tmp_path):
             "settings": {"n_ctx": 4, "t_n_ctx": 2, "sigma": 1.0},
             "device": "cpu",
         }
-        return TrainConfig(**{**settings, **changes})
+        return TrainOptions(**{**settings, **changes})
 
     return make
 
@@ -297,7 +297,7 @@ def test_methods_without_training_are_refused(config):
         ({"learning_rate": math.inf}, "learning rate must be a number above 0"),
         ({"betas": (0.5, 1.0)}, "betas of the optimiser"),
         ({"seed": -1}, "seed must be 0 or more"),
-        ({"split": "train"}, "unknown split for training 'train'"),
+        ({"split": "train"}, "unknown split 'train'"),
         ({"precision": "bf61"}, "did you mean 'bf16'"),
         ({"resume": True, "overwrite": True}, "choose one"),
     ],
@@ -323,5 +323,5 @@ def test_the_command_trains_and_resumes(backbone, folder, tmp_path):
     assert "--resume goes on" in again.output
     longer = CliRunner().invoke(app, [*command, "--epochs", "2", "--resume"])
     assert longer.exit_code == 0, longer.output
-    assert "went on after epoch 1" in longer.output
+    assert "continued after epoch 1" in longer.output
     assert zsad.load(checkpoint=out, backbone=backbone, device="cpu").method.config.n_ctx == 4

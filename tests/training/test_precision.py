@@ -7,7 +7,7 @@ import torch
 
 from helpers.training_examples import learned, quietly, stained_pictures
 from zsad.methods._registry import list_methods, method_class
-from zsad.training.loop import TrainConfig
+from zsad.training.options import TrainOptions
 from zsad.training.run import TrainingRun
 from zsad.training.state import Checkpoint
 
@@ -25,7 +25,7 @@ def config(make_small_clip, tmp_path):
             "batch_size": 6,
             "learning_rate": 1e-3,
         }
-        return TrainConfig(**{**settings, **changes})
+        return TrainOptions(**{**settings, **changes})
 
     return make
 

@@ -14,7 +14,7 @@ from zsad.errors import ConfigError, DataError
 from zsad.methods._registry import list_methods, method_class
 from zsad.methods.base import TrainingRecipe
 from zsad.training.data import data_on_disk
-from zsad.training.loop import TrainConfig
+from zsad.training.options import TrainOptions
 from zsad.training.recipe import choose, described
 from zsad.training.run import TrainingRun
 
@@ -36,7 +36,7 @@ def one_set(known_as):
 
 
 def chosen(method, *known_as, device_type="cpu", **wishes):
-    config = TrainConfig(out="x", method=method, **wishes)
+    config = TrainOptions(out="x", method=method, **wishes)
     return choose(method_class(method).RECIPE, config, [one_set(name) for name in known_as], device_type)
 
 
@@ -64,7 +64,7 @@ def config(make_small_clip, tmp_path):
 
     def make(name="run", **changes):
         settings = {"out": tmp_path / f"{name}.safetensors", "backbone": make_small_clip(), "device": "cpu"}
-        return TrainConfig(**{**settings, **changes})
+        return TrainOptions(**{**settings, **changes})
 
     return make
 
@@ -139,7 +139,7 @@ def test_more_devices_than_pictures_a_step_are_refused():
     with pytest.raises(ConfigError, match="2 devices cannot share the steps of adaclip's recipe, of 1 image"):
         chosen("adaclip", "visa", devices=2)
     with pytest.raises(ConfigError, match="a batch of 2 cannot be shared by 3 devices"):
-        TrainConfig(out="x", devices=3, batch_size=2)
+        TrainOptions(out="x", devices=3, batch_size=2)
 
 
 @pytest.mark.parametrize("method", LEARNT)
@@ -195,7 +195,7 @@ def test_a_cosine_schedule_goes_down_and_resumes(config, runs):
 )
 def test_impossible_wishes_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        TrainConfig(out="x", **changes)
+        TrainOptions(out="x", **changes)
 
 
 def test_mosaics_of_pictures_from_python_are_refused(config):

@@ -15,7 +15,8 @@ from features import CROP_WEIGHTS, SIZE, open_sample, random_crop
 
 from zsad.data.layouts import read_mvtec
 from zsad.data.synthetic import Materials, SyntheticConfig, generate
-from zsad.training.loop import TrainConfig, train
+from zsad.training.loop import train
+from zsad.training.options import TrainOptions
 
 AUXILIARY_SHARE = 0.4
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER")
     args = parser.parse_args()
     settings = {name: float(value) for name, _, value in (item.partition("=") for item in args.set)}
-    config = TrainConfig(
+    config = TrainOptions(
         out=args.out,
         method=args.method,
         backbone="tiny",

@@ -1,19 +1,23 @@
-"""Device and precision by name."""
+"""Device and precision by name; torch is imported only when one is used."""
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from zsad.errors import ConfigError, unknown_name
 
+if TYPE_CHECKING:
+    import torch
+
 PRECISIONS = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
+    "float32": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
 }
+"""Names of torch's data types, by the names that a user may type."""
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
@@ -22,6 +26,8 @@ def check_device(device: str | torch.device | None) -> torch.device:
     Raises:
         ConfigError: there is no such device, or not on this machine.
     """
+    import torch
+
     try:
         place = torch.device("cpu" if device is None else device)
         torch.empty(0, device=place)
@@ -41,17 +47,22 @@ def check_precision(precision: str | torch.dtype | None) -> torch.dtype:
     Raises:
         ConfigError: it is not a floating-point type that the network runs in.
     """
+    import torch
+
     if precision is None:
         return torch.float32
     if isinstance(precision, torch.dtype):
         precision = str(precision).removeprefix("torch.")
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
-    return PRECISIONS[precision]
+    dtype: torch.dtype = getattr(torch, PRECISIONS[precision])
+    return dtype
 
 
 def _find_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, or the fastest that is there."""
+    import torch
+
     if device is not None:
         return check_device(device)
     if torch.cuda.is_available():

@@ -1,9 +1,10 @@
-"""`zsad calibrate`: a threshold from a few normal images, or from labelled ones."""
+"""`zsad calibrate`: finds a threshold from a few normal images, or from labelled ones."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,16 +22,21 @@ from zsad.cli.options import (
     QuietOption,
     ReferencesOption,
     SettingsOption,
+    StateWordsOption,
     go_offline,
-    parse_settings,
+    load_detector,
+    method_settings,
 )
-from zsad.cli.printing import Bar, stderr, stdout
+from zsad.cli.printing import Bar, print_problems, stderr, stdout
+
+if TYPE_CHECKING:
+    from zsad.detector.thresholds import Calibration
 
 
 def calibrate(
     normal: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE|FOLDER|GLOB...", help="Normal images.", show_default=False),
+        typer.Argument(metavar="FILE|FOLDER|PATTERN...", help="Normal images.", show_default=False),
     ] = None,
     *,
     out: Annotated[
@@ -38,47 +44,55 @@ def calibrate(
         typer.Option(
             "--out",
             "-o",
-            help=".json, for `predict --calibration`, or .safetensors, for `--checkpoint`.",
+            help="File to write: .json for `zsad predict --calibration`, or .safetensors, together with the "
+            "learnt weights, for --checkpoint.",
         ),
     ] = Path("calibration.json"),
     anomalous: Annotated[
         list[str] | None,
-        typer.Option("--anomalous", help="An anomalous image, folder or glob. Repeatable."),
+        typer.Option("--anomalous", help="Anomalous image, or folder or pattern of them. Repeatable."),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", "-d", help="A labelled set instead: NAME:PATH or a folder, as for `zsad data check`."
+            "--data",
+            "-d",
+            help="Labelled dataset in place of images: NAME:PATH or a folder, as for `zsad data check`.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Of --data: test, train or all.")] = "test",
+    split: Annotated[str, typer.Option(help="Part of the dataset of --data: test, train or all.")] = "test",
     by: Annotated[
         str | None,
         typer.Option(
-            help="rate (normal images), f1 or cost (both kinds). Default: rate; cost if costs are given.",
+            help="How the threshold is chosen: rate (from normal images), f1 or cost (from both kinds). "
+            "Default: cost if a cost is given, else rate.",
             show_default=False,
         ),
     ] = None,
     rate: Annotated[
-        float, typer.Option(help="Share of new normal images that may be called anomalous.")
+        float, typer.Option(help="Share of new normal images that may be called anomalous, below 0.5.")
     ] = 0.05,
-    confidence: Annotated[float, typer.Option(help="That the rate is kept, from 0.5 to below 1.")] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(help="Probability that the rate is kept, from 0.5 to below 1.")
+    ] = 0.95,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse if the images are too few to promise the rate.")
+        bool, typer.Option("--strict", help="Refuse images that are too few to promise the rate.")
     ] = False,
     tolerated_area: Annotated[
         float, typer.Option(help="Share of a normal image's pixels that the mask may mark.")
     ] = 0.0,
     cost_miss: Annotated[
-        float | None, typer.Option(help="Of an anomalous image called normal.", show_default=False)
+        float | None, typer.Option(help="Cost of an anomalous image called normal.", show_default=False)
     ] = None,
     cost_false_alarm: Annotated[
-        float | None, typer.Option(help="Of a normal image called anomalous.", show_default=False)
+        float | None, typer.Option(help="Cost of a normal image called anomalous.", show_default=False)
     ] = None,
     prevalence: Annotated[
         float | None,
         typer.Option(
-            help="Share of anomalous images in use, for the cost. Default: as given.", show_default=False
+            help="Share of anomalous images in use, for the expected cost. Default: their share among the "
+            "given images.",
+            show_default=False,
         ),
     ] = None,
     method: MethodOption = None,
@@ -86,10 +100,7 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
-    state_words: Annotated[
-        str | None,
-        typer.Option(help="Defects, comma-separated, or a YAML file, as for predict.", show_default=False),
-    ] = None,
+    state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
@@ -98,87 +109,67 @@ def calibrate(
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Find the score from which on an image is anomalous, and say what that promises.
+    """Find the score at and above which an image is anomalous, and print what that threshold promises.
 
-    Use other images than those that you will judge. Without labels the threshold keeps a false-alarm rate;
-    with labels it can also have the highest F1 or the lowest cost. The raw scores stay as they are.
+    Do not use the images that you want decisions about. From normal images, the threshold keeps a false-alarm
+    rate; from labelled images, it can also have the highest F1 or the lowest cost. Scores stay unchanged.
 
-    Exit code: 0 if every image was used, 3 if some could not be read.
+    Exit code: 0 if every image was used, 3 if some images could not be read.
     """
-    config = parse_settings(settings or [])
-    if state_words is not None:
-        from zsad.methods.prompts.state_words import parse_state_words
-
-        config["state_words"] = parse_state_words(state_words)
+    config = method_settings(settings, state_words)
     go_offline(offline)
-    import zsad
-    from zsad.detector.calibration.calibrating import Aim, choose_thresholds, describe
-    from zsad.detector.calibration.examples import check_out, labelled_examples, listed_examples, save
-    from zsad.detector.calibration.measuring import measure
-    from zsad.errors import ConfigError
-    from zsad.images.finding import find_images
+    from zsad.detector.calibration.options import CalibrateOptions, default_rule
 
-    has_costs = cost_miss is not None or cost_false_alarm is not None
-    aim = Aim(
-        by or ("cost" if has_costs else "rate"),  # type: ignore[arg-type] # Aim names the choices
-        rate,
-        confidence,
-        tolerated_area,
-        cost_miss,
-        cost_false_alarm,
-        prevalence,
-        strict,
+    options = CalibrateOptions(
+        rule=by or default_rule(cost_miss, cost_false_alarm),  # type: ignore[arg-type] # checked inside
+        false_alarm_rate=rate,
+        confidence=confidence,
+        tolerated_area=tolerated_area,
+        cost_miss=cost_miss,
+        cost_false_alarm=cost_false_alarm,
+        prevalence=prevalence,
+        strict=strict,
+        class_name=class_name,
+        batch_size=batch_size,
     )
-    check_out(out, checkpoint)
-    if (data is None) == (not normal and not anomalous):
-        raise ConfigError(
-            "give normal images (zsad calibrate good/), or a labelled set with --data, not both"
-        )
-    if data is not None:
-        examples, class_name = labelled_examples(data, split, class_name)
-    else:
-        examples = listed_examples(normal or [], anomalous or [])
-    errors = stderr()
-    errors.quiet = quiet
-    bar = Bar(errors, "Scoring")
+    from zsad.detector.calibration.calibrating import choose_thresholds
+    from zsad.detector.calibration.examples import check_out, find_examples, save
+    from zsad.detector.calibration.measuring import measure
 
-    with errors.status("Loading the method..."):
-        detector = zsad.load(
-            method=method,
-            backbone=backbone,
-            checkpoint=checkpoint,
-            image_size=image_size,
-            device=device,
-            precision=precision,
-            references=find_images(references) if references else None,
-            calibration="none",
-            **config,
-        )
-    with bar:
-        measurement = measure(
-            detector,
-            examples,
-            class_name=class_name,
-            tolerated_area=tolerated_area,
-            batch_size=batch_size,
-            progress=bar.show,
-        )
-    messages = stderr()
-    for line in measurement.failed[:10]:
-        messages.print(f"failed: {line}", markup=False, soft_wrap=True)
-    if len(measurement.failed) > 10:
-        messages.print(f"failed: {len(measurement.failed) - 10} more")
-    calibration = choose_thresholds(measurement, aim)
+    check_out(out, checkpoint)
+    examples, name = find_examples(
+        normal or [], anomalous or [], data=data, split=split, class_name=class_name
+    )
+    options = replace(options, class_name=name)
+    detector = load_detector(
+        method=method,
+        backbone=backbone,
+        checkpoint=checkpoint,
+        image_size=image_size,
+        device=device,
+        precision=precision,
+        references=references,
+        calibration="none",
+        quiet=quiet,
+        **config,
+    )
+    with Bar(stderr(quiet), "Scoring") as bar:
+        measurement = measure(detector, examples, options, bar.show)
+    print_problems("failed", measurement.failed)
+    calibration = choose_thresholds(measurement, options)
     save(calibration, detector, out)
-    for warning in calibration.warnings:
-        messages.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    print_problems("warning", calibration.warnings)
     if not quiet:
-        console = stdout()
-        for line in describe(calibration):
-            console.print(line, markup=False, soft_wrap=True)
-        option = "--calibration" if out.suffix == ".json" else "--checkpoint"
-        console.print(
-            f"Written: {out}; use it with zsad predict {option} {out}", markup=False, soft_wrap=True
-        )
+        _print_calibration(calibration, out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _print_calibration(calibration: Calibration, out: Path) -> None:
+    """Prints what the calibration promises, and how to use its file."""
+    from zsad.detector.calibration.wording import describe
+
+    option = "--calibration" if out.suffix == ".json" else "--checkpoint"
+    console = stdout()
+    for line in (*describe(calibration), f"Written: {out}; use it with zsad predict {option} {out}"):
+        console.print(line, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`zsad evaluate`: the papers' tables for any methods on any data."""
+"""`zsad evaluate`: makes the papers' tables for any methods on any data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsad.cli.options import (
-    INTERRUPTED,
     SOME_FAILED,
     BatchSizeOption,
     DeviceOption,
@@ -18,16 +17,16 @@ from zsad.cli.options import (
     PrecisionOption,
     QuietOption,
     SettingsOption,
-    fail,
+    fail_interrupted,
     go_offline,
-    parse_settings,
+    method_settings,
+    typed_command,
 )
-from zsad.cli.printing import Bar, counted, duration, stderr, stdout
+from zsad.cli.printing import Bar, counted, duration, left_out_lines, print_problems, stderr, stdout
 
 if TYPE_CHECKING:
+    from zsad.evaluation.options import EvaluateOptions
     from zsad.evaluation.results import EvaluationResult
-
-SHOWN_FAILURES = 10
 
 
 def evaluate(
@@ -37,85 +36,95 @@ def evaluate(
         typer.Option(
             "--data",
             "-d",
-            help="NAME:FOLDER with a name of `zsad data list`, a folder, or a CSV or JSON list. Repeatable.",
+            help="Dataset to test on: NAME:FOLDER with a name of `zsad data list`, a folder, or a CSV or "
+            "JSON list. Repeatable.",
         ),
     ],
     method: Annotated[
         list[str] | None,
         typer.Option(
-            "--method", "-m", help="One of `zsad methods`, or all. Repeatable. Default: anomalyclip."
+            "--method", "-m", help="A name of `zsad methods`, or all. Repeatable. Default: anomalyclip."
         ),
     ] = None,
     backbone: Annotated[
         list[str] | None,
-        typer.Option("--backbone", "-b", help="As for `zsad predict`. Repeatable. Default: tiny."),
+        typer.Option("--backbone", "-b", help="Backbone, as for `zsad predict`. Repeatable. Default: tiny."),
     ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="Learnt weights: a file of zsad or of the method's authors, or a name of `zsad weights "
-            "list`. {method}, {backbone} and {seed} in it are filled in for each run."
+            help="Learnt weights: a file written by zsad or by the method's authors, or a name of `zsad "
+            "weights list`. {method}, {backbone} and {seed} in it are filled in for each run."
         ),
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="Of what is drawn at random. Repeatable. Default: 0.")
+        list[int] | None, typer.Option(help="Seed of everything that is random. Repeatable. Default: 0.")
     ] = None,
-    split: Annotated[str, typer.Option(help="test, as the papers do; train or all.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="Part of the data: test, as in the papers; train or all.")
+    ] = "test",
     pro: Annotated[
-        str, typer.Option(help="AUPRO: exact, or script, as behind most published numbers.")
+        str, typer.Option(help="AUPRO: exact, or script, which most published numbers come from.")
     ] = "exact",
-    fpr_limit: Annotated[float, typer.Option(help="False-positive rate up to which PRO counts.")] = 0.3,
+    fpr_limit: Annotated[
+        float, typer.Option(help="False-positive rate up to which the PRO curve counts.")
+    ] = 0.3,
     bootstrap: Annotated[
-        int, typer.Option(min=0, help="Resamples for 95 % intervals of the image metrics; 0 for none.")
+        int,
+        typer.Option(min=0, help="Number of resamples for 95 % intervals of the image metrics; 0 for none."),
     ] = 0,
     reference: Annotated[
         int,
-        typer.Option(min=0, help="Normal training images shown to the method per category (few-shot)."),
+        typer.Option(
+            min=0,
+            help="Number of normal training images per category that a method compares with (few-shot).",
+        ),
     ] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images of a category, evenly spread.")
+        int | None, typer.Option(min=1, help="Maximum number of images per category, evenly spread.")
     ] = None,
     image_size: ImageSizeOption = None,
     batch_size: BatchSizeOption = 8,
     settings: SettingsOption = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs, or CPU processes, that share the images.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the images.")
+    ] = 1,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
         "zsad-evaluation"
     ),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an evaluation, keeping what is finished.")
+        bool, typer.Option("--resume", help="Continue an earlier evaluation; finished runs are kept.")
     ] = False,
     allow_overlap: Annotated[
         bool,
-        typer.Option("--allow-overlap", help="Also test on data that the weights were trained on."),
+        typer.Option("--allow-overlap", help="Test although the weights were trained on some of the data."),
     ] = False,
     offline: OfflineOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results.json instead of tables.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of tables.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Evaluate methods on datasets as the papers do, and write results, curves and the worst mistakes.
 
-    Each combination of method, backbone, seed and dataset is a run. Written: OUT/results.json, and for each
-    run OUT/runs/RUN/pictures.jsonl, curves.json, maps/. `zsad report OUT` makes the page.
+    Each combination of method, backbone, seed and dataset is a run. Writes OUT/results.json and, for each
+    run, OUT/runs/RUN/pictures.jsonl, curves.json and maps/. `zsad report OUT` makes the page.
 
     Exit code: 0 if every run and every image was evaluated, 3 if some were left out.
     """
-    config = parse_settings(settings or [])
+    config = method_settings(settings)
     go_offline(offline)
-    from zsad.evaluation.options import EvaluationOptions
-    from zsad.evaluation.run import evaluate as run
+    from zsad.evaluation.options import EvaluateOptions
 
-    options = EvaluationOptions(
+    options = EvaluateOptions(
         data=tuple(data),
         out=out,
-        methods=tuple(method or EvaluationOptions.methods),
-        backbones=tuple(backbone or (None,)),
+        methods=tuple(method or EvaluateOptions.methods),
+        backbones=tuple(backbone or EvaluateOptions.backbones),
         checkpoint=checkpoint,
-        seeds=tuple(seed or EvaluationOptions.seeds),
-        split=split,  # type: ignore[arg-type] # checked by the library, which names the choices
-        pro=pro,  # type: ignore[arg-type] # likewise
+        seeds=tuple(seed or EvaluateOptions.seeds),
+        split=split,  # type: ignore[arg-type] # checked inside
+        pro=pro,  # type: ignore[arg-type] # checked inside
         fpr_limit=fpr_limit,
         bootstrap=bootstrap,
         references=reference,
@@ -129,36 +138,35 @@ def evaluate(
         resume=resume,
         allow_overlap=allow_overlap,
     )
-    errors = stderr()
-    errors.quiet = quiet
-    bar = Bar(errors, "Evaluating")
-    try:
-        with bar:
-            result = run(options, bar.show, _command())
-    except KeyboardInterrupt:
-        if not bar.is_started:
-            raise
-        fail(f"interrupted: what is done is in {out}; the same command with --resume goes on", INTERRUPTED)
+    result = _run(options, quiet)
     if as_json:
         from zsad.evaluation.results import RESULTS_FILE
 
         typer.echo((out / RESULTS_FILE).read_text(encoding="utf-8"), nl=False)
     elif not quiet:
         _print_tables(result, out)
-    if _print_failures(result):
+    left_out = left_out_lines(result)
+    print_problems("left out", left_out, "see results.json")
+    if left_out:
         raise typer.Exit(SOME_FAILED)
 
 
-def _command() -> str:
-    """What was typed, as a shell would take it again."""
-    import shlex
-    import sys
+def _run(options: EvaluateOptions, quiet: bool) -> EvaluationResult:
+    """Evaluates under a progress bar; Ctrl-C says how to go on once images have been scored."""
+    from zsad.evaluation.run import evaluate as run
 
-    return shlex.join(["zsad", *sys.argv[1:]])
+    bar = Bar(stderr(quiet), "Evaluating")
+    try:
+        with bar:
+            return run(options, progress=bar.show, command=typed_command())
+    except KeyboardInterrupt:
+        if not bar.is_started:
+            raise
+        fail_interrupted(options.out)
 
 
 def _print_tables(result: EvaluationResult, out: Path) -> None:
-    """A table for each run, one over all runs if there are several, and where the results are."""
+    """Prints a table for each run, one over all runs if there are several, and where the results are."""
     from zsad.evaluation.report.formats import to_text
     from zsad.evaluation.report.tables import category_table, group_runs, overview_table
 
@@ -166,24 +174,11 @@ def _print_tables(result: EvaluationResult, out: Path) -> None:
     groups = group_runs(result.runs)
     for group in groups:
         table = category_table(group)
-        # Under several tables the notes stand once, below the last one.
+        # With several tables, the notes stand only once, below the last one.
         console.print(to_text(replace(table, notes=()) if len(groups) > 1 else table))
     if len(groups) > 1:
         console.print(to_text(overview_table(result.runs)))
-    pictures = sum(row.normal + row.anomalous for run in result.runs for row in run.categories)
+    images = sum(row.normal + row.anomalous for run in result.runs for row in run.categories)
     seconds = duration(result.provenance["seconds"])
-    console.print(f"{counted(len(result.runs), 'run')} over {counted(pictures, 'image')} in {seconds}")
+    console.print(f"{counted(len(result.runs), 'run')} over {counted(images, 'image')} in {seconds}")
     console.print(f"Results: {out}; `zsad report {out}` makes a page", markup=False, soft_wrap=True)
-
-
-def _print_failures(result: EvaluationResult) -> bool:
-    """Prints what was left out, on standard error; whether there was anything."""
-    lines = [f"{run.id}: {run.error}" for run in result.failed_runs]
-    # Every run on a dataset leaves out the same files.
-    lines += dict.fromkeys(line for run in result.runs for line in (*run.problems, *run.failed))
-    console = stderr()
-    for line in lines[:SHOWN_FAILURES]:
-        console.print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
-    if len(lines) > SHOWN_FAILURES:
-        console.print(f"left out: {len(lines) - SHOWN_FAILURES} more, see results.json")
-    return bool(lines)

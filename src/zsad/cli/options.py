@@ -1,22 +1,57 @@
-"""What the commands share: options, exit codes, and how an error ends a command."""
+"""Options that several commands share, exit codes, and how an error ends a command."""
 
 from __future__ import annotations
 
 import ast
 import os
-from typing import Annotated, Any, NoReturn
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, ZsadError, one_line, unknown_name
+
+if TYPE_CHECKING:
+    from zsad.detector.detector import Detector
 
 WRONG_USAGE, SOME_FAILED, INTERRUPTED, FAILED = 2, 3, 130, 1
 DEBUG_VARIABLE = "ZSAD_DEBUG"
 
+
+def known_method(name: str | None) -> str | None:
+    """Refuses a method that does not exist; as a callback of an option, before torch is imported.
+
+    Raises:
+        ConfigError: the name is unknown; the message holds the nearest one.
+    """
+    from zsad.methods._registry import list_methods
+
+    if name is not None and name not in list_methods():
+        raise unknown_name("method", name, list_methods())
+    return name
+
+
+def known_precision(name: str | None) -> str | None:
+    """Refuses a precision that does not exist; as a callback of an option, before torch is imported.
+
+    Raises:
+        ConfigError: the name is unknown; the message holds the known ones.
+    """
+    from zsad.backbones.devices import PRECISIONS
+
+    if name is not None and name not in PRECISIONS:
+        raise unknown_name("precision", name, PRECISIONS)
+    return name
+
+
 MethodOption = Annotated[
     str | None,
     typer.Option(
-        "--method", "-m", help="One of `zsad methods`. Default: the checkpoint's, else anomalyclip."
+        "--method",
+        "-m",
+        callback=known_method,
+        help="A name of `zsad methods`. Default: the method of the checkpoint, or anomalyclip without one.",
     ),
 ]
 BackboneOption = Annotated[
@@ -24,51 +59,108 @@ BackboneOption = Annotated[
     typer.Option(
         "--backbone",
         "-b",
-        help="One of `zsad backbones`, hf-hub:ORG/REPO, open_clip:ARCH/TAG or a path. Default: tiny.",
+        help="A name of `zsad backbones`, hf-hub:ORG/REPO, open_clip:ARCH/TAG or a path. Default: tiny.",
     ),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: the fastest one there is.")
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps. Default: the fastest device of this machine.")
 ]
 ImageSizeOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Side of the network's input. Default: as the weights were made for."),
+    typer.Option(
+        min=1,
+        help="Side of the network's input, in pixels. Default: the size that the weights were made for.",
+    ),
 ]
 CheckpointOption = Annotated[
-    str | None, typer.Option(help="Learnt weights: a file of zsad or of the method's authors.")
+    str | None, typer.Option(help="Learnt weights: a file written by zsad or by the method's authors.")
 ]
 ClassNameOption = Annotated[
-    str | None, typer.Option("--class-name", "-c", help='What the images show, e.g. "metal nut".')
+    str | None, typer.Option("--class-name", "-c", help='Name of what the images show, e.g. "metal nut".')
 ]
 ReferencesOption = Annotated[
     list[str] | None,
-    typer.Option("--reference", help="An image, folder or glob of good examples (few-shot). Repeatable."),
+    typer.Option(
+        "--reference",
+        help="Image, folder or pattern of normal images to compare with (few-shot). Repeatable.",
+    ),
 ]
-BatchSizeOption = Annotated[int, typer.Option(min=1, help="Images that are scored at once.")]
-PrecisionOption = Annotated[str | None, typer.Option(help="fp32 (default), bf16 or fp16.")]
+StateWordsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Defects, comma-separated (cracked,corroded), or a YAML file with lists normal, abnormal, "
+        "templates. For methods with hand-written prompts (winclip, clip_ac, april_gan).",
+        show_default=False,
+    ),
+]
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, help="Number of images that go through the network at once.")
+]
+PrecisionOption = Annotated[
+    str | None, typer.Option(callback=known_precision, help="fp32 (default), bf16 or fp16.")
+]
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="A setting of the method, by the paper's term. Repeatable."
+        "--set", metavar="KEY=VALUE", help="Setting of the method, under the paper's name. Repeatable."
     ),
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
-def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Turns KEY=VALUE into Python values: numbers, lists, true, false and none are read as such."""
-    from zsad.errors import ConfigError
+def method_settings(pairs: list[str] | None, state_words: str | None = None) -> dict[str, Any]:
+    """The settings of a method from --set and --state-words.
 
-    settings = dict(parse_setting(pair) for pair in pairs)
-    if len(settings) < len(pairs):
+    Args:
+        pairs: KEY=VALUE texts, as `parse_setting` reads them.
+        state_words: words or a YAML file, as `zsad.methods.prompts.state_words` reads them.
+
+    Returns:
+        Values by the name of the setting.
+
+    Raises:
+        ConfigError: a text is not KEY=VALUE, or a setting is given twice.
+    """
+    given = pairs or []
+    settings = dict(parse_setting(pair) for pair in given)
+    if len(settings) < len(given):
         raise ConfigError("--set names a setting twice")
+    if state_words is not None:
+        from zsad.methods.prompts.state_words import parse_state_words
+
+        settings["state_words"] = parse_state_words(state_words)
     return settings
 
 
-def comma_list(text: str) -> list[str]:
+def comma_list(text: str) -> tuple[str, ...]:
     """The parts of a comma-separated option; "none" stands for no part."""
-    return [part.strip() for part in text.split(",") if part.strip() not in ("", "none")]
+    return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
+
+
+def load_detector(
+    *, references: list[str] | None, recursive: bool = True, quiet: bool = False, **arguments: Any
+) -> Detector:
+    """Loads a detector, while a line on the terminal says so.
+
+    Args:
+        references: files, folders and patterns of reference images; None for none.
+        recursive: whether to search the sub-folders of the references too.
+        quiet: whether to print nothing.
+        **arguments: every other argument of `zsad.load`.
+    """
+    import zsad
+    from zsad.cli.printing import stderr
+    from zsad.images.finding import find_images
+
+    with stderr(quiet).status("Loading the method..."):
+        found = find_images(references, recursive) if references else None
+        return zsad.load(references=found, **arguments)
+
+
+def typed_command() -> str:
+    """The command line as it was typed, quoted for a shell."""
+    return shlex.join(["zsad", *sys.argv[1:]])
 
 
 def go_offline(wanted: bool) -> None:
@@ -79,9 +171,7 @@ def go_offline(wanted: bool) -> None:
 
 
 def fail(error: BaseException | str, code: int) -> NoReturn:
-    """Prints one line and leaves."""
-    from zsad.errors import ZsadError, one_line
-
+    """Prints an error as one line and ends the command with an exit code."""
     if os.environ.get(DEBUG_VARIABLE) and isinstance(error, BaseException):
         raise error
     message = error if isinstance(error, str) else one_line(error)
@@ -91,20 +181,29 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def fail_interrupted(out: object) -> NoReturn:
+    """Ends a command after Ctrl-C and says how to continue it.
+
+    Args:
+        out: folder that holds the finished part.
+    """
+    fail(f"interrupted: finished results are in {out}; the same command with --resume continues", INTERRUPTED)
+
+
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}
 
 
 def parse_setting(pair: str) -> tuple[str, Any]:
-    """Splits KEY=VALUE and reads the value as a number, list, true, false or none; anything else is text.
+    """Splits KEY=VALUE and reads the value as a number, list, true, false or none; anything else stays text.
 
     Args:
-        pair: what was typed; several values separated by commas are a list, with or without brackets.
+        pair: text of the option; values separated by commas are a list, with or without brackets.
 
     Returns:
-        The name, with - as _, and the value.
+        The name, with each - replaced by _, and the value.
 
     Raises:
-        ConfigError: there is no "=" or no name before it.
+        ConfigError: the text has no "=" or no name before it.
 
     Example:
         >>> parse_setting("features_list=6,12,18,24")

@@ -1,15 +1,13 @@
-"""`zsad predict`: score images and leave a page to look at."""
+"""`zsad predict`: scores images and writes a page to look at."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zsad.cli.options import (
-    INTERRUPTED,
     SOME_FAILED,
     BackboneOption,
     BatchSizeOption,
@@ -22,18 +20,26 @@ from zsad.cli.options import (
     QuietOption,
     ReferencesOption,
     SettingsOption,
+    StateWordsOption,
     comma_list,
-    fail,
+    fail_interrupted,
     go_offline,
-    parse_settings,
+    known_method,
+    load_detector,
+    method_settings,
 )
-from zsad.cli.printing import Bar, print_failures, print_summary, stderr
+from zsad.cli.printing import Bar, failure_lines, print_prediction, print_problems, stderr
+
+if TYPE_CHECKING:
+    from zsad.detector.detector import Detector
+    from zsad.prediction.options import PredictOptions
+    from zsad.prediction.run import Loader, PredictResult
 
 
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|FOLDER|GLOB|URI...", help="Images to score.", show_default=False),
+        typer.Argument(metavar="FILE|FOLDER|PATTERN|URI...", help="Images to score.", show_default=False),
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),
@@ -42,8 +48,9 @@ def predict(
         typer.Option(
             "--method",
             "-m",
-            help="One of `zsad methods`. Default: the checkpoint's; else auto for 8 images or more, which "
-            "are compared with each other; else anomalyclip.",
+            callback=known_method,
+            help="A name of `zsad methods`. Default: the method of the checkpoint; without one, auto for 8 "
+            "images or more, which compares them with each other, and anomalyclip for fewer.",
             show_default=False,
         ),
     ] = None,
@@ -54,41 +61,36 @@ def predict(
     calibration: Annotated[
         str | None,
         typer.Option(
-            help="File of `zsad calibrate`, or none. Default: the checkpoint's, if any.", show_default=False
+            help="File written by `zsad calibrate`, or none. Default: the calibration in the checkpoint, if "
+            "any.",
+            show_default=False,
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Image score from which on an image is anomalous.")
+        float | None, typer.Option(help="Image score at and above which an image is anomalous.")
     ] = None,
     map_threshold: Annotated[
-        float | None, typer.Option(help="Map value from which on a pixel is anomalous (mask, contour).")
+        float | None, typer.Option(help="Map value at and above which a pixel is anomalous (mask, contour).")
     ] = None,
     formats: Annotated[
         str | None,
         typer.Option(
             "--format",
             "-f",
-            help="What to write for each image, comma-separated: overlay, map (16-bit PNG), npy, mask, "
-            "contour; or none. Default: overlay,map and, with a map threshold, mask.",
+            help="Files to write for each image, comma-separated: overlay, map (16-bit PNG), npy, mask, "
+            "contour; or none. Default: overlay,map, and mask if there is a map threshold.",
             show_default=False,
         ),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="Colours of the overlays: fixed (comparable), or image (each its own).")
+        str, typer.Option(help="Colour scale of the overlays: fixed (comparable) or image (its own range).")
     ] = "fixed",
-    state_words: Annotated[
-        str | None,
-        typer.Option(
-            help="Defects, comma-separated (cracked,corroded), or a YAML file with lists normal, abnormal, "
-            "templates; for methods with hand-written sentences (winclip, clip_ac, april_gan).",
-            show_default=False,
-        ),
-    ] = None,
+    state_words: StateWordsOption = None,
     explain: Annotated[
         str | None,
         typer.Option(
-            help="Defect phrases, comma-separated (cracked,a scratch,stained): which fits the anomalous "
-            "region best is written into explanations.jsonl.",
+            help="Defect phrases, comma-separated (cracked,a scratch,stained). explanations.jsonl ranks them "
+            "by how well they fit the anomalous region of each image.",
             show_default=False,
         ),
     ] = None,
@@ -96,115 +98,93 @@ def predict(
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     devices: Annotated[
-        int, typer.Option(min=1, help="Score in so many processes: one per GPU, or shares of the CPU.")
+        int, typer.Option(min=1, help="Number of worker processes: one per GPU, or several sharing the CPU.")
     ] = 1,
     engine: Annotated[
         str,
         typer.Option(help="local, or ray: a Ray cluster (RAY_ADDRESS, else this machine)."),
     ] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Most processes of --engine ray. Default: one per GPU or CPU.")
+        int | None,
+        typer.Option(min=1, help="Maximum number of processes of --engine ray. Default: one per GPU or CPU."),
     ] = None,
     precision: PrecisionOption = None,
-    recursive: Annotated[bool, typer.Option(help="Also look into sub-folders.")] = True,
+    recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run, skipping what is done.")
+        bool, typer.Option("--resume", help="Continue an earlier run; images that it finished are skipped.")
     ] = False,
     settings: SettingsOption = None,
     offline: OfflineOption = False,
-    json_lines: Annotated[bool, typer.Option("--json", help="Print the records as JSON lines.")] = False,
+    json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Score images, draw heat maps and write a page to look at.
 
-    Written: OUT/index.html, results.jsonl, results.csv, overlays/, maps/; explanations.jsonl for --explain.
+    Writes OUT/index.html, results.jsonl, results.csv, overlays/ and maps/; with --explain also
+    explanations.jsonl.
 
-    Exit code: 0 if every image was scored, 3 if some could not be read.
+    Exit code: 0 if every image was scored, 3 if some images could not be read.
     """
-    config = parse_settings(settings or [])
-    if state_words is not None:
-        from zsad.methods.prompts.state_words import parse_state_words
-
-        config["state_words"] = parse_state_words(state_words)
+    config = method_settings(settings, state_words)
     go_offline(offline)
-    from zsad.prediction.run import checked_formats, predict_folder
+    from zsad.prediction.options import PredictOptions
 
-    chosen = _engine(engine, devices, workers, device)
-    kinds = None if formats is None else checked_formats(comma_list(formats))
-    errors = stderr()
-    is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
+    options = PredictOptions(
+        out=out,
+        class_name=class_name,
+        threshold=threshold,
+        map_threshold=map_threshold,
+        formats=None if formats is None else comma_list(formats),  # type: ignore[arg-type] # checked inside
+        scale=scale,  # type: ignore[arg-type] # checked inside
+        explain=None if explain is None else comma_list(explain),
+        batch_size=batch_size,
+        recursive=recursive,
+        resume=resume,
+        loaded_with={"checkpoint": checkpoint, "precision": precision, "references": references},
+        engine=engine,  # type: ignore[arg-type] # checked inside
+        devices=devices,
+        workers=workers,
+        device=device,
+    )
 
-    def load(files: list[Path]) -> Any:
-        import zsad
+    def load(files: list[Path], device: str | None) -> Detector:
         from zsad.detector.support import default_method
-        from zsad.images.finding import find_images
 
-        with errors.status("Loading the method..."):
-            return zsad.load(
-                method=method if is_chosen else default_method(files),
-                backbone=backbone,
-                checkpoint=checkpoint,
-                image_size=image_size,
-                device="cpu" if chosen else device,  # each process moves its copy to its own device
-                precision=precision,
-                references=find_images(references, recursive) if references else None,
-                calibration=calibration,
-                **config,
-            )
+        is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
+        return load_detector(
+            method=method if is_chosen else default_method(files),
+            backbone=backbone,
+            checkpoint=checkpoint,
+            image_size=image_size,
+            device=device,
+            precision=precision,
+            references=references,
+            recursive=recursive,
+            calibration=calibration,
+            quiet=quiet,
+            **config,
+        )
 
-    errors.quiet = quiet
-    remembered = {"checkpoint": checkpoint, "precision": precision, "references": references}
-    bar = Bar(errors, "Scoring")
-    try:
-        with bar:
-            summary = predict_folder(
-                inputs,
-                load,
-                out,
-                class_name=class_name,
-                threshold=threshold,
-                map_threshold=map_threshold,
-                batch_size=batch_size,
-                recursive=recursive,
-                formats=kinds,
-                scale=scale,  # type: ignore[arg-type] # checked by the library, which names the choices
-                explain=None if explain is None else comma_list(explain),
-                resume=resume,
-                settings=remembered,
-                engine=chosen,
-                progress=bar.show,
-            )
-    except KeyboardInterrupt:
-        if not bar.is_started:
-            raise
-        fail(f"interrupted: what is done is in {out}; the same command with --resume goes on", INTERRUPTED)
+    result = _run(inputs, load, options, quiet)
     if json_lines:
-        for record in summary.records:
+        for record in result.records:
             typer.echo(record.to_json())
     elif not quiet:
-        print_summary(summary)
-    print_failures(summary)
-    if summary.failed:
+        print_prediction(result)
+    print_problems("failed", failure_lines(result), "see results.csv")
+    if result.failed:
         raise typer.Exit(SOME_FAILED)
 
 
-def _engine(name: str, devices: int, workers: int | None, device: str | None) -> Any:
-    """What scores the images, None for this process alone."""
-    from zsad.errors import ConfigError, unknown_name
+def _run(inputs: list[str], load: Loader, options: PredictOptions, quiet: bool) -> PredictResult:
+    """Predicts under a progress bar; Ctrl-C says how to go on once images have been scored."""
+    from zsad.prediction.run import predict_folder
 
-    if name not in ("local", "ray"):
-        raise unknown_name("engine", name, ("local", "ray"))
-    if name == "local" and workers is not None:
-        raise ConfigError("--workers is for --engine ray; on this machine give --devices")
-    if name == "ray":
-        from zsad.prediction.ray import RayPrediction
-
-        if devices > 1:
-            raise ConfigError("--devices is for this machine; with --engine ray give --workers")
-        return partial(RayPrediction, workers=workers, device=device)
-    if devices == 1:
-        return None
-    from zsad.backbones.devices import device_names
-    from zsad.prediction.workers import ShardedPrediction
-
-    return partial(ShardedPrediction, devices=device_names(devices, device))
+    bar = Bar(stderr(quiet), "Scoring")
+    try:
+        with bar:
+            return predict_folder(inputs, load, options, progress=bar.show)
+    except KeyboardInterrupt:
+        if not bar.is_started:
+            raise
+        fail_interrupted(options.out)

@@ -1,17 +1,21 @@
-"""What the command line prints: tables, a progress bar with the time left, the end of a run."""
+"""Prints for the command line: tables, a progress bar with the time left, the summary of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from zsad.prediction.run import RunSummary
+    from zsad.evaluation.results import EvaluationResult
+    from zsad.prediction.run import PredictResult
+
+PROBLEMS_SHOWN = 10
 
 
 class Bar:
-    """A progress bar with the time left, drawn on standard error once the work's size is known."""
+    """A progress bar with the time left, drawn on standard error once the total is known."""
 
     def __init__(self, console: Console, title: str) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -47,14 +51,14 @@ class Bar:
         self._progress.stop()
 
 
-def print_summary(summary: RunSummary) -> None:
-    """The best scores, what was counted, and where the page is."""
+def print_prediction(result: PredictResult) -> None:
+    """Prints the highest scores, the counts of a run, and the path of its page."""
     from rich.text import Text
 
     from zsad.errors import printable
 
     console = stdout()
-    scored = summary.scored
+    scored = result.scored
     if scored:
         table = table_of("score", "decision", "image")
         decisions = {None: Text("-"), True: Text("anomalous", "bold red"), False: Text("normal", "green")}
@@ -63,44 +67,69 @@ def print_summary(summary: RunSummary) -> None:
         console.print(table)
         if len(scored) > 10:
             console.print(f"... and {len(scored) - 10} images with lower scores", style="dim")
-    new = len(scored) - summary.resumed
-    pace = f" ({summary.seconds / new:.2f} s each)" if new > 0 else ""
-    line = f"{counted(new, 'image')} scored in {summary.seconds:.1f} s{pace}"
-    if summary.resumed:
-        line += f", {summary.resumed} from an earlier run"
-    if scored and scored[0].threshold is not None:
-        line += f", {sum(record.is_anomalous is True for record in scored)} anomalous"
-    if summary.failed:
-        line += f", {len(summary.failed)} failed"
-    console.print(line)
-    if summary.note:
-        console.print(f"{summary.note[0].upper()}{summary.note[1:]}", style="dim")
+    console.print(_counts(result))
+    if result.note:
+        console.print(f"{result.note[0].upper()}{result.note[1:]}", style="dim")
     known = sum(record.in_calibration is True for record in scored)
     if known:
         console.print(
-            f"{counted(known, 'image')} of these made the calibration: what it decides about them says "
-            "nothing about new ones",
+            f"{counted(known, 'image')} of these made the calibration: decisions about them say nothing "
+            "about new images",
             style="yellow",
             soft_wrap=True,
         )
-    console.print(Text.assemble("Page: ", (str(summary.page), "bold")))
+    console.print(Text.assemble("Page: ", (str(result.page), "bold")))
 
 
-def print_failures(summary: RunSummary) -> None:
-    """The first images that could not be scored, on standard error."""
+def failure_lines(result: PredictResult) -> list[str]:
+    """One line for each image that could not be scored, beginning with the image's path."""
     from zsad.errors import printable
 
+    named = [(printable(record.path), record.error or "") for record in result.failed]
+    return [message if message.startswith(name) else f"{name}: {message}" for name, message in named]
+
+
+def left_out_lines(result: EvaluationResult) -> list[str]:
+    """One line for each run and each image that an evaluation left out."""
+    lines = [f"{run.id}: {run.error}" for run in result.failed_runs]
+    # All runs on a dataset leave out the same files.
+    lines += dict.fromkeys(line for run in result.runs for line in (*run.problems, *run.failed))
+    return lines
+
+
+def print_problems(label: str, lines: Sequence[str], where: str = "") -> None:
+    """Prints the first lines on standard error, and how many there are beyond them.
+
+    Args:
+        label: word before each line, "failed" for example.
+        lines: one line for each problem.
+        where: says where all of them are written; empty if nowhere.
+    """
     console = stderr()
-    for record in summary.failed[:10]:
-        message, name = record.error or "", printable(record.path)
-        shown = message if message.startswith(name) else f"{name}: {message}"
-        console.print(f"failed: {shown}", markup=False, highlight=False, soft_wrap=True)
-    if len(summary.failed) > 10:
-        console.print(f"failed: {len(summary.failed) - 10} more, see results.csv")
+    for line in lines[:PROBLEMS_SHOWN]:
+        console.print(f"{label}: {line}", markup=False, soft_wrap=True)
+    if len(lines) > PROBLEMS_SHOWN:
+        more = f"{label}: {len(lines) - PROBLEMS_SHOWN} more"
+        console.print(f"{more}, {where}" if where else more, markup=False)
+
+
+def _counts(result: PredictResult) -> str:
+    """How many images were scored, how fast, and how many are anomalous or failed."""
+    scored = result.scored
+    new = len(scored) - result.resumed
+    pace = f" ({result.seconds / new:.2f} s each)" if new > 0 else ""
+    line = f"{counted(new, 'image')} scored in {result.seconds:.1f} s{pace}"
+    if result.resumed:
+        line += f", {result.resumed} from an earlier run"
+    if scored and scored[0].threshold is not None:
+        line += f", {sum(record.is_anomalous is True for record in scored)} anomalous"
+    if result.failed:
+        line += f", {len(result.failed)} failed"
+    return line
 
 
 def table_of(*columns: str) -> Any:
-    """An empty table with these columns."""
+    """An empty table with the given columns."""
     from rich import box
     from rich.table import Table
 
@@ -117,11 +146,11 @@ def stdout() -> Console:
     return Console(highlight=False)
 
 
-def stderr() -> Console:
-    """A console for messages and progress."""
+def stderr(quiet: bool = False) -> Console:
+    """A console for messages and progress; a quiet one prints nothing."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=quiet)
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`zsad reproduce`: one row of a published table, by the recipe that ships with zsad."""
+"""`zsad reproduce`: produces one row of a published table by the recipe that ships with zsad."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zsad.cli.options import (
-    INTERRUPTED,
     SOME_FAILED,
     WRONG_USAGE,
     DeviceOption,
     OfflineOption,
     QuietOption,
     fail,
+    fail_interrupted,
     go_offline,
+    typed_command,
 )
-from zsad.cli.printing import Bar, stderr, stdout, table_of
+from zsad.cli.printing import Bar, left_out_lines, print_problems, stderr, stdout, table_of
 
 if TYPE_CHECKING:
     from zsad.evaluation.published import PublishedNumber
-    from zsad.evaluation.reproduction.plan import Request
+    from zsad.evaluation.reproduction.plan import ReproduceOptions
     from zsad.evaluation.reproduction.recipe import Recipe
     from zsad.evaluation.reproduction.run import Reproduction
 
-RECIPE = "Default: the recipe's."
+AS_RECIPE = "Default: as in the recipe."
 _SHOWN = ("image_auroc", "pixel_auroc")
 
 
@@ -34,12 +35,12 @@ def reproduce(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RECIPE]", help="One of --list, or a YAML file of yours.", show_default=False
+            metavar="[RECIPE]", help="Name of a recipe (--list), or your own YAML file.", show_default=False
         ),
     ] = None,
     *,
     show_list: Annotated[
-        bool, typer.Option("--list", help="List the recipes; RECIPE then is a part of their names.")
+        bool, typer.Option("--list", help="List the recipes; RECIPE then filters them by a part of the name.")
     ] = False,
     data: Annotated[
         list[str] | None,
@@ -47,48 +48,59 @@ def reproduce(
             "--data",
             "-d",
             metavar="NAME=FOLDER",
-            help="A dataset by its name in `zsad data list`. Repeatable. Default: the folder of that name in "
-            "the one that ZSAD_DATA names.",
+            help="Folder of a dataset, by the dataset's name in `zsad data list`. Repeatable. Default: the "
+            "folder of that name in the folder ZSAD_DATA.",
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Learnt weights, a file or a name of `zsad weights list`. Default: the authors'."),
+        typer.Option(
+            help="Learnt weights: a file, or a name of `zsad weights list`. Default: the weights that the "
+            "authors published."
+        ),
     ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="Train, although the authors published weights.")
+        bool, typer.Option("--train", help="Train although the authors published weights.")
     ] = False,
-    backbone: Annotated[str | None, typer.Option("--backbone", "-b", help=RECIPE)] = None,
-    image_size: Annotated[int | None, typer.Option(min=1, help=RECIPE)] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help=f"Of the training. {RECIPE}")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many test images of a category.")
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", "-b", help=f"Backbone, as for `zsad predict`. {AS_RECIPE}")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16. Default: the authors'.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help=f"Side of the network's input, in pixels. {AS_RECIPE}")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help=f"Number of epochs of the training. {AS_RECIPE}")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of test images per category.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or fp16. Default: as the authors.")
+    ] = None,
     device: DeviceOption = None,
-    devices: Annotated[int, typer.Option(min=1, help="GPUs, or CPU processes, that share the work.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the work.")
+    ] = 1,
     cache: Annotated[
         bool,
         typer.Option(
-            help="Keep the training images' features in OUT/features until training is over, if the method "
-            "allows it: fast, but gigabytes."
+            help="Keep the features of the training images in OUT/features until training is over, if the "
+            "method allows it: faster, but takes gigabytes."
         ),
     ] = True,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for the results. Default: zsad-reproduce/RECIPE."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in OUT.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print the commands that do the same.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue with what is in OUT.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the equivalent commands.")] = False,
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Produce one row of a published table again, and print our numbers beside the published ones.
+    """Reproduce one row of a published table, and print our numbers beside the published ones.
 
-    Trains where the authors published no weights. Written: OUT/results.json, reproduction.json (recipe,
-    comparison, what is not as published), index.html, and weights.safetensors of a training.
+    Trains if the authors published no weights. Writes OUT/results.json, reproduction.json (recipe, comparison
+    and deviations from the published setting), index.html and, after a training, weights.safetensors.
 
     Exit code: 0 if every image was evaluated, 3 if some were left out.
     """
@@ -100,15 +112,15 @@ def reproduce(
     go_offline(offline)
     from zsad.evaluation.reproduction.datasets import parse_data
     from zsad.evaluation.reproduction.finding import find_recipe
-    from zsad.evaluation.reproduction.plan import Request
+    from zsad.evaluation.reproduction.plan import ReproduceOptions
 
     recipe = find_recipe(name)
-    request = Request(
-        recipe,
-        Path("zsad-reproduce") / recipe.name if out is None else out,
-        parse_data(data or []),
+    options = ReproduceOptions(
+        recipe=recipe,
+        out=out or Path("zsad-reproduce") / recipe.name,
+        data=parse_data(data or []),
         weights=weights,
-        train_anew=train,
+        retrain=train,
         backbone=backbone,
         image_size=image_size,
         epochs=epochs,
@@ -120,29 +132,30 @@ def reproduce(
         resume=resume,
     )
     if dry_run:
-        _print_commands(request)
+        _print_commands(options)
         return
-    from zsad.evaluation.reproduction.run import reproduce as run
-
-    errors = stderr()
-    errors.quiet = quiet
-    try:
-        with Bar(errors, "Evaluating") as bar:
-            found = run(request, show_training=not quiet, progress=bar.show, command=_command())
-    except KeyboardInterrupt:
-        fail(f"interrupted: the same command with --resume goes on with {request.out}", INTERRUPTED)
+    found = _run(options, quiet)
     if not quiet:
-        _print_comparison(request, found)
-    lines = [f"{run.id}: {run.error}" for run in found.result.failed_runs]
-    lines += dict.fromkeys(line for run in found.result.runs for line in (*run.problems, *run.failed))
-    for line in lines[:10]:
-        stderr().print(f"left out: {line}", markup=False, highlight=False, soft_wrap=True)
-    if lines:
+        _print_comparison(options, found)
+    left_out = left_out_lines(found.result)
+    print_problems("left out", left_out, "see results.json")
+    if left_out:
         raise typer.Exit(SOME_FAILED)
 
 
+def _run(options: ReproduceOptions, quiet: bool) -> Reproduction:
+    """Trains and evaluates under progress bars; Ctrl-C says how to go on."""
+    from zsad.evaluation.reproduction.run import reproduce as run
+
+    try:
+        with Bar(stderr(quiet), "Evaluating") as bar:
+            return run(options, show_training=not quiet, progress=bar.show, command=typed_command())
+    except KeyboardInterrupt:
+        fail_interrupted(options.out)
+
+
 def _print_list(part: str) -> None:
-    """Name, data and the two best known published numbers of each recipe."""
+    """Prints name, training data, weights and two published numbers of each recipe."""
     from zsad.evaluation.reproduction.comparison import published_row
     from zsad.evaluation.reproduction.finding import find_recipe, list_recipes
 
@@ -176,20 +189,20 @@ def _weights(recipe: Recipe) -> str:
     return "authors'" if recipe.checkpoint else "to train"
 
 
-def _print_commands(request: Request) -> None:
-    """The commands, with names in capitals for folders that were not given."""
+def _print_commands(options: ReproduceOptions) -> None:
+    """Prints the equivalent commands, with names in capitals for folders that were not given."""
     from zsad.evaluation.reproduction.commands import commands
     from zsad.evaluation.reproduction.plan import deviations
 
-    folders = {name: request.data.get(name, Path(f"{name.upper()}_FOLDER")) for name in request.datasets}
-    for line in deviations(request):
+    folders = {name: options.data.get(name, Path(f"{name.upper()}_FOLDER")) for name in options.datasets}
+    for line in deviations(options):
         typer.echo(f"# not the published setting: {line}")
-    for line in commands(request, folders):
+    for line in commands(options, folders):
         typer.echo(line)
 
 
-def _print_comparison(request: Request, found: Reproduction) -> None:
-    """Our numbers beside the published ones, what is assumed, and where everything is."""
+def _print_comparison(options: ReproduceOptions, found: Reproduction) -> None:
+    """Prints our numbers beside the published ones, the assumptions, and where the page is."""
     from zsad.evaluation.report.tables import METRIC_TITLES
     from zsad.evaluation.reproduction.comparison import difference
     from zsad.evaluation.reproduction.run import NOT_PUBLISHED
@@ -205,7 +218,7 @@ def _print_comparison(request: Request, found: Reproduction) -> None:
             f"{cell.published.value:.1f}" if cell.published else "-",
             "-" if gap is None else f"{gap:+.1f}",
         )
-    recipe = request.recipe
+    recipe = options.recipe
     console.print(f"{recipe.title} (trained on {recipe.trained_on})", style="bold")
     console.print(table)
     numbers = [cell.published for cell in found.comparison.values() if cell.published]
@@ -218,11 +231,3 @@ def _print_comparison(request: Request, found: Reproduction) -> None:
     for line in found.deviations:
         console.print(f"{NOT_PUBLISHED.upper()}: {line}", markup=False, soft_wrap=True, style="bold yellow")
     console.print(f"Page: {found.page}", markup=False, soft_wrap=True)
-
-
-def _command() -> str:
-    """What was typed, as a shell would take it again."""
-    import shlex
-    import sys
-
-    return shlex.join(["zsad", *sys.argv[1:]])

@@ -1,9 +1,9 @@
-"""`zsad train`: learn a method's weights."""
+"""`zsad train`: learns the weights of a method."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,14 @@ from zsad.cli.options import (
     QuietOption,
     SettingsOption,
     go_offline,
-    parse_settings,
+    method_settings,
 )
 from zsad.cli.printing import counted, stdout
 
-RECIPE = "Default: as the authors."
+if TYPE_CHECKING:
+    from zsad.training.options import TrainResult
+
+AS_AUTHORS = "Default: as the authors."
 
 
 def train(
@@ -27,102 +30,118 @@ def train(
     data: Annotated[
         list[str],
         typer.Option(
-            "--data", "-d", help="NAME:FOLDER of `zsad data list`, or a folder or list of yours. Repeatable."
+            "--data",
+            "-d",
+            help="Dataset to train on: NAME:FOLDER with a name of `zsad data list`, or your own folder or "
+            "list. Repeatable.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the learnt weights (.safetensors).")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write the learnt weights to (.safetensors).")
+    ],
     method: Annotated[
-        str, typer.Option("--method", "-m", help="One that learns; see `zsad methods`.")
+        str, typer.Option("--method", "-m", help="Method with weights to learn; see `zsad methods`.")
     ] = "anomalyclip",
     backbone: BackboneOption = None,
     split: Annotated[
-        str, typer.Option(help="test: normal and anomalous, as the papers do; all: also train/good.")
+        str, typer.Option(help="test: normal and anomalous images, as in the papers; all: adds train/good.")
     ] = "test",
-    epochs: Annotated[int | None, typer.Option(help=f"Passes over the data. {RECIPE}")] = None,
+    epochs: Annotated[int | None, typer.Option(help=f"Number of passes over the data. {AS_AUTHORS}")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help=f"Images of one step, of all devices together. {RECIPE}")
+        int | None, typer.Option(help=f"Number of images per step, over all devices. {AS_AUTHORS}")
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(help=f"adam or adamw. {RECIPE}")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--lr", help=f"Learning rate. {RECIPE}")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help=f"Of the optimiser. {RECIPE}")] = None,
+    optimizer: Annotated[str | None, typer.Option(help=f"Optimiser: adam or adamw. {AS_AUTHORS}")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help=f"Learning rate. {AS_AUTHORS}")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help=f"Weight decay of the optimiser. {AS_AUTHORS}")
+    ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help=f"Of the learning rate: constant or cosine. {RECIPE}")
+        str | None, typer.Option(help=f"Course of the learning rate: constant or cosine. {AS_AUTHORS}")
     ] = None,
     mosaic: Annotated[
         float | None,
-        typer.Option(help=f"Chance of four images in place of one, on all data. {RECIPE}"),
+        typer.Option(help=f"Chance of a mosaic of four images in place of one, on all data. {AS_AUTHORS}"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of initial weights and data order.")] = 111,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights and the data order.")] = 111,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
-    devices: Annotated[int, typer.Option(help="GPUs, or CPU processes, that share each step.")] = 1,
+    devices: Annotated[
+        int, typer.Option(help="Number of GPUs, or of CPU processes, that share each step.")
+    ] = 1,
     precision: Annotated[
-        str | None, typer.Option(help=f"fp32, or bf16 or fp16 autocast. {RECIPE[:-1]} on a GPU, else fp32.")
+        str | None,
+        typer.Option(help=f"fp32, or autocast in bf16 or fp16. {AS_AUTHORS[:-1]} on a GPU, else fp32."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Threads that read images.")] = 2,
+    workers: Annotated[int, typer.Option(help="Number of threads that read images.")] = 2,
     settings: SettingsOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last finished epoch, if there is one.")
+        bool, typer.Option("--resume", help="Continue from the last finished epoch, if there is one.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew although OUT or a checkpoint is there.")
+        bool, typer.Option("--overwrite", help="Start over although OUT or a finished epoch exists.")
     ] = False,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for the images' features: computed once, read in later epochs."),
+        typer.Option(help="Folder for the features of the images: computed once, read in later epochs."),
     ] = None,
-    cache_precision: Annotated[str, typer.Option(help="Of the cache: fp32, or bf16 or fp16.")] = "fp32",
+    cache_precision: Annotated[
+        str, typer.Option(help="Precision of the cache: fp32, bf16 or fp16.")
+    ] = "fp32",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
     ] = False,
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Learn a method's weights from images with masks, by default as the method's authors train it.
+    """Learn the weights of a method from images with masks, by default as the authors of the method do.
 
-    OUT is for `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds the
-    checkpoint of the last finished epoch, log.csv with the loss of every step, and TensorBoard's files.
+    Use the result with `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds
+    the state after the last finished epoch, log.csv with the loss of every step, and TensorBoard's files.
     """
-    config = parse_settings(settings or [])
+    config = method_settings(settings)
     go_offline(offline)
-    from zsad.training.loop import TrainConfig
+    from zsad.training.options import TrainOptions
+
+    options = TrainOptions(
+        out=out,
+        data=tuple(data),
+        split=split,  # type: ignore[arg-type] # checked inside
+        method=method,
+        backbone=backbone,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,  # type: ignore[arg-type] # checked inside
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        schedule=schedule,  # type: ignore[arg-type] # checked inside
+        mosaic=mosaic,
+        seed=seed,
+        image_size=image_size,
+        device=device,
+        devices=devices,
+        precision=precision,  # type: ignore[arg-type] # checked inside
+        settings=config,
+        workers=workers,
+        resume=resume,
+        overwrite=overwrite,
+        cache=cache,
+        cache_precision=cache_precision,  # type: ignore[arg-type] # checked inside
+        tensorboard=tensorboard,
+    )
     from zsad.training.loop import train as run
 
-    result = run(
-        TrainConfig(
-            out=out,
-            data=tuple(data),
-            split=split,  # type: ignore[arg-type] # checked by the library, which names the choices
-            method=method,
-            backbone=backbone,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,  # type: ignore[arg-type] # likewise
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            schedule=schedule,  # type: ignore[arg-type] # likewise
-            mosaic=mosaic,
-            seed=seed,
-            image_size=image_size,
-            device=device,
-            devices=devices,
-            precision=precision,  # type: ignore[arg-type] # likewise
-            settings=config,
-            workers=workers,
-            resume=resume,
-            overwrite=overwrite,
-            cache=cache,
-            cache_precision=cache_precision,  # type: ignore[arg-type] # likewise
-            tensorboard=tensorboard,
-        ),
-        show_progress=not quiet,
-    )
+    result = run(options, show_progress=not quiet)
     if not quiet:
-        console = stdout()
-        started = f" (went on after epoch {result.resumed_from})" if result.resumed_from else ""
-        console.print(
-            f"{counted(len(result.losses), 'epoch')} in {result.seconds:.0f} s{started}, mean loss "
-            f"{result.losses[0]:.4f} in the first, {result.losses[-1]:.4f} in the last"
-        )
-        console.print(result.description, markup=False, soft_wrap=True)
-        console.print(f"Weights: {result.path}\nLog: {result.log}", markup=False, soft_wrap=True)
+        _print_result(result)
+
+
+def _print_result(result: TrainResult) -> None:
+    """Prints what was trained, the losses, and where weights and log are."""
+    console = stdout()
+    resumed = f" (continued after epoch {result.resumed_from})" if result.resumed_from else ""
+    console.print(
+        f"{counted(len(result.losses), 'epoch')} in {result.seconds:.0f} s{resumed}, mean loss "
+        f"{result.losses[0]:.4f} in the first, {result.losses[-1]:.4f} in the last"
+    )
+    console.print(result.description, markup=False, soft_wrap=True)
+    console.print(f"Weights: {result.path}\nLog: {result.log}", markup=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zsad.cli.options import OfflineOption, SettingsOption, go_offline, parse_settings
+from zsad.cli.options import OfflineOption, SettingsOption, go_offline, method_settings
 from zsad.cli.printing import counted, stdout
 
 PAPERS_BACKBONE = "ViT-L-14-336"
@@ -147,7 +147,7 @@ def convert(
 
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is there already: give another --out, or --overwrite to replace it")
-    chosen = parse_settings(settings or [])
+    chosen = method_settings(settings)
     go_offline(offline)
     import zsad
 

@@ -30,6 +30,7 @@ ReadT = TypeVar("ReadT")
 
 LEAST_PICTURES = 8
 FOLDER_METHOD = "auto"
+DEFAULT_METHOD = "anomalyclip"
 SEVERAL_IMAGES = 4  # dimensions of an array that holds several images
 
 

@@ -16,37 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad._version import __version__
+from zsad.detector.calibration.options import Aim
 from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
 from zsad.files.plain import from_plain, read_json, to_plain, write_json
 from zsad.types import ScoreScale
 
-Rule = Literal["rate", "f1", "cost"]
 MapRule = Literal["rate", "f1"]
 
-RULES: tuple[Rule, ...] = ("rate", "f1", "cost")
 NO_CALIBRATION = "none"
 FORMAT = 1
 _FORMAT_KEY = "zsad_calibration"
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """A threshold for one detector and one kind of image.
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Aim):
+    """A threshold for one detector and one kind of image, with the aim that it was chosen for.
 
     Attributes:
-        rule: how `threshold` was chosen: by false-alarm "rate", "f1" or "cost".
         threshold: image score from which on an image counts as anomalous.
         map_rule: how `map_threshold` was chosen: by false-alarm "rate", or by "f1" of the pixels.
         map_threshold: map value from which on a pixel counts as anomalous.
         normal_scores: scores of the normal calibration images in rising order, each image once.
         anomalous_scores: scores of the anomalous calibration images in rising order; may be empty.
-        false_alarm_rate: share of new normal images that may be called anomalous; what rule "rate" keeps.
-        confidence: probability with which the rate is to be kept.
-        tolerated_area: share of a normal image's pixels that may be marked; what map rule "rate" keeps.
-        cost_miss: cost of an anomalous image called normal; rule "cost".
-        cost_false_alarm: cost of a normal image called anomalous; rule "cost".
-        prevalence: share of anomalous images in use; rule "cost"; None for the share among these images.
         class_name: class name of the images; None if the method uses no class names.
         settings: everything that the detector's scores depend on, from `scoring_settings`.
         pictures: fingerprints of all calibration images, from `image_fingerprint`.
@@ -55,18 +47,11 @@ class Calibration:
         version: version of zsad that made the calibration.
     """
 
-    rule: Rule
     threshold: float
     map_rule: MapRule
     map_threshold: float
     normal_scores: tuple[float, ...] = field(repr=False)
     anomalous_scores: tuple[float, ...] = field(default=(), repr=False)
-    false_alarm_rate: float = 0.05
-    confidence: float = 0.95
-    tolerated_area: float = 0.0
-    cost_miss: float | None = None
-    cost_false_alarm: float | None = None
-    prevalence: float | None = None
     class_name: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     pictures: tuple[str, ...] = field(default=(), repr=False)
@@ -75,6 +60,7 @@ class Calibration:
     version: str = __version__
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         numbers = (self.threshold, self.map_threshold, *self.normal_scores, *self.anomalous_scores)
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise DataError("a calibration's scores and thresholds must be finite numbers")

@@ -23,7 +23,7 @@ from zsad.metrics import METRIC_NAMES, MetricSuite
 from zsad.metrics.bootstrap import IMAGE_METRICS
 
 if TYPE_CHECKING:
-    from zsad.evaluation.options import EvaluationOptions
+    from zsad.evaluation.options import EvaluateOptions
     from zsad.evaluation.scoring import ScoredPicture
     from zsad.types import Sample
 
@@ -70,7 +70,7 @@ def evaluate_category(
     category: str,
     samples: Sequence[Sample],
     scored: Iterable[list[ScoredPicture]],
-    options: EvaluationOptions,
+    options: EvaluateOptions,
     *,
     seed: int,
     references: Sequence[Path] = (),

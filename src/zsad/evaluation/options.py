@@ -1,4 +1,4 @@
-"""Options of an evaluation."""
+"""Options of an evaluation; no torch."""
 
 from __future__ import annotations
 
@@ -8,44 +8,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.backbones.devices import PRECISIONS
-from zsad.detector.choosing import DEFAULT_METHOD
+from zsad.data.layouts import Split, check_split
+from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
+from zsad.methods._registry import list_methods
 from zsad.metrics.pro import check_pro
 
 if TYPE_CHECKING:
-    from zsad.data.layouts import Split
     from zsad.metrics.pro import ProVariant
 
+ALL_METHODS = "all"
+LEAST = {"batch_size": 1, "devices": 1, "limit": 1, "image_size": 1, "bootstrap": 0, "references": 0}
 
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What `zsad evaluate` is asked for.
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What to evaluate, on what and how. Each combination of method, backbone, seed and dataset is a run.
 
     Attributes:
-        data: specifications as `zsad.data.folder.open_datasets` takes them.
+        data: datasets, each as `zsad.data.folder.open_datasets` takes it.
         out: folder for the results.
-        methods: registry names; "all" stands for every one.
-        backbones: as for `zsad.load`; None: the checkpoint's own, else "tiny".
-        checkpoint: as for `zsad.load`; {method}, {backbone} and {seed} in it are filled in for each run.
-        seeds: one run for each.
-        split: of the datasets: "test", "train" or "all".
+        methods: names of methods; "all" stands for every method.
+        backbones: backbones as for `zsad.load`; None: the backbone of the checkpoint, or "tiny" without one.
+        checkpoint: learnt weights as for `zsad.load`; {method}, {backbone} and {seed} in it are filled in for
+            each run.
+        seeds: seeds of everything that is random, each 0 or more.
+        split: part of the datasets, "test", "train" or "all".
         pro: variant of AUPRO, "exact" or "script".
-        fpr_limit: where the PRO curve is cut, in (0, 1].
-        bootstrap: number of resamples for 95 % intervals of the image metrics; 0 for none.
-        references: normal images of the training split per category, for few-shot methods; 0 for zero-shot.
-        limit: at most so many images of a category, evenly spread; None for all.
-        image_size: as for `zsad.load`.
-        batch_size: images that go through the network at once.
-        settings: of the methods, by the papers' terms; each method named must know them.
-        precision: of the backbone; None for fp32.
-        device: as for `zsad.load`.
-        devices: processes that share the images of a category, each with a GPU of its own if there are any.
-        resume: keep what an earlier run with the same settings has finished in `out`.
-        allow_overlap: evaluate although test data are among the auxiliary data of the weights.
+        fpr_limit: false-positive rate up to which the PRO curve counts, in (0, 1].
+        bootstrap: number of resamples for the 95 % intervals of the image metrics; 0 for none.
+        references: number of normal training images per category that each method is given; 0 for zero-shot.
+        limit: maximum number of images per category, evenly spread; None for all.
+        image_size: side of the network's input, in pixels; None as for `zsad.load`.
+        batch_size: number of images that go through the network at once.
+        settings: settings of the methods, by the names of their `Config`; every method must know them.
+        precision: precision of the backbone; None for fp32.
+        device: device as for `zsad.load`.
+        devices: number of processes that share the images of a category, each with its own GPU if there are
+            any.
+        resume: whether to keep the runs that an earlier evaluation with the same settings finished in `out`.
+        allow_overlap: whether to evaluate although the weights were trained on some of the test data.
     """
 
-    data: tuple[str, ...]
-    out: Path
+    data: tuple[str | Path, ...]
+    out: Path = Path("zsad-evaluation")
     methods: tuple[str, ...] = (DEFAULT_METHOD,)
     backbones: tuple[str | None, ...] = (None,)
     checkpoint: str | None = None
@@ -66,16 +72,21 @@ class EvaluationOptions:
     allow_overlap: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out))  # from Python, a text is as good
         check_pro(self.pro, self.fpr_limit)
-        least = {"batch_size": 1, "devices": 1, "bootstrap": 0, "references": 0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name} must be at least {value}, got {getattr(self, name)!r}")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"limit must be at least 1 image, got {self.limit!r}")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value!r}")
+        for name in self.methods:
+            if name not in (ALL_METHODS, *list_methods()):
+                raise unknown_name("method", name, [*list_methods(), ALL_METHODS])
+        check_split(self.split)
         if self.precision is not None and self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if not self.data:
             raise ConfigError("no data to evaluate on: give --data FOLDER or --data NAME:FOLDER")
+        if isinstance(self.data, str | Path):
+            raise ConfigError(f"data must be a list of datasets, got {str(self.data)!r}: put it into a list")
         if not (self.methods and self.backbones and self.seeds) or min(self.seeds) < 0:
             raise ConfigError("an evaluation needs a method, a backbone and a seed of 0 or more")

@@ -11,17 +11,16 @@ import numpy as np
 
 from zsad.data.folder import Dataset, open_datasets
 from zsad.detector.support import choose_references
-from zsad.errors import ConfigError, DataError, unknown_name
+from zsad.errors import ConfigError, DataError
+from zsad.evaluation.options import ALL_METHODS
 from zsad.evaluation.weights import DatasetDigests, RunWeights
 from zsad.files.plain import slug
 from zsad.methods import _registry as registry
 from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
-    from zsad.evaluation.options import EvaluationOptions
+    from zsad.evaluation.options import EvaluateOptions
     from zsad.types import Sample
-
-ALL_METHODS = "all"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class PlannedRun:
     notes: tuple[str, ...]
 
 
-def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
+def plan_runs(options: EvaluateOptions) -> list[PlannedRun]:
     """The runs of an evaluation in the order methods, backbones, seeds, datasets.
 
     Everything that can be refused without loading a network is refused here, before hours are spent.
@@ -100,7 +99,7 @@ def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
 
 
 def _plan(
-    options: EvaluationOptions,
+    options: EvaluateOptions,
     weights: RunWeights,
     dataset: Dataset,
     candidates: Mapping[str, Sequence[Sample]],
@@ -144,14 +143,11 @@ def spread(samples: Sequence[Sample], limit: int | None) -> tuple[Sample, ...]:
 def _methods(names: Iterable[str]) -> list[str]:
     known = registry.list_methods()
     wanted = [each for name in names for each in (known if name == ALL_METHODS else [name])]
-    for name in wanted:
-        if name not in known:
-            raise unknown_name("method", name, [*known, ALL_METHODS])
     return list(dict.fromkeys(wanted))
 
 
 def _reference_candidates(
-    options: EvaluationOptions, datasets: Sequence[Dataset]
+    options: EvaluateOptions, datasets: Sequence[Dataset]
 ) -> list[Mapping[str, Sequence[Sample]]]:
     """The training images of each dataset by category; empty for zero-shot."""
     if not options.references:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zsad.detector.detector import Detector
-    from zsad.evaluation.options import EvaluationOptions
+    from zsad.evaluation.options import EvaluateOptions
 
 Progress = Callable[[int, int], None]
 # What may end one run while others can go on; a full disk ends them all.
@@ -48,7 +48,7 @@ _RUN_ERRORS = (ZsadError, RuntimeError, MemoryError)
 
 
 def evaluate(
-    options: EvaluationOptions, progress: Progress | None = None, command: str | None = None
+    options: EvaluateOptions, *, progress: Progress | None = None, command: str | None = None
 ) -> EvaluationResult:
     """Evaluates methods on datasets and writes everything into a folder.
 
@@ -142,7 +142,7 @@ def mean_intervals(
 class _Counter:
     """Images done and to do in all runs; those of categories finished earlier are not counted."""
 
-    def __init__(self, options: EvaluationOptions, runs: Sequence[PlannedRun], progress: Progress) -> None:
+    def __init__(self, options: EvaluateOptions, runs: Sequence[PlannedRun], progress: Progress) -> None:
         self._to_do = {
             run.id: sum(
                 len(samples)
@@ -169,7 +169,7 @@ class _Counter:
 
 @contextmanager
 def _network(
-    options: EvaluationOptions, run: PlannedRun, devices: Sequence[str] | None
+    options: EvaluateOptions, run: PlannedRun, devices: Sequence[str] | None
 ) -> Iterator[tuple[Detector, Scorer]]:
     """The network of a run, and what scores with it.
 
@@ -201,7 +201,7 @@ def _network(
 
 
 def _evaluate_run(
-    options: EvaluationOptions, run: PlannedRun, detector: Detector, scorer: Scorer, counter: _Counter
+    options: EvaluateOptions, run: PlannedRun, detector: Detector, scorer: Scorer, counter: _Counter
 ) -> RunResult:
     """Evaluates what is not finished yet of a run, and writes its files."""
     folder = RunFolder(options.out, run.id)
@@ -252,7 +252,7 @@ def _evaluate_run(
     )
 
 
-def _described(options: EvaluationOptions, run: PlannedRun, detector: Detector) -> dict[str, Any]:
+def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) -> dict[str, Any]:
     """The fields of a `RunResult` that its numbers depend on."""
     return {
         "method": run.method,

@@ -22,7 +22,7 @@ from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
 from zsad.images.saving import save_jpeg
-from zsad.prediction.options import RunOptions
+from zsad.prediction.options import PredictOptions
 from zsad.prediction.records import ResultRecord
 from zsad.types import PhraseFit, Prediction
 
@@ -57,7 +57,7 @@ class Scorer(Protocol):
         """After an interruption: the records that were not yielded but whose files are complete."""
 
 
-Engine = Callable[["Detector", "RunLayout", RunOptions], Scorer]
+Engine = Callable[["Detector", "RunLayout", PredictOptions], Scorer]
 """Makes what scores the images of a run: `PredictionPipeline` or a counterpart in several processes."""
 
 
@@ -78,7 +78,7 @@ class PredictionPipeline:
         explanations: rankings of the phrases to explain with, by path, of the images scored so far.
     """
 
-    def __init__(self, detector: Detector, layout: RunLayout, options: RunOptions) -> None:
+    def __init__(self, detector: Detector, layout: RunLayout, options: PredictOptions) -> None:
         self.detector = detector
         self.layout = layout
         self.options = options

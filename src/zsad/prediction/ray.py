@@ -37,7 +37,7 @@ from zsad.types import PhraseFit
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
-    from zsad.prediction.options import RunOptions
+    from zsad.prediction.options import PredictOptions
 
 _MOST_BATCHES_PER_TASK = 4  # an actor reads ahead within a task
 _MOST_STARTS = 2
@@ -55,7 +55,7 @@ class RayPrediction:
         self,
         detector: Detector,
         layout: RunLayout,
-        options: RunOptions,
+        options: PredictOptions,
         *,
         workers: int | None = None,
         device: str | None = None,
@@ -203,7 +203,7 @@ class Ledger:
 class PictureActor:
     """Holds the detector in a process of the cluster and turns names of images into records and files."""
 
-    def __init__(self, detector: Any, options: RunOptions, ledger: Any, has_gpu: bool) -> None:
+    def __init__(self, detector: Any, options: PredictOptions, ledger: Any, has_gpu: bool) -> None:
         """Takes the detector.
 
         Args:

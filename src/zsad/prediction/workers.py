@@ -19,7 +19,7 @@ from zsad.prediction.records import ResultRecord
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
-    from zsad.prediction.options import RunOptions
+    from zsad.prediction.options import PredictOptions
     from zsad.types import PhraseFit
 
 _Scored = tuple[ResultRecord, "Sequence[PhraseFit] | None"]
@@ -52,7 +52,7 @@ class _Setup:
     detector: Detector
     directory: Path
     root: str
-    options: RunOptions
+    options: PredictOptions
 
     def __call__(self, device: str) -> Callable[[Iterator[_Batch]], Iterator[tuple[str, _Scored]]]:
         names: dict[str, Path] = {}
@@ -80,7 +80,7 @@ class ShardedPrediction:
     """
 
     def __init__(
-        self, detector: Detector, layout: RunLayout, options: RunOptions, devices: Sequence[str]
+        self, detector: Detector, layout: RunLayout, options: PredictOptions, devices: Sequence[str]
     ) -> None:
         """Starts nothing yet.
 

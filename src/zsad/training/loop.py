@@ -29,36 +29,34 @@ from zsad.training.cache import check_cacheable
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices
 from zsad.training.logs import StepLog, TensorBoardLog
-from zsad.training.options import TrainConfig, TrainResult
+from zsad.training.options import TrainOptions, TrainResult
 from zsad.training.recipe import choose, described
 from zsad.training.run import TrainingRun, refuse_to_replace
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
 
-__all__ = ["TrainConfig", "TrainResult", "train"]
-
 LOG_NAME = "log.csv"
 TENSORBOARD_NAME = "tensorboard"
 
 
 def train(
-    config: TrainConfig, dataset: Iterable[Any] | None = None, *, show_progress: bool = True
+    options: TrainOptions, dataset: Iterable[Any] | None = None, *, show_progress: bool = True
 ) -> TrainResult:
     """Trains a method and writes its weights.
 
     Args:
-        config: what to train, and how.
-        dataset: instead of `config.data`: (image, mask, label, class name) tuples or `Sample`s. Images
+        options: what to train, on what and how.
+        dataset: instead of `options.data`: (image, mask, label, class name) tuples or `Sample`s. Images
             are what `zsad.images.reading.read_image` takes, masks (H, W) of the image's size, anomalous
             where above 0, or None for a normal image. With `__len__` and `__getitem__` (called from several
-            threads) it is shuffled anew in each epoch; otherwise it is iterated over once an epoch in its own
-            order.
-            Several devices each get a copy of it, by pickle.
-        show_progress: say what is trained on what, and draw a progress bar with the time left.
+            threads) it is shuffled in each epoch; otherwise it is iterated over once per epoch in its own
+            order. Each of several devices gets a copy of it, by pickle.
+        show_progress: whether to print what is trained on what, and to draw a progress bar with the time
+            left.
 
     Returns:
-        Where the weights are, and the losses.
+        The path of the weights, and the losses.
 
     Raises:
         ConfigError: the method has nothing to learn, or nothing to cache; a setting is impossible; there is a
@@ -70,25 +68,25 @@ def train(
             written, or a process of several died.
     """
     started = time.monotonic()
-    kind = method_class(config.method)
+    kind = method_class(options.method)
     if not kind.INFO.needs_training or kind.RECIPE is None:
-        raise ConfigError(f"{config.method} has nothing to train; `zsad methods` shows which methods do")
-    if config.cache is not None:
+        raise ConfigError(f"{options.method} has nothing to train; `zsad methods` shows which methods do")
+    if options.cache is not None:
         check_cacheable(kind)
-    if dataset is not None and config.data:
+    if dataset is not None and options.data:
         raise ConfigError("give folders (data) or a dataset, not both")
-    data = data_on_disk(config.data, config.split) if dataset is None else data_in_memory(dataset)
-    refuse_to_replace(config)
-    choose(kind.RECIPE, config, data.sets, "cpu")  # says what does not go together before anything is loaded
-    work = functools.partial(_train, config, data, show_progress)
-    if config.devices == 1:
-        losses, resumed_from, fields = work(Ranks(), config.device)
+    data = data_on_disk(options.data, options.split) if dataset is None else data_in_memory(dataset)
+    refuse_to_replace(options)
+    choose(kind.RECIPE, options, data.sets, "cpu")  # says what does not go together before anything is loaded
+    work = functools.partial(_train, options, data, show_progress)
+    if options.devices == 1:
+        losses, resumed_from, fields = work(Ranks(), options.device)
     else:
-        losses, resumed_from, fields = on_devices(work, config.devices, config.device)
+        losses, resumed_from, fields = on_devices(work, options.devices, options.device)
     recipe = TrainingRecipe(**fields)
     return TrainResult(
-        Path(config.out),
-        config.folder / LOG_NAME,
+        Path(options.out),
+        options.folder / LOG_NAME,
         losses,
         resumed_from,
         time.monotonic() - started,
@@ -98,15 +96,17 @@ def train(
 
 
 def _train(
-    config: TrainConfig, data: TrainingData, show_progress: bool, ranks: Ranks, device: str | None
+    options: TrainOptions, data: TrainingData, show_progress: bool, ranks: Ranks, device: str | None
 ) -> tuple[tuple[float, ...], int, dict[str, Any]]:
     """One process of a training: the losses, the epochs that were there already, and the recipe."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(config.seed)
-        run = TrainingRun(config, data, _fresh_detector(config, device), ranks)
+        torch.manual_seed(options.seed)
+        run = TrainingRun(options, data, _fresh_detector(options, device), ranks)
         resumed_from = run.resume()
         with contextlib.ExitStack() as files:
-            logs = [files.enter_context(log) for log in _logs(config, resumed_from)] if ranks.is_first else []
+            logs = (
+                [files.enter_context(log) for log in _logs(options, resumed_from)] if ranks.is_first else []
+            )
             progress = files.enter_context(_progress(show_progress and ranks.is_first))
             if show_progress and ranks.is_first:
                 for line in _announcement(run):
@@ -114,9 +114,9 @@ def _train(
             _train_epochs(run, resumed_from, logs, progress)
     if ranks.is_first:
         run.detector.mark_trained(
-            config.auxiliary_data or data.description, pack_digests(file_digests(data.files()))
+            options.auxiliary_data or data.description, pack_digests(file_digests(data.files()))
         )
-        run.detector.save(config.out)
+        run.detector.save(options.out)
     return tuple(run.losses), resumed_from, dataclasses.asdict(run.recipe)
 
 
@@ -135,12 +135,12 @@ def _train_epochs(run: TrainingRun, resumed_from: int, logs: list[Any], progress
         run.checkpoint(epoch)
 
 
-def _logs(config: TrainConfig, resumed_from: int) -> list[Any]:
+def _logs(options: TrainOptions, resumed_from: int) -> list[Any]:
     """The CSV log, and TensorBoard's if it is wanted; each is a context."""
-    table = StepLog(config.folder / LOG_NAME, resumed_from)
-    if not config.tensorboard:
+    table = StepLog(options.folder / LOG_NAME, resumed_from)
+    if not options.tensorboard:
         return [table]
-    return [table, TensorBoardLog(config.folder / TENSORBOARD_NAME, table.kept_steps)]
+    return [table, TensorBoardLog(options.folder / TENSORBOARD_NAME, table.kept_steps)]
 
 
 def _announcement(run: TrainingRun) -> list[str]:
@@ -159,15 +159,15 @@ def _announcement(run: TrainingRun) -> list[str]:
     return lines
 
 
-def _fresh_detector(config: TrainConfig, device: str | None) -> Detector:
+def _fresh_detector(options: TrainOptions, device: str | None) -> Detector:
     """A detector whose learnt part is new, even where weights are shipped for this method and backbone."""
     return load(
-        config.method,
-        config.backbone,
+        options.method,
+        options.backbone,
         "fresh",
-        image_size=config.image_size,
+        image_size=options.image_size,
         device=device,
-        **config.settings,
+        **options.settings,
     )
 
 

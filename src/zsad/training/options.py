@@ -1,4 +1,4 @@
-"""What to train and how, and what came of it."""
+"""Options and result of a training; no torch."""
 
 from __future__ import annotations
 
@@ -8,59 +8,69 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
-from zsad.training.cache import STORED_AS, CachePrecision
+from zsad.methods._registry import list_methods
 from zsad.types import Optimizer, Schedule, TrainingPrecision
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
     from zsad.methods.base import TrainingRecipe
 
-CHOICES = {"optimizer": Optimizer, "schedule": Schedule, "precision": TrainingPrecision}
+Split = Literal["test", "all"]
+CHOICES = {
+    "split": Split,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "precision": TrainingPrecision,
+    "cache_precision": TrainingPrecision,
+}
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training. Where None says so, the method's `RECIPE` decides, which is how its authors train it.
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What to train, on what and how. None means: as the authors of the method train it, in its `RECIPE`.
 
     Attributes:
-        out: the file to write, as `Detector.save` does.
-        data: datasets, trained on together, each as `zsad.data.folder.open_datasets` takes it.
-        split: "test", the papers' protocol (both classes, with masks), or "all": also the training images.
-        method: registry name.
-        backbone: as for `zsad.load`.
-        epochs: passes over the data; the last one's weights are the result. None: the recipe's.
-        batch_size: images a step, of all devices together. None: the recipe's.
-        optimizer: "adam" or "adamw". None: the recipe's.
-        learning_rate: of the optimiser. None: the recipe's.
-        betas: of the optimiser. None: the recipe's.
-        weight_decay: of the optimiser. None: the recipe's.
-        schedule: of the learning rate, "constant" or "cosine". None: the recipe's.
-        mosaic: chance of a 2 x 2 mosaic in place of an image, on all data. None: the recipe's, which may
-            differ between datasets.
-        seed: of the initial weights, the data order and everything else that is random.
-        image_size: pixels a side; None as for `zsad.load`.
-        device: as for `zsad.load`; with several devices "cuda" or "cpu".
-        devices: GPUs (or processes on the CPU) that share the images of each step; the result is that of
-            one to rounding.
-        precision: "fp32"; "bf16" or "fp16" run the network under autocast, weights and optimiser stay fp32.
-            None: the recipe's on a CUDA GPU, elsewhere fp32.
-        settings: the method's Config fields.
-        auxiliary_data: what to record as the training data; empty: the names of datasets and categories.
-        workers: threads of a process that read images ahead; the result does not depend on it.
-        resume: go on from the last checkpoint, if there is one.
-        overwrite: start anew although there is a checkpoint or a result.
-        cache: folder for the features of the images, which are computed once and then read, for methods
-            with a frozen image encoder; several trainings may share it. None: the tower runs in every epoch,
-            with the same result to rounding.
-        cache_precision: of the numbers in the cache; "bf16" and "fp16" halve its size and round.
-        tensorboard: whether to write event files for TensorBoard, besides the CSV log.
+        out: file to write the learnt weights to (.safetensors).
+        data: datasets to train on together, each as `zsad.data.folder.open_datasets` takes it.
+        split: "test", the protocol of the papers (normal and anomalous images, with masks), or "all", which
+            adds the normal training images.
+        method: name of the method.
+        backbone: backbone to train on, as for `zsad.load`.
+        epochs: number of passes over the data; the weights after the last one are the result.
+        batch_size: number of images per step, over all devices.
+        optimizer: "adam" or "adamw".
+        learning_rate: learning rate of the optimiser, above 0.
+        betas: decay rates of the optimiser's two moments, in [0, 1).
+        weight_decay: weight decay of the optimiser, 0 or more.
+        schedule: course of the learning rate, "constant" or "cosine".
+        mosaic: chance of a 2 x 2 mosaic in place of an image, in [0, 1], on all data. None: as the authors
+            train, which may differ between datasets.
+        seed: seed of the initial weights, the data order and everything else that is random.
+        image_size: side of the network's input, in pixels; None as for `zsad.load`.
+        device: device as for `zsad.load`; with several devices "cuda" or "cpu".
+        devices: number of GPUs, or of processes on the CPU, that share the images of each step. The result
+            equals that of one device to rounding.
+        precision: "fp32", or "bf16" or "fp16": the network runs under autocast, weights and optimiser stay
+            fp32. None: as the authors train on a CUDA GPU, else fp32.
+        settings: settings of the method, by the names of its `Config`.
+        auxiliary_data: description of the training data to store with the weights; empty: the names of
+            datasets and categories.
+        workers: number of threads of each process that read images ahead; the result does not depend on it.
+        resume: whether to continue from the last finished epoch, if there is one.
+        overwrite: whether to start over although there is a finished epoch or a result.
+        cache: folder for the features of the images, which are computed once and read in later epochs; for
+            methods with a frozen image encoder. Several trainings may share it. None: the image encoder runs
+            in every epoch, with the same result to rounding.
+        cache_precision: precision of the numbers in the cache; "bf16" and "fp16" halve its size and round.
+        tensorboard: whether to write event files for TensorBoard besides the CSV log.
     """
 
-    out: Path
+    out: str | Path
     data: tuple[str | Path, ...] = ()
-    split: Literal["test", "all"] = "test"
-    method: str = "anomalyclip"
+    split: Split = "test"
+    method: str = DEFAULT_METHOD
     backbone: str | Path | CLIP | None = None
     epochs: int | None = None
     batch_size: int | None = None
@@ -81,18 +91,20 @@ class TrainConfig:
     resume: bool = False
     overwrite: bool = False
     cache: Path | None = None
-    cache_precision: CachePrecision = "fp32"
+    cache_precision: TrainingPrecision = "fp32"
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        self._check_numbers()
         self._check_names()
+        self._check_numbers()
+        if isinstance(self.data, str | Path):
+            raise ConfigError(f"data must be a list of datasets, got {str(self.data)!r}: put it into a list")
         if self.cache is None and self.cache_precision != "fp32":
             raise ConfigError(
-                f"cache precision {self.cache_precision} without a cache: say where, as in --cache FOLDER"
+                f"cache precision {self.cache_precision} without a cache: give a folder, as in --cache DIR"
             )
         if self.resume and self.overwrite:
-            raise ConfigError("resume goes on with a training and overwrite discards it: choose one")
+            raise ConfigError("resume continues a training and overwrite discards it: choose one")
         if self.batch_size is not None and self.batch_size < self.devices:
             raise ConfigError(
                 f"a batch of {self.batch_size} cannot be shared by {self.devices} devices; use --batch-size "
@@ -101,7 +113,7 @@ class TrainConfig:
 
     @property
     def folder(self) -> Path:
-        """Where checkpoint and log lie: `prompts.training` beside `prompts.safetensors`."""
+        """Folder of finished epoch and log: `prompts.training` beside `prompts.safetensors`."""
         return Path(self.out).with_suffix(".training")
 
     def _check_numbers(self) -> None:
@@ -121,28 +133,26 @@ class TrainConfig:
             raise ConfigError(f"seed must be 0 or more, got {self.seed!r}")
 
     def _check_names(self) -> None:
-        if self.split not in ("test", "all"):
-            raise unknown_name("split for training", self.split, ["test", "all"])
+        if self.method not in list_methods():
+            raise unknown_name("method", self.method, list_methods())
         for name, kind in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
-                raise unknown_name(name, value, get_args(kind))
-        if self.cache_precision not in STORED_AS:
-            raise unknown_name("cache precision", self.cache_precision, STORED_AS)
+                raise unknown_name(name.replace("_", " "), value, get_args(kind))
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came of a training.
+    """What a training has written.
 
     Attributes:
-        path: the written weights, for `zsad.load(checkpoint=...)`.
-        log: the CSV file with the terms of the loss, a line per step.
+        path: file of the learnt weights, for `zsad.load(checkpoint=...)`.
+        log: CSV file with the terms of the loss, one line per step.
         losses: mean loss of each epoch.
-        resumed_from: finished epochs that were found on the disk, 0 for a new training.
-        seconds: what this run took.
-        recipe: what was trained with, everything filled in.
-        description: the recipe in one line, and where it is not the authors'.
+        resumed_from: number of finished epochs that the training continued from; 0 for a new training.
+        seconds: wall time of this run.
+        recipe: the recipe of this training, with every field filled in.
+        description: the recipe in one line, and where it differs from the authors'.
     """
 
     path: Path

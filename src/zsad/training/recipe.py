@@ -15,7 +15,7 @@ from zsad.methods.base import TrainingRecipe
 
 if TYPE_CHECKING:
     from zsad.data.auxiliary import AuxiliarySet
-    from zsad.training.options import TrainConfig
+    from zsad.training.options import TrainOptions
     from zsad.types import Schedule
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -24,7 +24,7 @@ NOT_CHOSEN = ("on", "notes", "mosaic")
 
 
 def choose(
-    published: TrainingRecipe, config: TrainConfig, sets: Sequence[AuxiliarySet], device_type: str
+    published: TrainingRecipe, config: TrainOptions, sets: Sequence[AuxiliarySet], device_type: str
 ) -> TrainingRecipe:
     """The recipe of one training.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from zsad.data.samples import PreparedSample
     from zsad.detector.detector import Detector
     from zsad.training.devices import Ranks
-    from zsad.training.options import TrainConfig
+    from zsad.training.options import TrainOptions
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Prompts that are rounded to half precision round their scaled gradients too; torch's 65536 makes those
@@ -52,7 +52,7 @@ class TrainingRun:
         losses: mean loss of each finished epoch.
     """
 
-    def __init__(self, config: TrainConfig, data: TrainingData, detector: Detector, ranks: Ranks) -> None:
+    def __init__(self, config: TrainOptions, data: TrainingData, detector: Detector, ranks: Ranks) -> None:
         """Prepares a training that has not begun.
 
         Raises:
@@ -274,7 +274,7 @@ class TrainingRun:
         return ZsadError(f"{what}; {kept}. Try a smaller --lr, or --precision fp32")
 
 
-def refuse_to_replace(config: TrainConfig) -> None:
+def refuse_to_replace(config: TrainOptions) -> None:
     """Stops before a training whose place on the disk is taken.
 
     Raises:

@@ -11,17 +11,12 @@ import torch
 from PIL import Image
 
 import zsad
-from zsad.detector.calibration.calibrating import (
-    Calibration,
-    calibrate,
-    describe,
-    image_fingerprint,
-    read_calibration,
-    summary,
-)
+from zsad.detector.calibration.calibrating import calibrate
 from zsad.detector.calibration.measuring import Example, measure
-from zsad.detector.decision import Decision
-from zsad.detector.thresholds import write_calibration
+from zsad.detector.calibration.options import Aim, CalibrateOptions
+from zsad.detector.calibration.wording import describe, summary
+from zsad.detector.identity import image_fingerprint
+from zsad.detector.thresholds import Calibration, read_calibration, write_calibration
 from zsad.errors import ConfigError, DataError, WeightsError
 from zsad.methods.prompts.state_words import parse_state_words
 from zsad.types import Prediction, ScoreScale, WeightRecord
@@ -87,8 +82,8 @@ def good():
     return [grey(level) for level in range(20, 60, 2)]
 
 
-def test_the_threshold_lies_just_above_all_of_too_few_images(detector, good):
-    calibration = calibrate(detector, good, false_alarm_rate=0.05)
+def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
+    calibration = calibrate(detector, good, options=CalibrateOptions(false_alarm_rate=0.05))
     assert calibration.threshold == pytest.approx(58 / 255, abs=1e-3)
     assert calibration.map_threshold == pytest.approx(58 / 255, abs=1e-3)
     assert calibration.false_alarms == 0
@@ -96,26 +91,28 @@ def test_the_threshold_lies_just_above_all_of_too_few_images(detector, good):
     assert len(calibration.pictures) == len(calibration.normal_scores) == 20
 
 
-def test_enough_images_allow_alarms_and_no_warning(detector):
-    images = [grey(level) for level in range(100)]
-    calibration = calibrate(detector, images, false_alarm_rate=0.2, confidence=0.9)
+def test_enough_pictures_allow_alarms_and_no_warning(detector):
+    pictures = [grey(level) for level in range(100)]
+    calibration = calibrate(
+        detector, pictures, options=CalibrateOptions(false_alarm_rate=0.2, confidence=0.9)
+    )
     assert calibration.warnings == (
-        "left out, since it could not be read or scored: image 14: out of luck and 1 more",
+        "left out because it could not be read or scored: image 14: out of luck and 1 more",
     )
     assert 0 < calibration.false_alarms <= 0.2 * 98
 
 
 def test_strict_refuses_too_few_images(detector, good):
     with pytest.raises(ConfigError, match="needs 59 images; give more"):
-        calibrate(detector, good, strict=True)
-    calibrate(detector, good, false_alarm_rate=0.2, strict=True)
+        calibrate(detector, good, options=CalibrateOptions(strict=True))
+    calibrate(detector, good, options=CalibrateOptions(false_alarm_rate=0.2, strict=True))
 
 
 def test_the_tolerated_area_lowers_the_map_threshold(detector):
     images = [grey(level, spot=200) for level in range(20, 60, 2)]
     whole = calibrate(detector, images)
     assert whole.map_threshold == pytest.approx(200 / 255, abs=1e-3)
-    part = calibrate(detector, images, tolerated_area=0.25)
+    part = calibrate(detector, images, options=CalibrateOptions(tolerated_area=0.25))
     assert part.map_threshold == pytest.approx(58 / 255, abs=1e-3)
     assert part.threshold == whole.threshold
     masks = [p.anomaly_map >= part.map_threshold for p in detector.predict(images)]
@@ -134,7 +131,7 @@ def test_f1_with_masks_decides_both_thresholds(detector, good):
     bad = [grey(level, spot=220) for level in (40, 44)]
     mask = np.zeros((8, 8))
     mask[:2] = 255
-    calibration = calibrate(detector, good, bad, by="f1", masks=[mask, mask])
+    calibration = calibrate(detector, good, bad, masks=[mask, mask], options=CalibrateOptions(rule="f1"))
     assert calibration.missed == calibration.false_alarms == 0
     assert 58 / 255 < calibration.threshold < (0.75 * 40 + 0.25 * 220) / 255
     assert calibration.map_rule == "f1"
@@ -143,22 +140,28 @@ def test_f1_with_masks_decides_both_thresholds(detector, good):
 
 
 def test_without_masks_the_map_threshold_is_by_rate(detector, good):
-    calibration = calibrate(detector, good, [grey(200)], by="f1")
+    calibration = calibrate(detector, good, [grey(200)], options=CalibrateOptions(rule="f1"))
     assert calibration.map_rule == "rate"
     assert calibration.map_threshold == pytest.approx(58 / 255, abs=1e-3)
 
 
 def test_cost(detector, good):
     bad = [grey(level) for level in (33, 41, 200, 210)]
-    careful = calibrate(detector, good, bad, by="cost", cost_miss=100, cost_false_alarm=1)
-    careless = calibrate(detector, good, bad, by="cost", cost_miss=1, cost_false_alarm=100)
+    careful = calibrate(
+        detector, good, bad, options=CalibrateOptions(rule="cost", cost_miss=100, cost_false_alarm=1)
+    )
+    careless = calibrate(
+        detector, good, bad, options=CalibrateOptions(rule="cost", cost_miss=1, cost_false_alarm=100)
+    )
     assert careful.missed == 0 < careless.missed
     assert careless.false_alarms == 0 < careful.false_alarms
     assert "miss 100, false alarm 1" in summary(careful)
 
 
-def test_a_threshold_that_calls_every_image_anomalous_is_named(detector, good):
-    calibration = calibrate(detector, good[:2], [grey(1), grey(2), grey(90)], by="f1")
+def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good):
+    calibration = calibrate(
+        detector, good[:2], [grey(1), grey(2), grey(90)], options=CalibrateOptions(rule="f1")
+    )
     assert "calls every image anomalous" in calibration.warnings[0]
 
 
@@ -169,47 +172,66 @@ def test_a_threshold_that_calls_every_image_anomalous_is_named(detector, good):
         ([grey(5)], [], {}, "one normal image says nothing .* give 59 different ones"),
         ([grey(5), grey(5)], [], {}, "one normal image"),
         ([grey(5), grey(5, size=9)], [], {}, "all 2 scores are 0.0196.*does not tell"),
-        ([grey(5)], [], {"by": "f1"}, 'no anomalous image: rule "f1" needs both kinds'),
-        ([], [grey(5)], {"by": "f1"}, "no normal image"),
+        ([grey(5)], [], {"rule": "f1"}, 'no anomalous image: rule "f1" needs both kinds'),
+        ([], [grey(5)], {"rule": "f1"}, "no normal image"),
         ([grey(99)], [], {}, r"no normal image \(1 could not be read or scored\)"),
         ([grey(5), grey(6)], [grey(6)], {}, "image 3 is given as normal and as anomalous"),
     ],
 )
 def test_degenerate_images_get_one_clear_line(detector, normal, anomalous, options, message):
     with pytest.raises(DataError, match=message) as caught:
-        calibrate(detector, normal, anomalous, **options)
+        calibrate(detector, normal, anomalous, CalibrateOptions(**options))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"by": "accuracy"}, "unknown rule 'accuracy'"),
+        ({"rule": "accuracy"}, "unknown rule 'accuracy'"),
         ({"false_alarm_rate": 0}, "false-alarm rate"),
         ({"confidence": 1}, "confidence"),
         ({"tolerated_area": 1}, "tolerated area"),
         ({"cost_miss": 3}, 'for rule "cost"'),
-        ({"by": "cost", "cost_miss": 3}, "needs both costs"),
+        ({"rule": "cost", "cost_miss": 3}, "needs both costs"),
         ({"batch_size": 0}, "batch size"),
-        ({"masks": [None]}, "1 masks for 0 anomalous"),
+        ({"rule": "cost", "cost_miss": -3, "cost_false_alarm": 1}, "cost of a miss must be a number above 0"),
+        ({"rule": "cost", "cost_miss": 3, "cost_false_alarm": 1, "prevalence": 2}, "prevalence is the share"),
     ],
 )
-def test_impossible_arguments(detector, good, options, message):
+def test_impossible_options(options, message):
     with pytest.raises(ConfigError, match=message):
-        calibrate(detector, good, **options)
+        CalibrateOptions(**options)
+
+
+def test_each_anomalous_image_has_its_mask(detector, good):
+    with pytest.raises(ConfigError, match="1 masks for 0 anomalous"):
+        calibrate(detector, good, masks=[None])
+
+
+def test_a_calibration_keeps_the_aim_of_its_options(detector, good):
+    options = CalibrateOptions(false_alarm_rate=0.1, confidence=0.8, tolerated_area=0.01)
+    calibration = calibrate(detector, good, options=options)
+    kept = {field.name: getattr(calibration, field.name) for field in dataclasses.fields(Aim)}
+    assert kept == {field.name: getattr(options, field.name) for field in dataclasses.fields(Aim)}
 
 
 def test_bad_images_are_left_out_and_named(detector, good, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     images = [*good, tmp_path / "broken.png", tmp_path / "gone.png", grey(99), grey(13)]
-    calibration = calibrate(detector, images, batch_size=24)
+    calibration = calibrate(detector, images, options=CalibrateOptions(batch_size=24))
     assert calibration.threshold == calibrate(detector, good).threshold
     assert "broken.png" in calibration.warnings[-1]
     assert calibration.warnings[-1].endswith("and 3 more")
 
 
-def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
-    calibration = calibrate(detector, good, [grey(200), grey(210)], by="f1", masks=[np.ones((3, 3)), None])
+def test_a_mask_of_another_size_leaves_its_picture_out(detector, good):
+    calibration = calibrate(
+        detector,
+        good,
+        [grey(200), grey(210)],
+        masks=[np.ones((3, 3)), None],
+        options=CalibrateOptions(rule="f1"),
+    )
     assert len(calibration.anomalous_scores) == 1
     assert "(3, 3)" in calibration.warnings[-1]
 
@@ -220,13 +242,13 @@ def test_copies_and_references_are_left_out(detector, good):
     assert len(calibration.normal_scores) == 19
     assert calibration.warnings[1:] == (
         "1 copy of other images left out",
-        "1 image left out that the detector has as references",
+        "1 image left out: already among the references of the detector",
     )
 
 
 def test_methods_that_score_together_get_one_batch_and_a_warning(small_clip, good):
     detector = FakeDetector(small_clip, joint=True)
-    calibration = calibrate(detector, good, batch_size=2)
+    calibration = calibrate(detector, good, options=CalibrateOptions(batch_size=2))
     assert detector.calls == [(20, "object")]
     assert any("scores images together" in warning for warning in calibration.warnings)
 
@@ -243,10 +265,15 @@ def test_settings_and_references_decide_whether_images_are_scored_together(make_
 
 
 def test_the_class_name_is_kept_where_it_matters(small_clip, good):
-    assert calibrate(FakeDetector(small_clip), good, class_name="nut").class_name is None
-    named = calibrate(FakeDetector(small_clip, uses_class_names=True), good, class_name="nut")
-    assert Decision.from_calibration(named).is_for("nut")
-    assert not Decision.from_calibration(named).is_for("bottle")
+    assert (
+        calibrate(FakeDetector(small_clip), good, options=CalibrateOptions(class_name="nut")).class_name
+        is None
+    )
+    named = calibrate(
+        FakeDetector(small_clip, uses_class_names=True), good, options=CalibrateOptions(class_name="nut")
+    )
+    assert named.is_for("nut")
+    assert not named.is_for("bottle")
 
 
 def test_the_score_scale(detector, good):
@@ -270,7 +297,14 @@ def test_the_score_scale(detector, good):
 
 
 def test_a_scale_below_the_median_is_the_range():
-    calibration = Calibration("f1", 0.1, "rate", 0.5, (0.2, 0.4), (0.05, 0.6))
+    calibration = Calibration(
+        rule="f1",
+        threshold=0.1,
+        map_rule="rate",
+        map_threshold=0.5,
+        normal_scores=(0.2, 0.4),
+        anomalous_scores=(0.05, 0.6),
+    )
     assert calibration.scale == ScoreScale(pytest.approx(0.55), (0.2, 0.4))
 
 
@@ -283,7 +317,9 @@ def test_it_knows_its_images(detector, good):
 
 
 def test_file_round_trip(detector, good, tmp_path):
-    calibration = calibrate(detector, good, [grey(200)], by="f1", class_name="nut")
+    calibration = calibrate(
+        detector, good, [grey(200)], options=CalibrateOptions(rule="f1", class_name="nut")
+    )
     path = write_calibration(calibration, tmp_path / "deep" / "c.json")
     assert read_calibration(path) == calibration
 
@@ -298,9 +334,11 @@ def test_file_round_trip(detector, good, tmp_path):
         ({"threshold": None}, "threshold must be a number, got None"),
         ({"threshold": float("nan")}, "threshold must be a number, got nan"),
         ({"normal_scores": []}, "at least one"),
-        ({"rule": "guess"}, "rule must be 'rate' or 'f1' or 'cost', got 'guess'"),
-        ({"surprise": 1}, "surprise is unknown"),
-        ({"settings": 3}, "settings must be a mapping"),
+        ({"rule": "guess"}, "unknown rule 'guess'"),
+        ({"map_rule": "cost"}, "unknown map rule 'cost'"),
+        ({"confidence": 2}, "confidence is a probability"),
+        ({"surprise": 1}, "damaged"),
+        ({"settings": 3}, "damaged"),
     ],
 )
 def test_damaged_files(detector, good, tmp_path, change, message):
@@ -328,7 +366,9 @@ def test_a_checkpoint_without_tensors_decides(method, make_small_clip, noise, tm
     detector = zsad.load(method, make_small_clip())
     assert detector.predict(noise[0]).is_anomalous is None
     before = detector.predict(noise)
-    calibration = calibrate(detector, noise[:4], false_alarm_rate=0.1, class_name="nut")
+    calibration = calibrate(
+        detector, noise[:4], options=CalibrateOptions(false_alarm_rate=0.1, class_name="nut")
+    )
     path = detector.apply_calibration(calibration).save(tmp_path / "mine.safetensors")
     again = zsad.load(backbone=make_small_clip(), checkpoint=path)
     assert again.calibration == calibration

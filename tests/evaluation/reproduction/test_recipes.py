@@ -22,7 +22,13 @@ from zsad.evaluation.reproduction.commands import commands
 from zsad.evaluation.reproduction.comparison import as_json, compare, difference, published_row
 from zsad.evaluation.reproduction.datasets import DATA_VARIABLE, locate, parse_data
 from zsad.evaluation.reproduction.finding import BASES, find_recipe, list_recipes, read_recipe, recipes_folder
-from zsad.evaluation.reproduction.plan import Request, deviations, evaluation_of, method_settings, training_of
+from zsad.evaluation.reproduction.plan import (
+    ReproduceOptions,
+    deviations,
+    evaluation_of,
+    method_settings,
+    training_of,
+)
 from zsad.evaluation.results import read_evaluation
 from zsad.files.settings import build_config
 from zsad.methods._registry import method_class
@@ -189,7 +195,10 @@ def test_the_folders_of_datasets(tmp_path, monkeypatch):
     (tmp_path / "MVTec-AD").mkdir()
     (tmp_path / "elsewhere").mkdir()
     recipe = find_recipe("anomalyclip-mvtec")
-    tested, trained = Request(recipe, tmp_path / "out"), Request(recipe, tmp_path / "out", train_anew=True)
+    tested, trained = (
+        ReproduceOptions(recipe=recipe, out=tmp_path / "out"),
+        ReproduceOptions(recipe=recipe, out=tmp_path / "out", retrain=True),
+    )
     with pytest.raises(DataError, match=r"needs MVTec AD \(https.*--data mvtec=FOLDER"):
         locate(tested)
     assert locate(tested, str(tmp_path)) == {"mvtec": tmp_path / "MVTec-AD"}
@@ -197,9 +206,12 @@ def test_the_folders_of_datasets(tmp_path, monkeypatch):
         locate(trained, str(tmp_path))
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     data = parse_data([f"VisA={tmp_path / 'elsewhere'}"])
-    assert locate(Request(recipe, tmp_path, data, train_anew=True)).keys() == {"visa", "mvtec"}
+    assert locate(ReproduceOptions(recipe=recipe, out=tmp_path, data=data, retrain=True)).keys() == {
+        "visa",
+        "mvtec",
+    }
     with pytest.raises(DataError, match="/nowhere does not exist"):
-        locate(Request(recipe, tmp_path, parse_data(["mvtec:/nowhere"])))
+        locate(ReproduceOptions(recipe=recipe, out=tmp_path, data=parse_data(["mvtec:/nowhere"])))
     for wrong in (["/data/mvtec"], ["mvtek=/data"], ["mvtec=a", "mvtec=b"]):
         with pytest.raises(ConfigError):
             parse_data(wrong)
@@ -207,11 +219,22 @@ def test_the_folders_of_datasets(tmp_path, monkeypatch):
 
 def test_only_what_differs_from_the_recipe_is_a_deviation(tmp_path):
     recipe = find_recipe("glocalclip-visa")
-    plain = Request(recipe, tmp_path)
+    plain = ReproduceOptions(recipe=recipe, out=tmp_path)
     assert deviations(plain) == ()
-    assert deviations(Request(recipe, tmp_path, backbone=recipe.backbone, image_size=518, device="cpu")) == ()
+    assert (
+        deviations(
+            ReproduceOptions(
+                recipe=recipe, out=tmp_path, backbone=recipe.backbone, image_size=518, device="cpu"
+            )
+        )
+        == ()
+    )
     told = "\n".join(
-        deviations(Request(recipe, tmp_path, backbone="tiny", epochs=1, limit=3, precision="bf16"))
+        deviations(
+            ReproduceOptions(
+                recipe=recipe, out=tmp_path, backbone="tiny", epochs=1, limit=3, precision="bf16"
+            )
+        )
     )
     for part in (
         "backbone tiny",
@@ -222,17 +245,19 @@ def test_only_what_differs_from_the_recipe_is_a_deviation(tmp_path):
         "bf16",
     ):
         assert part in told
-    assert "weights mine.pth" in deviations(Request(recipe, tmp_path, weights="mine.pth"))[0]
-    for wrong in ({"train_anew": True, "weights": "a"}, {"weights": "a", "epochs": 2}):
+    assert (
+        "weights mine.pth" in deviations(ReproduceOptions(recipe=recipe, out=tmp_path, weights="mine.pth"))[0]
+    )
+    for wrong in ({"retrain": True, "weights": "a"}, {"weights": "a", "epochs": 2}):
         with pytest.raises(ConfigError):
-            Request(recipe, tmp_path, **wrong)
+            ReproduceOptions(recipe=recipe, out=tmp_path, **wrong)
     with pytest.raises(ConfigError, match="nothing to train"):
-        Request(find_recipe("musc-mvtec"), tmp_path, train_anew=True)
+        ReproduceOptions(recipe=find_recipe("musc-mvtec"), out=tmp_path, retrain=True)
 
 
 def test_every_hyper_parameter_arrives(tmp_path):
     recipe = find_recipe("glocalclip-visa")
-    request = Request(recipe, tmp_path, device="cpu")
+    request = ReproduceOptions(recipe=recipe, out=tmp_path, device="cpu")
     folders = {"mvtec": tmp_path / "m", "visa": tmp_path / "v"}
     training, testing = training_of(request, folders), evaluation_of(request, folders)
     for field in ("epochs", "batch_size", "learning_rate", "optimizer", "betas", "weight_decay", "seed"):
@@ -240,16 +265,16 @@ def test_every_hyper_parameter_arrives(tmp_path):
     assert training.settings == testing.settings == recipe.settings
     assert (training.data, testing.data) == ((f"mvtec:{tmp_path}/m",), (f"visa:{tmp_path}/v",))
     assert (testing.pro, testing.image_size, testing.checkpoint) == ("script", 518, str(training.out))
-    authors = Request(find_recipe("anomalyclip-visa"), tmp_path)
+    authors = ReproduceOptions(recipe=find_recipe("anomalyclip-visa"), out=tmp_path)
     assert training_of(authors, folders) is None
     assert evaluation_of(authors, folders).checkpoint == "anomalyclip-trained-on-mvtec"
     assert commands(authors, folders)[0] == "zsad weights fetch anomalyclip-trained-on-mvtec"
-    few = evaluation_of(Request(find_recipe("winclip-visa-2-shot"), tmp_path), folders)
+    few = evaluation_of(ReproduceOptions(recipe=find_recipe("winclip-visa-2-shot"), out=tmp_path), folders)
     assert (few.references, few.seeds, few.image_size) == (2, (0, 1, 2, 3, 4), 240)
 
 
 def test_another_backbone_keeps_the_settings_that_do_not_depend_on_it(tmp_path):
-    request = Request(find_recipe("glocalclip-visa"), tmp_path, backbone="tiny")
+    request = ReproduceOptions(recipe=find_recipe("glocalclip-visa"), out=tmp_path, backbone="tiny")
     assert set(request.recipe.settings) - set(method_settings(request)) == {
         "features_list",
         "depth",
@@ -299,7 +324,7 @@ def trained(trees, tmp_path_factory):
     out = tmp_path_factory.mktemp("reproduction") / "out"
     arguments = ["reproduce", "anomalyclip-mvtec", *OTHER, "--epochs", 1, "--out", out]
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -308,7 +333,7 @@ def trained(trees, tmp_path_factory):
             broken.setattr(evaluation, "evaluate", interrupted)
             stopped = invoke(*arguments)
         assert stopped.exit_code == 130
-        assert "--resume goes on" in stopped.output
+        assert "--resume continues" in stopped.output
         assert invoke(*arguments).exit_code == 2
         weights = (out / "weights.safetensors").read_bytes()
         told = invoke(*arguments, "--resume")

@@ -1,4 +1,4 @@
-"""Which images to calibrate from, and where the calibration is written; what `zsad calibrate` calls."""
+"""Finds the images that `zsad calibrate` uses, and writes its calibration."""
 
 from __future__ import annotations
 
@@ -21,70 +21,52 @@ CHECKPOINT_SUFFIX = ".safetensors"
 _CATEGORIES_SHOWN = 5
 
 
-def listed_examples(normal: Sequence[str], anomalous: Sequence[str]) -> list[Example]:
-    """Images from two lists of files, folders and patterns.
+def find_examples(
+    normal: Sequence[str],
+    anomalous: Sequence[str],
+    *,
+    data: str | None = None,
+    split: str = "test",
+    class_name: str | None = None,
+) -> tuple[list[Example], str | None]:
+    """The images of a calibration with their labels: from two lists, or from a labelled dataset.
 
     Args:
-        normal: of the normal images; may be empty.
-        anomalous: of the anomalous ones; may be empty.
-
-    Raises:
-        ConfigError: a file is in both, or none of the files is there.
-        DataError: a list leads to no image.
-    """
-    good, bad = (find_images(inputs) if inputs else [] for inputs in (normal, anomalous))
-    if not any(os.path.lexists(path) for path in (*good, *bad)):
-        raise ConfigError(f"no such file or folder, and no match: {(*good, *bad)[0]}")
-    both = {os.path.abspath(path) for path in good} & {os.path.abspath(path) for path in bad}
-    if both:
-        raise ConfigError(
-            f"{min(both)} is given as normal and as anomalous ({len(both)} of the files are): name "
-            "folders that do not overlap"
-        )
-    return [Example(path) for path in good] + [Example(path, True) for path in bad]
-
-
-def labelled_examples(spec: str, split: str, class_name: str | None) -> tuple[list[Example], str]:
-    """Images, labels and masks of one category of a dataset.
-
-    Args:
-        spec: "mvtec:PATH" or a folder, as `zsad.data.folder.open_dataset` takes it.
-        split: "test", "train" or "all".
-        class_name: of the category; None if there is only one.
+        normal: files, folders and patterns of normal images; may be empty.
+        anomalous: files, folders and patterns of anomalous images; may be empty.
+        data: dataset in place of the two lists, "mvtec:PATH" or a folder, as
+            `zsad.data.folder.open_dataset` takes it.
+        split: part of the dataset, "test", "train" or "all".
+        class_name: name of what the images show, which chooses the category of a dataset; None: the only
+            category.
 
     Returns:
         The examples, and the class name.
 
     Raises:
-        DataError: no such dataset, or several categories and none is named, or none of that name.
-        ConfigError: an unknown split.
+        ConfigError: both lists and a dataset are given, or neither; a file is in both lists; none of the
+            files exists; the split is unknown.
+        DataError: no image is found, or the dataset has no category of that name, or has several and none is
+            named.
     """
-    from zsad.data.folder import open_dataset
-
-    categories = open_dataset(spec, split).by_category()  # type: ignore[arg-type] # it names the choices
-    names = sorted(categories)
-    if class_name is None and len(names) == 1:
-        class_name = names[0]
-    if class_name is None or (class_name not in categories and len(names) > 1):
-        shown = ", ".join(names[:_CATEGORIES_SHOWN]) + (", ..." if len(names) > _CATEGORIES_SHOWN else "")
-        came = "none is named" if class_name is None else f"none is {class_name!r}"
-        raise DataError(
-            f"{spec} has {len(names)} categories ({shown}) and {came}: a threshold belongs to one kind of "
-            "image, give --class-name NAME"
+    if (data is None) == (not normal and not anomalous):
+        raise ConfigError(
+            "give normal images (zsad calibrate good/) or a labelled dataset (--data), and not both"
         )
-    samples = categories[class_name if class_name in categories else names[0]]
-    return [Example(one.path, one.label == 1, one.mask_path) for one in samples], class_name
+    if data is not None:
+        return _labelled(data, split, class_name)
+    return _listed(normal, anomalous), class_name
 
 
 def check_out(out: Path, checkpoint: str | None) -> None:
-    """Refuses a file that must not be written, before any work is done.
+    """Refuses a file that must not be replaced, before any image is scored.
 
     Args:
-        out: where the calibration is to go.
-        checkpoint: the weights in use, which may be written anew with the calibration.
+        out: file that the calibration is to be written to.
+        checkpoint: file of the weights in use, which may be replaced by itself with the calibration added.
 
     Raises:
-        ConfigError: another suffix, or a file that holds something else.
+        ConfigError: the suffix is another one, or the file exists and holds no calibration.
     """
     if out.suffix not in (CALIBRATION_SUFFIX, CHECKPOINT_SUFFIX):
         raise ConfigError(
@@ -105,7 +87,7 @@ def check_out(out: Path, checkpoint: str | None) -> None:
 
 
 def save(calibration: Calibration, detector: Detector, out: Path) -> None:
-    """Writes a calibration alone (".json"), or with what the method has learnt (".safetensors").
+    """Writes a calibration alone (".json"), or together with the learnt weights (".safetensors").
 
     Raises:
         WeightsError: the checkpoint cannot be written.
@@ -115,3 +97,36 @@ def save(calibration: Calibration, detector: Detector, out: Path) -> None:
         write_calibration(calibration, out)
     else:
         detector.apply_calibration(calibration).save(out)
+
+
+def _listed(normal: Sequence[str], anomalous: Sequence[str]) -> list[Example]:
+    """Images from two lists of files, folders and patterns."""
+    good, bad = (find_images(inputs) if inputs else [] for inputs in (normal, anomalous))
+    if not any(os.path.lexists(path) for path in (*good, *bad)):
+        raise ConfigError(f"no such file or folder, and no match: {(*good, *bad)[0]}")
+    both = {os.path.abspath(path) for path in good} & {os.path.abspath(path) for path in bad}
+    if both:
+        raise ConfigError(
+            f"{min(both)} is given as normal and as anomalous ({len(both)} of the files are): name "
+            "folders that do not overlap"
+        )
+    return [Example(path) for path in good] + [Example(path, True) for path in bad]
+
+
+def _labelled(spec: str, split: str, class_name: str | None) -> tuple[list[Example], str]:
+    """Images, labels and masks of one category of a dataset, and the category's name."""
+    from zsad.data.folder import open_dataset
+
+    categories = open_dataset(spec, split).by_category()  # type: ignore[arg-type] # refuses other names
+    names = sorted(categories)
+    if class_name is None and len(names) == 1:
+        class_name = names[0]
+    if class_name is None or (class_name not in categories and len(names) > 1):
+        shown = ", ".join(names[:_CATEGORIES_SHOWN]) + (", ..." if len(names) > _CATEGORIES_SHOWN else "")
+        given = "none is named" if class_name is None else f"none is {class_name!r}"
+        raise DataError(
+            f"{spec} has {len(names)} categories ({shown}) and {given}: a threshold belongs to one kind of "
+            "image, give --class-name NAME"
+        )
+    samples = categories[class_name if class_name in categories else names[0]]
+    return [Example(one.path, one.label == 1, one.mask_path) for one in samples], class_name

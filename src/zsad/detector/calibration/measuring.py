@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from zsad.detector.calibration.statistics import best_f1
 from zsad.detector.identity import image_fingerprint
 from zsad.detector.scoring import score_batch
-from zsad.errors import ConfigError, DataError, ImageReadError, ZsadError, printable
+from zsad.errors import DataError, ImageReadError, ZsadError, printable
 from zsad.images.reading import read_image
 from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from zsad.detector.calibration.options import CalibrateOptions
     from zsad.detector.detector import Detector
     from zsad.types import Prediction
 
@@ -92,10 +93,7 @@ class Measurement:
 def measure(
     detector: Detector,
     examples: Sequence[Example],
-    *,
-    class_name: str | None = None,
-    tolerated_area: float = 0.0,
-    batch_size: int = 8,
+    options: CalibrateOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> Measurement:
     """Scores the images of a calibration; one that fails does not stop the others.
@@ -103,22 +101,16 @@ def measure(
     Args:
         detector: as it will be used.
         examples: images with labels.
-        class_name: what they show; None for "object".
-        tolerated_area: share of a normal image's pixels that may be marked, in [0, 1).
-        batch_size: images that go through the network at once; a method that scores images together gets
-            all at once.
+        options: class name, tolerated area and batch size are used here.
         progress: called with the number of images done and to do.
 
     Raises:
-        ConfigError: an impossible argument, or the detector is not trained.
+        ConfigError: the detector is not trained.
         DataError: an image is given as normal and as anomalous.
     """
     from zsad.methods.base import DEFAULT_CLASS
 
-    if isinstance(tolerated_area, bool) or not 0 <= tolerated_area < 1:
-        raise ConfigError(f"the tolerated area is a share of the pixels in [0, 1), got {tolerated_area!r}")
-    if batch_size < 1:
-        raise ConfigError(f"the batch size must be at least 1, got {batch_size}")
+    class_name = options.class_name or DEFAULT_CLASS
     info = detector.method.INFO
     report = progress or (lambda done, total: None)
     pixels = _PixelPool()
@@ -127,10 +119,10 @@ def measure(
     copies = references = done = 0
     report(0, len(examples))
     is_joint = detector.scores_jointly
-    step = max(1, len(examples)) if is_joint else batch_size
+    step = max(1, len(examples)) if is_joint else options.batch_size
     for start in range(0, len(examples), step):
         batch = list(enumerate(examples[start : start + step], start=start + 1))
-        for number, example, outcome in _outcomes(detector, batch, class_name or DEFAULT_CLASS):
+        for number, example, outcome in _outcomes(detector, batch, class_name):
             done += 1
             if isinstance(outcome, str):
                 failed.append(outcome)
@@ -150,7 +142,7 @@ def measure(
                 except ZsadError as error:
                     failed.append(str(error))
                     continue
-                height = map_height(outcome.anomaly_map, tolerated_area)
+                height = map_height(outcome.anomaly_map, options.tolerated_area)
                 kept[fingerprint] = Measured(
                     name, example.is_anomalous, float(outcome.score), height, fingerprint
                 )
@@ -162,7 +154,7 @@ def measure(
         references,
         pixels.threshold(),
         detector.scoring_settings(),
-        (class_name or DEFAULT_CLASS) if info.uses_class_names else None,
+        class_name if info.uses_class_names else None,
         is_joint,
     )
 

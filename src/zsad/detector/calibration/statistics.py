@@ -221,11 +221,7 @@ def lowest_cost(
         >>> lowest_cost(np.array([0.1, 0.4]), np.array([0.3, 0.6]), cost_miss=10, cost_false_alarm=1).alarms
         1.0
     """
-    for name, value in (("cost of a miss", cost_miss), ("cost of a false alarm", cost_false_alarm)):
-        if not (np.isfinite(value) and value > 0):
-            raise ConfigError(f"the {name} must be a number above 0, got {value!r}")
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise ConfigError(f"the prevalence is the share of anomalous images, in (0, 1), got {prevalence!r}")
+    check_costs(cost_miss, cost_false_alarm, prevalence)
     share = anomalous.size / (anomalous.size + normal.size) if prevalence is None else prevalence
 
     def cost(missed: Floats, alarms: Floats, positives: float) -> Floats:
@@ -280,6 +276,19 @@ def check_confidence(confidence: float) -> None:
         raise ConfigError(
             f"a confidence is a probability from 0.5 to below 1, such as 0.95; got {confidence!r}"
         )
+
+
+def check_costs(cost_miss: float, cost_false_alarm: float, prevalence: float | None) -> None:
+    """Refuses costs that are not above 0, and a prevalence outside (0, 1).
+
+    Raises:
+        ConfigError: as said.
+    """
+    for name, value in (("cost of a miss", cost_miss), ("cost of a false alarm", cost_false_alarm)):
+        if not (np.isfinite(value) and value > 0):
+            raise ConfigError(f"the {name} must be a number above 0, got {value!r}")
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise ConfigError(f"the prevalence is the share of anomalous images, in (0, 1), got {prevalence!r}")
 
 
 def round_up(value: float) -> float:

@@ -1,4 +1,4 @@
-"""A calibration in sentences: what was chosen, from what, and what it promises."""
+"""Describes a calibration in sentences: its thresholds, the images they come from, and what they promise."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ INTERVAL_CONFIDENCE = 0.95
 
 
 def describe(calibration: Calibration) -> list[str]:
-    """What a user has to know, without the warnings: one sentence or two in each line."""
+    """What a user needs to know, without the warnings; one or two sentences per line."""
     lines = [f"{summary(calibration)}."]
     lines += _rate_promise(calibration) if calibration.rule == "rate" else _label_counts(calibration)
     lines.append(_map_sentence(calibration))
     has_typical = median(calibration.normal_scores) < calibration.threshold
     typical = " and 0.1 a typical normal image" if has_typical else ""
     lines.append(
-        f"On the relative score 0.5 is the threshold{typical}; the p-value is the share of normal images "
-        "with a score as high."
+        f"On the relative score, 0.5 is the threshold{typical}; the p-value is the share of normal images "
+        "with a score at least as high."
     )
     return lines
 
@@ -52,7 +52,7 @@ def summary(calibration: Calibration) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent with as many digits as tell it from 0 and 100 %.
+    """A share in percent, with enough digits to distinguish it from 0 and 100 %.
 
     Example:
         >>> percent(0.05), percent(0.6415), percent(0.1391), percent(0.002), percent(0.9995)

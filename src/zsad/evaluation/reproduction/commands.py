@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from zsad.evaluation.reproduction.plan import evaluation_of, training_of
 
 if TYPE_CHECKING:
-    from zsad.evaluation.reproduction.plan import Request
+    from zsad.evaluation.reproduction.plan import ReproduceOptions
 
 
-def commands(request: Request, folders: Mapping[str, Path]) -> list[str]:
+def commands(request: ReproduceOptions, folders: Mapping[str, Path]) -> list[str]:
     """Lists the commands that do the same as a request, quoted for a shell.
 
     Args:

@@ -12,7 +12,7 @@ from zsad.data.catalog import dataset_record, find_dataset
 from zsad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from zsad.evaluation.reproduction.plan import Request
+    from zsad.evaluation.reproduction.plan import ReproduceOptions
 
 DATA_VARIABLE = "ZSAD_DATA"
 _NAMED_PATH = re.compile(r"([^=:]+)[=:](.+)", re.DOTALL)
@@ -39,7 +39,7 @@ def parse_data(texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def locate(request: Request, root: str | None = None) -> dict[str, Path]:
+def locate(request: ReproduceOptions, root: str | None = None) -> dict[str, Path]:
     """Finds the folders of the datasets that a request needs.
 
     Args:

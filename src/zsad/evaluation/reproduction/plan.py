@@ -1,4 +1,4 @@
-"""From a recipe and a user's wishes to one training, one evaluation, and what is not as published."""
+"""Turns a recipe and the options into one training, one evaluation, and the list of deviations."""
 
 from __future__ import annotations
 
@@ -7,43 +7,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsad.errors import ConfigError
+from zsad.backbones.devices import PRECISIONS
+from zsad.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
-    from zsad.evaluation.options import EvaluationOptions
+    from zsad.evaluation.options import EvaluateOptions
     from zsad.evaluation.reproduction.recipe import Recipe
-    from zsad.training.options import TrainConfig
+    from zsad.training.options import TrainOptions
 
 WEIGHTS_FILE, TRAINING_FOLDER = "weights.safetensors", "weights.training"
 CACHE_FOLDER = "features"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What `zsad reproduce` is asked for. Where None says so, the recipe decides.
+@dataclass(frozen=True, kw_only=True)
+class ReproduceOptions:
+    """Which row of a published table to produce, and where to differ from its recipe. None: as the recipe.
 
     Attributes:
-        recipe: the row to produce.
+        recipe: the recipe of the row.
         out: folder for weights, results and page.
-        data: folders by dataset names of the catalogue.
-        weights: learnt weights in place of the recipe's, as for `zsad.load(checkpoint=...)`.
-        train_anew: train, although the authors published weights.
-        backbone: as for `zsad.load`; None: the recipe's.
-        image_size: pixels a side; None: the recipe's, or with another backbone what that was made for.
-        epochs: of the training; None: the recipe's.
-        limit: at most so many test images of a category; None for all.
-        device: as for `zsad.load`.
-        devices: processes or GPUs that share the work.
-        precision: of training and evaluation; None: the recipe's in training, fp32 in evaluation.
-        cache: whether to keep the features of training images on the disk until the training is over.
-        resume: go on with what is in `out`.
+        data: folder of each dataset, by the dataset's name in `zsad data list`.
+        weights: learnt weights in place of those of the recipe, as for `zsad.load(checkpoint=...)`.
+        retrain: whether to train although the authors published weights.
+        backbone: backbone as for `zsad.load`.
+        image_size: side of the network's input, in pixels; None with another backbone: the size that the
+            backbone was made for.
+        epochs: number of epochs of the training.
+        limit: maximum number of test images per category; None for all.
+        device: device as for `zsad.load`.
+        devices: number of processes or GPUs that share the work.
+        precision: precision of training and evaluation; None: as in the recipe for training, fp32 for
+            evaluation.
+        cache: whether to keep the features of the training images on disk until the training is over.
+        resume: whether to continue with what is in `out`.
     """
 
     recipe: Recipe
     out: Path
     data: Mapping[str, Path] = field(default_factory=dict)
     weights: str | None = None
-    train_anew: bool = False
+    retrain: bool = False
     backbone: str | None = None
     image_size: int | None = None
     epochs: int | None = None
@@ -55,98 +58,104 @@ class Request:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.train_anew and self.weights is not None:
+        for name in ("image_size", "epochs", "limit", "devices"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value!r}")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.retrain and self.weights is not None:
             raise ConfigError("--train learns new weights and --weights gives them: choose one")
-        if self.train_anew and self.recipe.train is None:
+        if self.retrain and self.recipe.train is None:
             raise ConfigError(f"{self.recipe.method} has nothing to train; leave --train out")
         if self.epochs is not None and not self.trains:
             raise ConfigError("--epochs without a training: add --train, or leave it out")
 
     @property
     def has_other_backbone(self) -> bool:
-        """Whether another network than the recipe's is asked for, which the authors' weights do not fit."""
+        """Whether the backbone is not that of the recipe, so that the authors' weights do not fit it."""
         return self.backbone is not None and self.backbone != self.recipe.backbone
 
     @property
     def trains(self) -> bool:
-        """Whether weights are learnt here."""
+        """Whether the weights are trained in this run."""
         if self.recipe.train is None or self.weights is not None:
             return False
-        return self.train_anew or self.has_other_backbone or self.recipe.checkpoint is None
+        return self.retrain or self.has_other_backbone or self.recipe.checkpoint is None
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """The datasets that are needed, by their names in the catalogue."""
+        """The datasets that the run needs, by their names in the catalogue."""
         auxiliary = self.recipe.train.data if self.recipe.train and self.trains else ()
         return (*auxiliary, self.recipe.test.data)
 
 
-def deviations(request: Request) -> tuple[str, ...]:
-    """What is not as in the recipe, one line each; () if everything is."""
-    recipe = request.recipe
+def deviations(options: ReproduceOptions) -> tuple[str, ...]:
+    """Each difference from the recipe as one line; () if there is none."""
+    recipe = options.recipe
     found = []
-    if request.has_other_backbone:
-        found.append(f"backbone {request.backbone} in place of {recipe.backbone}")
-        left = [name for name in recipe.settings if name not in method_settings(request)]
+    if options.has_other_backbone:
+        found.append(f"backbone {options.backbone} in place of {recipe.backbone}")
+        left = [name for name in recipe.settings if name not in method_settings(options)]
         if left:
             found.append(f"{', '.join(left)} as that backbone allows")
-    size = image_size(request)
+    size = image_size(options)
     if size != recipe.image_size:
         shown = "its own image size" if size is None else f"images of {size} pixels"
         found.append(f"{shown} in place of {recipe.image_size}")
-    if request.weights is not None and request.weights != recipe.checkpoint:
-        found.append(f"weights {request.weights} in place of the recipe's")
-    if request.trains and recipe.train and request.epochs not in (None, recipe.train.epochs):
-        found.append(f"epochs {request.epochs} in place of {recipe.train.epochs}")
-    if request.precision is not None:
-        found.append(f"precision {request.precision}")
-    if request.limit is not None:
-        found.append(f"at most {request.limit} test images of a category")
+    if options.weights is not None and options.weights != recipe.checkpoint:
+        found.append(f"weights {options.weights} in place of the recipe's")
+    if options.trains and recipe.train and options.epochs not in (None, recipe.train.epochs):
+        found.append(f"epochs {options.epochs} in place of {recipe.train.epochs}")
+    if options.precision is not None:
+        found.append(f"precision {options.precision}")
+    if options.limit is not None:
+        found.append(f"at most {options.limit} test images of a category")
     return tuple(found)
 
 
-def image_size(request: Request) -> int | None:
-    """Pixels a side; None: what another backbone was made for."""
-    if request.image_size is not None:
-        return request.image_size
-    return None if request.has_other_backbone else request.recipe.image_size
+def image_size(options: ReproduceOptions) -> int | None:
+    """Side of the network's input, in pixels; None: the size that another backbone was made for."""
+    if options.image_size is not None:
+        return options.image_size
+    return None if options.has_other_backbone else options.recipe.image_size
 
 
-def method_settings(request: Request) -> dict[str, Any]:
-    """The recipe's settings; on another backbone without those that a method derives from its backbone.
+def method_settings(options: ReproduceOptions) -> dict[str, Any]:
+    """The settings of the recipe; on another backbone without those that a method derives from its backbone.
 
-    Those are the fields of its `Config` whose default is None, as numbers of blocks are.
+    A method derives the fields of its `Config` whose default is None, such as numbers of layers.
     """
     from zsad.methods._registry import method_class
 
-    settings = dict(request.recipe.settings)
-    if not request.has_other_backbone:
+    settings = dict(options.recipe.settings)
+    if not options.has_other_backbone:
         return settings
-    config = method_class(request.recipe.method).Config
+    config = method_class(options.recipe.method).Config
     return {name: value for name, value in settings.items() if getattr(config, name, None) is not None}
 
 
-def training_of(request: Request, folders: Mapping[str, Path]) -> TrainConfig | None:
-    """The training; None if none is needed.
+def training_of(options: ReproduceOptions, folders: Mapping[str, Path]) -> TrainOptions | None:
+    """The training; None if the run needs none.
 
     Args:
-        request: what is asked for.
-        folders: from `zsad.evaluation.reproduction.datasets.locate`.
+        options: recipe and deviations from it.
+        folders: folder of each dataset, from `zsad.evaluation.reproduction.datasets.locate`.
     """
-    part = request.recipe.train
-    if part is None or not request.trains:
+    part = options.recipe.train
+    if part is None or not options.trains:
         return None
     from zsad.methods._registry import method_class
-    from zsad.training.options import TrainConfig
+    from zsad.training.options import TrainOptions
 
-    can_cache = method_class(request.recipe.method).FEATURES is not None
-    return TrainConfig(
-        out=request.out / WEIGHTS_FILE,
+    can_cache = method_class(options.recipe.method).FEATURES is not None
+    return TrainOptions(
+        out=options.out / WEIGHTS_FILE,
         data=tuple(f"{name}:{folders[name]}" for name in part.data),
         split=part.split,
-        method=request.recipe.method,
-        backbone=request.backbone or request.recipe.backbone,
-        epochs=request.epochs or part.epochs,
+        method=options.recipe.method,
+        backbone=options.backbone or options.recipe.backbone,
+        epochs=options.epochs or part.epochs,
         batch_size=part.batch_size,
         optimizer=part.optimizer,
         learning_rate=part.learning_rate,
@@ -155,48 +164,48 @@ def training_of(request: Request, folders: Mapping[str, Path]) -> TrainConfig | 
         schedule=part.schedule,
         mosaic=part.mosaic,
         seed=part.seed,
-        image_size=image_size(request),
-        device=request.device,
-        devices=request.devices,
-        precision=request.precision or (part.precision if _is_cuda(request.device) else "fp32"),  # type: ignore[arg-type] # checked there
-        settings=method_settings(request),
-        resume=request.resume,
-        cache=request.out / CACHE_FOLDER if request.cache and can_cache else None,
+        image_size=image_size(options),
+        device=options.device,
+        devices=options.devices,
+        precision=options.precision or (part.precision if _is_cuda(options.device) else "fp32"),  # type: ignore[arg-type] # checked there
+        settings=method_settings(options),
+        resume=options.resume,
+        cache=options.out / CACHE_FOLDER if options.cache and can_cache else None,
     )
 
 
-def evaluation_of(request: Request, folders: Mapping[str, Path]) -> EvaluationOptions:
+def evaluation_of(options: ReproduceOptions, folders: Mapping[str, Path]) -> EvaluateOptions:
     """The evaluation.
 
     Args:
-        request: what is asked for.
-        folders: from `zsad.evaluation.reproduction.datasets.locate`.
+        options: recipe and deviations from it.
+        folders: folder of each dataset, from `zsad.evaluation.reproduction.datasets.locate`.
     """
-    from zsad.evaluation.options import EvaluationOptions
+    from zsad.evaluation.options import EvaluateOptions
 
-    recipe, part = request.recipe, request.recipe.test
-    checkpoint = request.weights
+    recipe, part = options.recipe, options.recipe.test
+    checkpoint = options.weights
     if checkpoint is None:
-        checkpoint = str(request.out / WEIGHTS_FILE) if request.trains else recipe.checkpoint
-    return EvaluationOptions(
+        checkpoint = str(options.out / WEIGHTS_FILE) if options.trains else recipe.checkpoint
+    return EvaluateOptions(
         data=(f"{part.data}:{folders[part.data]}",),
-        out=request.out,
+        out=options.out,
         methods=(recipe.method,),
-        backbones=(request.backbone or recipe.backbone,),
+        backbones=(options.backbone or recipe.backbone,),
         checkpoint=checkpoint,
         seeds=part.seeds,
         split=part.split,
         pro=part.pro,
         fpr_limit=part.fpr_limit,
         references=part.shots,
-        limit=request.limit,
-        image_size=image_size(request),
+        limit=options.limit,
+        image_size=image_size(options),
         batch_size=part.batch_size,
-        settings=method_settings(request),
-        precision=request.precision,
-        device=request.device,
-        devices=request.devices,
-        resume=request.resume,
+        settings=method_settings(options),
+        precision=options.precision,
+        device=options.device,
+        devices=options.devices,
+        resume=options.resume,
     )
 
 

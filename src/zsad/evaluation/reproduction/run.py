@@ -34,7 +34,7 @@ from zsad.files.plain import write_json
 
 if TYPE_CHECKING:
     from zsad.evaluation.report.tables import Cell
-    from zsad.evaluation.reproduction.plan import Request
+    from zsad.evaluation.reproduction.plan import ReproduceOptions
 
 REPRODUCTION_FILE = "reproduction.json"
 SCHEMA = 1
@@ -59,7 +59,7 @@ class Reproduction:
 
 
 def reproduce(
-    request: Request,
+    request: ReproduceOptions,
     *,
     show_training: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -90,7 +90,7 @@ def reproduce(
 
         train(training, show_progress=show_training)
         shutil.rmtree(request.out / CACHE_FOLDER, ignore_errors=True)
-    result = evaluate(evaluation_of(request, folders), progress, command)
+    result = evaluate(evaluation_of(request, folders), progress=progress, command=command)
     found = (*deviations(request), *_missing(result))
     result = _with_notes(result, request, found)
     write_evaluation(result, request.out)
@@ -109,7 +109,7 @@ def reproduce(
     return Reproduction(result, comparison, found, _write_page(request.out))
 
 
-def _refuse_to_replace(request: Request) -> None:
+def _refuse_to_replace(request: ReproduceOptions) -> None:
     """Refuses to overwrite an earlier run, which may have taken hours."""
     if request.resume:
         return
@@ -128,7 +128,9 @@ def _missing(result: EvaluationResult) -> tuple[str, ...]:
     return (*sorted(found), *([f"{failed} files were left out"] if failed else []))
 
 
-def _with_notes(result: EvaluationResult, request: Request, found: tuple[str, ...]) -> EvaluationResult:
+def _with_notes(
+    result: EvaluationResult, request: ReproduceOptions, found: tuple[str, ...]
+) -> EvaluationResult:
     """Adds the recipe, its assumptions and the deviations to the notes of every run."""
     notes = [f"Recipe {request.recipe.name}"]
     if found:

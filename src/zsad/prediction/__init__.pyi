@@ -1,0 +1,3 @@
+from zsad.prediction.options import PredictOptions as PredictOptions
+from zsad.prediction.run import PredictResult as PredictResult
+from zsad.prediction.run import predict_folder as predict_folder

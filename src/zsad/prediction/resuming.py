@@ -1,0 +1,69 @@
+"""Finds what an earlier run left in the results' folder, so that a resumed run scores only the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsad.errors import ConfigError
+from zsad.files.run_settings import check_same_settings, read_settings
+from zsad.prediction.companions import COMPANIONS_KEY
+from zsad.prediction.layout import RunLayout
+from zsad.prediction.page import PAGE_KEY
+from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
+
+if TYPE_CHECKING:
+    from zsad.images.saving import FileKind
+
+
+def resumed_layout(
+    directory: Path,
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+    formats: Sequence[FileKind],
+    *,
+    is_joint: bool,
+) -> tuple[RunLayout, list[ResultRecord]]:
+    """Where files go in a resumed run, and which records of the earlier run are kept.
+
+    Args:
+        directory: the results' folder.
+        names: paths of the images of this run that exist.
+        settings: everything that this run's scores and files depend on.
+        formats: files that a complete image has.
+        is_joint: whether the method scores all images together.
+
+    Returns:
+        The layout of both runs together, and the earlier records whose files are complete.
+
+    Raises:
+        ConfigError: the earlier run had other settings, or its method scores all images together.
+        DataError: the earlier results are damaged.
+    """
+    earlier, root = _earlier_results(directory, settings)
+    if earlier and is_joint:
+        raise ConfigError(
+            f"{settings['method']} scores all images together, so none can be added later: leave --resume out"
+        )
+    layout = RunLayout.plan(directory, [record.path for record in earlier] + list(names), root)
+    wanted = set(names)
+    return layout, [r for r in earlier if r.path not in wanted or layout.is_complete(r.path, formats)]
+
+
+def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list[ResultRecord], str | None]:
+    """The scored records of an earlier run with the same settings, and the root of its layout."""
+    earlier = read_settings(directory)
+    records = [record for record in read_results(directory / RESULTS_FILE) if record.error is None]
+    if earlier is None:
+        if records:
+            raise ConfigError(
+                f"cannot resume in {directory}: settings.json is missing, so its settings are unknown. "
+                "Choose another --out, or leave --resume out to start over"
+            )
+        return [], None
+    root = earlier.pop("root", None)
+    for key in (PAGE_KEY, COMPANIONS_KEY):
+        earlier.pop(key, None)
+    check_same_settings(directory, earlier, settings)
+    return records, root if isinstance(root, str) else None
