@@ -83,7 +83,7 @@ def records(folder: str = "zsad-results") -> dict[str, dict[str, object]]:
 # ---- images: one run over all of them ----
 
 
-def picture_sizes() -> dict[str, bytes]:
+def image_sizes() -> dict[str, bytes]:
     """Images that look odd and are fine."""
     level = np.random.default_rng(2).integers(0, 256, (20, 30), dtype=np.uint8)
     deep = level.astype(np.uint16) * 257
@@ -112,7 +112,7 @@ def picture_sizes() -> dict[str, bytes]:
     }
 
 
-GOOD_PICTURES = picture_sizes()
+GOOD_IMAGES = image_sizes()
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,8 @@ def big_run(
     workshop: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Result, dict[str, dict[str, object]]]:
     """One run over every bad file and every odd good one."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for name, content in GOOD_PICTURES.items():
+    folder = tmp_path_factory.mktemp("images")
+    for name, content in GOOD_IMAGES.items():
         (folder / name).write_bytes(content)
     for name, (content, _) in BAD_FILES.items():
         (folder / f"bad {name}.png").write_bytes(content)
@@ -133,18 +133,18 @@ def big_run(
     return result, records(str(out))
 
 
-def test_bad_pictures_do_not_stop_the_others(big_run: tuple[Result, dict[str, dict[str, object]]]) -> None:
+def test_bad_images_do_not_stop_the_others(big_run: tuple[Result, dict[str, dict[str, object]]]) -> None:
     result, rows = big_run
     assert result.exit_code == SOME_FAILED
     assert "Traceback" not in result.output
-    assert len(rows) == len(GOOD_PICTURES) + len(BAD_FILES)
+    assert len(rows) == len(GOOD_IMAGES) + len(BAD_FILES)
     failures = [line for line in result.stderr.splitlines() if line.startswith("failed:")]
     assert 1 <= len(failures) <= 11
     assert str(len(BAD_FILES) - 10) in failures[-1]
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_picture_is_reported(name: str, big_run: tuple[Result, dict[str, dict[str, object]]]) -> None:
+def test_bad_image_is_reported(name: str, big_run: tuple[Result, dict[str, dict[str, object]]]) -> None:
     row = big_run[1][f"bad {name}.png"]
     assert row["score"] is None
     assert row["is_anomalous"] is None
@@ -152,16 +152,16 @@ def test_bad_picture_is_reported(name: str, big_run: tuple[Result, dict[str, dic
     assert "\n" not in str(row["error"])
 
 
-@pytest.mark.parametrize("name", GOOD_PICTURES)
-def test_odd_picture_is_scored(name: str, big_run: tuple[Result, dict[str, dict[str, object]]]) -> None:
+@pytest.mark.parametrize("name", GOOD_IMAGES)
+def test_odd_image_is_scored(name: str, big_run: tuple[Result, dict[str, dict[str, object]]]) -> None:
     row = big_run[1][name]
     assert row["error"] is None
     assert 0 <= float(str(row["score"])) <= 1
-    with Image.open(io.BytesIO(GOOD_PICTURES[name])) as picture:
-        assert (row["width"], row["height"]) == picture.size
+    with Image.open(io.BytesIO(GOOD_IMAGES[name])) as image:
+        assert (row["width"], row["height"]) == image.size
 
 
-def test_one_bad_picture_alone(here: Path) -> None:
+def test_one_bad_image_alone(here: Path) -> None:
     Path("bad.png").write_text("hello")
     check(predict("bad.png", *WEIGHTS), SOME_FAILED, r"bad\.png: is a text file; expected PNG")
     assert records()["bad.png"]["score"] is None
@@ -206,7 +206,7 @@ PLACES: dict[str, tuple[Callable[[], tuple[str, ...]], int, str]] = {
     "results folder is a file": (lambda: ("good.png", "--out", "good.png"), WRONG_USAGE, "is a file"),
     "results folder below a file": (lambda: ("good.png", "--out", "good.png/x"), FAILED, "Not a directory"),
     "only its own results": (
-        lambda: (folder_with("zsad-results/overlays/a_overlay.png"), "--out", "pictures/zsad-results"),
+        lambda: (folder_with("zsad-results/overlays/a_overlay.png"), "--out", "images/zsad-results"),
         FAILED, "wrote itself",
     ),
 }  # fmt: skip
@@ -214,12 +214,12 @@ PLACES: dict[str, tuple[Callable[[], tuple[str, ...]], int, str]] = {
 
 def folder_with(*names: str) -> str:
     """Makes the folder "images" with files of these names, each holding an image."""
-    Path("pictures").mkdir()
+    Path("images").mkdir()
     for name in names:
-        path = Path("pictures", name)
+        path = Path("images", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(FORMATS["png"])
-    return "pictures"
+    return "images"
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -350,7 +350,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[], object], str]] = {
         "w.pt", lambda: Path("w.pt").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n"),
         "git lfs pull",
     ),
-    "picture": ("good.png", lambda: None, "not a file of weights"),
+    "image": ("good.png", lambda: None, "not a file of weights"),
     "truncated": ("w.safetensors", lambda: cut("learnt.safetensors", "w.safetensors"), "damaged|not a whole"),
     "ZIP of other things": ("w.zip", lambda: zipped("w.zip", "readme.txt"), "zip archive of other things"),
     "ZIP with a false pickle": ("w.pt", lambda: zipped("w.pt", "a/data.pkl"), "damaged"),

@@ -153,7 +153,7 @@ def test_labelled_data(run, folders):
     assert "with the lowest cost (miss 10, false alarm 1, 1 % anomalous)" in result.output
 
 
-def test_bad_pictures_are_named_and_the_rest_counts(run, folders):
+def test_bad_images_are_named_and_the_rest_counts(run, folders):
     (folders.good / "broken.png").write_text("no image")
     result = run("calibrate", folders.good, "--out", folders.root / "c.json", "--quiet")
     assert result.exit_code == 3

@@ -230,7 +230,7 @@ def test_bad_files_are_reported_and_the_others_done(run, folder):
     assert "2 files could not be scored" in Path("zsad-results/index.html").read_text()
 
 
-def test_a_picture_that_the_network_cannot_take_spares_its_batch(run, folder, detector):
+def test_an_image_that_the_network_cannot_take_spares_its_batch(run, folder, detector):
     def refuse(images):
         if any(np.asarray(image).max() == 204 for image in images):
             raise RuntimeError("out of\nmemory")
@@ -252,7 +252,7 @@ def test_values_that_are_not_finite_are_an_error(run, folder, detector, monkeypa
     assert [row["path"] for row in records() if "not finite" in (row["error"] or "")] == ["in/a/1.png"]
 
 
-def test_an_argument_that_no_picture_can_satisfy_stops_the_run(run, folder, detector):
+def test_an_argument_that_no_image_can_satisfy_stops_the_run(run, folder, detector):
     def refuse(images):
         raise ConfigError("the class name is too long")
 
@@ -296,7 +296,7 @@ def test_resume_after_a_crash(run, folder, detector):
     assert Path("zsad-results/index.html").exists()
 
 
-def test_resume_keeps_pictures_that_are_not_given_again(run, folder):
+def test_resume_keeps_images_that_are_not_given_again(run, folder):
     run("predict", "in/a")
     assert run("predict", "in/b", "--resume").exit_code == 0
     assert len(records()) == 4
@@ -335,7 +335,7 @@ def test_resume_notices_other_weights(run, folder, detector):
     assert "weights was" in result.stderr
 
 
-def test_a_method_that_scores_a_batch_together_gets_all_pictures(small_clip, folder):
+def test_a_method_that_scores_a_batch_together_gets_all_images(small_clip, folder):
     detector = FakeDetector(small_clip, joint=True)
     predict_folder("in", detector, PredictOptions(out="out", batch_size=2))
     assert detector.calls == [(4, None)]

@@ -25,8 +25,8 @@ def run(small_clip, pictures, tmp_path, monkeypatch):
     detector = zsad.load("clip_ac", backbone=small_clip, device="cpu")
     monkeypatch.setattr(zsad, "load", lambda **_: detector, raising=False)
     (tmp_path / "in").mkdir()
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture).save(tmp_path / "in" / f"{number}.png")
+    for number, image in enumerate(pictures):
+        Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
     (tmp_path / "in" / "broken.png").write_bytes(b"no image")
 
     def invoke(*arguments):
@@ -45,8 +45,8 @@ def test_rankings_are_those_of_the_predictions(run, pictures):
     assert run("--explain", "cracked, a scratch").exit_code == 3
     rows = lines(run.out / EXPLANATIONS_FILE)
     assert [row["path"].rsplit("/")[-1] for row in rows] == ["0.png", "1.png", "2.png"]
-    for row, picture in zip(rows, pictures, strict=True):
-        expected = run.detector.predict(picture).explain(PHRASES)
+    for row, image in zip(rows, pictures, strict=True):
+        expected = run.detector.predict(image).explain(PHRASES)
         assert row["phrase"] == expected[0].phrase
         assert [fit["phrase"] for fit in row["ranking"]] == [fit.phrase for fit in expected]
         found = [fit["similarity"] for fit in row["ranking"]]

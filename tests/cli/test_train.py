@@ -33,10 +33,10 @@ def backbone(tmp_path):
 def folder(tmp_path):
     """Six images of one category, as MVTec AD lays them out."""
     root = tmp_path / "mvtec" / "metal_nut"
-    for index, (picture, mask, label, _) in enumerate(stained_pictures()):
+    for index, (image, mask, label, _) in enumerate(stained_pictures()):
         kind = "stain" if label else "good"
         (root / "test" / kind).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(root / "test" / kind / f"{index}.png")
+        Image.fromarray(image).save(root / "test" / kind / f"{index}.png")
         if label:
             (root / "ground_truth" / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask * np.uint8(255)).save(root / "ground_truth" / kind / f"{index}_mask.png")

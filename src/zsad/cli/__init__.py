@@ -1,7 +1,7 @@
 """The command line: each command parses its options, calls the library and prints.
 
-Nothing heavy is imported before a command runs, so that `zsad --help` answers at once. Exit codes: 0 done,
-2 wrong usage, 3 some inputs failed and the rest is done, 130 after Ctrl-C, 1 anything else.
+Nothing heavy is imported before a command runs, so `zsad --help` answers at once. Exit codes: 0 done, 2 wrong
+usage, 3 some inputs failed and all others are done, 130 after Ctrl-C, 1 any other error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning as one line, without the place in the source that Python adds."""
+    """Prints a warning as one line, without the place in the source that Python adds."""
     typer.echo(f"warning: {message}", err=True)
 
 
@@ -37,7 +37,7 @@ class _OneLineErrors(TyperGroup):
         except ZsadError as error:
             fail(error, WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
         except Exception as error:
-            # typer's own ways out carry an exit code, and it handles a closed pipe (`zsad methods | head`)
+            # typer's own exceptions carry an exit code, and it handles a closed pipe (`zsad methods | head`)
             if hasattr(error, "exit_code") or isinstance(error, typer.Abort | BrokenPipeError | EOFError):
                 raise
             fail(error, FAILED)
@@ -67,7 +67,7 @@ for command in (
 
 
 def main() -> None:
-    """The `zsad` program."""
+    """Runs the `zsad` program."""
     app()
 
 

@@ -1,4 +1,4 @@
-"""`zsad data`: which datasets are known, and whether one is whole."""
+"""`zsad data`: lists the known datasets, and checks a dataset on disk."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zsad.cli.options import SOME_FAILED, QuietOption, fail
-from zsad.cli.printing import Bar, counted, stderr, stdout, table_of
+from zsad.cli.printing import Bar, counted, print_problems, stderr, stdout, table_of
 
 if TYPE_CHECKING:
     from zsad.data.checking import DatasetCheck
 
-PROBLEMS_SHOWN = 10
 DEFECTS_SHOWN = 4
 
 data_app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Datasets: list those that are known, check what lies in a folder.",
+    help="List the known datasets, or check the dataset in a folder.",
 )
 
 
@@ -27,9 +26,9 @@ def list_data(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
-    """List the datasets of the papers: where to get them, licence, numbers of images, masks.
+    """List the datasets of the papers: where to download them, licence, numbers of images, masks.
 
-    zsad downloads none of them. Any folder or list of your own works as well: see `zsad data check --help`.
+    zsad does not download datasets. Your own folders and lists work too: see `zsad data check --help`.
     """
     import json
     from dataclasses import asdict
@@ -68,40 +67,41 @@ def check(
         str,
         typer.Argument(
             metavar="[NAME:]PATH",
-            help="A dataset of `zsad data list` and its folder, or a folder or list of your own.",
+            help="Name of a dataset in `zsad data list` and its folder, or your own folder or list.",
         ),
     ],
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only look for the files, decode no image and no mask.")
+        bool, typer.Option("--quick", help="Only look for the files; do not decode images and masks.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Say what lies in a folder, what is missing, and which files are not as they should be.
+    """Describe the dataset in a folder, and name missing and damaged files.
 
-    Layouts that are understood: every dataset of `zsad data list` as it is downloaded; MVTec's
-    (CATEGORY/test/good, CATEGORY/test/DEFECT, ground_truth); good/ and a folder for each defect; images/ and
-    masks/; a CSV or JSON list with the columns path, label, mask, category (only path is needed); images.
+    Known layouts: every dataset of `zsad data list` as downloaded; MVTec AD (CATEGORY/test/good,
+    CATEGORY/test/DEFECT, ground_truth); good/ and one folder per defect; images/ and masks/; a CSV or JSON
+    list with the columns path, label, mask, category (only path is required); a folder of images.
 
-    Exit code: 0 if nothing is wrong, 3 if something is, 2 for wrong usage.
+    Exit code: 0 if there is no problem, 3 if there are problems, 2 for wrong usage.
     """
     from zsad.data.checking import check_datasets
     from zsad.errors import DataError
 
     try:
-        with Bar(stderr(), "checking") as bar:
+        with Bar(stderr(), "Checking") as bar:
             checks = check_datasets(spec, quick=quick, on_progress=None if quiet else bar.show)
     except DataError as error:
         fail(error, SOME_FAILED)
     for result in checks:
         if not quiet:
             _print_check(result)
-        _print_problems(result)
+        print_problems("problem", result.problems)
     if any(result.problems for result in checks):
         raise typer.Exit(SOME_FAILED)
 
 
 def _print_check(result: DatasetCheck) -> None:
+    """Prints layout, counts per category, and notes of a dataset."""
     from rich.text import Text
 
     console = stdout()
@@ -130,11 +130,3 @@ def _print_check(result: DatasetCheck) -> None:
     if not result.problems:
         decoded = f", {counted(result.decoded, 'file')} decoded" if result.decoded else ""
         console.print(Text(f"no problems{decoded}", style="green"))
-
-
-def _print_problems(result: DatasetCheck) -> None:
-    console = stderr()
-    for problem in result.problems[:PROBLEMS_SHOWN]:
-        console.print(f"problem: {problem}", markup=False, soft_wrap=True)
-    if len(result.problems) > PROBLEMS_SHOWN:
-        console.print(f"problem: {len(result.problems) - PROBLEMS_SHOWN} more", markup=False)

@@ -1,4 +1,4 @@
-"""What this installation can do: versions, device, extras, cache and a real prediction."""
+"""Diagnoses an installation: versions, device, extras, cache and a real prediction."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Finding:
     """One line of the diagnosis.
 
     Attributes:
-        name: what was looked at.
-        value: what was found.
-        state: "ok"; "note": something optional is missing; "problem": this keeps zsad from working.
-        advice: what to do about it, empty if nothing.
+        name: part of the installation, "cache" for example.
+        value: its version or condition.
+        state: "ok"; "note": something optional is missing; "problem": zsad does not work.
+        advice: what to do about it; empty if nothing.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Finding:
 
 
 def diagnose() -> Iterator[Finding]:
-    """Looks at the installation; one finding after the other, the slow ones (a real prediction) last."""
+    """Checks the installation and yields one finding after another; the slowest, a real prediction, is last."""
     yield Finding("zsad", __version__)
     yield Finding("Python", f"{platform.python_version()} on {platform.platform(terse=True)}")
     yield from (_package(name) for name in _CORE_PACKAGES)
@@ -61,23 +61,21 @@ def diagnose() -> Iterator[Finding]:
     yield from _extras()
     yield _checked("cache", _cache)
     if is_offline():
-        yield Finding("network", "not used: the offline switch is on (ZSAD_OFFLINE or HF_HUB_OFFLINE)")
+        yield Finding("network", "not used: ZSAD_OFFLINE or HF_HUB_OFFLINE is set")
     else:
-        yield Finding(
-            "network", "used when weights have to be downloaded; ZSAD_OFFLINE=1 or --offline forbids it"
-        )
+        yield Finding("network", "used to download weights; ZSAD_OFFLINE=1 or --offline forbids it")
     yield _checked(
         "prediction", _prediction, advice="the package's own weights should work: install zsad again"
     )
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files in a folder; 0 if it is not there."""
+    """Total size of all files in a folder, in bytes; 0 if the folder does not exist."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
 
 
 def human_bytes(count: int) -> str:
-    """A number of bytes as people read it.
+    """A number of bytes in a readable unit.
 
     Example:
         >>> human_bytes(890_000_000), human_bytes(1_200), human_bytes(0)
@@ -94,7 +92,7 @@ def human_bytes(count: int) -> str:
 def _checked(name: str, check: Callable[[], str], advice: str = "") -> Finding:
     try:
         return Finding(name, check())
-    except Exception as error:  # a diagnosis reports whatever is broken and goes on
+    except Exception as error:  # a diagnosis reports whatever is broken and continues
         return Finding(name, one_line(error), "problem", advice)
 
 
@@ -121,7 +119,7 @@ def _device() -> str:
 
 
 def _extras() -> Iterator[Finding]:
-    """Every optional part of zsad: installed, or the line that installs it."""
+    """A finding for each extra of zsad: its versions, or the line that installs it."""
     packages: dict[str, list[str]] = defaultdict(list)
     for requirement in metadata.requires("zsad") or ():
         found = _REQUIREMENT_OF_EXTRA.match(requirement)
@@ -166,10 +164,10 @@ def _prediction() -> str:
     started = time.perf_counter()
     detector = zsad.load()
     loaded = time.perf_counter()
-    picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    detector.predict(picture)  # the first one warms up
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    detector.predict(image)  # the first one warms up
     warm = time.perf_counter()
-    score = detector.predict(picture).score
+    score = detector.predict(image).score
     if not 0 <= score <= 1:
         raise ValueError(f"the score of a test image is {score}, which is not in [0, 1]")
     name = f"{detector.method.INFO.name} on {detector.record.name}"

@@ -152,7 +152,7 @@ def evaluate(
 
 
 def _run(options: EvaluateOptions, quiet: bool) -> EvaluationResult:
-    """Evaluates under a progress bar; Ctrl-C says how to go on once images have been scored."""
+    """Evaluates under a progress bar; after Ctrl-C, says how to continue if images have been scored."""
     from zsad.evaluation.run import evaluate as run
 
     bar = Bar(stderr(quiet), "Evaluating")

@@ -1,4 +1,4 @@
-"""`zsad methods`, `zsad backbones` and `zsad doctor`: what there is, and whether it works here."""
+"""`zsad methods`, `zsad backbones` and `zsad doctor`: print what is installed, and whether it works."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from zsad.cli.printing import stdout, table_of
 
 
 def methods() -> None:
-    """List the systems of the literature that zsad holds."""
+    """List the methods, each a system of the literature."""
     from zsad.methods._registry import list_methods, method_class
 
     table = table_of("name", "title", "year", "uses", "paper")
@@ -16,21 +16,21 @@ def methods() -> None:
         wants = {
             "training": info.needs_training,
             "class name": info.uses_class_names,
-            "whole batch": info.scores_batch_jointly,
+            "all images": info.scores_batch_jointly,
         }
         asked = ", ".join(want for want, is_wanted in wants.items() if is_wanted) or "nothing"
         table.add_row(name, info.title, str(info.year), asked, info.paper.removeprefix("https://"))
     console = stdout()
     console.print(table)
     console.print(
-        "training: learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
-        "whole batch: an image's score depends on the others. All take known-normal images: --reference.",
+        "training: needs learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
+        "all images: the score of an image depends on the others. Every method takes known-normal images: --reference.",
         style="dim",
     )
 
 
 def backbones() -> None:
-    """List the CLIP weights that zsad knows by name, and which of them are here."""
+    """List the CLIP weights that zsad knows by name, and whether each is on this machine."""
     from zsad.backbones.catalog import backbone_records, is_available_offline
     from zsad.cli.doctor import human_bytes
 
@@ -49,7 +49,7 @@ def backbones() -> None:
     console = stdout()
     console.print(table)
     console.print(
-        "Others: hf-hub:ORG/REPO, open_clip:ARCH/TAG, or the path of a file or folder.", style="dim"
+        "Other backbones: hf-hub:ORG/REPO, open_clip:ARCH/TAG, or the path of a file or folder.", style="dim"
     )
 
 

@@ -177,7 +177,7 @@ def predict(
 
 
 def _run(inputs: list[str], load: Loader, options: PredictOptions, quiet: bool) -> PredictResult:
-    """Predicts under a progress bar; Ctrl-C says how to go on once images have been scored."""
+    """Predicts under a progress bar; after Ctrl-C, says how to continue if images have been scored."""
     from zsad.prediction.run import predict_folder
 
     bar = Bar(stderr(quiet), "Scoring")

@@ -1,4 +1,4 @@
-"""`zsad report`: page and tables of evaluations, and the page of a prediction run anew."""
+"""`zsad report`: makes page and tables of evaluations, and rebuilds the page of a prediction."""
 
 from __future__ import annotations
 
@@ -16,30 +16,36 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RESULTS...",
-            help="Folder of `zsad evaluate` or its results.json; several are shown together. Or a folder of "
-            "`zsad predict`, whose page is made anew.",
+            help="Folders written by `zsad evaluate`, or their results.json; several are shown together. Or "
+            "a folder written by `zsad predict`, to rebuild its page.",
             show_default=False,
         ),
     ],
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder for the report. Default: RESULTS; zsad-report for several."),
+        typer.Option(
+            "--out", "-o", help="Folder for the report. Default: RESULTS, or zsad-report for several."
+        ),
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", "-f", help="html, markdown, csv, latex; comma-separated.")
+        str,
+        typer.Option(
+            "--format", "-f", help="Formats of the report, comma-separated: html, markdown, csv, latex."
+        ),
     ] = "html",
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Columns, comma-separated (image_auroc,pixel_aupro). Default: all seven.", show_default=False
+            help="Metrics to show, comma-separated (image_auroc,pixel_aupro). Default: all seven.",
+            show_default=False,
         ),
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
     """Make a page and tables of evaluations, with published numbers beside yours.
 
-    Written: OUT/index.html; tables.md, overview.csv and categories.csv, tables.tex for the other formats.
+    Writes OUT/index.html and, for the other formats, tables.md, overview.csv and categories.csv, tables.tex.
     """
     from zsad.evaluation.report.formats import to_text
     from zsad.evaluation.report.reading import open_evaluation
@@ -49,14 +55,12 @@ def report(
 
     kinds = checked_formats(comma_list(formats))
     chosen = None if metrics is None else checked_metrics(comma_list(metrics))
-    errors = stderr()
-    errors.quiet = quiet
     if len(results) == 1 and is_prediction_folder(results[0]):
         written = [rebuild_page(results[0])]
     else:
         folders = [open_evaluation(path) for path in results]
         directory = out or (folders[0].directory if len(folders) == 1 else Path("zsad-report"))
-        with Bar(errors, "Drawing") as bar:
+        with Bar(stderr(quiet), "Drawing") as bar:
             written = write_report_files(folders, directory, kinds, chosen, bar.show)
         if not quiet:
             runs = [run for folder in folders for run in folder.result.runs]

@@ -144,7 +144,7 @@ def reproduce(
 
 
 def _run(options: ReproduceOptions, quiet: bool) -> Reproduction:
-    """Trains and evaluates under progress bars; Ctrl-C says how to go on."""
+    """Trains and evaluates under progress bars; after Ctrl-C, says how to continue."""
     from zsad.evaluation.reproduction.run import reproduce as run
 
     try:

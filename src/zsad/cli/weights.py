@@ -1,4 +1,4 @@
-"""`zsad weights`: list, fetch, verify and convert files of weights."""
+"""`zsad weights`: lists, downloads, verifies and converts files of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAPERS_BACKBONE = "ViT-L-14-336"
 weights_app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Files of weights: list them, fetch, verify and convert them.",
+    help="List, download, verify and convert files of weights.",
 )
 
 
@@ -24,7 +24,7 @@ def list_weights(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
 ) -> None:
-    """List backbones and learnt weights, zsad's own and the authors', with source, checksum and licence."""
+    """List backbones and learnt weights of zsad and of the authors, with source, checksum and licence."""
     import json
     from dataclasses import asdict
 
@@ -61,14 +61,14 @@ def list_weights(
 @weights_app.command()
 def fetch(
     name: Annotated[
-        str, typer.Argument(help="One of `zsad weights list`, hf-hub:ORG/REPO or open_clip:ARCH/TAG.")
+        str, typer.Argument(help="A name of `zsad weights list`, hf-hub:ORG/REPO or open_clip:ARCH/TAG.")
     ],
     *,
     offline: OfflineOption = False,
 ) -> None:
-    """Download a backbone or authors' weights into the cache unless they are there.
+    """Download a backbone or the weights of a method's authors into the cache, unless they are there.
 
-    A broken download is continued, if there is a checksum to know its parts by.
+    An interrupted download is continued if the checksum of the file is known.
     """
     from zsad.detector.weights import fetch as fetch_weights
 
@@ -83,12 +83,13 @@ def fetch(
 @weights_app.command()
 def verify(
     name: Annotated[
-        str | None, typer.Argument(help="One of `zsad weights list`. Default: all that are here.")
+        str | None,
+        typer.Argument(help="A name of `zsad weights list`. Default: all weights on this machine."),
     ] = None,
 ) -> None:
-    """Compare the files that are here with their SHA-256.
+    """Compare the files of weights on this machine with their published SHA-256 checksums.
 
-    Exit code: 0 if all files are as published (or no checksum is known), 1 if one is not or is missing.
+    Exit code: 0 if every file is as published (or its checksum is unknown), 1 if one differs or is missing.
     """
     from rich.text import Text
 
@@ -107,7 +108,7 @@ def verify(
         if check.state == "broken":
             line.append(f"\n            SHA-256 {check.found} instead of {check.expected}")
         elif check.state == "no checksum":
-            line.append(f"\n            SHA-256 {check.found}, nothing is known to compare it with")
+            line.append(f"\n            SHA-256 {check.found}; the published checksum is unknown")
         console.print(line, soft_wrap=True)
     broken = [check for check in checks if check.state == "broken"]
     if broken:
@@ -121,32 +122,39 @@ def verify(
 def convert(
     file: Annotated[
         str,
-        typer.Argument(help="Learnt weights as a method's authors published them: a file, or a listed name."),
+        typer.Argument(
+            help="Learnt weights published by a method's authors: a file, or a name of `zsad weights list`."
+        ),
     ],
     *,
-    method: Annotated[str, typer.Option("--method", "-m", help="Whose weights these are.")],
+    method: Annotated[str, typer.Option("--method", "-m", help="Method that the weights belong to.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write (.safetensors).")],
     backbone: Annotated[
-        str, typer.Option("--backbone", "-b", help="The CLIP that they were learnt on.")
+        str, typer.Option("--backbone", "-b", help="Backbone that the weights were learnt on.")
     ] = PAPERS_BACKBONE,
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the network's input. Default: as in the paper.")
+        int | None,
+        typer.Option(min=1, help="Side of the network's input, in pixels. Default: as in the paper."),
     ] = None,
     trained_on: Annotated[
-        str, typer.Option("--trained-on", help='Noted in the file, e.g. "VisA"; authors\' files do not tell.')
+        str,
+        typer.Option(
+            "--trained-on",
+            help='Training data to note in the file, e.g. "VisA"; files of authors do not name it.',
+        ),
     ] = "",
     settings: SettingsOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     offline: OfflineOption = False,
 ) -> None:
-    """Turn the authors' checkpoint into zsad's own format, which knows its method, backbone and settings.
+    """Convert a checkpoint of a method's authors to zsad's format, which names method, backbone and settings.
 
-    The backbone is loaded, to know by which weights the result has to be used.
+    Loads the backbone, because the converted file records the weights that it must be used with.
     """
     from zsad.errors import ConfigError
 
     if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already: give another --out, or --overwrite to replace it")
+        raise ConfigError(f"{out} exists: give another --out, or --overwrite to replace it")
     chosen = method_settings(settings)
     go_offline(offline)
     import zsad

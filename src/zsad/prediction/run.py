@@ -193,7 +193,7 @@ def _loaded(detector: Detector | Loader, files: list[Path], options: PredictOpti
 
 
 def _workers_device(options: PredictOptions, detector: Detector | Loader) -> str | None:
-    """Kind of device of the processes: the one asked for, else that of a detector which is loaded already."""
+    """Kind of device of the processes: as in the options, or that of a detector that is already loaded."""
     if options.device is None and options.devices != 1 and _is_detector(detector):
         return detector.device.type
     return options.device
@@ -282,5 +282,5 @@ def _score_all(
 
 
 def _exists(path: Path) -> bool:
-    """Whether the file is there, also under the name of a part of it ("scan.nii.gz#slice=3")."""
+    """Whether the file exists; the name may be that of a part of it ("scan.nii.gz#slice=3")."""
     return os.path.lexists(file_and_part(path)[0])
