@@ -1,1 +1,1 @@
-"""Datasets, their layouts, transforms and synthetic anomalies."""
+"""Datasets, their layouts on disk, samples ready for a batch, and synthetic anomalies."""

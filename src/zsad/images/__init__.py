@@ -1,1 +1,1 @@
-"""An image file or array in, RGB out, heat maps back; no torch."""
+"""Reads image files and arrays as RGB, and draws and saves heat maps; needs no torch."""
