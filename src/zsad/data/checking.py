@@ -161,7 +161,7 @@ def check_sample(sample: Sample) -> str | None:
 
 
 def _decode_all(samples: Sequence[Sample], step: Callable[[], None]) -> Iterator[str | None]:
-    """Checks samples in order, a few ahead in threads, since Pillow decodes without the interpreter's lock."""
+    """Checks samples in order, some ahead in threads; Pillow decodes without the interpreter's lock."""
     pending: list[Future[str | None]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         try:

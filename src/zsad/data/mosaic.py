@@ -1,12 +1,12 @@
 """Mosaics: four images of a category joined to one, on which APRIL-GAN and AdaCLIP train with MVTec AD.
 
-Source: the data loaders in the code of both papers. In training, an image is replaced with a given probability
-by 2 x 2 images of its category. Each of them is a random image of a random kind of defect, where "good" counts
-as a kind; the masks are joined in the same way. Label and class stay those of the replaced image, whatever the
-four images are.
+Source: the data loaders in the code of both papers. In training, an image is replaced with a given
+probability by 2 x 2 images of its category. Each of them is a random image of a random kind of defect, where
+"good" counts as a kind; the masks are joined in the same way. Label and class stay those of the replaced
+image, whatever the four images are.
 
-Seed, epoch and number of the image alone decide which images are replaced, and by what. A resumed training, or
-one with another number of threads or devices, therefore sees the same mosaics.
+Seed, epoch and number of the image alone decide which images are replaced, and by what. A resumed training,
+or one with another number of threads or devices, therefore sees the same mosaics.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def prepare_sample(
         DataError: mask and image differ in size, or the label is neither 0 nor 1.
     """
     if label == UNLABELLED:
-        raise DataError("nobody said whether it is normal or anomalous; give it a label in a CSV list")
+        raise DataError("has no label; say in a CSV list whether it is normal or anomalous")
     if label not in (0, 1):
         raise DataError(f"label must be 0 (normal) or 1 (anomalous), got {label!r}")
     image = read_image(source)

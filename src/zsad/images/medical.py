@@ -3,20 +3,20 @@
 Names of the images in a file, in Python, in lists and on the command line:
 
     scan.dcm                           a DICOM image
-    cine.dcm#frame=3                   a frame, counted from 0; must be given if there are several
+    cine.dcm#frame=3                   a frame, counted from 0; needed if there are several
     scan.nii.gz                        the middle axial slice of a NIfTI volume
     scan.nii.gz#slice=40               another axial slice, counted from 0
     scan.nii.gz#axis=0,slice=12        a slice across another axis: 0 sagittal, 1 coronal, 2 axial
-    scan.nii.gz#volume=2,slice=40      a volume of four dimensions; must be given if there are several
+    scan.nii.gz#volume=2,slice=40      a volume of four dimensions; needed if there are several
 
 DICOM: the modality transformation (rescale slope and intercept) is applied, then the first window or look-up
-table of the file or, if it has none, the whole range of its stored bits. MONOCHROME1 is inverted; palettes and
-colour spaces become RGB. Source: DICOM PS3.3, C.7.6.3, C.11.1 and C.11.2, implemented by pydicom.
+table of the file or, if it has none, the whole range of its stored bits. MONOCHROME1 is inverted; palettes
+and colour spaces become RGB. Source: DICOM PS3.3, C.7.6.3, C.11.1 and C.11.2, implemented by pydicom.
 
 NIfTI: the volume is turned to the nearest canonical axes (nibabel: right, anterior, superior), so that axis 2
-is axial whatever the order of the scanner, and shown with anterior or superior up. Grey levels run from cal_min
-to cal_max of the header or, if it has none, from the 0.5th to the 99.5th percentile of the whole volume, so
-that its slices share one scale. Voxels are treated as squares.
+is axial whatever the order of the scanner, and shown with anterior or superior up. Grey levels run from
+cal_min to cal_max of the header or, if it has none, from the 0.5th to the 99.5th percentile of the whole
+volume, so that its slices share one scale. Voxels are treated as squares.
 """
 
 from __future__ import annotations
