@@ -4,7 +4,7 @@
     python benchmarks/feature_cache.py vit-l-14-336 --images 4 --batch-size 4
 
 `tiny` is the backbone that ships with zsad; `vit-l-14-336` has the shape of OpenAI's ViT-L/14-336 with random
-weights, on images of 518 pixels. Images are noise, as PNG files. Only the ratios of a run mean anything.
+weights, on images of 518 pixels. Images are PNG files of noise. Only the ratios of a run are meaningful.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def main() -> None:
     parser.add_argument("backbone", choices=["tiny", "vit-l-14-336"])
     parser.add_argument("--method", default="anomalyclip")
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--file-size", type=int, default=700, help="pixels a side of the files")
-    parser.add_argument("--image-size", type=int, help="pixels a side in the network")
+    parser.add_argument(
+        "--file-size", type=int, default=700, help="side of the images in the files, in pixels"
+    )
+    parser.add_argument("--image-size", type=int, help="side of the images in the network, in pixels")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--precision", default="fp32")
@@ -71,7 +73,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.epochs < 2:
-        parser.error("--epochs must be at least 2, since later epochs are compared")
+        parser.error("--epochs must be at least 2, because later epochs are compared")
     torch.set_num_threads(args.threads)
     is_tiny = args.backbone == "tiny"
     backbone = "tiny" if is_tiny else random_l14()

@@ -3,12 +3,12 @@
     python benchmarks/inference.py --out benchmarks/results/inference
 
 From an image tensor to a smoothed map, on the shape of ViT-L/14-336 with random weights at 518 pixels.
-`plain` is `plain_anomalyclip.py`, in float32 and in bfloat16; `zsad` is `Detector.score_tensors`. Both have
-their sentences encoded beforehand, as the authors' script does. All variants use the same weights and the
-same threads, and take turns, so that a machine that is slower for a while is so for all of them; ratios are
-those of the same round. Processor seconds are summed over the threads: beside other work on the machine (its
-load is noted, 1 for each busy processor) they say more than the clock. Only ratios mean anything elsewhere.
-Peak memory is what a call adds to the process, each variant in a process of its own.
+`plain` is `plain_anomalyclip.py`, in float32 and in bfloat16; `zsad` is `Detector.score_tensors`. Both encode
+their prompts beforehand, like the authors' script. All variants use the same weights and threads and take
+turns, so that a slow phase of the machine affects all of them; ratios are those of the same round. Processor
+seconds are summed over the threads; next to other work on the machine (its load is noted, 1 for each busy
+processor) they say more than the clock. Only the ratios carry over to other machines. Peak memory is the
+growth of the process during a call, each variant in a process of its own.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ Variant = Callable[[Tensor], tuple[Tensor, Tensor]]
 VARIANTS = ("plain fp32", "plain bf16", "zsad fp32", "zsad bf16")
 REFERENCE = "plain fp32"
 TARGETS = {"zsad fp32": 1.6, "zsad bf16": 2.4}
-SMALL = 70  # pixels a side of the image of the first call, which is not measured
+SMALL = 70  # side, in pixels, of the image of the first call, which is not measured
 
 
 def random_detector(precision: str) -> Detector:
-    """AnomalyCLIP with random prompts on a random backbone, the same ones for every precision."""
+    """Makes AnomalyCLIP with random prompts on a random backbone, the same for every precision."""
     return zsad.load("anomalyclip", random_l14(), "fresh", image_size=518, device="cpu", precision=precision)
 
 
 def plain_variant(detector: Detector, size: int) -> Variant:
-    """The plain implementation on a detector's weights, for images of one size."""
+    """Makes the plain implementation with the weights of a detector, for images of one size."""
     method, visual = detector.method, detector.backbone.visual
     with torch.inference_mode():
         text_features = method.prepare(["object"]).text_features[0]
@@ -65,7 +65,7 @@ def plain_variant(detector: Detector, size: int) -> Variant:
 
 
 def zsad_variant(detector: Detector) -> Variant:
-    """The package's own way; the first call encodes the sentences, which all later calls use."""
+    """Makes the variant of zsad; the first call encodes the prompts, which all later calls use."""
 
     def call(images: Tensor) -> tuple[Tensor, Tensor]:
         raw = detector.score_tensors(images)
@@ -75,22 +75,22 @@ def zsad_variant(detector: Detector) -> Variant:
 
 
 def build(variant: str, detector: Detector, size: int) -> Variant:
-    """A variant by its name."""
+    """Makes a variant by its name."""
     return plain_variant(detector, size) if variant.startswith("plain") else zsad_variant(detector)
 
 
 def noise_images(batch: int, size: int) -> Tensor:
-    """Noise, the same in every process: (batch, 3, size, size)."""
+    """Returns noise (batch, 3, size, size), the same in every process."""
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
 def wake_up(variant: str, detector: Detector) -> None:
-    """A first call on a small image, which starts threads and encodes the sentences."""
+    """Makes a first call on a small image, which starts threads and encodes the prompts."""
     build(variant, detector, SMALL)(noise_images(1, SMALL))
 
 
 def time_in_turns(batch: int, size: int, rounds: int) -> dict[str, dict[str, object]]:
-    """Seconds of each variant over several rounds, and how far its maps lie from the reference's."""
+    """Measures the seconds of each variant over several rounds, and the difference of its maps."""
     detectors = {precision: random_detector(precision) for precision in ("fp32", "bf16")}
     variants = {name: build(name, detectors[name.split()[1]], size) for name in VARIANTS}
     images = noise_images(batch, size)
@@ -126,7 +126,7 @@ def time_in_turns(batch: int, size: int, rounds: int) -> dict[str, dict[str, obj
 
 
 def peak_growth(variant: str, batch: int, size: int, threads: int) -> float | None:
-    """Mebibytes that a call adds to the process at its peak; None on systems that do not tell."""
+    """Measures the peak growth of the process during a call, in mebibytes; None if the system cannot tell."""
     peak = Path("/proc/self/clear_refs")
     if not peak.exists():
         return None
@@ -134,20 +134,20 @@ def peak_growth(variant: str, batch: int, size: int, threads: int) -> float | No
     detector = random_detector(variant.split()[1])
     wake_up(variant, detector)
     call, images = build(variant, detector, size), noise_images(batch, size)
-    peak.write_text("5")  # forgets the peak so far
+    peak.write_text("5")  # resets the peak
     before = status_mebibytes("VmRSS")
     call(images)
     return round(status_mebibytes("VmHWM") - before, 1)
 
 
 def status_mebibytes(name: str) -> float:
-    """A size of this process as Linux counts it."""
+    """Returns a size of this process from Linux, in mebibytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
 def machine(threads: int) -> str:
-    """Processor class, threads and versions, without anything that names the machine."""
+    """Describes processor class, threads and versions, without anything that identifies the machine."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text(encoding="ascii").split() if cpuinfo.exists() else []
     units = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
@@ -158,7 +158,7 @@ def machine(threads: int) -> str:
 
 
 def table(figures: dict) -> str:
-    """The figures as Markdown."""
+    """Formats the figures as Markdown."""
     lines = [
         f"AnomalyCLIP end to end at {figures['size']} pixels, ViT-L/14-336's shape, random weights; "
         f"{figures['machine']}. Factors are against plain fp32, in brackets those of the single rounds.",

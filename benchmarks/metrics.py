@@ -3,12 +3,13 @@
     python benchmarks/metrics.py --out benchmarks/results/metrics.json
     python benchmarks/metrics.py --images 0 --stream 10000
 
-The first compares, on the same maps in the same run, all four pixel metrics of `zsad.metrics.MetricSuite`
-with what the evaluation scripts of the papers do: `roc_auc_score` and `average_precision_score` of
-scikit-learn and an AUPRO that labels every mask anew at each of 200 thresholds. (The scripts' F1-max is left
-out, in their favour.) The results are compared, too. The second feeds a suite one image after another and
-prints the peak memory of the process, seconds per image and the bounds of the error. Maps are synthetic:
-smooth noise, raised within one or two elliptic regions in two of three images.
+The first command compares, on the same maps in the same run, all four pixel metrics of
+`zsad.metrics.MetricSuite` with the computation of the papers' evaluation scripts: `roc_auc_score` and
+`average_precision_score` of scikit-learn, and an AUPRO that labels every mask again at each of 200
+thresholds. (F1-max of the scripts is left out, in their favour.) The results are compared, too. The second
+command feeds images to a suite one after another and prints the peak memory of the process, the time per
+image and the bounds of the error. Maps are synthetic: smooth noise, raised within one or two elliptic regions
+in two of three images.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def maps_and_masks(count: int, size: int, seed: int = 0) -> Iterator[tuple[NDArr
 
 
 def script_aupro(maps: NDArray[Any], masks: NDArray[Any]) -> float:
-    """AUPRO as the papers' scripts compute it, step by step: 200 thresholds, regions labelled at each."""
+    """Computes AUPRO like the papers' scripts: 200 thresholds, with regions labelled at each."""
     low, high = maps.min(), maps.max()
     rates, overlaps = [], []
     for threshold in np.arange(low, high, (high - low) / THRESHOLDS):
@@ -70,7 +71,7 @@ def script_aupro(maps: NDArray[Any], masks: NDArray[Any]) -> float:
 
 
 def compare(count: int, size: int) -> dict[str, Any]:
-    """Seconds of either way on the same maps, their ratio, and the largest difference of the results."""
+    """Measures both on the same maps: seconds, their ratio, and the largest difference of the results."""
     both = list(maps_and_masks(count, size))
     maps, masks = (np.stack(column) for column in zip(*both, strict=True))
     del both
@@ -101,7 +102,7 @@ def compare(count: int, size: int) -> dict[str, Any]:
 
 
 def stream(count: int, size: int) -> dict[str, Any]:
-    """Feeds images one by one; seconds are those of the suite, without making the images."""
+    """Feeds images one by one; the time includes the suite, but not the making of the images."""
     suite = MetricSuite()
     seconds = 0.0
     for number, (one, mask) in enumerate(maps_and_masks(count, size)):

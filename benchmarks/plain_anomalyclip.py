@@ -1,10 +1,10 @@
-"""AnomalyCLIP written down plainly, in the manner of the authors' code: what `inference.py` compares with.
+"""A plain implementation of AnomalyCLIP in the style of the authors' code, which `inference.py` times.
 
-Every line is an ordinary operation on whole tensors. Attention is explicit in both streams: scores, scale,
-softmax, weighted sum (the original stream of the blocks before the value-value stream, too). Every block
-computes all tokens of its streams, maps are enlarged with both classes and smoothed by SciPy, one after the
-other. The sentences are not encoded here: as in the authors' test script that happens once, before the first
-image. It shares weights with the network that it is compared with, but no code.
+Every line is an ordinary operation on whole tensors. Attention is explicit in both streams, and in the layers
+before the value-value stream: scores, scale, softmax, weighted sum. Every layer computes all tokens of its
+streams. Maps are enlarged with both classes and smoothed by SciPy, one after the other. The prompts are not
+encoded here, because the authors' test script encodes them once, before the first image. The implementation
+shares weights with the network that it is compared with, but no code.
 
 Source: Zhou et al., ICLR 2024, section 3, and their test script.
 
@@ -28,13 +28,13 @@ class PlainAnomalyCLIP:
     """The image branch.
 
     Attributes:
-        weights: of the image encoder, under OpenAI's names.
-        positions: (L, D) position table, resized to the images' grid; the authors' code does that once.
-        text_features: (2, E) normal and abnormal sentence, not normalised.
-        heads: H.
-        value_value_from: first block (from 1) of the value-value stream.
-        temperature: of the softmax over both sentences.
-        sigma: of the Gaussian filter, in pixels.
+        weights: weights of the image encoder, under OpenAI's names.
+        positions: (L, D) position table, resized to the grid of the images; the authors' code does that once.
+        text_features: (2, E) features of the normal and the abnormal prompt, not normalised.
+        heads: number of heads H.
+        value_value_from: first layer of the value-value stream, from 1.
+        temperature: temperature of the softmax over both prompts.
+        sigma: standard deviation of the Gaussian filter, in pixels.
     """
 
     weights: Mapping[str, Tensor]
@@ -47,7 +47,7 @@ class PlainAnomalyCLIP:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (B,) and maps (B, S, S) of normalised images (B, 3, S, S)."""
+        """Returns scores (B,) and maps (B, S, S) of normalised images (B, 3, S, S)."""
         weights = self.weights
         x = F.conv2d(
             images.to(self.positions.dtype),
@@ -74,18 +74,18 @@ class PlainAnomalyCLIP:
         return scores, self.maps(self.probabilities(patch_features), images.shape[-1])
 
     def norm(self, x: Tensor, name: str) -> Tensor:
-        """Layer norm by its name."""
+        """Applies the layer norm of a name."""
         return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
 
     def heads_of(self, x: Tensor, block: str) -> tuple[Tensor, ...]:
-        """(B, L, D) to query, key and value (B, H, L, D / H)."""
+        """Projects (B, L, D) to query, key and value (B, H, L, D / H)."""
         joint = F.linear(
             x, self.weights[f"{block}.attn.in_proj_weight"], self.weights[f"{block}.attn.in_proj_bias"]
         )
         return joint.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def merged(self, attended: Tensor, block: str) -> Tensor:
-        """(B, H, L, D / H) through the output projection."""
+        """Passes (B, H, L, D / H) through the output projection."""
         return F.linear(
             attended.transpose(1, 2).flatten(2),
             self.weights[f"{block}.attn.out_proj.weight"],
@@ -93,7 +93,7 @@ class PlainAnomalyCLIP:
         )
 
     def mlp(self, x: Tensor, block: str) -> Tensor:
-        """Two linear layers with QuickGELU between them."""
+        """Applies two linear layers with QuickGELU between them."""
         hidden = F.linear(x, self.weights[f"{block}.mlp.c_fc.weight"], self.weights[f"{block}.mlp.c_fc.bias"])
         hidden = hidden * torch.sigmoid(1.702 * hidden)
         return F.linear(
@@ -101,12 +101,12 @@ class PlainAnomalyCLIP:
         )
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """(..., E) to the probability of each sentence (..., 2)."""
+        """Turns features (..., E) into probabilities of both prompts (..., 2)."""
         text = F.normalize(self.text_features, dim=-1)
         return (F.normalize(features, dim=-1) @ text.T / self.temperature).softmax(dim=-1)
 
     def maps(self, probabilities: Tensor, size: int) -> Tensor:
-        """(B, N, 2) to smoothed maps (B, size, size)."""
+        """Turns probabilities (B, N, 2) into smoothed maps (B, size, size)."""
         side = int(probabilities.shape[1] ** 0.5)
         grid = probabilities.reshape(-1, side, side, 2).permute(0, 3, 1, 2)
         both = F.interpolate(grid, size=(size, size), mode="bilinear")
@@ -115,6 +115,6 @@ class PlainAnomalyCLIP:
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) V with the whole matrix in memory; (B, H, L, d) each."""
+    """Returns softmax(Q K^T / sqrt(d)) V, all (B, H, L, d), with the whole matrix in memory."""
     scores = (query @ key.transpose(-2, -1)) * query.shape[-1] ** -0.5
     return scores.softmax(dim=-1) @ value

@@ -1,4 +1,4 @@
-"""A backbone of the shape that the papers use, with random weights: enough where only time matters."""
+"""A backbone of the shape that the papers use, with random weights, for measuring time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ L14_336 = ClipConfig(VisionConfig(336, 14, 1024, 24, 16), TextConfig(768, 12, 12
 
 
 def random_l14(seed: int = 0) -> CLIP:
-    """The shape of OpenAI's ViT-L/14-336 with random weights.
+    """Makes a network of the shape of OpenAI's ViT-L/14-336 with random weights.
 
     Args:
-        seed: of torch's global random numbers, which it sets.
+        seed: seed of the global random numbers of torch, which this function sets.
     """
     torch.manual_seed(seed)
     record = WeightRecord(

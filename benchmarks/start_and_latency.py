@@ -1,9 +1,9 @@
-"""Times what a newcomer waits for: the import, one image after start-up, a cold start of `zsad predict`.
+"""Times the waits of a new user: the import, one image after start-up, a cold start of `zsad predict`.
 
     python benchmarks/start_and_latency.py --image examples/nut_lump.jpg --out benchmarks/results/tiny.json
 
 Every figure is the median of several runs in fresh processes (import, cold start) or of several calls in one
-process (one image). Run it with nothing else on the machine; the figures are for this machine alone.
+process (one image). Run it on an idle machine; the figures hold for that machine alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 
 def seconds_of(command: list[str], runs: int) -> float:
-    """Median wall-clock seconds of a command in a fresh process, after one run that is not counted."""
+    """Measures the median seconds of a command in a fresh process, after one uncounted run."""
     times = []
     for run in range(runs + 1):
         start = time.perf_counter()
@@ -32,7 +32,7 @@ def seconds_of(command: list[str], runs: int) -> float:
 
 
 def one_image(image: Path, threads: int, calls: int) -> float:
-    """Median seconds of `predict` on one image of a loaded detector, reading the file included."""
+    """Measures the median seconds of `predict` on one image file, with a loaded detector."""
     code = f"""
 import statistics, time, torch, zsad
 torch.set_num_threads({threads})

@@ -1,6 +1,6 @@
-"""Collect photographs of surfaces, objects and scenes from free Debian packages for `zsad.data.synthetic`.
+"""Collects photographs of surfaces, objects and scenes from free Debian packages for `zsad.data.synthetic`.
 
-Download and unpack the packages first (no root needed; about 1.5 GB, of which some 250 MB are kept):
+Download and unpack the packages first (no root needed; about 1.5 GB, of which about 250 MB are kept):
 
     mkdir -p debs unpacked && cd debs
     apt-get download tuxpaint-stamps-default openclipart-png nexuiz-textures supertuxkart-data cube2-data
@@ -12,10 +12,9 @@ Then:
 
     python tools/collect_materials.py --out materials unpacked/*
 
-Every folder given is one package, named as the package. Archives inside (.zip, .pk3) are read too. Normal
-maps, masks, interface graphics, texture atlases and near-duplicates are left out by name and by statistics.
-The output is the same for the same input. `sources.json` says for each file which package, file and licence
-text it comes from.
+Each folder is one unpacked package and has its name. Archives in it (.zip, .pk3) are read too. Normal maps,
+masks, interface graphics, texture atlases and near-duplicates are left out by name and by statistics. The
+same input gives the same output. `sources.json` names the package, file and licence text of each image.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ class Source:
 
 
 def sources(folder: Path) -> Iterator[Source]:
-    """Every image file below an unpacked package, archives included, in a fixed order."""
+    """Yields every image file below an unpacked package, including those in archives, in a fixed order."""
     licence = next((str(path.relative_to(folder)) for path in sorted(folder.rglob("copyright"))), "")
     for path in sorted(folder.rglob("*")):
         relative = str(path.relative_to(folder))
@@ -117,12 +116,12 @@ def sources(folder: Path) -> Iterator[Source]:
 
 
 def stem(name: str) -> str:
-    """File name without its suffixes ("wall.png.cached.dds" -> "wall")."""
+    """Returns a file name without its suffixes ("wall.png.cached.dds" -> "wall")."""
     return Path(name.rsplit("!", maxsplit=1)[-1]).name.split(".")[0]
 
 
 def material(name: str) -> str:
-    """The kind of surface that the words of a path name ("metal", "wood", ...), else "surface"."""
+    """Returns the kind of surface that a path names ("metal", "wood", ...); "surface" if it names none."""
     path = name.rsplit("!", maxsplit=1)[-1].lower()
     for part in [stem(path), *path.split("/")[-2:-1]]:
         for word in re.findall(r"[a-z]+", part):
@@ -159,7 +158,7 @@ def is_texture(image: Image.Image) -> bool:
 
 
 def cut_out(image: Image.Image, *, drawn: bool) -> Image.Image | None:
-    """An RGBA image cropped to its object, or None when it is not one solid object with some shading."""
+    """Crops an RGBA image to its object; None if it is not one solid object with some shading."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return None
     piece = image.convert("RGBA")
@@ -179,7 +178,7 @@ def cut_out(image: Image.Image, *, drawn: bool) -> Image.Image | None:
 
 
 def fingerprint(image: Image.Image) -> int:
-    """A 96-bit perceptual hash: brightness steps of an 8x8 image and its coarse mean colour."""
+    """Returns a perceptual hash: brightness steps of an 8 x 8 image and its coarse mean colour."""
     grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int64)
     bits = (grey[:, 1:] > grey[:, :-1]).flatten()
     colour = np.asarray(image.convert("RGB").resize((1, 1), Image.Resampling.BOX)).flatten() // 24
@@ -187,7 +186,7 @@ def fingerprint(image: Image.Image) -> int:
 
 
 class Collection:
-    """The folder being written: limits per place of origin, duplicates, and the list of sources."""
+    """The output folder: limits for each place of origin, duplicates, and the list of sources."""
 
     def __init__(self, out: Path, per_folder: int, per_package: int) -> None:
         self.out = out
@@ -198,7 +197,7 @@ class Collection:
         self.records: list[dict[str, str]] = []
 
     def add(self, part: str, words: str, source: Source, image: Image.Image) -> bool:
-        """Write one image unless it is a duplicate or its origin has given enough; say whether."""
+        """Writes one image unless it is a duplicate or its origin has reached a limit; tells whether."""
         place = f"{part}/{source.package}/{Path(source.name).parent}"
         whole = f"{part}/{source.package}"
         if self.count[place] >= self.per_folder or self.count[whole] >= self.per_package:
@@ -246,7 +245,7 @@ def _sort_in(source: Source, collection: Collection) -> None:
     if source.package in _CUT_OUTS:
         if _NOT_AN_OBJECT.search(folder.replace("/animals", "") if not drawn else folder):
             return
-        # Photographs are worth more than drawings: these get half of the room.
+        # Photographs are worth more than drawings, which therefore get half of the room.
         if drawn and collection.count[f"objects/{source.package}"] >= collection.per_package // 2:
             return
     elif not wallpaper and _NOT_A_SURFACE.search(path):
@@ -267,7 +266,7 @@ def _sort_in(source: Source, collection: Collection) -> None:
 
 
 def _crops(source: Source, image: Image.Image, collection: Collection) -> None:
-    """The whole wallpaper and its quarters at full resolution."""
+    """Adds the whole wallpaper and its quarters at full resolution."""
     rgb = image.convert("RGB")
     if min(rgb.size) < 700:
         return
@@ -283,13 +282,13 @@ def _crops(source: Source, image: Image.Image, collection: Collection) -> None:
 
 
 def collect(folders: list[Path], out: Path, *, per_folder: int, per_package: int) -> Collection:
-    """Fill `out` from unpacked packages.
+    """Collects images from unpacked packages.
 
     Args:
-        folders: one per package, named as the package.
-        out: folder to write; `textures/`, `objects/`, `scenes/` and `sources.json` appear in it.
-        per_folder: at most so many images from one folder of a package.
-        per_package: at most so many of one part (textures, objects, scenes) from a package.
+        folders: one folder for each package, with the name of the package.
+        out: output folder; `textures/`, `objects/`, `scenes/` and `sources.json` are created in it.
+        per_folder: largest number of images from one folder of a package.
+        per_package: largest number of images of one part (textures, objects, scenes) from a package.
 
     Returns:
         The collection, with its counts and records.
@@ -302,7 +301,7 @@ def collect(folders: list[Path], out: Path, *, per_folder: int, per_package: int
             try:
                 _sort_in(source, collection)
             except (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError):
-                # Odd formats and truncated files are passed over: there are plenty of others.
+                # Odd formats and truncated files are skipped; there are plenty of others.
                 continue
         done = {part: collection.count[f"{part}/{folder.name}"] for part in ("textures", "objects", "scenes")}
         sys.stderr.write(f"{folder.name}: {done}\n")
@@ -311,7 +310,7 @@ def collect(folders: list[Path], out: Path, *, per_folder: int, per_package: int
 
 
 def main() -> None:
-    """Parse the command line and collect."""
+    """Parses the command line and collects."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("folders", nargs="+", type=Path, help="unpacked packages, each named as its package")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -1,4 +1,4 @@
-"""Draws the images in `examples/` with zsad's own generator (no image of anybody else's is in there).
+"""Draws the images in `examples/` with the generator of zsad; none of them comes from anywhere else.
 
 python tools/make_examples.py examples
 """

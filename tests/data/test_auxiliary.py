@@ -1,4 +1,4 @@
-"""What a checkpoint was trained on, recognised in words, against what is to be tested."""
+"""Recognises the training data of weights, by words and by digests, in datasets to test on."""
 
 from dataclasses import replace
 from functools import partial

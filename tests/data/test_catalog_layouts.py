@@ -1,4 +1,4 @@
-"""Every dataset of the catalogue on a miniature of its tree, with and without its name; and wrong trees."""
+"""Opens miniatures of all datasets of the catalogue, with and without their names, and damaged trees."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ def test_meta_json_of_the_reference_repositories(tmp_path):
 
 
 def test_a_prepared_folder_of_a_known_dataset_is_read_too(tmp_path):
-    """The papers' cut version of KolektorSDD: MVTec layout under another dataset's name."""
+    """The papers cut KolektorSDD into pieces in MVTec layout, opened under the name of the dataset."""
     mvtec(tmp_path, ("electrical commutators",))
     dataset = open_dataset(f"ksdd:{tmp_path}")
     assert (dataset.layout, counts(dataset)) == ("mvtec", (2, 1, 1))
 
 
-# Wrong trees
+# Damaged trees
 
 
 def test_a_missing_list_is_named(tmp_path):
@@ -177,10 +177,10 @@ def test_dagm_disorder(tmp_path):
     ):
         assert expected in text
     assert len(dataset.problems) == 6
-    assert counts(dataset) == (3, 2, 2)  # Class2 by its masks, Class1 without its anomalous image
+    assert counts(dataset) == (3, 2, 2)  # Class2 is labelled by its masks, Class1 lacks its anomalous image
 
 
-def test_pairs_without_a_partner_are_named(tmp_path):
+def test_an_image_or_mask_without_its_counterpart_is_named(tmp_path):
     images_and_masks(tmp_path)
     image(tmp_path / "images/3.png")
     mask(tmp_path / "masks/4.png")

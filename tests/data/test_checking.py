@@ -1,4 +1,4 @@
-"""`zsad data list` and `zsad data check`: what they find, say and return."""
+"""`zsad data list` and `zsad data check`: findings, messages and exit codes."""
 
 from __future__ import annotations
 

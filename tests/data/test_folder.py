@@ -1,4 +1,4 @@
-"""The user's own data: class folders, plain folders, lists, folders of several datasets."""
+"""Opens users' own data: class folders, plain folders, lists, folders of several datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MVTec layout: what is found, and each kind of disorder reported by name."""
+"""Reads the MVTec layout, and reports each kind of disorder by name."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whatever a list holds, its rows come back as they were written, or a `DataError` says why not."""
+"""The rows of any list are read back unchanged, or a `DataError` says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of every mode and unit say the same."""
+"""Masks of every mode and unit read the same."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_kinds(tmp_path, kind):
     np.testing.assert_array_equal(read_mask(tmp_path / f"m.{suffix}"), TRUTH)
 
 
-def test_noise_of_jpeg_is_there_and_does_not_count(tmp_path):
+def test_noise_of_jpeg_does_not_count(tmp_path):
     Image.fromarray(LEVELS * 255).save(tmp_path / "m.jpg", quality=30)
     stored = np.asarray(Image.open(tmp_path / "m.jpg"))
     assert ((stored > 0) != TRUTH).sum() > 20

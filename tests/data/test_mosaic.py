@@ -1,4 +1,4 @@
-"""Mosaics: which images they are made of, what they look like, and that they can be repeated."""
+"""Mosaics: the images that they are made of, their pixels, and their repeatability."""
 
 from collections import Counter
 from pathlib import Path
@@ -31,7 +31,7 @@ def two_categories():
     return samples, [0] * 600 + [1] * 300
 
 
-def test_as_many_mosaics_as_the_chance_says_and_only_where_it_is_above_0(two_categories):
+def test_mosaics_are_as_frequent_as_their_probability(two_categories):
     samples, groups = two_categories
     drawn = draws(Mosaics(samples, groups, [0.2] * 600 + [0.0] * 300), samples)
     assert drawn[600:] == samples[600:]
@@ -40,7 +40,7 @@ def test_as_many_mosaics_as_the_chance_says_and_only_where_it_is_above_0(two_cat
     assert all(each == sample or each.replaced == sample for each, sample in zip(drawn, samples, strict=True))
 
 
-def test_tiles_are_of_the_category_and_kinds_come_alike_often():
+def test_tiles_are_of_the_category_and_kinds_are_equally_likely():
     samples = [
         named(0, "bent"),
         *(named(number) for number in range(99)),

@@ -1,4 +1,4 @@
-"""Preparing images and masks as the authors' data loaders do, and mask files of every mode."""
+"""Prepares images and masks like the authors' data loaders, and reads mask files of every mode."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The synthetic images: pure in (seed, index), exact masks, no crash on odd images, no files needed."""
+"""Synthetic images depend on seed and index only, have exact masks, and need no files."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def test_pictures_without_labels_are_refused_with_what_to_do(tmp_path):
     listed = tmp_path / "flat" / "list.csv"
     listed.write_text("path,label\n0.png,0\n1.png,\n")
     outcome = run("--data", listed, "--out", tmp_path / "out", code=3)
-    assert "1.png: nobody said whether it is normal or anomalous" in outcome.stderr.replace("\n", "")
+    assert "1.png: has no label; say in a CSV list" in outcome.stderr.replace("\n", "")
     assert '"-" is undefined' in outcome.stdout
 
 

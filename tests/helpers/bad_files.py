@@ -1,4 +1,4 @@
-"""Files that are no readable image, by kind, with a regular expression for the message about each."""
+"""Files that are not readable images, by kind, with a regular expression for the message about each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files as bytes, and what `read_image` makes of them: shared by the tests of images."""
+"""Makes image files as bytes and reads them back; shared by the tests of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Miniature copies of the datasets' trees, each exactly as its download unpacks, with tiny images.
+"""Builds miniature copies of the datasets, each with the tree of its download and tiny images.
 
 `TREES` maps a name of the catalogue (or "NAME, which version") to a function that builds the tree.
 """
@@ -267,7 +267,7 @@ def tn3k(root: Path) -> Path:
 
 
 def reference_meta(root: Path) -> Path:
-    """As AnomalyCLIP's scripts prepare a folder: DAGM's capital split names, absolute paths of elsewhere."""
+    """Builds a folder like AnomalyCLIP's scripts: capital split names, absolute paths of elsewhere."""
     image(root / "brain/test/good/1.png")
     image(root / "brain/test/tumour/2.png")
     image(root / "colon/images/1.png")

@@ -1,4 +1,4 @@
-"""Everything that is no readable image: one `ImageReadError` with its name, the reason and what to do."""
+"""Whatever is not a readable image raises one `ImageReadError` with its name, the reason and what to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from zsad.images.reading import read_image
 
 
 def refusal(source: object, **options: int) -> str:
-    """The message, after checking what every message must keep to."""
+    """Returns the message, after checking the rules for all messages."""
     with pytest.raises(ImageReadError) as caught:
         read_image(source, **options)
     message = str(caught.value)
@@ -84,7 +84,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = tmp_path / "part.png"
     path.write_bytes(FORMATS["png"])
 
-    def refuse(*_: object) -> None:  # as root, no mode of a file would stop us
+    def refuse(*_: object) -> None:  # root may read a file of any mode
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)

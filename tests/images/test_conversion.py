@@ -1,4 +1,4 @@
-"""Every Pillow mode and bit depth against levels worked out by hand."""
+"""Every Pillow mode and bit depth is compared with levels that were computed by hand."""
 
 from __future__ import annotations
 

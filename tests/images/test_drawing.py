@@ -22,7 +22,7 @@ def anomaly_map():
 
 
 def lightness(colours):
-    """CIELAB lightness of (N, 3) uint8 sRGB colours, written independently of the module."""
+    """Returns the CIELAB lightness of (N, 3) uint8 sRGB colours, written independently of the module."""
     unit = colours / 255
     linear = np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4)
     luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
@@ -60,7 +60,7 @@ def test_overlay_grows_with_the_value():
 
 
 def test_overlay_has_a_fixed_scale_by_default(image):
-    """One value looks the same in an image full of high values and in one without any."""
+    """A value looks the same in an image full of high values and in one without any."""
     low = np.full((40, 60), 0.3, np.float32)
     high = low.copy()
     high[20:] = 0.9

@@ -14,7 +14,7 @@ from zsad.images.names import IMAGE_SUFFIXES
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with images and what lies beside them; also the current one."""
+    """A folder with images and other files; it is also the current folder."""
     names = (
         "10.png 2.PNG a.jpg notes.txt .hidden.png odd.dat sub/1.tif sub/deep/x.webp .cache/y.png ü ñ/ピ.bmp"
     )

@@ -74,7 +74,7 @@ def test_monochrome1_is_inverted(tmp_path):
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1, -1024), (2, 0), (0.5, 10)])
 def test_rescale_and_window_are_those_of_the_standard(tmp_path, slope, intercept):
-    """DICOM PS3.3 C.11.2.1.2.1, written out once more."""
+    """Compares with DICOM PS3.3 C.11.2.1.2.1, implemented independently."""
     centre, width = 40.0, 400.0
     path = write_dicom(
         tmp_path / "a.dcm", RAMP, RescaleSlope=slope, RescaleIntercept=intercept, WindowCenter=[centre, 9],

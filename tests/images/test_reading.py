@@ -101,7 +101,7 @@ def test_damaged_exif_does_not_lose_the_image(block: bytes) -> None:
 
 
 def every_kind(array: np.ndarray, folder: Path) -> dict[str, object]:
-    """The same RGB image as everything that `read_image` takes."""
+    """Returns one RGB image in every form that `read_image` takes."""
     image = Image.fromarray(array)
     path = folder / "image.png"
     image.save(path)
@@ -167,7 +167,7 @@ def test_source_stays_as_it_was(tmp_path: Path) -> None:
     read_image(image).paste((0, 0, 0), (0, 0, 17, 13))
     assert np.array_equal(np.asarray(image), COLOURS)
     stream = io.BytesIO(encode(image, "PNG"))
-    stream.seek(0, io.SEEK_END)  # as it stands after saving into it
+    stream.seek(0, io.SEEK_END)  # the position after saving into it
     assert np.array_equal(pixels(stream), COLOURS)
     assert not stream.closed
     to_array(result)[:] = 1  # writable, and a copy

@@ -1,4 +1,4 @@
-"""The curves: their areas are the metrics, they are thin, and summaries give the same as pixels."""
+"""Curves: their areas are the metrics, they have few points, and summaries give the same as pixels."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""AUPRO against brute force, the authors' script and an independent exact implementation's stored values."""
+"""AUPRO against brute force, the authors' script and stored values of an independent exact implementation."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from zsad.metrics import pro
 
 
 def brute_force_curve(maps, masks, thresholds, covers):
-    """(false-positive rate, PRO) per threshold, one region and one threshold at a time."""
+    """Returns (false-positive rate, PRO) per threshold, one region and one threshold at a time."""
     points = []
     for threshold in thresholds:
         overlaps, false_positives, normals = [], 0, 0
@@ -97,7 +97,7 @@ def test_script_on_double_precision_maps_equals_the_authors(golden_metrics, case
 @pytest.mark.parametrize("case", ["A", "ties"])
 @pytest.mark.parametrize(("name", "limit"), [("anomalib", 0.3), ("anomalib_fpr005", 0.05)])
 def test_exact_equals_an_independent_exact_implementation(golden_metrics, case, name, limit):
-    """Its stored values were computed in float32, hence the tolerance."""
+    """The stored values were computed in float32, hence the tolerance."""
     maps, masks = golden_metrics[f"{case}.maps"], golden_metrics[f"{case}.masks"]
     expected = golden_metrics[f"{case}.aupro_{name}_f64"]
     assert metrics.pixel_aupro(maps, masks, "exact", limit) == pytest.approx(expected, abs=1e-7)
@@ -144,7 +144,7 @@ def test_regions_equal_scipys(mask):
 
 
 def test_a_long_spiral_is_one_region():
-    """The worst case for passing labels along: neighbouring runs have far-apart numbers."""
+    """The worst case for passing labels on: neighbouring runs have distant numbers."""
     size = 101
     mask = np.zeros((size, size), dtype=bool)
     for ring in range(0, size // 2, 2):

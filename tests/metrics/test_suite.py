@@ -1,4 +1,4 @@
-"""MetricSuite against `evaluate`: equal while exact, within its own bounds and 1e-4 past that."""
+"""MetricSuite against `evaluate`: equal while exact, later within its own bounds and within 1e-4."""
 
 import pickle
 
@@ -61,7 +61,7 @@ def test_equals_evaluate_while_exact(images, pro, limit):
 @settings(max_examples=100, deadline=None)
 @given(sets_of_images(), st.sampled_from(["exact", "script"]))
 def test_groups_without_loss_equal_evaluate(images, pro):
-    """Folded, but with bins enough for every distinct value."""
+    """The pixels are folded, but there are enough bins for every distinct value."""
     streamed = filled(MetricSuite(pro, exact_pixels=0), images)
     assert not streamed.is_exact
     assert list(streamed.compute()) == list(metrics.METRIC_NAMES)
@@ -119,7 +119,7 @@ def gaussian(generator, masks):
 
 
 def saturated(generator, masks):
-    """Almost everything at 0 and 1, the structure within 1e-4 of them, and a third of the pixels tied."""
+    """Almost all values are near 0 and 1, the structure within 1e-4 of them; a third of them are tied."""
     maps = 1 / (1 + np.exp(-12 * gaussian(generator, masks)))
     return np.where(generator.random(masks.shape) < 0.33, np.round(maps), maps)
 
@@ -129,7 +129,7 @@ def heavy_ties(generator, masks):
 
 
 def two_scales(generator, masks):
-    """Half of the images a million times larger, the others around 1 in steps of float32's resolution."""
+    """Half of the images are a million times larger; the others lie around 1 in float32's finest steps."""
     maps = gaussian(generator, masks)
     maps[::2] *= 1e6
     maps[1::2] = 1 + 1e-6 * maps[1::2]
@@ -145,7 +145,7 @@ def drifting(generator, masks):
 
 @pytest.mark.parametrize("make_maps", [gaussian, saturated, heavy_ties, two_scales, drifting])
 def test_streaming_errs_less_than_a_ten_thousandth(make_maps, monkeypatch):
-    """Blocks and bins a fraction of their defaults, so that few images pass several levels."""
+    """Blocks and bins are a fraction of their defaults, so that few images pass several levels."""
     monkeypatch.setattr(suite, "BLOCK", 2**14)
     generator = np.random.default_rng(1)
     masks = blobs(generator, 24, 96)
@@ -175,7 +175,7 @@ def test_summaries_stay_small(monkeypatch):
 
 
 def test_a_large_image_is_folded_in_blocks(monkeypatch):
-    """So is everything that `compute` has pooled before the budget was exceeded."""
+    """The same holds for pixels that `compute` pooled before the budget was exceeded."""
     monkeypatch.setattr(suite, "BLOCK", 2**10)
     sizes = []
     monkeypatch.setattr(
@@ -304,7 +304,7 @@ def test_bootstrap_intervals_hold_the_estimate_and_repeat():
 
 
 def test_script_on_the_authors_maps_when_folded(golden_metrics):
-    """Bins enough for every value: equal to the authors' script."""
+    """With enough bins for every value, the result equals that of the authors' script."""
     streamed = MetricSuite("script", exact_pixels=0)
     streamed.update(golden_metrics["A.maps"], golden_metrics["A.masks"], None, None)
     expected = golden_metrics["A.aupro_official_f64"]

@@ -1,4 +1,4 @@
-"""Datasets: the known ones and your own, their layouts, and synthetic anomalies."""
+"""Datasets, their layouts on disk, samples ready for a batch, and synthetic anomalies."""
 
 from zsad._lazy import public_names
 

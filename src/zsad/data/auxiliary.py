@@ -1,10 +1,10 @@
-"""Whether a method would be tested on what it was trained on, by what its weights say of that.
+"""Describes the data that weights were trained on, and finds out whether a method would be tested on it.
 
-Weights that zsad trained carry digests of their training images, which find an image under any name.
+Weights that zsad trained carry digests of their training images, which recognise an image under any name.
 
-Weights name their auxiliary data in words: "visa: candle, pcb1 (test split, 400 images)" as `zsad train`
-writes it, "VisA (capsules, macaroni1), concrete cracks" or "MVTec AD" as people do. Names say less than
-digests: a renamed folder is not recognised by them.
+All weights name their auxiliary data in words: `zsad train` writes "visa: candle, pcb1 (test split, 400
+images)", people write "VisA (capsules, macaroni1), concrete cracks" or "MVTec AD". Names say less than
+digests: they do not recognise a renamed folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from zsad.data.folder import Dataset
 
-SHORTEST_NAME = 3  # of a user's own folder; shorter ones are found everywhere
+SHORTEST_NAME = 3  # letters in the name of a user's own folder; shorter names occur in any text
 _NO_CATEGORY = re.compile(r"\b(split|pictures?|images?)\b|^\d*$")
 _LISTED = re.compile(r"\s*(?:test|train|all)?(?:\s+(?:split|set))?\s*[:(]([^:;()]*)", re.IGNORECASE)
 
@@ -37,8 +37,8 @@ class NamedData:
     """A dataset that a text names.
 
     Attributes:
-        name: of the catalogue, or as it was asked for.
-        categories: that are listed behind the name, folded; () if none is, which stands for all.
+        name: name in the catalogue, or the own name that was looked for.
+        categories: folded names of the categories that are listed behind the name; () stands for all.
     """
 
     name: str
@@ -46,11 +46,11 @@ class NamedData:
 
 
 def named_datasets(text: str, own_names: Iterable[str] = ()) -> list[NamedData]:
-    """The datasets that a description of auxiliary data names, with the categories that follow each name.
+    """Finds the datasets that a description of auxiliary data names, and the categories behind each name.
 
     Args:
-        text: the description.
-        own_names: names to look for besides those of the catalogue.
+        text: description of auxiliary data.
+        own_names: names to look for in addition to those of the catalogue.
 
     Example:
         >>> named_datasets("MVTec AD: pill, metal_nut (test split, 400 images); bolts", ["bolts"])
@@ -74,17 +74,17 @@ def named_datasets(text: str, own_names: Iterable[str] = ()) -> list[NamedData]:
 
 
 def shared_images(training_digests: str, test_digests: Mapping[Path, bytes]) -> str:
-    """The test images that are among the training images, byte for byte.
+    """Finds the test images whose files are equal to those of training images.
 
     Args:
-        training_digests: of the weights, as `zsad.data.fingerprints.pack_digests` gives them.
-        test_digests: of the test images' files.
+        training_digests: text of `zsad.data.fingerprints.pack_digests` that the weights carry.
+        test_digests: digest of each test image's file.
 
     Returns:
-        Their number and the first of them as one text, "" if there is none.
+        The number of such images and the first of them in one text; "" if there is none.
 
     Raises:
-        WeightsError: the weights' digests are damaged.
+        WeightsError: the digests of the weights are damaged.
     """
     known = unpack_digests(training_digests)
     found = [path for path, digest in test_digests.items() if digest in known]
@@ -92,19 +92,20 @@ def shared_images(training_digests: str, test_digests: Mapping[Path, bytes]) -> 
 
 
 def named_overlap(auxiliary_data: str, dataset: Dataset) -> str:
-    """What auxiliary data and a dataset to test on have in common, by name.
+    """Compares auxiliary data with a dataset to test on, by name.
 
     Args:
-        auxiliary_data: what the weights say about their training data.
-        dataset: to test on.
+        auxiliary_data: description of the training data in the weights.
+        dataset: dataset to test on.
 
     Returns:
-        The dataset's name and the common categories as one text, "" if nothing is in common. A dataset whose
-        categories are not listed counts whole. Other categories of the same dataset are no overlap.
+        The name of the dataset and the common categories in one text; "" if nothing is in common. A dataset
+        whose categories are not listed counts as a whole. Other categories of the same dataset do not
+        overlap.
     """
-    name = auxiliary_set(dataset).name  # as training would call it
+    name = auxiliary_set(dataset).name  # the name that training would write
     record = find_dataset(name)
-    # Rows are called by words for prompts; weights may name the folders instead.
+    # Samples carry the words for prompts, whereas weights may name the folders.
     word_of = {_folded(folder): record.class_name(folder) for folder in record.categories} if record else {}
     tested = {_folded(category): category for category in dataset.categories}
     tested |= {folder: word for folder, word in word_of.items() if word in dataset.categories}
@@ -113,7 +114,7 @@ def named_overlap(auxiliary_data: str, dataset: Dataset) -> str:
     for named in named_datasets(auxiliary_data, [name]):
         if named.name != name:
             continue
-        # What stands behind the name may be a licence or a year; only categories narrow it down.
+        # A licence or a year may follow the name; only categories narrow it down.
         if not named.categories or (record and not known & set(named.categories)):
             return name
         common += [tested[category] for category in named.categories if category in tested]
@@ -121,7 +122,7 @@ def named_overlap(auxiliary_data: str, dataset: Dataset) -> str:
 
 
 def _catalogue_names() -> Iterator[tuple[str, str]]:
-    """Every spelling of every dataset of the catalogue, with the catalogue's own name for it."""
+    """Yields every spelling of every dataset of the catalogue, with its name in the catalogue."""
     for name in list_datasets():
         record = dataset_record(name)
         for spelling in (name, record.title, *record.aliases):
@@ -137,11 +138,11 @@ class AuxiliarySet:
     """A dataset that is trained on.
 
     Attributes:
-        name: the catalogue's, or that of the folder.
-        known_as: its name in the catalogue; None for the user's own.
+        name: name in the catalogue, or name of the folder.
+        known_as: name in the catalogue; None for a user's own dataset.
         categories: class names.
-        normal: number of images.
-        anomalous: number of images.
+        normal: number of normal images.
+        anomalous: number of anomalous images.
     """
 
     name: str
@@ -152,12 +153,12 @@ class AuxiliarySet:
 
 
 def auxiliary_set(dataset: Dataset) -> AuxiliarySet:
-    """What is said about a dataset, and which one of the catalogue it is, by its folder's name if need be."""
+    """Summarises a dataset; looks it up in the catalogue by the names of its folders if it has no record."""
     root = dataset.root.resolve()
     record = dataset.record or find_dataset(root.name) or find_dataset(root.parent.name)
     name = dataset.name
     if dataset.record is None and dataset.categories == (root.name.replace("_", " ").strip(),):
-        name = root.parent.name  # a single category was named; its dataset is the folder above
+        name = root.parent.name  # the user named one category; its dataset is the folder above
     anomalous = sum(sample.label for sample in dataset.samples)
     return AuxiliarySet(
         name if record is None else record.name,
@@ -169,9 +170,10 @@ def auxiliary_set(dataset: Dataset) -> AuxiliarySet:
 
 
 def described(sets: Sequence[AuxiliarySet], split: str) -> str:
-    """The training data in words, as the weights' record keeps them.
+    """Describes the training data in words, for the record of the weights.
 
-    Datasets and categories are named, so that an evaluation can see whether it would test on training data.
+    The text names datasets and categories, so that an evaluation can find out whether it would test on
+    training data.
 
     Example:
         >>> described([AuxiliarySet("toys", None, ("nut", "bolt"), normal=3, anomalous=2)], "test")
@@ -183,7 +185,7 @@ def described(sets: Sequence[AuxiliarySet], split: str) -> str:
 
 
 def fingerprint(datasets: Sequence[Dataset]) -> str:
-    """SHA-256 over names, labels and sizes of the images, wherever their folders lie."""
+    """Returns the SHA-256 of the names, labels and sizes of the images, wherever their folders lie."""
     digest = hashlib.sha256()
     for dataset in datasets:
         for sample in dataset.samples:

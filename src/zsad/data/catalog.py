@@ -1,6 +1,6 @@
 """The datasets that the papers report on: a table, read from `catalog.yaml` beside this file.
 
-A new dataset in a layout that is there is one entry of that file.
+A new dataset in a known layout needs one entry in that file.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from zsad.errors import unknown_name
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images the official page or the papers count; None where it is not known.
+    """Numbers of images that the official page or the papers give; None where they are unknown.
 
     Attributes:
-        normal: of the test split.
-        anomalous: of the test split.
-        train: normal images of the training split.
+        normal: normal images in the test split.
+        anomalous: anomalous images in the test split.
+        train: normal images in the training split.
     """
 
     normal: int | None = None
@@ -36,20 +36,19 @@ class DatasetRecord:
 
     Attributes:
         name: what a user types before the colon ("mvtec").
-        title: the name that papers print ("MVTec AD").
-        page: official page, where a user gets the data.
+        title: name that papers print ("MVTec AD").
+        page: URL of the official page, where a user gets the data.
         licence: SPDX name or a short sentence.
         domain: "industrial" or "medical".
-        layout: name of the on-disk layout, one of `zsad.data.layouts.LAYOUTS`.
-        categories: folder names of the categories; the one of a dataset of one category counts whatever its
-            folder is called.
-        counts: official numbers of images, as the papers test on them.
-        other_counts: numbers of other versions that are in use, by what they are.
+        layout: name of the layout on disk, one of `zsad.data.layouts.LAYOUTS`.
+        categories: folder names of the categories; if there is only one, its folder may have any name.
+        counts: official numbers of the images that the papers test on.
+        other_counts: numbers of other versions that are in use, under a description of the version.
         has_masks: whether anomalous images have masks.
-        class_names: category's folder name -> word for prompts and tables, where it is not the folder name
-            with spaces for underscores.
+        class_names: folder name of a category -> word for prompts and tables, where that is not the folder
+            name with spaces for underscores.
         aliases: other names that a user may type.
-        notes: anything else worth a line.
+        notes: remarks worth a line.
     """
 
     name: str
@@ -67,24 +66,24 @@ class DatasetRecord:
     notes: str = ""
 
     def class_name(self, category: str) -> str:
-        """The word for prompts and tables of a category, given its folder name."""
+        """Returns the word for prompts and tables of a category, given its folder name."""
         known = self.categories[0] if len(self.categories) == 1 else category
         return self.class_names.get(known, spaced(known))
 
 
 def list_datasets() -> list[str]:
-    """Names of the datasets of the catalogue, in the order of the papers' tables."""
+    """Lists the names of the datasets in the catalogue, in the order of the tables of the papers."""
     return list(_records())
 
 
 def dataset_record(name: str) -> DatasetRecord:
-    """The record of a dataset.
+    """Returns the record of a dataset.
 
     Args:
-        name: a name or alias; case, spaces, "-" and "_" do not count.
+        name: name or alias; case, spaces, "-" and "_" do not count.
 
     Raises:
-        ConfigError: not in the catalogue; the message has the nearest name.
+        ConfigError: the catalogue has no such dataset; the message names the nearest one.
     """
     found = find_dataset(name)
     if found is None:
@@ -93,7 +92,11 @@ def dataset_record(name: str) -> DatasetRecord:
 
 
 def find_dataset(name: str) -> DatasetRecord | None:
-    """As `dataset_record`, but None for a name that is not in the catalogue."""
+    """Returns the record of a dataset, or None for a name that is not in the catalogue.
+
+    Args:
+        name: name or alias; case, spaces, "-" and "_" do not count.
+    """
     wanted = _folded(name)
     for record in _records().values():
         if wanted in map(_folded, (record.name, record.title, *record.aliases)):

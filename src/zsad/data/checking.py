@@ -1,4 +1,4 @@
-"""Is a dataset whole? What was found in each category, what is missing, which files are not in order."""
+"""Checks whether a dataset is complete and its files are in order."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ NAMES_SHOWN = 5
 
 @dataclass(frozen=True)
 class CategoryCheck:
-    """What was found of a category.
+    """Numbers of images that were found in a category.
 
     Attributes:
         category: class name.
-        normal: images of the test split.
-        anomalous: images of the test split.
-        unlabelled: images of which nobody said what they are.
+        normal: normal images in the test split.
+        anomalous: anomalous images in the test split.
+        unlabelled: images without a label.
         masks: anomalous images with a mask.
-        train: images of the training split.
-        defects: kind of defect -> images of the test split.
+        train: images in the training split.
+        defects: kind of defect -> images in the test split.
     """
 
     category: str
@@ -49,17 +49,17 @@ class CategoryCheck:
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """What was found of a dataset.
+    """Result of checking a dataset.
 
     Attributes:
-        name: the dataset's.
-        root: where it lies.
-        layout: how it lies there.
-        record: the catalogue's entry, None for the user's own.
-        categories: in the dataset's order.
+        name: name of the dataset.
+        root: folder or list that was checked.
+        layout: name of the layout that was found.
+        record: entry in the catalogue; None for a user's own dataset.
+        categories: numbers of each category, in the order of the dataset.
         problems: one line each: disorder, unreadable files, sizes that do not fit, missing images.
-        notes: one line each, worth knowing but no fault.
-        decoded: images and masks that were decoded.
+        notes: one line each: remarks that are no faults.
+        decoded: number of images and masks that were decoded.
     """
 
     name: str
@@ -73,7 +73,7 @@ class DatasetCheck:
 
     @property
     def found(self) -> Counts:
-        """Images of all categories together."""
+        """Numbers of images of all categories together."""
         return Counts(
             sum(category.normal for category in self.categories),
             sum(category.anomalous for category in self.categories),
@@ -84,19 +84,19 @@ class DatasetCheck:
 def check_datasets(
     spec: str | Path, *, quick: bool = False, on_progress: Callable[[int, int], None] | None = None
 ) -> list[DatasetCheck]:
-    """Checks what a user names after `--data`.
+    """Checks the datasets that a user names after `--data`.
 
     Args:
-        spec: as `open_datasets` takes it.
-        quick: only look for files; without it every image and mask is decoded.
-        on_progress: called with the images done and their number.
+        spec: "NAME:PATH" or a path, as `zsad.data.folder.open_datasets` describes.
+        quick: only look for files; otherwise every image and mask is decoded.
+        on_progress: called after each image with the number of images done and the number of all.
 
     Returns:
         One check for each dataset.
 
     Raises:
-        ConfigError: an unknown name.
-        DataError: nothing there that could be checked.
+        ConfigError: the name is unknown.
+        DataError: the path does not exist or holds no dataset.
     """
     tests = open_datasets(spec, "test")
     trains = {dataset.root: dataset for dataset in open_datasets(spec, "train")}
@@ -133,13 +133,14 @@ def check_datasets(
 
 
 def check_sample(sample: Sample) -> str | None:
-    """What is wrong with the files of a sample; None if nothing is.
+    """Decodes the image and the mask of a sample and looks for faults.
 
     Args:
-        sample: its image and its mask are decoded.
+        sample: sample of a dataset.
 
     Returns:
-        One line with the file's path: unreadable, a mask of another size, an empty mask of a defect.
+        One line that begins with the path of the file (unreadable, mask of another size, empty mask of a
+        defect); None if there is no fault.
     """
     try:
         image = read_image(sample.path)
@@ -160,7 +161,7 @@ def check_sample(sample: Sample) -> str | None:
 
 
 def _decode_all(samples: Sequence[Sample], step: Callable[[], None]) -> Iterator[str | None]:
-    """Checks samples in threads (Pillow decodes without the interpreter's lock), a few ahead, in order."""
+    """Checks samples in order, some ahead in threads; Pillow decodes without the interpreter's lock."""
     pending: list[Future[str | None]] = []
     with ThreadPoolExecutor(THREADS) as pool:
         try:
@@ -198,7 +199,7 @@ def _categories(test: Dataset, train: Dataset | None) -> tuple[CategoryCheck, ..
 
 
 def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[list[str], list[str]]:
-    """Problems and notes: images that are missing, and what limits the metrics."""
+    """Returns problems (missing images) and notes (what limits the metrics)."""
     problems: list[str] = []
     notes: list[str] = []
     if not any(row.normal + row.anomalous + row.unlabelled + row.train for row in categories):

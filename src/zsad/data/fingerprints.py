@@ -1,7 +1,7 @@
-"""Short digests of image files, so that weights can say which images they have seen.
+"""Short digests of image files, with which weights record the images that they were trained on.
 
-Eight bytes an image: two of a million different images share a digest with a chance of 3 in 100 million.
-Equal means equal files, byte for byte; an image that was saved anew is not recognised.
+A digest has eight bytes: the probability that any two of a million different images share one is 3 in 100
+million. Equal digests mean equal files, byte for byte; an image that was saved again is not recognised.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ READING_THREADS = 4
 
 
 def file_digest(path: Path) -> bytes:
-    """The digest of a file's content, for a slice that of its whole file; empty if it cannot be read."""
+    """Returns the digest of a file; that of the whole file for a slice, b"" if it cannot be read."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     try:
         with open(file_and_part(path)[0], "rb") as file:
@@ -33,21 +33,21 @@ def file_digest(path: Path) -> bytes:
 
 
 def file_digests(paths: Iterable[Path]) -> list[bytes]:
-    """The digests of several files, in their order."""
+    """Returns the digests of several files, in their order."""
     with ThreadPoolExecutor(READING_THREADS) as pool:
         return list(pool.map(file_digest, paths))
 
 
 def pack_digests(digests: Iterable[bytes]) -> str:
-    """Digests as a text for a file's header: sorted, each once, 11 characters an image."""
+    """Packs digests into a text for the header of a file: sorted, without duplicates, 11 characters each."""
     return base64.b64encode(b"".join(sorted({digest for digest in digests if digest}))).decode()
 
 
 def unpack_digests(text: str) -> frozenset[bytes]:
-    """The digests in a text of `pack_digests`.
+    """Unpacks the digests in a text of `pack_digests`.
 
     Raises:
-        WeightsError: it is damaged.
+        WeightsError: the text is damaged.
 
     Example:
         >>> unpack_digests(pack_digests([b"12345678", b"abcdefgh"])) == {b"12345678", b"abcdefgh"}

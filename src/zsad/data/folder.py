@@ -1,4 +1,4 @@
-"""What a user names after `--data`, opened: a dataset of the catalogue, a folder or a list of their own."""
+"""Opens what a user names after `--data`: a dataset of the catalogue, or an own folder or list."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ NAMES_SHOWN = 8
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images, mostly labelled, and what is wrong with the others.
+    """Images, mostly labelled, and problems with the others.
 
     Attributes:
-        name: the catalogue's name, else that of the folder or list.
-        root: the folder or list that was opened.
-        samples: in the order of the layout; the same on every machine.
-        problems: one line each, with the file's path and what to do; those files are not in `samples`.
-        record: the entry of the catalogue, None for the user's own.
+        name: name in the catalogue, else name of the folder or list.
+        root: folder or list that was opened.
+        samples: images in the order of the layout, which is the same on every machine.
+        problems: one line each, with the path of a file and what to do; these files are not in `samples`.
+        record: entry in the catalogue; None for a user's own dataset.
         layout: name of the layout that was found ("mvtec", "list", "plain").
     """
 
@@ -44,21 +44,21 @@ class Dataset:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Class names in the order in which they come first."""
+        """Class names, in the order of their first sample."""
         return tuple(dict.fromkeys(sample.category for sample in self.samples))
 
     def by_category(self) -> dict[str, tuple[Sample, ...]]:
-        """The samples of each category, in the order of `categories`."""
+        """Groups the samples by category, in the order of `categories`."""
         found: dict[str, list[Sample]] = {}
         for sample in self.samples:
             found.setdefault(sample.category, []).append(sample)
         return {category: tuple(samples) for category, samples in found.items()}
 
     def require_labels(self) -> None:
-        """Refuses images of which nobody said whether they are normal.
+        """Refuses images without a label.
 
         Raises:
-            DataError: with their number, the first one, and how to label them.
+            DataError: some images have no label; the message tells how many, and how to label them.
         """
         unknown = [sample.path for sample in self.samples if sample.label == UNLABELLED]
         if unknown:
@@ -74,16 +74,16 @@ def open_datasets(spec: str | Path, split: Split = "test") -> list[Dataset]:
 
     Args:
         spec: "NAME:PATH" with a name of `list_datasets`, or a path: a folder in any of the layouts (the first
-            of `LAYOUTS` that knows it), a CSV, TSV, JSON or JSON-lines list, a folder of datasets, or a
+            of `LAYOUTS` that recognises it), a CSV, TSV, JSON or JSON-lines list, a folder of datasets, or a
             folder of images without labels.
         split: "test" (what the papers train and evaluate on), "train" (normal images) or "all".
 
     Returns:
-        One dataset; several, by path, for a folder of datasets.
+        One dataset, or the datasets of a folder, sorted by path.
 
     Raises:
-        ConfigError: an unknown name or split.
-        DataError: nothing there, a list that cannot be read, or no image at all.
+        ConfigError: the name or split is unknown.
+        DataError: the path does not exist, the list cannot be read, or there is no image at all.
     """
     check_split(split)
     name, path = _parted(spec)
@@ -98,11 +98,15 @@ def open_datasets(spec: str | Path, split: Split = "test") -> list[Dataset]:
 
 
 def open_dataset(spec: str | Path, split: Split = "test") -> Dataset:
-    """As `open_datasets`, for a place that holds exactly one.
+    """Opens the one dataset that a user names after `--data`.
+
+    Args:
+        spec: "NAME:PATH" or a path, as `open_datasets` describes.
+        split: "test" (what the papers train and evaluate on), "train" (normal images) or "all".
 
     Raises:
-        ConfigError: an unknown name or split.
-        DataError: none or several; the message names them.
+        ConfigError: the name or split is unknown.
+        DataError: there is no dataset, or there are several; the message names them.
     """
     found = open_datasets(spec, split)
     if len(found) != 1:
@@ -112,7 +116,7 @@ def open_dataset(spec: str | Path, split: Split = "test") -> Dataset:
 
 
 def _parted(spec: str | Path) -> tuple[str | None, Path]:
-    """Name and path of "NAME:PATH"; a path that is there is never taken apart."""
+    """Splits "NAME:PATH"; a path that exists is never split."""
     text = os.fspath(spec)
     if not text:
         raise ConfigError("an empty path was given; name a folder, a list or NAME:PATH")
@@ -127,7 +131,7 @@ def _parted(spec: str | Path) -> tuple[str | None, Path]:
 
 
 def _recognised(folder: Path, depth: int) -> Iterator[tuple[Path, Layout]]:
-    """The datasets at or below a folder, each with its layout."""
+    """Yields the datasets at or below a folder, each with its layout."""
     for layout in LAYOUTS.values():
         if layout.recognises(folder):
             yield folder, layout
@@ -138,7 +142,7 @@ def _recognised(folder: Path, depth: int) -> Iterator[tuple[Path, Layout]]:
 
 
 def _open_known(path: Path, split: Split, record: DatasetRecord) -> Dataset:
-    """A dataset of the catalogue: in its own layout, else in whichever other its folder has."""
+    """Opens a dataset of the catalogue, in its own layout or in another one that its folder has."""
     if not path.is_dir():
         return _open_list(path, split, record)
     places = [*_named_like(path, record), *_within(path)]
@@ -155,12 +159,12 @@ def _open_known(path: Path, split: Split, record: DatasetRecord) -> Dataset:
 
 
 def _named_like(path: Path, record: DatasetRecord) -> list[Path]:
-    """Folders right below that have the dataset's name, where the path holds several datasets."""
+    """Lists the folders right in a path that have the name of the dataset."""
     return [path / name for name in folders_in(path) if find_dataset(name) is record]
 
 
 def _within(path: Path) -> list[Path]:
-    """The folder, and those that it merely wraps: archives often hold one folder with everything in it."""
+    """Lists the folder and those that it only wraps; archives often hold one folder with everything in it."""
     places = [path]
     while len(inside := folders_in(places[-1])) == 1 and len(places) <= SEARCH_DEPTH:
         places.append(places[-1] / inside[0])

@@ -1,4 +1,4 @@
-"""Mask files of any kind as arrays of yes and no."""
+"""Reads mask files of any kind as boolean arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zsad.images.finding import images_in
 from zsad.images.medical import read_mask_slice
 from zsad.images.names import is_medical
 
-# Their values are levels, which "L" would clip or scale; all other modes are images of a mask.
+# Modes whose values are levels, which a conversion to "L" would clip or scale.
 _LEVEL_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _LOSSY_FORMATS = ("JPEG", "MPO")
 
@@ -21,19 +21,20 @@ _LOSSY_FORMATS = ("JPEG", "MPO")
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
     """Reads a mask at its own size.
 
-    Every grey level above 0 is anomalous, as in the published systems' code; a mask of values 0 and 1, of 0
-    and 255, of 16 bits or of numbered regions reads the same. Deviation for JPEG, whose noise lies around 0:
-    there only levels above half of the image's largest count.
+    Every grey level above 0 is anomalous, as in the code of the published systems. A mask therefore reads the
+    same whether its values are 0 and 1, 0 and 255, 16-bit, or numbers of regions. JPEG deviates, because its
+    noise lies around 0: only levels above half of the largest level of the image count.
 
     Args:
-        path: an image file of any mode; a DICOM or NIfTI file as `zsad.images.medical` names it; or a folder
-            of such files, one for each region, which are united.
+        path: path of an image file of any mode; of a DICOM or NIfTI file, as `zsad.images.medical` describes;
+            or of a folder with one mask for each region, which are united.
 
     Returns:
-        (H, W) bool.
+        (H, W) bool, True where anomalous.
 
     Raises:
-        ImageReadError: not an image, damaged, or a folder whose masks differ in size or that holds none.
+        ImageReadError: the file is not an image or is damaged, or the folder holds no masks or masks of
+            different sizes.
     """
     path = Path(path)
     if is_medical(path):

@@ -1,11 +1,12 @@
-"""Mosaics: four images of a category as one, which APRIL-GAN and AdaCLIP train on when they use MVTec AD.
+"""Mosaics: four images of a category joined to one, on which APRIL-GAN and AdaCLIP train with MVTec AD.
 
-Source: the data loaders of both authors' code. An image that comes up in training is replaced, by chance, by
-2 x 2 images of its category, each from a random kind ("good" counts as one) and of it a random image; the
-masks go along. The label stays that of the replaced image, whatever the four are, and so does the class.
+Source: the data loaders in the code of both papers. In training, an image is replaced with a given
+probability by 2 x 2 images of its category. Each of them is a random image of a random kind of defect, where
+"good" counts as a kind; the masks are joined in the same way. Label and class stay those of the replaced
+image, whatever the four images are.
 
-Which images are replaced, and by what, follows from seed, epoch and the image's number alone, so that a
-resumed training, other numbers of threads or of devices see the same mosaics.
+Seed, epoch and number of the image alone decide which images are replaced, and by what. A resumed training,
+or one with another number of threads or devices, therefore sees the same mosaics.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ if TYPE_CHECKING:
     from zsad.images.preparing import Preparation
     from zsad.types import Sample
 
-STREAM = 1  # tells these random numbers from those of the order of the images
+STREAM = 1  # keeps these random numbers apart from those that decide the order of the images
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Four samples that take the place of one.
+    """Four samples that replace one.
 
     Attributes:
-        tiles: upper left, upper right, lower left, lower right.
-        replaced: the sample whose label and class they get.
+        tiles: samples in the upper left, upper right, lower left and lower right corner.
+        replaced: sample whose label and class the mosaic gets.
     """
 
     tiles: tuple[Sample, Sample, Sample, Sample]
@@ -47,12 +48,12 @@ class Mosaics:
     """Decides for each image of an epoch whether it is replaced by a mosaic."""
 
     def __init__(self, samples: Sequence[Sample], groups: Sequence[int], chances: Sequence[float]) -> None:
-        """Sorts the samples by group and kind.
+        """Groups the samples by category and kind of defect.
 
         Args:
-            samples: of the training data.
-            groups: of each sample; tiles come from its own group.
-            chances: of each sample, in [0, 1].
+            samples: samples of the training data.
+            groups: number of the category of each sample; its tiles come from the same category.
+            chances: probability that each sample is replaced, in [0, 1].
         """
         self._samples = samples
         self._groups = groups
@@ -62,12 +63,12 @@ class Mosaics:
             self._kinds.setdefault(group, {}).setdefault(sample.defect, []).append(sample)
 
     def draw(self, index: int, seed: int, epoch: int) -> Sample | Mosaic:
-        """The sample of a number, or what replaces it in an epoch.
+        """Returns a sample, or the mosaic that replaces it in an epoch.
 
         Args:
-            index: of the sample.
-            seed: of the training.
-            epoch: from 1.
+            index: number of the sample, from 0.
+            seed: seed of the training.
+            epoch: number of the epoch, from 1.
         """
         sample = self._samples[index]
         generator = np.random.default_rng([seed, epoch, index, STREAM])
@@ -84,10 +85,10 @@ class Mosaics:
 def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
     """Reads four images and prepares them as one.
 
-    The tiles have the size of the first image; others are brought to it.
+    Images of another size are resized to the size of the first one.
 
     Args:
-        mosaic: which images.
+        mosaic: the four samples, and the one that they replace.
         preparation: size of the network's input and normalisation of its values.
 
     Returns:
@@ -95,7 +96,7 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
 
     Raises:
         ImageReadError: an image or mask cannot be read.
-        DataError: a mask is missing or not of its image's size; the message names the file.
+        DataError: a mask is missing or has another size than its image; the message names the file.
     """
     loaded = [_load_tile(sample) for sample in mosaic.tiles]
     width, height = loaded[0][0].size
@@ -110,7 +111,7 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
 
 
 def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
-    """Image and (H, W) mask of a sample at the image's own size."""
+    """Reads the image of a sample and its (H, W) mask, at the size of the image."""
     image = read_image(sample.path)
     shape = (image.height, image.width)
     if sample.mask_path is None:

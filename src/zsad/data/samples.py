@@ -1,6 +1,6 @@
-"""Images and masks as the network and the metrics take them; NumPy and Pillow only.
+"""Prepares images and masks for the network and the metrics, with NumPy and Pillow only.
 
-Source: the common preparation of the CLIP-based systems (AnomalyCLIP's `get_transform` and dataset). Image:
+Source: the preparation that the CLIP-based systems share (AnomalyCLIP's `get_transform` and dataset). Image:
 RGB, squashed to a square with Pillow's bicubic filter, normalised. Mask: grey, `> 0`, squashed with Pillow's
 bilinear filter (antialiased) at 8 bits, `> 0.5`.
 """
@@ -30,9 +30,9 @@ class PreparedSample:
 
     Attributes:
         image: (3, S, S) float32, resized and normalised.
-        mask: (S, S) uint8 in {0, 1}, 1 where anomalous; None if it is not known (anomalous, without a mask).
+        mask: (S, S) uint8 in {0, 1}, 1 where anomalous; None for an anomalous image without a mask.
         label: 1 anomalous, 0 normal.
-        class_name: as prompts should read it.
+        class_name: name of the category for prompts ("metal nut").
     """
 
     image: NDArray[np.float32]
@@ -46,7 +46,7 @@ def resize_mask(mask: NDArray[Any], size: int) -> NDArray[np.uint8]:
 
     Args:
         mask: (H, W), anomalous where it is above 0.
-        size: pixels of one side of the result.
+        size: side of the result, in pixels.
 
     Returns:
         (size, size) uint8 in {0, 1}: 1 where more than half of the pixel's neighbourhood is anomalous.
@@ -66,11 +66,11 @@ def prepare_sample(
     """Prepares an image and its mask together.
 
     Args:
-        source: whatever `zsad.images.reading.read_image` takes.
-        mask: (H, W) of the image's own size, anomalous where above 0; None for a normal image (no pixel
-            is anomalous) or an anomalous one whose pixels are not known.
+        source: anything that `zsad.images.reading.read_image` takes.
+        mask: (H, W) mask of the size of the image, anomalous where above 0; None for a normal image, in which
+            no pixel is anomalous, or for an anomalous one whose anomalous pixels are unknown.
         label: 1 anomalous, 0 normal.
-        class_name: as prompts should read it.
+        class_name: name of the category for prompts ("metal nut").
         preparation: size of the network's input and normalisation of its values.
 
     Returns:
@@ -78,10 +78,10 @@ def prepare_sample(
 
     Raises:
         ImageReadError: the image cannot be read.
-        DataError: the mask's size is not the image's, or the label is neither 0 nor 1.
+        DataError: mask and image differ in size, or the label is neither 0 nor 1.
     """
     if label == UNLABELLED:
-        raise DataError("nobody said whether it is normal or anomalous; give it a label in a CSV list")
+        raise DataError("has no label; say in a CSV list whether it is normal or anomalous")
     if label not in (0, 1):
         raise DataError(f"label must be 0 (normal) or 1 (anomalous), got {label!r}")
     image = read_image(source)
@@ -100,7 +100,7 @@ def load_sample(sample: Sample, preparation: Preparation) -> PreparedSample:
     """Reads and prepares a sample of a dataset.
 
     Args:
-        sample: from a layout reader.
+        sample: sample of a dataset.
         preparation: size of the network's input and normalisation of its values.
 
     Returns:
@@ -108,7 +108,7 @@ def load_sample(sample: Sample, preparation: Preparation) -> PreparedSample:
 
     Raises:
         ImageReadError: image or mask cannot be read.
-        DataError: the mask's size is not the image's; the message names the mask.
+        DataError: mask and image differ in size; the message names the mask.
     """
     mask = None if sample.mask_path is None else read_mask(sample.mask_path)
     try:

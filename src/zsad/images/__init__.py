@@ -1,4 +1,4 @@
-"""Reads images of any format and draws heat maps; no torch."""
+"""Reads image files and arrays as RGB, and draws and saves heat maps; needs no torch."""
 
 from zsad._lazy import public_names
 

@@ -1,4 +1,4 @@
-"""From map values to colours and to 16-bit numbers, on a fixed scale."""
+"""Converts map values to colours and to 16-bit numbers, on a fixed scale."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _ANCHORS = (
 
 @functools.cache
 def colour_table() -> NDArray[np.uint8]:
-    """The colours of the heat map from the lowest to the highest value.
+    """Returns the colours of the heat map, from the lowest to the highest value.
 
     Returns:
-        (256, 3) uint8 RGB, perceived lightness rising evenly from indigo over red to pale yellow. Read-only.
+        (256, 3) uint8 RGB, read-only. Perceived lightness rises evenly, from indigo through red to pale
+        yellow.
 
     Source:
         OKLab and its conversion to linear sRGB: B. Ottosson, "A perceptual color space for image
@@ -56,10 +57,10 @@ def colour_table() -> NDArray[np.uint8]:
 
 
 def colour_levels(anomaly_map: NDArray[np.floating], map_range: tuple[float, float]) -> NDArray[np.uint8]:
-    """Map values as indices of the colour table.
+    """Converts map values to indices of the colour table.
 
     Args:
-        anomaly_map: (H, W) map; values that are not numbers count as lowest.
+        anomaly_map: (H, W) map; not-a-number counts as the lowest value.
         map_range: values of the first and the last index; values outside are clipped.
 
     Returns:
@@ -74,10 +75,10 @@ def colour_levels(anomaly_map: NDArray[np.floating], map_range: tuple[float, flo
 def map_to_uint16(
     anomaly_map: NDArray[np.floating], map_range: tuple[float, float] = (0.0, 1.0)
 ) -> NDArray[np.uint16]:
-    """Map values as whole numbers: the range's ends become 0 and 65535.
+    """Converts map values to whole numbers: the ends of the range become 0 and 65535.
 
     Args:
-        anomaly_map: (H, W) map.
+        anomaly_map: (H, W) map; not-a-number counts as the lowest value.
         map_range: smallest and largest value; values outside are clipped.
 
     Returns:
@@ -92,7 +93,7 @@ def map_to_uint16(
 def _steps(
     anomaly_map: NDArray[np.floating], map_range: tuple[float, float], last: int
 ) -> NDArray[np.floating]:
-    """Map values rounded to steps of the range, 0 to `last`; not-a-number counts as lowest."""
+    """Rounds map values to steps of the range, 0 to `last`; not-a-number counts as the lowest value."""
     low, high = _checked_range(map_range)
     _check_map(anomaly_map)
     scaled = (np.nan_to_num(anomaly_map, nan=low) - low) * (last / (high - low))
@@ -103,7 +104,18 @@ def _steps(
 def map_from_uint16(
     values: NDArray[np.uint16], map_range: tuple[float, float] = (0.0, 1.0)
 ) -> NDArray[np.float32]:
-    """The map that `map_to_uint16` packed, exact to half a step: (H, W) float32."""
+    """Unpacks a map of `map_to_uint16`.
+
+    Args:
+        values: (H, W) uint16.
+        map_range: the range that the map was packed with.
+
+    Returns:
+        (H, W) float32, exact to half a step of 1 / 65535 of the range.
+
+    Raises:
+        ConfigError: the range is empty.
+    """
     low, high = _checked_range(map_range)
     return (low + values.astype(np.float64) * ((high - low) / 65535)).astype(np.float32)
 

@@ -1,7 +1,8 @@
-"""From any array or any Pillow mode to 8-bit RGB: pure functions, no files, no torch.
+"""Converts arrays of any type and Pillow images of any mode to 8-bit RGB; no files, no torch.
 
-Every rule here is fixed: a value's brightness never depends on the other values of the same image, except
-where the container leaves the unit open (modes "I" and "F"); there the unit is one of three named ones.
+Every rule is fixed: the brightness of a value does not depend on the other values of the image. Modes "I" and
+"F" are the exception, because their container does not state the unit; it is then one of the three that
+`rgb_from_pillow` names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from PIL import Image
 from zsad.errors import ImageReadError
 
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent pixels: white, as in a browser or on paper."""
+"""Colour behind transparent pixels: white, as in a browser or on paper."""
 
 _MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -32,14 +33,14 @@ _EXPECTED = (
 def eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Scales unsigned whole numbers of a known depth to 8 bits, rounding to the nearest level.
 
-    16-bit values are divided by 257, so that 0 stays 0 and 65535 becomes 255; nothing is clipped below that.
+    16-bit values are divided by 257, so that 0 stays 0 and 65535 becomes 255.
 
     Args:
-        values: whole numbers of any shape, 0 to 2**bits - 1; larger ones count as the largest.
-        bits: depth of the data, 1 to 16.
+        values: whole numbers of any shape, 0 to 2**bits - 1; larger values count as the largest.
+        bits: depth of the data in bits, 1 to 16.
 
     Returns:
-        uint8, same shape.
+        uint8 levels of the same shape.
     """
     largest = 2**bits - 1
     table = np.minimum(np.arange(65536, dtype=np.int64), largest)
@@ -49,19 +50,19 @@ def eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 
 
 def rgb_from_array(array: NDArray[Any]) -> Image.Image:
-    """An image in memory as RGB.
+    """Converts an array to RGB.
 
     Args:
         array: uint8, uint16 or bool of shape (H, W) or (H, W, C), or floating point in [0, 1] of shape (H, W)
             or (C, H, W); C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). uint16 is divided
-            by 257. Floats are rounded to 8 bits, so that `array / 255` gives the same image as `array`; an
-            excess of less than half a grey level over [0, 1] is clipped.
+            by 257. Floats are rounded to 8 bits, so that `array / 255` gives the same image as `array`;
+            values outside [0, 1] by less than half a grey level are clipped.
 
     Returns:
-        Mode "RGB"; alpha is composited over white.
+        Image of mode "RGB"; alpha is composited over white.
 
     Raises:
-        ImageReadError: another type, shape or range.
+        ImageReadError: the type, shape or range of the array is none of these.
     """
     kind = f"{array.dtype} array of shape {tuple(array.shape)}"
     is_float = np.issubdtype(array.dtype, np.floating)
@@ -89,7 +90,7 @@ def rgb_from_array(array: NDArray[Any]) -> Image.Image:
 
 
 def _channels_last(array: NDArray[Any], kind: str, is_float: bool) -> NDArray[Any]:
-    """(H, W, C) from a 3-D array in the order its type stands for; refuses the other order by name."""
+    """Brings a 3-D array to (H, W, C); refuses an array whose axes are in the order of the other type."""
     here, there = (0, 2) if is_float else (2, 0)
     if array.shape[here] in _MODE_OF_CHANNELS:
         return array.transpose(1, 2, 0) if is_float else array
@@ -105,7 +106,7 @@ def _channels_last(array: NDArray[Any], kind: str, is_float: bool) -> NDArray[An
 
 
 def _levels_from_unit_range(array: NDArray[Any], kind: str) -> NDArray[np.uint8]:
-    """uint8 levels from floats in [0, 1]."""
+    """Converts floats in [0, 1] to uint8 levels."""
     lowest, highest = float(array.min()), float(array.max())  # NaN if any value is
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise ImageReadError(f"{kind}: it holds values that are not finite; expected values in [0, 1]")
@@ -120,24 +121,26 @@ def _levels_from_unit_range(array: NDArray[Any], kind: str) -> NDArray[np.uint8]
 
 
 def rgb_from_pillow(image: Image.Image) -> Image.Image:
-    """A loaded Pillow image of any mode as RGB.
+    """Converts a loaded Pillow image of any mode to RGB.
 
-    * "1", "L", "RGB", "YCbCr", "HSV", "LAB", "CMYK": Pillow's own conversion; colour profiles are not applied
-      (nor are they in the code of the published systems).
-    * alpha in any form ("LA", "PA", "RGBA", "RGBa", a transparent palette entry or colour): over white.
-    * "I;16" in either byte order: v / 257, rounded; a TIFF's own depth (12 bits) and white-is-zero count.
-    * "I": 16-bit where the file format cannot hold more (PNG, PGM); otherwise 8-bit if no value exceeds 255,
-      16-bit if none exceeds 65535, else refused.
-    * "F": times 255 if all values lie in [0, 1], else as "I".
+    * "1", "L", "RGB", "YCbCr", "HSV", "LAB", "CMYK": Pillow's own conversion. Colour profiles are not
+      applied; the code of the published systems does not apply them either.
+    * Alpha in any form ("LA", "PA", "RGBA", "RGBa", a transparent palette entry or colour): composited over
+      white.
+    * "I;16" in either byte order: v / 257, rounded. The depth that a TIFF states (such as 12 bits) and
+      white-is-zero are respected.
+    * "I": 16-bit where the file format cannot hold more (PNG, PGM). In other formats 8-bit if no value
+      exceeds 255, 16-bit if none exceeds 65535; larger values are refused.
+    * "F": multiplied by 255 if all values lie in [0, 1]; other values are treated like those of mode "I".
 
     Args:
-        image: any size and mode.
+        image: image of any size and mode.
 
     Returns:
         A new image of mode "RGB" with empty `info`.
 
     Raises:
-        ImageReadError: values without a known unit, or a mode that Pillow cannot convert.
+        ImageReadError: the values have no known unit, or Pillow cannot convert the mode.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         converted = _rgb_from_numbers(image)
@@ -155,7 +158,7 @@ def rgb_from_pillow(image: Image.Image) -> Image.Image:
 
 
 def _over_background(image: Image.Image) -> Image.Image:
-    """Composites an image with alpha over `BACKGROUND`; colours under alpha 0 never show."""
+    """Composites an image with alpha over `BACKGROUND`; a colour under alpha 0 does not show."""
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     key = image.info.get("transparency")
@@ -170,7 +173,7 @@ def _over_background(image: Image.Image) -> Image.Image:
 
 
 def _rgb_from_numbers(image: Image.Image) -> Image.Image:
-    """RGB from the greyscale modes that hold more than 8 bits."""
+    """Converts the greyscale modes that hold more than 8 bits to RGB."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -187,7 +190,7 @@ def _rgb_from_numbers(image: Image.Image) -> Image.Image:
 
 
 def _levels_from_open_range(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
-    """uint8 levels from 32-bit numbers whose unit the container does not tell."""
+    """Converts 32-bit numbers, whose unit the container does not state, to uint8 levels."""
     lowest, highest = float(values.min()), float(values.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise ImageReadError(f"mode {mode!r} with values that are not finite; replace them first")

@@ -1,4 +1,4 @@
-"""Decodes one image with Pillow: within a limit of pixels, without warnings, from any number of threads."""
+"""Decodes one image with Pillow, within a limit of pixels and without warnings; safe in threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zsad.images.limits import check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
 
-# Only formats that are decoded inside the process: EPS, for one, would start Ghostscript on the file.
+# Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
 _FORMATS = frozenset(
     {"PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "QOI"}
 )
@@ -41,14 +41,15 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
     """Decodes the first frame or page of an image file.
 
     Args:
-        stream: seekable, at its start, holding the whole file.
-        limit: most pixels to accept, checked before the pixels are decoded.
+        stream: seekable stream at its start that holds the whole file.
+        limit: largest number of pixels to accept; checked before the pixels are decoded.
 
     Returns:
         Upright image of mode "RGB".
 
     Raises:
-        ImageReadError: empty, not an image, damaged, too large; the message lacks the file's name.
+        ImageReadError: the file is empty, not an image, damaged or too large. The message does not contain
+            the file's name; the caller puts it in front.
     """
     start = stream.read(4096)
     if not start:
@@ -59,23 +60,46 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
 
 
 def decode_image(image: Image.Image, limit: int) -> Image.Image:
-    """As `decode_stream`, for a Pillow image that may not have been loaded yet; takes its current frame."""
+    """Decodes the current frame of a Pillow image, which may not have been loaded yet.
+
+    Args:
+        image: image of any mode.
+        limit: largest number of pixels to accept.
+
+    Returns:
+        Upright image of mode "RGB".
+
+    Raises:
+        ImageReadError: the image is damaged or too large; the message does not contain its name.
+    """
     return _guarded(lambda: _rgb(image, limit))
 
 
 def decode_medical(path: str, limit: int) -> Image.Image:
-    """As `decode_stream`, for a DICOM or NIfTI file that is there, or a slice of one, by its path."""
+    """Decodes a DICOM or NIfTI file, or one slice of it.
+
+    Args:
+        path: name of the image, as `zsad.images.medical` describes; the file exists.
+        limit: largest number of pixels to accept.
+
+    Returns:
+        Image of mode "RGB".
+
+    Raises:
+        ImageReadError: the file is damaged or too large, or the slice does not exist; the message does not
+            contain the file's name.
+    """
     return _guarded(lambda: read_medical(path, limit))
 
 
 def header_pixels(path: str | os.PathLike[str]) -> int:
-    """How many pixels a file's header tells of, without decoding it.
+    """Reads the number of pixels from the header of a file, without decoding the file.
 
     Args:
-        path: of any file.
+        path: path of any file; it need not exist.
 
     Returns:
-        Width times height; 0 where Pillow does not know (no such file, damaged, another format).
+        Width times height; 0 if Pillow cannot tell (no such file, damaged, another format).
     """
     if not os.path.isfile(path):  # opening a pipe would wait for its writer
         return 0
@@ -84,13 +108,13 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
         with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as image:
             return int(image.width * image.height)
     except Image.DecompressionBombError:
-        return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # at least so many
+        return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # the file holds at least this many
     except Exception:  # decoders raise nearly every type on damaged data
         return 0
 
 
 def _open(stream: IO[bytes], start: bytes) -> Image.Image:
-    """Finds the format and reads the header."""
+    """Recognises the format and reads the header."""
     _register_plugin(start)
     Image.init()
     try:
@@ -100,16 +124,16 @@ def _open(stream: IO[bytes], start: bytes) -> Image.Image:
 
 
 def _register_plugin(start: bytes) -> None:
-    """Adds the decoder of a format that Pillow leaves to another package, if that package is there."""
+    """Registers the HEIF decoder, which is a package of its own, if the file needs it and it is installed."""
     if is_heif(start) and "HEIF" not in Image.OPEN:
         try:
             importlib.import_module("pillow_heif").register_heif_opener()
         except ImportError:
-            return  # the message about the unknown format names the package
+            return  # the message about the unknown format will name the package
 
 
 def _rgb(image: Image.Image, limit: int) -> Image.Image:
-    """Upright RGB from a Pillow image, loaded or not."""
+    """Converts a Pillow image, loaded or not, to upright RGB."""
     check_size(*image.size, limit)
     image.load()
     converted = rgb_from_pillow(image)
@@ -118,21 +142,21 @@ def _rgb(image: Image.Image, limit: int) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    """Returns the EXIF orientation, 1 to 8; 1 if the image has none or the EXIF block is damaged."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # the block is optional: the image is still good
+    except Exception:  # the block is optional; the image itself is intact
         return 1
 
 
 def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
-    """Runs a decoding step without warnings; whatever goes wrong becomes an `ImageReadError`."""
+    """Runs a decoding step without warnings; every error becomes an `ImageReadError`."""
     try:
         with _quiet_pillow():
             try:
                 return read()
             except Image.DecompressionBombError:
-                with _pillow_limit_lifted():  # ours has been or will be checked
+                with _pillow_limit_lifted():  # zsad checks its own limit
                     return read()
     except ImageReadError:
         raise
@@ -148,9 +172,10 @@ _PILLOW_LIMIT_LOCK = threading.Lock()
 
 @contextmanager
 def _pillow_limit_lifted() -> Iterator[None]:
-    """Switches Pillow's own limit off, which is one number for the whole process: one thread at a time.
+    """Switches off Pillow's own limit, one number for the whole process, for one thread at a time.
 
-    Needed only above that limit (179 megapixels unless the program changed it) and below zsad's.
+    This is needed only for images above that limit (179 megapixels unless the program changed it) and below
+    zsad's.
     """
     with _PILLOW_LIMIT_LOCK:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -168,9 +193,10 @@ _quiet_readers: list[warnings.catch_warnings[None]] = []
 def _quiet_pillow() -> Iterator[None]:
     """Silences the warnings of Pillow's own modules while at least one thread is reading.
 
-    `warnings.catch_warnings` saves and restores a list of the whole process, so threads that overlap would
-    restore it in the wrong order; here the first one in saves and the last one out restores. Where Python
-    keeps the list per thread (3.14, `-X context_aware_warnings`) each thread does both.
+    `warnings.catch_warnings` saves and restores a list that belongs to the whole process, so overlapping
+    threads would restore it in the wrong order. Here the first thread to enter saves the list, and the last
+    one to leave restores it. Where Python keeps the list per thread (3.14, `-X context_aware_warnings`), each
+    thread does both.
     """
     pillow_only = r"PIL(\.|$)"
     if getattr(sys.flags, "context_aware_warnings", False):

@@ -1,8 +1,8 @@
-"""Anomaly maps made visible: heat map, overlay, mask and contour, each its own function, and their files.
+"""Draws anomaly maps: heat map, overlay, mask and contour, each by a function of its own.
 
-The colour scale is fixed by default: one map value has one colour in every image, so that two images can
-be compared and a clean image looks clean. A scale of its own for one image exists on request and is
-printed into that image.
+The colour scale is fixed by default: a map value has the same colour in every image, so that two images can
+be compared and a clean image looks clean. On request, one image gets a scale of its own, which is then
+printed into it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zsad.images.colours import colour_levels, colour_table
 Scale = Literal["fixed", "image"]
 
 SCALES: tuple[Scale, ...] = ("fixed", "image")
-STRONGEST_ALPHA = 0.78  # some of the image stays visible even under the highest value
+STRONGEST_ALPHA = 0.78  # part of the image stays visible even under the highest value
 CONTOUR_COLOUR = (255, 64, 64)
 
 _ROWS_AT_A_TIME = 256  # bounds the memory of blending very large images
@@ -28,7 +28,7 @@ _ROWS_AT_A_TIME = 256  # bounds the memory of blending very large images
 def heat_map(
     anomaly_map: NDArray[np.floating], map_range: tuple[float, float] = (0.0, 1.0)
 ) -> NDArray[np.uint8]:
-    """Colours for every map value.
+    """Colours an anomaly map.
 
     Args:
         anomaly_map: (H, W) map.
@@ -52,12 +52,12 @@ def overlay(
     scale: Scale = "fixed",
     strength: float = STRONGEST_ALPHA,
 ) -> Image.Image:
-    """The image with the heat map over it; the higher the value, the more opaque its colour.
+    """Lays the heat map over the image; the higher a value, the more opaque its colour.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        anomaly_map: (H, W), aligned with `image`.
-        map_range: the fixed colour scale, smallest and largest value.
+        anomaly_map: (H, W) map, aligned with `image`.
+        map_range: smallest and largest value of the fixed colour scale.
         scale: "fixed" uses `map_range`, so that images can be compared; "image" stretches this map's own
             values over all colours and prints their range into the lower left corner.
         strength: opacity of the highest value, in [0, 1].
@@ -66,7 +66,8 @@ def overlay(
         An RGB image of the same size.
 
     Raises:
-        ConfigError: shapes that do not fit together, an empty range or an unknown scale.
+        ConfigError: the shapes do not fit together, the range is empty, the scale is unknown, or the strength
+            is not in [0, 1].
     """
     _check_aligned(image, anomaly_map)
     if not 0 <= strength <= 1:
@@ -97,13 +98,13 @@ def draw_mask(
     colour: tuple[int, int, int] = CONTOUR_COLOUR,
     alpha: float = 0.5,
 ) -> Image.Image:
-    """The image with the anomalous pixels tinted.
+    """Tints the anomalous pixels of an image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool, True where anomalous.
-        colour: RGB, 0 to 255.
-        alpha: opacity of the tint in [0, 1].
+        colour: RGB levels of the tint, 0 to 255.
+        alpha: opacity of the tint, in [0, 1].
 
     Returns:
         An RGB image of the same size.
@@ -125,15 +126,15 @@ def draw_contour(
     colour: tuple[int, int, int] = CONTOUR_COLOUR,
     width: int | None = None,
 ) -> Image.Image:
-    """The image with a line around the anomalous regions; every pixel inside them stays as it was.
+    """Draws a line around the anomalous regions; the pixels inside them do not change.
 
-    The line lies just outside the mask, between two thin dark lines, so that it shows on any background.
+    The line lies just outside the mask, between two thin dark lines, so that it is visible on any background.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool, True where anomalous.
-        colour: RGB, 0 to 255.
-        width: pixels of the line; None chooses it by the image's size.
+        colour: RGB levels of the line, 0 to 255.
+        width: width of the line, in pixels; None derives it from the size of the image.
 
     Returns:
         An RGB image of the same size.
@@ -156,12 +157,12 @@ def draw_contour(
 
 
 def mask_image(mask: NDArray[np.bool_]) -> Image.Image:
-    """A black and white image of a mask: 255 where anomalous, 0 elsewhere, mode L."""
+    """Draws a mask in black and white: mode "L", 255 where anomalous, 0 elsewhere."""
     return Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
 
 
 def thumbnail(image: Image.Image, side: int = 320) -> Image.Image:
-    """A copy of an image whose longer side has at most `side` pixels."""
+    """Copies an image as RGB, shrunk so that its longer side has at most `side` pixels."""
     small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return small
@@ -183,7 +184,7 @@ def _check_aligned(image: NDArray[np.uint8], values: NDArray[np.floating] | NDAr
 
 
 def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """A mask widened by some pixels; alternating crosses and squares gives nearly round corners."""
+    """Widens a mask by some pixels; alternating crosses and squares give nearly round corners."""
     grown = mask
     for step in range(pixels):
         widened = grown.copy()
@@ -197,7 +198,7 @@ def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 
 
 def _print_label(image: Image.Image, text: str) -> None:
-    """Prints a line into the lower left corner, on a dark plate, sized to the image."""
+    """Prints a line into the lower left corner, on a dark plate, in a size that suits the image."""
     size = max(9, round(min(image.width / 24, image.height / 16)))
     font = ImageFont.load_default(size)
     draw = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""Which image files the paths, folders and patterns of a command line stand for."""
+"""Finds the image files that paths, folders, patterns and URIs stand for; no other module lists folders."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from zsad.images.medical import slices_of
 from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
 from zsad.images.remote import list_remote
 
-_HIDDEN = (".", "__MACOSX")  # beginnings of names that do not count; archives made on a Mac hold the second
+_HIDDEN = (".", "__MACOSX")  # names that begin like this do not count; archives from a Mac hold the second
 
 
 def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path | RemoteFile]:
-    """The image files that files, folders and patterns stand for.
+    """Finds the image files that files, folders, patterns and URIs stand for.
 
     * An existing file is taken whatever its suffix is.
-    * A folder gives its files with a suffix of `IMAGE_SUFFIXES`, in natural order ("2.png" before
-      "10.png"), then its sub-folders'; names that begin with a dot are left out; links to folders are
-      followed, each folder once.
-    * A pattern ("shots/**/*.png", quoted from the shell) gives the files and the folders' images that it
-      matches; unless it ends in a literal suffix, only image suffixes are taken.
-    * A NIfTI volume stands for its middle axial slice; "scan.nii.gz#slice=all" gives all of them, and
-      `zsad.images.medical` tells how other slices and the frames of DICOM files are named.
+    * A folder stands for its files with a suffix of `IMAGE_SUFFIXES`, in natural order ("2.png" before
+      "10.png"), and then for those of its sub-folders. Names that begin with a dot are left out. Links to
+      folders are followed, each folder once.
+    * A pattern ("shots/**/*.png", quoted from the shell) stands for the files that it matches and for the
+      images of the folders that it matches. Unless it ends in a literal suffix, only image suffixes count.
+    * A NIfTI volume stands for its middle axial slice, "scan.nii.gz#slice=all" for all axial slices.
+      `zsad.images.medical` describes the names of other slices and of the frames of DICOM files.
     * A URI ("s3://bucket/shots") stands for a file or a folder, as a path does, without patterns.
-    * A path that does not exist, a pattern without a match or a folder that may not be listed is returned
-      as it is, so that reading it reports the reason while the other images are processed.
+    * A path that does not exist, a pattern without a match and a folder that may not be listed are returned
+      unchanged, so that reading them reports the reason while the other images are processed.
 
     Args:
-        inputs: paths and patterns; one alone may come without a list.
+        inputs: paths, patterns and URIs, or a single one.
         recursive: also look into sub-folders of folders.
 
     Returns:
-        Paths without duplicates, in the order of the inputs.
+        Paths and URIs without duplicates, in the order of the inputs; patterns without a match come last.
 
     Raises:
-        DataError: nothing was given, or folders and patterns hold no image at all; the message names
+        DataError: the inputs are empty, or folders and patterns hold no image at all; the message names
             what was looked for and where.
         ConfigError: an input is empty, or the place that a URI names does not exist or cannot be reached.
         MissingExtraError: a URI needs a package that is not installed.
@@ -67,14 +67,14 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
 
 
 def _identity(path: Path | RemoteFile) -> str:
-    """What two names of one file have in common."""
+    """Returns a key that two names of the same file share."""
     return path if isinstance(path, RemoteFile) else os.path.normcase(os.path.abspath(path))
 
 
 def _expand(item: str, recursive: bool) -> Iterator[Path | RemoteFile]:
-    """The files that one input of `find_images` stands for."""
+    """Yields the files that one input of `find_images` stands for."""
     if isinstance(item, RemoteFile):
-        yield item  # it has been listed
+        yield item  # it has been listed already
     elif is_uri(item):
         yield from list_remote(item, recursive)
     elif os.path.isdir(item):
@@ -93,7 +93,7 @@ def _expand(item: str, recursive: bool) -> Iterator[Path | RemoteFile]:
 
 
 def _all_slices(item: str) -> Iterator[Path]:
-    """The slices of a NIfTI file; a file that cannot be read as itself, so that reading it tells why."""
+    """Yields the slices of a NIfTI file, or an unreadable file itself, so that reading it tells why."""
     volume = re.sub(r"[#,]slice=all$", "", item)
     try:
         yield from map(Path, slices_of(volume))
@@ -114,7 +114,7 @@ def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
     pending = [folder]
     while pending:
         current = pending.pop()
-        identity = os.path.realpath(current)  # a link may lead back up
+        identity = os.path.realpath(current)  # a link may lead back to a folder above
         if identity in seen:
             continue
         seen.add(identity)
@@ -147,7 +147,7 @@ def folders_in(folder: Path) -> list[str]:
 
 
 def _contents(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the images and of the sub-folders of a folder that count, in no order."""
+    """Returns the names of the images and of the sub-folders of a folder, unsorted, without hidden ones."""
     with os.scandir(folder) as listing:
         shown = [(entry.name, _is_folder(entry)) for entry in listing if not entry.name.startswith(_HIDDEN)]
     images = [name for name, is_folder in shown if not is_folder and suffix_of(name) in IMAGE_SUFFIXES]

@@ -1,4 +1,4 @@
-"""How many pixels an image may have."""
+"""Limits the number of pixels that an image may have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def check_size(width: int, height: int, limit: int) -> None:
     """Refuses an image without pixels or with more than the limit.
 
     Raises:
-        ImageReadError: with both numbers and how to raise the limit.
+        ImageReadError: the image has no pixels or too many; the message tells how to raise the limit.
     """
     if width < 1 or height < 1:
         raise ImageReadError(f"{width} x {height} pixels: it holds no pixels")
@@ -27,11 +27,15 @@ def check_size(width: int, height: int, limit: int) -> None:
 
 
 DEFAULT_MAX_PIXELS = 200_000_000
-"""Largest image that is read without asking: 600 MB as RGB; a telephone's 200-megapixel mode just fits."""
+"""Largest number of pixels that is read by default: 600 MB as RGB, the 200-megapixel mode of telephones."""
 
 
 def pixel_limit(max_pixels: int | None) -> int:
-    """The limit in force, from the argument, the environment or the default."""
+    """Returns the limit in force: the argument, else the environment variable, else the default.
+
+    Raises:
+        ConfigError: the limit is not a whole number above 0.
+    """
     given: object = os.environ.get(MAX_PIXELS_VARIABLE) if max_pixels is None else max_pixels
     if given is None or given == "":
         return DEFAULT_MAX_PIXELS

@@ -1,22 +1,22 @@
-"""DICOM and NIfTI: a file, or a slice of one, as an image; no torch. Needs the extra `medical`.
+"""Reads DICOM and NIfTI files, or slices of them, as images; needs the extra `medical`, but no torch.
 
-How an image in a file is named, in folders, lists and on the command line:
+Names of the images in a file, in Python, in lists and on the command line:
 
     scan.dcm                           a DICOM image
-    cine.dcm#frame=3                   a frame, counted from 0; without it a file of several is refused
+    cine.dcm#frame=3                   a frame, counted from 0; needed if there are several
     scan.nii.gz                        the middle axial slice of a NIfTI volume
     scan.nii.gz#slice=40               another axial slice, counted from 0
     scan.nii.gz#axis=0,slice=12        a slice across another axis: 0 sagittal, 1 coronal, 2 axial
-    scan.nii.gz#volume=2,slice=40      of a file of four dimensions, which is refused without a volume
+    scan.nii.gz#volume=2,slice=40      a volume of four dimensions; needed if there are several
 
-DICOM: modality transformation (rescale slope and intercept), then the first window or look-up table of the
-file; without one, the whole range of its stored bits. MONOCHROME1 is inverted; palettes and colour spaces
-become RGB. Source: DICOM PS3.3, C.7.6.3, C.11.1 and C.11.2, by pydicom.
+DICOM: the modality transformation (rescale slope and intercept) is applied, then the first window or look-up
+table of the file or, if it has none, the whole range of its stored bits. MONOCHROME1 is inverted; palettes
+and colour spaces become RGB. Source: DICOM PS3.3, C.7.6.3, C.11.1 and C.11.2, implemented by pydicom.
 
-NIfTI: turned to the nearest canonical axes (nibabel: right, anterior, superior), so that axis 2 is axial
-whatever the scanner's order was, and shown with anterior or superior up. Grey from cal_min to cal_max of the
-header; without them, from the 0.5th to the 99.5th percentile of the whole volume, so that its slices share
-one scale. Voxels are taken as squares.
+NIfTI: the volume is turned to the nearest canonical axes (nibabel: right, anterior, superior), so that axis 2
+is axial whatever the order of the scanner, and shown with anterior or superior up. Grey levels run from
+cal_min to cal_max of the header or, if it has none, from the 0.5th to the 99.5th percentile of the whole
+volume, so that its slices share one scale. Voxels are treated as squares.
 """
 
 from __future__ import annotations
@@ -46,15 +46,16 @@ def read_medical(path: str | os.PathLike[str], limit: int) -> Image.Image:
     """Reads an image from a DICOM or NIfTI file.
 
     Args:
-        path: as the module's docstring names images.
-        limit: most pixels to accept.
+        path: name of the image, as the docstring of this module describes.
+        limit: largest number of pixels to accept.
 
     Returns:
-        Mode "RGB".
+        Image of mode "RGB".
 
     Raises:
-        ImageReadError: damaged, too large, several images and none named, a number out of range, or the
-            package is not installed; the message lacks the file's name.
+        ImageReadError: the file is damaged or too large, holds several images of which the path names none,
+            or lacks the one that it names, or the package is not installed. The message does not contain the
+            file's name.
     """
     place = medical_path(path)
     if place.is_nifti:
@@ -65,14 +66,26 @@ def read_medical(path: str | os.PathLike[str], limit: int) -> Image.Image:
 
 
 def read_dicom(content: bytes, limit: int, frame: int | None = None) -> Image.Image:
-    """As `read_medical`, for the bytes of a DICOM file; `frame` counts from 0."""
+    """Reads an image from the bytes of a DICOM file.
+
+    Args:
+        content: the whole file.
+        limit: largest number of pixels to accept.
+        frame: number of the frame, from 0; None for a file of one image.
+
+    Returns:
+        Image of mode "RGB".
+
+    Raises:
+        ImageReadError: for the reasons that `read_medical` lists.
+    """
     values, dataset = _dicom_values(content, limit, frame)
     pixels = _module("pydicom.pixels", "pydicom")
     kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind == "PALETTE COLOR":
         coloured = pixels.apply_color_lut(values, dataset)
         return Image.fromarray(_eight_bits(coloured, 8 * coloured.dtype.itemsize)[..., :3])
-    if values.ndim == 3:  # pydicom has made RGB of the YBR kinds
+    if values.ndim == 3:  # pydicom has converted the YBR kinds to RGB
         return Image.fromarray(_eight_bits(values, int(dataset.BitsStored)))
     shown = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dataset), dataset)
     levels = _levels(shown, *_range_shown(dataset))
@@ -80,16 +93,16 @@ def read_dicom(content: bytes, limit: int, frame: int | None = None) -> Image.Im
 
 
 def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
-    """A mask in a DICOM or NIfTI file: every stored value above 0, in the same orientation as `read_medical`.
+    """Reads a mask from a DICOM or NIfTI file, in the orientation of `read_medical`.
 
     Args:
-        path: as the module's docstring names images.
+        path: name of the image, as the docstring of this module describes.
 
     Returns:
-        (H, W) bool.
+        (H, W) bool, True where the stored value is above 0.
 
     Raises:
-        ImageReadError: with the file's name.
+        ImageReadError: the mask cannot be read; the message begins with the file's name.
     """
     try:
         place = medical_path(path)
@@ -104,13 +117,13 @@ def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
 
 
 def slices_of(path: str | os.PathLike[str]) -> list[str]:
-    """The names of all slices of a NIfTI file across one axis.
+    """Lists the names of all slices of a NIfTI file across one axis.
 
     Args:
-        path: a NIfTI file, perhaps with "#axis=NUMBER"; without it, axial slices.
+        path: path of a NIfTI file, optionally with "#axis=NUMBER"; the default is axial slices.
 
     Raises:
-        ImageReadError: not such a file; the message lacks its name.
+        ImageReadError: the file is not NIfTI or is damaged; the message does not contain its name.
     """
     place = medical_path(path)
     shape = _canonical(place.file).shape
@@ -119,7 +132,7 @@ def slices_of(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _module(name: str, package: str) -> Any:
-    """An optional package; the error about a missing one is of the image, so that others are still read."""
+    """Imports an optional package; a missing one is an error of the image, so that others are still read."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -128,7 +141,7 @@ def _module(name: str, package: str) -> Any:
 
 
 def _dicom_values(content: bytes, limit: int, frame: int | None) -> tuple[NDArray[Any], Any]:
-    """Stored values (H, W) or (H, W, 3) of the one image that is asked for, and the file's data set."""
+    """Returns the stored values (H, W) or (H, W, 3) of one image, and the data set of the file."""
     pydicom = _module("pydicom", "pydicom")
     pixels = _module("pydicom.pixels", "pydicom")
     try:
@@ -145,12 +158,12 @@ def _dicom_values(content: bytes, limit: int, frame: int | None) -> tuple[NDArra
         raise ImageReadError(f"holds {frames} frames, counted from 0; there is no frame {frame}")
     try:
         return np.asarray(pixels.pixel_array(io.BytesIO(content), index=frame or 0)), dataset
-    except Exception as error:  # likewise, and compressed kinds may need another package
+    except Exception as error:  # pydicom raises nearly every type; compressed kinds need another package
         raise ImageReadError(f"its pixels cannot be decoded ({printable(error):.200})") from error
 
 
 def _range_shown(dataset: Any) -> tuple[float, float]:
-    """Black and white of a grey image after all transformations: a window stretches over the same range."""
+    """Returns black and white of a grey image after all transformations; a window covers the same range."""
     for name in ("VOILUTSequence", "ModalityLUTSequence"):
         if name in dataset:
             return 0.0, float(2 ** int(dataset[name][0].LUTDescriptor[2]) - 1)
@@ -169,7 +182,7 @@ def _eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
 
 
 def _levels(values: NDArray[Any], lowest: float, highest: float) -> NDArray[np.uint8]:
-    """uint8 levels, from 0 at `lowest` to 255 at `highest`; what lies outside is clipped."""
+    """Scales values to uint8 levels, from 0 at `lowest` to 255 at `highest`; others are clipped."""
     span = highest - lowest
     scaled = (values.astype(np.float64) - lowest) / (span if span > 0 else np.inf) * 255.0
     if not np.isfinite(scaled).all():
@@ -178,7 +191,7 @@ def _levels(values: NDArray[Any], lowest: float, highest: float) -> NDArray[np.u
 
 
 def _canonical(file: str, limit: int | None = None) -> Any:
-    """A NIfTI image in canonical order, its size checked before any voxel is read."""
+    """Opens a NIfTI image in canonical order and checks its size before any voxel is read."""
     nibabel = _module("nibabel", "nibabel")
     try:
         image = nibabel.load(file)
@@ -197,14 +210,14 @@ def _canonical(file: str, limit: int | None = None) -> Any:
         raise ImageReadError(f"holds values of type {image.get_data_dtype()}, expected plain numbers")
     try:
         return nibabel.as_closest_canonical(image)
-    except Exception as error:  # likewise
+    except Exception as error:  # nibabel raises nearly every type on damaged data
         raise ImageReadError(f"cut short or damaged ({printable(error):.200}); copy it again") from error
 
 
 def _nifti_plane(
     place: MedicalPath, limit: int, with_range: bool = False
 ) -> tuple[NDArray[Any], float, float]:
-    """One slice, upright, with the grey range of its volume."""
+    """Returns one slice, upright, with the grey range of its volume."""
     image = _canonical(place.file, limit)
     axis = place.options.get("axis", AXIAL)
     number = place.options.get("slice", image.shape[axis] // 2)
@@ -215,7 +228,7 @@ def _nifti_plane(
     volume = _volume_index(image.shape, place.options.get("volume"))
     try:
         voxels = np.asarray(image.dataobj[(slice(None),) * 3 + volume])
-    except Exception as error:  # as above
+    except Exception as error:  # nibabel raises nearly every type on damaged data
         raise ImageReadError(f"cut short or damaged ({printable(error):.200}); copy it again") from error
     plane = np.rot90(np.take(voxels, number, axis=axis))
     lowest, highest = (float(image.header[name]) for name in ("cal_min", "cal_max"))
@@ -226,7 +239,7 @@ def _nifti_plane(
 
 
 def _volume_index(shape: tuple[int, ...], volume: int | None) -> tuple[int, ...]:
-    """What indexes the fourth dimension, if there is one."""
+    """Returns the index into the fourth dimension, if the volume has one."""
     if len(shape) == 3:
         return ()
     if volume is None and shape[3] > 1:

@@ -1,4 +1,4 @@
-"""Names of image files: suffixes, parts behind a "#", URIs, natural order."""
+"""Interprets names of image files: suffixes, slices behind a "#", URIs, natural order."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ IMAGE_SUFFIXES = (
     | DICOM_SUFFIXES
     | NIFTI_SUFFIXES
 )
-"""What counts as an image inside a folder; files named one by one may have any suffix."""
+"""Suffixes of the files that count as images in a folder; a file that is named itself may have any suffix."""
 
 
 def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """The file that an image's name stands for, and what stands behind the "#" of a slice or frame in it.
+    """Splits the name of an image into its file and the slice or frame behind a "#".
 
     Args:
-        path: "scan.nii.gz#slice=40" gives "scan.nii.gz" and "slice=40"; other names come back whole, with "".
+        path: name of an image.
+
+    Returns:
+        "scan.nii.gz" and "slice=40" for "scan.nii.gz#slice=40"; the whole name and "" if it names no slice.
     """
     text = os.fspath(path)
     file, mark, part = text.rpartition("#")
@@ -44,19 +47,19 @@ def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path that does not exist reads as a pattern of `find_images`."""
+    """Whether a path reads as a pattern of `find_images`; one that exists is a path all the same."""
     return glob.has_magic(path)
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file name in lower case, with its dot; that of "scan.nii.gz" is ".nii.gz"."""
+    """Returns the suffix of a file name in lower case, with its dot; ".nii.gz" for "scan.nii.gz"."""
     lowered = name.lower()
     return ".nii.gz" if lowered.endswith(".nii.gz") else os.path.splitext(lowered)[1]
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Orders runs of digits by value and letters without regard to case; suffix and name break ties."""
-    # Digits compare by length, then by character: no conversion, so no limit on how many there are.
+    """Sort key that orders digits by their value and ignores case; suffix and name break ties."""
+    # Digits are compared by length, then by character, without conversion, so that any number of them works.
     parts = re.split(r"([0-9]+)", os.path.splitext(name)[0])
     keys = [
         (len(part.lstrip("0")), part.lstrip("0")) if index % 2 else (0, part.casefold())
@@ -69,13 +72,13 @@ _URI = re.compile(r"([a-z][a-z0-9+.-]+)://([^/]*)/?(.*)", re.IGNORECASE | re.DOT
 
 
 class RemoteFile(str):
-    """The URI of one file, which `zsad.images.reading.read_image` fetches; a plain text is never fetched."""
+    """URI of one file. `read_image` fetches it, whereas it never fetches the URI in a plain string."""
 
     __slots__ = ()
 
 
 def is_uri(text: object) -> bool:
-    """Whether a text names a place by its scheme.
+    """Whether a text is a URI, which begins with a scheme such as "s3://".
 
     Example:
         >>> is_uri("s3://bucket/shots"), is_uri("C:/shots"), is_uri("shots")
@@ -98,7 +101,7 @@ def as_path(uri: str) -> str:
 
 
 def image_file(name: str) -> Path | RemoteFile:
-    """The file that a name stands for: a `RemoteFile` if the name is a URI, else a path."""
+    """Returns the file that a name stands for: a `RemoteFile` if the name is a URI, else a path."""
     return RemoteFile(name) if is_uri(name) else Path(name)
 
 
@@ -107,11 +110,11 @@ AXIAL = 2
 
 @dataclass(frozen=True)
 class MedicalPath:
-    """A file and which image in it.
+    """A DICOM or NIfTI file, and which image in it.
 
     Attributes:
-        file: DICOM or NIfTI.
-        options: what stood behind the "#": frame, axis, slice, volume -> number.
+        file: path of the file.
+        options: numbers behind the "#", under the names frame, axis, slice and volume.
     """
 
     file: str
@@ -119,7 +122,7 @@ class MedicalPath:
 
     @property
     def is_nifti(self) -> bool:
-        """Whether the suffix is that of NIfTI; else it is DICOM's."""
+        """Whether the suffix is that of NIfTI; otherwise the file is DICOM."""
         return suffix_of(self.file) in NIFTI_SUFFIXES
 
 
@@ -129,10 +132,11 @@ def is_medical(path: str | os.PathLike[str]) -> bool:
 
 
 def medical_path(path: str | os.PathLike[str]) -> MedicalPath:
-    """Takes a path apart.
+    """Splits the name of a DICOM or NIfTI image into file and options.
 
     Raises:
-        ImageReadError: what stands behind the "#" is not understood; the message lacks the file's name.
+        ImageReadError: the part behind the "#" is not understood; the message does not contain the
+            file's name.
     """
     file, fragment = file_and_part(path)
     known = ("frame",) if suffix_of(file) in DICOM_SUFFIXES else ("axis", "slice", "volume")

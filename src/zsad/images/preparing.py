@@ -1,4 +1,4 @@
-"""From an RGB image to the network's input."""
+"""Prepares an RGB image as the input of a network."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Any image file or array in, 8-bit RGB out; no torch.
+"""Reads image files and arrays as 8-bit RGB; needs no torch.
 
-Limits: an image may have at most `DEFAULT_MAX_PIXELS` pixels (argument `max_pixels`, or the environment
-variable ZSAD_MAX_PIXELS), checked from the header before anything is decoded. Files with several frames
-or pages give the first one; DICOM and NIfTI are read as `zsad.images.medical` tells. The EXIF orientation is
-applied; colour profiles are not.
+An image may have at most `DEFAULT_MAX_PIXELS` pixels, unless the argument `max_pixels` or the environment
+variable ZSAD_MAX_PIXELS says otherwise; the header is checked before anything is decoded. Of a file with
+several frames or pages, the first one is read. `zsad.images.medical` describes how DICOM and NIfTI are read.
+The EXIF orientation is applied; colour profiles are not.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from zsad.images.remote import read_remote
 def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
     """Reads one image as 8-bit RGB, upright.
 
-    The same image gives the same pixels as a lossless file, Pillow image, uint8 array or float tensor.
+    An image gives the same pixels whether it comes as a lossless file, Pillow image, uint8 array or float
+    tensor.
 
     Args:
         source: a path; a `RemoteFile`, as `find_images` lists it; the bytes of a file; an open binary file
@@ -48,14 +49,15 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
             or (H, W, C); a float array or tensor of shape (C, H, W) with values in [0, 1]. Colours are RGB;
             reverse OpenCV's BGR first (`array[..., ::-1]`). `zsad.images.conversion` describes how each mode
             and type becomes RGB.
-        max_pixels: refuse images with more pixels; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
+        max_pixels: largest number of pixels to accept; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
 
     Returns:
-        A new Pillow image of mode "RGB"; the source stays unchanged.
+        A new Pillow image of mode "RGB"; the source does not change.
 
     Raises:
-        ImageReadError: not an image, damaged, too large or of an unknown kind: "NAME: reason; what to do".
-        ConfigError: the limit itself is not a whole number above 0.
+        ImageReadError: the source is not an image, damaged, too large or of an unknown kind. The message
+            reads "NAME: reason; what to do".
+        ConfigError: the limit is not a whole number above 0.
 
     Example:
         >>> read_image(np.zeros((4, 6), dtype=np.uint8)).size
@@ -85,7 +87,7 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Puts the name of the image before the reason why it cannot be read."""
+    """Puts the name of the image in front of the reason why it cannot be read."""
     try:
         yield
     except ImageReadError as error:
@@ -93,13 +95,13 @@ def _named(name: str) -> Iterator[None]:
 
 
 def _read_path(path: str, limit: int) -> Image.Image:
-    """Opens a file and reads it; every reason that the system gives becomes an `ImageReadError`."""
+    """Opens a file and reads it; every error of the system becomes an `ImageReadError`."""
     with _named(printable(path) or "''"):
         try:
             place = medical_path(path) if is_medical(path) else None
             kind = os.stat(place.file if place else path).st_mode
             if stat.S_ISDIR(kind):
-                os.scandir(path).close()  # a folder that may not be listed says so instead
+                os.scandir(path).close()  # raises PermissionError for a folder that may not be listed
                 raise ImageReadError("is a folder, expected an image file; name a file in it")
             if not stat.S_ISREG(kind):
                 raise ImageReadError("is a device or a pipe, expected an image file; save it as a file first")
@@ -118,13 +120,13 @@ def _read_path(path: str, limit: int) -> Image.Image:
         except (
             OSError,
             ValueError,
-        ) as error:  # too long a name, a loop of links, a null character, a dying disk
+        ) as error:  # name too long, loop of links, null character, failing disk
             reason = printable(getattr(error, "strerror", None) or error)
             raise ImageReadError(f"cannot be opened ({reason}); check the path") from error
 
 
 def _read_remote(file: RemoteFile, limit: int) -> Image.Image:
-    """Fetches a file and reads it; every reason that its file system gives becomes an `ImageReadError`."""
+    """Fetches a file and reads it; every error of its file system becomes an `ImageReadError`."""
     try:
         content = read_remote(file)
     except Exception as error:  # each file system raises the errors of its own library
@@ -153,12 +155,12 @@ def _why_missing(path: str) -> str:
 
 
 def _content(source: Any) -> bytes | bytearray | memoryview:
-    """Everything in an open file, from its start; the file stays open."""
+    """Reads an open file from its start; the file stays open."""
     try:
         if not hasattr(source, "seekable") or source.seekable():
             source.seek(0)
         content = source.read()
-    except Exception as error:  # any object with a `read` may come, and raise what it likes
+    except Exception as error:  # any object with a `read` is accepted and may raise any error
         raise ImageReadError(f"cannot be read ({printable(error)}); open it with mode 'rb'") from error
     if not isinstance(content, (bytes, bytearray, memoryview)):
         raise ImageReadError(
@@ -168,7 +170,7 @@ def _content(source: Any) -> bytes | bytearray | memoryview:
 
 
 def _array(source: Any) -> NDArray[Any]:
-    """A NumPy array from an array or tensor of any library, none of which is imported here."""
+    """Converts an array or tensor of any library, none of which is imported here, to NumPy."""
     if not (hasattr(source, "shape") and hasattr(source, "dtype")):
         raise ImageReadError(
             "is not an image; expected a path, bytes, an open file, a Pillow image, a uint8 (H, W, C) "
@@ -180,14 +182,14 @@ def _array(source: Any) -> NDArray[Any]:
             source = source.detach().cpu()
             source = source.float() if source.is_floating_point() else source  # NumPy has no bfloat16
         array: NDArray[Any] = np.asarray(source)
-    except Exception as error:  # whatever a foreign type raises: meta and sparse tensors, for two
+    except Exception as error:  # foreign types raise any error; meta and sparse tensors do
         raise ImageReadError(
             f"cannot become a NumPy array ({printable(error)}); make it dense first"
         ) from error
     if is_tensor and array.ndim == 3 and array.dtype.kind in "bu" and array.shape[0] in (1, 2, 3, 4):
         array = np.transpose(
             array, (1, 2, 0)
-        )  # a tensor is (C, H, W) whatever its type, as torchvision reads files
+        )  # a tensor is (C, H, W) whatever its type, like those of torchvision
     if array.ndim < 2:
         raise ImageReadError(f"{array.ndim} dimensions, expected 2 or 3: (H, W), (H, W, C) or (C, H, W)")
     return array

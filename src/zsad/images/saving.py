@@ -1,4 +1,4 @@
-"""The files of one result, each written whole or not at all."""
+"""Writes the files of one result, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ FILE_SUFFIXES: dict[str, str] = {
 }
 
 
-_JPEG_LARGEST_SIDE = 65_500  # of the format
+_JPEG_LARGEST_SIDE = 65_500  # pixels; a limit of the format
 _RANGE_KEY = "zsad:map_range"
 
 
 def read_map(path: str | Path) -> NDArray[np.float32]:
-    """Reads a map file that zsad wrote, 16-bit PNG or .npy, back into the method's own values.
+    """Reads a map file of zsad, 16-bit PNG or .npy, back into the values of the method.
 
     Args:
-        path: a file of the kind "map" or "npy".
+        path: path of a file of the kind "map" or "npy".
 
     Returns:
-        (H, W) float32.
+        (H, W) float32 map.
 
     Raises:
-        ImageReadError: the file is not one of zsad's maps.
+        ImageReadError: the file is not a map of zsad.
     """
     try:
         if Path(path).suffix == ".npy":
@@ -66,23 +66,23 @@ def write_file(
     mask: NDArray[np.bool_] | None = None,
     scale: Scale = "fixed",
 ) -> Path:
-    """Writes one file of a result, whole or not at all.
+    """Writes one file of a result.
 
     Args:
         kind: "overlay" (JPEG), "map" (16-bit PNG that stores its value range), "npy" (float32), "mask" (PNG,
             0 or 255) or "contour" (JPEG).
-        path: the file; missing folders are made.
+        path: path of the file; missing folders are created.
         image: (H, W, 3) uint8 RGB.
-        anomaly_map: (H, W) float32.
+        anomaly_map: (H, W) float32 map.
         map_range: smallest and largest value that the map can take.
         mask: (H, W) bool, needed for "mask" and "contour".
-        scale: the overlay's colour scale, as in `overlay`.
+        scale: colour scale of the overlay, "fixed" or "image", as `overlay` takes it.
 
     Returns:
-        The path; its suffix becomes .png when an image is too large for JPEG.
+        The path of the file; its suffix is .png if an image is too large for JPEG.
 
     Raises:
-        ConfigError: an unknown kind, or a mask or contour without a mask.
+        ConfigError: the kind is unknown, or a mask or contour is asked for without a mask.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -109,7 +109,7 @@ def write_file(
 
 
 def save_jpeg(image: Image.Image, file: IO[bytes], quality: int) -> None:
-    """Writes an RGB image as JPEG with full colour resolution, for the sake of thin coloured structures."""
+    """Writes an RGB image as JPEG with full colour resolution, which keeps thin coloured structures."""
     image.save(file, format="JPEG", quality=quality, subsampling=0)
 
 

@@ -1,6 +1,6 @@
-"""What a file is that turned out not to be a readable image, and what its owner can do about it.
+"""Tells what a file is that no decoder could read, and what its owner can do about it.
 
-Judged by the first bytes, never by the suffix: a web page saved as "part.png" is the common case.
+The first bytes decide, never the suffix: a web page that was saved as "part.png" is the common case.
 """
 
 from __future__ import annotations
@@ -62,28 +62,28 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 
 
 def is_heif(start: bytes) -> bool:
-    """Whether a file begins like HEIF/HEIC (telephones), given its first 16 bytes or more."""
+    """Whether a file begins like HEIF/HEIC, the format of telephones; takes its first 16 bytes or more."""
     return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether a file begins like DICOM, given its first 132 bytes or more."""
+    """Whether a file begins like DICOM; takes its first 132 bytes or more."""
     return start[128:132] == b"DICM"
 
 
 def is_avif(start: bytes) -> bool:
-    """Whether a file begins like AVIF, given its first 16 bytes or more."""
+    """Whether a file begins like AVIF; takes its first 16 bytes or more."""
     return start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis")
 
 
 def what_it_is(start: bytes) -> str:
-    """Names the kind of a file that no decoder took.
+    """Names the kind of a file that no decoder could read.
 
     Args:
-        start: its first bytes, up to a few thousand; not empty.
+        start: first bytes of the file, up to a few thousand; not empty.
 
     Returns:
-        "is ...; what to do", to stand after the file's name.
+        A text such as "is a PDF document; export its pages as images", which follows the file's name.
     """
     for signature, offset, sentence in _SIGNATURES:
         if start.startswith(signature, offset):
@@ -118,7 +118,7 @@ def _text_or_unknown(start: bytes) -> str:
 
 
 def _is_text(start: bytes) -> bool:
-    """Whether bytes read as UTF-8 text; a character cut off at the end does not count against it."""
+    """Whether bytes are UTF-8 text; the last character may be cut off."""
     text = start.decode("utf-8", errors="ignore")
     lost = len(start) - len(text.encode("utf-8"))
     return (

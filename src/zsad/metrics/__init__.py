@@ -1,4 +1,4 @@
-"""Image-level and pixel-level metrics: pure NumPy functions, and a suite that takes images as they come."""
+"""Image-level and pixel-level metrics: pure NumPy functions, and a suite for images in sequence."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ def evaluate(
     *,
     fpr_limit: float = 0.3,
 ) -> dict[str, float]:
-    """All seven metrics of one category (the papers average them over categories, unweighted).
+    """Computes all seven metrics of one category; the papers report their unweighted mean over categories.
 
     Args:
         maps: (N, H, W) finite anomaly maps, or a sequence of (H, W) arrays whose sizes may differ; None to
-            leave the pixel metrics out.
-        masks: the same shapes, values in {0, 1}; None for a set without masks.
-        scores: (N,) finite image scores; None to leave the image metrics out.
-        labels: (N,) in {0, 1}, 1 for an anomalous image; None with `scores`.
-        pro: "exact" or "script", see `pixel_aupro`.
-        fpr_limit: where the PRO curve is cut, in (0, 1].
+            leave out the pixel metrics.
+        masks: masks of the shapes of the maps, values in {0, 1}; None for a set without masks.
+        scores: (N,) finite image scores; None to leave out the image metrics.
+        labels: (N,) in {0, 1}, 1 for an anomalous image; None if `scores` is None.
+        pro: variant of AUPRO, "exact" or "script"; see `pixel_aupro`.
+        fpr_limit: false-positive rate at which the PRO curve is cut, in (0, 1].
 
     Returns:
-        Fractions in [0, 1] under the names of `METRIC_NAMES`; NaN where a metric is undefined: one class
-        only, or no masks.
+        Fractions in [0, 1] under the names of `METRIC_NAMES`; NaN where a metric is undefined because a class
+        or the masks are missing.
 
     Raises:
-        DataError: shapes or numbers of images that do not fit, NaN or infinite values, labels or masks with
-            other values than 0 and 1.
-        ConfigError: an unknown `pro` or a limit outside (0, 1].
+        DataError: shapes or numbers of images do not match, values are NaN or infinite, or labels or masks
+            have other values than 0 and 1.
+        ConfigError: `pro` is unknown, or the limit is outside (0, 1].
 
     Example:
         >>> result = evaluate([[[0.1, 0.9]]], [[[0, 1]]], [0.9, 0.2, 0.4], [1, 0, 1])

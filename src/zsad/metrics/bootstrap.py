@@ -1,4 +1,4 @@
-"""How far the image metrics would move with other images of the same kind: the percentile bootstrap."""
+"""Percentile bootstrap: how far the image metrics would move with other images of the same kind."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LEVEL = 95.0  # per cent
 def bootstrap_draws(
     anomalous: Floats, normal: Floats, draws: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """The image metrics of resampled images.
+    """Computes the image metrics of resampled images.
 
-    Images are drawn with replacement within each class: a resample of one class only has no metrics.
+    Images are drawn with replacement within each class, because a resample of one class has no metrics.
 
     Args:
         anomalous: (P,) scores of the anomalous images.
-        normal: (N,) scores of the normal ones.
+        normal: (N,) scores of the normal images.
         draws: number of resamples.
-        seed: of the drawing.
+        seed: seed of the random numbers.
 
     Returns:
-        (draws,) values under the names of `IMAGE_METRICS`; NaN where a class is missing.
+        (draws,) values under the names of `IMAGE_METRICS`; NaN if a class is missing.
     """
     generator = np.random.default_rng(seed)
     found = {name: np.full(draws, np.nan) for name in IMAGE_METRICS}
@@ -43,11 +43,11 @@ def bootstrap_draws(
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of values, as their 2.5th and 97.5th percentile; NaN if any is NaN."""
+    """Returns the 2.5th and 97.5th percentile, between which 95 % of values lie; NaN if any is NaN."""
     low, high = np.percentile(values, [50 - LEVEL / 2, 50 + LEVEL / 2])
     return float(low), float(high)
 
 
 def _resampled(values: Floats, generator: np.random.Generator) -> Floats:
-    """As many values, drawn with replacement."""
+    """Draws as many values as there are, with replacement."""
     return values[generator.integers(0, values.size, values.size)] if values.size else values

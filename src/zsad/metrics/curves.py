@@ -1,4 +1,4 @@
-"""The curves behind the metrics, thinned to what a figure can show."""
+"""Computes the curves behind the metrics, with as many points as a figure can show."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Curve:
     """Points of a curve from its first to its last.
 
     Attributes:
-        x: (P,) in [0, 1].
-        y: (P,) in [0, 1].
+        x: (P,) abscissae in [0, 1].
+        y: (P,) ordinates in [0, 1].
     """
 
     x: NDArray[np.float64]
@@ -28,11 +28,11 @@ class Curve:
 
 
 def roc_curve(counts: RankedCounts) -> Curve | None:
-    """Recall over the false-positive rate, from (0, 0) to (1, 1); None if a class is missing."""
+    """Returns recall over the false-positive rate, from (0, 0) to (1, 1); None if a class is missing."""
     if counts.positives == 0 or counts.negatives == 0:
         return None
     found = counts.true_positives / counts.positives
-    # Normal examples strictly above an anomalous value move the curve to the right before it rises.
+    # The curve moves right by the normal examples strictly above an anomalous value before it rises.
     rates = np.stack([counts.false_positives_above, counts.false_positives], axis=1) / counts.negatives
     recalls = np.stack([np.concatenate([[0.0], found[:-1]]), found], axis=1)
     x = np.concatenate([[0.0], rates.ravel(), [1.0]])
@@ -40,10 +40,11 @@ def roc_curve(counts: RankedCounts) -> Curve | None:
 
 
 def precision_recall_curve(counts: RankedCounts) -> Curve | None:
-    """Precision over recall, from recall 0 (at the precision of the first point); None if a class is missing.
+    """Returns precision over recall; None if a class is missing.
 
-    Where only normal examples lie between two anomalous values, precision falls at one recall; those points
-    are left out, as they never are the best at their recall.
+    The curve starts at recall 0 with the precision of the first point. Between two anomalous values with only
+    normal examples in between, precision falls while recall stays; these points are left out, because they
+    are never the best ones at their recall.
     """
     if counts.positives == 0 or counts.negatives == 0:
         return None
@@ -53,14 +54,14 @@ def precision_recall_curve(counts: RankedCounts) -> Curve | None:
 
 
 def thinned(curve: Curve, points: int = CURVE_POINTS) -> Curve:
-    """At most so many points of a curve, evenly spread along its length; the ends always stay.
+    """Picks points of a curve that are evenly spread along its length; both ends stay.
 
     Args:
-        curve: any number of points.
-        points: at least 2.
+        curve: curve with any number of points.
+        points: largest number of points in the result, at least 2.
 
     Returns:
-        Points of the curve in their order.
+        The picked points, in their order.
     """
     if curve.x.size <= points:
         return curve

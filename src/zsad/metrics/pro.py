@@ -1,12 +1,12 @@
-"""AUPRO, the area under the per-region overlap curve, exactly and as the authors' scripts compute it.
+"""AUPRO, the area under the per-region overlap curve: exact, and as the authors' scripts compute it.
 
-PRO at a threshold is the mean, over the connected anomalous regions (8-connectivity) of all images, of the
-fraction of the region that the prediction covers; it is drawn over the false-positive rate of all normal
+PRO at a threshold is the fraction of a connected anomalous region (8-connectivity) that the prediction
+covers, averaged over the regions of all images. It is plotted over the false-positive rate of all normal
 pixels. Each anomalous pixel of a region of area A out of K regions adds 1 / (A K), so the whole curve is a
 cumulative sum.
 
-The regions are found by a run-based labelling of a few vectorised lines. SciPy's `ndimage.label` would do the
-same; it would be the core's only use of SciPy, a 35 MB dependency of every installation.
+The regions are found by a run-based labelling of a few vectorised lines, so that the metrics need NumPy only.
+SciPy's `ndimage.label` gives the same labels.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ SCRIPT_STEPS = 200
 
 
 def pixel_aupro(maps: Any, masks: Any, pro: ProVariant = "exact", fpr_limit: float = 0.3) -> float:
-    """Area under the PRO curve up to a false-positive rate.
+    """Computes the area under the PRO curve up to a false-positive rate.
 
     Args:
         maps: (N, H, W) finite anomaly maps, or a sequence of (H, W) arrays whose sizes may differ.
-        masks: the same shapes, values in {0, 1}, 1 where anomalous.
+        masks: masks of the shapes of the maps, values in {0, 1}, 1 where anomalous.
         pro: "exact" integrates the true curve (every distinct map value, `map >= threshold`, from (0, 0),
             linear between points, cut at the limit) and divides by the limit, as the MVTec AD evaluation
             defines it; "script" does what the scripts behind most published numbers do: 200 uniform
             thresholds from the smallest to the largest map value, `map > threshold`, points with a rate
             strictly below the limit, their rates rescaled to [0, 1] by their own minimum and maximum.
-        fpr_limit: in (0, 1].
+        fpr_limit: false-positive rate at which the curve is cut, in (0, 1].
 
     Returns:
-        A fraction in [0, 1]; NaN if there is no anomalous or no normal pixel, for "script" also if fewer than
-        two different rates remain (a constant map, for one).
+        A fraction in [0, 1]; NaN if there is no anomalous or no normal pixel. "script" also gives NaN if
+        fewer than two different rates remain, as for a constant map.
 
     Raises:
-        DataError: as for `zsad.metrics.pixel_auroc`.
-        ConfigError: an unknown variant or a limit outside (0, 1].
+        DataError: shapes do not match, values are NaN or infinite, or masks have other values than 0 and 1.
+        ConfigError: the variant is unknown, or the limit is outside (0, 1].
     """
     check_pro(pro, fpr_limit)
     checked_maps, checked_masks = check_maps(maps, masks)
@@ -52,7 +52,11 @@ def pixel_aupro(maps: Any, masks: Any, pro: ProVariant = "exact", fpr_limit: flo
 
 
 def check_pro(pro: str, fpr_limit: float) -> None:
-    """Refuses unknown variants and limits outside (0, 1] with a `ConfigError`."""
+    """Refuses unknown variants and impossible limits.
+
+    Raises:
+        ConfigError: the variant is unknown, or the limit is outside (0, 1].
+    """
     if pro not in ("exact", "script"):
         raise unknown_name("pro variant", pro, ["exact", "script"])
     if not 0 < fpr_limit <= 1:
@@ -62,17 +66,17 @@ def check_pro(pro: str, fpr_limit: float) -> None:
 def aupro_of_pixels(
     anomalous: Floats, weights: NDArray[np.float64], normal: Floats, pro: ProVariant, fpr_limit: float
 ) -> float:
-    """AUPRO of pooled pixels.
+    """Computes AUPRO of pooled pixels.
 
     Args:
         anomalous: (P,) map values of the anomalous pixels.
-        weights: (P,) what each of them adds to PRO; they sum to 1 (`region_weights`).
-        normal: (N,) map values of the normal pixels, sorted upwards.
-        pro: as for `pixel_aupro`.
-        fpr_limit: as for `pixel_aupro`.
+        weights: (P,) contribution of each anomalous pixel to PRO, summing to 1 (`region_weights`).
+        normal: (N,) map values of the normal pixels, in rising order.
+        pro: variant, "exact" or "script"; see `pixel_aupro`.
+        fpr_limit: false-positive rate at which the curve is cut, in (0, 1].
 
     Returns:
-        As `pixel_aupro`.
+        A fraction in [0, 1], or NaN where `pixel_aupro` gives NaN.
     """
     if anomalous.size == 0 or normal.size == 0:
         return float("nan")
@@ -86,12 +90,12 @@ def aupro_of_pixels(
 def pro_curve(
     anomalous: Floats, weights: NDArray[np.float64], normal: Floats
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The corners of the exact PRO curve of pooled pixels.
+    """Returns the corners of the exact PRO curve of pooled pixels.
 
     Args:
         anomalous: (P,) map values of the anomalous pixels, at least one.
-        weights: (P,) what each of them adds to PRO.
-        normal: (N,) map values of the normal pixels, sorted upwards, at least one.
+        weights: (P,) contribution of each anomalous pixel to PRO.
+        normal: (N,) map values of the normal pixels, in rising order, at least one.
 
     Returns:
         False-positive rates and overlaps, (2 T + 2,) each for T distinct anomalous values.
@@ -108,14 +112,14 @@ def pro_curve(
 def exact_corners(
     above: NDArray[np.float64], at_or_above: NDArray[np.float64], overlap: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The corners of the PRO curve from (0, 0) to (1, 1).
+    """Returns the corners of the PRO curve from (0, 0) to (1, 1).
 
-    Thresholds that only normal pixels take move the curve along a horizontal line; its two ends are the
-    corners at the neighbouring anomalous values, so those suffice.
+    Thresholds at values of normal pixels only move the curve along a horizontal line. Its two ends are the
+    corners at the neighbouring anomalous values, so these suffice.
 
     Args:
-        above: (T,) false-positive rate of `map > value` at each distinct anomalous value, values falling.
-        at_or_above: (T,) the rate of `map >= value`.
+        above: (T,) false-positive rate of `map > value` at each distinct anomalous value, in falling order.
+        at_or_above: (T,) false-positive rate of `map >= value`.
         overlap: (T,) PRO of `map >= value`.
 
     Returns:
@@ -128,7 +132,7 @@ def exact_corners(
 
 
 def _script_area(anomalous: Floats, weights: NDArray[np.float64], normal: Floats, fpr_limit: float) -> float:
-    """The scripts' area from sorted anomalous pixels with their weights and sorted normal pixels."""
+    """Computes the area of the scripts, from sorted anomalous pixels with weights and sorted normal ones."""
     thresholds = script_thresholds(min(anomalous[0], normal[0]), max(anomalous[-1], normal[-1]))
     rates = (normal.size - np.searchsorted(normal, thresholds, side="right")) / normal.size
     covered_from = np.concatenate([np.cumsum(weights[::-1])[::-1], [0.0]])
@@ -137,14 +141,14 @@ def _script_area(anomalous: Floats, weights: NDArray[np.float64], normal: Floats
 
 
 def script_thresholds(low: np.floating[Any], high: np.floating[Any]) -> Floats:
-    """The scripts' rising thresholds for `map > threshold`; none if all maps hold one value.
+    """Returns the thresholds of the scripts for `map > threshold`, in rising order.
 
     Args:
-        low: smallest value of all maps, in the maps' own type.
-        high: largest value.
+        low: smallest value of all maps, in the type of the maps.
+        high: largest value of all maps, in the type of the maps.
 
     Returns:
-        (about 200,) in the maps' type.
+        (about 200,) in the type of the maps; empty if all maps hold the same value.
     """
     if low == high:
         return np.empty(0, dtype=low.dtype)
@@ -155,7 +159,7 @@ def script_thresholds(low: np.floating[Any], high: np.floating[Any]) -> Floats:
 
 
 def script_area(rates: NDArray[np.float64], overlaps: NDArray[np.float64], fpr_limit: float) -> float:
-    """The scripts' area from the points at `script_thresholds`; NaN if fewer than two rates remain."""
+    """Computes the area of the scripts from points at their thresholds; NaN if under two rates remain."""
     kept = rates < fpr_limit
     rates, overlaps = rates[kept], overlaps[kept]
     if rates.size < 2 or rates[0] == rates[-1]:
@@ -165,13 +169,13 @@ def script_area(rates: NDArray[np.float64], overlaps: NDArray[np.float64], fpr_l
 
 
 def _rounded_down(grid: NDArray[np.float64], dtype: np.dtype[Any]) -> Floats:
-    """The largest values of a type that do not exceed the grid, so that `map > value` stays what it was."""
+    """Rounds a grid down to values of a type, so that `map > value` gives the same result."""
     rounded: Floats = grid.astype(dtype)
     return np.where(rounded > grid, np.nextafter(rounded, dtype.type(-np.inf)), rounded)
 
 
 def area_up_to(x: NDArray[np.float64], y: NDArray[np.float64], limit: float) -> float:
-    """Area under a polyline with rising x, from 0 to the limit."""
+    """Computes the area under a polyline with rising x, from 0 to the limit."""
     inside = int(np.searchsorted(x, limit, side="right"))
     if inside == x.size:
         return _trapezoid(x, y)
@@ -185,7 +189,7 @@ def _trapezoid(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def region_weights(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
-    """What each anomalous pixel adds to PRO: 1 / (area of its region x number of regions).
+    """Returns the contribution of each anomalous pixel to PRO: 1 / (area of its region x number of regions).
 
     Args:
         masks: (H, W) bool arrays, True where anomalous.
@@ -207,15 +211,15 @@ def region_weights(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
 def label_regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
     """Numbers the connected regions of a mask, diagonal neighbours included (8-connectivity).
 
-    Horizontal runs of True are the nodes of a graph; runs of neighbouring rows that touch are its edges; each
-    run takes the smallest number that it can reach, by repeated hooking and pointer jumping (a logarithmic
-    number of passes).
+    Horizontal runs of True are the nodes of a graph; its edges join touching runs of neighbouring rows. Each
+    run takes the smallest number that it can reach, by repeated hooking and pointer jumping, in a logarithmic
+    number of passes.
 
     Args:
-        mask: (H, W) bool.
+        mask: (H, W) bool, True where anomalous.
 
     Returns:
-        labels: (H, W), 0 outside, regions numbered from 1 in the order of their first pixel.
+        labels: (H, W), 0 outside the regions, which are numbered from 1 in the order of their first pixel.
         count: number of regions.
     """
     height, width = mask.shape

@@ -1,8 +1,8 @@
-"""AUROC, average precision and F1-max: exact, from one sort of either class.
+"""AUROC, average precision and F1-max: exact, from one sort of each class.
 
-All three follow from how many normal values lie above and at each distinct *anomalous* value: between two
-such values only false positives change, where the ROC curve is horizontal, recall stands still and F1 falls.
-So the normal values are sorted once (NumPy's vectorised sort of plain floats, no argsort) and looked up.
+All three follow from the numbers of normal values above and at each distinct *anomalous* value. Between two
+such values only false positives change: the ROC curve is horizontal, recall stays and F1 falls. The normal
+values are therefore sorted once (NumPy's vectorised sort of plain floats, no argsort) and looked up.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class RankedCounts:
-    """Counts at every distinct value that an anomalous example takes, from the highest value down.
+    """Counts at every distinct value of the anomalous examples, in falling order.
 
     Attributes:
-        thresholds: (T,) the distinct anomalous values, falling.
+        thresholds: (T,) distinct anomalous values, in falling order.
         true_positives: (T,) int64, anomalous examples at or above the threshold.
         false_positives: (T,) int64, normal examples at or above the threshold.
         false_positives_above: (T,) int64, normal examples strictly above the threshold.
@@ -44,8 +44,8 @@ def rank(anomalous: Floats, normal: Floats) -> RankedCounts:
     """Ranks two groups of values against each other.
 
     Args:
-        anomalous: (P,) values of the anomalous examples, any order, finite.
-        normal: (N,) values of the normal examples, any order, finite; passing them sorted upwards saves time.
+        anomalous: (P,) finite values of the anomalous examples, in any order.
+        normal: (N,) finite values of the normal examples, in any order; rising order saves time.
 
     Returns:
         The counts from which every metric of this module follows.
@@ -64,13 +64,13 @@ def rank(anomalous: Floats, normal: Floats) -> RankedCounts:
 
 
 def sorted_upwards(values: Floats) -> Floats:
-    """The values in rising order; the array itself if it is in order already."""
+    """Returns values in rising order; the array itself if it is sorted already."""
     in_order = bool(np.all(values[1:] >= values[:-1]))
     return values if in_order else np.sort(values)
 
 
 def auroc(counts: RankedCounts) -> float:
-    """Area under the ROC curve: how often an anomalous value exceeds a normal one, ties counting half.
+    """Area under the ROC curve: the share of pairs in which the anomalous value is higher; ties count half.
 
     Returns:
         A fraction in [0, 1]; NaN if a class is missing.
@@ -83,13 +83,13 @@ def auroc(counts: RankedCounts) -> float:
 
 
 def average_precision(counts: RankedCounts) -> float:
-    """Average precision: the sum of precision times the gain in recall, no interpolation.
+    """Average precision: the sum of precision times gain in recall, without interpolation.
 
     Source: the definition of scikit-learn's `average_precision_score`, which all evaluation scripts call.
 
     Returns:
-        A fraction in [0, 1]; NaN if a class is missing (with anomalous examples only it would be 1 whatever
-        the values are).
+        A fraction in [0, 1]; NaN if a class is missing (with anomalous examples alone it would be 1 for any
+        values).
     """
     if counts.positives == 0 or counts.negatives == 0:
         return float("nan")
@@ -99,7 +99,7 @@ def average_precision(counts: RankedCounts) -> float:
 
 
 def f1_max(counts: RankedCounts) -> float:
-    """The largest F1 = 2 TP / (2 TP + FP + FN) over all thresholds.
+    """F1-max: the largest F1 = 2 TP / (2 TP + FP + FN) over all thresholds.
 
     Returns:
         A fraction in [0, 1]; NaN if a class is missing.
@@ -114,25 +114,47 @@ def image_auroc(scores: Any, labels: Any) -> float:
     """AUROC of image scores.
 
     Args:
-        scores: (N,) finite image scores, higher is more anomalous.
+        scores: (N,) finite image scores; higher is more anomalous.
         labels: (N,) in {0, 1}, 1 for an anomalous image.
 
     Returns:
         A fraction in [0, 1]; NaN if a class is missing.
 
     Raises:
-        DataError: wrong shapes, NaN or infinite scores, labels other than 0 and 1.
+        DataError: shapes do not match, scores are NaN or infinite, or labels are not 0 or 1.
     """
     return auroc(rank(*split_scores(scores, labels)))
 
 
 def image_ap(scores: Any, labels: Any) -> float:
-    """Average precision of image scores; arguments, result and errors as for `image_auroc`."""
+    """Average precision of image scores.
+
+    Args:
+        scores: (N,) finite image scores; higher is more anomalous.
+        labels: (N,) in {0, 1}, 1 for an anomalous image.
+
+    Returns:
+        A fraction in [0, 1]; NaN if a class is missing.
+
+    Raises:
+        DataError: shapes do not match, scores are NaN or infinite, or labels are not 0 or 1.
+    """
     return average_precision(rank(*split_scores(scores, labels)))
 
 
 def image_f1max(scores: Any, labels: Any) -> float:
-    """F1-max of image scores; arguments, result and errors as for `image_auroc`."""
+    """F1-max of image scores.
+
+    Args:
+        scores: (N,) finite image scores; higher is more anomalous.
+        labels: (N,) in {0, 1}, 1 for an anomalous image.
+
+    Returns:
+        A fraction in [0, 1]; NaN if a class is missing.
+
+    Raises:
+        DataError: shapes do not match, scores are NaN or infinite, or labels are not 0 or 1.
+    """
     return f1_max(rank(*split_scores(scores, labels)))
 
 
@@ -141,24 +163,46 @@ def pixel_auroc(maps: Any, masks: Any) -> float:
 
     Args:
         maps: (N, H, W) finite anomaly maps, or a sequence of (H, W) arrays whose sizes may differ.
-        masks: the same shapes, values in {0, 1}, 1 where anomalous.
+        masks: masks of the shapes of the maps, values in {0, 1}, 1 where anomalous.
 
     Returns:
         A fraction in [0, 1]; NaN if a class is missing.
 
     Raises:
-        DataError: shapes that do not fit, NaN or infinite values, masks with other values than 0 and 1.
+        DataError: shapes do not match, values are NaN or infinite, or masks have other values than 0 and 1.
     """
     return auroc(rank(*split_pixels(*check_maps(maps, masks))))
 
 
 def pixel_ap(maps: Any, masks: Any) -> float:
-    """Average precision over all pixels; arguments, result and errors as for `pixel_auroc`."""
+    """Average precision over all pixels of all images together.
+
+    Args:
+        maps: (N, H, W) finite anomaly maps, or a sequence of (H, W) arrays whose sizes may differ.
+        masks: masks of the shapes of the maps, values in {0, 1}, 1 where anomalous.
+
+    Returns:
+        A fraction in [0, 1]; NaN if a class is missing.
+
+    Raises:
+        DataError: shapes do not match, values are NaN or infinite, or masks have other values than 0 and 1.
+    """
     return average_precision(rank(*split_pixels(*check_maps(maps, masks))))
 
 
 def pixel_f1max(maps: Any, masks: Any) -> float:
-    """F1-max over all pixels; arguments, result and errors as for `pixel_auroc`."""
+    """F1-max over all pixels of all images together.
+
+    Args:
+        maps: (N, H, W) finite anomaly maps, or a sequence of (H, W) arrays whose sizes may differ.
+        masks: masks of the shapes of the maps, values in {0, 1}, 1 where anomalous.
+
+    Returns:
+        A fraction in [0, 1]; NaN if a class is missing.
+
+    Raises:
+        DataError: shapes do not match, values are NaN or infinite, or masks have other values than 0 and 1.
+    """
     return f1_max(rank(*split_pixels(*check_maps(maps, masks))))
 
 
@@ -166,10 +210,10 @@ def split_scores(scores: Any, labels: Any) -> tuple[Floats, Floats]:
     """Checks image scores and labels.
 
     Returns:
-        The scores of the anomalous and of the normal images.
+        Scores of the anomalous and of the normal images.
 
     Raises:
-        DataError: as `image_auroc` says.
+        DataError: shapes do not match, scores are NaN or infinite, or labels are not 0 or 1.
     """
     values = _floats(scores, "scores")
     truth = _binary(labels, "labels")
@@ -188,7 +232,8 @@ def check_maps(maps: Any, masks: Any) -> tuple[list[Floats], list[NDArray[np.boo
         A list of (H, W) floating-point maps and one of (H, W) bool masks.
 
     Raises:
-        DataError: as `pixel_auroc` says; the message names the image by its position.
+        DataError: shapes do not match, values are NaN or infinite, or masks have other values than 0 and 1;
+            the message names the image by its position.
     """
     checked_maps = [_floats(one, f"map {index}") for index, one in enumerate(_images(maps, "maps"))]
     checked_masks = [_binary(one, f"mask {index}") for index, one in enumerate(_images(masks, "masks"))]
@@ -206,8 +251,8 @@ def split_pixels(maps: Sequence[Floats], masks: Sequence[NDArray[np.bool_]]) -> 
     """Pools the pixels of checked maps.
 
     Returns:
-        The values of the anomalous pixels, image after image in row-major order, and those of the
-        normal pixels sorted upwards.
+        Values of the anomalous pixels, image after image in row-major order, and values of the normal pixels
+        in rising order.
     """
     if not maps:
         return np.empty(0), np.empty(0)
@@ -218,7 +263,7 @@ def split_pixels(maps: Sequence[Floats], masks: Sequence[NDArray[np.bool_]]) -> 
 
 
 def _images(values: Any, what: str) -> Iterable[Any]:
-    """The images of a stack or a sequence."""
+    """Returns the images of a stack or a sequence."""
     if values is None or isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         raise DataError(f"{what} must be an (N, H, W) array or a list of (H, W) arrays, got {values!r:.60}")
     shape = getattr(values, "shape", None)
@@ -229,7 +274,7 @@ def _images(values: Any, what: str) -> Iterable[Any]:
 
 
 def _array(values: Any, what: str) -> NDArray[Any]:
-    """NumPy's view of an array, a list or a tensor on any device."""
+    """Converts an array, a list or a tensor on any device to NumPy."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         if values.is_floating_point() and values.element_size() < 4:
@@ -245,7 +290,7 @@ def _array(values: Any, what: str) -> NDArray[Any]:
 
 
 def _floats(values: Any, what: str) -> Floats:
-    """Finite values as float32 or float64, whichever holds them exactly."""
+    """Converts finite values to float32 or float64, whichever holds them exactly."""
     array = _array(values, what)
     if array.dtype == np.float16:
         array = array.astype(np.float32)
@@ -258,7 +303,7 @@ def _floats(values: Any, what: str) -> Floats:
 
 
 def _binary(values: Any, what: str) -> NDArray[np.bool_]:
-    """Values in {0, 1} as bool."""
+    """Converts values in {0, 1} to bool."""
     array = _array(values, what)
     if array.dtype == np.bool_:
         return array

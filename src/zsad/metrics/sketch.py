@@ -1,17 +1,17 @@
-"""Pixels of any number of images in bounded memory: groups of neighbouring map values, with a certificate.
+"""Summarises the pixels of any number of images in bounded memory, with bounds of the resulting error.
 
-A `PixelGroups` holds, for intervals of map values, how many normal and anomalous pixels lie in each and what
-the anomalous ones add to PRO. It starts exact (one group per distinct value); `compress` joins neighbours.
-Nothing else is lost than the order of the pixels inside one interval, and this loss can be stated exactly.
-AUROC, F1-max and AUPRO never fall when an anomalous pixel moves up or a normal one down. So placing every
-anomalous pixel at the lower end of its interval and every normal one at the upper end gives a lower bound
-of each, the reverse an upper bound; average precision is bounded pixel by pixel. Half the distance of the
-bounds is a limit of the error, whatever the data.
+A `PixelGroups` holds, for intervals of map values, the numbers of normal and anomalous pixels in each and the
+contribution of the anomalous ones to PRO. It starts exact, with one group per distinct value; `compress`
+joins neighbours. Only the order of the pixels inside an interval is lost. The effect of this loss is bounded:
+AUROC, F1-max and AUPRO never fall when an anomalous pixel moves up or a normal one moves down. Each of them
+therefore has a lower bound, with every anomalous pixel at the lower end of its interval and every normal one
+at the upper end, and an upper bound, with the ends exchanged. Average precision is bounded pixel by pixel.
+Half the distance between the bounds limits the error for any data.
 
-Neighbours are joined where it matters least: cells are equal steps of a coordinate that rises from the
-highest value down by the recall, the PRO, the false-positive rate, the same rate up to the PRO limit, and the
-logarithm of the rank (precision at the top of the ranking depends on single pixels). A value whose pixels
-fill a cell of their own (a tie, a saturated map) stays alone and exact.
+Neighbours are joined where it matters least. Cells are equal steps of a coordinate that rises, from the
+highest value down, with the recall, the PRO, the false-positive rate, the same rate up to the PRO limit, and
+the logarithm of the rank, because precision at the top of the ranking depends on single pixels. A value whose
+pixels fill a cell of their own (a tie, a saturated map) stays alone and exact.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class PixelGroups:
     """Groups of pixels in rising order of `high`; the intervals may overlap.
 
     Attributes:
-        low: (G,) lower ends of the intervals of map values, themselves values that occurred.
-        high: (G,) upper ends; equal to `low` for a group of one value.
-        anomalous: (G,) number of anomalous pixels.
-        overlap: (G,) sum of 1 / (area of its region) over the anomalous pixels.
-        normal: (G,) number of normal pixels.
+        low: (G,) lower ends of the intervals of map values, which are values that occurred.
+        high: (G,) upper ends of the intervals; equal to `low` for a group of one value.
+        anomalous: (G,) number of anomalous pixels in each interval.
+        overlap: (G,) sum of 1 / (area of the pixel's region) over the anomalous pixels in each interval.
+        normal: (G,) number of normal pixels in each interval.
     """
 
     low: Floats
@@ -51,11 +51,11 @@ class PixelGroups:
 
 
 def group_pixels(anomalous: Floats, overlap: Weights, normal: Floats) -> PixelGroups:
-    """One group per distinct value and class.
+    """Makes one group per distinct value and class.
 
     Args:
         anomalous: (P,) values of the anomalous pixels.
-        overlap: (P,) 1 / (area of its region) of each.
+        overlap: (P,) 1 / (area of the pixel's region) for each of them.
         normal: (N,) values of the normal pixels.
 
     Returns:
@@ -71,9 +71,9 @@ def group_pixels(anomalous: Floats, overlap: Weights, normal: Floats) -> PixelGr
 
 
 def join(parts: Sequence[PixelGroups]) -> PixelGroups:
-    """All groups of several parts in order; groups of the same interval become one, nothing is lost."""
+    """Merges the groups of several parts, in order and without loss; groups of one interval are added."""
     high = np.concatenate([part.high for part in parts])
-    order = np.argsort(high, kind="stable")  # the parts are in order already, which this sort exploits
+    order = np.argsort(high, kind="stable")  # this sort is fast because each part is in order already
     high = high[order]
     low = np.concatenate([part.low for part in parts])[order]
     starts = np.ones(high.size, dtype=np.bool_)
@@ -88,12 +88,12 @@ def compress(groups: PixelGroups, bins: int, fpr_limit: float) -> PixelGroups:
     """Joins neighbouring groups until about `bins` are left.
 
     Args:
-        groups: what to compress; returned as it is if it has no more than `bins` groups.
-        bins: number of cells of the coordinate that the module's docstring describes.
-        fpr_limit: up to where the false-positive rate matters to AUPRO.
+        groups: groups to compress; returned unchanged if there are no more than `bins`.
+        bins: number of cells of the coordinate that the docstring of this module describes.
+        fpr_limit: false-positive rate up to which AUPRO is computed.
 
     Returns:
-        At most 2 `bins` groups (a cell may hold one value that stays alone and others).
+        At most 2 `bins` groups, because a cell may hold a value that stays alone beside others.
     """
     if groups.high.size <= bins:
         return groups
@@ -108,7 +108,7 @@ def compress(groups: PixelGroups, bins: int, fpr_limit: float) -> PixelGroups:
 
 
 def _coordinate(groups: PixelGroups, fpr_limit: float) -> Weights:
-    """(G,) the falling coordinate along which cells are equal; see the module's docstring."""
+    """Returns the (G,) falling coordinate along which cells are equal; see the docstring of this module."""
     normal = _from_the_top(groups.normal).astype(np.float64)
     rank = _from_the_top(groups.anomalous).astype(np.float64)
     coordinate: Weights = rank / max(rank[0], 1.0)
@@ -123,12 +123,12 @@ def _coordinate(groups: PixelGroups, fpr_limit: float) -> Weights:
 
 
 def _from_the_top(counts: NDArray[Any]) -> NDArray[Any]:
-    """Cumulative sums from the last element back to each."""
+    """Returns the cumulative sums from the last element back to each."""
     return np.cumsum(counts[::-1])[::-1]
 
 
 def _fused(groups: PixelGroups, starts: NDArray[np.bool_]) -> PixelGroups:
-    """Every run of groups from one True in `starts` up to the next becomes one group."""
+    """Fuses every run of groups, from one True in `starts` up to the next, into one group."""
     first = np.flatnonzero(starts)
     if first.size == starts.size:
         return groups
@@ -143,37 +143,39 @@ def _fused(groups: PixelGroups, starts: NDArray[np.bool_]) -> PixelGroups:
 
 
 def pixel_metrics(groups: PixelGroups, fpr_limit: float) -> dict[str, tuple[float, float]]:
-    """Lower and upper bounds of the pixel metrics; they are equal while every group holds one value.
+    """Computes lower and upper bounds of the pixel metrics, equal while every group holds one value.
 
     Args:
-        groups: as from `join`.
-        fpr_limit: where the PRO curve is cut.
+        groups: groups in rising order, as `join` returns them.
+        fpr_limit: false-positive rate at which the PRO curve is cut.
 
     Returns:
-        (low, high) under `pixel_auroc`, `pixel_ap`, `pixel_f1max`, `pixel_aupro` (the "exact" variant); NaN
-        where a class is missing.
+        (low, high) under `pixel_auroc`, `pixel_ap`, `pixel_f1max` and `pixel_aupro` (the "exact" variant);
+        NaN if a class is missing.
     """
     worst = _placed_metrics(groups, groups.low, groups.high, fpr_limit)
     best = _placed_metrics(groups, groups.high, groups.low, fpr_limit)
     result = {name: (low, best[name]) for name, low in worst.items()}
     result["pixel_ap"] = _average_precision_bounds(groups)
-    # Rounding may leave the two of an exact value an ulp apart, in either order.
+    # Rounding may separate the two bounds of an exact value by an ulp, in either order.
     return {name: (min(result[name]), max(result[name])) for name in PIXEL_METRICS}
 
 
 def _average_precision_bounds(groups: PixelGroups) -> tuple[float, float]:
-    """Bounds of the average precision, from those of the precision at each anomalous pixel's value.
+    """Bounds the average precision by bounding the precision at the value of each anomalous pixel.
 
-    Shifting all pixels does not do here: average precision may fall when an anomalous pixel rises out of a
-    tie with another one.
+    Shifting all pixels would not give bounds here, because average precision may fall when an anomalous pixel
+    rises out of a tie with another one.
     """
     here = groups.anomalous > 0
     low, high, amounts = groups.low[here], groups.high[here], groups.anomalous[here]
     positives = int(amounts.sum())
     if positives == 0 or not groups.normal.any():
         return float("nan"), float("nan")
-    # Whatever the pixel's value between low and high: what surely, and what possibly, lies at or above it.
-    surely_found = np.maximum(_at_or_above(groups.low, groups.anomalous, high), 1)  # itself at least
+    # Pixels that surely, and that possibly, lie at or above a pixel whose value is between low and high.
+    surely_found = np.maximum(
+        _at_or_above(groups.low, groups.anomalous, high), 1
+    )  # at least the pixel itself
     possibly_found = _at_or_above(groups.high, groups.anomalous, low)
     surely_false = _at_or_above(groups.low, groups.normal, high)
     possibly_false = _at_or_above(groups.high, groups.normal, low)
@@ -183,7 +185,7 @@ def _average_precision_bounds(groups: PixelGroups) -> tuple[float, float]:
 
 
 def _at_or_above(values: Floats, amounts: Counts, thresholds: Floats) -> Counts:
-    """(T,) the total amount at or above each threshold."""
+    """Returns the (T,) total amounts at or above each threshold."""
     values, before = _cumulative(values, amounts)
     total: Counts = before[-1] - before[np.searchsorted(values, thresholds, side="left")]
     return total
@@ -192,15 +194,15 @@ def _at_or_above(values: Floats, amounts: Counts, thresholds: Floats) -> Counts:
 def placed_counts(
     groups: PixelGroups, anomalous_at: Floats, normal_at: Floats
 ) -> tuple[RankedCounts, Weights]:
-    """The counts if all pixels of one class and group had one value.
+    """Counts as if all pixels of one class and group had the same value.
 
     Args:
-        groups: as from `join`.
-        anomalous_at: (G,) where to place the anomalous pixels of each group.
-        normal_at: (G,) where to place the normal ones.
+        groups: groups in rising order, as `join` returns them.
+        anomalous_at: (G,) value to give to the anomalous pixels of each group.
+        normal_at: (G,) value to give to the normal pixels of each group.
 
     Returns:
-        The counts, and (T,) PRO at each of their thresholds (empty if there is no anomalous pixel).
+        The counts, and the (T,) PRO at each of their thresholds; empty if there is no anomalous pixel.
     """
     here = groups.anomalous > 0
     order = np.argsort(anomalous_at[here], kind="stable")
@@ -222,7 +224,7 @@ def placed_counts(
 
 
 def pro_corners(counts: RankedCounts, overlap: Weights) -> tuple[Weights, Weights]:
-    """The corners of the PRO curve from `placed_counts` with both classes; see `exact_corners`."""
+    """Returns the corners of the PRO curve from `placed_counts` with both classes; see `exact_corners`."""
     above, at_or_above = counts.false_positives_above, counts.false_positives
     return exact_corners(above / counts.negatives, at_or_above / counts.negatives, overlap)
 
@@ -230,7 +232,7 @@ def pro_corners(counts: RankedCounts, overlap: Weights) -> tuple[Weights, Weight
 def _placed_metrics(
     groups: PixelGroups, anomalous_at: Floats, normal_at: Floats, fpr_limit: float
 ) -> dict[str, float]:
-    """AUROC, F1-max and AUPRO if all pixels of one class and group had one value."""
+    """Computes AUROC, F1-max and AUPRO as if all pixels of one class and group had the same value."""
     counts, overlap = placed_counts(groups, anomalous_at, normal_at)
     aupro = float("nan")
     if counts.positives and counts.negatives:
@@ -243,18 +245,18 @@ def _placed_metrics(
 
 
 def script_aupro(groups: PixelGroups, fpr_limit: float) -> float:
-    """The scripts' AUPRO, each point of its curve halfway between the point's bounds.
+    """Estimates the AUPRO of the scripts; each point of its curve is halfway between the bounds of the point.
 
-    The scripts rescale the rates by those of the points that they keep, so their area is neither monotone
-    nor continuous in the maps and has no such bounds; where no point lies within the rounding of the limit,
-    it errs no more than its points do.
+    The scripts rescale the rates by the rates of the points that they keep, so their area is neither monotone
+    nor continuous in the maps and has no bounds of that kind. Its error is no larger than that of its points,
+    unless a point lies within rounding of the limit.
 
     Args:
-        groups: as from `join`.
-        fpr_limit: only points with a rate strictly below it count.
+        groups: groups in rising order, as `join` returns them.
+        fpr_limit: only points with a false-positive rate strictly below it count.
 
     Returns:
-        A fraction in [0, 1]; NaN as `zsad.metrics.pixel_aupro` says.
+        A fraction in [0, 1], or NaN where `zsad.metrics.pixel_aupro` gives NaN.
     """
     if not groups.anomalous.any() or not groups.normal.any():
         return float("nan")
@@ -270,12 +272,12 @@ def script_aupro(groups: PixelGroups, fpr_limit: float) -> float:
 
 
 def _cumulative(values: Floats, amounts: NDArray[Any]) -> tuple[Floats, NDArray[Any]]:
-    """The values that have an amount, in rising order, and (one longer) the total before each."""
+    """Returns the values with an amount, in rising order, and the total before each (one element longer)."""
     here = amounts > 0
     order = np.argsort(values[here], kind="stable")
     return values[here][order], np.concatenate([amounts[:0], [0], np.cumsum(amounts[here][order])])
 
 
 def _run_sums(values: NDArray[Any], first: NDArray[np.intp]) -> NDArray[Any]:
-    """Sums of the runs that start at the given positions; empty for no runs."""
+    """Sums the runs that start at the given positions; empty for no runs."""
     return np.add.reduceat(values, first) if first.size else values[:0]

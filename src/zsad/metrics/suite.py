@@ -1,21 +1,20 @@
-"""All seven metrics of a set of images that arrive one after another, in bounded memory.
+"""Computes all seven metrics of images that arrive one after another, in bounded memory.
 
-While the pixels fit into a budget they are kept, and the result is that of `zsad.metrics.evaluate`. After
-that they are folded into groups of neighbouring values (`zsad.metrics.sketch`): blocks of pixels become
-summaries, two summaries of the same level become one of the next, so that 10,000 images of 518 x 518 pass
-about ten levels. Each metric then comes with a lower and an upper bound that hold whatever the maps are;
-`compute` returns their middle, `bounds` both. The range of the maps need not be known, and no map is read
-twice.
+As long as the pixels fit into a budget they are kept, and the result is that of `zsad.metrics.evaluate`.
+Later they are folded into groups of neighbouring values (`zsad.metrics.sketch`): blocks of pixels become
+summaries, and two summaries of one level become one of the next, so that 10,000 images of 518 x 518 pass
+about ten levels. Each metric then has a lower and an upper bound that hold for any maps; `compute` returns
+their middle, `bounds` both. The range of the maps need not be known, and no map is read twice.
 
-Why none of the libraries does it, from their documentation:
+Why other libraries do not suffice, according to their documentation:
 
 - `torchmetrics` (1.9) has AUROC and average precision, but no PRO. With `thresholds=None` it keeps every
-  pixel; with a number it spaces them evenly over [0, 1], where a saturated map falls into a few of them and
-  its metrics are off without notice. Values outside [0, 1] are taken for logits.
+  pixel. With a number, it spaces them evenly over [0, 1]: a saturated map falls into a few of them, and its
+  metrics are wrong without a warning. Values outside [0, 1] are treated as logits.
 - `pyaupro` (0.1) has PRO only, on top of torchmetrics, with the same even thresholds in [0, 1]; unless it
   keeps all maps, its result is the mean over the batches, which depends on how the images are batched.
-- `adeval` (1.1) is the nearest: AUROC, AP and AUPRO by accumulation. It wants bounds of the scores estimated
-  beforehand, offers no bound of its error and no F1-max, and needs OpenCV.
+- `adeval` (1.1) comes closest: AUROC, AP and AUPRO by accumulation. It needs estimated bounds of the scores
+  beforehand and OpenCV, and gives neither a bound of its error nor F1-max.
 """
 
 from __future__ import annotations
@@ -51,28 +50,29 @@ from zsad.metrics.sketch import (
     script_aupro,
 )
 
-ANOMALOUS_COST = 10  # memory of an anomalous pixel (order, weight, counts) in units of a normal one's
-BLOCK = 2**21  # pixels that are folded into one summary; their exact groups take some 250 MB for a moment
+ANOMALOUS_COST = 10  # memory of an anomalous pixel (order, weight, counts), in units of that of a normal one
+BLOCK = 2**21  # pixels per summary; their exact groups briefly take about 250 MB
 
 
 class MetricSuite:
     """Image and pixel metrics of one category, updated image by image.
 
-    Memory: about 4 bytes per unit of `exact_pixels`, or, once past it, 32 `bins` bytes for each doubling of
-    the number of pixels, and some hundred MB of working space; 16 bytes per image for its score.
+    Memory: about 4 bytes per unit of `exact_pixels`; beyond that, 32 `bins` bytes for each doubling of the
+    number of pixels, and a few hundred MB of working space. The score of an image takes 16 bytes.
 
     Args:
-        pro: "exact" or "script", see `zsad.metrics.pixel_aupro`. Past the exact budget "script" is read off
-            the groups at its 200 thresholds between the smallest and largest value, which are known exactly.
-        fpr_limit: where the PRO curve is cut, in (0, 1].
-        exact_pixels: up to this many pixels the result is exact; an anomalous pixel counts for ten, since
-            it takes that much more memory. The default holds 200 images of 518 x 518.
-        bins: resolution past that; the error falls in proportion.
+        pro: variant of AUPRO, "exact" or "script"; see `zsad.metrics.pixel_aupro`. Beyond the exact budget,
+            "script" is read from the groups at its 200 thresholds between the smallest and the largest value,
+            which are known exactly.
+        fpr_limit: false-positive rate at which the PRO curve is cut, in (0, 1].
+        exact_pixels: number of pixels up to which the result is exact. An anomalous pixel counts as ten,
+            because it takes ten times the memory. The default holds 200 images of 518 x 518.
+        bins: resolution beyond that; the error falls in proportion.
         bootstrap: number of resamples for 95 % intervals of the image metrics; 0 for none.
-        seed: of the resampling.
+        seed: seed of the resampling.
 
     Raises:
-        ConfigError: an unknown `pro`, a limit outside (0, 1], a number out of range.
+        ConfigError: `pro` is unknown, the limit is outside (0, 1], or a number is out of range.
 
     Example:
         >>> suite = MetricSuite()
@@ -114,7 +114,7 @@ class MetricSuite:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every pixel is still held as it came."""
+        """Whether every pixel is still held without loss."""
         return not self._levels
 
     def update(self, maps: Any, masks: Any, scores: Any, labels: Any) -> None:
@@ -122,13 +122,13 @@ class MetricSuite:
 
         Args:
             maps: (N, H, W) finite anomaly maps, a sequence of (H, W) arrays whose sizes may differ, or one
-                (H, W) array; NumPy or torch. None to leave the pixel metrics out.
-            masks: the same shapes, values in {0, 1}; None likewise.
-            scores: (N,) finite image scores, or a number; None to leave the image metrics out.
-            labels: (N,) in {0, 1}, or a number; None with `scores`.
+                (H, W) array; NumPy or torch. None to leave out the pixel metrics.
+            masks: masks of the shapes of the maps, values in {0, 1}; None to leave out the pixel metrics.
+            scores: (N,) finite image scores, or a number; None to leave out the image metrics.
+            labels: (N,) in {0, 1}, or a number; None if `scores` is None.
 
         Raises:
-            DataError: as `zsad.metrics.evaluate` says; nothing of the batch has been added then.
+            DataError: `zsad.metrics.evaluate` would refuse the batch; none of it has been added.
         """
         if (scores is None) != (labels is None):
             raise DataError("scores and labels go together: give both, or None for both")
@@ -145,13 +145,13 @@ class MetricSuite:
             self._add_image(one, mask)
 
     def merge(self, other: MetricSuite) -> None:
-        """Adds all that another suite has seen, for instance in another process (suites can be pickled).
+        """Adds the images of another suite, for instance from another process (suites can be pickled).
 
         Args:
-            other: a suite with the same `fpr_limit` and `bins`; it is left as it is.
+            other: suite with the same `fpr_limit` and `bins`; it does not change.
 
         Raises:
-            ConfigError: other settings.
+            ConfigError: the settings of the suites differ.
         """
         if (self.fpr_limit, self.bins) != (other.fpr_limit, other.bins):
             raise ConfigError(
@@ -168,15 +168,15 @@ class MetricSuite:
             list(other._anomalous), list(other._overlap), list(other._normal), strict=True
         ):
             self._hold(anomalous, overlap, normal)
-        self._fold_if_full()  # what was held already may be too much now that the suite is exact no more
+        self._fold_if_full()  # the pixels held so far may be too many now that the suite is no longer exact
 
     def compute(self) -> dict[str, float]:
-        """The metrics of all images so far; more may be added afterwards.
+        """Computes the metrics of all images so far; more may be added afterwards.
 
         Returns:
-            As `zsad.metrics.evaluate`: fractions in [0, 1] under `zsad.metrics.METRIC_NAMES`, NaN where
-            undefined. With `bootstrap` also `image_auroc_low`, `image_auroc_high` and so on: the 2.5th and
-            97.5th percentile over resamples of the images, drawn within each class.
+            Fractions in [0, 1] under `zsad.metrics.METRIC_NAMES`, NaN where undefined. With `bootstrap` also
+            `image_auroc_low`, `image_auroc_high` and so on: the 2.5th and 97.5th percentile over resamples of
+            the images, drawn within each class.
         """
         result = {name: (low + high) / 2 for name, (low, high) in self.bounds().items()}
         if self.bootstrap:
@@ -184,12 +184,12 @@ class MetricSuite:
         return result
 
     def bounds(self) -> dict[str, tuple[float, float]]:
-        """Lower and upper bounds of each metric, equal while it is exact.
+        """Computes lower and upper bounds of each metric, equal while it is exact.
 
         Returns:
-            (low, high) under `zsad.metrics.METRIC_NAMES`, between which `evaluate` of all images together
-            would lie, up to rounding. The "script" variant of `pixel_aupro` has no such bounds (see
-            `zsad.metrics.sketch.script_aupro`): both are its estimate.
+            (low, high) under `zsad.metrics.METRIC_NAMES`, between which the result of `evaluate` for all
+            images together would lie, up to rounding. The "script" variant of `pixel_aupro` has no bounds
+            (see `zsad.metrics.sketch.script_aupro`); low and high are both its estimate.
         """
         counts = rank(_pooled(self._anomalous_scores), _pooled(self._normal_scores))
         result = {name: (metric(counts),) * 2 for name, metric in IMAGE_METRICS.items()}
@@ -202,14 +202,14 @@ class MetricSuite:
         return result
 
     def curves(self, points: int = CURVE_POINTS) -> dict[str, Curve]:
-        """The curves behind the metrics; past the exact budget they are those of the summary.
+        """Computes the curves behind the metrics; beyond the exact budget, from the summary.
 
         Args:
-            points: of a curve at most.
+            points: largest number of points of a curve.
 
         Returns:
             `image_roc`, `image_pr`, `pixel_roc`, `pixel_pr` and `pixel_pro` (the exact PRO curve, up to a
-            false-positive rate of 1); those that are undefined are left out.
+            false-positive rate of 1); undefined curves are left out.
         """
         counts = rank(_pooled(self._anomalous_scores), _pooled(self._normal_scores))
         found = {"image_roc": roc_curve(counts), "image_pr": precision_recall_curve(counts)}
@@ -219,7 +219,7 @@ class MetricSuite:
         return {name: thinned(curve, points) for name, curve in found.items() if curve is not None}
 
     def _ranked_pixels(self) -> tuple[RankedCounts, Curve | None]:
-        """The counts of all pixels and the PRO curve, None if a class is missing."""
+        """Returns the counts of all pixels and the PRO curve, which is None if a class is missing."""
         if self.is_exact:
             anomalous, weights, normal = self._pixels()
             counts = rank(anomalous, normal)
@@ -231,7 +231,7 @@ class MetricSuite:
         return counts, Curve(*pro_corners(counts, overlap)) if is_defined else None
 
     def _groups(self) -> PixelGroups:
-        """All pixels in groups, those still held included."""
+        """Returns all pixels in groups, including those that are still held."""
         parts = [part for part in self._levels if part is not None]
         if self._normal:
             pixels = _pooled(self._anomalous), _pooled(self._overlap), _pooled(self._normal)
@@ -239,14 +239,14 @@ class MetricSuite:
         return join(parts)
 
     def _pixels(self) -> tuple[Floats, NDArray[np.float64], Floats]:
-        """Anomalous pixels, their weights and sorted normal pixels, which are left pooled and sorted."""
+        """Returns anomalous pixels, their weights, and normal pixels; all are kept pooled and sorted."""
         for held in (self._anomalous, self._overlap, self._normal):
             held[:] = [_drained(held)]
         self._normal[0].sort()
         return self._anomalous[0], self._overlap[0] / max(self._regions, 1), self._normal[0]
 
     def _exact_pixel_metrics(self) -> dict[str, tuple[float, float]]:
-        """The pixel metrics from the pixels themselves."""
+        """Computes the pixel metrics from the pixels themselves."""
         if not self._normal:
             return dict.fromkeys(PIXEL_METRICS, (float("nan"),) * 2)
         anomalous, weights, normal = self._pixels()
@@ -256,7 +256,7 @@ class MetricSuite:
         return {name: (value, value) for name, value in zip(PIXEL_METRICS, values, strict=True)}
 
     def _add_image(self, one: Floats, mask: NDArray[np.bool_]) -> None:
-        """Takes copies of the pixels of a checked image."""
+        """Adds copies of the pixels of a checked image."""
         labels, count = label_regions(mask)
         of_pixels = labels[mask]
         areas = np.bincount(of_pixels, minlength=count + 1)
@@ -264,7 +264,7 @@ class MetricSuite:
         self._hold(one[mask], 1.0 / areas[of_pixels], one[~mask])
 
     def _hold(self, anomalous: Floats, overlap: NDArray[np.float64], normal: Floats) -> None:
-        """Holds pixels as they are, as long as there is room."""
+        """Holds pixels unchanged, as long as there is room."""
         self._anomalous.append(anomalous)
         self._overlap.append(overlap)
         self._normal.append(normal)
@@ -272,14 +272,14 @@ class MetricSuite:
         self._fold_if_full()
 
     def _fold_if_full(self) -> None:
-        """Folds all that is held once it exceeds what may be held."""
+        """Folds all held pixels once they exceed the budget."""
         if self._held > (self.exact_pixels if self.is_exact else min(BLOCK, self.exact_pixels)):
             self._fold_all()
 
     def _fold_all(self) -> None:
-        """Turns the held pixels into summaries of about a block each, releasing them on the way."""
+        """Turns the held pixels into summaries of about a block each, and releases them in doing so."""
         blocks = max(round(self._held / BLOCK), 1)
-        # Each block gets its share of both classes, whatever the sizes of the images they came in.
+        # Each block gets its share of both classes, whatever the sizes of the images.
         anomalous_share, normal_share = (
             -(-sum(part.size for part in held) // blocks) for held in (self._anomalous, self._normal)
         )
@@ -291,11 +291,11 @@ class MetricSuite:
             )
             self._fold(compress(groups, self.bins, self.fpr_limit), 0)
         for held in (self._anomalous, self._overlap, self._normal):
-            held.clear()  # images without a pixel of the class have left empty parts
+            held.clear()  # images without a pixel of the class leave empty parts
         self._held = 0
 
     def _fold(self, groups: PixelGroups, level: int) -> None:
-        """Adds a summary at a level; one that is there already is joined with it and both move up."""
+        """Adds a summary at a level; if the level has one already, both are joined and move up."""
         self._levels += [None] * (level + 1 - len(self._levels))
         while (waiting := self._levels[level]) is not None:
             groups = compress(join([waiting, groups]), self.bins, self.fpr_limit)
@@ -306,7 +306,7 @@ class MetricSuite:
         self._levels[level] = groups
 
     def _intervals(self) -> dict[str, float]:
-        """Percentile intervals of the image metrics; NaN where a class is missing."""
+        """Returns percentile intervals of the image metrics; NaN if a class is missing."""
         scores = _pooled(self._anomalous_scores), _pooled(self._normal_scores)
         result = {}
         for name, values in bootstrap_draws(*scores, self.bootstrap, self.seed).items():
@@ -315,20 +315,20 @@ class MetricSuite:
 
 
 def _batch(values: Any, single: int) -> Any:
-    """Adds the axis of images to an array, tensor or number that has only the axes of a single one."""
+    """Adds the axis of images to an array, tensor or number of a single image."""
     if np.isscalar(values):
         return [values] if single == 0 else values
     return values[None] if getattr(values, "ndim", None) == single else values
 
 
 def _pooled(parts: list[Any]) -> NDArray[Any]:
-    """All parts in one array, a copy."""
+    """Copies all parts into one array."""
     return np.concatenate(parts) if parts else np.empty(0)
 
 
 def _taken(parts: list[Any], count: int) -> NDArray[Any]:
-    """Removes so many values from the last parts, fewer if there are no more; returns them in one array."""
-    taken = [np.empty(0, dtype=np.float32)]  # the narrowest type of maps
+    """Removes up to `count` values from the last parts and returns them in one array."""
+    taken = [np.empty(0, dtype=np.float32)]  # the narrowest type that maps have
     while parts and count > 0:
         part = parts.pop()
         if part.size > count:
@@ -340,7 +340,7 @@ def _taken(parts: list[Any], count: int) -> NDArray[Any]:
 
 
 def _drained(parts: list[Any]) -> NDArray[Any]:
-    """All parts in one array; each is released once it is copied, so that they are not held twice."""
+    """Moves all parts into one array; each is released once copied, so that memory is not doubled."""
     whole: NDArray[Any]
     if len(parts) == 1:
         whole = parts.pop()

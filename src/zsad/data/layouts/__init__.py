@@ -1,8 +1,8 @@
-"""On-disk layouts of datasets, read as they are: each is a function of a folder, samples and problems out.
+"""Reads the layouts of datasets on disk: each reader turns a folder into samples and problems.
 
-`LAYOUTS` is in the order in which a folder without a name is tried: the first that recognises it reads it. A
-prepared `meta.json` comes first, for whoever made it wants it used; layouts with files of their own come
-before those that are only told by the names of folders.
+A folder without a dataset's name is tried with the layouts in the order of `LAYOUTS`; the first one that
+recognises it reads it. A prepared `meta.json` comes first, because whoever made it wants it to be used.
+Layouts with files of their own come before those that only the names of folders tell apart.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Layout:
-    """A way in which a dataset lies on disk.
+    """A layout of a dataset on disk.
 
     Attributes:
-        name: as the catalogue names it.
-        shape: what a folder of this layout holds, in one line for messages.
-        recognises: whether a folder is of this layout.
-        read: (folder, split, class name of a category's folder) -> samples and problems.
+        name: name in the catalogue ("mvtec").
+        shape: content of a folder in this layout, in one line for messages.
+        recognises: function that tells whether a folder is in this layout.
+        read: function of folder, split and the naming of classes that returns samples and problems.
     """
 
     name: str
@@ -89,4 +89,4 @@ LAYOUTS: dict[str, Layout] = {
     )
 }
 PLAIN = Layout("plain", "images", lambda folder: True, read_plain)
-"""What is left: any folder with images, none of them labelled."""
+"""The last resort: any folder with images, without labels."""

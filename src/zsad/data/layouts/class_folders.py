@@ -1,16 +1,17 @@
-"""A folder for each class, and a folder without any order: the user's own, and medical sets with labels only.
+"""Reads a folder for each class, and plain folders: users' own data, and medical sets with labels only.
 
     good/*  scratch/*  dent/*       "good", "ok", "normal", "no", "healthy", "negative": normal; else a defect
-    CATEGORY/good/* ...             the same for several categories
+    CATEGORY/good/* ...             several categories
     yes/*   no/*                    BrainMRI and Br35H as downloaded from Kaggle; copies and extras beside
                                     them (brain_tumor_dataset, pred, Br35H-Mask-RCNN) are left out
     COVID/images/*  Normal/images/* COVID-19 Radiography Database; "COVID-19" and "NORMAL" in its first
-                                    version, which the papers use. Its masks are of lungs: left out, as are
-                                    the other diseases
+                                    version, which the papers use. Its masks show lungs and are left out,
+                                    as are the other diseases
     *                               a plain folder: images without labels, sub-folders included
 
-Masks of defects, if any, lie in ground_truth or masks beside the class folders (masks/scratch/STEM_mask.png,
-or all in one folder as masks/STEM.png), in scratch/masks, or beside their images as scratch/STEM_mask.png.
+Masks of defects, if any, lie in "ground_truth" or "masks" beside the class folders
+(masks/scratch/STEM_mask.png, or all in one folder as masks/STEM.png), in scratch/masks, or beside their
+images as scratch/STEM_mask.png.
 
 Sure of BrainMRI (AnomalyCLIP's brainmri.py reads brain_tumor_dataset), Br35H (several public repositories
 describe yes, no, pred and Br35H-Mask-RCNN), COVID-19 (the database's page and AnomalyCLIP's covid.py).
@@ -45,17 +46,17 @@ def is_class_folders(folder: Path) -> bool:
 
 
 def read_class_folders(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """A folder of images for each class."""
+    """Reads a folder of images for each class."""
     if split == "train":
         return Listing()
     return joined([_read_classes(root, class_name(root.resolve().name)) for root in _roots(folder)])
 
 
 def read_plain(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """All images at or below a folder, without labels.
+    """Lists all images at or below a folder, without labels.
 
     Raises:
-        DataError: there is none.
+        DataError: the folder holds no image.
     """
     word = class_name(folder.resolve().name)
     if split == "train":
@@ -67,7 +68,7 @@ def read_plain(folder: Path, split: Split, class_name: ClassName) -> Listing:
 
 
 def _roots(folder: Path) -> list[Path]:
-    """The folder itself, else the folders in it if each of them holds classes."""
+    """Returns the folder itself, or the folders in it if each of them holds classes."""
     if _normal_class(folder):
         return [folder]
     inside = [folder / name for name in folders_in(folder)]
@@ -80,7 +81,7 @@ def _normal_class(folder: Path) -> Path | None:
 
 
 def _defect_classes(root: Path) -> list[str]:
-    """Names of the folders that hold defects; a pair with a fixed meaning leaves out everything else."""
+    """Returns the names of the folders that hold defects; "yes" or COVID folders exclude all others."""
     others = [
         name
         for name in folders_in(root)
@@ -97,7 +98,7 @@ def _read_classes(root: Path, word: str) -> Listing:
     for folder in normal:
         samples += [Sample(path, word, 0) for path in _class_images(folder, problems)]
     names = _defect_classes(root)
-    # Masks of normal images too, as those of lungs, are not masks of defects.
+    # Masks that normal images have too, such as those of lungs, are not masks of defects.
     are_of_defects = not any((folder / "masks").is_dir() for folder in normal)
     shared = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
     if shared and not any((shared / name).is_dir() for name in names):
@@ -123,7 +124,7 @@ def _read_classes(root: Path, word: str) -> Listing:
 
 
 def _class_images(folder: Path, problems: list[str]) -> list[Path]:
-    """The images of a class: in its folder, else in `images` in it."""
+    """Lists the images of a class, which lie in its folder or in "images" below it."""
     found = images_in(folder) or images_in(folder / IMAGE_FOLDER)
     if not found:
         problems.append(f"{folder}: holds no images; put them right into it, or remove the folder")

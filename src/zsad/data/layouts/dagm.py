@@ -1,13 +1,13 @@
-"""DAGM 2007: a list of labels beside the masks.
+"""Reads DAGM 2007, which has a list of labels beside its masks.
 
     Class1/Test/0001.PNG                  images
     Class1/Test/Label/Labels.txt          NUMBER  0 or 1  IMAGE  ...  MASK or 0, by tabs, below a line "1"
-    Class1/Test/Label/0001_label.PNG      masks of the anomalous ones: rough ellipses around the defect
-    Class1/Train/...                      likewise; the "train" split leaves out its anomalous images
+    Class1/Test/Label/0001_label.PNG      masks of the anomalous images: rough ellipses around the defect
+    Class1/Train/...                      the same files; the "train" split leaves out its anomalous images
 
 Sure of folders and names (AnomalyCLIP's DAGM.py, the loader of vicoslab/mixed-segdec-net-comind2021) and of
-the columns (several public loaders describe them as above); lines are read by what their cells look like, so
-that spaces for tabs or a missing first line do no harm.
+the columns (several public loaders describe them). The cells of a line are recognised by their form, so that
+spaces instead of tabs or a missing first line do no harm.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_dagm(folder: Path) -> bool:
 
 
 def read_dagm(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """The classes of DAGM, by number."""
+    """Reads the classes of DAGM in the order of their numbers."""
     listings = []
     for category in _classes(folder):
         for part in PARTS[split]:
@@ -91,7 +91,7 @@ def _read_part(part: Path, word: str) -> Listing:
 
 
 def _labels(path: Path, problems: list[str]) -> dict[str, int]:
-    """Image name -> label; lines that say nothing of the kind are problems, but for a first line "1"."""
+    """Returns image name -> label; lines of another form are problems, except a first line "1"."""
     labels: dict[str, int] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         cells = line.split()

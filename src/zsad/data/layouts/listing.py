@@ -1,4 +1,4 @@
-"""What every layout gives back, and the few rules that they share: which files count, which mask is whose."""
+"""The result of every layout, and the rules that layouts share, such as which mask belongs to which image."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Split = Literal["test", "train", "all"]
 SPLITS = ("test", "train", "all")
 NORMAL_FOLDERS = frozenset({"good", "ok", "normal"})
 MASK_SUFFIXES = ("_mask", "_label", "_gt", "_segmentation", "_seg")
-"""What a mask's name may have more than its image's, before the dot; upper and lower case alike."""
+"""Endings that the name of a mask may have before the dot, unlike that of its image; case does not count."""
 PROBLEMS_SHOWN = 5
 
 ClassName = Callable[[str], str]
-"""From a category's folder name to the word that prompts and tables read."""
+"""Turns the folder name of a category into the word for prompts and tables."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What was found in a place.
+    """Samples and problems that were found in a folder or list.
 
     Attributes:
-        samples: the images in order; those with a problem are left out.
-        problems: one line each, with the file's path and what to do.
+        samples: images in order; those with a problem are left out.
+        problems: one line each, with the path of the file and what to do.
     """
 
     samples: tuple[Sample, ...] = ()
@@ -39,7 +39,7 @@ class Listing:
 
 
 def joined(listings: Sequence[Listing]) -> Listing:
-    """All samples and all problems, in order."""
+    """Joins listings, in order."""
     return Listing(
         tuple(sample for listing in listings for sample in listing.samples),
         tuple(problem for listing in listings for problem in listing.problems),
@@ -47,22 +47,26 @@ def joined(listings: Sequence[Listing]) -> Listing:
 
 
 def spaced(folder: str) -> str:
-    """A folder name as prompts should read it: spaces for underscores."""
+    """Returns a folder name as a word for prompts, with spaces for underscores."""
     return folder.replace("_", " ").strip()
 
 
 def check_split(split: str) -> None:
-    """Refuses a word that is no split.
+    """Refuses an unknown split.
 
     Raises:
-        ConfigError: with the three that are.
+        ConfigError: the split is unknown; the message names the known ones.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
 
 
 def refuse_problems(problems: Sequence[str]) -> None:
-    """Raises a `DataError` with the first problems and their number, if there are any."""
+    """Refuses data with problems.
+
+    Raises:
+        DataError: there are problems; the message holds the first ones and their number.
+    """
     if problems:
         more = len(problems) - PROBLEMS_SHOWN
         shown = "\n".join(problems[:PROBLEMS_SHOWN]) + (f"\nand {more} more" if more > 0 else "")
@@ -70,12 +74,12 @@ def refuse_problems(problems: Sequence[str]) -> None:
 
 
 def stem_of(path: Path) -> str:
-    """The name without its suffix; that of "scan.nii.gz" is "scan"."""
+    """Returns the name of a file without its suffix; "scan" for "scan.nii.gz"."""
     return path.name[: len(path.name) - len(suffix_of(path.name))]
 
 
 def image_stem(mask: Path) -> str:
-    """The stem of the image that a mask belongs to: its own without one of `MASK_SUFFIXES`."""
+    """Returns the stem of the image of a mask: that of the mask without one of `MASK_SUFFIXES`."""
     stem = stem_of(mask)
     for suffix in MASK_SUFFIXES:
         if stem.casefold().endswith(suffix) and len(stem) > len(suffix):
@@ -84,17 +88,17 @@ def image_stem(mask: Path) -> str:
 
 
 def masks_beside(files: Sequence[Path]) -> list[Path]:
-    """Those of a folder's files that are masks of others: "1_GT.png" where there is a "1.png" too."""
+    """Returns the files that are masks of others, such as "1_GT.png" if there is a "1.png"."""
     stems = {stem_of(path) for path in files}
     return [path for path in files if image_stem(path) != stem_of(path) and image_stem(path) in stems]
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Which mask belongs to which image.
+    """Images with their masks.
 
     Attributes:
-        pairs: (image, mask), in the order of the images; a mask may be a folder of masks to be united.
+        pairs: (image, mask) in the order of the images; a mask may be a folder of masks to unite.
         problems: images without a mask or with several, masks without an image.
     """
 
@@ -106,12 +110,12 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], expected: str) -> 
     """Matches masks with images by name.
 
     Args:
-        images: of one folder.
+        images: images of one folder.
         masks: files "STEM.*", "STEM_mask.*" (or another of `MASK_SUFFIXES`), or folders "STEM".
-        expected: where the mask of an image is looked for, with {stem} in it, for the messages.
+        expected: path of the mask of an image, with {stem} in it, for the messages.
 
     Returns:
-        Pairs and problems.
+        Pairs, and problems with images and masks that have no counterpart or several.
     """
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in masks:

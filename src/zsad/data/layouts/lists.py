@@ -1,20 +1,20 @@
-"""Datasets that a list describes: CSV or TSV, JSON or JSON lines.
+"""Reads datasets that a list describes: CSV or TSV, JSON or JSON lines.
 
-* The user's own, with the columns of `rows.py`. JSON is a list of objects (alone, or under a key such as
-  "samples"), or nested as below; JSON lines are one object a line (as UniAD's: filename, label, maskname,
-  clsname).
+* Lists of users, with the columns of `rows.py`. JSON is a list of objects (alone, or under a key such as
+  "samples"), or nested by split and category like `meta.json`. JSON lines hold one object per line, as those
+  of UniAD do (filename, label, maskname, clsname).
 * VisA as downloaded: `split_csv/1cls.csv` with object, split, label, image, mask; images in
   CATEGORY/Data/Images/{Normal,Anomaly}, masks in CATEGORY/Data/Masks/Anomaly. Sure (AnomalyCLIP's
   generate_dataset_json/visa.py reads it).
 * `meta.json` as the reference repositories generate it: {"train": {CLASS: [{img_path, mask_path, cls_name,
-  specie_name, anomaly}]}, "test": {...}}; "Train" and "Test" for DAGM; absolute paths of the author's machine
-  for some. Sure (all of AnomalyCLIP's generate_dataset_json).
+  specie_name, anomaly}]}, "test": {...}}; for DAGM the keys are "Train" and "Test"; some files hold absolute
+  paths of the author's machine. Sure (all of AnomalyCLIP's generate_dataset_json).
 * Real-IAD as downloaded: realiad_jsons/CATEGORY.json (or one folder deeper) with {"meta": {"normal_class":
   "OK", "prefix": "CATEGORY/"}, "train": [{category, anomaly_class, image_path, mask_path}], "test": [...]},
   images in realiad_1024/CATEGORY (or _512, _256, _raw). Sure of the keys and folders (anomalib's realiad.py
   and others).
-* HeadCT as downloaded from Kaggle: labels.csv with "id" and " hemorrhage", images head_ct/000.png (the
-  folder is doubled in some archives). Sure (AdaCLIP's data_preprocess/headct-pre.py).
+* HeadCT as downloaded from Kaggle: labels.csv with "id" and " hemorrhage", images head_ct/000.png (some
+  archives nest the folder in another one of the same name). Sure (AdaCLIP's data_preprocess/headct-pre.py).
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ NumberedRow = tuple[str, Row]
 
 
 def read_list(path: Path, split: Split, class_name: ClassName, base: Path | None = None) -> Listing:
-    """Samples of a list file.
+    """Reads the samples of a list file.
 
     Args:
-        path: a CSV, TSV, JSON or JSON-lines file.
+        path: path of a CSV, TSV, JSON or JSON-lines file.
         split: "test", "train" or "all"; rows that name no split belong to "test".
-        class_name: from a category's name in the list to the word for prompts.
-        base: the folder that relative paths start from; None takes the list's own.
+        class_name: turns the name of a category in the list into the word for prompts.
+        base: folder that relative paths start from; None: the folder of the list.
 
     Returns:
-        Samples in the list's order, problems by file and line or entry.
+        Samples in the order of the list, and problems with file and line or entry.
 
     Raises:
         DataError: the file cannot be read as such a list.
@@ -60,10 +60,10 @@ def read_list(path: Path, split: Split, class_name: ClassName, base: Path | None
 
 
 def rows_of_file(path: Path) -> list[NumberedRow]:
-    """The rows of a list file, each with its place for messages.
+    """Reads the rows of a list file, each with its place for messages.
 
     Raises:
-        DataError: not text, not CSV or JSON, no header, or no rows.
+        DataError: the file is not text, not CSV or JSON, or has no header or no rows.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -84,13 +84,13 @@ def rows_of_file(path: Path) -> list[NumberedRow]:
 
 
 def rows_of_csv(text: str, place: object) -> list[NumberedRow]:
-    """Rows of comma-, semicolon- or tab-separated text with a header line.
+    """Reads the rows of comma-, semicolon- or tab-separated text with a header line.
 
     Raises:
-        DataError: no header that names a path, or a row of another length than the header.
+        DataError: no column of the header names a path, or a row is longer than the header.
     """
     header_line = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=header_line.count)  # the first of the three if none is there
+    delimiter = max(",;\t", key=header_line.count)  # a comma if the header has none of the three
     try:
         table = [
             (line, cells) for cells, line in _csv_rows(text, delimiter) if any(cell.strip() for cell in cells)
@@ -113,13 +113,13 @@ def rows_of_csv(text: str, place: object) -> list[NumberedRow]:
 
 
 def rows_of_json_lines(text: str, place: object) -> list[NumberedRow]:
-    """Rows of JSON lines.
+    """Reads the rows of JSON lines.
 
     Raises:
-        DataError: a line that is no JSON object.
+        DataError: a line is not a JSON object.
     """
     rows: list[NumberedRow] = []
-    # Only "\n" ends a line here: JSON strings may hold the other separators that splitlines() knows.
+    # Only "\n" ends a line here, because JSON strings may hold the other separators that splitlines() knows.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             row = _parsed(line, f"{place}, line {number}")
@@ -130,10 +130,10 @@ def rows_of_json_lines(text: str, place: object) -> list[NumberedRow]:
 
 
 def rows_of_json(text: str, place: object) -> list[NumberedRow]:
-    """Rows of a JSON document: lists of objects, at the top or nested by split and category.
+    """Reads the rows of a JSON document: lists of objects, at the top or nested by split and category.
 
     Raises:
-        DataError: not JSON, or no list of objects in it.
+        DataError: the text is not JSON, or holds no list of objects.
     """
     document = _parsed(text, str(place))
     if isinstance(document, dict) and "meta" in document:
@@ -155,7 +155,7 @@ def _parsed(text: str, place: str) -> Any:
 
 
 def _nested(node: Any, known: Mapping[str, str], place: str, depth: int = 0) -> Iterator[NumberedRow]:
-    """Rows below a node; keys on the way say split and category."""
+    """Yields the rows below a node; the keys on the way name split and category."""
     if isinstance(node, list):
         for number, entry in enumerate(node, start=1):
             if not isinstance(entry, dict):
@@ -181,7 +181,7 @@ def is_visa(folder: Path) -> bool:
 
 
 def read_visa(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """VisA by its official one-class split."""
+    """Reads VisA by its official one-class split."""
     return read_list(folder / VISA_LIST, split, class_name, base=folder)
 
 
@@ -191,7 +191,7 @@ def is_meta(folder: Path) -> bool:
 
 
 def read_meta(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """A prepared folder by its `meta.json`."""
+    """Reads a prepared folder by its `meta.json`."""
     return read_list(folder / META_FILE, split, class_name)
 
 
@@ -201,7 +201,7 @@ def is_real_iad(folder: Path) -> bool:
 
 
 def read_real_iad(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """Real-IAD by its own lists (all views), on the largest images up to 1024 pixels that are there.
+    """Reads Real-IAD by its own lists (all views), with the largest images up to 1024 pixels that exist.
 
     Raises:
         DataError: the lists or the images are missing.
@@ -229,7 +229,7 @@ def is_head_ct(folder: Path) -> bool:
 
 
 def read_head_ct(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """HeadCT: labels by number."""
+    """Reads HeadCT, whose labels belong to numbers of images."""
     images = folder / "head_ct"
     if (images / "head_ct").is_dir():
         images = images / "head_ct"

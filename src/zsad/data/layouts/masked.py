@@ -1,6 +1,6 @@
-"""Layouts in which every image has a mask, and an empty mask means that the image is normal.
+"""Reads layouts in which every image has a mask; an empty mask means that the image is normal.
 
-Images and masks in two folders beside each other (the segmentation sets of medicine, and the user's own):
+Images and masks in two folders beside each other (segmentation sets of medicine, and users' own data):
 
     images/STEM.*   masks/STEM.*           Kvasir-SEG, EndoTect; the CVC sets as PraNet's authors gather
                                            them, which the papers use
@@ -63,7 +63,7 @@ def is_folder_pair(folder: Path) -> bool:
 
 
 def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """Images and masks in two folders; a folder of such folders has one category for each."""
+    """Reads images and masks in two folders; a folder of such folders has one category for each."""
     if split == "train":
         return Listing()
     listings = []
@@ -83,7 +83,7 @@ def is_kolektor(folder: Path) -> bool:
 
 
 def read_kolektor(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """Images beside their masks; a folder called "train" holds the training split."""
+    """Reads images beside their masks; a folder called "train" holds the training split."""
     word = class_name(folder.resolve().name)
     listings = []
     for path in _kolektor_folders(folder):
@@ -91,7 +91,7 @@ def read_kolektor(folder: Path, split: Split, class_name: ClassName) -> Listing:
         if split != "all" and is_training != (split == "train"):
             continue
         found = _read_mixed_folder(path, word)
-        if split == "train":  # anomalous images among the training data are left out: "train" is normal
+        if split == "train":  # "train" holds normal images only, so anomalous ones are left out
             found = Listing(tuple(sample for sample in found.samples if not sample.label), found.problems)
         listings.append(found)
     return joined(listings)
@@ -105,7 +105,7 @@ def _pair_in(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _pair_roots(folder: Path) -> list[Path]:
-    """The folder itself, else those in it if all of them hold pairs, else one deeper."""
+    """Returns the folder itself, or those in it if all hold pairs, or those in the only folder in it."""
     if _pair_in(folder):
         return [folder]
     inside = [folder / name for name in folders_in(folder)]
@@ -115,7 +115,7 @@ def _pair_roots(folder: Path) -> list[Path]:
 
 
 def _kolektor_folders(folder: Path) -> list[Path]:
-    """The folder itself, else the folders in it if all that hold images hold masks too."""
+    """Returns the folder itself, or the folders in it that hold images if all of them hold masks too."""
     if images_in(folder):
         return [folder] if _is_mixed(folder) else []
     inside = [folder / name for name in folders_in(folder)]
@@ -124,7 +124,7 @@ def _kolektor_folders(folder: Path) -> list[Path]:
 
 
 def _is_mixed(folder: Path) -> bool:
-    """Whether masks lie beside their images; every image of CVC-ColonDB has four files."""
+    """Whether masks lie beside their images; an image of CVC-ColonDB has four files."""
     files = images_in(folder)
     stems = {stem_of(path) for path in files}
     return bool(masks_beside(files)) or any({f"p{stem}", f"s{stem}", f"c{stem}"} <= stems for stem in stems)
@@ -148,7 +148,7 @@ def _read_mixed_folder(folder: Path, word: str) -> Listing:
 
 
 def _labelled_by_mask(pairs: list[tuple[Path, Path]], word: str) -> Listing:
-    """Samples whose label is whether their mask marks anything; every mask is read for it."""
+    """Labels images by their masks, all of which are read: anomalous if the mask marks anything."""
     samples: list[Sample] = []
     problems: list[str] = []
     for image, mask in pairs:

@@ -1,4 +1,4 @@
-"""The layout of MVTec AD, and of the many sets that follow it with other folder names.
+"""Reads the layout of MVTec AD, and of the many sets that follow it with other folder names.
 
     CATEGORY/test/good/*                          normal images ("ok" and "normal" count as "good")
     CATEGORY/test/DEFECT/*                        anomalous images
@@ -10,18 +10,18 @@ category's folder name with spaces for underscores ("metal_nut" is a "metal nut"
 
 Which sets, and how sure (all sources are public code that reads the downloads; none could be opened here):
 
-* MVTec AD, MPDD: exactly the above; masks STEM_mask.png. Sure (anomalib's readers and many others).
+* MVTec AD, MPDD: exactly this layout; masks STEM_mask.png. Sure (anomalib's readers and many others).
 * BTAD (`BTech_Dataset_transformed`): 01, 02, 03 with "ok" and "ko"; masks STEM.png or .bmp beside images of
   another format. Sure (AnomalyCLIP's generate_dataset_json/btad.py).
 * DTD-Synthetic: "good" and "bad", masks in ground_truth/bad. Sure of the folders (AnomalyCLIP's DTD.py), not
   of the masks' suffix; both rules are accepted.
 * VisA re-arranged by its authors' script or by others: "good" and "bad". Sure.
-* MVTec LOCO AD: defects "logical_anomalies" and "structural_anomalies"; the masks of an image are the files
-  of the folder ground_truth/DEFECT/STEM, one for each region, united here; normal images also in
+* MVTec LOCO AD: defects "logical_anomalies" and "structural_anomalies". The masks of an image are the files
+  of the folder ground_truth/DEFECT/STEM, one for each region; they are united. Normal images lie also in
   validation/good. Sure (anomalib's mvtec_loco.py).
 * MVTec AD 2: test_public/good, test_public/bad, test_public/ground_truth/bad/STEM_mask.png, train/good,
-  validation/good. Sure (anomalib's mvtecad2.py). test_private and test_private_mixed have no labels: not
-  read.
+  validation/good. Sure (anomalib's mvtecad2.py). test_private and test_private_mixed have no labels and are
+  not read.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Category:
     """A folder in MVTec layout.
 
     Attributes:
-        folder: the one that holds `test`.
-        name: the folder's own name ("metal_nut"), as result tables print it.
+        folder: folder that holds `test`.
+        name: name of the folder ("metal_nut"), as result tables print it.
         dataset: name of the folder above ("mvtec_ad").
     """
 
@@ -68,18 +68,18 @@ class Category:
 
     @property
     def class_name(self) -> str:
-        """The name as prompts should read it ("metal nut")."""
+        """The word for prompts ("metal nut")."""
         return spaced(self.name)
 
 
 @dataclass(frozen=True)
 class CategoryListing:
-    """What was found in a category.
+    """Samples and problems that were found in a category.
 
     Attributes:
-        category: where.
-        samples: the images, by folder and file name; those with a problem are left out.
-        problems: one line each, with the file's path and what to do.
+        category: the category.
+        samples: images, sorted by folder and file name; those with a problem are left out.
+        problems: one line each, with the path of the file and what to do.
     """
 
     category: Category
@@ -88,16 +88,16 @@ class CategoryListing:
 
 
 def find_categories(folder: str | Path) -> list[Category]:
-    """The categories in MVTec layout at or below a folder.
+    """Finds the categories in MVTec layout at or below a folder.
 
     Args:
-        folder: a category, a dataset (a folder of categories), or a folder of datasets.
+        folder: folder of a category, of a dataset (a folder of categories), or of datasets.
 
     Returns:
-        Categories by path.
+        Categories, sorted by path.
 
     Raises:
-        DataError: the folder is not there or holds no category.
+        DataError: the folder does not exist or holds no category.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -118,16 +118,16 @@ def list_category(
     """Lists the images of a category with their labels and masks.
 
     Args:
-        category: from `find_categories`.
+        category: category that `find_categories` returns.
         split: "test" (what the papers train and evaluate on), "train" (normal images) or "all".
-        class_name: from the category's folder name to the word for prompts.
+        class_name: turns the folder name of the category into the word for prompts.
 
     Returns:
-        Samples and problems: masks that are missing or belong to no image, two masks or two images of one
-        name, images outside the folders of the layout.
+        Samples and problems: masks that are missing or belong to no image, two masks or two images of the
+        same name, images outside the folders of the layout.
 
     Raises:
-        ConfigError: an unknown split.
+        ConfigError: the split is unknown.
     """
     check_split(split)
     word = class_name(category.name)
@@ -143,18 +143,18 @@ def list_category(
 
 
 def read_mvtec(folder: str | Path, split: Split = "test") -> list[Sample]:
-    """All labelled images at or below a folder in MVTec layout, which must be without problems.
+    """Reads all labelled images at or below a folder in MVTec layout, which must be without problems.
 
     Args:
-        folder: a category, a dataset or a folder of datasets.
+        folder: folder of a category, of a dataset or of datasets.
         split: "test", "train" or "all".
 
     Returns:
-        Samples by category, folder and file name; the order is the same on every machine.
+        Samples, sorted by category, folder and file name; the order is the same on every machine.
 
     Raises:
-        DataError: no category, no image, or a mask or image that does not fit, by name.
-        ConfigError: an unknown split.
+        DataError: there is no category or no image, or an image or mask has a problem; the message names it.
+        ConfigError: the split is unknown.
     """
     listings = [list_category(category, split) for category in find_categories(folder)]
     refuse_problems([problem for listing in listings for problem in listing.problems])
@@ -162,12 +162,12 @@ def read_mvtec(folder: str | Path, split: Split = "test") -> list[Sample]:
 
 
 def is_mvtec(folder: Path) -> bool:
-    """Whether a folder is a category in this layout or holds one."""
+    """Whether a folder is a category in MVTec layout or holds one."""
     return bool(_categories_below(folder, 1))
 
 
 def read_mvtec_layout(folder: Path, split: Split, class_name: ClassName) -> Listing:
-    """The categories of one dataset: of the folder itself, else of the folders right in it."""
+    """Reads the categories of one dataset: the folder itself, or the folders right in it."""
     listings = [list_category(category, split, class_name) for category in _categories_below(folder, 1)]
     return joined([Listing(listing.samples, listing.problems) for listing in listings])
 
@@ -190,7 +190,7 @@ def _test_folder(category: Path) -> Path:
 
 
 def _list_normal(folder: Path, word: str) -> Listing:
-    """The normal images of a training folder; anything else in it is a problem."""
+    """Lists the normal images of a training folder; anything else in it is a problem."""
     problems = _loose_images(folder)
     samples: list[Sample] = []
     for name in folders_in(folder):
@@ -202,7 +202,7 @@ def _list_normal(folder: Path, word: str) -> Listing:
 
 
 def _list_test(category: Path, word: str) -> Listing:
-    """Normal and anomalous images of the test folder."""
+    """Lists the normal and the anomalous images of the test folder."""
     test = _test_folder(category)
     truth = next((path for path in (category / TRUTH_FOLDER, test / TRUTH_FOLDER) if path.is_dir()), None)
     problems = _loose_images(test)

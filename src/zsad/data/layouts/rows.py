@@ -1,14 +1,14 @@
-"""Rows of lists, whatever file they come from: which column is which, and what a cell says.
+"""Interprets the rows of lists, whatever file they come from: names of columns, and values of cells.
 
-    path       path, image, img_path, file, filename, ...       the only one that must be there
-    label      label, anomaly, is_anomalous, target, ...        0 and 1, or words; else the mask decides
+    path       path, image, img_path, file, filename, ...       the only column that is required
+    label      label, anomaly, is_anomalous, target, ...        0 and 1, or words; without it the mask decides
     mask       mask, mask_path, ground_truth, gt, maskname, ... may be empty
     category   category, object, class, cls_name, product, ...
     defect     defect, specie_name, anomaly_class, ...
     split      split, phase, set, subset
 
-Case, spaces, "-" and "_" in a column's name do not count. Paths are relative to the list's folder; absolute
-ones that were written on another machine are found by their last parts.
+Case, spaces, "-" and "_" in the name of a column do not count. Paths are relative to the folder of the list;
+absolute paths of another machine are found by their last parts.
 """
 
 from __future__ import annotations
@@ -53,18 +53,19 @@ def read_rows(
     category: str,
     class_name: ClassName,
 ) -> Listing:
-    """Samples from the rows of a list.
+    """Turns the rows of a list into samples.
 
     Args:
-        rows: ("lists.csv, line 7", column name -> cell); a cell is text, a number, a bool or None.
-        split: which rows to take; rows that name no split belong to "test".
-        base: the folder that relative paths start from.
-        category: folder name that stands for the category of rows that name none.
-        class_name: from a category's name in the list to the word for prompts.
+        rows: place for messages ("lists.csv, line 7") and column name -> cell, for each row; a cell is text,
+            a number, a bool or None.
+        split: split of the rows to take; rows that name no split belong to "test".
+        base: folder that relative paths start from.
+        category: category of the rows that name none.
+        class_name: turns the name of a category in the list into the word for prompts.
 
     Returns:
-        Samples in the list's order, and a problem for each row that has no path, whose image or mask is not
-        there, whose label or split is not understood, or that names an image again.
+        Samples in the order of the list, and a problem for each row that has no path, whose image or mask
+        does not exist, whose label or split is not understood, or that names an image again.
     """
     samples: list[Sample] = []
     problems: list[str] = []
@@ -91,16 +92,16 @@ def read_rows(
 
 
 def column_of(name: object) -> str | None:
-    """Which of `COLUMNS` a header stands for; None for any other."""
+    """Returns the one of `COLUMNS` that a header stands for; None for any other header."""
     folded = "".join(character for character in str(name).casefold() if character.isalnum())
     return next((column for column, names in COLUMNS.items() if folded in names), None)
 
 
 def check_columns(names: Iterable[object], place: object) -> None:
-    """Refuses a header without a path, or with two columns for the same thing.
+    """Refuses a header without a path, or with two columns of the same meaning.
 
     Raises:
-        DataError: with the columns that came.
+        DataError: the header is refused; the message names its columns.
     """
     given = [str(name) for name in names]
     if not any(column_of(name) == "path" for name in given):
@@ -116,22 +117,22 @@ def check_columns(names: Iterable[object], place: object) -> None:
 
 
 def find_file(base: Path, text: str, kind: str) -> Path:
-    """The file that a list names.
+    """Finds the file that a list names.
 
     Args:
-        base: the folder that relative paths start from.
-        text: as the list has it, with / or the backslash of Windows; the "#" of a slice stays.
-        kind: what it is, for the message ("image", "mask").
+        base: folder that relative paths start from.
+        text: path in the list, with / or the backslash of Windows; it may name a slice behind a "#".
+        kind: kind of the file, for the message ("image", "mask"); a mask may be a folder.
 
     Returns:
-        A path whose file is there; for a mask also a folder.
+        Path of an existing file or, for a mask, also of a folder; the slice stays behind the "#".
 
     Raises:
-        DataError: it is not there.
+        DataError: the file does not exist.
     """
     parts = (PureWindowsPath(text) if "\\" in text else PurePosixPath(text)).parts
     candidates = [text, PureWindowsPath(text).as_posix()]
-    if len(parts) > 1 and parts[0].endswith(("/", "\\")):  # absolute, perhaps of another machine
+    if len(parts) > 1 and parts[0].endswith(("/", "\\")):  # an absolute path, perhaps of another machine
         candidates += ["/".join(parts[start:]) for start in range(1, len(parts))]
     for candidate in candidates:
         file, part = file_and_part(base / candidate)
@@ -141,7 +142,7 @@ def find_file(base: Path, text: str, kind: str) -> Path:
 
 
 def _cell(value: Any) -> str:
-    """The cell's text; 1.0 is "1", True is "1", nothing is ""."""
+    """Returns the text of a cell: "1" for 1.0 and True, "" for None."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float) and value.is_integer():
@@ -171,7 +172,7 @@ def _sample(row: Mapping[str, str], base: Path, category: str, class_name: Class
 
 
 def _label(row: Mapping[str, str], has_mask: bool) -> tuple[int, str]:
-    """Label and kind of defect; the first that says something decides: label, defect, mask."""
+    """Returns label and kind of defect; the first column with a value decides: label, defect, mask."""
     said = row.get("label", "").casefold()
     kind = row.get("defect", "")
     kind = "" if kind.casefold() in NOTHING else kind
@@ -187,7 +188,7 @@ def _label(row: Mapping[str, str], has_mask: bool) -> tuple[int, str]:
         return (0, "good") if kind.casefold() in NORMAL_WORDS else (1, kind)
     if has_mask:
         return 1, "anomalous"
-    # A column of masks that is empty in this row says that the image is normal; no column says nothing.
+    # An empty cell in a column of masks means that the image is normal; without that column, it is unknown.
     return (0, "good") if "mask" in row and "label" not in row else (UNLABELLED, "unlabelled")
 
 

@@ -1,14 +1,12 @@
 """Synthetic images with exact masks: training data, and anomalies for test-time adaptation.
 
-`generate` draws a whole image (scene, defects, camera); `add_defect` puts one defect into a given
-image. Only
+`generate` draws a whole image (scene, defects, camera); `add_defect` puts one defect into a given image. Only
 NumPy and Pillow are needed. Foreign textures in noise-shaped outlines follow DRAEM (arXiv 2108.07610),
-displaced
-patches CutPaste (arXiv 2104.04015); the other defects and all scenes are our own.
+displaced patches follow CutPaste (arXiv 2104.04015); the other defects and all scenes are our own.
 
 Example:
-    >>> image = generate(0, Materials.procedural(), SyntheticConfig(size=64), seed=1)
-    >>> image.image.shape, image.mask.shape
+    >>> sample = generate(0, Materials.procedural(), SyntheticConfig(size=64), seed=1)
+    >>> sample.image.shape, sample.mask.shape
     ((64, 64, 3), (64, 64))
 """
 

@@ -1,6 +1,6 @@
-"""Scenes whose faults are known only from their order: many equal things, line art, repeated tiles.
+"""Draws scenes whose faults show only in their order: many equal things, line art, repeated tiles.
 
-A builder returns a `Layout`: the faultless image and a function that draws the same image with a fault.
+A builder returns a `Layout`: the faultless image, and a function that draws the same image with a fault.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class Layout:
     """A scene that can be drawn without and with a fault of its order.
 
     Attributes:
-        image: float32, (S, S, 3), faultless.
-        region: bool, (S, S), where surface defects should lie.
-        name: what the image shows.
-        fault: draws the scene with one fault: image, coverage (S, S) of the fault, kind.
-        likely: kinds of `DEFECTS` that such a thing suffers from; empty when any.
-        size_factor: how much larger than usual its defects are, by area.
+        image: (S, S, 3) float32 image without a fault.
+        region: (S, S) bool, True where surface defects should lie.
+        name: name of the object or material in the image.
+        fault: function that draws the scene with one fault; returns image, coverage (S, S) of the fault, and
+            kind.
+        likely: kinds of `DEFECTS` that such an object suffers from; empty if any kind is possible.
+        size_factor: factor by which the area of its defects is larger than usual.
     """
 
     image: FloatImage
@@ -123,10 +124,10 @@ def many(rng: Rng, ground: FloatImage, piece: Layer, other: Layer, name: str) ->
 
     Args:
         rng: source of randomness.
-        ground: float32, (S, S, 3).
-        piece: the object, float32 (n, n, 4).
-        other: another object, which may stand in wrongly.
-        name: of the object.
+        ground: (S, S, 3) float32 image of the ground.
+        piece: (n, n, 4) float32 layer of the object.
+        other: layer of another object, which may wrongly take the place of one.
+        name: name of the object.
     """
     size = ground.shape[0]
     ordered = rng.random() < 0.55
@@ -140,7 +141,7 @@ def many(rng: Rng, ground: FloatImage, piece: Layer, other: Layer, name: str) ->
     image = composite(ground, layer, shadow)
 
     def fault(rng: Rng) -> Faulty:
-        # An element whose centre is in the image; half-visible ones at the rim say little.
+        # Only an element whose centre is in the image; half-visible ones at the rim show little.
         shown = [n for n, item in enumerate(items) if 0 < item.y < size and 0 < item.x < size] or [0]
         chosen = int(rng.choice(shown))
         item = items[chosen]
@@ -276,9 +277,9 @@ def tiling(rng: Rng, tile: FloatImage, size: int, name: str) -> Layout:
 
     Args:
         rng: source of randomness.
-        tile: float32, (n, n, 3), n smaller than `size`.
-        size: side of the image.
-        name: of the material.
+        tile: (n, n, 3) float32 tile, n smaller than `size`.
+        size: side of the image, in pixels.
+        name: name of the material.
     """
     side = tile.shape[0]
     count = -(-size // side) + 1

@@ -1,4 +1,4 @@
-"""Parts with legs on a board: electronic components, plugs, brackets; legs may be bent, cut or missing."""
+"""Draws parts with legs on a board: electronic components, plugs, brackets; legs may be faulty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zsad.data.synthetic.surfaces import neighbour, random_colour
 
 @dataclass(frozen=True)
 class _Part:
-    """The component's geometry in pixels: centre, half sides, turn of the body, a polyline (n, 2) per leg."""
+    """Geometry of the component in pixels: centre, half sides, turn of the body, polyline (n, 2) per leg."""
 
     centre: tuple[float, float]
     half: tuple[float, float]
@@ -44,7 +44,7 @@ class _Look:
 
 
 def board(rng: Rng, size: int) -> FloatImage:
-    """A perforated or plain board: a regular grid of holes, maybe with rings round them."""
+    """A perforated or plain board: a regular grid of holes, which may have rings around them."""
     base = random_colour(rng, saturation=0.9)
     y, x = np.mgrid[:size, :size].astype(np.float32)
     pitch = size * rng.uniform(0.05, 0.13)
@@ -66,7 +66,7 @@ def board(rng: Rng, size: int) -> FloatImage:
 
 
 def _draw(part: _Part, look: _Look, size: int) -> tuple[np.ndarray, list[Field], Field]:
-    """The layer (S, S, 4), the coverage of each leg and of the body."""
+    """Draws the layer (S, S, 4), and the coverage of each leg and of the body."""
     legs = [draw_strokes([(leg, np.full(len(leg), part.leg_width))], size, size) for leg in part.legs]
     half_y, half_x = part.half
     corners = np.array([[-half_x, -half_y], [half_x, -half_y], [half_x, half_y], [-half_x, half_y]])
@@ -110,7 +110,7 @@ def _legs(rng: Rng, centre: np.ndarray, half: tuple[float, float], size: int) ->
 
 
 def _bend(rng: Rng, leg: np.ndarray, size: int) -> np.ndarray:
-    """The leg with its lower part swung aside."""
+    """Bends the lower part of a leg aside."""
     at = rng.uniform(0.1, 0.7)
     knee = leg[0] + (leg[-1] - leg[0]) * at
     angle = rng.choice([-1, 1]) * rng.uniform(0.2, 1.2)
@@ -130,8 +130,9 @@ def component(rng: Rng, skin: FloatImage, ground: FloatImage) -> Layout:
 
     Args:
         rng: source of randomness.
-        skin: float32, (S, S, 3), material of the body.
-        ground: float32, (S, S, 3), used in half of the scenes instead of a perforated board.
+        skin: (S, S, 3) float32 image of the body's material.
+        ground: (S, S, 3) float32 image of the ground, which replaces the perforated board in half of the
+            scenes.
 
     Returns:
         The scene and its faults.
@@ -187,7 +188,7 @@ def component(rng: Rng, skin: FloatImage, ground: FloatImage) -> Layout:
         else:
             after = legs_after[-1] if kind != "missing" else np.zeros_like(body)
             gone = legs[chosen] * (1 - body)
-            # What an annotator marks: a bent leg where it is and was, a cut leg where it should be.
+            # An annotator marks a bent leg where it is and where it was, a cut leg where it should be.
             cover = np.maximum(
                 gone * (1 - after) if kind == "severed" else gone,
                 0 if kind == "severed" else after,

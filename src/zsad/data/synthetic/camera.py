@@ -1,6 +1,6 @@
-"""One camera for the whole image: light, colour, optics, sensor, compression.
+"""Simulates a camera for the whole image: light, colour, optics, sensor, compression.
 
-It runs after the defects, the same for normal and anomalous images, so that no trace of processing marks
+It runs after the defects and treats normal and anomalous images alike, so that no trace of processing reveals
 a defect.
 """
 
@@ -15,15 +15,15 @@ from zsad.data.synthetic.noise import Bytes, FloatImage, Rng, smooth_noise, to_b
 
 
 def photograph(image: Bytes, rng: Rng, *, grey: bool | None = None) -> Bytes:
-    """Take an image of a scene with a random camera.
+    """Photographs a scene with a random camera.
 
     Args:
-        image: uint8, (H, W, 3).
+        image: (H, W, 3) uint8 image of the scene.
         rng: source of randomness.
-        grey: turn to greyscale; about one image in four when None.
+        grey: whether to convert to greyscale; None does so for about one image in four.
 
     Returns:
-        uint8, (H, W, 3); geometry is unchanged, so masks stay valid.
+        (H, W, 3) uint8; the geometry does not change, so masks stay valid.
     """
     lit = _light(image.astype(np.float32), rng)
     grey = rng.random() < 0.22 if grey is None else grey

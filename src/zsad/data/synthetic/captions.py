@@ -1,4 +1,4 @@
-"""Words: what an image shows and what is wrong with it, in CLIP's style."""
+"""Describes what an image shows and what is wrong with it, in the style of CLIP's captions."""
 
 from __future__ import annotations
 
@@ -95,15 +95,15 @@ _TEMPLATES = (
 
 
 def caption(rng: Rng, object_name: str, defect: str) -> str:
-    """A sentence about the image.
+    """Composes a caption of the image.
 
     Args:
         rng: source of randomness.
-        object_name: "metal plate".
-        defect: a key of `CAPTIONS`, or "good".
+        object_name: name of the object ("metal plate").
+        defect: kind of defect, a key of `CAPTIONS`, or "good".
 
     Returns:
-        For example "a photo of a scratched metal plate.".
+        A caption such as "a photo of a scratched metal plate.".
     """
     if defect == "good":
         state = str(rng.choice(NORMAL_STATES))

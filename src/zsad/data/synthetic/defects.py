@@ -87,7 +87,7 @@ _ATTEMPTS = 6
 
 
 def sample_fraction(rng: Rng) -> float:
-    """Area of a defect as a fraction of the image: log-uniform in 0.03-30 %, mostly 0.3-7 %."""
+    """Draws the area of a defect as a fraction of the image: log-uniform in 0.03-30 %, mostly 0.3-7 %."""
     ranges = [(3e-3, 7e-2), (3e-4, 4e-3), (5e-2, 0.3)]
     low, high = ranges[int(rng.choice(3, p=[0.66, 0.2, 0.14]))]
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -102,26 +102,26 @@ def add_defect(
     foreign: Bytes | None = None,
     fraction: float | None = None,
 ) -> tuple[Bytes, Mask, str]:
-    """Put one synthetic defect into an image.
+    """Puts one synthetic defect into an image.
 
-    The mask holds what an annotator would outline, cut down to where the change can be seen against the
-    image's
-    own texture; it is never empty. Pixels outside the mask's neighbourhood stay as they are.
+    The mask covers what an annotator would outline, restricted to where the change is visible against the
+    texture of the image; it is never empty. Pixels far from the mask do not change.
 
     Args:
-        image: uint8, (H, W, 3) RGB, any size of at least 1x1.
+        image: (H, W, 3) uint8 RGB, any size of at least 1 x 1.
         rng: source of randomness; the result depends on nothing else.
-        kind: a key of `DEFECTS`; random when None.
-        region: bool, (H, W), where the defect should lie (the object); the whole image when None or empty.
-        foreign: uint8, (H, W, 3), another image that "foreign_texture" takes its pixels from; noise when
-            None.
-        fraction: wanted area relative to the image in (0, 1]; random when None (thin defects cover less).
+        kind: kind of defect, a key of `DEFECTS`; None draws one.
+        region: (H, W) bool, True where the defect should lie (the object); None or an empty region means the
+            whole image.
+        foreign: (H, W, 3) uint8, another image from which "foreign_texture" takes its pixels; None takes
+            noise.
+        fraction: wanted area relative to the image, in (0, 1]; None draws one. Thin defects cover less.
 
     Returns:
-        (image uint8 (H, W, 3), mask bool (H, W), kind).
+        Image (H, W, 3) uint8, mask (H, W) bool, and kind.
 
     Raises:
-        ConfigError: for an unknown kind, or arrays of the wrong shape or type.
+        ConfigError: the kind is unknown, or an array has the wrong shape or type.
     """
     if kind is not None and kind not in DEFECTS:
         raise unknown_name("defect", kind, DEFECTS)
@@ -163,7 +163,7 @@ def _check(image: Bytes, region: Mask | None, foreign: Bytes | None) -> None:
 
 
 def _site(rng: Rng, region: Mask, foreign: Bytes | None, fraction: float | None, attempt: int) -> Site:
-    """A random place in the region; later attempts are larger and stronger, so that one of them is seen."""
+    """Draws a place in the region; later attempts are larger and stronger, so that one becomes visible."""
     inside = np.flatnonzero(region)
     y, x = divmod(int(inside[rng.integers(inside.size)]), region.shape[1])
     share = sample_fraction(rng) if fraction is None else fraction
@@ -177,7 +177,7 @@ def _site(rng: Rng, region: Mask, foreign: Bytes | None, fraction: float | None,
 
 
 def _window(site: Site, *, whole: bool) -> tuple[tuple[slice, slice], Site]:
-    """The part of the image that a defect can reach, and the site in it: small defects cost little."""
+    """Returns the window that a defect can reach, and the site in it, so that small defects cost little."""
     if whole:
         return (slice(0, site.height), slice(0, site.width)), site
     reach = int(4 * site.radius + 24)
@@ -197,7 +197,7 @@ def _window(site: Site, *, whole: bool) -> tuple[tuple[slice, slice], Site]:
 def _confine(
     image: FloatImage, changed: FloatImage, cover: Field, *, allowed: Mask, site: Site, pixels: int
 ) -> tuple[Bytes, Mask] | None:
-    """The change limited to the allowed area, and its mask; None when it could not be seen.
+    """Limits a change to the allowed area and derives its mask; None if it would not be visible.
 
     `pixels` is the area of the whole image, of which `image` may be a window.
     """
@@ -221,7 +221,7 @@ def _confine(
 
 
 def _findable(before: FloatImage, after: Bytes, mask: Mask) -> bool:
-    """Whether a change stands out from the surface's own texture: nobody finds grass moved among grass."""
+    """Whether a change stands out from the texture of the surface; moved grass among grass does not."""
     old, new = luminance(before), luminance(after.astype(np.float32))
     old_coarse, new_coarse = blur_field(old, 2.5), blur_field(new, 2.5)
     old_fine = float(np.abs(old - old_coarse)[mask].mean())
@@ -238,7 +238,7 @@ def _findable(before: FloatImage, after: Bytes, mask: Mask) -> bool:
 
 
 def _certain_spot(image: Bytes, rng: Rng, region: Mask) -> tuple[Bytes, Mask]:
-    """The fallback for images on which nothing else shows: a filled disc of inverse brightness."""
+    """Fallback for images on which nothing else is visible: a filled disc of inverse brightness."""
     inside = np.flatnonzero(region)
     y, x = divmod(int(inside[rng.integers(inside.size)]), region.shape[1])
     rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]

@@ -1,4 +1,4 @@
-"""`generate`: one synthetic image with its mask and caption, from a seed and a number."""
+"""Generates synthetic images with masks and captions, each from a seed and a number."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SyntheticImage:
-    """What `generate` returns.
+    """A synthetic image with its mask and words.
 
     Attributes:
-        image: uint8, (S, S, 3), RGB.
-        mask: bool, (S, S), True on defective pixels; all False for a normal image.
-        label: 1 anomalous, 0 normal; 1 exactly when the mask holds a True.
-        caption: a sentence in CLIP's style about the object and its state.
-        object_name: "metal plate", "screw", ...
-        defect: a key of `CAPTIONS` (of the last defect, when there are several), "good" when normal.
+        image: (S, S, 3) uint8 RGB.
+        mask: (S, S) bool, True on defective pixels; all False for a normal image.
+        label: 1 anomalous, 0 normal; 1 exactly if the mask holds a True.
+        caption: text in the style of CLIP's captions about the object and its state.
+        object_name: name of the object ("metal plate", "screw").
+        defect: kind of defect, a key of `CAPTIONS`; that of the last one if there are several, "good" for a
+            normal image.
     """
 
     image: Bytes
@@ -54,15 +55,15 @@ def _default_shares() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """What to generate.
+    """Settings of `generate`.
 
     Attributes:
-        size: side of the square images, pixels, at least 32.
+        size: side of the square images, in pixels, at least 32.
         anomalous_fraction: share of images with defects, in [0, 1].
-        scenes: share of each kind of scene (keys of `SCENES`), normalised to 1.
-        structural_fraction: share of faults of order and form (missing, moved, bitten) where the scene can
-            have them.
-        camera: whether the camera's chain (light, blur, noise, JPEG) is run.
+        scenes: kind of scene (keys of `SCENES`) -> share; the shares are normalised to sum to 1.
+        structural_fraction: share of faults of order and form (missing, moved, bitten) among the defects of
+            scenes that can have them, in [0, 1].
+        camera: whether to simulate a camera (light, blur, noise, JPEG).
     """
 
     size: int = 320
@@ -91,13 +92,15 @@ _STRUCTURAL = frozenset({"one_object", "many_objects", "pattern", "assembly"})
 
 
 def generate(index: int, materials: Materials, config: SyntheticConfig, seed: int) -> SyntheticImage:
-    """Image number `index` of an endless synthetic set.
+    """Generates an image of an endless synthetic set.
+
+    The result depends on `index`, `materials`, `config` and `seed` alone.
 
     Args:
         index: number of the image, at least 0.
-        materials: the stock to draw from.
-        config: size and shares.
-        seed: of the set; the result depends on (seed, index), `materials` and `config` alone.
+        materials: source of surfaces, objects and photographs.
+        config: size of the image and shares of scenes and defects.
+        seed: seed of the set.
 
     Returns:
         The image, its mask and its words.
@@ -125,7 +128,7 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
 
 
 def _printed(layout: Layout, rng: Rng) -> Layout:
-    """The scene with lettering that belongs to it, in its faultless and its faulty form."""
+    """Adds lettering to the scene, in its faultless and its faulty form alike."""
     seed = int(rng.integers(2**31))
 
     def fault(rng: Rng) -> Faulty:
@@ -141,7 +144,7 @@ def _printed(layout: Layout, rng: Rng) -> Layout:
 
 
 def _structural(layout: Layout, rng: Rng) -> tuple[Bytes, Mask, str] | None:
-    """A fault of form or order, with the mask where it shows; None when it could not be seen."""
+    """Draws a fault of form or order and a mask of its visible part; None if it would not be visible."""
     good = to_bytes(layout.image).astype(np.float32)
     for _ in range(4):
         faulty, cover, kind = layout.fault(rng)
@@ -158,7 +161,7 @@ def _structural(layout: Layout, rng: Rng) -> tuple[Bytes, Mask, str] | None:
 
 
 def _superficial(image: Bytes, layout: Layout, materials: Materials, rng: Rng) -> tuple[Bytes, Mask, str]:
-    """One to three defects of the surface."""
+    """Adds one to six defects to the surface."""
     size = image.shape[0]
     mask, kind = np.zeros(image.shape[:2], dtype=bool), "good"
     wanted = str(rng.choice(layout.likely)) if layout.likely and rng.random() < 0.75 else None

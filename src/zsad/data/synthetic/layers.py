@@ -1,4 +1,4 @@
-"""Objects on a ground: placing, compositing, and faults of the object's form.
+"""Places objects on a ground, composites them, and draws faults of their form.
 
 A layer is float32 (H, W, 4): colours in [0, 255], alpha in [0, 1].
 """
@@ -37,7 +37,7 @@ class Shadow:
 
 
 def random_shadow(rng: Rng, size: int) -> Shadow:
-    """A shadow as a lamp or a lightbox makes it; a third of the scenes has none."""
+    """Draws the shadow of a lamp or a lightbox; a third of the scenes has none."""
     reach = size * rng.uniform(0, 0.03)
     angle = rng.uniform(0, 2 * np.pi)
     offset = (round(reach * np.sin(angle)), round(reach * np.cos(angle)))
@@ -49,7 +49,7 @@ def random_shadow(rng: Rng, size: int) -> Shadow:
 
 
 def composite(ground: FloatImage, layer: Layer, shadow: Shadow) -> FloatImage:
-    """A layer over a ground image (H, W, 3), with its shadow."""
+    """Composites a layer, with its shadow, over a ground image (H, W, 3)."""
     alpha = layer[..., 3]
     if shadow.opacity > 0:
         cast = np.roll(blur_field(alpha, shadow.blur), shadow.offset, axis=(0, 1))
@@ -60,19 +60,19 @@ def composite(ground: FloatImage, layer: Layer, shadow: Shadow) -> FloatImage:
 def place(
     piece: Layer, size: int, y: float, x: float, *, extent: float, angle: float, flip: bool = False
 ) -> Layer:
-    """A piece scaled, turned and put into an empty square layer.
+    """Scales and turns a piece and puts it into an empty square layer.
 
     Args:
-        piece: float32, (h, w, 4).
-        size: side of the result in pixels.
+        piece: (h, w, 4) float32 layer.
+        size: side of the result, in pixels.
         y: row of the piece's centre.
         x: column of the piece's centre.
-        extent: longer side of the piece in the result, pixels.
-        angle: degrees.
-        flip: mirror it first.
+        extent: longer side of the piece in the result, in pixels.
+        angle: angle of the turn, in degrees.
+        flip: whether to mirror the piece first.
 
     Returns:
-        float32, (size, size, 4).
+        (size, size, 4) float32 layer.
     """
     small = shrink(piece, extent, angle, flip=flip)
     layer = np.zeros((size, size, 4), dtype=np.float32)
@@ -81,7 +81,7 @@ def place(
 
 
 def shrink(piece: Layer, extent: float, angle: float, *, flip: bool = False) -> Layer:
-    """A piece scaled to `extent` pixels (longer side) and turned by `angle` degrees; alpha in [0, 1]."""
+    """Scales a piece to `extent` pixels (longer side) and turns it by `angle` degrees; alpha in [0, 1]."""
     height, width = piece.shape[:2]
     scale = extent / max(height, width)
     new_size = (max(round(width * scale), 2), max(round(height * scale), 2))
@@ -101,7 +101,7 @@ def shrink(piece: Layer, extent: float, angle: float, *, flip: bool = False) -> 
 
 
 def paste_over(layer: Layer, piece: Layer, y: float, x: float) -> tuple[slice, slice] | None:
-    """Composite a piece onto a layer in place, centred at (y, x); returns the rows and columns touched."""
+    """Composites a piece onto a layer in place, centred at (y, x); returns the rows and columns touched."""
     height, width = piece.shape[:2]
     top, left = round(y - height / 2), round(x - width / 2)
     row_from, row_to = max(top, 0), min(top + height, layer.shape[0])
@@ -128,7 +128,7 @@ def _rim_site(layer: Layer, rng: Rng, radius: float) -> Site:
 
 
 def bitten(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
-    """A bite out of the outline: the ground shows."""
+    """Takes a bite out of the outline, where the ground shows."""
     site = _rim_site(layer, rng, radius)
     hole = (
         polygon(rng, site)
@@ -141,7 +141,7 @@ def bitten(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
 
 
 def cut_off(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
-    """Everything beyond a rough line near the outline is gone."""
+    """Removes everything beyond a rough line near the outline."""
     site = _rim_site(layer, rng, radius)
     solid = np.argwhere(site.region)
     centre = solid.mean(axis=0)
@@ -157,7 +157,7 @@ def cut_off(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
 
 
 def outgrowth(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
-    """Surplus matter at the outline: flash, a burr, a lump of the object's own colour."""
+    """Adds surplus matter at the outline: flash, a burr, a lump of the object's own colour."""
     site = _rim_site(layer, rng, radius)
     lump = coverage(blob_distance(rng, site, irregularity=0.35), 0.08)
     solid = layer[..., 3] > 0.5
@@ -174,7 +174,7 @@ def outgrowth(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]
 
 
 def bent(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
-    """The end of the object is pushed aside."""
+    """Pushes the end of the object aside."""
     site = _rim_site(layer, rng, radius * 1.3)
     weight = coverage(blob_distance(rng, site, irregularity=0.1), 0.95)
     angle, reach = rng.uniform(0, 2 * np.pi), site.radius * rng.uniform(0.4, 0.9)
@@ -191,7 +191,7 @@ def bent(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
 
 
 def warp_layer(layer: Layer, shift_y: Field, shift_x: Field) -> Layer:
-    """A layer (H, W, 4 or more) displaced by fields of row and column shifts, without dark rims."""
+    """Displaces a layer (H, W, 4 or more) by fields of row and column shifts, without dark rims."""
     alpha = layer[..., 3:4]
     moved = warp(np.concatenate([layer[..., :3] * alpha, layer[..., 3:]], axis=2), shift_y, shift_x)
     moved[..., :3] /= np.maximum(moved[..., 3:4], 1 / 64)
@@ -199,7 +199,7 @@ def warp_layer(layer: Layer, shift_y: Field, shift_x: Field) -> Layer:
 
 
 def split(layer: Layer, rng: Rng, radius: float) -> tuple[Layer, Field, str]:
-    """The object is broken in two along a jagged line; one piece has moved away a little."""
+    """Breaks the object in two along a jagged line; one piece moves away a little."""
     del radius
     height, width = layer.shape[:2]
     solid = layer[..., 3] > 0.5

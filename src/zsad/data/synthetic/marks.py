@@ -1,8 +1,7 @@
-"""Thin and small defects: scratches, cracks, fibres, specks, holes, prints.
+"""Draws thin and small defects: scratches, cracks, fibres, specks, holes, prints.
 
-Every defect is a function of (image float32 (H, W, 3) in [0, 255], rng, site) that returns the changed
-image and
-the coverage (H, W) in [0, 1] of the area that an annotator would outline. Nothing is clipped or
+Every defect is a function of image ((H, W, 3) float32 in [0, 255]), rng and site. It returns the changed
+image and the coverage (H, W), in [0, 1], of the area that an annotator would outline. Nothing is clipped or
 thresholded here.
 """
 
@@ -37,7 +36,7 @@ Drawn = tuple[FloatImage, Field]
 
 
 def local_colour(image: FloatImage, site: Site) -> np.ndarray:
-    """Mean colour (3,) of the image around the site."""
+    """Returns the mean colour (3,) of the image around the site."""
     reach = max(int(site.radius), 3)
     y = int(np.clip(site.y, 0, image.shape[0] - 1))
     x = int(np.clip(site.x, 0, image.shape[1] - 1))
@@ -46,24 +45,24 @@ def local_colour(image: FloatImage, site: Site) -> np.ndarray:
 
 
 def contrast_colour(image: FloatImage, rng: Rng, site: Site, *, coloured: float = 0.2) -> np.ndarray:
-    """A colour that differs from the surface at the site: darker or brighter, sometimes of another hue.
+    """Draws a colour that differs from the surface at the site: darker, brighter or of another hue.
 
     Args:
-        image: the image.
+        image: (H, W, 3) float32 image in [0, 255].
         rng: source of randomness.
-        site: place; its strength sets the distance.
-        coloured: probability of a random hue instead of the surface's own.
+        site: place; its strength sets the distance of the colours.
+        coloured: probability of a random hue instead of that of the surface.
 
     Returns:
-        (3,), may lie outside [0, 255].
+        (3,) colour, which may lie outside [0, 255].
     """
     base = local_colour(image, site)
     change = 14 + 140 * site.strength
     if float(np.ptp(image[::4, ::4].mean(axis=(0, 1)))) < 5:
-        # In a grey image a coloured mark would give itself away.
+        # In a grey image, a coloured mark would reveal itself.
         coloured *= 0.25
     level = float(base.mean())
-    # Dark and bright are equally welcome, unless the surface leaves no room on that side.
+    # Dark and bright are equally likely, unless the surface leaves no room on that side.
     sign = 1.0 if rng.random() < np.clip((255 - level) / 255 + rng.normal(0, 0.2), 0.05, 0.95) else -1.0
     if rng.random() < coloured:
         hue = rng.uniform(-1, 1, 3)
@@ -75,16 +74,16 @@ def contrast_colour(image: FloatImage, rng: Rng, site: Site, *, coloured: float 
 
 
 def lay(image: FloatImage, cover: Field, colour: np.ndarray, *, kept: float = 0.0) -> FloatImage:
-    """A colour laid over an image.
+    """Lays a colour over an image.
 
     Args:
-        image: float32, (H, W, 3).
-        cover: opacity, (H, W), 0 to 1.
-        colour: (3,).
-        kept: how much of the surface's own texture shows through, 0 to 1.
+        image: (H, W, 3) float32 image in [0, 255].
+        cover: (H, W) opacity, in [0, 1].
+        colour: (3,) colour.
+        kept: share of the surface's texture that shows through, in [0, 1].
 
     Returns:
-        float32, (H, W, 3).
+        (H, W, 3) float32 image.
     """
     paint = np.asarray(colour, dtype=np.float32)[None, None]
     if kept > 0:
@@ -153,7 +152,7 @@ def crack(image: FloatImage, rng: Rng, site: Site) -> Drawn:
 
 
 def outlined(cover: Field, rng: Rng) -> Field:
-    """A thin mark as annotators trace it: with a margin of about one pixel to three."""
+    """Widens a thin mark by one to three pixels, as annotators trace it."""
     return np.clip(blur_field(cover, rng.uniform(0.7, 1.5)) * 2.2, 0, 1)
 
 
@@ -256,7 +255,7 @@ def print_mark(image: FloatImage, rng: Rng, site: Site) -> Drawn:
 
 
 def text_cover(text: str, size: int, angle: float, site: Site) -> Field:
-    """Coverage (H, W) of a rotated line of text centred on the site, letters `size` pixels high."""
+    """Returns the coverage (H, W) of rotated text, centred on the site, with letters `size` pixels high."""
     # Pillow's built-in scalable font needs FreeType; where that is missing the bitmap font is enlarged.
     font = ImageFont.load_default(size=max(size, 6))
     left, top, right, bottom = font.getbbox(text)

@@ -1,4 +1,4 @@
-"""The stock that scenes are made of: photographs of surfaces, objects and places, or none at all."""
+"""Supplies surfaces, objects and places for scenes, from photographs or drawn by formula."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _CACHE_BYTES = 768 * 2**20
 
 
 class Materials:
-    """A pool of source images, read when first needed and kept within a memory bound.
+    """A stock of source images, read when first needed and kept within a memory bound.
 
-    Drawing depends only on the random generator that is passed in, never on what was read before.
+    The result of drawing depends only on the random generator, never on what was read before.
     """
 
     def __init__(
@@ -42,21 +42,21 @@ class Materials:
 
     @classmethod
     def procedural(cls) -> Materials:
-        """A stock without any file: everything is drawn by formula."""
+        """Makes a stock without files: everything is drawn by formula."""
         return cls()
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, cache_bytes: int = _CACHE_BYTES) -> Materials:
-        """The stock in a folder that `tools/collect_materials.py` wrote (or that looks like it).
+        """Opens the stock in a folder that `tools/collect_materials.py` wrote, or in one of that form.
 
         Args:
-            folder: holds `textures/` (surfaces, RGB), `objects/` (cut-outs, RGBA PNG) and `scenes/`
-                (photographs); each may
-                be missing, but not all. The words before "__" in a file's name say what it shows.
-            cache_bytes: upper bound of the memory for decoded images.
+            folder: folder with `textures/` (surfaces, RGB), `objects/` (cut-outs, RGBA PNG) and `scenes/`
+                (photographs), not all of which need exist. The words before "__" in the name of a file say
+                what it shows.
+            cache_bytes: upper bound of the memory for decoded images, in bytes.
 
         Raises:
-            DataError: when the folder holds no image.
+            DataError: the folder holds no image.
         """
         folder = Path(folder)
         lists = [_images(folder / name) for name in ("textures", "objects", "scenes")]
@@ -68,12 +68,12 @@ class Materials:
         return cls(lists[0], lists[1], lists[2], cache_bytes)
 
     def texture(self, rng: Rng, size: int, *, photo: float = 0.62) -> tuple[FloatImage, str]:
-        """A surface that fills a square.
+        """Draws a surface that fills a square.
 
         Args:
             rng: source of randomness.
-            size: side in pixels.
-            photo: probability of a photograph where the stock has any.
+            size: side of the square, in pixels.
+            photo: probability of a photograph, if the stock has any.
 
         Returns:
             (float32 (size, size, 3) in [0, 255], name of the material).
@@ -84,19 +84,19 @@ class Materials:
         return _crop(rng, self._read(path), size, least=0.35), _name(path)
 
     def photograph(self, rng: Rng, size: int) -> tuple[FloatImage, str]:
-        """A photograph of a place or thing, cropped to a square; a texture where the stock has none."""
+        """Draws a photograph of a place or thing, cropped to a square; a texture if the stock has none."""
         if not self.scenes:
             return self.texture(rng, size)
         path = self.scenes[int(rng.integers(len(self.scenes)))]
         return _crop(rng, self._read(path), size, least=0.5, turn=False), _name(path)
 
     def object(self, rng: Rng, size: int, *, photo: float = 0.4) -> tuple[Layer, str]:
-        """One object as a layer whose longer side is about `size`.
+        """Draws an object as a layer whose longer side is about `size`.
 
         Args:
             rng: source of randomness.
-            size: side in pixels.
-            photo: probability of a cut-out photograph where the stock has any.
+            size: longer side of the object, in pixels.
+            photo: probability of a cut-out photograph, if the stock has any.
 
         Returns:
             (float32 (h, w, 4), colours in [0, 255] and alpha in [0, 1]; name).

@@ -1,7 +1,6 @@
-"""Random fields and the few filters that the generator needs, with NumPy and Pillow only.
+"""Random fields, and the few filters that the generator needs; NumPy and Pillow only.
 
-Fields are float32 of shape (H, W); images are float32 of shape (H, W, 3) in [0, 255] while they are
-worked on.
+Fields are float32 of shape (H, W). Images are float32 of shape (H, W, 3) in [0, 255] until they are finished.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ Rng = np.random.Generator
 
 
 def resize_field(field: Field, height: int, width: int, *, smooth: bool = True) -> Field:
-    """A field at another size.
+    """Resizes a field.
 
     Args:
-        field: float32, (h, w).
-        height: rows wanted.
-        width: columns wanted.
-        smooth: bicubic when True (both ways antialiased), else nearest.
+        field: (h, w) float32.
+        height: rows of the result.
+        width: columns of the result.
+        smooth: whether to interpolate bicubically, with antialiasing, instead of by nearest neighbour.
 
     Returns:
-        float32, (height, width).
+        (height, width) float32.
     """
     mode = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     resized = Image.fromarray(np.ascontiguousarray(field, dtype=np.float32)).resize((width, height), mode)
@@ -37,7 +36,7 @@ def resize_field(field: Field, height: int, width: int, *, smooth: bool = True) 
 
 
 def resize_image(image: Bytes, height: int, width: int) -> Bytes:
-    """A uint8 image (h, w, C) at another size, bilinear with antialiasing."""
+    """Resizes a uint8 image (h, w, C) bilinearly, with antialiasing."""
     if image.shape[:2] == (height, width):
         return image
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -50,11 +49,11 @@ def smooth_noise(rng: Rng, height: int, width: int, cell: float, *, stretch: flo
         rng: source of randomness.
         height: rows.
         width: columns.
-        cell: distance between grid points in pixels (feature size), at least 1.
+        cell: distance between grid points (size of the features), in pixels, at least 1.
         stretch: factor by which features are longer along x.
 
     Returns:
-        float32, (height, width), mean about 0, standard deviation about 0.8.
+        (height, width) float32, mean about 0, standard deviation about 0.8.
     """
     cell_y, cell_x = max(cell, 1.0), max(cell * stretch, 1.0)
     rows, columns = int(np.ceil(height / cell_y)) + 3, int(np.ceil(width / cell_x)) + 3
@@ -80,19 +79,19 @@ def fractal_noise(
     persistence: float = 0.55,
     stretch: float = 1.0,
 ) -> Field:
-    """Sum of `smooth_noise` octaves, each at half the cell of the one before.
+    """Sums octaves of `smooth_noise`, each with half the cell of the one before.
 
     Args:
         rng: source of randomness.
         height: rows.
         width: columns.
-        cell: feature size of the coarsest octave in pixels.
-        octaves: how many octaves (those finer than a pixel are left out).
-        persistence: amplitude ratio of an octave to the one before.
-        stretch: as for `smooth_noise`.
+        cell: size of the features of the coarsest octave, in pixels.
+        octaves: number of octaves; those finer than a pixel are left out.
+        persistence: ratio of the amplitude of an octave to that of the one before.
+        stretch: factor by which features are longer along x.
 
     Returns:
-        float32, (height, width), mean about 0, standard deviation about 1.
+        (height, width) float32, mean about 0, standard deviation about 1.
     """
     total = np.zeros((height, width), dtype=np.float32)
     power, amplitude = 0.0, 1.0
@@ -107,7 +106,7 @@ def fractal_noise(
 
 
 def unit(field: Field) -> Field:
-    """A field scaled linearly to [0, 1]."""
+    """Scales a field linearly to [0, 1]."""
     low, high = float(field.min()), float(field.max())
     return (field - low) / max(high - low, 1e-6)
 
@@ -119,10 +118,11 @@ def worley_noise(rng: Rng, height: int, width: int, cell: float) -> tuple[Field,
         rng: source of randomness.
         height: rows.
         width: columns.
-        cell: mean distance between points in pixels.
+        cell: mean distance between points, in pixels.
 
     Returns:
-        (nearest, second), each float32 (height, width), in units of `cell`.
+        Distances to the nearest and the second nearest point, each (height, width) float32, in units of
+        `cell`.
     """
     # Half resolution is enough: cells are several pixels wide, and the nine distances dominate the cost.
     step = 2 if cell >= 10 else 1
@@ -149,14 +149,17 @@ def worley_noise(rng: Rng, height: int, width: int, cell: float) -> tuple[Field,
 
 
 def blur_field(field: Field, sigma: float) -> Field:
-    """Approximate Gaussian blur of a field: short kernels directly, wide ones on a reduced grid.
+    """Blurs a field approximately like a Gaussian filter.
+
+    Narrow filters are computed directly. From `sigma` 1.6 on, the field is reduced and enlarged again; the
+    result is about as smooth as that of a Gaussian filter, but its kernel has negative lobes.
 
     Args:
-        field: float32, (H, W).
-        sigma: standard deviation in pixels.
+        field: (H, W) float32.
+        sigma: standard deviation of the filter, in pixels.
 
     Returns:
-        float32, (H, W).
+        (H, W) float32.
     """
     height, width = field.shape
     if sigma < 0.3 or min(height, width) < 2:
@@ -178,7 +181,7 @@ def blur_field(field: Field, sigma: float) -> Field:
 
 
 def blur_image(image: FloatImage, sigma: float) -> FloatImage:
-    """Gaussian blur of a float image (H, W, 3) in [0, 255], through Pillow's byte filter."""
+    """Blurs a float image (H, W, 3) in [0, 255] with Pillow's Gaussian filter for bytes."""
     if sigma < 0.2:
         return image
     blurred = Image.fromarray(to_bytes(image)).filter(ImageFilter.GaussianBlur(sigma))
@@ -186,20 +189,20 @@ def blur_image(image: FloatImage, sigma: float) -> FloatImage:
 
 
 def to_bytes(image: FloatImage) -> Bytes:
-    """A float image in [0, 255] rounded and clipped to uint8."""
+    """Rounds and clips a float image in [0, 255] to uint8."""
     return (np.clip(image, 0, 255) + 0.5).astype(np.uint8)
 
 
 def sample_bilinear(image: FloatImage, y: Field, x: Field) -> FloatImage:
-    """An image read at fractional positions; positions outside are reflected back.
+    """Samples an image at fractional positions; positions outside are reflected.
 
     Args:
-        image: float32, (H, W, C).
-        y: row positions, float32, (h, w).
-        x: column positions, float32, (h, w).
+        image: (H, W, C) float32.
+        y: (h, w) float32 row positions.
+        x: (h, w) float32 column positions.
 
     Returns:
-        float32, (h, w, C).
+        (h, w, C) float32.
     """
     height, width = image.shape[:2]
     y, x = reflect(y, height), reflect(x, width)
@@ -218,7 +221,7 @@ def sample_bilinear(image: FloatImage, y: Field, x: Field) -> FloatImage:
 
 
 def reflect(position: Field, length: int) -> Field:
-    """Positions mirrored into [0, length - 1]."""
+    """Reflects positions into [0, length - 1]."""
     if length < 2:
         return np.zeros_like(position)
     period = 2.0 * (length - 1)
@@ -227,15 +230,15 @@ def reflect(position: Field, length: int) -> Field:
 
 
 def relief(height_field: Field, angle: float, strength: float) -> Field:
-    """Shading of a height field by a distant light, as an additive change of brightness.
+    """Shades a height field by a distant light.
 
     Args:
-        height_field: float32, (H, W), height in pixels.
-        angle: direction that the light comes from, radians.
+        height_field: (H, W) float32 heights, in pixels.
+        angle: direction that the light comes from, in radians.
         strength: change of brightness per unit slope.
 
     Returns:
-        float32, (H, W).
+        (H, W) float32 change of brightness, to be added.
     """
     if min(height_field.shape) < 2:
         return np.zeros_like(height_field)
@@ -245,7 +248,7 @@ def relief(height_field: Field, angle: float, strength: float) -> Field:
 
 
 def grow(mask: Mask, pixels: int) -> Mask:
-    """A mask dilated by a square of side `2 * pixels + 1` (negative: eroded, the outside counts as set)."""
+    """Dilates a mask by a square of side `2 * pixels + 1`; negative values erode (outside counts as set)."""
     if pixels < 0:
         return ~grow(~mask, -pixels)
     grown = mask.copy()
@@ -264,7 +267,7 @@ def grow(mask: Mask, pixels: int) -> Mask:
 
 
 def largest_change(after: FloatImage, before: FloatImage) -> Field:
-    """Greatest absolute difference of two images over the colour channels, float32, (H, W)."""
+    """Returns the largest absolute difference of two images over the colour channels, (H, W) float32."""
     # NumPy reduces a last axis of three slowly; channel by channel is five times faster.
     change = np.zeros(after.shape[:2], dtype=np.float32)
     for channel in range(after.shape[2]):
@@ -274,6 +277,6 @@ def largest_change(after: FloatImage, before: FloatImage) -> Field:
 
 
 def luminance(image: FloatImage) -> Field:
-    """Brightness of an RGB image, (H, W), same range."""
+    """Returns the brightness (H, W) of an RGB image, in the range of the image."""
     weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return np.asarray(image @ weights, dtype=np.float32)

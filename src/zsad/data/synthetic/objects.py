@@ -1,9 +1,8 @@
-"""Procedural objects as RGBA layers: discs, nuts, gears, bolts, capsules, chips, bottles from above, plates.
+"""Draws objects as RGBA layers: discs, nuts, gears, bolts, capsules, chips, bottles from above, plates.
 
-A builder is a function of (rng, size, texture) that returns a float32 layer (size, size, 4), colours in
-[0, 255] and
-alpha in [0, 1], of an object that nearly fills the square, and its name. `texture` is a float32 image
-(size, size, 3) that may serve as the object's material.
+A builder is a function of (rng, size, texture) that returns a layer with an object that nearly fills the
+square, and the name of the object. The layer is float32 (size, size, 4), colours in [0, 255], alpha in
+[0, 1]. `texture` is a float32 image (size, size, 3) that may serve as the material of the object.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ Built = tuple[Layer, str]
 
 
 def axes(size: int) -> tuple[Field, Field]:
-    """Row and column coordinates in [-1.05, 1.05], float32, (size, 1) and (1, size)."""
+    """Returns row and column coordinates in [-1.05, 1.05], float32, (size, 1) and (1, size)."""
     ramp = np.linspace(-1.05, 1.05, size, dtype=np.float32)
     return ramp[:, None], ramp[None, :]
 
 
 def inside(distance: Field, size: int) -> Field:
-    """Anti-aliased coverage of the area where a signed distance in half-sides is negative."""
+    """Returns the antialiased coverage of the area where a signed distance, in half sides, is negative."""
     return np.clip(0.5 - distance * (size / 2.1), 0, 1)
 
 
 def material(rng: Rng, size: int, texture: FloatImage) -> FloatImage:
-    """The object's skin: the texture as it is, tinted, or a plain colour with slight clouds."""
+    """Draws the skin of an object: the texture itself, the tinted texture, or a colour with slight clouds."""
     choice = rng.random()
     if choice < 0.35:
         return texture
@@ -52,13 +51,13 @@ def material(rng: Rng, size: int, texture: FloatImage) -> FloatImage:
 
 
 def shaded(rng: Rng, skin: FloatImage, height_field: Field, alpha: Field) -> Layer:
-    """The layer of a skin lit from one side, with an optional highlight.
+    """Lights a skin from one side, with an optional highlight, and makes a layer of it.
 
     Args:
         rng: source of randomness.
-        skin: float32, (n, n, 3).
-        height_field: (n, n), in pixels.
-        alpha: (n, n), 0 to 1.
+        skin: (n, n, 3) float32 image.
+        height_field: (n, n) heights, in pixels.
+        alpha: (n, n) opacity, in [0, 1].
     """
     light = rng.uniform(0, 2 * np.pi)
     shade = relief(height_field, light, rng.uniform(15, 70))
@@ -70,7 +69,7 @@ def shaded(rng: Rng, skin: FloatImage, height_field: Field, alpha: Field) -> Lay
 
 
 def _dome(distance: Field, size: int, rng: Rng) -> Field:
-    """Height in pixels of a pillow over a signed distance (negative inside)."""
+    """Returns the height, in pixels, of a pillow over a signed distance (negative inside)."""
     depth = np.clip(-distance / rng.uniform(0.1, 0.9), 0, 1)
     return np.asarray(np.sqrt(np.clip(depth * (2 - depth), 0, 1)) * np.float32(size * rng.uniform(0.05, 0.3)))
 
@@ -135,7 +134,7 @@ def cable_section(rng: Rng, size: int, texture: FloatImage) -> Built:
 
 
 def capsule(rng: Rng, size: int, texture: FloatImage) -> Built:
-    """Capsules, tubes, bars, pasta: a long rounded body, maybe in two colours, ribbed or curved."""
+    """Capsules, tubes, bars, pasta: a long rounded body, which may have two colours, ribs or a curve."""
     y, x = axes(size)
     half = rng.uniform(0.12, 0.34)
     bend = rng.choice([0.0, rng.uniform(-0.5, 0.5)])
@@ -158,7 +157,7 @@ def capsule(rng: Rng, size: int, texture: FloatImage) -> Built:
 
 
 def wheel(rng: Rng, size: int, texture: FloatImage) -> Built:
-    """Gears, nuts, washers, rings: a toothed, polygonal or round rim with a hole and maybe spokes' holes."""
+    """Gears, nuts, washers, rings: a toothed, polygonal or round rim with one hole or several."""
     y, x = axes(size)
     radius, theta = np.sqrt(y**2 + x**2), np.arctan2(y, x)
     teeth = int(rng.choice([0, 0, 6, 8, 12, 20, 32]))
@@ -271,6 +270,6 @@ OBJECTS: tuple[Callable[[Rng, int, FloatImage], Built], ...] = (
 
 
 def random_object(rng: Rng, size: int, texture: FloatImage) -> Built:
-    """One of the objects above as a layer (size, size, 4), with its name."""
+    """Draws an object of a random kind as a layer (size, size, 4), and returns its name."""
     pick = int(rng.choice(len(OBJECTS), p=[0.3, 0.17, 0.15, 0.11, 0.1, 0.13, 0.04]))
     return OBJECTS[pick](rng, size, texture)

@@ -1,6 +1,6 @@
-"""Area defects: another texture, a displaced piece of the image, a changed colour, blur or noise.
+"""Draws defects of areas: another texture, a displaced piece of the image, a changed colour, blur or noise.
 
-The functions have the shape that `marks` describes.
+The defects are functions of (image, rng, site), as `zsad.data.synthetic.marks` describes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from zsad.data.synthetic.shapes import (
 
 
 def area_cover(rng: Rng, site: Site) -> Field:
-    """A random outline for area defects: blob, ragged blob, polygon or rectangle, hard or feathered."""
+    """Draws a random outline: blob, ragged blob, polygon or rectangle, hard or feathered."""
     kind = rng.choice(4, p=[0.4, 0.3, 0.15, 0.15])
     if kind == 0:
         cover = coverage(blob_distance(rng, site), rng.uniform(0.02, 0.5))
@@ -42,21 +42,21 @@ def area_cover(rng: Rng, site: Site) -> Field:
 
 
 def blend(image: FloatImage, other: FloatImage, cover: Field) -> FloatImage:
-    """`other` over `image` with opacity `cover` (H, W)."""
+    """Blends `other` over `image` with opacity `cover` (H, W)."""
     return np.asarray(image + cover[..., None] * (other - image))
 
 
 def match_colour(other: FloatImage, image: FloatImage, cover: Field, amount: float) -> FloatImage:
-    """`other` moved towards the mean and contrast that `image` has under `cover`.
+    """Moves `other` towards the mean and contrast that `image` has under `cover`.
 
     Args:
-        other: float32, (H, W, 3).
-        image: float32, (H, W, 3).
-        cover: (H, W), 0 to 1.
-        amount: 0 leaves `other` alone, 1 matches fully.
+        other: (H, W, 3) float32 image to change.
+        image: (H, W, 3) float32 image to match.
+        cover: (H, W) weight of the pixels, in [0, 1].
+        amount: strength of the change: 0 does nothing, 1 matches fully.
 
     Returns:
-        float32, (H, W, 3).
+        (H, W, 3) float32 image.
     """
     inside = cover > 0.3
     if not inside.any():

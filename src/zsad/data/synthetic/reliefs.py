@@ -1,6 +1,6 @@
-"""Defects of form: bumps, dents, folds, crushed places, torn edges, bitten outlines, bad threads.
+"""Draws defects of form: bumps, dents, folds, crushed places, torn edges, bitten outlines, bad threads.
 
-The functions have the shape that `marks` describes.
+The defects are functions of (image, rng, site), as `zsad.data.synthetic.marks` describes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from zsad.data.synthetic.shapes import (
 
 
 def warp(image: FloatImage, shift_y: np.ndarray, shift_x: np.ndarray) -> FloatImage:
-    """The image displaced by fields (H, W) of row and column shifts in pixels."""
+    """Displaces an image by fields (H, W) of row and column shifts, in pixels."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     return sample_bilinear(image, (y + shift_y).astype(np.float32), (x + shift_x).astype(np.float32))
 

@@ -1,8 +1,7 @@
-"""Procedural images of instruments: tissue, radiographs, ultrasound, slices of a head, luminescent cells.
+"""Draws images of instruments: tissue, radiographs, ultrasound, slices of a head, luminescent cells.
 
-The same convention as in `surfaces`; a third value is the region that a defect may lie in, a fourth the
-defects
-that such images suffer from.
+A builder is a function of (rng, size) that returns a float32 image (size, size, 3) in [0, 255], the name of
+what it shows, the region in which a defect may lie, and the kinds of defects that such images suffer from.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def _vessels(rng: Rng, size: int, count: int, thickness: float) -> Field:
 
 
 def _frame(rng: Rng, size: int) -> Field:
-    """The round, cornered or full field of view of an endoscope, coverage (size, size)."""
+    """Draws the coverage (size, size) of the round, cornered or full field of view of an endoscope."""
     y, x = grid(size)
     choice = rng.random()
     if choice < 0.35:
@@ -294,5 +293,5 @@ SCANS: tuple[Callable[[Rng, int], Scan], ...] = (
 
 
 def random_scan(rng: Rng, size: int) -> Scan:
-    """One of the scans above: image, name, region for defects."""
+    """Draws a scan of a random kind: image, name, region for defects, likely defects."""
     return SCANS[int(rng.choice(len(SCANS), p=[0.24, 0.2, 0.12, 0.1, 0.22, 0.12]))](rng, size)

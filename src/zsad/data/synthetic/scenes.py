@@ -1,4 +1,4 @@
-"""Whole scenes: what stands before the camera, before any defect of the surface is added."""
+"""Draws whole scenes, before any defect of the surface is added."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def scan(rng: Rng, materials: Materials, size: int) -> Layout:
     """An image of an instrument."""
     del materials
     image, name, region, likely = random_scan(rng, size)
-    # Findings in medical images are seldom tiny: a polyp takes a tenth of the image.
+    # Findings in medical images are seldom tiny; a polyp takes a tenth of the image.
     factor = 4.0 if "bump" in likely[:2] else 1.5
     return Layout(image, region, name, _no_fault(image), likely, factor)
 
@@ -138,14 +138,14 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
 
 
 def distract(image: Bytes, rng: Rng) -> Bytes:
-    """Legitimate irregularities all over the image: even dust, soft cast shadows, broad highlights.
+    """Adds legitimate irregularities to the whole image: even dust, soft cast shadows, broad highlights.
 
     Args:
-        image: uint8, (S, S, 3).
+        image: (S, S, 3) uint8 image.
         rng: source of randomness.
 
     Returns:
-        uint8, (S, S, 3).
+        (S, S, 3) uint8 image.
     """
     size = image.shape[0]
     result: FloatImage = image.astype(np.float32)
@@ -165,15 +165,15 @@ def distract(image: Bytes, rng: Rng) -> Bytes:
 
 
 def lettering(image: FloatImage, region: np.ndarray, rng: Rng) -> FloatImage:
-    """Legitimate print: an upright label, lines of text or a bar code, crisp and straight, on an object.
+    """Prints an upright label, lines of text or a bar code on an object, which are no defects.
 
     Args:
-        image: float32, (S, S, 3).
-        region: bool, (S, S), the object.
+        image: (S, S, 3) float32 image.
+        region: (S, S) bool, True on the object.
         rng: source of randomness.
 
     Returns:
-        float32, (S, S, 3).
+        (S, S, 3) float32 image.
     """
     size = image.shape[0]
     inside = np.argwhere(region[::4, ::4]) * 4

@@ -1,4 +1,4 @@
-"""Coverage maps (0 to 1) of the outlines that defects have: blobs, cracks, curves, polygons."""
+"""Draws coverage maps, in [0, 1], of the outlines of defects: blobs, cracks, curves, polygons."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _SUPERSAMPLING = 3
 
 @dataclass(frozen=True)
 class Site:
-    """Where a defect goes, how large it may be and what may be used for it.
+    """Place and size of a defect, and what it may be made of.
 
     Attributes:
-        y: row of the centre, pixels.
-        x: column of the centre, pixels.
-        radius: of a disc with the wanted area, pixels (at least 1).
-        region: bool (H, W), where the defect should lie.
-        strength: how visible it should be, 0 (barely) to 1 (glaring).
-        foreign: uint8 (H, W, 3), another image of the same size, or None.
-        scale: side of the whole image relative to 320 pixels; line widths follow it.
+        y: row of the centre, in pixels.
+        x: column of the centre, in pixels.
+        radius: radius of a disc with the wanted area, in pixels, at least 1.
+        region: (H, W) bool, True where the defect should lie.
+        strength: visibility of the defect, from 0 (barely visible) to 1 (glaring).
+        foreign: (H, W, 3) uint8, another image of the same size, or None.
+        scale: side of the whole image relative to 320 pixels; line widths are proportional to it.
     """
 
     y: float
@@ -43,7 +43,7 @@ class Site:
     scale: float = 1.0
 
     def part(self, y: float, x: float, radius: float) -> Site:
-        """Another place of another size in the same image."""
+        """Returns a site of another place and size in the same image."""
         return replace(self, y=y, x=x, radius=radius)
 
     @property
@@ -58,7 +58,7 @@ class Site:
 
 
 def offsets(site: Site) -> tuple[Field, Field]:
-    """Row and column distances from the site's centre, float32, (H, 1) and (1, W)."""
+    """Returns row and column distances from the centre of the site, float32, (H, 1) and (1, W)."""
     y = (np.arange(site.height, dtype=np.float32) - np.float32(site.y))[:, None]
     x = (np.arange(site.width, dtype=np.float32) - np.float32(site.x))[None, :]
     return y, x
@@ -71,16 +71,16 @@ def blob_distance(
     irregularity: float | None = None,
     elongation: float | None = None,
 ) -> Field:
-    """Distance from the site's centre relative to the rim of a wavy or noisy outline.
+    """Returns the distance from the centre of the site, relative to the rim of a wavy or noisy outline.
 
     Args:
         rng: source of randomness.
         site: place and size.
-        irregularity: relative amplitude of the outline's waves; random in [0, 0.45] when None.
-        elongation: ratio of the axes, at least 1; random when None.
+        irregularity: relative amplitude of the waves of the outline; None draws one in [0, 0.45].
+        elongation: ratio of the axes, at least 1; None draws one.
 
     Returns:
-        float32, (H, W): 0 at the centre, 1 on the rim, more outside.
+        (H, W) float32: 0 at the centre, 1 on the rim, more outside.
     """
     irregularity = rng.uniform(0.0, 0.45) if irregularity is None else irregularity
     elongation = float(np.exp(rng.exponential(0.35))) if elongation is None else elongation
@@ -92,7 +92,7 @@ def blob_distance(
     along = along / np.float32(np.sqrt(elongation) * site.radius)
     across = across * np.float32(np.sqrt(elongation) / site.radius)
     if irregularity > 0.1 and rng.random() < 0.6:
-        # Moving the coordinates by smooth noise gives lobes and necks as real stains and flakes have them.
+        # Moving the coordinates by smooth noise gives lobes and necks, like those of real stains and flakes.
         for cell, reach in ((1.2, 1.0), (0.4, 0.3)):
             size = max(cell * site.radius, 2.0)
             amount = np.float32(irregularity * reach)
@@ -114,16 +114,16 @@ def blob_distance(
 
 
 def coverage(distance: Field, softness: float) -> Field:
-    """1 inside, 0 outside, falling over a relative width of `softness` that ends at the rim (distance 1)."""
+    """Returns 1 inside and 0 outside, falling over the relative width `softness` up to distance 1."""
     ramp = np.clip((1 - distance) / max(softness, 1e-3), 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 
 
 def noise_blob(rng: Rng, site: Site) -> Field:
-    """A blob whose outline comes from fractal noise: ragged, with islands and holes.
+    """Draws a blob whose outline comes from fractal noise: ragged, with islands and holes.
 
     Returns:
-        float32, (H, W), 0 to 1.
+        (H, W) float32 coverage, in [0, 1].
     """
     distance = blob_distance(rng, site, irregularity=0.2)
     cell = max(site.radius * rng.uniform(0.4, 1.3), 2.0)
@@ -135,7 +135,7 @@ def noise_blob(rng: Rng, site: Site) -> Field:
 
 
 def polygon(rng: Rng, site: Site, corners: int | None = None) -> Field:
-    """A random polygon around the site's centre, anti-aliased coverage (H, W)."""
+    """Draws the antialiased coverage (H, W) of a random polygon around the centre of the site."""
     corners = int(rng.integers(3, 8)) if corners is None else corners
     angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
     radii = site.radius * rng.uniform(0.6, 1.4, corners)
@@ -144,7 +144,7 @@ def polygon(rng: Rng, site: Site, corners: int | None = None) -> Field:
 
 
 def rectangle(rng: Rng, site: Site, *, upright: bool = False) -> Field:
-    """A random (rotated unless `upright`) rectangle of about the site's area, coverage (H, W)."""
+    """Draws the coverage (H, W) of a rectangle of about the area of the site, rotated unless `upright`."""
     ratio = float(np.exp(rng.normal(0, 0.5)))
     half_long, half_short = (
         0.89 * site.radius * np.sqrt(ratio),
@@ -157,7 +157,7 @@ def rectangle(rng: Rng, site: Site, *, upright: bool = False) -> Field:
 
 
 def fill_polygon(points: np.ndarray, height: int, width: int) -> Field:
-    """Anti-aliased coverage (height, width) of a polygon with corner points (n, 2) given as x, y."""
+    """Draws the antialiased coverage (height, width) of a polygon with corners (n, 2), given as x, y."""
     scale = _SUPERSAMPLING
     result = np.zeros((height, width), dtype=np.float32)
     left, top = (max(int(value), 0) for value in points.min(axis=0))
@@ -173,15 +173,15 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> Field:
 
 
 def draw_strokes(strokes: list[tuple[np.ndarray, np.ndarray]], height: int, width: int) -> Field:
-    """Anti-aliased coverage of curves of varying width.
+    """Draws the antialiased coverage of curves of varying width.
 
     Args:
-        strokes: pairs of points (n, 2) as x, y and widths (n,), pixels.
-        height: rows.
-        width: columns.
+        strokes: pairs of points (n, 2), given as x, y, and widths (n,), in pixels.
+        height: rows of the result.
+        width: columns of the result.
 
     Returns:
-        float32, (height, width), 0 to 1.
+        (height, width) float32 coverage, in [0, 1].
     """
     if not strokes:
         return np.zeros((height, width), dtype=np.float32)
@@ -218,13 +218,13 @@ def draw_strokes(strokes: list[tuple[np.ndarray, np.ndarray]], height: int, widt
 
 
 def curve(rng: Rng, site: Site, length: float, *, bend: float) -> np.ndarray:
-    """A smooth curve through the site's centre, points (n, 2) as x, y.
+    """Draws a smooth curve through the centre of the site: points (n, 2), given as x, y.
 
     Args:
         rng: source of randomness.
-        site: place.
-        length: of the curve, pixels.
-        bend: how far the direction drifts over the whole length, radians.
+        site: place of the curve.
+        length: length of the curve, in pixels.
+        bend: drift of the direction over the whole length, in radians.
     """
     count = int(np.clip(length / 3, 6, 90))
     step = length / count
@@ -235,13 +235,13 @@ def curve(rng: Rng, site: Site, length: float, *, bend: float) -> np.ndarray:
 
 
 def crack_strokes(rng: Rng, site: Site, length: float, width: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A branching jagged path: the main crack and a few thinner branches.
+    """Draws a branching jagged path: the main crack and a few thinner branches.
 
     Args:
         rng: source of randomness.
-        site: place of the crack's middle.
-        length: of the main crack, pixels.
-        width: of the main crack at its thickest, pixels.
+        site: place of the middle of the crack.
+        length: length of the main crack, in pixels.
+        width: largest width of the main crack, in pixels.
 
     Returns:
         Strokes for `draw_strokes`.
@@ -272,13 +272,13 @@ def crack_strokes(rng: Rng, site: Site, length: float, width: float) -> list[tup
 
 
 def specks(rng: Rng, site: Site, count: int, size: float) -> Field:
-    """Small round grains around the site's centre, denser in the middle; coverage (H, W).
+    """Draws the coverage (H, W) of small round grains around the centre of the site, denser in the middle.
 
     Args:
         rng: source of randomness.
-        site: place and spread.
+        site: place and spread of the grains.
         count: number of grains.
-        size: mean diameter of a grain, pixels.
+        size: mean diameter of a grain, in pixels.
     """
     scale = _SUPERSAMPLING
     canvas = Image.new("L", (site.width * scale, site.height * scale))
@@ -296,12 +296,12 @@ def specks(rng: Rng, site: Site, count: int, size: float) -> Field:
 
 
 def envelope(cover: Field, distance: float) -> Field:
-    """The area that an annotator would outline around scattered marks: their blurred union, 0 to 1."""
+    """Returns the blurred union of scattered marks, in [0, 1], which an annotator would outline."""
     spread = blur_field(cover, distance)
     return np.clip(spread / max(float(spread.max()) * 0.25, 1e-6), 0, 1)
 
 
 def ragged(rng: Rng, cover: Field, amount: float) -> Field:
-    """Coverage with its edge and inside roughened by noise (patchy paint, worn print)."""
+    """Roughens the edge and the inside of a coverage by noise (patchy paint, worn print)."""
     rough = smooth_noise(rng, cover.shape[0], cover.shape[1], rng.uniform(2, 8))
     return np.asarray(np.clip(cover * (1 + np.float32(amount) * rough), 0, 1))

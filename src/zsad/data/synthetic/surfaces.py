@@ -1,7 +1,7 @@
-"""Procedural surfaces that fill an image: metal, wood, cloth, stone, leather, bricks, grids.
+"""Draws surfaces that fill an image: metal, wood, cloth, stone, leather, bricks, grids.
 
-Each builder is a function of (rng, size) that returns a float32 image (size, size, 3) in [0, 255] and the
-material's name. Everything in them is legitimate: veins, seams, repeated holes and speckles are not defects.
+A builder is a function of (rng, size) that returns a float32 image (size, size, 3) in [0, 255] and the name
+of the material. Everything in it is legitimate: veins, seams, repeated holes and speckles are not defects.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Surface = tuple[FloatImage, str]
 
 
 def random_colour(rng: Rng, *, saturation: float = 0.6, low: float = 0.12, high: float = 0.95) -> np.ndarray:
-    """A colour (3,) float32 in [0, 255], as common as things are: greys, browns and beiges, then any hue.
+    """Draws a colour (3,), float32 in [0, 255]: mostly the greys, browns and beiges of things, else any hue.
 
     Args:
         rng: source of randomness.
-        saturation: upper bound for colours of any hue, 0 to 1 (values above 1 count as 1).
-        low: least brightness, 0 to 1.
-        high: greatest brightness, 0 to 1.
+        saturation: upper bound of the saturation of colours of any hue, in [0, 1]; larger values count as 1.
+        low: smallest brightness, in [0, 1].
+        high: largest brightness, in [0, 1].
     """
     choice, value = rng.random(), rng.uniform(low, high)
     if choice < 0.45:
@@ -46,24 +46,24 @@ def random_colour(rng: Rng, *, saturation: float = 0.6, low: float = 0.12, high:
 
 
 def mix(field: Field, first: np.ndarray, second: np.ndarray) -> FloatImage:
-    """Colours between `first` (field 0) and `second` (field 1)."""
+    """Mixes colours: `first` where the field is 0, `second` where it is 1."""
     return np.asarray((first + field[..., None] * (second - first)).astype(np.float32))
 
 
 def neighbour(rng: Rng, colour: np.ndarray, spread: float) -> np.ndarray:
-    """A colour near another: mostly a change of brightness, a little of hue."""
+    """Draws a colour near another: brightness changes most, hue a little."""
     moved = colour * np.exp(rng.normal(0, spread)) + rng.normal(0, spread * 25, 3)
     return np.asarray(np.clip(moved, 2, 253).astype(np.float32))
 
 
 def grid(size: int) -> tuple[Field, Field]:
-    """Row and column numbers, float32, (size, 1) and (1, size)."""
+    """Returns row and column numbers, float32, (size, 1) and (1, size)."""
     ramp = np.arange(size, dtype=np.float32)
     return ramp[:, None], ramp[None, :]
 
 
 def turned(rng: Rng, size: int, *, any_angle: float = 0.4) -> tuple[Field, Field]:
-    """Row and column coordinates in a frame that is upright, lying, or (with a probability) turned freely."""
+    """Returns row and column coordinates in a frame that is upright, lying, or turned freely at times."""
     y, x = grid(size)
     angle = float(rng.choice([0.0, np.pi / 2])) + rng.normal(0, 0.02)
     if rng.random() < any_angle:
@@ -304,5 +304,5 @@ SURFACES: tuple[Callable[[Rng, int], Surface], ...] = (
 
 
 def random_surface(rng: Rng, size: int) -> Surface:
-    """One of the surfaces above, float32 (size, size, 3), with its name."""
+    """Draws a surface of a random kind, float32 (size, size, 3), and returns the name of its material."""
     return SURFACES[int(rng.integers(len(SURFACES)))](rng, size)
