@@ -148,7 +148,7 @@ def test_two_processes_give_the_result_of_one(tmp_path, backbone):
 
 
 @pytest.mark.slow
-def test_a_killed_process_a_bad_picture_and_resuming(tmp_path, backbone):
+def test_a_killed_process_a_bad_image_and_resuming(tmp_path, backbone):
     pytest.importorskip("lightning_fabric")
     method = "april_gan"
     one, two = (

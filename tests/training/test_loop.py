@@ -174,7 +174,7 @@ def test_resuming_a_finished_training_writes_the_result_again(config):
 
 def test_existing_results_are_not_replaced_unasked(config):
     quietly(config(epochs=1), stained_pictures())
-    with pytest.raises(ConfigError, match="is there already: --resume goes on"):
+    with pytest.raises(ConfigError, match="already exists: --resume continues"):
         quietly(config(epochs=1), stained_pictures())
     assert quietly(config(epochs=2, overwrite=True), stained_pictures()).resumed_from == 0
 
@@ -323,7 +323,7 @@ def test_the_command_trains_and_resumes(backbone, folder, tmp_path):
     assert "1 epoch in" in first.output
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
-    assert "--resume goes on" in again.output
+    assert "--resume continues" in again.output
     longer = CliRunner().invoke(app, [*command, "--epochs", "2", "--resume"])
     assert longer.exit_code == 0, longer.output
     assert "went on after epoch 1" in longer.output

@@ -1,18 +1,18 @@
-"""A cache on the disk of what a frozen image encoder says about the images of a training.
+"""Caches the outputs of a frozen image encoder for the images of a training on disk.
 
-Where nothing that is learnt enters the image encoder, its outputs are the same in every epoch. They are
-computed once for each image and later read from memory-mapped files, so that the tower does not run any
-more. One file holds one image's features and mask. Its name is a hash of everything that they depend on:
-the contents of image and mask, the preparation, the backbone's weights, the method and those of its
-settings that matter. A changed image or setting therefore makes a new entry, and trainings may share a
-folder. Entries appear in one step and carry a checksum; a damaged one is computed again.
+If nothing that is learnt enters the image encoder, its outputs are the same in every epoch. They are
+computed once per image and later read from memory-mapped files, so that the image encoder does not run
+again. One file holds the features and the mask of one image. Its name is a hash of everything that they
+depend on: the contents of image and mask, the preparation, the weights of the backbone, the method and its
+relevant settings. A changed image or setting therefore makes a new entry, and trainings may share a folder.
+Entries appear in one step and carry a checksum; a damaged one is computed again.
 
-Each image goes through the image encoder alone, so that an entry computed again is the same to the bit (by
-the same software with as many threads on the same processor), and a training that was killed goes on to the
-same weights. Without the cache a step's images go through together, which is the same to rounding only.
+Each image goes through the image encoder alone, so that an entry computed again is the same to the bit (with
+the same software and number of threads on the same processor), and a training that was killed resumes to the
+same weights. Without the cache the images of a step go through together, which is the same only to rounding.
 
-The code of a method is no part of the name, only the version of zsad: who changes `features` of a method
-empties the folder.
+The name depends on the version of zsad but not on the code of the method: after changing `features` of a
+method, empty the folder.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class CachedSample:
     """One labelled image, ready for a batch: its features, or the image to compute them from.
 
     Attributes:
-        key: of the entry; None for an image that is not kept.
-        stored: the fields of the method's features without the batch's dimension; None: not computed yet.
-        image: (3, S, S) float32, resized and normalised; None where `stored` is there.
+        key: name of the entry; None for an image that is not cached.
+        stored: fields of the method's features without the batch dimension; None if not computed yet.
+        image: (3, S, S) float32, resized and normalised; None if `stored` is given.
         mask: (S, S) uint8 in {0, 1}, 1 where anomalous.
         label: 1 anomalous, 0 normal.
         class_name: as prompts should read it.
@@ -93,8 +93,8 @@ class FeatureCache:
     """The features of one method on one backbone, kept in a folder.
 
     Attributes:
-        folder: where the entries lie, a subfolder of the one that was given.
-        computed: how many images went through the tower.
+        folder: folder of the entries, inside the given one.
+        computed: number of images that went through the image encoder.
     """
 
     def __init__(
@@ -109,20 +109,20 @@ class FeatureCache:
         precision: CachePrecision = "fp32",
         computed_in: str = "fp32",
     ) -> None:
-        """Makes the folder.
+        """Creates the folder.
 
         Args:
-            root: may hold the features of several methods and backbones.
-            method: whose `features` are kept.
-            fingerprint: of the backbone's weights.
-            image_size: pixels a side.
-            mean: of R, G and B in [0, 1] units.
-            std: of R, G and B in [0, 1] units.
-            precision: of the numbers in the files.
-            computed_in: the precision that the tower runs in.
+            root: folder that may hold the features of several methods and backbones.
+            method: method whose `features` are cached.
+            fingerprint: fingerprint of the backbone's weights.
+            image_size: pixels of one side of the network's input.
+            mean: mean of R, G and B, in [0, 1] units.
+            std: standard deviation of R, G and B, in [0, 1] units.
+            precision: precision of the numbers in the files.
+            computed_in: precision in which the image encoder runs.
 
         Raises:
-            ConfigError: the method has nothing to cache, or there is no such precision.
+            ConfigError: the method has nothing to cache, or the precision is unknown.
             ZsadError: the folder cannot be written.
         """
         self._kind = cacheable_features(type(method))
@@ -156,15 +156,15 @@ class FeatureCache:
             self._write(self.folder / "settings.json", text.encode())
 
     def prepare(self, item: Any) -> CachedSample:
-        """Finds the entry of an item of the training data, or prepares its image; for threads.
+        """Finds the entry of an item of the training data, or prepares its image; called in threads.
 
         Args:
-            item: as `training_data.prepare_item` takes it. The image of a `Sample` is not even decoded if
-                there is an entry. A `Mosaic` has none, since it hardly comes twice.
+            item: item as `zsad.training.data.prepare_item` takes it. The image of a `Sample` is not decoded
+                if it has an entry. A `Mosaic` has none, because it hardly ever occurs twice.
 
         Raises:
             ImageReadError: image or mask cannot be read.
-            DataError: a mask does not fit its image or is missing.
+            DataError: a mask is missing or does not have the size of its image.
         """
         if isinstance(item, Mosaic):
             mosaic = self._prepare_item(item)
@@ -172,7 +172,7 @@ class FeatureCache:
         prepared = None
         try:
             contents = self._file_contents(item) if isinstance(item, Sample) else None
-        except OSError:  # the readers of images know better how to say it
+        except OSError:  # reading the image raises the better message
             contents = None
         if contents is None:
             prepared = self._prepare_item(item)
@@ -190,11 +190,11 @@ class FeatureCache:
         return CachedSample(key, None, prepared.image, prepared.mask, label, class_name)
 
     def features(self, batch: Sequence[CachedSample], device: torch.device) -> Any:
-        """The method's features of a batch, single precision, computed where they are missing and written.
+        """The features of a batch in single precision; computes and writes those that are missing.
 
         Args:
-            batch: from `prepare`.
-            device: where the method is.
+            batch: samples from `prepare`.
+            device: device of the method.
 
         Raises:
             ZsadError: the folder cannot be written, or a value does not fit into the files' precision.
@@ -206,11 +206,11 @@ class FeatureCache:
     def _compute(self, sample: CachedSample, device: torch.device) -> dict[str, Tensor]:
         """Runs the image encoder on one image and writes its entry.
 
-        Never on several: the last bits depend on how many images go through together and on an image's place
-        among them, since a processor's matrix kernels do. Alone, an image gives the same entry whichever of
-        its neighbours happen to be there already.
+        Never on several, because the last bits depend on how many images go through together and on an
+        image's place among them, as a processor's matrix kernels do. Alone, an image gives the same entry
+        whichever of its neighbours are cached already.
         """
-        image = torch.tensor(sample.image, device=device)  # copied, since torch aligns memory always alike
+        image = torch.tensor(sample.image, device=device)  # copied, because torch always aligns memory alike
         features = self._method.features(image[None])
         row = {
             field.name: getattr(features, field.name)[0].detach().to("cpu", self._dtype).clone()
@@ -226,7 +226,7 @@ class FeatureCache:
         for name, tensor in row.items():
             if not bool(tensor.isfinite().all()):
                 raise ZsadError(
-                    f"{name} of an image do not fit into {self._dtype}, or the network gave NaN; use "
+                    f"{name} of an image does not fit into {self._dtype}, or the network gave NaN; use "
                     "--cache-precision fp32 or bf16"
                 )
 
@@ -281,7 +281,7 @@ class FeatureCache:
         return np.unpackbits(packed.numpy(), count=size * size).reshape(size, size)
 
     def _file_contents(self, sample: Sample) -> list[str]:
-        """Hashes of the files of image and mask; slices of one file differ, masks in a folder count all."""
+        """Hashes of the files of image and mask, with the slice of a volume or all masks of a folder."""
         return ["none" if path is None else self._digest(path) for path in (sample.path, sample.mask_path)]
 
     def _digest(self, path: Path) -> str:
@@ -291,7 +291,7 @@ class FeatureCache:
         return f"{self._file_digest(Path(file))} {part}".rstrip()
 
     def _file_digest(self, path: Path) -> str:
-        """SHA-256 of a file, remembered as long as its size and time of change stay."""
+        """SHA-256 of a file, remembered while its size and modification time stay the same."""
         status = path.stat()
         identity = (str(path), status.st_size, status.st_mtime_ns)
         if identity not in self._digests:
@@ -304,10 +304,10 @@ class FeatureCache:
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, types and values.
+    """SHA-256 over the names, shapes, types and values of tensors.
 
     Args:
-        tensors: by name, on the CPU.
+        tensors: tensors by name, on the CPU.
 
     Example:
         >>> one = checksum({"a": torch.zeros(2)})

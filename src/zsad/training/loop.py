@@ -1,9 +1,9 @@
-"""The one training loop: any method with something to learn, on any images with masks.
+"""Trains any method with learnt parameters, on any images with masks.
 
-What is not said is done as the method's authors do it (`Method.RECIPE`). Data order and random numbers of an
-epoch follow from the seed and the epoch's number alone, so a training that was killed and resumed from a
-checkpoint takes the same steps on the same batches. On the same CPU, with as many threads, it ends with the
-same weights bit for bit; elsewhere to rounding.
+Settings that are not given are those of the method's authors (`Method.RECIPE`). The order of the data and
+the random numbers of an epoch depend only on the seed and the number of the epoch, so a training that was
+killed and resumed from a checkpoint takes the same steps on the same batches. On the same CPU and with the
+same number of threads it ends with the same weights bit for bit; elsewhere to rounding.
 """
 
 from __future__ import annotations
@@ -50,25 +50,24 @@ def train(
 
     Args:
         config: what to train, and how.
-        dataset: instead of `config.data`: (image, mask, label, class name) tuples or `Sample`s. Images
+        dataset: replaces `config.data`: (image, mask, label, class name) tuples or `Sample`s. Images
             are what `zsad.images.reading.read_image` takes, masks (H, W) of the image's size, anomalous
-            where above 0, or None for a normal image. With `__len__` and `__getitem__` (called from several
-            threads) it is shuffled anew in each epoch; otherwise it is iterated over once an epoch in its own
-            order.
-            Several devices each get a copy of it, by pickle.
-        show_progress: say what is trained on what, and draw a progress bar with the time left.
+            where above 0, or None for a normal image. A dataset with `__len__` and `__getitem__` (called
+            from several threads) is shuffled in each epoch; any other is iterated over once per epoch, in its
+            own order. With several devices, each gets a copy by pickle.
+        show_progress: whether to print what is trained on what, and to draw a progress bar.
 
     Returns:
-        Where the weights are, and the losses.
+        The path of the weights, the losses, and the settings of the training.
 
     Raises:
-        ConfigError: the method has nothing to learn, or nothing to cache; a setting is impossible; there is a
-            checkpoint already and neither `resume` nor `overwrite` is set; or it belongs to another training.
-        DataError: images or masks that do not fit, by name.
+        ConfigError: the method has nothing to learn, or nothing to cache; a setting is impossible; a
+            checkpoint exists and neither `resume` nor `overwrite` is set, or it belongs to another training.
+        DataError: an image or mask does not fit; the message names it.
         WeightsError: the backbone or the checkpoint cannot be read.
-        MissingExtraError: several devices or TensorBoard were asked for and are not installed.
-        ZsadError: the loss became NaN or infinite; the last good checkpoint stays. Or the cache cannot be
-            written, or a process of several died.
+        MissingExtraError: the package for several devices or for TensorBoard is not installed.
+        ZsadError: the loss became NaN or infinite (the last good checkpoint stays), the cache cannot be
+            written, or one of several processes died.
     """
     started = time.monotonic()
     kind = method_class(config.method)
@@ -80,7 +79,7 @@ def train(
         raise ConfigError("give folders (data) or a dataset, not both")
     data = data_on_disk(config.data, config.split) if dataset is None else data_in_memory(dataset)
     refuse_to_replace(config)
-    choose(kind.RECIPE, config, data.sets, "cpu")  # says what does not go together before anything is loaded
+    choose(kind.RECIPE, config, data.sets, "cpu")  # refuses what does not fit before anything is loaded
     work = functools.partial(_train, config, data, show_progress)
     if config.devices == 1:
         losses, resumed_from, fields = work(Ranks(), config.device)
@@ -101,7 +100,7 @@ def train(
 def _train(
     config: TrainConfig, data: TrainingData, show_progress: bool, ranks: Ranks, device: str | None
 ) -> tuple[tuple[float, ...], int, dict[str, Any]]:
-    """One process of a training: the losses, the epochs that were there already, and the recipe."""
+    """Runs one process of a training; returns the losses, the number of resumed epochs, and the recipe."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(config.seed)
         run = TrainingRun(config, data, _fresh_detector(config, device), ranks)
@@ -124,7 +123,7 @@ def _train(
 
 
 def _train_epochs(run: TrainingRun, resumed_from: int, logs: Sequence[Log], progress: Progress) -> None:
-    """Trains what is left, with a checkpoint after each epoch."""
+    """Trains the remaining epochs, with a checkpoint after each."""
     epochs, steps = run.recipe.epochs, run.steps
     bar = progress.add_task(
         run.config.method,
@@ -139,7 +138,7 @@ def _train_epochs(run: TrainingRun, resumed_from: int, logs: Sequence[Log], prog
 
 
 def _logs(config: TrainConfig, resumed_from: int) -> list[StepLog | TensorBoardLog]:
-    """The CSV log, and TensorBoard's if it is wanted; each is a context."""
+    """Opens the CSV log and, if wanted, the TensorBoard log; each is a context manager."""
     table = StepLog(config.folder / LOG_NAME, resumed_from)
     if not config.tensorboard:
         return [table]
@@ -147,7 +146,7 @@ def _logs(config: TrainConfig, resumed_from: int) -> list[StepLog | TensorBoardL
 
 
 def _announcement(run: TrainingRun) -> list[str]:
-    """What is trained, how and on what, a line each."""
+    """Lines that say what is trained, how, and on which data."""
     published = run.method.RECIPE
     lines = [] if published is None else [described(run.recipe, published, run.method.INFO.title)]
     for each in run.data.sets:
@@ -163,7 +162,7 @@ def _announcement(run: TrainingRun) -> list[str]:
 
 
 def _fresh_detector(config: TrainConfig, device: str | None) -> Detector:
-    """A detector whose learnt part is new, even where weights are shipped for this method and backbone."""
+    """Loads a detector with new parameters, even if zsad ships weights for the method and backbone."""
     return load(
         config.method,
         config.backbone,
@@ -175,7 +174,7 @@ def _fresh_detector(config: TrainConfig, device: str | None) -> Detector:
 
 
 def _progress(show: bool) -> Progress:
-    """A bar over all epochs."""
+    """Makes a progress bar over all epochs."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

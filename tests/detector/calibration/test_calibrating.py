@@ -86,7 +86,7 @@ def good():
     return [grey(level) for level in range(20, 60, 2)]
 
 
-def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
+def test_the_threshold_lies_just_above_all_of_too_few_images(detector, good):
     calibration = calibrate(detector, good, false_alarm_rate=0.05)
     assert calibration.threshold == pytest.approx(58 / 255, abs=1e-3)
     assert calibration.map_threshold == pytest.approx(58 / 255, abs=1e-3)
@@ -95,7 +95,7 @@ def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
     assert len(calibration.pictures) == len(calibration.normal_scores) == 20
 
 
-def test_enough_pictures_allow_alarms_and_no_warning(detector):
+def test_enough_images_allow_alarms_and_no_warning(detector):
     pictures = [grey(level) for level in range(100)]
     calibration = calibrate(detector, pictures, false_alarm_rate=0.2, confidence=0.9)
     assert calibration.warnings == (
@@ -104,7 +104,7 @@ def test_enough_pictures_allow_alarms_and_no_warning(detector):
     assert 0 < calibration.false_alarms <= 0.2 * 98
 
 
-def test_strict_refuses_too_few_pictures(detector, good):
+def test_strict_refuses_too_few_images(detector, good):
     with pytest.raises(ConfigError, match="needs 59 images; give more"):
         calibrate(detector, good, strict=True)
     calibrate(detector, good, false_alarm_rate=0.2, strict=True)
@@ -121,7 +121,7 @@ def test_the_tolerated_area_lowers_the_map_threshold(detector):
     assert max(mask.mean() for mask in masks) <= 0.25
 
 
-def test_anomalous_pictures_only_count_by_rate(detector, good):
+def test_anomalous_images_only_count_by_rate(detector, good):
     alone = calibrate(detector, good)
     calibration = calibrate(detector, good, [grey(200), grey(31)])
     assert calibration.threshold == alone.threshold
@@ -156,7 +156,7 @@ def test_cost(detector, good):
     assert "miss 100, false alarm 1" in summary(careful)
 
 
-def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good):
+def test_a_threshold_that_calls_every_image_anomalous_is_named(detector, good):
     calibration = calibrate(detector, good[:2], [grey(1), grey(2), grey(90)], by="f1")
     assert "calls every image anomalous" in calibration.warnings[0]
 
@@ -174,7 +174,7 @@ def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good)
         ([grey(5), grey(6)], [grey(6)], {}, "image 3 is given as normal and as anomalous"),
     ],
 )
-def test_degenerate_pictures_get_one_clear_line(detector, normal, anomalous, options, message):
+def test_degenerate_images_get_one_clear_line(detector, normal, anomalous, options, message):
     with pytest.raises(DataError, match=message) as caught:
         calibrate(detector, normal, anomalous, **options)
     assert "\n" not in str(caught.value)
@@ -198,7 +198,7 @@ def test_impossible_arguments(detector, good, options, message):
         calibrate(detector, good, **options)
 
 
-def test_bad_pictures_are_left_out_and_named(detector, good, tmp_path):
+def test_bad_images_are_left_out_and_named(detector, good, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
     pictures = [*good, tmp_path / "broken.png", tmp_path / "gone.png", grey(99), grey(13)]
     calibration = calibrate(detector, pictures, batch_size=24)
@@ -207,7 +207,7 @@ def test_bad_pictures_are_left_out_and_named(detector, good, tmp_path):
     assert calibration.warnings[-1].endswith("and 3 more")
 
 
-def test_a_mask_of_another_size_leaves_its_picture_out(detector, good):
+def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
     calibration = calibrate(detector, good, [grey(200), grey(210)], by="f1", masks=[np.ones((3, 3)), None])
     assert len(calibration.anomalous_scores) == 1
     assert "(3, 3)" in calibration.warnings[-1]
@@ -273,7 +273,7 @@ def test_a_scale_below_the_median_is_the_range():
     assert calibration.scale == ScoreScale(pytest.approx(0.55), (0.2, 0.4))
 
 
-def test_it_knows_its_pictures(detector, good):
+def test_it_knows_its_images(detector, good):
     calibration = calibrate(detector, good)
     assert calibration.saw(good[3])
     assert not calibration.saw(grey(99))

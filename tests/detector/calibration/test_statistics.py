@@ -57,7 +57,7 @@ def test_more_confidence_never_lowers_the_threshold(scores, rate, one, other):
 
 @fast
 @given(SAMPLES | TIED_SAMPLES, RATES, st.randoms(use_true_random=False))
-def test_the_order_of_the_pictures_does_not_matter(scores, rate, random):
+def test_the_order_of_the_images_does_not_matter(scores, rate, random):
     shuffled = scores.copy()
     random.shuffle(shuffled)
     assert threshold_of(shuffled, rate) == threshold_of(scores, rate)
@@ -97,7 +97,7 @@ def test_allowed_alarms_are_the_most_that_keep_the_promise(pictures, rate, confi
 
 @fast
 @given(st.floats(0.005, 0.49), st.floats(0.5, 0.99))
-def test_pictures_needed_are_the_fewest(rate, confidence):
+def test_images_needed_are_the_fewest(rate, confidence):
     needed = pictures_needed(rate, confidence)
     assert promised_confidence(needed, 0, rate) >= confidence
     assert needed == 1 or promised_confidence(needed - 1, 0, rate) < confidence

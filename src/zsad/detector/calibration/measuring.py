@@ -1,4 +1,4 @@
-"""What a calibration has to know of each image: its score, its map's height, and which image it was."""
+"""Measures the images of a calibration: the score of each, the height of its map, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Example:
     """An image to calibrate from.
 
     Attributes:
-        picture: as `Detector.predict` takes it.
-        is_anomalous: its label.
-        mask: where it is anomalous: a file, or an (H, W) array of the image's size; None: not known.
+        picture: image as `Detector.predict` takes it.
+        is_anomalous: label of the image.
+        mask: anomalous region as a file, or as an (H, W) array of the image's size; None if unknown.
     """
 
     picture: Any
@@ -46,11 +46,11 @@ class Measured:
     """An image that has been scored.
 
     Attributes:
-        name: its file, or its place in the list.
-        is_anomalous: its label.
+        name: file of the image, or its number in the list.
+        is_anomalous: label of the image.
         score: image anomaly score.
-        map_height: the smallest map value above which no more than the tolerated area lies.
-        fingerprint: of its content.
+        map_height: smallest map value above which no more than the tolerated area lies.
+        fingerprint: digest of the pixels of the image.
     """
 
     name: str
@@ -65,13 +65,13 @@ class Measurement:
     """All images of a calibration.
 
     Attributes:
-        pictures: those that count, each content once.
+        pictures: images that count, each content once.
         failed: one line for each image that could not be read or scored.
-        copies: images left out since another had the same content.
-        references: images left out since the detector has them as references.
-        pixel_threshold: map value with the highest F1 of all pixels; None without masks.
-        settings: of the detector.
-        class_name: that the prompts had; None if the method uses none.
+        copies: number of images left out because another has the same content.
+        references: number of images left out because the detector has them as references.
+        pixel_threshold: map value with the highest F1 over all pixels; None without masks.
+        settings: settings of the detector that scores depend on.
+        class_name: class name in the prompts; None if the method uses none.
         is_joint: whether the method scores all images together.
     """
 
@@ -101,13 +101,13 @@ def measure(
     """Scores the images of a calibration; one that fails does not stop the others.
 
     Args:
-        detector: as it will be used.
+        detector: detector with the settings that it will be used with.
         examples: images with labels.
-        class_name: what they show; None for "object".
-        tolerated_area: share of a normal image's pixels that may be marked, in [0, 1).
-        batch_size: images that go through the network at once; a method that scores images together gets
-            all at once.
-        progress: called with the number of images done and to do.
+        class_name: name of what the images show; None for "object".
+        tolerated_area: share of the pixels of a normal image that may be marked, in [0, 1).
+        batch_size: number of images that go through the network at once; a method that scores images
+            together gets all at once.
+        progress: called with the numbers of images done and to do.
 
     Raises:
         ConfigError: an impossible argument, or the detector is not trained.
@@ -172,7 +172,7 @@ def map_height(anomaly_map: NDArray[np.floating], tolerated_area: float) -> floa
 
     Args:
         anomaly_map: (H, W), finite.
-        tolerated_area: the share, in [0, 1); 0 gives the highest value.
+        tolerated_area: share of the pixels, in [0, 1); 0 gives the highest value.
 
     Example:
         >>> map_height(np.arange(10.0).reshape(2, 5), 0.2)
@@ -190,7 +190,7 @@ class _PixelPool:
         self._groups: PixelGroups | None = None
 
     def add(self, anomaly_map: NDArray[np.float32], example: Example, name: str) -> None:
-        """Takes an image in; an anomalous one without a mask is passed over.
+        """Adds the pixels of an image; ignores an anomalous image without a mask.
 
         Raises:
             DataError: the mask has another size than the image.
@@ -220,7 +220,7 @@ class _PixelPool:
 def _outcomes(
     detector: Detector, batch: Sequence[tuple[int, Example]], class_name: str
 ) -> Iterator[tuple[int, Example, Prediction | str]]:
-    """Each image's prediction, or the line that says why there is none."""
+    """Yields the prediction of each image, or the line that says why there is none."""
     images: dict[int, Image.Image] = {}
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
