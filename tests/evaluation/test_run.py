@@ -216,7 +216,7 @@ def test_one_run_that_cannot_be_done_is_an_error(without_adaclip, tree, tmp_path
     assert "there are no weights of adaclip for tiny" in outcome.stderr
 
 
-def test_a_method_that_compares_pictures_gets_the_whole_category(tree, tmp_path):
+def test_a_method_that_compares_images_gets_the_whole_category(tree, tmp_path):
     for size in (1, 8):
         run("--data", tree, "-m", "musc", "--batch-size", size, "--out", tmp_path / str(size))
     one, eight = (read_evaluation(tmp_path / size).runs[0] for size in ("1", "8"))
@@ -231,7 +231,7 @@ def test_the_authors_few_shot_scores_see_the_whole_category(tree, tmp_path):
     assert one.mean == eight.mean
 
 
-def test_pictures_without_labels_are_refused_with_what_to_do(tmp_path):
+def test_images_without_labels_are_refused_with_what_to_do(tmp_path):
     generator = np.random.default_rng(0)
     for number in range(2):
         add_picture(tmp_path / "flat" / f"{number}.png", generator)
@@ -253,7 +253,7 @@ def test_parts_of_a_joint_category_have_the_same_mixture():
     assert len({batch.seed for batch in batches}) == 3
 
 
-def test_bad_pictures_and_masks_are_named_left_out_and_counted(tree, tmp_path):
+def test_bad_images_and_masks_are_named_left_out_and_counted(tree, tmp_path):
     (tree / "gear" / "test" / "good" / "1.png").write_bytes(b"no image")
     Image.new("L", (7, 7), 255).save(tree / "gear" / "ground_truth" / "scratch" / "2_mask.png")
     (tree / "round_lid" / "ground_truth" / "scratch" / "0_mask.png").unlink()
@@ -412,7 +412,7 @@ def test_overlap_with_the_training_data_is_refused(tree, tmp_path):
     run(*call, "--out", tmp_path / "other")  # another category of the same set was never seen
 
 
-def test_training_pictures_are_recognised_in_a_renamed_folder(tree, tmp_path):
+def test_training_images_are_recognised_in_a_renamed_folder(tree, tmp_path):
     own = tmp_path / "own.safetensors"
     detector = zsad.load("anomalyclip", checkpoint="fresh", image_size=SIDE, device="cpu")
     seen = [sample.path for sample in open_dataset(tree / "gear").samples]
@@ -426,7 +426,7 @@ def test_training_pictures_are_recognised_in_a_renamed_folder(tree, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_leaves_the_digests_of_its_pictures(tree, tmp_path):
+def test_training_leaves_the_digests_of_its_images(tree, tmp_path):
     own = tmp_path / "own.safetensors"
     config = TrainOptions(
         out=own, data=(tree / "gear",), epochs=1, batch_size=4, image_size=SIDE, device="cpu"

@@ -43,7 +43,7 @@ def scores(summary):
     return {record.path: record.score for record in summary.records if record.error is None}
 
 
-def test_pictures_are_scored_one_by_one_as_they_are_all_at_once(folder, auto, tmp_path):
+def test_images_are_scored_one_by_one_as_they_are_all_at_once(folder, auto, tmp_path):
     summary = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", batch_size=3, formats=()))
     assert [record.error is None for record in summary.records].count(False) == 1
     assert "others of the folder (10 drawn)" in summary.note
@@ -61,7 +61,7 @@ def test_the_results_say_so(folder, auto, tmp_path):
     assert summary.note in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_seven_pictures_have_no_companions(folder, auto, tmp_path):
+def test_seven_images_have_no_companions(folder, auto, tmp_path):
     few = sorted(folder.glob("[1-7].png"))
     summary = predict_folder(few, auto, PredictOptions(out=tmp_path / "out", formats=()))
     assert "fewer than 8 images" in summary.note
@@ -74,7 +74,7 @@ def test_other_methods_say_nothing_of_the_folder(folder, make_small_clip, tmp_pa
     assert predict_folder(folder, plain, PredictOptions(out=tmp_path / "out", formats=())).note == ""
 
 
-def test_new_pictures_of_a_resumed_run_meet_the_same_companions(folder, auto, tmp_path):
+def test_new_images_of_a_resumed_run_meet_the_same_companions(folder, auto, tmp_path):
     first = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=()))
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "new.png")
     second = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=(), resume=True))
@@ -85,7 +85,7 @@ def test_new_pictures_of_a_resumed_run_meet_the_same_companions(folder, auto, tm
         predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=(), resume=True))
 
 
-def test_it_is_the_default_from_eight_pictures_on(folder, tmp_path):
+def test_it_is_the_default_from_eight_images_on(folder, tmp_path):
     many, few = tmp_path / "many", tmp_path / "few"
     for out, pattern in ((many, "*.png"), (few, "[1-3].png")):
         result = CliRunner().invoke(

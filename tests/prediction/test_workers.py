@@ -84,7 +84,7 @@ def test_two_processes_give_the_results_of_one(detector, folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dead_process_loses_nothing_and_a_deadly_picture_is_named(detector, folder, tmp_path):
+def test_a_dead_process_loses_nothing_and_a_deadly_image_is_named(detector, folder, tmp_path):
     expected = predict_folder(
         folder, detector, PredictOptions(out=tmp_path / "one", batch_size=2, formats=())
     )
@@ -149,7 +149,7 @@ def test_an_error_that_ends_a_run_ends_it_here_too(detector, folder, tmp_path):
         list(sharded.records([[folder / "0.png"]]))
 
 
-def test_methods_that_score_all_pictures_together_are_refused(make_small_clip, folder, tmp_path):
+def test_methods_that_score_all_images_together_are_refused(make_small_clip, folder, tmp_path):
     musc = zsad.load("musc", make_small_clip(layers=4), device="cpu")
     with pytest.raises(ConfigError, match=r"musc scores all images together.*leave --devices out"):
         predict_folder(folder, musc, PredictOptions(out=tmp_path / "out", devices=2))
@@ -173,7 +173,7 @@ def test_device_names(monkeypatch):
     assert device_names(2) == ("cpu", "cpu")
 
 
-def test_batches_of_large_pictures_are_cut(folder):
+def test_batches_of_large_images_are_cut(folder):
     paths = [*sorted(folder.glob("*.png")), folder / "none.png"]  # 0 2 4 6 8 bad none
     sizes = [0 if path.stem in ("bad", "none") else 30 * (33 + int(path.stem)) for path in paths]
     whole = list(parts_by_size(paths, None))

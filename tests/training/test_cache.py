@@ -98,7 +98,7 @@ def assert_same_weights(first, second):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_same_losses_as_without_and_the_tower_runs_once_a_picture(config, tower_runs, method):
+def test_same_losses_as_without_and_the_tower_runs_once_a_image(config, tower_runs, method):
     plain, cached = config("plain", method=method, cache=None), config(method=method)
     quietly(plain, stained_pictures())
     assert sum(tower_runs) == 3 * 6
@@ -126,7 +126,7 @@ def test_files_are_not_even_decoded_again(config, samples, tower_runs, monkeypat
     assert_same_weights(first, second)
 
 
-def test_files_and_pictures_in_memory_give_the_same(config, samples):
+def test_files_and_images_in_memory_give_the_same(config, samples):
     files, memory = config("files"), config("memory", cache=config().cache.with_name("other"))
     by_name = {sample.path.stem: sample for sample in samples}
     quietly(files, [by_name[str(index)] for index in range(6)])
@@ -207,7 +207,7 @@ def test_entries_are_shared_by_what_has_the_same_features(config, tower_runs, ch
     assert sum(tower_runs) == (0 if is_shared else 6)
 
 
-def test_a_changed_picture_or_mask_is_a_new_entry(config, samples, tower_runs):
+def test_a_changed_image_or_mask_is_a_new_entry(config, samples, tower_runs):
     quietly(config("first", epochs=1), samples)
     stained = next(sample for sample in samples if sample.label)
     Image.open(stained.path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(stained.path)

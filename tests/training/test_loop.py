@@ -22,7 +22,7 @@ from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.data.samples import prepare_sample
 from zsad.errors import ConfigError, DataError, WeightsError, ZsadError
 from zsad.training.options import TrainOptions
-from zsad.training.state import Checkpoint
+from zsad.training.state import TrainingState
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is taken for OpenAI's weights")
 
@@ -171,7 +171,7 @@ def test_resuming_a_finished_training_writes_the_result_again(config):
 
 def test_existing_results_are_not_replaced_unasked(config):
     quietly(config(epochs=1), stained_pictures())
-    with pytest.raises(ConfigError, match="is there already: --resume goes on"):
+    with pytest.raises(ConfigError, match="already exists: --resume continues"):
         quietly(config(epochs=1), stained_pictures())
     assert quietly(config(epochs=2, overwrite=True), stained_pictures()).resumed_from == 0
 
@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(config, m
     with pytest.raises(ZsadError, match=r"became nan in step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
         quietly(config(), stained_pictures())
     assert not config().out.exists()
-    assert Checkpoint.read(config().folder / "last.safetensors").epoch == 1
+    assert TrainingState.read(config().folder / "last.safetensors").epoch == 1
     assert all(tensor.isfinite().all() for tensor in learned(config()).values())
 
 
@@ -320,7 +320,7 @@ def test_the_command_trains_and_resumes(backbone, folder, tmp_path):
     assert "1 epoch in" in first.output
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
-    assert "--resume goes on" in again.output
+    assert "--resume continues" in again.output
     longer = CliRunner().invoke(app, [*command, "--epochs", "2", "--resume"])
     assert longer.exit_code == 0, longer.output
     assert "continued after epoch 1" in longer.output

@@ -100,7 +100,7 @@ def test_the_published_recipes(method, known_as):
 
 
 @pytest.mark.parametrize("method", ["adaclip", "april_gan"])
-def test_mosaics_are_for_the_pictures_of_mvtec(method):
+def test_mosaics_are_for_the_images_of_mvtec(method):
     recipe = chosen(method, "mvtec", "visa", None)
     assert [recipe.for_dataset(name).mosaic for name in ("mvtec", "visa", None)] == [0.2, 0.0, 0.0]
     assert chosen(method, "visa", mosaic=0.5).for_dataset("visa").mosaic == 0.5
@@ -135,7 +135,7 @@ def test_the_description_says_whose_recipe_it_is_and_what_differs():
     )
 
 
-def test_more_devices_than_pictures_a_step_are_refused():
+def test_more_devices_than_images_a_step_are_refused():
     with pytest.raises(ConfigError, match="2 devices cannot share the steps of adaclip's recipe, of 1 image"):
         chosen("adaclip", "visa", devices=2)
     with pytest.raises(ConfigError, match="a batch of 2 cannot be shared by 3 devices"):
@@ -198,7 +198,7 @@ def test_impossible_wishes_are_refused(changes, message):
         TrainOptions(out="x", **changes)
 
 
-def test_mosaics_of_pictures_from_python_are_refused(config):
+def test_mosaics_of_images_from_python_are_refused(config):
     with pytest.raises(ConfigError, match="give datasets"):
         quietly(config(mosaic=0.5), stained_pictures())
 
@@ -217,7 +217,7 @@ def test_mosaics_do_not_depend_on_interruptions_or_threads(config, dataset):
     assert any(not torch.equal(learned(plain)[name], tensor) for name, tensor in learned(whole).items())
 
 
-def test_with_a_cache_only_mosaics_are_computed_anew(config, dataset, monkeypatch):
+def test_with_a_cache_only_mosaics_are_computed_again(config, dataset, monkeypatch):
     from zsad.training.cache import FeatureCache
 
     seen, original = [], FeatureCache.prepare
@@ -244,7 +244,7 @@ def test_several_datasets_are_mixed_in_a_seeded_order(config, dataset, monkeypat
     original = TrainingRun._step
 
     def step(run, batch):
-        orders[-1].extend(sample.class_name for sample in batch.pictures)
+        orders[-1].extend(sample.class_name for sample in batch.images)
         return original(run, batch)
 
     monkeypatch.setattr(TrainingRun, "_step", step)
@@ -279,7 +279,7 @@ def test_a_dataset_is_known_by_its_folder_but_not_twice(dataset):
     assert (by_name.name, by_name.known_as) == ("mvtec", "mvtec")
     (category,) = data_on_disk((dataset("mvtec") / "metal_nut",), "test").sets
     assert category.known_as == "mvtec"
-    with pytest.raises(ConfigError, match="comes twice in the training data"):
+    with pytest.raises(ConfigError, match="occurs twice in the training data"):
         data_on_disk((dataset("mvtec"), dataset("mvtec") / "metal_nut"), "test")
     with pytest.raises((ConfigError, DataError), match="mvtek"):
         data_on_disk(("mvtek:nowhere",), "test")

@@ -104,7 +104,7 @@ class Workers(Generic[Key, Result]):
 
         Args:
             setup: makes each worker's job, from the name of its device.
-            devices: one for each worker; "cpu" may come several times.
+            devices: device of each worker; "cpu" may be repeated.
             threads: number of torch threads of each worker.
         """
         self.left: list[tuple[Key, Result]] = []
@@ -180,7 +180,7 @@ class Workers(Generic[Key, Result]):
     def _answer(self, worker: _Worker[Key]) -> None:
         """Gives a worker that asks its next batch, or tells it to finish what it has.
 
-        A worker with neither is left asking: a batch of another one may come back.
+        A worker with neither is left asking, because the batch of another worker may come back.
         """
         given = self._next_for(worker)
         if given is None and not worker.in_hand:
@@ -192,7 +192,7 @@ class Workers(Generic[Key, Result]):
             worker.connection.send(None if given is None else given.batch)
 
     def _next_for(self, worker: _Worker[Key]) -> _InHand[Key] | None:
-        """A suspect goes to a worker that has nothing else, which gets nothing else until it is done."""
+        """Chooses a batch; one whose process has died goes to a worker that has nothing else meanwhile."""
         if self._suspects and not worker.in_hand:
             return self._suspects.popleft()
         if any(each.deaths for each in worker.in_hand):
@@ -257,7 +257,7 @@ class Workers(Generic[Key, Result]):
         self._workers.append(self._start(worker.device))
 
     def _given_up(self) -> Iterator[tuple[Key, Lost]]:
-        """Everything that is left when processes only die."""
+        """Stops the workers and yields all images without a result, because processes only die."""
         in_hand = [each for worker in self._workers for each in worker.in_hand]
         coming = () if self._next is None else (self._next, *self._coming)
         keys = [key for each in (*in_hand, *self._suspects, *coming) for key in each.missing]
@@ -268,7 +268,7 @@ class Workers(Generic[Key, Result]):
 
 
 def _work(connection: Connection, device: str, threads: int) -> None:
-    """A worker's life: says that it is there, takes its job, then asks for batches until it is stopped."""
+    """Runs a worker: reports that it is ready, receives its job, asks for batches until it is stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the caller handles it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # files that are being written are finished
     try:
@@ -283,7 +283,7 @@ def _work(connection: Connection, device: str, threads: int) -> None:
 
 
 def _job(connection: Connection, device: str, threads: int) -> Job[Any, Any]:
-    """Makes the job that the caller sends to a worker that is there."""
+    """Reports that the worker is ready, and makes the job from what the caller sends."""
     import torch
 
     torch.set_num_threads(threads)
@@ -296,7 +296,7 @@ def _job(connection: Connection, device: str, threads: int) -> Job[Any, Any]:
 
 
 def _asked_for(connection: Connection) -> Iterator[Any]:
-    """Batches from the caller, until it has none for now."""
+    """Yields batches from the caller, until it has none for now."""
     while True:
         connection.send(None)
         batch = connection.recv()
@@ -315,7 +315,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _reason(exit_code: int | None) -> str:
-    """How a process ended, in words."""
+    """Describes in words how a process ended."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else str(-exit_code)
         hint = ", often for lack of memory" if name == "SIGKILL" else ""

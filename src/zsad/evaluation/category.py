@@ -1,6 +1,6 @@
-"""One category: its scored images become a row of metrics, curves, records and the worst of them.
+"""Evaluates one category: turns its scored images into a row of metrics, curves, records and worst images.
 
-Only this category's pixels are in memory, and those in bounded space (`zsad.metrics.MetricSuite`).
+Only the pixels of this category are in memory, in bounded space (`zsad.metrics.MetricSuite`).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from zsad.metrics.bootstrap import IMAGE_METRICS
 
 if TYPE_CHECKING:
     from zsad.evaluation.options import EvaluateOptions
-    from zsad.evaluation.scoring import ScoredPicture
+    from zsad.evaluation.scoring import ScoredImage
     from zsad.types import Sample
 
 
 @dataclass(frozen=True)
 class CategoryOutcome:
-    """All that is kept of a category.
+    """Everything that is kept of a category.
 
     Attributes:
-        result: its row.
-        records: lines of `pictures.jsonl`.
-        curves: of `curves.json`.
-        worst: its mistakes, with overlays.
+        result: row of the table.
+        records: lines of `pictures.jsonl`, as plain values.
+        curves: entries of `curves.json`, by name.
+        worst: the worst mistakes, with overlays.
         seconds: wall time.
-        data: digest of the files that went into it.
+        data: digest of the files of images, masks and references; see `data_digest`.
     """
 
     result: CategoryResult
@@ -57,7 +57,7 @@ class CategoryOutcome:
         """Reads what `write` wrote.
 
         Raises:
-            DataError: it is missing or damaged.
+            DataError: the file is missing or damaged.
         """
         content = read_json(path)
         try:
@@ -69,30 +69,30 @@ class CategoryOutcome:
 def evaluate_category(
     category: str,
     samples: Sequence[Sample],
-    scored: Iterable[list[ScoredPicture]],
+    scored: Iterable[list[ScoredImage]],
     options: EvaluateOptions,
     *,
     seed: int,
     references: Sequence[Path] = (),
     map_range: tuple[float, float] = (0.0, 1.0),
     stem: str,
-    on_pictures: Callable[[int], None],
+    on_images: Callable[[int], None],
 ) -> CategoryOutcome:
     """Scores a category and computes everything that is kept of it.
 
     Args:
         category: name of the row.
-        samples: its images.
-        scored: their scores and maps, in batches.
-        options: which metrics, and where overlays go.
-        seed: of the bootstrap.
-        references: the reference images that were used.
-        map_range: the colour scale of the overlays.
-        stem: of the overlays' files, relative to the results' folder.
-        on_pictures: called with the number of images of each finished batch.
+        samples: images of the category.
+        scored: scores and maps of the images, in batches.
+        options: says which metrics to compute and where overlays go.
+        seed: seed of the bootstrap.
+        references: files of the reference images.
+        map_range: smallest and largest value of a map, for the colours of the overlays.
+        stem: beginning of the names of the overlays, relative to the results' folder.
+        on_images: called with the number of images of each finished batch.
 
     Returns:
-        The outcome; images that failed are in its records with their error and in no metric.
+        The outcome. Images that failed appear in its records with their error, and in no metric.
     """
     started = time.perf_counter()
     data = data_digest(samples, references)
@@ -104,16 +104,16 @@ def evaluate_category(
     records: dict[int, dict[str, Any]] = {}
     failed: list[tuple[int, str]] = []
     for batch in scored:
-        for picture in batch:
-            sample = samples[picture.index]
-            error = picture.error or _add(suite, picture, sample, has_masks=has_masks)
-            records[picture.index] = _record(sample, picture, error)
+        for image in batch:
+            sample = samples[image.index]
+            error = image.error or _add(suite, image, sample, has_masks=has_masks)
+            records[image.index] = _record(sample, image, error)
             if error is not None:
-                failed.append((picture.index, error))
-            elif picture.score is not None and picture.anomaly_map is not None:
+                failed.append((image.index, error))
+            elif image.score is not None and image.anomaly_map is not None:
                 # A view would keep the maps of the whole batch alive.
-                worst.add(Candidate(picture.score, sample, picture.anomaly_map.copy()))
-        on_pictures(len(batch))
+                worst.add(Candidate(image.score, sample, image.anomaly_map.copy()))
+        on_images(len(batch))
     lines = [records[index] for index in sorted(records)]
     labels = [line["label"] for line in lines if line["error"] is None]
     bounds = suite.bounds()
@@ -142,7 +142,7 @@ def evaluate_category(
 
 
 def data_digest(samples: Sequence[Sample], references: Sequence[Path]) -> str:
-    """Changes if images, masks, labels or references do: their paths, sizes and times of change."""
+    """A digest that changes with the labels, and with paths, sizes or modification times of the files."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(f"{sample.label} {sample.category} {sample.defect}\n".encode(errors="surrogateescape"))
@@ -163,14 +163,14 @@ def _state(path: Path | None) -> bytes:
         return os.fsencode(path) + b" missing\n"
 
 
-def _add(suite: MetricSuite, picture: ScoredPicture, sample: Sample, *, has_masks: bool) -> str | None:
-    """Adds an image to the metrics; the line that says why it cannot be, if so."""
-    is_masked = has_masks and picture.mask is not None
+def _add(suite: MetricSuite, image: ScoredImage, sample: Sample, *, has_masks: bool) -> str | None:
+    """Adds an image to the metrics; returns the line that says why that is impossible, else None."""
+    is_masked = has_masks and image.mask is not None
     try:
         suite.update(
-            picture.anomaly_map if is_masked else None,
-            picture.mask if is_masked else None,
-            picture.score,
+            image.anomaly_map if is_masked else None,
+            image.mask if is_masked else None,
+            image.score,
             sample.label,
         )
     except DataError as error:  # NaN from a network in too low a precision
@@ -178,7 +178,7 @@ def _add(suite: MetricSuite, picture: ScoredPicture, sample: Sample, *, has_mask
     return None
 
 
-def _record(sample: Sample, picture: ScoredPicture, error: str | None) -> dict[str, Any]:
+def _record(sample: Sample, image: ScoredImage, error: str | None) -> dict[str, Any]:
     """The line of an image in `pictures.jsonl`."""
     return {
         "path": str(sample.path),
@@ -186,7 +186,7 @@ def _record(sample: Sample, picture: ScoredPicture, error: str | None) -> dict[s
         "category": sample.category,
         "label": sample.label,
         "defect": sample.defect,
-        "score": picture.score if error is None else None,
-        "seconds": picture.seconds,
+        "score": image.score if error is None else None,
+        "seconds": image.seconds,
         "error": error,
     }

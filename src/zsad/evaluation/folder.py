@@ -1,8 +1,8 @@
-"""The folder of one run: what is finished of it, and the files that a reader gets.
+"""The folder of one run: its finished categories, and the files for readers.
 
-categories/000_bottle.json    everything of a finished category, written whole; --resume goes on after it
-settings.json                 what the numbers depend on
-pictures.jsonl, curves.json   for readers, made of the categories at the end
+categories/000_bottle.json    everything about a finished category, written whole; --resume continues after it
+settings.json                 everything that the numbers depend on
+pictures.jsonl, curves.json   written for readers at the end, from the finished categories
 maps/                         overlays of the worst images
 """
 
@@ -28,9 +28,9 @@ class RunFolder:
     """Files of a run below the results' folder.
 
     Attributes:
-        path: the run's folder.
-        pictures_file: of all images, relative to the results' folder.
-        curves_file: likewise.
+        path: folder of the run.
+        pictures_file: file with a line per image, relative to the results' folder.
+        curves_file: file with the curves of all categories, relative to the results' folder.
     """
 
     def __init__(self, directory: Path, identity: str) -> None:
@@ -41,11 +41,11 @@ class RunFolder:
         self.curves_file = f"{self._relative}/curves.json"
 
     def open(self, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Makes the folder ready; without `resume`, what an earlier run left in it is removed.
+        """Prepares the folder; without `resume`, removes what an earlier run left in it.
 
         Raises:
             ConfigError: the earlier run was made with other settings.
-            DataError: its settings are damaged.
+            DataError: the settings of the earlier run are damaged.
             OSError: the folder cannot be written.
         """
         plain = to_plain(settings)
@@ -58,14 +58,14 @@ class RunFolder:
             write_settings(self.path, plain)
 
     def map_stem(self, number: int) -> str:
-        """Beginning of the names of a category's overlays, relative to the results' folder."""
+        """The beginning of the names of a category's overlays, relative to the results' folder."""
         return f"{self._relative}/maps/{number:03}"
 
     def finished(self, number: int, category: str, data: str) -> CategoryOutcome | None:
-        """A category that is finished already, None if it is not, or if its data have changed since.
+        """Reads a category that is finished; None if it is not, or if its data have changed since.
 
         Raises:
-            DataError: its file is damaged.
+            DataError: the file of the category is damaged.
         """
         path = self._category_file(number, category)
         if not path.exists():
@@ -74,7 +74,7 @@ class RunFolder:
         return outcome if outcome.data == data else None
 
     def has(self, number: int, category: str) -> bool:
-        """Whether the file of a category is there."""
+        """Whether the file of a category exists."""
         return self._category_file(number, category).exists()
 
     def keep(self, number: int, category: str, outcome: CategoryOutcome) -> None:
@@ -89,7 +89,7 @@ class RunFolder:
                     file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         curves = {outcome.result.category: outcome.curves for outcome in outcomes}
         write_json(self._directory / self.curves_file, {"schema": SCHEMA, "categories": curves})
-        wanted = {self._directory / picture.file for picture in worst}
+        wanted = {self._directory / image.file for image in worst}
         for path in (self.path / "maps").glob("*.png"):
             if path not in wanted:
                 path.unlink()
@@ -99,11 +99,11 @@ class RunFolder:
 
 
 def check_directory(directory: Path) -> None:
-    """Makes the results' folder.
+    """Creates the results' folder.
 
     Raises:
-        DataError: it is a file.
-        OSError: it cannot be made.
+        DataError: the path is a file.
+        OSError: the folder cannot be created.
     """
     if directory.exists() and not directory.is_dir():
         raise DataError(f"the results' folder {directory} is a file: choose another --out")

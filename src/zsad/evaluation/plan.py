@@ -1,4 +1,4 @@
-"""What an evaluation is asked for, and its single runs: one per method, backbone, seed and dataset."""
+"""Plans the runs of an evaluation: one per method, backbone, seed and dataset."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class PlannedRun:
     """One method on one backbone, with one seed, on one dataset.
 
     Attributes:
-        id: name of its folder.
+        id: name of the run's folder.
         method: registry name.
-        backbone: as for `zsad.load`; None: the checkpoint's own, else "tiny".
-        checkpoint: as for `zsad.load`.
-        seed: of references, new parameters and the bootstrap.
-        dataset: to test on.
-        samples: its images by category, already limited.
-        references: the reference images' files by category; empty for zero-shot.
-        auxiliary_data: what the learnt weights say they were trained on.
-        overlap: of that with the dataset, "" for none.
-        notes: what a reader of the numbers should know.
+        backbone: name as for `zsad.load`; None: the checkpoint's own, else "tiny".
+        checkpoint: file or word as for `zsad.load`.
+        seed: seed of the choice of references, of new parameters and of the bootstrap.
+        dataset: dataset to test on.
+        samples: images by category, already limited.
+        references: files of the reference images by category; empty for zero-shot.
+        auxiliary_data: what the learnt weights were trained on, in their own words.
+        overlap: what auxiliary data and dataset share, "" for nothing.
+        notes: lines that a reader of the numbers should know.
     """
 
     id: str
@@ -55,9 +55,9 @@ class PlannedRun:
 
 
 def plan_runs(options: EvaluateOptions) -> list[PlannedRun]:
-    """The runs of an evaluation in the order methods, backbones, seeds, datasets.
+    """Plans the runs of an evaluation, in the order methods, backbones, seeds, datasets.
 
-    Everything that can be refused without loading a network is refused here, before hours are spent.
+    Refuses everything that can be refused without loading a network, before hours are spent.
 
     Raises:
         ConfigError: an unknown method or setting; test data among the auxiliary data of the weights, unless
@@ -134,7 +134,7 @@ def _plan(
 
 
 def spread(samples: Sequence[Sample], limit: int | None) -> tuple[Sample, ...]:
-    """At most `limit` samples, evenly spread over the list, so that every defect keeps its share."""
+    """Chooses at most `limit` samples, evenly spread over the list, so that every defect keeps its share."""
     if limit is None or len(samples) <= limit:
         return tuple(samples)
     return tuple(samples[int(index)] for index in np.linspace(0, len(samples) - 1, limit).round())

@@ -1,4 +1,4 @@
-"""Where and with what an evaluation was made."""
+"""Describes where and with which versions an evaluation was made."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from zsad._version import __version__
 
 
 def describe_environment(command: str | None) -> dict[str, Any]:
-    """Versions, commit and machine, as plain JSON values.
+    """Collects versions, commit and machine, as plain JSON values.
 
     Args:
-        command: as it was typed, None for a call from Python.
+        command: command line as typed; None for a call from Python.
     """
     return {
         "zsad": __version__,
@@ -36,7 +36,7 @@ def describe_environment(command: str | None) -> dict[str, Any]:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit of the checkout that a folder lies in, "+" behind it if files differ; None elsewhere."""
+    """The commit of the checkout that holds a folder, with a final "+" if files differ; None elsewhere."""
     git = shutil.which("git")
     if git is None or not (folder.parents[1] / ".git").exists():  # a checkout: REPOSITORY/src/zsad
         return None
@@ -46,12 +46,12 @@ def commit_of(folder: Path) -> str | None:
 
 
 def now() -> str:
-    """The time in ISO 8601 with its zone, to the second."""
+    """The current time in ISO 8601 with its time zone, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def peak_memory() -> float | None:
-    """The largest resident memory of this process so far in MiB; None where the system does not tell."""
+    """The largest resident memory of this process so far in MiB; None if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -67,7 +67,7 @@ def _device_name() -> str:
 
 
 def _output(git: str, folder: Path, *arguments: str) -> str | None:
-    """What git prints; None if it fails."""
+    """The output of a git command; None if it fails."""
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments, no shell
             [git, "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True

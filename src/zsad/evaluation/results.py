@@ -1,13 +1,13 @@
-"""What an evaluation came to, as small frozen dataclasses, and the one JSON file that holds it.
+"""Results of an evaluation as small frozen dataclasses, and the JSON file that holds them.
 
-A folder of `zsad evaluate --out DIR`:
+`zsad evaluate --out DIR` writes:
 
     DIR/results.json                 everything of this module; "schema" tells its version
     DIR/runs/RUN/pictures.jsonl      one line per image: path, mask_path, category, label, defect, score,
                                      seconds, error
     DIR/runs/RUN/curves.json         {"schema": 1, "categories": {CATEGORY: {CURVE: {"x": [...],
-                                     "y": [...]}}}} with the names of `CURVES`; at most 200 points of a
-                                     curve, one that is undefined is missing
+                                     "y": [...]}}}} with the names of `CURVES`; at most 200 points per
+                                     curve; undefined curves are left out
     DIR/runs/RUN/maps/*.png          overlays of the images of `RunResult.worst`
 
 Numbers that are undefined are NaN in Python and null in the file. Paths inside the file are relative to DIR.
@@ -34,7 +34,7 @@ CURVES = {
     "pixel_pr": ("recall", "precision"),
     "pixel_pro": ("false-positive rate", "per-region overlap"),
 }
-"""Names of the curves with what their x and y are; all in [0, 1]."""
+"""Names of the curves, with the names of their x and y, which lie in [0, 1]."""
 
 Mistake = Literal["false negative", "false positive"]
 
@@ -47,12 +47,12 @@ class CategoryResult:
         category: name of the row ("metal nut").
         normal: normal images that were scored.
         anomalous: anomalous images that were scored.
-        masks: whether every anomalous one has a mask; without, the pixel metrics are undefined.
+        masks: whether every anomalous image has a mask; otherwise the pixel metrics are undefined.
         metrics: fractions under `zsad.metrics.METRIC_NAMES`, NaN where undefined.
         intervals: 95 % bootstrap intervals (low, high) of the metrics that have one; empty without bootstrap.
-        is_exact: whether the pixel metrics are exact; else they come from the bounded summary.
-        error_bound: how far a pixel metric may lie from the exact one at most; 0 if exact.
-        seconds: median over the images of reading, preparing and scoring one.
+        is_exact: whether the pixel metrics are exact; otherwise they come from the bounded summary.
+        error_bound: largest possible distance of a pixel metric from its exact value; 0 if exact.
+        seconds: median time to read, prepare and score an image.
         failed: one line for each image that was left out, beginning with the path of the file at fault.
         references: files of the normal reference images; () for zero-shot.
     """
@@ -76,13 +76,13 @@ class WorstPicture:
 
     Attributes:
         mistake: "false negative": an anomalous image with a low score; "false positive": the reverse.
-        path: of the image.
-        category: of the image.
-        defect: its kind of defect, "good" for a normal image.
-        score: its image score.
-        outranked: share of the other class's images of its category that lie on the wrong side of it, in
-            [0, 1]; NaN if the category has no other class.
-        file: the overlay, relative to the results' folder.
+        path: file of the image.
+        category: category of the image.
+        defect: kind of defect, "good" for a normal image.
+        score: image anomaly score.
+        outranked: share of the images of the other class, in the same category, whose scores lie on the wrong
+            side of this one, in [0, 1]; NaN if the category has only one class.
+        file: file of the overlay, relative to the results' folder.
     """
 
     mistake: Mistake
@@ -101,25 +101,25 @@ class RunResult:
     Attributes:
         id: name of the run's folder, unique within an evaluation.
         method: registry name.
-        backbone: its name.
-        checkpoint: the file of learnt weights; None for those that zsad ships, or for none.
-        weights_sha256: digest of the backbone and of what was learnt.
+        backbone: name of the backbone.
+        checkpoint: file of learnt weights; None for those that zsad ships, or for none.
+        weights_sha256: digest of the backbone and of the learnt weights.
         auxiliary_data: what the learnt weights were trained on, "" if nothing was learnt.
-        dataset: its name.
-        seed: of the choice of reference images, of new parameters and of the bootstrap.
+        dataset: name of the dataset.
+        seed: seed of the choice of reference images, of new parameters and of the bootstrap.
         image_size: pixels a side at which maps and masks were compared.
-        precision: of the backbone: "fp32", "bf16", "fp16".
-        settings: the method's settings, all of them.
-        split: of the dataset.
+        precision: precision of the backbone: "fp32", "bf16" or "fp16".
+        settings: all settings of the method.
+        split: split of the dataset.
         pro: variant of AUPRO, "exact" or "script".
-        fpr_limit: where the PRO curve is cut.
-        categories: the rows.
+        fpr_limit: false-positive rate at which the PRO curve is cut.
+        categories: rows of the table.
         mean: macro mean of each metric over the categories that define it, NaN if none does.
-        pictures_file: relative to the results' folder.
-        curves_file: likewise, None if there is none.
+        pictures_file: file with a line per image, relative to the results' folder.
+        curves_file: file with the curves, relative to the results' folder; None if there is none.
         seconds: wall time of the run.
         references: normal reference images per category; 0 for zero-shot.
-        limit: at most so many images of a category; None for all.
+        limit: largest number of images per category; None for all.
         overlap: what auxiliary data and test data share, "" if nothing; only with `--allow-overlap`.
         mean_intervals: 95 % bootstrap intervals of the means.
         notes: lines on how the run was done that a reader of its numbers should know.
@@ -165,10 +165,10 @@ class FailedRun:
     """A run that gave no numbers.
 
     Attributes:
-        id: as it would have been called.
+        id: name that the folder of the run would have.
         method: registry name.
-        backbone: as it was typed.
-        dataset: its name.
+        backbone: name of the backbone as typed.
+        dataset: name of the dataset.
         error: one line that says why.
     """
 
@@ -181,11 +181,11 @@ class FailedRun:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Everything that one `zsad evaluate` came to.
+    """All results of one `zsad evaluate`.
 
     Attributes:
         runs: in the order of the command: methods, backbones, seeds, datasets.
-        provenance: how it was made: versions, commit, platform, device, command, time. Plain JSON.
+        provenance: how the results were made: versions, commit, platform, device, command, time. Plain JSON.
         failed_runs: runs that gave no numbers.
     """
 
@@ -199,10 +199,10 @@ def write_evaluation(result: EvaluationResult, directory: str | Path) -> Path:
 
     Args:
         result: what to write.
-        directory: the results' folder; made if it is not there.
+        directory: results' folder; created if missing.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         OSError: the folder cannot be written.
@@ -216,10 +216,10 @@ def read_evaluation(path: str | Path) -> EvaluationResult:
     """Reads what `write_evaluation` wrote.
 
     Args:
-        path: `results.json`, or the folder that holds it.
+        path: path of `results.json`, or of the folder that holds it.
 
     Raises:
-        DataError: there is no such file, it is damaged, or a newer zsad wrote it.
+        DataError: the file is missing or damaged, or a newer zsad wrote it.
     """
     file = Path(path)
     file = file / RESULTS_FILE if file.is_dir() else file

@@ -1,8 +1,8 @@
-"""The one evaluation loop: any methods on any datasets, compared as the papers do, in bounded memory.
+"""Evaluates any methods on any datasets, as the papers do, in bounded memory.
 
-Protocol (conventions of the papers' scripts): maps and masks at the network's input size; metrics for each
-category over all its images, then their unweighted mean; no normalisation of scores or maps between
-images. What is finished is on the disk category by category, so a run that is killed loses one at most.
+Protocol (conventions of the papers' scripts): maps and masks have the network's input size; metrics are
+computed for each category over all its images, and then averaged without weights; scores and maps are not
+normalised between images. Each finished category is written at once, so a killed run loses at most one.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def evaluate(
 
     Args:
         options: what to evaluate, and how.
-        progress: called with the number of images done and to do in all runs together.
-        command: as it was typed, for the provenance.
+        progress: called with the numbers of images done and to do, over all runs.
+        command: command line as typed, for the provenance.
 
     Returns:
-        What is in `results.json`. A run that failed is in it with the reason, unless it was the only one.
+        The content of `results.json`. It lists failed runs with their reasons, unless there is only one run.
 
     Raises:
         ConfigError: an impossible option, overlapping data, or `resume` meets other settings.
@@ -107,7 +107,7 @@ def evaluate(
 
 
 def macro_mean(outcomes: Sequence[CategoryOutcome]) -> dict[str, float]:
-    """Each metric's unweighted mean over the categories that define it; NaN if none does."""
+    """The unweighted mean of each metric over the categories that define it; NaN if none does."""
     found = {}
     for name in METRIC_NAMES:
         values = [outcome.result.metrics[name] for outcome in outcomes]
@@ -155,9 +155,9 @@ class _Counter:
         self._done = 0
         self.add(0)
 
-    def add(self, pictures: int) -> None:
-        """Counts images as done."""
-        self._done += pictures
+    def add(self, images: int) -> None:
+        """Counts some more images as done."""
+        self._done += images
         self._progress(self._done, max(self._done, sum(self._to_do.values())))
 
     def skip(self, runs: Sequence[PlannedRun]) -> None:
@@ -171,13 +171,13 @@ class _Counter:
 def _network(
     options: EvaluateOptions, run: PlannedRun, devices: Sequence[str] | None
 ) -> Iterator[tuple[Detector, Scorer]]:
-    """The network of a run, and what scores with it.
+    """Loads the network of a run, and makes what scores with it.
 
     Raises:
         ConfigError: an impossible setting, or a method without weights.
         WeightsError: weights are missing or do not fit.
     """
-    torch.manual_seed(run.seed)  # of new parameters
+    torch.manual_seed(run.seed)  # for new parameters
     detector = load(
         run.method,
         run.backbone,
@@ -203,7 +203,7 @@ def _network(
 def _evaluate_run(
     options: EvaluateOptions, run: PlannedRun, detector: Detector, scorer: Scorer, counter: _Counter
 ) -> RunResult:
-    """Evaluates what is not finished yet of a run, and writes its files."""
+    """Evaluates the categories of a run that are not finished yet, and writes the files of the run."""
     folder = RunFolder(options.out, run.id)
     described = _described(options, run, detector)
     folder.open(
@@ -228,11 +228,11 @@ def _evaluate_run(
                 references=references,
                 map_range=comparing.map_range,
                 stem=folder.map_stem(number),
-                on_pictures=counter.add,
+                on_images=counter.add,
             )
             folder.keep(number, category, outcome)
         outcomes.append(outcome)
-    worst = worst_of_run([picture for outcome in outcomes for picture in outcome.worst])
+    worst = worst_of_run([image for outcome in outcomes for image in outcome.worst])
     folder.finish(outcomes, worst)
     note = joint_note(detector.method, max(map(len, run.samples.values())))
     return RunResult(

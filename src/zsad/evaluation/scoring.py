@@ -1,4 +1,4 @@
-"""Labelled images in, scores with maps and masks out, both at the network's input size, as in the papers.
+"""Scores labelled images; maps and masks have the network's input size, as in the papers.
 
 Images are read ahead in threads while the network works. An image that cannot be read or scored becomes a
 record with an error and never stops the others.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ScoreAndMap = tuple[float, NDArray[np.float32]]
 
 READ_AHEAD = 16  # images beyond the batch that is being scored
-PICTURES_SCORED_JOINTLY = 256  # the categories of MVTec AD and VisA stay whole
+IMAGES_SCORED_JOINTLY = 256  # the categories of MVTec AD and VisA stay whole
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Batch:
     """Images that go through the network at once.
 
     Attributes:
-        indices: of the samples within their category.
+        indices: positions of the samples within their category.
         samples: the images, all of one category.
         seed: seed of the random numbers that the method draws.
         is_joint: whether the score of each image depends on the others, so that the batch cannot be divided.
@@ -60,16 +60,16 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class ScoredPicture:
-    """What became of one image.
+class ScoredImage:
+    """Result of scoring one image.
 
     Attributes:
-        index: of the sample within its category.
-        seconds: of reading and preparing it, and its share of scoring its batch.
+        index: position of the sample within its category.
+        seconds: time to read and prepare the image, plus its share of the time to score its batch.
         score: image score; None after an error.
         anomaly_map: (S, S) float32; None after an error.
         mask: (S, S) bool; None if unknown, or after an error.
-        error: one line that begins with the path of the file that is at fault; None without one.
+        error: one line that begins with the path of the file at fault; None if the image was scored.
     """
 
     index: int
@@ -86,16 +86,16 @@ def make_batches(
     """Divides a category into batches, the same on any number of devices.
 
     Args:
-        samples: of the category.
-        batch_size: images of a batch.
-        seed: of the run; each batch gets its own from it.
-        scores_jointly: the method compares the images of a batch with each other. It then gets the whole
-            category at once, or as few parts as keep below `PICTURES_SCORED_JOINTLY`, each with every so
-            many-th image, so that all have the same mixture.
+        samples: images of the category.
+        batch_size: number of images that go through the network at once.
+        seed: seed of the run, from which each batch gets its own.
+        scores_jointly: whether the method compares the images of a batch with each other. It then gets the
+            whole category at once, or the fewest parts of at most `IMAGES_SCORED_JOINTLY` images. With N
+            parts, part k holds the images k, k + N, k + 2N, ..., so that all parts have the same mixture.
     """
     count = len(samples)
     if scores_jointly:
-        parts = -(-count // PICTURES_SCORED_JOINTLY)
+        parts = -(-count // IMAGES_SCORED_JOINTLY)
         chosen = [range(part, count, parts) for part in range(parts)]
     else:
         chosen = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
@@ -122,21 +122,21 @@ def joint_note(method: Method, largest: int) -> str:
     if method.MOST_COMPANIONS:
         count = method.MOST_COMPANIONS
         return f"{method.INFO.title} compares each test image with up to {count} others of its category"
-    parts = -(-largest // PICTURES_SCORED_JOINTLY)
+    parts = -(-largest // IMAGES_SCORED_JOINTLY)
     divided = f", large ones in up to {parts} parts" if parts > 1 else ""
     return f"{method.INFO.title} compares the test images of a category with each other{divided}"
 
 
 def batch_seed(seed: int, number: int) -> int:
-    """A seed for a batch that differs between batches and seeds."""
+    """A seed that differs between batches and between seeds of runs."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list[ScoredPicture]]:
+def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list[ScoredImage]]:
     """Scores batches in their order.
 
     Args:
-        detector: with the references of the category, if any.
+        detector: detector with the references and companions of the category, if any.
         batches: from `make_batches`; taken one by one as their images are read.
 
     Yields:
@@ -157,7 +157,7 @@ def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list
 
 @dataclass(frozen=True)
 class _Read:
-    """An image as the network takes it, or why there is none."""
+    """An image as the network takes it, or the line that says why it cannot be read."""
 
     prepared: PreparedSample | None
     error: str | None
@@ -173,7 +173,7 @@ def _read(detector: Detector, sample: Sample) -> _Read:
     return _Read(prepared, None, time.perf_counter() - started)
 
 
-def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> list[ScoredPicture]:
+def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> list[ScoredImage]:
     """Scores the images of a batch that could be read."""
     side = detector.image_size
     images = torch.empty(len(batch.samples), 3, side, side)
@@ -224,13 +224,13 @@ def _score(
 
 def _record(
     batch: Batch, place: int, outcome: _ScoreAndMap | str, seconds: float, mask: NDArray[np.bool_] | None
-) -> ScoredPicture:
-    """What became of the image at a place of a batch."""
+) -> ScoredImage:
+    """The result of the image at a place of a batch."""
     index = batch.indices[place]
     if isinstance(outcome, str):
-        return ScoredPicture(index, seconds, error=_about(batch.samples[place], outcome))
+        return ScoredImage(index, seconds, error=_about(batch.samples[place], outcome))
     score, anomaly_map = outcome
-    return ScoredPicture(index, seconds, score, anomaly_map, mask)
+    return ScoredImage(index, seconds, score, anomaly_map, mask)
 
 
 def _about(sample: Sample, text: str) -> str:

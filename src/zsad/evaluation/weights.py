@@ -1,4 +1,4 @@
-"""The learnt weights of a run before a network is loaded: which they are, and what they have seen."""
+"""The learnt weights of a run, before a network is loaded: which they are, and what they were trained on."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunWeights:
-    """Learnt weights as a run will load them, and what they say about themselves.
+    """The learnt weights that a run will load, as their file describes them.
 
     Attributes:
         method: registry name.
-        backbone: as for `zsad.load`.
-        backbone_name: the name of the backbone that this comes to.
-        checkpoint: as for `zsad.load`, with everything filled in.
-        seed: of the run.
-        auxiliary_data: what they were trained on, in words.
-        auxiliary_pictures: digests of the images that they were trained on.
-        note: what a reader of the numbers should know, "" for nothing.
+        backbone: name as for `zsad.load`; None: the checkpoint's own, else "tiny".
+        backbone_name: name of the backbone after this choice.
+        checkpoint: file or word as for `zsad.load`, with the names of the run filled in.
+        seed: seed of the run.
+        auxiliary_data: training data of the weights, in words.
+        auxiliary_pictures: digests of the training images.
+        note: line that a reader of the numbers should know, "" for nothing.
     """
 
     method: str
@@ -63,11 +63,11 @@ class RunWeights:
                 "could not be looked for"
             )
         name = backbone or (found.backbone if found else None) or PACKAGED_BACKBONE
-        pictures = found.info.auxiliary_pictures if found and found.info else ""
-        return cls(method, backbone, name, checkpoint, seed, auxiliary_data, pictures, note)
+        digests = found.info.auxiliary_pictures if found and found.info else ""
+        return cls(method, backbone, name, checkpoint, seed, auxiliary_data, digests, note)
 
     def overlap_with(self, dataset: Dataset, digests: DatasetDigests) -> str:
-        """What the weights were trained on and is in a dataset, by names and by digests; "" for nothing."""
+        """What the weights' training data share with a dataset, by names and by digests; "" for nothing."""
         found = [named_overlap(self.auxiliary_data, dataset)]
         if self.auxiliary_pictures:
             found.append(shared_images(self.auxiliary_pictures, digests.of(dataset)))
@@ -75,7 +75,7 @@ class RunWeights:
 
 
 def _authors_data(path: Path) -> str:
-    """What an authors' file was trained on, if it is one of those that zsad knows by checksum; else ""."""
+    """Training data of an authors' file that zsad knows by its checksum; "" for any other file."""
     known = {
         each.record.sha256: each.record.auxiliary_data
         for each in published_weights().values()
@@ -91,7 +91,7 @@ class DatasetDigests:
         self._known: dict[int, dict[Path, bytes]] = {}
 
     def of(self, dataset: Dataset) -> dict[Path, bytes]:
-        """By file."""
+        """Digests of the images of a dataset, by file."""
         if id(dataset) not in self._known:
             paths = [sample.path for sample in dataset.samples]
             self._known[id(dataset)] = dict(zip(paths, file_digests(paths), strict=True))

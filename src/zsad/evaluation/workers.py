@@ -19,7 +19,7 @@ import torch
 
 from zsad.detector.workers import Lost, Workers
 from zsad.errors import ZsadError
-from zsad.evaluation.scoring import Batch, ScoredPicture, score_batches
+from zsad.evaluation.scoring import Batch, ScoredImage, score_batches
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -48,7 +48,7 @@ class Scorer(Protocol):
         """Takes the references and companions of a category; returns what follows from them."""
         ...
 
-    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredImage]]:
         """Scores the batches of a category; yields one list per batch, in order."""
         ...
 
@@ -69,7 +69,7 @@ class LocalScorer:
         self._detector.set_companions(companions)
         return Comparing(self._detector.map_range, self._detector.scores_jointly)
 
-    def score(self, batches: Iterable[Batch]) -> Iterator[list[ScoredPicture]]:
+    def score(self, batches: Iterable[Batch]) -> Iterator[list[ScoredImage]]:
         """Scores the batches of a category; yields one list per batch, in order."""
         return score_batches(self._detector, batches)
 
@@ -89,7 +89,7 @@ class ProcessScorer:
         """
         threads = torch.get_num_threads()  # another number would round differently; OMP_NUM_THREADS sets it
         self._support = _Support()
-        self._workers: Workers[int, ScoredPicture | Comparing] = Workers(
+        self._workers: Workers[int, ScoredImage | Comparing] = Workers(
             partial(_Job, detector), devices, threads
         )
 
@@ -106,7 +106,7 @@ class ProcessScorer:
             raise ZsadError(f"the references and companions cannot be prepared: {reason}")
         return answer
 
-    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredImage]]:
         """Scores the batches of a category; yields one list per batch, in order.
 
         Raises:
@@ -114,12 +114,12 @@ class ProcessScorer:
         """
         waiting = deque(batches)
         sample_of = dict(pair for batch in batches for pair in zip(batch.indices, batch.samples, strict=True))
-        found: dict[int, ScoredPicture] = {}
+        found: dict[int, ScoredImage] = {}
         with closing(self._workers.run(_Share(batch, self._support) for batch in batches)) as outcomes:
             for index, outcome in outcomes:
                 if isinstance(outcome, Lost):
                     found[index] = _failed(index, sample_of[index], outcome)
-                elif isinstance(outcome, ScoredPicture):
+                elif isinstance(outcome, ScoredImage):
                     found[index] = outcome
                 while waiting and found.keys() >= set(waiting[0].indices):
                     yield [found.pop(each) for each in waiting.popleft().indices]
@@ -162,14 +162,14 @@ class _Job:
         self._support: _Support | None = None
         self._comparing: Comparing | None = None
 
-    def __call__(self, shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredPicture | Comparing]]:
+    def __call__(self, shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredImage | Comparing]]:
         for support, group in groupby(shares, key=lambda share: share.support):
             if support != self._support:
                 self._comparing = self._scorer.compare_with(support.references, support.companions)
                 self._support = support
             yield from self._answers(group)
 
-    def _answers(self, shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredPicture | Comparing]]:
+    def _answers(self, shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredImage | Comparing]]:
         """Answers shares with the same support."""
         for is_question, group in groupby(shares, key=lambda share: share.batch is None):
             if is_question and self._comparing is not None:
@@ -180,7 +180,7 @@ class _Job:
                     yield from ((image.index, image) for image in scored)
 
 
-def _failed(index: int, sample: Sample, lost: Lost) -> ScoredPicture:
+def _failed(index: int, sample: Sample, lost: Lost) -> ScoredImage:
     """The record of an image whose process died.
 
     Raises:
@@ -192,4 +192,4 @@ def _failed(index: int, sample: Sample, lost: Lost) -> ScoredPicture:
             "--devices or a smaller --batch-size"
         )
     advice = "give fewer --devices, a smaller --image-size, or leave the image out"
-    return ScoredPicture(index, 0.0, error=f"{sample.path}: {lost.reason}; {advice}")
+    return ScoredImage(index, 0.0, error=f"{sample.path}: {lost.reason}; {advice}")

@@ -1,4 +1,4 @@
-"""The images that a run gets most wrong, with their maps, for a sheet to look at."""
+"""Finds the images that a run gets most wrong, and draws them with their maps for a contact sheet."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from zsad.images.reading import read_image
 if TYPE_CHECKING:
     from zsad.types import Sample
 
-KEPT = 8  # of each kind of mistake, in a run
-LONGEST_SIDE = 384  # of an overlay, in pixels
+KEPT = 8  # images per kind of mistake, in a run
+LONGEST_SIDE = 384  # pixels of an overlay
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Candidate:
     """An image that may be among the worst.
 
     Attributes:
-        score: its image score.
-        sample: the image.
-        anomaly_map: (S, S).
+        score: image anomaly score.
+        sample: the image with its label and mask.
+        anomaly_map: (S, S) float32.
     """
 
     score: float
@@ -50,7 +50,7 @@ class WorstOfCategory:
         self._scores: dict[int, list[float]] = {0: [], 1: []}
 
     def add(self, candidate: Candidate) -> None:
-        """Takes note of an image; its map is released if others are worse."""
+        """Adds an image; its map is released if enough others are worse."""
         label = candidate.sample.label
         self._scores[label].append(candidate.score)
         kept = self._candidates[label]
@@ -61,13 +61,13 @@ class WorstOfCategory:
         """Draws the candidates that are mistakes into a run's folder.
 
         Args:
-            directory: of the results.
-            stem: of the files, relative to it ("runs/RUN/maps/000").
-            map_range: the colour scale.
+            directory: results' folder.
+            stem: beginning of the names of the files, relative to the folder ("runs/RUN/maps/000").
+            map_range: smallest and largest value of a map, for the colours.
 
         Returns:
-            The mistakes of the category, worst first by kind. Where a class is missing, no score can be
-            called wrong; the lowest (or highest) are returned then, with `outranked` NaN.
+            The mistakes of the category by kind, worst first. If a class is missing, no score can be called
+            wrong; then the lowest (or highest) scores are returned, with `outranked` NaN.
         """
         found = []
         kinds: tuple[tuple[Mistake, int], ...] = (("false negative", 1), ("false positive", 0))
@@ -95,14 +95,15 @@ class WorstOfCategory:
 
 
 def worst_of_run(found: Sequence[WorstPicture]) -> tuple[WorstPicture, ...]:
-    """The worst of all categories: by how many of the other class outrank them, then by score.
+    """Chooses the worst images of all categories, worst first by kind.
 
-    Scores of two categories need not be comparable, hence the rank within the category comes first.
+    Sorted by rank within the category first, because scores of different categories are not comparable; then
+    by score.
     """
     chosen: list[WorstPicture] = []
     for mistake in ("false negative", "false positive"):
         sign = 1 if mistake == "false negative" else -1
-        of_kind = [picture for picture in found if picture.mistake == mistake]
+        of_kind = [image for image in found if image.mistake == mistake]
         of_kind.sort(key=lambda each: (-_known(each.outranked), sign * each.score))
         chosen += of_kind[:KEPT]
     return tuple(chosen)
@@ -122,15 +123,15 @@ def _outranked(candidate: Candidate, others: Sequence[float]) -> float:
 
 
 def _draw(candidate: Candidate, file: Path, map_range: tuple[float, float]) -> bool:
-    """Writes the image with its heat map and a line around the true defect; False if it cannot be read."""
+    """Writes an image with its heat map and the contour of its mask; False if a file cannot be read."""
     sample = candidate.sample
     try:
-        picture = read_image(sample.path)
-        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        heat = Image.fromarray(candidate.anomaly_map).resize(picture.size, Image.Resampling.BILINEAR)
-        drawn = overlay(np.asarray(picture), np.asarray(heat), map_range)
+        image = read_image(sample.path)
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        heat = Image.fromarray(candidate.anomaly_map).resize(image.size, Image.Resampling.BILINEAR)
+        drawn = overlay(np.asarray(image), np.asarray(heat), map_range)
         if sample.mask_path is not None:
-            mask = Image.fromarray(read_mask(sample.mask_path)).resize(picture.size, Image.Resampling.NEAREST)
+            mask = Image.fromarray(read_mask(sample.mask_path)).resize(image.size, Image.Resampling.NEAREST)
             drawn = draw_contour(np.asarray(drawn), np.asarray(mask))
     except (ZsadError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""Folder mode of `zsad predict`: some images of the folder go with every single one as its companions."""
+"""Folder mode of `zsad predict`: each image is compared with some images of the folder, its companions."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from zsad.files.run_settings import read_settings
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
 
-COMPANIONS_KEY = "companions"  # of settings.json: what a resumed run compares with, too
+COMPANIONS_KEY = "companions"  # in settings.json, because a resumed run compares with the same ones
 
 
 def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | None) -> list[str]:
-    """Gives the detector companions out of the images that it is going to score, if its method takes any.
+    """Gives the detector some of the images that it is going to score as companions, if its method takes any.
 
-    Scoring then needs no more memory than image by image, however many there are.
+    Each image is then scored by itself, in the same memory however many images there are.
 
     Args:
-        detector: its companions are replaced.
-        files: of the run; those that cannot be read are passed over, they are reported when it is their turn.
-        resumed: folder of the run that is gone on with, whose companions are taken again.
+        detector: detector whose companions are replaced.
+        files: images of the run; unreadable ones are skipped here and reported when they are scored.
+        resumed: folder of the run to resume, whose companions are used again; None for a new run.
 
     Returns:
-        Their paths; none if the method takes none or there are fewer than 8 images.
+        Paths of the companions; none if the method takes none or fewer than 8 images are readable.
 
     Raises:
-        DataError: a companion of the run that is gone on with is no longer there.
+        DataError: a companion of the run to resume no longer exists.
     """
     most = detector.method.MOST_COMPANIONS
     if not most:
@@ -41,7 +41,7 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
         missing = [path for path in earlier if not os.path.isfile(path)]
         if missing:
             raise DataError(
-                f"{missing[0]} is gone, which the earlier images were compared with: "
+                f"{missing[0]} is gone, with which the earlier images were compared: "
                 "leave --resume out to start over"
             )
         detector.set_companions(earlier)
@@ -55,17 +55,14 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
 
 
 def folder_note(detector: Detector) -> str:
-    """A line on what the other images of the folder do to each one's score.
+    """Says how the other images of the folder enter the score of each image.
 
     Args:
-        detector: after `give_companions`.
+        detector: detector after `give_companions`.
 
     Returns:
-        Empty for a method that takes no companions.
+        One line; empty for a method that takes no companions.
     """
     if detector.method.MOST_COMPANIONS and detector.scores_jointly:
-        return (
-            f"fewer than {LEAST_PICTURES} images that can be read, too few to compare: "
-            "the scores are those of the texts alone"
-        )
+        return f"fewer than {LEAST_PICTURES} readable images: scores come from the text prompts only"
     return detector.about_companions

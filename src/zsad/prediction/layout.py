@@ -1,4 +1,4 @@
-"""Where a run puts each image's files: the inputs' folders mirrored under one folder per kind of file."""
+"""Names the files of a run: one folder per kind of file, each mirroring the folders of the inputs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class RunLayout:
     """The files of a run by input path.
 
     Attributes:
-        directory: of the results.
-        root: the folder that the mirrored paths are relative to; "" if the inputs have none in common.
-        names: input path -> relative path without suffix, unique also where letter case does not count.
+        directory: results' folder.
+        root: folder that the mirrored paths are relative to; "" if the inputs have none in common.
+        names: relative path without suffix by input path, unique even if letter case is ignored.
     """
 
     FOLDERS: ClassVar[tuple[str, ...]] = ("overlays", "maps", "masks", "contours", "thumbnails")
@@ -41,12 +41,12 @@ class RunLayout:
 
     @classmethod
     def plan(cls, directory: Path, paths: Sequence[str], root: str | None = None) -> RunLayout:
-        """Finds a name for the files of every input.
+        """Chooses a name for the files of every input.
 
         Args:
-            directory: of the results.
-            paths: of all images, earlier ones of a resumed run included.
-            root: of the earlier run; kept if all paths lie under it, so that its files keep their names.
+            directory: results' folder.
+            paths: all images, including the earlier ones of a resumed run.
+            root: root of the earlier run; kept if all paths lie under it, so that its files keep their names.
 
         Returns:
             The layout. a/1.png and b/1.png give overlays/a/1_overlay.jpg and overlays/b/1_overlay.jpg;
@@ -71,11 +71,11 @@ class RunLayout:
         return cls(directory, root, names)
 
     def file(self, path: str, kind: FileKind) -> Path:
-        """Where the file of a kind for an input image belongs."""
+        """The path of the file of a kind for an input image."""
         return self._place(self._FOLDER_OF[kind], path, FILE_SUFFIXES[kind])
 
     def existing_file(self, path: str, kind: FileKind) -> Path | None:
-        """The file of a kind for an input image, None if it is not there."""
+        """The existing file of a kind for an input image; None if it is missing."""
         expected = self.file(path, kind)
         for candidate in (expected, expected.with_suffix(".png")):  # too large for JPEG
             if candidate.exists():
@@ -83,11 +83,11 @@ class RunLayout:
         return None
 
     def thumbnail(self, path: str) -> Path:
-        """Where the thumbnail of an input image belongs."""
+        """The path of the thumbnail of an input image."""
         return self._place("thumbnails", path, ".jpg")
 
     def is_complete(self, path: str, formats: Sequence[FileKind]) -> bool:
-        """Whether all files of an input are there and the input has not changed since they were written."""
+        """Whether all files of an input exist and the input has not changed since they were written."""
         thumbnail = self.thumbnail(path)
         if not thumbnail.exists() or any(self.existing_file(path, kind) is None for kind in formats):
             return False
@@ -102,7 +102,7 @@ class RunLayout:
 
 
 def common_folder(paths: Sequence[str]) -> str:
-    """The deepest folder that holds all the paths, absolute; "" if there is none (no paths, two drives)."""
+    """The absolute path of the deepest folder that holds all paths; "" if there is none (two drives)."""
     try:
         return os.path.commonpath([os.path.dirname(_absolute(path)) for path in paths])
     except ValueError:
@@ -110,7 +110,7 @@ def common_folder(paths: Sequence[str]) -> str:
 
 
 def _absolute(path: str) -> str:
-    """The absolute path of a file, or what stands for that of a URI."""
+    """The absolute path of a file, or the path that stands for a URI."""
     return as_path(path) if is_uri(path) else os.path.abspath(path)
 
 

@@ -1,4 +1,4 @@
-"""Images in, records out: reads ahead and writes behind in threads while the network scores batches."""
+"""Turns images into records: reads ahead and writes results in threads while the network scores batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from zsad.prediction.layout import RunLayout
 
 MOST_PIXELS_AT_ONCE = 64_000_000
-"""Images of a batch beyond this sum wait; 190 MB as read, about five times that with maps and overlays."""
+"""Most pixels of a batch: 190 MB as read, about five times that with maps and overlays."""
 
 
 class Scorer(Protocol):
@@ -47,23 +47,23 @@ class Scorer(Protocol):
         """Scores images.
 
         Args:
-            batches: paths of the images that go through the network at once.
+            batches: paths of the images, batch by batch.
 
         Yields:
             One record per path, in any order.
         """
 
     def written(self) -> Iterator[ResultRecord]:
-        """After an interruption: the records that were not yielded but whose files are complete."""
+        """Yields, after an interruption, records with complete files that `records` did not yield."""
 
 
 Engine = Callable[["Detector", "RunLayout", PredictOptions], Scorer]
-"""Makes what scores the images of a run: `PredictionPipeline` or a counterpart in several processes."""
+"""Makes the scorer of a run: `PredictionPipeline`, or its counterpart in several processes."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """An image as it was read, or the line that says why it could not be."""
+    """An image that was read, or the line that says why it could not be read."""
 
     path: Path
     image: Image.Image | None
@@ -72,7 +72,7 @@ class _Read:
 
 
 class PredictionPipeline:
-    """Scores images in batches, writes their files, and yields a record when these are complete.
+    """Scores images in batches, writes their files, and yields each record when its files are complete.
 
     Attributes:
         explanations: rankings of the phrases to explain with, by path, of the images scored so far.
@@ -89,11 +89,11 @@ class PredictionPipeline:
         """Scores images; records come in the order of the paths.
 
         Args:
-            batches: paths of the images that go through the network at once; one batch is asked for before
-                the previous one is scored.
+            batches: paths of the images, batch by batch; each batch is taken before the previous one is
+                scored.
 
         Yields:
-            One record per path, with an error where the image could not be read or scored.
+            One record per path, with an error if the image could not be read or scored.
 
         Raises:
             ConfigError: the detector refuses an argument, which would be the same for every image.
@@ -115,18 +115,18 @@ class PredictionPipeline:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def written(self) -> Iterator[ResultRecord]:
-        """After an interruption: the records that were not yielded but whose files are complete."""
+        """Yields, after an interruption, records with complete files that `records` did not yield."""
         for future in self._writing:
             if not future.cancelled() and future.done() and future.exception() is None:
                 yield future.result()
 
     def _oldest(self) -> ResultRecord:
-        record = self._writing[0].result()  # taken off when it is there, since Ctrl-C may come while waiting
+        record = self._writing[0].result()  # removed once it has come, because Ctrl-C may come while waiting
         self._writing.popleft()
         return record
 
     def _predict(self, batch: Sequence[_Read]) -> Iterator[tuple[_Read, Prediction | str, float]]:
-        """Each image's prediction or error line, and its share of the time."""
+        """Yields the prediction or error line of each image, and its share of the time."""
         outcomes = self._score([read for read in batch if read.image is not None])
         for read in batch:
             outcome, seconds = outcomes.get(read.path, (read.error, 0.0))
@@ -142,7 +142,7 @@ class PredictionPipeline:
             yield read, outcome, seconds
 
     def _score(self, reads: Sequence[_Read]) -> dict[Path, tuple[Prediction | str, float]]:
-        """Each image's prediction or error line, and its share of the time, by path."""
+        """The prediction or error line of each image, and its share of the time, by path."""
 
         def predict(some: Sequence[_Read]) -> Sequence[Prediction]:
             return self.detector.predict([read.image for read in some], classes=self.options.class_name)
@@ -153,7 +153,7 @@ class PredictionPipeline:
         return {read.path: (outcome, share) for read, outcome in zip(reads, outcomes, strict=True)}
 
     def _finish(self, read: _Read, outcome: Prediction | str, seconds: float) -> ResultRecord:
-        """Writes an image's files and makes its record; runs in a thread."""
+        """Writes the files of an image and makes its record; runs in a thread."""
         started = time.perf_counter()
         options = self.options
         score = width = height = decision = relative = p_value = in_calibration = None
@@ -196,14 +196,14 @@ class PredictionPipeline:
 
 
 def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Sequence[Path]]:
-    """Cuts a batch of very large images into parts, so that few of them are in memory at once.
+    """Splits a batch of very large images into parts, so that only few are in memory at once.
 
     Args:
         batch: paths of images.
-        most_pixels: that a part may have, unless it is a single image; None: the batch stays whole.
+        most_pixels: largest number of pixels of a part with several images; None keeps the batch whole.
 
     Yields:
-        The batch's paths in order, at least one in each part.
+        The paths of each part, at least one, in order.
     """
     if most_pixels is None:
         yield batch
@@ -226,6 +226,6 @@ def _read(path: Path) -> _Read:
     image, reason = None, ""
     try:
         image = read_image(path)
-    except Exception as error:  # whatever a decoder stumbles over, the other files are to be finished
+    except Exception as error:  # whatever a decoder raises, the other files are still scored
         reason = one_line(error)
     return _Read(path, image, reason, time.perf_counter() - started)

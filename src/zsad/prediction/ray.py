@@ -1,14 +1,14 @@
 """Prediction on a Ray cluster, for folders or buckets that outgrow one machine; `zsad predict --engine ray`.
 
-Ray Data hands batches of names to actors, each of which holds the detector, reads its images itself (local
-or shared paths, or a bucket's URIs) and sends back records and finished files; the calling process writes
-both. So workers need no shared folder for results, and a run is resumed from what one process has written.
-`ray.data.read_binary_files` would end the run at the first file that cannot be read, so only names are given
-to Ray. Batches are those of a run in one process.
+Ray Data passes batches of names to actors. Each actor holds the detector, reads its images itself (local or
+shared paths, or URIs of a bucket) and returns records and finished files; the calling process writes both.
+Workers therefore need no shared folder for results, and a run is resumed from what one process has written.
+Only names are given to Ray, because `ray.data.read_binary_files` ends the run at the first unreadable file.
+Batches are those of a run in one process.
 
-Ray restarts actors that die and repeats their tasks, here once. What is lost all the same is scored
-once more, image by image, which rounds differently; an image whose worker dies then too becomes a
-record with an error.
+Ray restarts actors that die and repeats their tasks, here once. Images that are lost nevertheless are scored
+once more, one by one, which rounds differently; an image whose worker dies again becomes a record with an
+error.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class RayPrediction:
         """Starts nothing yet.
 
         Args:
-            detector: every actor gets a copy.
-            layout: where the images' files go.
-            options: what is done with each image.
-            workers: actors at most; None: one for each of the cluster's GPUs or, without any, CPUs.
-            device: "cpu" leaves GPUs alone; None or "cuda": actors take one GPU each if there are any.
+            detector: copied to every actor.
+            layout: names the files of each image.
+            options: says what is done with each image.
+            workers: largest number of actors; None: one per GPU of the cluster or, without GPUs, per CPU.
+            device: "cpu" uses no GPU; None or "cuda" gives each actor one GPU if the cluster has any.
 
         Raises:
             MissingExtraError: Ray is not installed.
@@ -96,7 +96,7 @@ class RayPrediction:
         """Scores images and writes their files; records come as actors finish them.
 
         Args:
-            batches: paths or URIs of the images that go through the network at once.
+            batches: paths or URIs of the images, batch by batch.
 
         Yields:
             One record per image.
@@ -127,11 +127,11 @@ class RayPrediction:
             yield self._failed(path)
 
     def written(self) -> Iterator[ResultRecord]:
-        """Nothing: files and record of an image are written one after the other."""
+        """Yields nothing, because the files of an image are written just before its record is yielded."""
         return iter(())
 
     def _scored(self, rows: Sequence[Sequence[str]], batches_per_task: int) -> Iterator[ResultRecord]:
-        """Runs the cluster over batches and writes what comes back, as it comes."""
+        """Scores batches in the cluster; writes files and yields records as they arrive."""
         if not rows:
             return
         for row in self._dataset(rows, batches_per_task).iter_rows():
@@ -147,7 +147,7 @@ class RayPrediction:
             yield record
 
     def _dataset(self, rows: Sequence[Sequence[str]], batches_per_task: int) -> Any:
-        """The lazy data set of files and records."""
+        """Makes the lazy dataset of files and records."""
         import ray
 
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -160,7 +160,7 @@ class RayPrediction:
             return ray.data.from_items(
                 items, override_num_blocks=math.ceil(len(rows) / per_task)
             ).map_batches(
-                PictureActor,
+                ImageActor,
                 batch_size=per_task,
                 concurrency=(1, workers),
                 num_cpus=1,
@@ -189,26 +189,26 @@ class RayPrediction:
 
 
 class Ledger:
-    """Counts how often a task was started, since Ray Data would repeat one that kills its process forever."""
+    """Counts how often a task is started, because Ray Data would repeat a deadly one forever."""
 
     def __init__(self) -> None:
         self._starts: Counter[str] = Counter()
 
     def starts(self, task: str) -> int:
-        """How often a task has been started, this time included."""
+        """Counts a start of a task and returns the number of its starts."""
         self._starts[task] += 1
         return self._starts[task]
 
 
-class PictureActor:
-    """Holds the detector in a process of the cluster and turns names of images into records and files."""
+class ImageActor:
+    """Holds the detector in a process of the cluster, and turns names of images into records and files."""
 
     def __init__(self, detector: Any, options: PredictOptions, ledger: Any, has_gpu: bool) -> None:
-        """Takes the detector.
+        """Receives the detector.
 
         Args:
-            detector: reference to it in Ray's object store.
-            options: what is done with each image.
+            detector: reference to the detector in Ray's object store.
+            options: says what is done with each image.
             ledger: handle of the cluster's `Ledger`.
             has_gpu: whether Ray has given this process a GPU.
         """
@@ -231,8 +231,8 @@ class PictureActor:
             table: "batch" holds JSON lists of (path or URI, name of its files).
 
         Yields:
-            The files of each image, one a row, and then its record; nothing if this task has often killed
-            its process.
+            The files of each image, one per row, and then its record; nothing if this task has already
+            killed its process too often.
         """
         import ray
 
@@ -246,7 +246,7 @@ class PictureActor:
             yield _row(problem=one_line(error))
 
     def _local_batches(self, batches: Sequence[Sequence[tuple[str, str | None]]]) -> Iterator[list[Path]]:
-        """Batches of files that can be opened; all that have to be fetched are fetched from the start."""
+        """Yields batches of local files; remote ones are all fetched from the start."""
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE) as pool:
             fetched = [[pool.submit(self._sources.fetch, path) for path, _ in batch] for batch in batches]
             for batch, futures in zip(batches, fetched, strict=True):
@@ -275,7 +275,7 @@ class PictureActor:
 
 
 class _Sources:
-    """Local copies of remote images, for as long as they are scored."""
+    """Local copies of remote images, kept while they are scored."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -284,7 +284,7 @@ class _Sources:
         self._count = 0
 
     def fetch(self, path: str) -> Path:
-        """The local file of a path or URI; what goes wrong is told by `release`."""
+        """The local file of a path or URI; `release` reports what goes wrong."""
         if not is_uri(path):
             return Path(path)
         folder = Path(tempfile.mkdtemp(dir=_made(self._folder)))
@@ -292,12 +292,12 @@ class _Sources:
         self._given[str(local)] = path
         try:
             local.write_bytes(read_remote(path))
-        except Exception as error:  # whatever a file system raises, the other images are to be scored
+        except Exception as error:  # whatever a file system raises, the other images are still scored
             self._problems[str(local)] = f"{path}: cannot be fetched ({one_line(error)})"
         return local
 
     def release(self, record: ResultRecord) -> ResultRecord:
-        """The record under the name that was given; the local copy is removed."""
+        """Removes the local copy of an image; returns its record under its original name."""
         given = self._given.pop(record.path, None)
         if given is None:
             return record
@@ -311,7 +311,7 @@ class _Sources:
 def _row(
     file: str = "", content: bytes = b"", record: str = "", ranking: str = "", problem: str = ""
 ) -> dict[str, list[Any]]:
-    """A batch of one row with all columns, as Ray Data takes it."""
+    """Makes a batch of one row with all columns, as Ray Data takes it."""
     values = {"file": file, "content": content, "record": record, "ranking": ranking, "problem": problem}
     return {name: [value] for name, value in values.items()}
 
@@ -323,7 +323,7 @@ def _made(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _quiet_and_lenient() -> Iterator[None]:
-    """Data sets that are made inside print nothing and drop what fails for good, which `records` notices."""
+    """Makes datasets print nothing and drop tasks that fail for good, which `records` notices."""
     import ray
 
     context = ray.data.DataContext.get_current()

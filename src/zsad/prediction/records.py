@@ -1,7 +1,7 @@
-"""The tables that a run of `zsad predict` leaves behind, and how they are taken up again.
+"""Writes and reads the tables of `zsad predict`.
 
-While a run goes on, records are appended to `results.jsonl` and flushed, so that a crash loses at most the
-last line; at the end the file is written anew, whole and in input order, with `results.csv` beside it.
+During a run, records are appended to `results.jsonl` and flushed, so that a crash loses at most the last
+line. At the end the file is rewritten as a whole, in input order, with `results.csv` beside it.
 `settings.json` remembers what the scores depend on, so that resuming never mixes two settings in one table.
 """
 
@@ -31,18 +31,18 @@ class ResultRecord:
     """One line of `results.jsonl`.
 
     Attributes:
-        path: the input file as it was given or found.
+        path: input file as given or found.
         score: image anomaly score in [0, 1]; None after an error.
         is_anomalous: whether the score reaches the threshold; None without threshold or after an error.
-        threshold: the image score from which on an image counts as anomalous; None if there is none.
-        width: of the image in pixels; None after an error.
-        height: of the image in pixels; None after an error.
-        seconds: time for reading, scoring (its share of the batch) and writing this image.
-        method: the method's registry name.
-        backbone: the backbone's name.
-        error: None, or one line that says why there is no score.
-        relative_score: the score on the calibration's scale, 0.5 at the threshold; written if calibrated.
-        p_value: share of normal images with a score as high; written if calibrated.
+        threshold: image score from which on an image counts as anomalous; None if there is none.
+        width: width of the image in pixels; None after an error.
+        height: height of the image in pixels; None after an error.
+        seconds: time to read, score (its share of the batch) and write this image.
+        method: registry name of the method.
+        backbone: name of the backbone.
+        error: one line that says why there is no score; None if there is one.
+        relative_score: score on the calibration's scale, 0.5 at the threshold; written if calibrated.
+        p_value: share of normal images with a score at least as high; written if calibrated.
         in_calibration: whether the calibration was made with this image, so that its decision says nothing
             about new images; written if calibrated.
     """
@@ -77,7 +77,7 @@ class ResultRecord:
         """Reads one line that `to_json` wrote.
 
         Raises:
-            DataError: it is no such line; the message shows its beginning.
+            DataError: the line is no record; the message shows its beginning.
         """
         try:
             record = from_plain(cls, json.loads(line), f"not a line of {RESULTS_FILE}")
@@ -93,7 +93,7 @@ COLUMNS = tuple(field.name for field in fields(ResultRecord) if field.name not i
 
 
 class ResultsWriter:
-    """Appends records while a run goes on and leaves whole files at its end, also after Ctrl-C.
+    """Appends records during a run and leaves complete files at its end, also after Ctrl-C.
 
     Example:
         >>> import tempfile
@@ -110,9 +110,9 @@ class ResultsWriter:
         """Starts the files of a run; older ones of the same folder are replaced.
 
         Args:
-            directory: made if it is not there.
+            directory: results' folder; created if missing.
             kept: records of an earlier run that stay.
-            order: paths in the order that the finished files should have; others come before them.
+            order: paths in the order of the finished files; other records come before them.
 
         Raises:
             OSError: the folder cannot be written.
@@ -129,7 +129,7 @@ class ResultsWriter:
         return sorted(self._records.values(), key=lambda record: self._order.get(record.path, -1))
 
     def add(self, record: ResultRecord) -> None:
-        """Appends one record and hands it to the operating system at once.
+        """Appends one record and passes it to the operating system at once.
 
         Raises:
             OSError: the disk is full; what was written before stays readable.
@@ -154,7 +154,7 @@ class ResultsWriter:
         traceback: TracebackType | None,
     ) -> None:
         if isinstance(error, OSError):
-            self._close()  # the folder cannot be written any more; the appended file is what remains
+            self._close()  # the folder is no longer writable; the appended file is what remains
         else:
             self.finish()
 
@@ -174,7 +174,7 @@ def write_jsonl(path: str | Path, records: Iterable[ResultRecord]) -> None:
 
 
 def write_csv(path: str | Path, records: Iterable[ResultRecord]) -> None:
-    """Writes records as CSV with the columns of `results.jsonl`; what is None there is empty here."""
+    """Writes records as CSV with the columns of `results.jsonl`; None becomes an empty field."""
     records = list(records)
     calibrated = any(record.relative_score is not None for record in records)
     columns = COLUMNS + CALIBRATED_COLUMNS if calibrated else COLUMNS
@@ -190,13 +190,13 @@ def write_csv(path: str | Path, records: Iterable[ResultRecord]) -> None:
 
 
 def read_results(path: str | Path) -> list[ResultRecord]:
-    """Reads `results.jsonl`; a last line that was cut off is passed over.
+    """Reads `results.jsonl`; ignores a last line that was cut off.
 
     Args:
-        path: the file; one that is not there counts as empty.
+        path: path of the file; a missing file counts as empty.
 
     Returns:
-        One record per path, the last one of the file, in the order of the file.
+        One record per path, in the order of the file; of several with one path, the last.
 
     Raises:
         DataError: a line other than the last is damaged.
@@ -244,15 +244,15 @@ def write_explanations(directory: str | Path, explanations: Explanations, paths:
     """Writes the rankings of some images; the file appears when it is complete.
 
     Args:
-        directory: of the results.
-        explanations: rankings, best first, by the image's path.
-        paths: which images to write, in this order; those without a ranking are passed over.
+        directory: results' folder.
+        explanations: rankings, best first, by path of the image.
+        paths: images to write, in this order; images without a ranking are skipped.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     target = Path(directory) / EXPLANATIONS_FILE
     with atomic_file(target) as file:
@@ -264,17 +264,17 @@ def write_explanations(directory: str | Path, explanations: Explanations, paths:
                     "phrase": ranking[0].phrase,
                     "ranking": [asdict(fit) for fit in ranking],
                 }
-                # ASCII, since file names that are not valid Unicode could not be written as UTF-8
+                # ASCII, because file names that are not valid Unicode cannot be written as UTF-8
                 file.write(json.dumps(row).encode() + b"\n")
     return target
 
 
 def read_explanations(directory: str | Path) -> dict[str, list[PhraseFit]]:
-    """The rankings that `write_explanations` wrote, by path; none if there is no file.
+    """Reads the rankings that `write_explanations` wrote, by path; none if there is no file.
 
     Raises:
         DataError: the file is damaged.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     source = Path(directory) / EXPLANATIONS_FILE
     if not source.exists():

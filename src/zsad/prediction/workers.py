@@ -86,9 +86,9 @@ class ShardedPrediction:
 
         Args:
             detector: sent to every worker by pickle.
-            layout: where the images' files go.
-            options: what is done with each image.
-            devices: one for each worker; "cpu" may come several times.
+            layout: names the files of each image.
+            options: says what is done with each image.
+            devices: device of each worker; "cpu" may be repeated.
 
         Raises:
             ConfigError: the method scores all images together.
@@ -112,7 +112,7 @@ class ShardedPrediction:
         """Scores images; records come as the workers finish them, those of one worker in order.
 
         Args:
-            batches: paths of the images that go through the network at once.
+            batches: paths of the images, batch by batch.
 
         Yields:
             One record per path.
@@ -128,7 +128,7 @@ class ShardedPrediction:
             self._workers.close()
 
     def written(self) -> Iterator[ResultRecord]:
-        """After an interruption: the records that came in while the workers stopped."""
+        """Yields, after an interruption, the records that came in while the workers stopped."""
         self._workers.close()
         for _, scored in self._workers.left:
             yield self._received(scored)

@@ -1,18 +1,18 @@
-"""A cache on the disk of what a frozen image encoder says about the images of a training.
+"""Caches the outputs of a frozen image encoder for the images of a training on disk.
 
-Where nothing that is learnt enters the image encoder, its outputs are the same in every epoch. They are
-computed once for each image and later read from memory-mapped files, so that the tower does not run any
-more. One file holds one image's features and mask. Its name is a hash of everything that they depend on:
-the contents of image and mask, the preparation, the backbone's weights, the method and those of its
-settings that matter. A changed image or setting therefore makes a new entry, and trainings may share a
-folder. Entries appear in one step and carry a checksum; a damaged one is computed again.
+If nothing that is learnt enters the image encoder, its outputs are the same in every epoch. They are
+computed once per image and later read from memory-mapped files, so that the image encoder does not run
+again. One file holds the features and the mask of one image. Its name is a hash of everything that they
+depend on: the contents of image and mask, the preparation, the weights of the backbone, the method and its
+relevant settings. A changed image or setting therefore makes a new entry, and trainings may share a folder.
+Entries appear in one step and carry a checksum; a damaged one is computed again.
 
-Each image goes through the image encoder alone, so that an entry computed again is the same to the bit (by
-the same software with as many threads on the same processor), and a training that was killed goes on to the
-same weights. Without the cache a step's images go through together, which is the same to rounding only.
+Each image goes through the image encoder alone, so that an entry computed again is the same to the bit (with
+the same software and number of threads on the same processor), and a training that was killed resumes to the
+same weights. Without the cache the images of a step go through together, which is the same only to rounding.
 
-The code of a method is no part of the name, only the version of zsad: who changes `features` of a method
-empties the folder.
+The name depends on the version of zsad but not on the code of the method: after changing `features` of a
+method, empty the folder.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class CachedSample:
     """One labelled image, ready for a batch: its features, or the image to compute them from.
 
     Attributes:
-        key: of the entry; None for an image that is not kept.
-        stored: the fields of the method's features without the batch's dimension; None: not computed yet.
-        image: (3, S, S) float32, resized and normalised; None where `stored` is there.
+        key: name of the entry; None for an image that is not cached.
+        stored: fields of the method's features without the batch dimension; None if not computed yet.
+        image: (3, S, S) float32, resized and normalised; None if `stored` is given.
         mask: (S, S) uint8 in {0, 1}, 1 where anomalous.
         label: 1 anomalous, 0 normal.
         class_name: as prompts should read it.
@@ -76,8 +76,8 @@ class CachedSample:
     class_name: str
 
 
-def check_cacheable(method: type[Method]) -> None:
-    """Refuses methods whose features are not worth keeping.
+def cacheable_features(method: type[Method]) -> type[Any]:
+    """The dataclass of (B, ...) tensors that a method's `features` returns.
 
     Raises:
         ConfigError: what the method learns enters its image encoder.
@@ -87,14 +87,15 @@ def check_cacheable(method: type[Method]) -> None:
             f"{method.INFO.name} has no features to cache, since what it learns enters the image encoder, "
             "which must run in every step; train it without --cache"
         )
+    return method.FEATURES
 
 
 class FeatureCache:
     """The features of one method on one backbone, kept in a folder.
 
     Attributes:
-        folder: where the entries lie, a subfolder of the one that was given.
-        computed: how many images went through the tower.
+        folder: folder of the entries, inside the given one.
+        computed: number of images that went through the image encoder.
     """
 
     def __init__(
@@ -107,21 +108,21 @@ class FeatureCache:
         precision: CachePrecision = "fp32",
         computed_in: str = "fp32",
     ) -> None:
-        """Makes the folder.
+        """Creates the folder.
 
         Args:
-            root: may hold the features of several methods and backbones.
-            method: whose `features` are kept.
-            fingerprint: of the backbone's weights.
-            preparation: how images become the network's input.
-            precision: of the numbers in the files.
-            computed_in: the precision that the tower runs in.
+            root: folder that may hold the features of several methods and backbones.
+            method: method whose `features` are cached.
+            fingerprint: fingerprint of the backbone's weights.
+            preparation: size and normalisation of the network's input.
+            precision: precision of the numbers in the files.
+            computed_in: precision in which the image encoder runs.
 
         Raises:
-            ConfigError: the method has nothing to cache, or there is no such precision.
+            ConfigError: the method has nothing to cache, or the precision is unknown.
             ZsadError: the folder cannot be written.
         """
-        check_cacheable(type(method))
+        self._kind = cacheable_features(type(method))
         if precision not in STORED_AS:
             raise unknown_name("cache precision", precision, STORED_AS)
         self._method = method
@@ -152,15 +153,15 @@ class FeatureCache:
             self._write(self.folder / "settings.json", text.encode())
 
     def prepare(self, item: Any) -> CachedSample:
-        """Finds the entry of an item of the training data, or prepares its image; for threads.
+        """Finds the entry of an item of the training data, or prepares its image; called in threads.
 
         Args:
-            item: as `training_data.prepare_item` takes it. The image of a `Sample` is not even decoded if
-                there is an entry. A `Mosaic` has none, since it hardly comes twice.
+            item: item as `zsad.training.data.prepare_item` takes it. The image of a `Sample` is not decoded
+                if it has an entry. A `Mosaic` has none, because it hardly ever occurs twice.
 
         Raises:
             ImageReadError: image or mask cannot be read.
-            DataError: a mask does not fit its image or is missing.
+            DataError: a mask is missing or does not have the size of its image.
         """
         if isinstance(item, Mosaic):
             mosaic = self._prepare_item(item)
@@ -168,7 +169,7 @@ class FeatureCache:
         prepared = None
         try:
             contents = self._file_contents(item) if isinstance(item, Sample) else None
-        except OSError:  # the readers of images know better how to say it
+        except OSError:  # reading the image raises the better message
             contents = None
         if contents is None:
             prepared = self._prepare_item(item)
@@ -186,28 +187,27 @@ class FeatureCache:
         return CachedSample(key, None, prepared.image, prepared.mask, label, class_name)
 
     def features(self, batch: Sequence[CachedSample], device: torch.device) -> Any:
-        """The method's features of a batch, single precision, computed where they are missing and written.
+        """The features of a batch in single precision; computes and writes those that are missing.
 
         Args:
-            batch: from `prepare`.
-            device: where the method is.
+            batch: samples from `prepare`.
+            device: device of the method.
 
         Raises:
             ZsadError: the folder cannot be written, or a value does not fit into the files' precision.
         """
         rows = [self._compute(each, device) if each.stored is None else each.stored for each in batch]
         stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
-        kind: Any = self._method.FEATURES
-        return kind(**stacked)
+        return self._kind(**stacked)
 
     def _compute(self, sample: CachedSample, device: torch.device) -> dict[str, Tensor]:
         """Runs the image encoder on one image and writes its entry.
 
-        Never on several: the last bits depend on how many images go through together and on an image's place
-        among them, since a processor's matrix kernels do. Alone, an image gives the same entry whichever of
-        its neighbours happen to be there already.
+        Never on several, because the last bits depend on how many images go through together and on an
+        image's place among them, as a processor's matrix kernels do. Alone, an image gives the same entry
+        whichever of its neighbours are cached already.
         """
-        image = torch.tensor(sample.image, device=device)  # copied, since torch aligns memory always alike
+        image = torch.tensor(sample.image, device=device)  # copied, because torch always aligns memory alike
         features = self._method.features(image[None])
         row = {
             field.name: getattr(features, field.name)[0].detach().to("cpu", self._dtype).clone()
@@ -223,7 +223,7 @@ class FeatureCache:
         for name, tensor in row.items():
             if not bool(tensor.isfinite().all()):
                 raise ZsadError(
-                    f"{name} of an image do not fit into {self._dtype}, or the network gave NaN; use "
+                    f"{name} of an image does not fit into {self._dtype}, or the network gave NaN; use "
                     "--cache-precision fp32 or bf16"
                 )
 
@@ -240,8 +240,7 @@ class FeatureCache:
         The checksum is compared when a run first meets the entry.
         """
         path = self._path(key)
-        kind: Any = self._method.FEATURES
-        expected = {MASK, *(field.name for field in dataclasses.fields(kind))}
+        expected = {MASK, *(field.name for field in dataclasses.fields(self._kind))}
         try:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})[HEADER_KEY])
@@ -279,7 +278,7 @@ class FeatureCache:
         return np.unpackbits(packed.numpy(), count=size * size).reshape(size, size)
 
     def _file_contents(self, sample: Sample) -> list[str]:
-        """Hashes of the files of image and mask; slices of one file differ, masks in a folder count all."""
+        """Hashes of the files of image and mask, with the slice of a volume or all masks of a folder."""
         return ["none" if path is None else self._digest(path) for path in (sample.path, sample.mask_path)]
 
     def _digest(self, path: Path) -> str:
@@ -289,7 +288,7 @@ class FeatureCache:
         return f"{self._file_digest(Path(file))} {part}".rstrip()
 
     def _file_digest(self, path: Path) -> str:
-        """SHA-256 of a file, remembered as long as its size and time of change stay."""
+        """SHA-256 of a file, remembered while its size and modification time stay the same."""
         status = path.stat()
         identity = (str(path), status.st_size, status.st_mtime_ns)
         if identity not in self._digests:
@@ -302,10 +301,10 @@ class FeatureCache:
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, types and values.
+    """SHA-256 over the names, shapes, types and values of tensors.
 
     Args:
-        tensors: by name, on the CPU.
+        tensors: tensors by name, on the CPU.
 
     Example:
         >>> one = checksum({"a": torch.zeros(2)})

@@ -1,4 +1,4 @@
-"""The images that a training runs over: where they come from, in which order, prepared in batches ahead."""
+"""The images of a training: where they come from, their order, and batches of them prepared ahead."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ Prepared = TypeVar("Prepared")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Images and how to name them.
+    """Training images and their description.
 
     Attributes:
-        items: `Sample`s, or (image, mask, label, class name); `training.train` says what these may be.
-        description: in words, as the weights' record keeps them.
-        fingerprint: differs if the images do; the order of the epochs depends on it.
-        sets: the datasets that the samples come from, in their order; () for images from Python.
+        items: `Sample`s, or (image, mask, label, class name) as `zsad.training.loop.train` takes them.
+        description: training data in words, as the record of the weights keeps them.
+        fingerprint: digest that changes with the images; a training is resumed only with the same one.
+        sets: datasets of the samples, in the order of the samples; () for images from Python.
     """
 
     items: Any
@@ -47,21 +47,21 @@ class TrainingData:
     sets: tuple[AuxiliarySet, ...] = ()
 
     def steps(self, batch_size: int) -> int | None:
-        """Batches of an epoch, None if that is not known beforehand."""
+        """Number of batches of an epoch; None if it is not known beforehand."""
         return math.ceil(len(self.items) / batch_size) if isinstance(self.items, Sized) else None
 
     def files(self) -> list[Path]:
-        """The images' files; none for images from Python, which may have none."""
+        """Files of the images; an empty list for images from Python, which may have no files."""
         return [sample.path for sample in self.items] if self.sets else []
 
     def mosaics(self, chance_of: Callable[[AuxiliarySet], float]) -> Mosaics | None:
-        """What replaces some images by mosaics.
+        """Makes the mosaics that replace some images.
 
         Args:
-            chance_of: the chance, in [0, 1], that an image of a set is replaced.
+            chance_of: chance, in [0, 1], that an image of a set is replaced.
 
         Returns:
-            None where no image is.
+            The mosaics; None if no image is replaced.
         """
         groups: list[int] = []
         chances: list[float] = []
@@ -79,21 +79,22 @@ class Batch(Generic[Prepared]):
     """The images of a step.
 
     Attributes:
-        pictures: those of this process, at least one.
-        weight: their share of the whole step, in [0, 1]; the weights of all processes add up to 1.
-        size: images of the whole step.
+        images: images of this process, at least one.
+        weight: weight of this process's images in the step's loss, in [0, 1]; the weights of all processes
+            add up to 1.
+        size: number of images of the whole step.
     """
 
-    pictures: list[Prepared]
+    images: list[Prepared]
     weight: float
     size: int
 
 
 def data_in_memory(dataset: Iterable[Any]) -> TrainingData:
-    """Training data from a Python object.
+    """Makes training data from a Python object.
 
     Raises:
-        DataError: it is empty.
+        DataError: the dataset is empty.
     """
     size = len(dataset) if isinstance(dataset, Sized) else None
     if size == 0:
@@ -102,15 +103,15 @@ def data_in_memory(dataset: Iterable[Any]) -> TrainingData:
 
 
 def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
-    """The union of datasets on the disk.
+    """Joins datasets on disk.
 
     Args:
-        specs: each as `zsad.data.folder.open_datasets` takes it: NAME:PATH, a folder or a list.
+        specs: specifications as `zsad.data.folder.open_datasets` takes them: NAME:PATH, a folder or a list.
         split: "test" or "all".
 
     Raises:
-        ConfigError: nothing was given, or one thing twice.
-        DataError: disorder in the folders, an anomalous image without a mask, or no anomalous image.
+        ConfigError: no specification, or an image that occurs twice.
+        DataError: a folder with problems, an anomalous image without a mask, or no anomalous image.
     """
     if not specs:
         raise ConfigError(
@@ -123,7 +124,7 @@ def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
     refuse_problems([f"{path}: anomalous without a mask, which training needs" for path in unmasked])
     repeated = [path for path, times in Counter(sample.path for sample in samples).items() if times > 1]
     if repeated:
-        raise ConfigError(f"{repeated[0]} comes twice in the training data; give each folder once")
+        raise ConfigError(f"{repeated[0]} occurs twice in the training data; give each folder once")
     if not any(sample.label for sample in samples):
         raise DataError("no anomalous image in the training data; add a folder with test/DEFECT and masks")
     sets = tuple(auxiliary_set(dataset) for dataset in datasets)
@@ -141,17 +142,17 @@ def batches(
     mosaics: Mosaics | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
 ) -> Iterator[Batch[Prepared]]:
-    """The prepared batches of an epoch, read ahead by threads.
+    """Yields the prepared batches of an epoch, read ahead in threads.
 
     Args:
-        data: what to read.
-        batch_size: images of a step, of all processes together; the last step may have fewer.
-        seed: with the epoch, decides the order.
-        epoch: from 1.
-        workers: threads; the result does not depend on their number.
-        prepare: makes an item ready for a batch, as `prepare_item` does; it is called from the threads.
-        mosaics: of `data`.
-        ranks: the processes that share each batch; every one of them iterates over all batches.
+        data: images to read.
+        batch_size: number of images per step over all processes; the last step may have fewer.
+        seed: seed that, with the epoch, determines the order.
+        epoch: number of the epoch, from 1.
+        workers: number of threads; the result does not depend on it.
+        prepare: makes an item ready for a batch, as `prepare_item` does; called in the threads.
+        mosaics: mosaics that replace some images of `data`.
+        ranks: processes that share each batch; each of them iterates over all batches.
 
     Yields:
         The share of this process in each step.
@@ -164,12 +165,12 @@ def batches(
     steps, sizes = itertools.tee(iter(lambda: list(itertools.islice(sources, batch_size)), []))
     own = (step[ranks.share(len(step))[0]] for step in steps)
     with closing(read_ahead(lambda fetch: prepare(fetch()), own, threads=workers)) as reading:
-        for pictures, step in zip(reading, sizes, strict=True):
-            yield Batch(pictures, ranks.share(len(step))[1], len(step))
+        for images, step in zip(reading, sizes, strict=True):
+            yield Batch(images, ranks.share(len(step))[1], len(step))
 
 
 def _epoch_items(items: Any, seed: int, epoch: int, mosaics: Mosaics | None) -> Iterator[Callable[[], Any]]:
-    """Functions that fetch the items of an epoch, shuffled if they can be fetched by number."""
+    """Yields functions that fetch the items of an epoch, shuffled if items can be fetched by number."""
     if hasattr(items, "__len__") and hasattr(items, "__getitem__"):
         fetch = items.__getitem__
         if mosaics is not None:
@@ -197,16 +198,16 @@ def prepare_item(item: Any, preparation: Preparation) -> PreparedSample:
 
     Raises:
         ImageReadError: image or mask cannot be read.
-        DataError: the mask does not fit the image or is missing.
+        DataError: the mask is missing or does not have the size of the image.
     """
     if isinstance(item, Mosaic):
         return load_mosaic(item, preparation)
     if isinstance(item, Sample):
         prepared = load_sample(item, preparation)
     else:
-        picture, mask, label, class_name = item
+        image, mask, label, class_name = item
         mask = None if mask is None else np.asarray(mask)
-        prepared = prepare_sample(picture, mask, int(label), str(class_name), preparation)
+        prepared = prepare_sample(image, mask, int(label), str(class_name), preparation)
     if prepared.mask is None:
         raise DataError("an anomalous image of the dataset has no mask, which training needs")
     return prepared

@@ -1,17 +1,17 @@
-"""Several devices on one training: each takes its share of the images of every step.
+"""Trains on several devices: each process takes its share of the images of every step.
 
-The loss of a step is a mean over its images, so its gradient is the sum of the shares' gradients, each
-weighted by its part of the images. What is learnt is small (prompts, a few linear layers) beside the frozen
-network, so the gradients travel once, as one vector, after the backward pass; all processes then take the
-same step. The result is that of one device with the same batch, up to rounding.
+The loss of a step is a mean over its images, so its gradient is the sum of the gradients of the shares, each
+weighted by its part of the images. The learnt parameters (prompts, a few linear layers) are small beside the
+frozen network, so the gradients are summed once, as one vector, after the backward pass; all processes then
+take the same step. The result is that of one device with the same batch, up to rounding.
 
-Learnt sentences are the same for all images. Their gradients are added up where they leave the text encoder
-and go back through it once, since prompts that are rounded to half precision round their gradients, and a
-sum of rounded parts is not the rounded sum.
+Learnt prompts are the same for all images. Their gradients are summed where the prompts leave the text
+encoder, and go back through it once: prompts that are rounded to half precision round their gradients,
+and a sum of rounded parts is not the rounded sum.
 
-Lightning Fabric starts the processes, gives each its device and adds up tensors. Its wrappers for modules are
-not used: they average over processes as if all shares were of one size, and want the loss to be computed by
-`forward`.
+Lightning Fabric starts the processes, gives each its device and sums tensors. Its wrappers for modules
+are not used, because they average over processes as if all shares had the same size, and expect `forward`
+to compute the loss.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ import zsad.errors
 from zsad.errors import ConfigError, MissingExtraError, ZsadError
 
 START_METHOD = "ddp_spawn"
-# Fabric tells about its set-up before a function of ours runs in a new process, but after this import.
+# Fabric logs its set-up before our function runs in a new process, but after this import.
 for name in ("lightning_fabric.utilities.distributed", "lightning_fabric.utilities.rank_zero"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def alone(tensor: Tensor) -> Tensor:
-    """The sum over one process."""
+    """Sums a tensor over one process: returns it unchanged."""
     return tensor
 
 
@@ -48,10 +48,10 @@ class Ranks:
     """The processes of a training, as one of them sees them.
 
     Attributes:
-        rank: number of this process, from 0; only 0 writes files.
+        rank: number of this process, from 0; only process 0 writes files.
         count: number of processes.
-        add_up: the sum of a contiguous tensor over all processes, which all of them call at once; it may be
-            put in the tensor's place.
+        add_up: sums a contiguous tensor over all processes, which all call it at once; the sum may overwrite
+            the tensor.
     """
 
     rank: int = 0
@@ -60,17 +60,17 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process is the one that writes files."""
         return self.rank == 0
 
-    def share(self, pictures: int) -> tuple[slice, float]:
-        """Which images of a step belong to this process, and what part of all that is.
+    def share(self, images: int) -> tuple[slice, float]:
+        """The images of a step that belong to this process, and their part of all images.
 
-        Where there are fewer images than processes, those that go without take the first with no weight,
-        so that all do the same.
+        If there are fewer images than processes, a process without an image takes the first one with weight
+        0, so that all processes do the same.
 
         Args:
-            pictures: of the step, at least one.
+            images: number of images of the step, at least 1.
 
         Example:
             >>> [Ranks(rank, 2).share(3) for rank in range(2)]
@@ -78,17 +78,17 @@ class Ranks:
             >>> Ranks(0, 2).share(1)
             (slice(0, 1, None), 0.0)
         """
-        start = pictures * self.rank // self.count
-        stop = pictures * (self.rank + 1) // self.count
+        start = images * self.rank // self.count
+        stop = images * (self.rank + 1) // self.count
         if start == stop:
             return slice(0, 1), 0.0
-        return slice(start, stop), (stop - start) / pictures
+        return slice(start, stop), (stop - start) / images
 
     def join(self, tensor: Tensor) -> Tensor:
-        """The same tensor, whose gradient on the way back is that of all processes, given to the first one.
+        """Returns a tensor unchanged; its gradient is summed over all processes and given to the first one.
 
         Args:
-            tensor: computed alike in all processes from what is learnt.
+            tensor: result computed from the learnt parameters, the same in all processes.
         """
         if self.count == 1:
             return tensor
@@ -96,16 +96,16 @@ class Ranks:
         return joined
 
     def add_up_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces each gradient by its sum over all processes; none where no process has one.
+        """Replaces each gradient by its sum over all processes; None if no process has one.
 
         Args:
-            parameters: the same in all processes.
+            parameters: learnt parameters, the same in all processes.
         """
         if self.count == 1:
             return
         learnt = list(parameters)
-        # The vector ends with how many processes have a gradient at all: an optimiser treats zeros otherwise
-        # than nothing.
+        # The vector ends with the number of processes that have each gradient, because an optimiser treats a
+        # gradient of zeros differently from none.
         pieces = [
             each.new_zeros(each.numel()) if each.grad is None else each.grad.flatten() for each in learnt
         ]
@@ -122,14 +122,14 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, ranks: Ranks) -> Tensor:
-        """The tensor as it is."""
+        """Returns the tensor unchanged."""
         ctx.ranks = ranks
         return tensor.view_as(tensor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        """The sum in the first process, nothing in the others."""
-        # Sums go through memory in its order, which in a transposed gradient depends on the images' number.
+        """Returns the sum in the first process, zeros in the others."""
+        # Sums run in the order of memory, which in a transposed gradient depends on the number of images.
         summed = ctx.ranks.add_up(gradients[0].clone(memory_format=torch.contiguous_format))
         return (summed if ctx.ranks.is_first else torch.zeros_like(summed)), None
 
@@ -137,21 +137,21 @@ class _Join(torch.autograd.Function):
 def on_devices(
     work: Callable[[Ranks, str | None], tuple[Any, ...]], devices: int, device: str | None
 ) -> tuple[Any, ...]:
-    """Runs a function in several processes, each with a device of its own.
+    """Runs a function in several processes, each on its own device.
 
     Args:
-        work: takes the ranks and the name of the process's device; it and its result must be picklable. In
-            all processes it must ask for the same sums in the same order.
-        devices: how many.
+        work: called with the ranks and the name of the process's device; the function and its result must be
+            picklable. It must ask for the same sums in the same order in all processes.
+        devices: number of devices.
         device: "cpu", "cuda", or None: CUDA GPUs if there are any, else the CPU.
 
     Returns:
-        What the first process's work returned.
+        The result of the first process.
 
     Raises:
         MissingExtraError: Lightning Fabric is not installed.
-        ConfigError: there are not so many devices, or `work` cannot be sent to another process.
-        ZsadError: of a process, as it raised it; or a process died.
+        ConfigError: there are fewer devices, or `work` cannot be sent to another process.
+        ZsadError: whatever a process raised, or a process died.
     """
     kind = _kind(devices, device)
     try:
@@ -185,10 +185,10 @@ def on_devices(
 
 
 def _kind(devices: int, device: str | None) -> str:
-    """What the devices are: "cuda" or "cpu".
+    """The kind of the devices: "cuda" or "cpu".
 
     Raises:
-        ConfigError: another device was asked for, or there are not so many.
+        ConfigError: another kind was asked for, or there are fewer devices.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind not in ("cpu", "cuda"):
@@ -204,7 +204,7 @@ def _kind(devices: int, device: str | None) -> str:
 def _in_process(
     fabric: Any, work: Callable[[Ranks, str | None], tuple[Any, ...]], errors: Path
 ) -> tuple[Any, ...]:
-    """What each process runs; an error of ours is written down for the parent to raise again."""
+    """Runs the work in a process; writes an error of zsad to a file, for the parent to raise again."""
     ranks = Ranks(
         fabric.global_rank, fabric.world_size, functools.partial(fabric.all_reduce, reduce_op="sum")
     )
@@ -217,7 +217,7 @@ def _in_process(
 
 
 def _told(folder: Path) -> ZsadError | None:
-    """The error of the first process that wrote one down."""
+    """The error of the first process that wrote one; None if none did."""
     for path in sorted(folder.glob("*.json")):
         note = json.loads(path.read_text(encoding="utf-8"))
         kind: Any = getattr(zsad.errors, note["kind"], ZsadError)
@@ -229,9 +229,9 @@ def _told(folder: Path) -> ZsadError | None:
 
 
 def _died(error: Exception) -> ZsadError:
-    """A process that ended without a word of ours, or with a bug."""
+    """The error for a process that was killed, or that met a bug."""
     *_, last = ["", *str(error).strip().splitlines()]
     return ZsadError(
-        f"a process of the training ended early ({last}); finished epochs are kept, --resume goes on with "
-        'them. A script must call `train` below `if __name__ == "__main__":`'
+        f"a process of the training ended early ({last}); finished epochs are kept, --resume continues "
+        'from them. A script must call `train` below `if __name__ == "__main__":`'
     )

@@ -1,4 +1,4 @@
-"""The loss of every step for TensorBoard, beside the CSV log."""
+"""The loss of every step as a CSV file and, if wanted, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from zsad.errors import MissingExtraError
 from zsad.files.atomic import atomic_file
+
+
+class Log(Protocol):
+    """Takes the loss of each step."""
+
+    def add(self, epoch: int, step: int, terms: Mapping[str, float]) -> None:
+        """Writes one step.
+
+        Args:
+            epoch: number of the epoch, from 1.
+            step: number of the step within the epoch, from 1.
+            terms: terms of the loss, by name.
+        """
 
 
 class TensorBoardLog:
@@ -20,8 +34,8 @@ class TensorBoardLog:
         """Opens a new event file.
 
         Args:
-            folder: for the event files; those of earlier runs stay, and TensorBoard shows them as one curve.
-            finished_steps: of the whole training; what an earlier run wrote after them is not shown any more.
+            folder: folder of the event files; those of earlier runs stay, and TensorBoard joins their curves.
+            finished_steps: number of finished steps; TensorBoard hides what an earlier run wrote after them.
 
         Raises:
             MissingExtraError: TensorBoard is not installed.
@@ -45,9 +59,9 @@ class TensorBoardLog:
         """Writes one step.
 
         Args:
-            epoch: from 1.
-            step: from 1 in each epoch.
-            terms: the named terms of the loss.
+            epoch: number of the epoch, from 1.
+            step: number of the step within the epoch, from 1.
+            terms: terms of the loss, by name.
         """
         scalars = {"loss": sum(terms.values()), "epoch": float(epoch)}
         scalars |= {f"loss/{name}": value for name, value in terms.items()}
@@ -57,10 +71,10 @@ class TensorBoardLog:
 
 
 class StepLog:
-    """A CSV file with a line per step, flushed at once: epoch, step, seconds, loss and each of its terms.
+    """A CSV file with a line per step, flushed at once: epoch, step, seconds, loss and its terms.
 
     Attributes:
-        kept_steps: lines of an earlier run that are still there.
+        kept_steps: number of lines kept from an earlier run.
     """
 
     FIXED = ("epoch", "step", "seconds", "loss")
@@ -69,8 +83,8 @@ class StepLog:
         """Opens the log and drops the lines of epochs that are trained again.
 
         Args:
-            path: the file; a missing folder is made.
-            finished_epochs: lines up to this epoch are kept.
+            path: path of the file; a missing folder is created.
+            finished_epochs: last epoch whose lines are kept.
         """
         kept = _lines_up_to(path, finished_epochs)
         with atomic_file(path) as file:
@@ -93,9 +107,9 @@ class StepLog:
         """Writes one line.
 
         Args:
-            epoch: from 1.
-            step: from 1 in each epoch.
-            terms: the named terms of the loss.
+            epoch: number of the epoch, from 1.
+            step: number of the step within the epoch, from 1.
+            terms: terms of the loss, by name.
         """
         if not self._has_header:
             self._writer.writerow([*self.FIXED, *terms])
@@ -106,7 +120,7 @@ class StepLog:
 
 
 def _lines_up_to(path: Path, epoch: int) -> list[str]:
-    """The header and the lines up to an epoch of an existing log; a line cut off by a crash is left out."""
+    """The header and the lines up to an epoch of an existing log, without a line cut off by a crash."""
     if epoch == 0 or not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)

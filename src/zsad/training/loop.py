@@ -1,9 +1,9 @@
-"""The one training loop: any method with something to learn, on any images with masks.
+"""Trains any method with learnt parameters, on any images with masks.
 
-What is not said is done as the method's authors do it (`Method.RECIPE`). Data order and random numbers of an
-epoch follow from the seed and the epoch's number alone, so a training that was killed and resumed from a
-checkpoint takes the same steps on the same batches. On the same CPU, with as many threads, it ends with the
-same weights bit for bit; elsewhere to rounding.
+Settings that are not given are those of the method's authors (`Method.RECIPE`). The order of the data and
+the random numbers of an epoch depend only on the seed and the number of the epoch, so a training that was
+killed and resumed from a checkpoint takes the same steps on the same batches. On the same CPU and with the
+same number of threads it ends with the same weights bit for bit; elsewhere to rounding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from zsad.detector.loading import load
 from zsad.errors import ConfigError
 from zsad.methods._registry import method_class
 from zsad.methods.base import TrainingRecipe
-from zsad.training.cache import check_cacheable
+from zsad.training.cache import cacheable_features
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices
 from zsad.training.logs import StepLog, TensorBoardLog
@@ -35,6 +35,7 @@ from zsad.training.run import TrainingRun, refuse_to_replace
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.training.logs import Log
 
 LOG_NAME = "log.csv"
 TENSORBOARD_NAME = "tensorboard"
@@ -46,33 +47,32 @@ def train(
     """Trains a method and writes its weights.
 
     Args:
-        options: what to train, on what and how.
-        dataset: instead of `options.data`: (image, mask, label, class name) tuples or `Sample`s. Images
+        options: what to train, and how.
+        dataset: replaces `options.data`: (image, mask, label, class name) tuples or `Sample`s. Images
             are what `zsad.images.reading.read_image` takes, masks (H, W) of the image's size, anomalous
-            where above 0, or None for a normal image. With `__len__` and `__getitem__` (called from several
-            threads) it is shuffled in each epoch; otherwise it is iterated over once per epoch in its own
-            order. Each of several devices gets a copy of it, by pickle.
-        show_progress: whether to print what is trained on what, and to draw a progress bar with the time
-            left.
+            where above 0, or None for a normal image. A dataset with `__len__` and `__getitem__` (called
+            from several threads) is shuffled in each epoch; any other is iterated over once per epoch, in its
+            own order. With several devices, each gets a copy by pickle.
+        show_progress: whether to print what is trained on what, and to draw a progress bar.
 
     Returns:
-        The path of the weights, and the losses.
+        The path of the weights, the losses, and the settings of the training.
 
     Raises:
-        ConfigError: the method has nothing to learn, or nothing to cache; a setting is impossible; there is a
-            checkpoint already and neither `resume` nor `overwrite` is set; or it belongs to another training.
-        DataError: images or masks that do not fit, by name.
+        ConfigError: the method has nothing to learn, or nothing to cache; a setting is impossible; a
+            checkpoint exists and neither `resume` nor `overwrite` is set, or it belongs to another training.
+        DataError: an image or mask does not fit; the message names it.
         WeightsError: the backbone or the checkpoint cannot be read.
-        MissingExtraError: several devices or TensorBoard were asked for and are not installed.
-        ZsadError: the loss became NaN or infinite; the last good checkpoint stays. Or the cache cannot be
-            written, or a process of several died.
+        MissingExtraError: the package for several devices or for TensorBoard is not installed.
+        ZsadError: the loss became NaN or infinite (the last good checkpoint stays), the cache cannot be
+            written, or one of several processes died.
     """
     started = time.monotonic()
     kind = method_class(options.method)
     if not kind.INFO.needs_training or kind.RECIPE is None:
         raise ConfigError(f"{options.method} has nothing to train; `zsad methods` shows which methods do")
     if options.cache is not None:
-        check_cacheable(kind)
+        cacheable_features(kind)
     if dataset is not None and options.data:
         raise ConfigError("give folders (data) or a dataset, not both")
     data = data_on_disk(options.data, options.split) if dataset is None else data_in_memory(dataset)
@@ -98,15 +98,15 @@ def train(
 def _train(
     options: TrainOptions, data: TrainingData, show_progress: bool, ranks: Ranks, device: str | None
 ) -> tuple[tuple[float, ...], int, dict[str, Any]]:
-    """One process of a training: the losses, the epochs that were there already, and the recipe."""
+    """Runs one process of a training; returns the losses, the number of resumed epochs, and the recipe."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(options.seed)
         run = TrainingRun(options, data, _fresh_detector(options, device), ranks)
         resumed_from = run.resume()
         with contextlib.ExitStack() as files:
-            logs = (
-                [files.enter_context(log) for log in _logs(options, resumed_from)] if ranks.is_first else []
-            )
+            logs = _logs(options, resumed_from) if ranks.is_first else []
+            for log in logs:
+                files.enter_context(log)
             progress = files.enter_context(_progress(show_progress and ranks.is_first))
             if show_progress and ranks.is_first:
                 for line in _announcement(run):
@@ -120,8 +120,8 @@ def _train(
     return tuple(run.losses), resumed_from, dataclasses.asdict(run.recipe)
 
 
-def _train_epochs(run: TrainingRun, resumed_from: int, logs: list[Any], progress: Progress) -> None:
-    """Trains what is left, with a checkpoint after each epoch."""
+def _train_epochs(run: TrainingRun, resumed_from: int, logs: Sequence[Log], progress: Progress) -> None:
+    """Trains the remaining epochs, with a checkpoint after each."""
     epochs, steps = run.recipe.epochs, run.steps
     bar = progress.add_task(
         run.config.method,
@@ -135,8 +135,8 @@ def _train_epochs(run: TrainingRun, resumed_from: int, logs: list[Any], progress
         run.checkpoint(epoch)
 
 
-def _logs(options: TrainOptions, resumed_from: int) -> list[Any]:
-    """The CSV log, and TensorBoard's if it is wanted; each is a context."""
+def _logs(options: TrainOptions, resumed_from: int) -> list[StepLog | TensorBoardLog]:
+    """Opens the CSV log and, if wanted, the TensorBoard log; each is a context manager."""
     table = StepLog(options.folder / LOG_NAME, resumed_from)
     if not options.tensorboard:
         return [table]
@@ -144,7 +144,7 @@ def _logs(options: TrainOptions, resumed_from: int) -> list[Any]:
 
 
 def _announcement(run: TrainingRun) -> list[str]:
-    """What is trained, how and on what, a line each."""
+    """Lines that say what is trained, how, and on which data."""
     published = run.method.RECIPE
     lines = [] if published is None else [described(run.recipe, published, run.method.INFO.title)]
     for each in run.data.sets:
@@ -160,7 +160,7 @@ def _announcement(run: TrainingRun) -> list[str]:
 
 
 def _fresh_detector(options: TrainOptions, device: str | None) -> Detector:
-    """A detector whose learnt part is new, even where weights are shipped for this method and backbone."""
+    """Loads a detector with new parameters, even if zsad ships weights for the method and backbone."""
     return load(
         options.method,
         options.backbone,
@@ -172,7 +172,7 @@ def _fresh_detector(options: TrainOptions, device: str | None) -> Detector:
 
 
 def _progress(show: bool) -> Progress:
-    """A bar over all epochs."""
+    """Makes a progress bar over all epochs."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""From a method's recipe, the user's wishes and the data to the recipe of one training."""
+"""Completes the settings of a training from the method's recipe, the options and the data."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ NOT_CHOSEN = ("on", "notes", "mosaic")
 def choose(
     published: TrainingRecipe, config: TrainOptions, sets: Sequence[AuxiliarySet], device_type: str
 ) -> TrainingRecipe:
-    """The recipe of one training.
+    """Chooses the recipe of one training.
 
-    Where the authors train differently on several datasets and those are used together, what they agree on
-    holds, and for the rest what the recipe says of any dataset. Mosaics are made of the datasets for which
-    the authors make them.
+    If the authors train differently on several datasets that are used together, the settings on which these
+    agree are taken, and otherwise those for any dataset. Mosaics are made from the datasets for which the
+    authors make them.
 
     Args:
-        published: the method's.
-        config: what is not None there wins.
-        sets: the auxiliary data.
-        device_type: "cuda", where the recipe's precision applies, or another.
+        published: recipe of the method.
+        config: options of the training; those that are not None take precedence.
+        sets: datasets of the training.
+        device_type: type of the device; the precision of the recipe applies on "cuda" only.
 
     Returns:
-        A recipe in which `on` only says for which datasets there are mosaics.
+        A recipe in which `on` holds only the chance of mosaics per dataset.
 
     Raises:
-        ConfigError: mosaics of images whose categories are not known, or more devices than images a step.
+        ConfigError: mosaics of images without known categories, or more devices than images per step.
     """
     names = {each.known_as for each in sets} or {None}
     variants = [published.for_dataset(name) for name in names]
@@ -70,12 +70,12 @@ def choose(
 
 
 def described(chosen: TrainingRecipe, published: TrainingRecipe, title: str) -> str:
-    """A recipe in one line, and which parts of it the authors do otherwise.
+    """Describes a recipe in one line, and names the settings that differ from those of the authors.
 
     Args:
-        chosen: from `choose`.
-        published: the method's.
-        title: of the method.
+        chosen: recipe from `choose`.
+        published: recipe of the method.
+        title: title of the method.
 
     Example:
         >>> recipe = TrainingRecipe(15, batch_size=8, learning_rate=1e-3)
@@ -103,7 +103,7 @@ def described(chosen: TrainingRecipe, published: TrainingRecipe, title: str) -> 
 
 
 def _mosaics(chosen: TrainingRecipe) -> list[str]:
-    """For which data there are mosaics, in words."""
+    """Describes which data get mosaics."""
     if chosen.mosaic:
         return [f"mosaics at a chance of {chosen.mosaic:g}"]
     chances = {name: changes["mosaic"] for name, changes in chosen.on.items()}
@@ -111,16 +111,16 @@ def _mosaics(chosen: TrainingRecipe) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names as a sentence lists them: a, b and c."""
+    """Joins names as in a sentence: a, b and c."""
     return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), names[-1]])
 
 
 def make_optimizer(chosen: TrainingRecipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a recipe.
+    """Makes the optimiser of a recipe.
 
     Args:
-        chosen: from `choose`.
-        parameters: what is learnt.
+        chosen: recipe from `choose`.
+        parameters: learnt parameters.
     """
     kind: Any = OPTIMIZERS[chosen.optimizer]
     optimizer: torch.optim.Optimizer = kind(
@@ -130,12 +130,12 @@ def make_optimizer(chosen: TrainingRecipe, parameters: Iterable[nn.Parameter]) -
 
 
 def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """What the learning rate is multiplied with in a step.
+    """The factor of the learning rate in a step.
 
     Args:
-        schedule: "constant", or "cosine": (1 + cos(pi step / steps)) / 2.
-        step: from 0.
-        steps: of the whole training.
+        schedule: "constant" (1), or "cosine" ((1 + cos(pi step / steps)) / 2).
+        step: number of the step, from 0.
+        steps: number of steps of the whole training.
 
     Example:
         >>> [round(rate_factor("cosine", step, 4), 3) for step in range(4)]

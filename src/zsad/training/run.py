@@ -1,4 +1,4 @@
-"""A training under way: its steps, what it keeps on the disk, and how it goes on."""
+"""A training in progress: its steps, its checkpoint on disk, and how it resumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,43 +20,37 @@ from zsad.methods.prompts.learners import SentenceLearner
 from zsad.training.cache import CachedSample, FeatureCache
 from zsad.training.data import Batch, TrainingData, batches, prepare_item
 from zsad.training.recipe import choose, make_optimizer, rate_factor
-from zsad.training.state import Checkpoint
+from zsad.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from zsad.data.samples import PreparedSample
     from zsad.detector.detector import Detector
     from zsad.training.devices import Ranks
+    from zsad.training.logs import Log
     from zsad.training.options import TrainOptions
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# Prompts that are rounded to half precision round their scaled gradients too; torch's 65536 makes those
-# infinite and costs the first steps.
+# Prompts that are rounded to half precision also round their scaled gradients; torch's default of 65536 makes
+# these infinite and wastes the first steps.
 FIRST_SCALE = 256.0
 CHECKPOINT_NAME = "last.safetensors"
 
 
-class Log(Protocol):
-    """What is told the loss of each step."""
-
-    def add(self, epoch: int, step: int, terms: Mapping[str, float]) -> None:
-        """Epoch and step count from 1."""
-
-
 class TrainingRun:
-    """The network, its optimiser and what has been reached.
+    """The network, its optimiser and its progress.
 
     Attributes:
-        recipe: what it is trained with, everything filled in.
+        recipe: complete training settings.
         losses: mean loss of each finished epoch.
     """
 
     def __init__(self, config: TrainOptions, data: TrainingData, detector: Detector, ranks: Ranks) -> None:
-        """Prepares a training that has not begun.
+        """Prepares a training without a step.
 
         Raises:
-            ConfigError: the recipe and the data do not go together.
+            ConfigError: the recipe does not fit the data.
         """
         self.config = config
         self.data = data
@@ -94,10 +88,10 @@ class TrainingRun:
         """Trains one epoch and yields the loss of each step.
 
         Raises:
-            ZsadError: a loss or a weight is not finite any more.
+            ZsadError: a loss or a weight is no longer finite.
         """
         torch.manual_seed(_epoch_seed(self.config.seed, epoch))
-        total, pictures = 0.0, 0
+        total, count = 0.0, 0
         for step, batch in enumerate(self._batches(epoch), start=1):
             self._set_rate(epoch, step)
             terms = self._step(batch)
@@ -108,27 +102,27 @@ class TrainingRun:
                 raise self._diverged(
                     f"the loss became {loss} in step {step} of epoch {epoch} ({terms})", epoch
                 )
-            total, pictures = total + loss * batch.size, pictures + batch.size
+            total, count = total + loss * batch.size, count + batch.size
             yield loss
-        if pictures == 0:
+        if count == 0:
             raise DataError(
                 f"the dataset gave no images in epoch {epoch}; a generator can only be read once, "
                 "give something that can be iterated over again, or epochs=1"
             )
         if not all(bool(parameter.isfinite().all()) for parameter in self.parameters.values()):
             raise self._diverged(f"weights became NaN or infinite in epoch {epoch}", epoch)
-        self.losses.append(total / pictures)
+        self.losses.append(total / count)
 
     def _set_rate(self, epoch: int, step: int) -> None:
-        """Sets the learning rate of a step, both numbers from 1."""
+        """Sets the learning rate of a step; both numbers count from 1."""
         steps = self.steps or 1
         factor = rate_factor(self.recipe.schedule, (epoch - 1) * steps + step - 1, steps * self.recipe.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * factor
 
     def _step(self, batch: Batch[PreparedSample | CachedSample]) -> dict[str, float]:
-        """One step of the optimiser; the terms of the loss before it, over the images of all processes."""
-        samples = batch.pictures
+        """Takes one step; returns the terms of the loss before it, over the images of all processes."""
+        samples = batch.images
         masks = torch.from_numpy(np.stack([sample.mask for sample in samples if sample.mask is not None]))
         labels = torch.tensor([sample.label for sample in samples], device=self.device)
         dtype = AUTOCAST.get(self.recipe.precision)
@@ -154,12 +148,14 @@ class TrainingRun:
             known = [sample for sample in samples if isinstance(sample, CachedSample)]
             features = self.cache.features(known, self.device)
             return self.method.loss_from_features(features, masks, labels, names)
-        pictures = np.stack([sample.image for sample in samples if sample.image is not None])
-        return self.method.loss(torch.from_numpy(pictures).to(self.device), masks, labels, names)
+        images = np.stack([sample.image for sample in samples if sample.image is not None])
+        return self.method.loss(torch.from_numpy(images).to(self.device), masks, labels, names)
 
-    def _batches(self, epoch: int) -> Iterator[Batch[Any]]:
+    def _batches(self, epoch: int) -> Iterator[Batch[PreparedSample | CachedSample]]:
         config = self.config
-        prepare: Any = functools.partial(prepare_item, preparation=self.detector.preparation)
+        prepare: Callable[[Any], PreparedSample | CachedSample] = functools.partial(
+            prepare_item, preparation=self.detector.preparation
+        )
         if self.cache is not None:
             prepare = self.cache.prepare
         return batches(
@@ -184,7 +180,7 @@ class TrainingRun:
         )
 
     def setup(self) -> dict[str, Any]:
-        """What must not change between the runs of one training; plain JSON."""
+        """Everything that must not change when the training is resumed, as plain JSON values."""
         config, recipe = self.config, self.recipe
         setup = {
             "method": config.method,
@@ -210,7 +206,7 @@ class TrainingRun:
         return plain
 
     def checkpoint(self, epoch: int) -> None:
-        """Replaces the checkpoint on the disk; only the first process does."""
+        """Replaces the checkpoint on disk, in the first process only."""
         if not self.ranks.is_first:
             return
         optimizer = {
@@ -218,7 +214,7 @@ class TrainingRun:
             for name, parameter in self.parameters.items()
             for key, value in self.optimizer.state[parameter].items()
         }
-        Checkpoint(
+        TrainingState(
             epoch,
             self.setup(),
             tuple(self.losses),
@@ -228,31 +224,31 @@ class TrainingRun:
         ).write(self.config.folder / CHECKPOINT_NAME)
 
     def resume(self) -> int:
-        """Takes up the checkpoint on the disk, if that is wanted and there is one.
+        """Continues from the checkpoint on disk, if that is wanted and there is one.
 
         Returns:
-            Finished epochs.
+            Number of finished epochs.
 
         Raises:
-            ConfigError: the checkpoint is of another training.
+            ConfigError: the checkpoint belongs to another training.
         """
         path = self.config.folder / CHECKPOINT_NAME
         if not self.config.resume or not path.exists():
             return 0
-        found = Checkpoint.read(path)
+        found = TrainingState.read(path)
         wanted = self.setup()
         names = [*wanted, *(name for name in found.setup if name not in wanted)]
         differing = [name for name in names if wanted.get(name) != found.setup.get(name)]
         if differing:
             name = differing[0]
             raise ConfigError(
-                f"{path} is of another training: {', '.join(differing)} differ ({name} was "
+                f"{path} belongs to another training: {', '.join(differing)} differ ({name} was "
                 f"{found.setup.get(name)!r}, is {wanted.get(name)!r}); use the same settings, or --overwrite"
             )
         self._restore(found)
         return found.epoch
 
-    def _restore(self, found: Checkpoint) -> None:
+    def _restore(self, found: TrainingState) -> None:
         self.method.load_learned(found.learned)
         states: list[dict[str, Tensor]] = [{} for _ in self.parameters]
         positions = {name: index for index, name in enumerate(self.parameters)}
@@ -275,19 +271,19 @@ class TrainingRun:
 
 
 def refuse_to_replace(config: TrainOptions) -> None:
-    """Stops before a training whose place on the disk is taken.
+    """Refuses a training that would replace files.
 
     Raises:
-        ConfigError: there is a checkpoint or a result, and nobody said what to do with it.
+        ConfigError: a checkpoint or a result exists, and neither `resume` nor `overwrite` is set.
     """
     existing = [each for each in (config.folder / CHECKPOINT_NAME, Path(config.out)) if each.exists()]
     if existing and not (config.resume or config.overwrite):
         raise ConfigError(
-            f"{existing[0]} is there already: --resume goes on with that training, --overwrite starts anew; "
-            "or choose another --out"
+            f"{existing[0]} already exists: --resume continues that training, --overwrite starts from "
+            "scratch; or choose another --out"
         )
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for torch that differs between epochs and seeds."""
+    """A seed for torch that differs between epochs and between seeds of trainings."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

@@ -1,8 +1,8 @@
-"""What training leaves on the disk: the checkpoint of the last finished epoch and a log line per step.
+"""The state of a training on disk: the checkpoint of the last finished epoch.
 
-For the result `prompts.safetensors` both lie in the folder `prompts.training`: `last.safetensors` (learnt
-tensors and the optimiser's, with everything else as JSON in the file's header; nothing is pickled) and
-`log.csv`. The checkpoint is replaced in one step, so there is a whole one at any moment.
+For the result `prompts.safetensors` the file is `prompts.training/last.safetensors`. It holds the learnt
+tensors and those of the optimiser, with everything else as JSON in the header; nothing is pickled. The file
+is replaced in one step, so a complete one exists at any moment.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingState:
     """The state of a training between two epochs.
 
     Attributes:
-        epoch: finished epochs.
-        setup: what must be the same for the training to go on to the same result; plain JSON.
+        epoch: number of finished epochs.
+        setup: everything that must stay the same for the same result, as plain JSON values.
         losses: mean loss of each finished epoch.
-        scaler: state of the loss scaling of fp16, empty without it.
-        learned: the method's learnt tensors.
-        optimizer: the optimiser's tensors, "KEY/PARAMETER" by name.
+        scaler: state of the loss scaling of fp16; empty without it.
+        learned: learnt tensors of the method, by name.
+        optimizer: tensors of the optimiser, by "KEY/PARAMETER".
     """
 
     epoch: int
@@ -45,7 +45,7 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
 
     def write(self, path: Path) -> None:
-        """Writes the file in one step: a reader finds the old one or the new one, never a half."""
+        """Writes the file in one step: a reader finds the old file or the new one, never a part."""
         groups = {"learned": self.learned, "optimizer": self.optimizer}
         tensors = {
             f"{group}/{name}": tensor.detach().cpu().contiguous()
@@ -63,11 +63,11 @@ class Checkpoint:
             file.write(save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
 
     @classmethod
-    def read(cls, path: Path) -> Checkpoint:
+    def read(cls, path: Path) -> TrainingState:
         """Reads what `write` wrote.
 
         Raises:
-            WeightsError: the file is damaged or something else.
+            WeightsError: the file is damaged or no training checkpoint.
         """
         groups: dict[str, dict[str, Tensor]] = {"learned": {}, "optimizer": {}}
         try:
@@ -78,7 +78,7 @@ class Checkpoint:
                     groups[group][name] = file.get_tensor(key)
             if header["format"] != FORMAT:
                 raise WeightsError(
-                    f"{path} was written by another version of zsad; train anew with --overwrite"
+                    f"{path} was written by another version of zsad; train from scratch with --overwrite"
                 )
             return cls(
                 header["epoch"],
@@ -90,5 +90,5 @@ class Checkpoint:
             )
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise WeightsError(
-                f"{path} is not a training checkpoint of zsad ({error}); train anew with --overwrite"
+                f"{path} is not a training checkpoint of zsad ({error}); train from scratch with --overwrite"
             ) from error

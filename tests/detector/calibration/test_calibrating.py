@@ -82,7 +82,7 @@ def good():
     return [grey(level) for level in range(20, 60, 2)]
 
 
-def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
+def test_the_threshold_lies_just_above_all_of_too_few_images(detector, good):
     calibration = calibrate(detector, good, options=CalibrateOptions(false_alarm_rate=0.05))
     assert calibration.threshold == pytest.approx(58 / 255, abs=1e-3)
     assert calibration.map_threshold == pytest.approx(58 / 255, abs=1e-3)
@@ -91,7 +91,7 @@ def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
     assert len(calibration.pictures) == len(calibration.normal_scores) == 20
 
 
-def test_enough_pictures_allow_alarms_and_no_warning(detector):
+def test_enough_images_allow_alarms_and_no_warning(detector):
     pictures = [grey(level) for level in range(100)]
     calibration = calibrate(
         detector, pictures, options=CalibrateOptions(false_alarm_rate=0.2, confidence=0.9)
@@ -158,7 +158,7 @@ def test_cost(detector, good):
     assert "miss 100, false alarm 1" in summary(careful)
 
 
-def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good):
+def test_a_threshold_that_calls_every_image_anomalous_is_named(detector, good):
     calibration = calibrate(
         detector, good[:2], [grey(1), grey(2), grey(90)], options=CalibrateOptions(rule="f1")
     )
@@ -224,7 +224,7 @@ def test_bad_images_are_left_out_and_named(detector, good, tmp_path):
     assert calibration.warnings[-1].endswith("and 3 more")
 
 
-def test_a_mask_of_another_size_leaves_its_picture_out(detector, good):
+def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
     calibration = calibrate(
         detector,
         good,

@@ -99,7 +99,7 @@ def measure(
     """Scores the images of a calibration; one that fails does not stop the others.
 
     Args:
-        detector: as it will be used.
+        detector: detector with the settings that it will be used with.
         examples: images with labels.
         options: class name, tolerated area and batch size are used here.
         progress: called with the number of images done and to do.
