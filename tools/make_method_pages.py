@@ -101,8 +101,7 @@ def commands(kind: type[Method]) -> list[str]:
     if needs_own_weights(kind):
         predict += " --checkpoint prompts.safetensors"
     lines = [predict]
-    if info.accepts_references:
-        lines.append(f"{predict} --reference good/   # with a few normal images")
+    lines.append(f"{predict} --reference good/   # with a few known-normal images")
     if info.needs_training:
         lines.append(f"$ zsad train --method {info.name} --data my-dataset --out prompts.safetensors")
     return lines
@@ -145,7 +144,7 @@ def answers(kind: type[Method]) -> dict[str, str]:
     return {
         "learns": yes(info.needs_training),
         "class names": yes(info.uses_class_names),
-        "normal references": "optional" if info.accepts_references else "no",
+        "references": "own rule" if info.references == "own" else "general rule",
         "scores a batch together": yes(info.scores_batch_jointly),
         "checked against": checked_against(kind),
         f"weights on `{PACKAGED_BACKBONE}`": shipped_weights(kind),

@@ -40,8 +40,9 @@ class MethodInfo:
         code: link to the authors' code; None if they published none.
         needs_training: whether it has learnt parameters.
         uses_class_names: whether the score depends on the class name.
-        accepts_references: whether the method accepts normal reference images (few-shot).
         scores_batch_jointly: whether an image's score depends on the other images (transductive).
+        references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
+            by the rule of `zsad.methods.functional.references`.
     """
 
     name: str
@@ -51,8 +52,8 @@ class MethodInfo:
     code: str | None
     needs_training: bool
     uses_class_names: bool
-    accepts_references: bool
     scores_batch_jointly: bool
+    references: Literal["own", "general"] = "general"
 
 
 @dataclass(frozen=True)

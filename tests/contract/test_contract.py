@@ -194,19 +194,41 @@ def test_unknown_settings_are_refused_by_name(name, make_small_clip):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_references_only_where_they_are_accepted(name, make, pictures):
+def test_every_method_takes_references(name, make, pictures):
     detector = make(name)
-    if kind(name).INFO.accepts_references:
-        detector.is_trained = True  # random parameters will do here
-        plain = detector.predict(pictures[0]).anomaly_map
-        detector.set_references(pictures[1:])
-        compared = detector.predict(pictures[0])
-        assert not (compared.anomaly_map == plain).all()
-        assert 0 <= compared.score <= 1
-        assert compared.map_range[0] - 1e-5 <= compared.anomaly_map.min()
-        assert compared.anomaly_map.max() <= compared.map_range[1] + 1e-5
-        detector.set_references(None)
-        assert (detector.predict(pictures[0]).anomaly_map == plain).all()
-    else:
-        with pytest.raises(ConfigError, match="takes no reference images"):
-            detector.set_references(pictures)
+    detector.is_trained = True  # random parameters will do here
+    together = [pictures[0], pictures[2]]  # some methods need two
+    plain = detector.predict(together)[0].anomaly_map
+    detector.set_references(pictures[1:])
+    compared = detector.predict(together)[0]
+    assert not (compared.anomaly_map == plain).all()
+    assert 0 <= compared.score <= 1
+    assert compared.map_range[0] - 1e-5 <= compared.anomaly_map.min()
+    assert compared.anomaly_map.max() <= compared.map_range[1] + 1e-5
+    detector.set_references(None)
+    assert (detector.predict(together)[0].anomaly_map == plain).all()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if kind(name).INFO.references == "general"])
+def test_a_reference_of_itself_lowers_the_score(name, make, images):
+    """There is no distance then, so that the general rule halves the score."""
+    detector, names = make(name), names_if_used(name)
+    plain = detector.score_tensors(images, names)
+    detector._compare_with(normal=images)
+    compared = detector.score_tensors(images, names)
+    torch.testing.assert_close(compared.scores, plain.scores / 2, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_references_and_companions_stand_side_by_side(name, make, pictures):
+    detector = make(name)
+    detector.set_references(pictures[:2])
+    before = detector.reference_fingerprints
+    if kind(name).MOST_COMPANIONS:
+        detector.set_companions(pictures)
+        detector.set_companions(None)
+    assert detector.reference_fingerprints == before
+    assert len(detector._states.support.normal) == len(before) == 2
+    detector.set_references(None)
+    assert detector.reference_fingerprints == ()
+    assert not detector._states.support

@@ -290,6 +290,61 @@ def test_a_map_that_is_not_finite_is_left_out_by_name(tree, tmp_path, monkeypatc
     assert all("must be finite" in line and line.startswith(str(tree)) for line in gear.failed)
 
 
+def scores_by_path(directory):
+    (result,) = read_evaluation(directory).runs
+    return {record["path"]: record["score"] for record in lines_of(directory / result.pictures_file)}
+
+
+def test_a_batch_that_runs_out_of_memory_is_scored_image_by_image(tree, tmp_path, monkeypatch):
+    run("--data", tree, "--out", tmp_path / "one", "--batch-size", 1)
+    real = Detector.score_tensors
+
+    def small(self, images, classes=None):
+        if len(images) > 1:
+            raise RuntimeError("CUDA out of memory")
+        return real(self, images, classes)
+
+    monkeypatch.setattr(Detector, "score_tensors", small)
+    run("--data", tree, "--out", tmp_path / "four", "--batch-size", 4)
+    expected = scores_by_path(tmp_path / "one")
+    assert len(expected) == 18
+    assert scores_by_path(tmp_path / "four") == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_image_that_cannot_be_scored_does_not_stop_the_others(tree, tmp_path, monkeypatch):
+    run("--data", tree, "--out", tmp_path / "whole")
+    real, bright = Detector.score_tensors, tree / "gear" / "test" / "good" / "2.png"
+    Image.new("RGB", (48, 40), "white").save(bright)
+
+    def sensitive(self, images, classes=None):
+        if any(float(image.min()) > 0.5 for image in images):
+            raise RuntimeError("CUDA out of memory")
+        return real(self, images, classes)
+
+    monkeypatch.setattr(Detector, "score_tensors", sensitive)
+    outcome = run("--data", tree, "--out", tmp_path / "out", "--batch-size", 4, code=3)
+    gear, _ = read_evaluation(tmp_path / "out").runs[0].categories
+    assert gear.failed == (f"{bright}: CUDA out of memory",)
+    assert (gear.normal, gear.anomalous) == (3, 5)
+    found, expected = scores_by_path(tmp_path / "out"), scores_by_path(tmp_path / "whole")
+    assert found.pop(str(bright)) is None
+    del expected[str(bright)]
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert "left out: " in outcome.stderr
+
+
+def test_images_scored_jointly_fail_together(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(Detector, "score_tensors", _out_of_memory)
+    run("--data", tree, "-m", "musc", "--out", tmp_path / "out", code=3)
+    rows = read_evaluation(tmp_path / "out").runs[0].categories
+    assert [len(row.failed) for row in rows] == [9, 9]
+    assert all(line.endswith(": CUDA out of memory") for row in rows for line in row.failed)
+
+
+def _out_of_memory(self, images, classes=None):
+    raise RuntimeError("CUDA out of memory")
+
+
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(tree, tmp_path, monkeypatch):
     whole, out = tmp_path / "whole", tmp_path / "out"
     call = ["--data", tree, "--bootstrap", 20]
@@ -339,8 +394,6 @@ def test_few_shot_references_are_drawn_by_seed(tree, tmp_path):
     assert second.mean != first.mean
     outcome = run(*call[:-1], 5, "--out", tmp_path / "c", code=1)
     assert "has 4 normal training images, 5 references were asked for" in outcome.stderr
-    outcome = run("--data", tree, "-m", "clip_ac", "--reference", 1, code=2)
-    assert "clip_ac cannot use reference images; methods that can:" in outcome.stderr
 
 
 def test_overlap_with_the_training_data_is_refused(tree, tmp_path):

@@ -292,7 +292,7 @@ def test_adaptation_changes_the_map_alone(make_small_clip, images):
         ({"tta_steps": -1}, "0 switches them off"),
         ({"tta_lr": 0.0}, "tta_lr must be above 0"),
         ({"adapter": "cubic"}, "cubic"),
-        ({"value_value_from": 4}, "has blocks 1 to 3"),
+        ({"value_value_from": 4}, "has layers 1 to 3"),
     ],
 )
 def test_impossible_settings(make_small_clip, settings, message):

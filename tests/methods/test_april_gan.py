@@ -12,6 +12,7 @@ import zsad
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods import april_gan
 from zsad.methods.april_gan import AprilGAN, Config, batch_scores
+from zsad.methods.base import Support
 from zsad.methods.functional.similarity import cosine_similarity
 
 LAYERS = (6, 12, 18, 24)
@@ -125,17 +126,16 @@ def test_few_shot(build, golden_inputs, golden):
     images = golden_inputs["images"]
     features = method.features(images)
     plain = method.prepare(CLASSES)
-    state = method.prepare(CLASSES, torch.stack([images[0], images[0].flip(-1)]))
+    state = method.prepare(CLASSES, Support(torch.stack([images[0], images[0].flip(-1)])))
     close(method._distance_maps(features, state.memory), expected["size70.fewshot_map"], atol=1e-4)
     zero_shot, few_shot = method.score(features, plain), method.score(features, state)
     close(few_shot.maps, expected["size70.fewshot_total_map"], atol=1e-4)
     peaks = few_shot.maps.amax(dim=(1, 2))
     close(few_shot.scores, (zero_shot.scores + peaks / 8) / 2, atol=1e-6)
     for index in range(3):  # an image's score depends on itself alone
-        one = method.score(
-            method.features(images[index : index + 1]), method.prepare(CLASSES[index : index + 1], images[:1])
-        )
-        all_at_once = method.score(features, method.prepare(CLASSES, images[:1]))
+        state = method.prepare(CLASSES[index : index + 1], Support(images[:1]))
+        one = method.score(method.features(images[index : index + 1]), state)
+        all_at_once = method.score(features, method.prepare(CLASSES, Support(images[:1])))
         close(one.scores[0], all_at_once.scores[index], atol=1e-5)
 
 
@@ -143,13 +143,13 @@ def test_few_shot_scores_of_a_batch(build, golden_inputs, golden):
     expected = golden("april_gan")
     method = build(few_shot_score="batch")
     images = golden_inputs["images"]
-    state = method.prepare(CLASSES, torch.stack([images[0], images[0].flip(-1)]))
+    state = method.prepare(CLASSES, Support(torch.stack([images[0], images[0].flip(-1)])))
     peaks = torch.as_tensor(expected["size70.fewshot_total_map"]).amax(dim=(1, 2))
     normalised = (peaks - peaks.min()) / (peaks.max() - peaks.min())
     scores = method.score(method.features(images), state).scores
     close(scores, 0.5 * (torch.as_tensor(expected["size70.scores"]) + normalised), atol=2e-4)
     with pytest.raises(ConfigError, match="at least 2 at once"):
-        method.score(method.features(images[:1]), method.prepare(CLASSES[:1], images[:1]))
+        method.score(method.features(images[:1]), method.prepare(CLASSES[:1], Support(images[:1])))
 
 
 def test_a_large_batch_with_its_own_names_in_parts(build, golden_inputs, monkeypatch):
@@ -158,7 +158,7 @@ def test_a_large_batch_with_its_own_names_in_parts(build, golden_inputs, monkeyp
     for at_once in (8, 2):
         monkeypatch.setattr(april_gan, "PICTURES_AT_ONCE", at_once)
         method = build(few_shot_score="batch")
-        found.append(method.score(method.features(images), method.prepare(CLASSES, images[:1])))
+        found.append(method.score(method.features(images), method.prepare(CLASSES, Support(images[:1]))))
     close(found[0].maps, found[1].maps, atol=1e-5)
     close(found[0].scores, found[1].scores, atol=1e-5)
 
@@ -252,7 +252,7 @@ def test_blocks_of_other_towers(make_small_clip):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"features_list": (0,)}, "blocks 1 to 3"), ({"features_list": (2, 2)}, "twice")],
+    [({"features_list": (0,)}, "layers 1 to 3"), ({"features_list": (2, 2)}, "twice")],
 )
 def test_impossible_blocks(small_clip, settings, message):
     with pytest.raises(ConfigError, match=message):

@@ -73,8 +73,7 @@ def test_common_pictures_score_low_and_the_scale_is_used(auto):
 def test_companions_as_references_give_what_the_batch_gives(auto):
     images = spoiled(product(10), 3)
     together = auto.score_tensors(images)
-    auto._references = images  # as set_companions does, with images that it reads
-    auto._states.clear()
+    auto._compare_with(unlabelled=images)  # as set_companions does, with images that it reads
     for index in range(10):
         alone = auto.score_tensors(images[index : index + 1])
         torch.testing.assert_close(alone.scores[0], together.scores[index], rtol=0, atol=1e-4)
@@ -151,7 +150,7 @@ def test_set_companions_reads_pictures_and_takes_them_back(auto, pictures):
 
 
 def test_other_methods_take_no_companions(language, pictures):
-    with pytest.raises(ConfigError, match="anomalyclip takes no companions"):
+    with pytest.raises(ConfigError, match="anomalyclip takes no companions; methods that do: auto"):
         language.set_companions(pictures)
 
 

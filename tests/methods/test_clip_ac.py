@@ -137,8 +137,3 @@ def test_the_networks_own_temperature(small_clip):
 def test_impossible_numbers(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         Config(**settings)
-
-
-def test_references_are_refused(small_clip, images):
-    with pytest.raises(ConfigError, match="takes no reference images"):
-        ClipAC(small_clip, Config()).prepare(["screw"], images)

@@ -15,8 +15,8 @@ from zsad.errors import ConfigError
 from zsad.methods.dual_image import (
     Config,
     DualImage,
+    DualImageState,
     Features,
-    State,
     TrainingSet,
     adapt_patches,
     spoiled_copies,
@@ -71,7 +71,7 @@ def make_features(pictures=4, patches=9, seed=0):
 
 
 def make_state(*names):
-    return State(unit_vectors(len(names), 2, 6, seed=9), names)
+    return DualImageState(unit_vectors(len(names), 2, 6, seed=9), names)
 
 
 @pytest.fixture
@@ -353,8 +353,8 @@ def test_adaptation_changes_the_map_alone(make, images):
         ({"pairing": "closest"}, "closest"),
         ({"visual_features": "raw"}, "raw"),
         ({"prompt_set": "wincilp"}, "wincilp"),
-        ({"features_list": [4]}, "blocks 1 to 3"),
-        ({"value_value_from": 9}, "blocks 1 to 3"),
+        ({"features_list": [4]}, "layers 1 to 3"),
+        ({"value_value_from": 9}, "layers 1 to 3"),
     ],
 )
 def test_impossible_settings(make, settings, message):

@@ -219,7 +219,7 @@ def test_constants_follow_the_number_of_blocks(make_small_clip):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"features_list": (4,)}, "blocks 1 to 3"),
+        ({"features_list": (4,)}, "layers 1 to 3"),
         ({"features_list": (2, 2)}, "twice"),
         ({"dpam_layer": 5}, r"to 4 \(all blocks\)"),
         ({"depth": 3}, "use 1 to 2"),

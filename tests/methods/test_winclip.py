@@ -7,6 +7,7 @@ import torch
 
 from zsad.errors import ConfigError
 from zsad.methods import winclip
+from zsad.methods.base import Support
 from zsad.methods.winclip import Config, WinCLIP
 
 CLASS = ["metal nut"]
@@ -54,7 +55,7 @@ def test_zero_shot(case, golden, golden_inputs):
 def test_few_shot(case, golden, golden_inputs):
     prefix, size, method = case
     expected = golden("winclip")
-    state = method.prepare(CLASS, torch.as_tensor(expected[f"{prefix}.ref_images"]))
+    state = method.prepare(CLASS, Support(torch.as_tensor(expected[f"{prefix}.ref_images"])))
     raw = method.score(method.features(images_of(golden_inputs, size)), state)
     close(raw.scores, expected[f"{prefix}.few_shot_scores"], 1e-5)
     close(raw.maps, expected[f"{prefix}.few_shot_map"], 1e-5)
@@ -72,7 +73,9 @@ def test_a_reference_of_itself_has_no_distance(small_clip):
     images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     method = WinCLIP(small_clip, Config())
     features = method.features(images)
-    plain, compared = (method.score(features, method.prepare(CLASS, given)) for given in (None, images))
+    plain, compared = (
+        method.score(features, method.prepare(CLASS, given)) for given in (None, Support(images))
+    )
     torch.testing.assert_close(compared.maps, plain.maps / 2, rtol=0, atol=1e-5)
     torch.testing.assert_close(compared.scores, plain.scores / 2, rtol=0, atol=1e-5)
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 
 import zsad
+from helpers.deadly import DeadlyDetector
 from zsad.backbones.devices import device_names
 from zsad.errors import ConfigError
 from zsad.prediction.layout import RunLayout
@@ -22,23 +22,6 @@ from zsad.prediction.pipeline import PredictionPipeline, parts_by_size
 from zsad.prediction.records import read_results
 from zsad.prediction.run import in_batches, predict_folder
 from zsad.prediction.workers import ShardedPrediction
-
-
-class DeadlyDetector(zsad.Detector):
-    """Ends its process when it meets an image of a certain width: each time, or only the first time."""
-
-    def __init__(self, method, image_size, fingerprint, width, marker=None):
-        super().__init__(method, image_size, fingerprint=fingerprint)
-        self.width, self.marker = width, marker
-
-    def predict(self, inputs, classes=None, batch_size=None):
-        if any(image.width == self.width for image in inputs):
-            if self.marker is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if not self.marker.exists():
-                self.marker.touch()
-                os._exit(7)
-        return super().predict(inputs, classes, batch_size)
 
 
 @pytest.fixture

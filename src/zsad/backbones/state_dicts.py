@@ -214,8 +214,8 @@ def clip_config_from_state_dict(
     for what, width in (("image", vision_width), ("text", text_width)):
         if width % HEAD_WIDTH:
             raise WeightsError(
-                f"{origin}: the {what} encoder is {width} wide, so its heads are not OpenAI's of {HEAD_WIDTH}; "
-                "put an open_clip_config.json beside the file that names them"
+                f"{origin}: the {what} encoder is {width} wide, so its heads are not OpenAI's of {HEAD_WIDTH}"
+                "; put an open_clip_config.json beside the file that names them"
             )
     return ClipConfig(
         vision=VisionConfig(

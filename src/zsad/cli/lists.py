@@ -16,7 +16,6 @@ def methods() -> None:
         wants = {
             "training": info.needs_training,
             "class name": info.uses_class_names,
-            "examples": info.accepts_references,
             "whole batch": info.scores_batch_jointly,
         }
         asked = ", ".join(want for want, is_wanted in wants.items() if is_wanted) or "nothing"
@@ -25,7 +24,7 @@ def methods() -> None:
     console.print(table)
     console.print(
         "training: learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
-        "examples: --reference, optional; whole batch: an image's score depends on the others.",
+        "whole batch: an image's score depends on the others. All take known-normal images: --reference.",
         style="dim",
     )
 

@@ -7,13 +7,10 @@ device, references and thresholds. It encodes the prompts of a class name once a
 from __future__ import annotations
 
 import contextlib
-import itertools
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from PIL import Image
@@ -32,23 +29,27 @@ from zsad.detector.inputs import (
     check_size,
     check_stream,
     check_tensors,
+    check_trained,
     holds_several,
     read,
+    read_batches,
     stack,
 )
 from zsad.detector.predictions import predictions
-from zsad.detector.thresholds import Calibration, read_calibration
-from zsad.errors import ConfigError, ZsadError
+from zsad.detector.states import States
+from zsad.detector.support import images_given, methods_with_companions, readable
+from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
 from zsad.images.preparing import to_array
 from zsad.images.reading import find_images
-from zsad.methods import _registry as registry
-from zsad.methods.base import DEFAULT_CLASS, Method
+from zsad.methods.base import Method, Support
 from zsad.types import Prediction, RawOutput, WeightRecord
 
+if TYPE_CHECKING:
+    from zsad.detector.support import Images
+    from zsad.methods.base import State
+
 MOST_AT_ONCE = 16
-MOST_STATES_KEPT = 64
-READING_THREADS = 4
 
 
 class Detector(Decided):
@@ -62,9 +63,8 @@ class Detector(Decided):
         is_trained: whether the learnt parameters mean anything; True for a method that learns nothing.
         decision: thresholds and score scale of the predictions, with the calibration that they rest on.
         reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
-        auxiliary_data: description of the training data, which `save` writes into the checkpoint.
-        auxiliary_pictures: digests of the training image files, from `zsad.data.fingerprints.pack_digests`,
-            which `save` writes into the checkpoint; "" if they are not known.
+        auxiliary_data: description of the training data, for the checkpoint; see `mark_trained`.
+        auxiliary_pictures: digests of the training image files, for the checkpoint; see `mark_trained`.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
     """
 
@@ -92,9 +92,7 @@ class Detector(Decided):
         self.auxiliary_pictures = auxiliary_pictures
         self.fingerprint = fingerprint
         self._ranker = RegionRanker(self.backbone, image_size)
-        self._references: Tensor | None = None
-        self._states: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._lock = threading.Lock()  # a server predicts from several threads
+        self._states = States(method, Support())
 
     @property
     def device(self) -> torch.device:
@@ -114,25 +112,23 @@ class Detector(Decided):
             ConfigError: this machine has no such device.
         """
         place = check_device(device)
-        with self._lock:
-            self.method.to(place)
-            self._references = None if self._references is None else self._references.to(place)
-            self._states.clear()
+        self.method.to(place)
+        self._states = States(self.method, self._states.support.to(place))
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """All attributes except those that each process makes for itself."""
-        own = ("_lock", "_states", "_ranker")
-        return {name: value for name, value in vars(self).items() if name not in own}
+        return {name: value for name, value in vars(self).items() if name != "_ranker"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock(), _states=OrderedDict())
+        vars(self).update(state)
         self._ranker = RegionRanker(self.backbone, self.image_size)
 
     @property
     def map_range(self) -> tuple[float, float]:
-        """Smallest and largest value that a map can take, with the references as they are now."""
-        return self.method.map_range if self._references is None else self.method.few_shot_map_range
+        """Smallest and largest value that a map can take, with the present references and companions."""
+        state = self._state_with_support()
+        return self.method.map_range if state is None or state.map_range is None else state.map_range
 
     @overload
     def predict(
@@ -171,7 +167,7 @@ class Detector(Decided):
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
-        self._check_trained()
+        check_trained(self.method, self.is_trained)
         return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
@@ -194,7 +190,7 @@ class Detector(Decided):
                 not been trained.
         """
         check_stream(source, batch_size)
-        self._check_trained()
+        check_trained(self.method, self.is_trained)
         images: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
         return self._predict_stream(with_class_names(images, self._classes(classes)), batch_size)
 
@@ -215,99 +211,73 @@ class Detector(Decided):
         check_tensors(images)
         return self._score(images, class_names(self._classes(classes), len(images)))
 
-    def set_references(self, references: Sequence[Any] | None) -> None:
-        """Gives normal images to a few-shot method.
+    def set_references(self, references: Images | None) -> None:
+        """Gives the detector known-normal images to compare with, in place of those it has.
+
+        A method with a few-shot rule of its own follows it; every other method follows the general rule of
+        `zsad.methods.functional.references`. Companions stay as they are. A calibration that was made with
+        other references no longer holds and is removed. References are not written into checkpoints.
 
         Args:
-            references: images as `predict` takes them, all of one class; None or an empty list goes back to
-                zero-shot scoring. They are not written into checkpoints. A calibration made with other
-                references is taken off.
+            references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
+                class; None or an empty list returns to zero-shot scoring.
 
         Raises:
-            ConfigError: the method cannot use references.
-            ImageReadError: one cannot be read.
+            ImageReadError: an image cannot be read.
+            DataError: a folder or pattern holds no image.
         """
-        if references and not self.method.INFO.accepts_references:
-            able = [
-                name
-                for name in registry.list_methods()
-                if registry.method_class(name).INFO.accepts_references
-            ]
-            raise ConfigError(
-                f"{self.method.INFO.name} takes no reference images; methods that do: {', '.join(able)}"
-            )
-        images = [read(item)[1] for item in references or ()]
-        pictures = self._stack(images) if images else None
-        with self._lock:
-            self._references = pictures
-            self._states.clear()
-        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in images)
+        found = [read(item)[1] for item in images_given(references)]
+        self._compare_with(normal=self._stack(found) if found else None)
+        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
         if self.calibration is not None:
             self.apply_calibration(None)
 
-    def set_companions(self, pictures: Sequence[Any] | None) -> list[int]:
-        """Gives a method that scores images together some of them, so that it can score one by one.
+    def set_companions(self, images: Images | None) -> list[int]:
+        """Gives the detector unlabelled images of the folder that it is going to score.
+
+        The method then compares each image with them and scores it by itself. References stay as they are.
 
         Args:
-            pictures: as `predict` takes them, unlabelled, of the folder that is going to be scored; None or
-                an empty list: the images of a batch are each other's companions again. An image that
-                cannot be read is passed over.
+            images: one image as `predict` takes it, a folder, a pattern, or a list of these; None or an
+                empty list makes the images of a batch each other's companions again. An image that cannot be
+                read is left out.
 
         Returns:
-            The places in the list of those that could be read.
+            Positions of the images that could be read, in the list that folders and patterns expand to.
 
         Raises:
             ConfigError: the method takes no companions.
+            DataError: a folder or pattern holds no image.
         """
-        if pictures and not self.method.MOST_COMPANIONS:
-            raise ConfigError(f"{self.method.INFO.name} takes no companions; auto does")
-        prepared: dict[int, Tensor] = {}
-        for place, item in enumerate(pictures or ()):  # one at a time, since files may be very large
-            with contextlib.suppress(ZsadError, OSError, MemoryError):
-                prepared[place] = self._stack([read(item)[1]])
-        with self._lock:
-            self._references = torch.cat(list(prepared.values())) if prepared else None
-            self._states.clear()
+        given = images_given(images)
+        if given and not self.method.MOST_COMPANIONS:
+            able = ", ".join(methods_with_companions())
+            raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
+        prepared = readable(given, lambda item: self._stack([read(item)[1]]))
+        self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
         return list(prepared)
 
     @property
     def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once, since each one's score depends on the others."""
-        if self._references is None:
-            return self.method.INFO.scores_batch_jointly
-        return self.method.few_shot_scores_jointly
+        """Whether images have to be scored all at once, because each score depends on the other images."""
+        state = self._state_with_support()
+        if state is None or state.scores_jointly is None:
+            return self.method.scores_jointly
+        return state.scores_jointly
 
     @property
     def about_companions(self) -> str:
         """A line on what the companions do to the scores; empty without companions."""
-        if self._references is None or not self.method.MOST_COMPANIONS:
-            return ""
-        with torch.inference_mode():
-            return self.method.about_companions(self._state([None]))
+        state = self._state_with_support()
+        return "" if state is None else state.about
 
-    def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
-        """Gives predictions the thresholds and the score scale of a calibration.
+    def _state_with_support(self) -> State | None:
+        """A state that shows what references and companions change; None where the method has none."""
+        return self._states.with_support(class_names(self._classes(None), 1), learned_versions(self.method))
 
-        If the method uses class names, predictions for other class names keep a threshold of None.
-
-        Args:
-            calibration: calibration from `zsad.detector.calibration.calibrating.calibrate`, or its file;
-                None removes thresholds and score scale.
-
-        Returns:
-            This detector.
-
-        Raises:
-            ConfigError: the calibration was made with other weights, settings or references, which the
-                message names, or its file does not exist.
-            DataError: the file is no calibration, or is damaged.
-        """
-        if isinstance(calibration, str | Path):
-            calibration = read_calibration(calibration)
-        if calibration is not None:
-            calibration.check_fits(self.scoring_settings())
-        self.decision = Decision.from_calibration(calibration)
-        return self
+    def _compare_with(self, **support: Tensor | None) -> None:
+        """Replaces the references (`normal`) or the companions (`unlabelled`)."""
+        self._states = States(self.method, replace(self._states.support, **support))
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
@@ -359,34 +329,13 @@ class Detector(Decided):
         """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
 
-    def _check_trained(self) -> None:
-        if not self.is_trained:
-            name = self.method.INFO.name
-            raise ConfigError(
-                f"{name} on {self.record.name} has random parameters, so its predictions would mean nothing: "
-                "give checkpoint=FILE, or train it with "
-                f"`zsad train --method {name} --backbone {self.record.name}`"
-            )
-
     def _predict_stream(
         self, images: Iterator[tuple[Any, str | None]], batch_size: int
     ) -> Iterator[Prediction]:
-        """Batches of images through the network; the next batch is read meanwhile, and no more."""
-        pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
-        try:
-            waiting: list[tuple[Future[tuple[Path | None, Image.Image]], str | None]] = []
-            while True:
-                batch = list(itertools.islice(images, batch_size))
-                coming = [(pool.submit(read, item), name) for item, name in batch]
-                if waiting:
-                    yield from self._predict_batch(
-                        [future.result() for future, _ in waiting], [name for _, name in waiting]
-                    )
-                if not batch:
-                    return
-                waiting = coming
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        """Predictions for a stream of images; the next batch is read while one is scored."""
+        with contextlib.closing(read_batches(images, batch_size)) as batches:
+            for found, names in batches:
+                yield from self._predict_batch(found, names)
 
     def _stack(self, images: Sequence[Image.Image]) -> Tensor:
         """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
@@ -407,23 +356,8 @@ class Detector(Decided):
     @torch.inference_mode()
     def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
         """Scores and maps of a batch, float32."""
-        features = self.method.features(images.to(self.device))
-        raw = self.method.score(features, self._state(names))
-        return RawOutput(raw.scores.float(), raw.maps.float())
-
-    def _state(self, names: Sequence[str | None]) -> Any:
-        """The method's state for the class names of a batch, from memory if it was asked for before."""
-        classes = tuple(name or DEFAULT_CLASS for name in names)
-        if not self.method.INFO.uses_class_names:
-            classes = (DEFAULT_CLASS,)
-        elif len(set(classes)) == 1:
-            classes = classes[:1]
-        key = (classes, learned_versions(self.method))
-        with self._lock:
-            if key not in self._states:
-                self._states[key] = self.method.prepare(classes, self._references)
-            self._states.move_to_end(key)
-            state = self._states[key]
-            while len(self._states) > MOST_STATES_KEPT:
-                self._states.popitem(last=False)
-        return state
+        images = images.to(self.device)
+        states = self._states  # one support for the whole batch, even if another thread replaces it
+        state = states.prepared(names, learned_versions(self.method))
+        raw = self.method.score(self.method.features(images), state)
+        return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)

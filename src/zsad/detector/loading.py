@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
     from zsad.detector.checkpoints import Checkpoint
+    from zsad.detector.support import Images
     from zsad.types import Activation
 
 
@@ -32,7 +32,7 @@ def load(
     image_size: int | None = None,
     device: str | torch.device | None = None,
     precision: str | None = None,
-    references: Sequence[Any] | None = None,
+    references: Images | None = None,
     calibration: Calibration | str | Path | None = None,
     **config: Any,
 ) -> Detector:
@@ -50,7 +50,8 @@ def load(
             in the checkpoint, or the size that the backbone's weights (or the method's paper) were made for.
         device: device name; None for a CUDA GPU if there is one, then Apple's GPU, then the CPU.
         precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
-        references: normal images for few-shot methods, as `Detector.set_references` takes them.
+        references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
+            folder, a pattern or a list.
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.

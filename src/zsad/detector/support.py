@@ -2,20 +2,82 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
-from zsad.errors import ConfigError, DataError
+from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.images.finding import find_images
+from zsad.images.names import is_pattern
+from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
     from zsad.types import Sample
+
+    OneImage = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
+    Images = OneImage | Iterable[OneImage]
+    """One image, a folder, a pattern, or several of these."""
+
+ReadT = TypeVar("ReadT")
 
 LEAST_PICTURES = 8
 FOLDER_METHOD = "auto"
+SEVERAL_IMAGES = 4  # dimensions of an array that holds several images
+
+
+def images_given(source: Images | None) -> list[Any]:
+    """The single images that a user named, with folders and patterns replaced by their files.
+
+    Args:
+        source: one image as `Detector.predict` takes it, a folder, a pattern, a list of these, or an array of
+            four dimensions; None stands for no image.
+
+    Returns:
+        Images as `Detector.predict` takes them; a path that does not exist stays, so that reading reports it.
+
+    Raises:
+        DataError: a folder or pattern holds no image.
+    """
+    if source is None:
+        return []
+    is_one = isinstance(source, (str, os.PathLike, Image.Image)) or hasattr(source, "read")
+    is_one = is_one or getattr(source, "ndim", SEVERAL_IMAGES) < SEVERAL_IMAGES
+    items: list[Any] = [source] if is_one else list(source)  # type: ignore[arg-type]
+    found: list[Any] = []
+    for item in items:
+        is_path = isinstance(item, (str, os.PathLike))
+        if is_path and (os.path.isdir(item) or is_pattern(os.fspath(item))):
+            found.extend(find_images(item))
+        else:
+            found.append(item)
+    return found
+
+
+def readable(items: Sequence[Any], read: Callable[[Any], ReadT]) -> dict[int, ReadT]:
+    """What could be read, by position; whatever cannot be read is left out.
+
+    Args:
+        items: files or images in memory.
+        read: reads one of them; called for one after the other, because files may be very large.
+    """
+    found = {}
+    for position, item in enumerate(items):
+        with contextlib.suppress(ZsadError, OSError, MemoryError):
+            found[position] = read(item)
+    return found
+
+
+def methods_with_companions() -> list[str]:
+    """Names of the methods that compare an image with unlabelled images of its folder, one by one."""
+    return [name for name in registry.list_methods() if registry.method_class(name).MOST_COMPANIONS]
 
 
 def default_method(files: Sequence[Path]) -> str | None:

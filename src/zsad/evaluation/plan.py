@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
     from zsad.evaluation.options import EvaluationOptions
-    from zsad.types import MethodInfo, Sample
+    from zsad.types import Sample
 
 ALL_METHODS = "all"
 
@@ -62,14 +61,12 @@ def plan_runs(options: EvaluationOptions) -> list[PlannedRun]:
     Everything that can be refused without loading a network is refused here, before hours are spent.
 
     Raises:
-        ConfigError: an unknown method or setting; a method that cannot use references; test data among the
-            auxiliary data of the weights, unless `allow_overlap`.
+        ConfigError: an unknown method or setting; test data among the auxiliary data of the weights, unless
+            `allow_overlap`.
         DataError: no data, or no reference images.
         WeightsError: a checkpoint cannot be read.
     """
     methods = _methods(options.methods)
-    infos = {name: registry.method_class(name).INFO for name in methods}
-    _check_references(options.references, infos)
     datasets = [dataset for spec in options.data for dataset in open_datasets(spec, options.split)]
     for dataset in datasets:
         if not dataset.samples:
@@ -111,16 +108,12 @@ def _plan(
     overlap: str,
     taken: set[str],
 ) -> PlannedRun:
-    info = registry.method_class(weights.method).INFO
     shots = f"_{options.references}-shot" if options.references else ""
     wanted = f"{weights.method}{shots}_{slug(weights.backbone_name)}_{slug(dataset.name)}_seed{weights.seed}"
     identity, number = wanted, 2
     while identity in taken:
         identity, number = f"{wanted}_{number}", number + 1
     samples = {name: spread(found, options.limit) for name, found in dataset.by_category().items()}
-    notes = [weights.note] if weights.note else []
-    if info.scores_batch_jointly:
-        notes.append(_joint_note(info, samples))
     return PlannedRun(
         identity,
         weights.method,
@@ -137,7 +130,7 @@ def _plan(
         else {},
         weights.auxiliary_data,
         overlap,
-        tuple(notes),
+        (weights.note,) if weights.note else (),
     )
 
 
@@ -157,17 +150,6 @@ def _methods(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def _check_references(count: int, infos: Mapping[str, MethodInfo]) -> None:
-    unable = [name for name, info in infos.items() if not info.accepts_references]
-    if count and unable:
-        able = [
-            name for name in registry.list_methods() if registry.method_class(name).INFO.accepts_references
-        ]
-        raise ConfigError(
-            f"{', '.join(unable)} cannot use reference images; methods that can: {', '.join(able)}"
-        )
-
-
 def _reference_candidates(
     options: EvaluationOptions, datasets: Sequence[Dataset]
 ) -> list[Mapping[str, Sequence[Sample]]]:
@@ -176,15 +158,3 @@ def _reference_candidates(
         return [{} for _ in datasets]
     found = {each.root: each.by_category() for spec in options.data for each in open_datasets(spec, "train")}
     return [found.get(dataset.root, {}) for dataset in datasets]
-
-
-def _joint_note(info: MethodInfo, samples: Mapping[str, Sequence[Sample]]) -> str:
-    from zsad.evaluation.scoring import PICTURES_SCORED_JOINTLY
-
-    most = registry.method_class(info.name).MOST_COMPANIONS
-    if most:
-        return f"{info.title} compares each test image with up to {most} others of its category"
-
-    parts = max(math.ceil(len(found) / PICTURES_SCORED_JOINTLY) for found in samples.values())
-    divided = f", large ones in up to {parts} parts" if parts > 1 else ""
-    return f"{info.title} compares the test images of a category with each other{divided}"

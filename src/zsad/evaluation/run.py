@@ -29,7 +29,7 @@ from zsad.evaluation.folder import RunFolder, check_directory
 from zsad.evaluation.plan import PlannedRun, plan_runs
 from zsad.evaluation.provenance import describe_environment, now, peak_memory
 from zsad.evaluation.results import EvaluationResult, FailedRun, RunResult, write_evaluation
-from zsad.evaluation.scoring import make_batches
+from zsad.evaluation.scoring import joint_note, make_batches
 from zsad.evaluation.workers import LocalScorer, ProcessScorer, Scorer
 from zsad.evaluation.worst import worst_of_run
 from zsad.files.plain import to_plain
@@ -215,19 +215,18 @@ def _evaluate_run(
         outcome = folder.finished(number, category, data_digest(samples, references))
         if outcome is None:
             companions = choose_companions(samples, detector.method.MOST_COMPANIONS)
-            if companions or references:
-                is_joint = detector.method.few_shot_scores_jointly
-            else:
-                is_joint = detector.method.INFO.scores_batch_jointly
-            batches = make_batches(samples, options.batch_size, run.seed, scores_jointly=is_joint)
+            comparing = scorer.compare_with(references, companions)
+            batches = make_batches(
+                samples, options.batch_size, run.seed, scores_jointly=comparing.scores_jointly
+            )
             outcome = evaluate_category(
                 category,
                 samples,
-                scorer.score(batches, companions or references),
+                scorer.score(batches),
                 options,
                 seed=run.seed,
                 references=references,
-                map_range=detector.method.few_shot_map_range if references else detector.method.map_range,
+                map_range=comparing.map_range,
                 stem=folder.map_stem(number),
                 on_pictures=counter.add,
             )
@@ -235,6 +234,7 @@ def _evaluate_run(
         outcomes.append(outcome)
     worst = worst_of_run([picture for outcome in outcomes for picture in outcome.worst])
     folder.finish(outcomes, worst)
+    note = joint_note(detector.method, max(map(len, run.samples.values())))
     return RunResult(
         id=run.id,
         **described,
@@ -246,7 +246,7 @@ def _evaluate_run(
         curves_file=folder.curves_file,
         seconds=round(sum(outcome.seconds for outcome in outcomes), 3),
         overlap=run.overlap,
-        notes=run.notes,
+        notes=run.notes + ((note,) if note else ()),
         worst=worst,
         problems=run.dataset.problems,
     )

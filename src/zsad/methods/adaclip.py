@@ -44,7 +44,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError, WeightsError
-from zsad.methods.base import DEFAULT_CLASS, Method, TrainingRecipe, check_masks, check_names, check_tensors
+from zsad.methods.base import (
+    DEFAULT_CLASS,
+    Method,
+    State,
+    Support,
+    TextState,
+    TrainingRecipe,
+    check_masks,
+    check_names,
+    check_tensors,
+)
 from zsad.methods.functional.losses import dice_loss, focal_loss
 from zsad.methods.functional.maps import gaussian_filter, to_grid, upsample
 from zsad.methods.functional.semantic_fusion import semantic_fusion
@@ -81,7 +91,6 @@ INFO = MethodInfo(
     code="https://github.com/caoyunkang/AdaCLIP",
     needs_training=True,
     uses_class_names=True,
-    accepts_references=False,
     scores_batch_jointly=False,
 )
 
@@ -164,18 +173,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class EncodedText:
-    """The state where no image has a say in the text.
-
-    Attributes:
-        text_features: (C, 2, E) float32 of length 1, normal then abnormal.
-    """
-
-    text_features: Tensor
-
-
-@dataclass(frozen=True)
-class OpenText:
+class OpenText(State):
     """The state where each image's dynamic prompts go into its sentences.
 
     Attributes:
@@ -240,17 +238,11 @@ class AdaCLIP(Method):
         self.patch_token_layer = LinearHeads(vision_width, joint, len(self.layers))
         self.cls_token_layer = LinearHeads(joint, joint, 1)
 
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> EncodedText | OpenText:
-        """The sentences of the classes, encoded already if no image has a say in them.
-
-        Raises:
-            ConfigError: references were given, which this method cannot use.
-        """
-        if references is not None:
-            raise ConfigError("adaclip takes no reference images; winclip does")
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> TextState | OpenText:
+        """The sentences of the classes, encoded already if no image has a say in them."""
         names = [name.replace("-", " ") for name in classes]
         if self.text_prompter is None:
-            return EncodedText(self.text.encode(names))
+            return TextState(self.text.encode(names))
         different = list(dict.fromkeys(names))
         device = self.backbone.text_projection.device
         rows = torch.tensor([different.index(name) for name in names], device=device)
@@ -259,7 +251,7 @@ class AdaCLIP(Method):
         if self.dynamic_text_prompt_generator is not None:
             return OpenText(token_ids[rows])
         encoded = encode_prompted(self.backbone, token_ids, NORMAL_SENTENCES, self.text_prompter)
-        return EncodedText(encoded[rows])
+        return TextState(encoded[rows])
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
@@ -268,7 +260,7 @@ class AdaCLIP(Method):
             return Features(images, torch.empty(len(images), 0, device=images.device))
         return Features(images, self.backbone.encode_image(images).float())
 
-    def score(self, features: Features, state: EncodedText | OpenText) -> RawOutput:
+    def score(self, features: Features, state: TextState | OpenText) -> RawOutput:
         """Abnormal probability of the image's feature, and of the patches over the mean of all blocks."""
         logits, probabilities = self._judge(features, state)
         size = int(features.images.shape[-1])  # a tracer gives a tensor here
@@ -376,7 +368,7 @@ class AdaCLIP(Method):
             return None
         return LinearHeads(inputs, width, self.config.prompting_length)
 
-    def _judge(self, features: Features, state: EncodedText | OpenText) -> tuple[Tensor, Tensor]:
+    def _judge(self, features: Features, state: TextState | OpenText) -> tuple[Tensor, Tensor]:
         """Patch logits (B, T, N, 2) and image probabilities (B, 2), normal then abnormal."""
         image, patches = self._project(features)
         text = self._text_features(features, state)
@@ -403,9 +395,9 @@ class AdaCLIP(Method):
         image = self.cls_token_layer(visual.project(output.class_token).float())[:, 0]
         return F.normalize(image, dim=-1), F.normalize(patches, dim=-1)
 
-    def _text_features(self, features: Features, state: EncodedText | OpenText) -> Tensor:
+    def _text_features(self, features: Features, state: TextState | OpenText) -> Tensor:
         """(C or B, 2, E) float32 of length 1, normal then abnormal; encoded anew where images matter."""
-        if isinstance(state, EncodedText):
+        if isinstance(state, TextState):
             return state.text_features
         dynamic = dynamic_prompts(self.dynamic_text_prompt_generator, features)
         return encode_prompted(self.backbone, state.token_ids, NORMAL_SENTENCES, self.text_prompter, dynamic)

@@ -38,10 +38,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method, TrainingRecipe, blocks_to_use, check_masks, check_names
+from zsad.methods.base import Method, Support, TextState, TrainingRecipe, check_masks, check_names
 from zsad.methods.functional.losses import pixel_losses
 from zsad.methods.functional.maps import abnormal_map, to_grid, upsample
-from zsad.methods.functional.patches import JointFeatures, resolve_dpam_layer, value_value_features
+from zsad.methods.functional.patches import (
+    JointFeatures,
+    layers_to_use,
+    resolve_dpam_layer,
+    value_value_features,
+)
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
@@ -59,7 +64,6 @@ INFO = MethodInfo(
     code="https://github.com/zqhang/AnomalyCLIP",
     needs_training=True,
     uses_class_names=False,
-    accepts_references=False,
     scores_batch_jointly=False,
 )
 
@@ -120,21 +124,10 @@ class Config:
         last = (vision_layers,)
         return replace(
             self,
-            features_list=blocks_to_use(last if self.features_list is None else self.features_list, *last),
+            features_list=layers_to_use(last if self.features_list is None else self.features_list, *last),
             depth=min(PAPER_DEPTH, text_layers) if self.depth is None else self.depth,
             dpam_layer=resolve_dpam_layer(self.dpam_layer, vision_layers),
         )
-
-
-@dataclass(frozen=True)
-class State:
-    """What the learnt prompts say.
-
-    Attributes:
-        text_features: (1, 2, E) float32, normal then abnormal, not normalised.
-    """
-
-    text_features: Tensor
 
 
 class AnomalyCLIP(Method):
@@ -164,22 +157,16 @@ class AnomalyCLIP(Method):
             round_prompts_to_half=self.config.round_prompts_to_half,
         )
 
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
-        """The two learnt sentences; they are the same for every class.
-
-        Raises:
-            ConfigError: references were given, which this method cannot use.
-        """
-        if references is not None:
-            raise ConfigError("anomalyclip takes no reference images; winclip does")
-        return State(self.prompt_learner.encode(self.backbone)[None])
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> TextState:
+        """The two learnt sentences; they are the same for every class."""
+        return TextState(self.prompt_learner.encode(self.backbone)[None])
 
     @torch.no_grad()
     def features(self, images: Tensor) -> JointFeatures:
         """One pass through the image encoder; no gradients, nothing in it is learnt."""
         return value_value_features(self.backbone.visual, images, self.layers, self.value_value_from)
 
-    def score(self, features: JointFeatures, state: State) -> RawOutput:
+    def score(self, features: JointFeatures, state: TextState) -> RawOutput:
         """Abnormal probability of the class token; that of the patches summed, upsampled and smoothed."""
         temperature = self.config.temperature
         image = similarity_softmax(features.image_features, state.text_features, temperature)

@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method
+from zsad.methods.base import Method, State, Support
 from zsad.methods.functional.maps import to_grid, upsample
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.domain import TEXTURES, ClassTexts, DomainAwareTexts
@@ -65,7 +65,6 @@ INFO = MethodInfo(
     code="https://github.com/hq-deng/AnoVL",
     needs_training=False,
     uses_class_names=True,
-    accepts_references=False,
     scores_batch_jointly=False,
 )
 
@@ -115,7 +114,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class State:
+class AnoVLState(State):
     """Text features.
 
     Attributes:
@@ -150,20 +149,14 @@ class AnoVL(Method):
         layers = backbone.config.vision.layers
         if not 1 <= config.value_value_from <= layers:
             raise ConfigError(
-                f"value_value_from {config.value_value_from}: this image encoder has blocks 1 to {layers}"
+                f"value_value_from {config.value_value_from}: this image encoder has layers 1 to {layers}"
             )
         super().__init__(backbone, config)
         self.text = DomainAwareTexts(backbone, config.textures)
 
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
-        """Text vectors of the classes.
-
-        Raises:
-            ConfigError: references were given, which this method cannot use.
-        """
-        if references is not None:
-            raise ConfigError("anovl takes no reference images; winclip and april_gan do")
-        return State(self.text.encode(classes))
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> AnoVLState:
+        """Text vectors of the classes."""
+        return AnoVLState(self.text.encode(classes))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
@@ -184,7 +177,7 @@ class AnoVL(Method):
         embedded = torch.cat([self.backbone.encode_image(part).float() for part in parts])
         return embedded.reshape(*views.shape[:2], -1)
 
-    def score(self, features: Features, state: State) -> RawOutput:
+    def score(self, features: Features, state: AnoVLState) -> RawOutput:
         """Mean score of the views, and the map of the adapted patches."""
         temperature = self.config.temperature
         means = torch.stack([texts.means for texts in state.texts])

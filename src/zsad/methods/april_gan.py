@@ -29,8 +29,8 @@ Deviations from the released code:
 
 * with references, its image score is the mean of the text score and of the map's maximum, min-max
   normalised over all test images of the category, so that no single image can be scored. Here the
-  maximum is divided by a fixed number instead, the largest value of `few_shot_map_range` (one for each
-  block's probability and one for its distance): an image's score depends on nothing but itself.
+  maximum is divided by a fixed number instead, the largest value of a map with references (one for
+  each layer's probability and one for its distance): an image's score depends on nothing but itself.
   `few_shot_score="batch"` is the authors' rule, over the images that are scored together;
 * losses are computed in single precision even where the network runs in a lower one;
 * on a tower that has not 24 blocks, those at the end of each quarter are used (6, 12, 18, 24 in the paper).
@@ -49,8 +49,9 @@ from zsad.errors import ConfigError, WeightsError
 from zsad.methods.base import (
     DEFAULT_CLASS,
     Method,
+    State,
+    Support,
     TrainingRecipe,
-    blocks_to_use,
     check_masks,
     check_names,
     check_tensors,
@@ -58,6 +59,7 @@ from zsad.methods.base import (
 from zsad.methods.functional.losses import dice_loss, focal_loss
 from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
 from zsad.methods.functional.matching import nearest_distance
+from zsad.methods.functional.patches import layers_to_use
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
@@ -78,8 +80,8 @@ INFO = MethodInfo(
     code="https://github.com/ByChelsea/VAND-APRIL-GAN",
     needs_training=True,
     uses_class_names=True,
-    accepts_references=True,
     scores_batch_jointly=False,
+    references="own",
 )
 
 
@@ -114,7 +116,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class State:
+class AprilGANState(State):
     """Text and reference features.
 
     Attributes:
@@ -180,29 +182,34 @@ class AprilGAN(Method):
             ConfigError: a setting is impossible for this backbone.
         """
         vision = backbone.config.vision
-        resolved = replace(config, features_list=blocks_to_use(config.features_list, vision.layers))
+        resolved = replace(config, features_list=layers_to_use(config.features_list, vision.layers))
         super().__init__(backbone, resolved)
         self.layers: tuple[int, ...] = self.config.features_list
         self.adapters = LinearAdapters(len(self.layers), vision.width, backbone.config.embed_dim)
         self.text = TextEnsemble(backbone, own_prompts(prompt_set("april_gan"), self.config.state_words))
 
     @torch.no_grad()
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> AprilGANState:
         """Text vectors of the classes and, if images are given, the memory of their patches."""
-        memory = None
-        if references is not None and len(references) > 0:
-            parts = [self.features(part).patch_tokens for part in torch.split(references, REFERENCES_AT_ONCE)]
-            memory = torch.cat(parts).transpose(0, 1).flatten(1, 2)
-        return State(self.text.encode(classes), memory)
+        text_features = self.text.encode(classes)
+        if support is None or support.normal is None:
+            return AprilGANState(text_features, None)
+        parts = [self._read(part)[1] for part in torch.split(support.normal, REFERENCES_AT_ONCE)]
+        return AprilGANState(
+            text_features,
+            torch.cat(parts).transpose(0, 1).flatten(1, 2),
+            map_range=(0.0, self._few_shot_peak),
+            scores_jointly=self.config.few_shot_score == "batch",
+        )
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """One pass through the image encoder; no gradients, nothing in it is learnt."""
-        if self.few_shot_scores_jointly:  # whole categories come in one batch
+        if self.config.few_shot_score == "batch":  # whole categories come in one batch
             return Features(*in_parts(self._read, images, PICTURES_AT_ONCE))
         return Features(*self._read(images))
 
-    def score(self, features: Features, state: State) -> RawOutput:
+    def score(self, features: Features, state: AprilGANState) -> RawOutput:
         """Plain CLIP's score and the adapters' maps; with references, distances to them are added.
 
         Raises:
@@ -212,12 +219,12 @@ class AprilGAN(Method):
         scores = similarity_softmax(features.image_features, text, temperature)[:, 1]
         if state.memory is None:
             return RawOutput(scores, self._maps(features, state))
-        if self.few_shot_scores_jointly:
+        if state.scores_jointly:
             maps = torch.cat(
                 [
                     self._maps(
                         Features(features.image_features[rows], features.patch_tokens[rows]),
-                        State(text if len(text) == 1 else text[rows], state.memory),
+                        AprilGANState(text if len(text) == 1 else text[rows], state.memory),
                     )
                     for rows in torch.split(torch.arange(len(scores)), PICTURES_AT_ONCE)
                 ]
@@ -232,18 +239,13 @@ class AprilGAN(Method):
         return (0.0, float(len(self.layers)))
 
     @property
-    def few_shot_map_range(self) -> tuple[float, float]:
-        """A probability and a distance for each used block.
+    def _few_shot_peak(self) -> float:
+        """Largest value of a map with references: a probability and a distance for each layer.
 
-        A distance of 1 is that of patches without any likeness; patches of one network do not get farther
+        The distance of patches that have nothing in common is 1; patches of one network do not get farther
         from their nearest neighbour.
         """
-        return (0.0, 2.0 * len(self.layers))
-
-    @property
-    def few_shot_scores_jointly(self) -> bool:
-        """With the authors' rule: the largest value of each map is compared with those of the others."""
-        return bool(self.config.few_shot_score == "batch")
+        return 2.0 * len(self.layers)
 
     def loss_from_features(
         self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
@@ -299,7 +301,7 @@ class AprilGAN(Method):
         tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
         return self.backbone.visual.project(output.class_token).float(), tokens.float()
 
-    def _maps(self, features: Features, state: State) -> Tensor:
+    def _maps(self, features: Features, state: AprilGANState) -> Tensor:
         """(B, S, S) maps, summed over the blocks."""
         maps = self._probability_maps(features, state.text_features)[:, :, 1].sum(dim=1)
         return maps if state.memory is None else maps + self._distance_maps(features, state.memory)
@@ -328,7 +330,7 @@ class AprilGAN(Method):
     def _few_shot_scores(self, text_scores: Tensor, maps: Tensor) -> Tensor:
         """Scores (B,) in [0, 1] of images that have a combined map, by the rule of the settings."""
         if self.config.few_shot_score == "fixed":
-            peaks = maps.amax(dim=(1, 2)) / self.few_shot_map_range[1]
+            peaks = maps.amax(dim=(1, 2)) / self._few_shot_peak
             return (text_scores + peaks.clamp(0, 1)) / 2
         if len(maps) < 2:
             raise ConfigError(

@@ -54,7 +54,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method, TrainingRecipe, blocks_to_use, check_masks, check_names
+from zsad.methods.base import Method, State, Support, TrainingRecipe, check_masks, check_names
 from zsad.methods.functional.comparison import Comparison, Gallery, compare
 from zsad.methods.functional.joining import Levels, Spread
 from zsad.methods.functional.losses import pixel_losses
@@ -63,6 +63,8 @@ from zsad.methods.functional.patches import (
     JointFeatures,
     comparable_patches,
     joint_features,
+    layers_compared,
+    layers_to_use,
     resolve_dpam_layer,
 )
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
@@ -88,7 +90,6 @@ INFO = MethodInfo(
     code=None,
     needs_training=True,
     uses_class_names=False,
-    accepts_references=False,
     scores_batch_jointly=True,
 )
 
@@ -185,7 +186,7 @@ class Companions:
 
 
 @dataclass(frozen=True)
-class State:
+class AutoState(State):
     """What the learnt prompts say, and the companions if they were given.
 
     Attributes:
@@ -213,13 +214,11 @@ class Auto(Method):
             ConfigError: a setting is impossible for this backbone.
         """
         vision, text_layers = backbone.config.vision, backbone.config.text.layers
-        is_hybrid = vision.stem != "patch"
-        compared = (1,) if config.visual_layers is None and is_hybrid else config.visual_layers
         last = (vision.layers,)
         config = replace(
             config,
-            visual_layers=blocks_to_use(compared, vision.layers),
-            features_list=blocks_to_use(config.features_list or last, vision.layers),
+            visual_layers=layers_compared(config.visual_layers, vision),
+            features_list=layers_to_use(config.features_list or last, vision.layers),
             depth=min(PAPER_DEPTH, text_layers) if config.depth is None else config.depth,
             dpam_layer=resolve_dpam_layer(config.dpam_layer, vision.layers),
         )
@@ -234,17 +233,18 @@ class Auto(Method):
             round_prompts_to_half=self.config.round_prompts_to_half,
         )
 
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> AutoState:
         """The two learnt sentences, the same for every class, and the companions' patches.
 
         Args:
             classes: not used.
-            references: the companions, (M, 3, S, S); None: the images of a batch are each other's.
+            support: `unlabelled` holds the companions; without it the images of a batch are each other's.
         """
         text = self.prompt_learner.encode(self.backbone)[None]
-        if references is None:
-            return State(text)
-        return State(text, self._companions(self.features(references), text)[0])
+        if support is None or support.unlabelled is None:
+            return AutoState(text)
+        companions = self._companions(self.features(support.unlabelled), text)[0]
+        return AutoState(text, companions, scores_jointly=False, about=described(companions))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
@@ -256,7 +256,7 @@ class Auto(Method):
             tuple(torch.cat(level) for level in zip(*(part.levels for part in parts), strict=True)),
         )
 
-    def score(self, features: Features, state: State) -> RawOutput:
+    def score(self, features: Features, state: AutoState) -> RawOutput:
         """Language logits, moved by the comparison, as probabilities; the map upsampled and smoothed."""
         image_logits, patch_logits = self._logits(features, state.text_features)
         companions = state.companions
@@ -273,16 +273,6 @@ class Auto(Method):
         once = [1.0] * len(self.layers)
         size = features.image_size(self.backbone.config.vision.patch_size)
         return RawOutput(image_logits.sigmoid(), abnormal_map(chances, once, size, self.config.sigma))
-
-    def about_companions(self, state: State) -> str:
-        """How many there are, and whether they are alike."""
-        if state.companions is None:
-            return ""
-        ratio, trust = float(state.companions.unlikeness.median()), float(state.companions.alike)
-        found = f"each image was compared with others of the folder ({len(state.companions.gallery)} drawn)"
-        if trust == 0:
-            return f"{found}, which are not alike ({ratio:.2f}): the scores are those of the texts alone"
-        return f"{found}, which are alike ({ratio:.2f}): this counts {trust:.0%}, beside the texts"
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -392,6 +382,15 @@ class Auto(Method):
             patch_levels=Levels.of(patches, (0, 2), *PATCH_LEVELS),
         )
         return companions, comparison
+
+
+def described(companions: Companions) -> str:
+    """A line for the user: the number of companions, and whether they are alike."""
+    ratio, trust = float(companions.unlikeness.median()), float(companions.alike)
+    found = f"each image was compared with others of the folder ({len(companions.gallery)} drawn)"
+    if trust == 0:
+        return f"{found}, which are not alike ({ratio:.2f}): the scores are those of the texts alone"
+    return f"{found}, which are alike ({ratio:.2f}): this counts {trust:.0%}, beside the texts"
 
 
 def likeness(comparison: Comparison, companions: Companions) -> Tensor:

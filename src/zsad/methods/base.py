@@ -37,6 +37,56 @@ OPENAI_L14_336_SIZE = 336
 PAPERS_IMAGE_SIZE = 518
 
 
+@dataclass(frozen=True)
+class Support:
+    """The images that others are compared with, resized and normalised.
+
+    Attributes:
+        normal: references, (R, 3, S, S) known-normal images; None without any.
+        unlabelled: companions, (M, 3, S, S) images of the same folder, normal or not; None without any.
+    """
+
+    normal: Tensor | None = None
+    unlabelled: Tensor | None = None
+
+    def __bool__(self) -> bool:
+        return self.normal is not None or self.unlabelled is not None
+
+    def to(self, device: torch.device) -> Support:
+        """The same images on another device."""
+        normal, unlabelled = (
+            None if images is None else images.to(device) for images in (self.normal, self.unlabelled)
+        )
+        return Support(normal, unlabelled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What `prepare` returns; a method adds its text features and what it keeps of the support.
+
+    Attributes:
+        map_range: smallest and largest value of a map if the support changes `Method.map_range`; else None.
+        scores_jointly: whether an image's score depends on the other images of its batch if the support
+            changes `Method.scores_jointly`; else None.
+        about: a line for the user on what the companions do to the scores; empty without companions.
+    """
+
+    map_range: tuple[float, float] | None = None
+    scores_jointly: bool | None = None
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class TextState(State):
+    """The state of a method that prepares text features and nothing else.
+
+    Attributes:
+        text_features: (C, 2, E) float32, normal then abnormal.
+    """
+
+    text_features: Tensor
+
+
 class Method(nn.Module, ABC):
     """One anomaly-detection system on a frozen CLIP backbone.
 
@@ -56,8 +106,8 @@ class Method(nn.Module, ABC):
         NATIVE_SIZE_KEEPS_ACTIVATION: whether the authors' code changed the activation only for images of
             another size than the weights were made for.
         WEIGHTS_OF: the method whose learnt weights this one takes as its own; None: nobody else's fit.
-        MOST_COMPANIONS: how many other images of a folder, normal or not, `prepare` takes as references so
-            that each image can then be scored by itself; 0: it takes none.
+        MOST_COMPANIONS: largest number of companions that `prepare` takes, after which each image is scored
+            by itself; 0 for a method that takes none.
         FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
             on the disk; None: the image encoder runs in every step, since what is learnt enters it.
         FEATURE_FIELDS: the `Config` fields that `features` depends on, besides the two that all have.
@@ -139,15 +189,16 @@ class Method(nn.Module, ABC):
         return record.image_size
 
     @abstractmethod
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> Any:
-        """Text and reference features, made once and used for many images.
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> Any:
+        """Text features and features of the support, computed once and used for many images.
 
         Args:
-            classes: one class name for all images, or one per image of the batch that follows.
-            references: (R, 3, S, S) normalised normal images for few-shot scoring, or None.
+            classes: one class name for all images, or one for each image of the batch that follows.
+            support: `normal` holds references only if `INFO.references` is "own", because the detector adds
+                the general rule itself; `unlabelled` holds companions only if `MOST_COMPANIONS` is above 0.
 
         Returns:
-            The method's own frozen `State`; its rows match `classes`, a single row broadcasts over a batch.
+            A `State`; its rows match `classes`, and a single row serves a whole batch.
         """
 
     @abstractmethod
@@ -165,24 +216,15 @@ class Method(nn.Module, ABC):
     def score(self, features: Any, state: Any) -> RawOutput:
         """Scores (B,) and maps (B, S, S) from features and state; pure and exportable."""
 
-    def about_companions(self, state: Any) -> str:
-        """A line for the user on how much the companions in a state count; empty where there are none."""
-        return ""
-
     @property
     def map_range(self) -> tuple[float, float]:
-        """Smallest and largest value that a map can take; the fixed colour scale."""
+        """Smallest and largest value of a map without support; the fixed colour scale."""
         return (0.0, 1.0)
 
     @property
-    def few_shot_map_range(self) -> tuple[float, float]:
-        """`map_range` when there are reference images; the same unless a method says otherwise."""
-        return self.map_range
-
-    @property
-    def few_shot_scores_jointly(self) -> bool:
-        """Whether an image's score depends on the others of its batch when there are reference images."""
-        return False
+    def scores_jointly(self) -> bool:
+        """Whether an image's score depends on the other images of its batch, without support."""
+        return self.INFO.scores_batch_jointly
 
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
@@ -248,31 +290,6 @@ class Method(nn.Module, ABC):
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """The `Config` fields that an authors' file determines; a contradicting setting is refused."""
         return {}
-
-
-def blocks_to_use(features_list: Sequence[int] | None, layers: int) -> tuple[int, ...]:
-    """The image blocks whose patches a method reads, checked.
-
-    Args:
-        features_list: 1-based block numbers; None: the end of each quarter of the tower, which in the papers'
-            24 blocks is 6, 12, 18, 24.
-        layers: blocks of the image encoder.
-
-    Raises:
-        ConfigError: there is no such block, or one is named twice.
-
-    Example:
-        >>> blocks_to_use(None, 24), blocks_to_use(None, 3)
-        ((6, 12, 18, 24), (1, 2, 3))
-    """
-    if features_list is None:
-        return tuple(sorted({max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4)}))
-    chosen = tuple(features_list)
-    if not chosen or not all(1 <= layer <= layers for layer in chosen):
-        raise ConfigError(f"features_list {chosen}: this image encoder has blocks 1 to {layers}")
-    if len(set(chosen)) < len(chosen):
-        raise ConfigError(f"features_list {chosen} names a block twice")
-    return chosen
 
 
 def is_openai(record: WeightRecord | None) -> bool:

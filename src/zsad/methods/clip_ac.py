@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method
+from zsad.methods.base import Method, Support, TextState
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import JointFeatures, last_block_features
 from zsad.methods.functional.similarity import similarity_softmax
@@ -63,7 +63,6 @@ INFO = MethodInfo(
     code="https://github.com/openai/CLIP",
     needs_training=False,
     uses_class_names=True,
-    accepts_references=False,
     scores_batch_jointly=False,
 )
 
@@ -95,17 +94,6 @@ class Config:
             raise ConfigError(f"sigma must be 0 or more pixels, got {self.sigma}")
 
 
-@dataclass(frozen=True)
-class State:
-    """What the sentences say.
-
-    Attributes:
-        text_features: (C, 2, E) float32, normal then anomalous.
-    """
-
-    text_features: Tensor
-
-
 class ClipAC(Method):
     """See the module's description.
 
@@ -121,22 +109,16 @@ class ClipAC(Method):
         self.text = TextEnsemble(backbone, own_prompts(prompt_set(name), config.state_words))
 
     @torch.no_grad()
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
-        """The text vectors of the classes.
-
-        Raises:
-            ConfigError: references were given, which this method cannot use.
-        """
-        if references is not None:
-            raise ConfigError("clip_ac takes no reference images; winclip does")
-        return State(self.text.encode(classes))
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> TextState:
+        """The text vectors of the classes."""
+        return TextState(self.text.encode(classes))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> JointFeatures:
         """Class token and patches of the last block."""
         return last_block_features(self.backbone.visual, images)
 
-    def score(self, features: JointFeatures, state: State) -> RawOutput:
+    def score(self, features: JointFeatures, state: TextState) -> RawOutput:
         """Anomalous probability of the class token; that of the patches, upsampled and smoothed."""
         image = similarity_softmax(features.image_features, state.text_features, self.temperature)
         patches = similarity_softmax(features.patch_features, state.text_features, self.temperature)

@@ -53,10 +53,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method, blocks_to_use
+from zsad.methods.base import Method, State, Support
 from zsad.methods.functional.losses import dice_loss, focal_loss
 from zsad.methods.functional.maps import gaussian_filter, grid_side, in_parts, upsample
 from zsad.methods.functional.pairing import Pairing, choose_partners, neighbourhood_means, visual_scores
+from zsad.methods.functional.patches import layers_to_use
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.domain import DomainAwareTexts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
@@ -80,7 +81,6 @@ INFO = MethodInfo(
     code=None,
     needs_training=False,
     uses_class_names=True,
-    accepts_references=False,
     scores_batch_jointly=True,
 )
 
@@ -158,7 +158,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class State:
+class DualImageState(State):
     """Text features and what decides who may be whose partner.
 
     Attributes:
@@ -243,8 +243,8 @@ class DualImage(Method):
         if start is None:
             start = layers - round(VALUE_VALUE_SHARE * layers) + 1
         if not 1 <= start <= layers:
-            raise ConfigError(f"value_value_from {start}: this image encoder has blocks 1 to {layers}")
-        blocks = blocks_to_use(config.features_list, layers)
+            raise ConfigError(f"value_value_from {start}: this image encoder has layers 1 to {layers}")
+        blocks = layers_to_use(config.features_list, layers)
         super().__init__(backbone, replace(config, features_list=blocks, value_value_from=start))
         self.layers: tuple[int, ...] = blocks
         self._texts: DomainAwareTexts | TextEnsemble = (
@@ -253,22 +253,13 @@ class DualImage(Method):
             else TextEnsemble(backbone, prompt_set(config.prompt_set))
         )
 
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
-        """Text vectors of the classes.
-
-        Raises:
-            ConfigError: references were given, which this method cannot use.
-        """
-        if references is not None:
-            raise ConfigError(
-                "dual_image takes no reference images, its references are the other images; "
-                "winclip and april_gan do"
-            )
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> DualImageState:
+        """Text vectors of the classes."""
         if isinstance(self._texts, TextEnsemble):
             text_features = self._texts.encode(classes)
         else:
             text_features = torch.stack([texts.means for texts in self._texts.encode(classes)])
-        return State(text_features, tuple(name.strip().lower() for name in classes))
+        return DualImageState(text_features, tuple(name.strip().lower() for name in classes))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
@@ -277,7 +268,7 @@ class DualImage(Method):
         spoiled = self._spoil(images) if self.config.tta_steps > 0 else None
         return Features(image_features, patch_features, visual_tokens, spoiled)
 
-    def score(self, features: Features, state: State) -> RawOutput:
+    def score(self, features: Features, state: DualImageState) -> RawOutput:
         """Joint scores and maps; those of the texts alone where an image has no partner."""
         config = self.config
         pictures, patches = features.patch_features.shape[:2]

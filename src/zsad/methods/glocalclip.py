@@ -43,13 +43,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method, TrainingRecipe, blocks_to_use, check_masks, check_names
+from zsad.methods.base import Method, State, Support, TrainingRecipe, check_masks, check_names
 from zsad.methods.functional.losses import pixel_losses, triplet_loss
 from zsad.methods.functional.maps import abnormal_map, to_grid, upsample
 from zsad.methods.functional.patches import (
     JointFeatures,
     LayerAliasing,
     blocks_read,
+    layers_to_use,
     resolve_dpam_layer,
     value_value_features,
 )
@@ -71,7 +72,6 @@ INFO = MethodInfo(
     code="https://github.com/YUL-git/GlocalCLIP",
     needs_training=True,
     uses_class_names=False,
-    accepts_references=False,
     scores_batch_jointly=False,
 )
 
@@ -138,14 +138,14 @@ class Config:
         """
         return replace(
             self,
-            features_list=blocks_to_use(self.features_list, vision_layers),
+            features_list=layers_to_use(self.features_list, vision_layers),
             depth=min(PAPER_DEPTH, text_layers) if self.depth is None else self.depth,
             dpam_layer=resolve_dpam_layer(self.dpam_layer, vision_layers),
         )
 
 
 @dataclass(frozen=True)
-class State:
+class GlocalCLIPState(State):
     """What the learnt prompts say; normal, then abnormal, not normalised.
 
     Attributes:
@@ -198,23 +198,17 @@ class GlocalCLIP(Method):
             round_prompts_to_half=chosen.round_prompts_to_half,
         )
 
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
-        """The four learnt sentences; they are the same for every class.
-
-        Raises:
-            ConfigError: references were given, which this method cannot use.
-        """
-        if references is not None:
-            raise ConfigError("glocalclip takes no reference images; winclip does")
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> GlocalCLIPState:
+        """The four learnt sentences; they are the same for every class."""
         sentences = self.prompt_learner.encode(self.backbone)[None]
-        return State(global_text=sentences[:, :2], local_text=sentences[:, 2:])
+        return GlocalCLIPState(global_text=sentences[:, :2], local_text=sentences[:, 2:])
 
     @torch.no_grad()
     def features(self, images: Tensor) -> JointFeatures:
         """One pass through the image encoder; no gradients, nothing in it is learnt."""
         return value_value_features(self.backbone.visual, images, self.layers, self.value_value_from)
 
-    def score(self, features: JointFeatures, state: State) -> RawOutput:
+    def score(self, features: JointFeatures, state: GlocalCLIPState) -> RawOutput:
         """Abnormal probability of the class token by the global pair, of the patches by the local pair."""
         temperature, sigma = self.config.temperature, self.config.sigma
         image = similarity_softmax(features.image_features, state.global_text, temperature)

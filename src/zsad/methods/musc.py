@@ -44,8 +44,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.methods.base import OPENAI_L14_336_SIZE, PAPERS_IMAGE_SIZE, Method, blocks_to_use, is_openai
+from zsad.methods.base import OPENAI_L14_336_SIZE, PAPERS_IMAGE_SIZE, Method, State, Support, is_openai
 from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
+from zsad.methods.functional.matching import chord, mutual_similarity
+from zsad.methods.functional.patches import layers_to_use
 from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
     from zsad.types import WeightRecord
 
 PICTURES_AT_ONCE = 8
-# Bounds the memory of comparing patches with patches to 64 MB.
-MOST_SIMILARITIES_AT_ONCE = 16 * 2**20
 
 INFO = MethodInfo(
     name="musc",
@@ -64,7 +64,6 @@ INFO = MethodInfo(
     code="https://github.com/xrli-U/MuSc",
     needs_training=False,
     uses_class_names=False,
-    accepts_references=False,
     scores_batch_jointly=True,
 )
 
@@ -106,11 +105,6 @@ class Config:
 
 
 @dataclass(frozen=True)
-class State:
-    """Nothing is prepared: neither texts nor references are used."""
-
-
-@dataclass(frozen=True)
 class Features:
     """What is compared between the images of a batch.
 
@@ -135,7 +129,7 @@ class MuSc(Method):
         Raises:
             ConfigError: a setting is impossible for this backbone.
         """
-        blocks = blocks_to_use(config.features_list, backbone.config.vision.layers)
+        blocks = layers_to_use(config.features_list, backbone.config.vision.layers)
         super().__init__(backbone, replace(config, features_list=blocks))
         self.layers: tuple[int, ...] = blocks
 
@@ -145,14 +139,8 @@ class MuSc(Method):
         is_papers = is_openai(record) and record.image_size == OPENAI_L14_336_SIZE
         return PAPERS_IMAGE_SIZE if is_papers else record.image_size
 
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
-        """Nothing.
-
-        Raises:
-            ConfigError: references were given, which this method cannot use.
-        """
-        if references is not None:
-            raise ConfigError("musc takes no reference images; winclip and april_gan do")
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> State:
+        """Nothing: neither prompts nor references are used."""
         return State()
 
     @torch.no_grad()
@@ -262,15 +250,15 @@ def mutual_scores(features: Tensor, interval: Sequence[float] = (0.0, 0.3)) -> T
     scores = []
     for similarities in closest:  # image by image, since ranking needs several copies
         best = similarities.topk(end, dim=0).values[first:]
-        scores.append((2 - 2 * best).clamp(min=0).sqrt().mean(dim=0))
+        scores.append(chord(best).mean(dim=0))
     return torch.stack(scores)
 
 
 def closest_similarities(features: Tensor) -> Tensor:
     """Cosine of each patch and its nearest patch in each image.
 
-    The result is the largest tensor there is here: B * B * N numbers, less than the patches themselves as
-    long as there are fewer images than T * D. Each pair of images is compared once for both directions.
+    The result is the largest tensor of this method: B * B * N numbers, less than the patches themselves as
+    long as the number of images is below T * D. Each pair of images is compared once for both directions.
 
     Args:
         features: (B, N, D) unit vectors.
@@ -279,20 +267,11 @@ def closest_similarities(features: Tensor) -> Tensor:
         (B, B, N): [i, j, p] for patch p of image i in image j; -inf for an image in itself, which is no
         match.
     """
-    pictures, patches, _ = features.shape
-    closest = features.new_full((pictures, pictures, patches), -torch.inf)
-    rows_at_once = min(patches, max(1, MOST_SIMILARITIES_AT_ONCE // patches))
-    others_at_once = max(1, MOST_SIMILARITIES_AT_ONCE // (patches * rows_at_once))
-    for i in range(pictures - 1):
-        for start in range(0, patches, rows_at_once):
-            rows = slice(start, start + rows_at_once)
-            for j in range(i + 1, pictures, others_at_once):
-                others = features[j : j + others_at_once]
-                found = slice(j, j + len(others))
-                similarity = features[i, rows] @ others.flatten(0, 1).T
-                similarity = similarity.reshape(-1, len(others), patches)
-                closest[i, found, rows] = similarity.amax(dim=2).T
-                closest[found, i] = torch.maximum(closest[found, i], similarity.amax(dim=0))
+    count, patches, _ = features.shape
+    closest = features.new_full((count, count, patches), -torch.inf)
+    for index in range(count - 1):
+        later = slice(index + 1, count)
+        closest[index, later], closest[later, index] = mutual_similarity(features[index], features[later])
     return closest
 
 

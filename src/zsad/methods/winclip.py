@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method
+from zsad.methods.base import Method, State, Support
 from zsad.methods.functional.maps import grid_side, upsample
 from zsad.methods.functional.matching import nearest_distance
 from zsad.methods.functional.similarity import similarity_softmax
@@ -58,8 +58,8 @@ INFO = MethodInfo(
     code=None,
     needs_training=False,
     uses_class_names=True,
-    accepts_references=True,
     scores_batch_jointly=False,
+    references="own",
 )
 
 
@@ -104,7 +104,7 @@ class References:
 
 
 @dataclass(frozen=True)
-class State:
+class WinCLIPState(State):
     """Text and reference features.
 
     Attributes:
@@ -139,10 +139,11 @@ class WinCLIP(Method):
         self.text = TextEnsemble(backbone, own_prompts(prompt_set(config.prompt_set), config.state_words))
 
     @torch.no_grad()
-    def prepare(self, classes: Sequence[str], references: Tensor | None = None) -> State:
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> WinCLIPState:
         """Text vectors of the classes and, if images are given, the reference memories."""
-        memory = None if references is None or len(references) == 0 else self._remember(references)
-        return State(self.text.encode(classes), memory)
+        references = None if support is None else support.normal
+        memory = None if references is None else self._remember(references)
+        return WinCLIPState(self.text.encode(classes), memory)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
@@ -163,7 +164,7 @@ class WinCLIP(Method):
             torch.cat(windows, dim=1),
         )
 
-    def score(self, features: Features, state: State) -> RawOutput:
+    def score(self, features: Features, state: WinCLIPState) -> RawOutput:
         """Zero-shot scores and maps, averaged with distances to the references if there are any."""
         grid = grid_side(features.patch_tokens.shape[1])
         temperature = self.config.temperature

@@ -25,7 +25,7 @@ from zsad.prediction.companions import COMPANIONS_KEY, folder_note, give_compani
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.options import RunOptions
 from zsad.prediction.page import PAGE_KEY, page_settings, write_prediction_page
-from zsad.prediction.pipeline import Engine, PredictionPipeline
+from zsad.prediction.pipeline import Engine, PredictionPipeline, Scorer
 from zsad.prediction.records import (
     EXPLANATIONS_FILE,
     RESULTS_FILE,
@@ -263,7 +263,7 @@ def _engine(devices: int | Sequence[str], detector: Detector) -> Engine:
 
 
 def _score_all(
-    pipeline: Any,
+    pipeline: Scorer,
     batches: Iterator[Sequence[Path]],
     writer: ResultsWriter,
     count: int,

@@ -19,6 +19,7 @@ from zsad.detector.calibration.calibrating import (
     read_calibration,
     summary,
 )
+from zsad.detector.calibration.measuring import Example, measure
 from zsad.detector.decision import Decision
 from zsad.detector.thresholds import write_calibration
 from zsad.errors import ConfigError, DataError, WeightsError
@@ -40,8 +41,9 @@ class FakeDetector:
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
         self.reference_fingerprints = ()
+        self.scores_jointly = joint
         self.method = SimpleNamespace(
-            INFO=SimpleNamespace(name="fake", scores_batch_jointly=joint, uses_class_names=uses_class_names),
+            INFO=SimpleNamespace(name="fake", uses_class_names=uses_class_names),
             config=FakeConfig(),
             learned_state=lambda: {"prompt": torch.zeros(3)},
         )
@@ -227,6 +229,17 @@ def test_methods_that_score_together_get_one_batch_and_a_warning(small_clip, goo
     calibration = calibrate(detector, good, batch_size=2)
     assert detector.calls == [(20, "object")]
     assert any("scores images together" in warning for warning in calibration.warnings)
+
+
+def test_settings_and_references_decide_whether_images_are_scored_together(make_small_clip, noise):
+    kwargs = {"checkpoint": "fresh", "device": "cpu", "few_shot_score": "batch"}
+    together = zsad.load("april_gan", make_small_clip(layers=4), **kwargs)
+    together.is_trained = True
+    examples = [Example(picture) for picture in noise[1:]]
+    assert not measure(together, examples, batch_size=2).is_joint
+    together.set_references(noise[:1])
+    few_shot = [one.score for one in measure(together, examples, batch_size=2).images]
+    assert few_shot == [each.score for each in together.predict(noise[1:])]
 
 
 def test_the_class_name_is_kept_where_it_matters(small_clip, good):

@@ -53,7 +53,7 @@ def test_every_recipe_fits_what_it_names(name):
     assert recipe.title.endswith(dataset_record(recipe.test.data).title + shots.replace("-", ", ", 1))
     build_config(method.Config, recipe.settings, name)
     assert (recipe.train is not None) == method.INFO.needs_training
-    assert method.INFO.accepts_references or not recipe.test.shots
+    assert method.INFO.references == "own" or not recipe.test.shots
     assert all(
         line.startswith(("[code]", "[paper]", "[recalled]", "[inferred]")) for line in recipe.assumptions
     )

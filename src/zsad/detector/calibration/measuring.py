@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from zsad.detector.calibration.statistics import best_f1
 from zsad.detector.identity import image_fingerprint
+from zsad.detector.scoring import score_batch
 from zsad.errors import ConfigError, DataError, ImageReadError, ZsadError, printable
 from zsad.images.reading import read_image
 from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from zsad.types import Prediction
 
 MOST_PIXEL_GROUPS = 20_000
-# What may go wrong with one image while the others are fine; a wrong argument stops the run instead.
-_PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,8 @@ def measure(
     failed: list[str] = []
     copies = references = done = 0
     report(0, len(examples))
-    step = max(1, len(examples)) if info.scores_batch_jointly else batch_size
+    is_joint = detector.scores_jointly
+    step = max(1, len(examples)) if is_joint else batch_size
     for start in range(0, len(examples), step):
         batch = list(enumerate(examples[start : start + step], start=start + 1))
         for number, example, outcome in _outcomes(detector, batch, class_name or DEFAULT_CLASS):
@@ -163,7 +163,7 @@ def measure(
         pixels.threshold(),
         detector.scoring_settings(),
         (class_name or DEFAULT_CLASS) if info.uses_class_names else None,
-        info.scores_batch_jointly,
+        is_joint,
     )
 
 
@@ -228,7 +228,12 @@ def _outcomes(
             images[number] = read_image(example.image)
         except ImageReadError as error:
             outcomes[number] = str(error)
-    outcomes |= _predictions(detector, images, class_name)
+
+    def predict(some: Sequence[Image.Image]) -> Sequence[Prediction]:
+        return detector.predict(list(some), classes=class_name, batch_size=len(some))
+
+    predictions = score_batch(predict, list(images.values()), is_joint=detector.scores_jointly)
+    outcomes |= zip(images, predictions, strict=True)
     for number, example in batch:
         outcome = outcomes[number]
         name = _name(example.image, number)
@@ -237,27 +242,6 @@ def _outcomes(
         elif not (np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all()):
             outcome = f"{name}: the method gave values that are not finite (try precision fp32)"
         yield number, example, outcome
-
-
-def _predictions(
-    detector: Detector, images: dict[int, Image.Image], class_name: str
-) -> dict[int, Prediction | str]:
-    """Predictions by number; a batch that fails is tried again image by image, to spare the others."""
-    if not images:
-        return {}
-    try:
-        found = detector.predict(list(images.values()), classes=class_name, batch_size=len(images))
-    except ConfigError:
-        raise
-    except _PICTURE_ERRORS as error:
-        if len(images) == 1 or detector.method.INFO.scores_batch_jointly:
-            return dict.fromkeys(images, " ".join(str(error).split()) or type(error).__name__)
-        return {
-            number: outcome
-            for one in images.items()
-            for number, outcome in _predictions(detector, dict([one]), class_name).items()
-        }
-    return dict(zip(images, found, strict=True))
 
 
 def _mask(mask: Any) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.methods.functional.maps import grid_side
+from zsad.methods.functional.matching import chord, nearest_similarity
 
 OWN_NEIGHBOURS = 4  # patches of its own image that a patch is compared with
 COPY_DISTANCE = 0.02  # two files of one image stay below it in half precision, two photographs never do
@@ -95,10 +96,9 @@ def compare(levels: Sequence[Tensor], gallery: Gallery, count: int, best_share: 
     """
     similarity = describe(levels) @ gallery.descriptors.T
     chosen = similarity.topk(min(count + 1, len(gallery)), dim=1).indices  # one more: it may be itself
-    pictures = len(similarity)
     nearest = torch.stack(
         [
-            torch.stack([_nearest(level[index], known[chosen[index]]) for index in range(pictures)])
+            torch.stack([_nearest(tokens, known[rows]) for tokens, rows in zip(level, chosen, strict=True)])
             for level, known in zip(levels, gallery.levels, strict=True)
         ],
         dim=1,
@@ -156,16 +156,10 @@ def own_distances(tokens: Tensor) -> Tensor:
     found = []
     for own in tokens:  # image by image, since N x N similarities are large
         best = (own @ own.T).masked_fill(close, -1.0).topk(min(OWN_NEIGHBOURS, len(own)), dim=-1).values
-        found.append(_chord(best.float().mean(dim=-1)))
+        found.append(chord(best.float().mean(dim=-1)))
     return torch.stack(found)
 
 
 def _nearest(tokens: Tensor, others: Tensor) -> Tensor:
-    """(N, D) and (K, N, D) unit vectors to (K, N) float32 distances to the nearest patch of each."""
-    similarity = tokens @ others.flatten(0, 1).T
-    return _chord(similarity.reshape(len(tokens), *others.shape[:2]).amax(dim=2).T.float())
-
-
-def _chord(cosine: Tensor) -> Tensor:
-    """Distance of unit vectors from their cosine."""
-    return (2 - 2 * cosine).clamp(min=0).sqrt()
+    """(N, D) and (K, N, D) unit vectors to (K, N) float32 distances to the nearest patch of each image."""
+    return chord(nearest_similarity(tokens, others).float())

@@ -18,7 +18,7 @@ from zsad.errors import ConfigError
 from zsad.methods.functional.maps import grid_side
 
 if TYPE_CHECKING:
-    from zsad.backbones.vision import VisionOutput, VisionTower
+    from zsad.backbones.vision import VisionConfig, VisionOutput, VisionTower
 
 PAPER_VALUE_VALUE_SHARE = 19 / 24
 
@@ -109,6 +109,48 @@ def last_block_features(visual: VisionTower, images: Tensor) -> JointFeatures:
     last = visual.config.layers
     tokens = visual.project(visual(images, taps=(last,)).tokens[last]).float()
     return JointFeatures(tokens[:, 0], tokens[:, None, 1:])
+
+
+def layers_to_use(
+    chosen: Sequence[int] | None, layers: int, setting: str = "features_list"
+) -> tuple[int, ...]:
+    """The layers of the image encoder whose patches a method reads, checked.
+
+    Args:
+        chosen: 1-based numbers of layers; None: the end of each quarter of the image encoder, which is 6, 12,
+            18, 24 in the papers' 24 layers.
+        layers: number of layers of the image encoder.
+        setting: name of the setting, for the messages.
+
+    Raises:
+        ConfigError: a number is no layer of the image encoder, or stands twice.
+
+    Example:
+        >>> layers_to_use(None, 24), layers_to_use(None, 3)
+        ((6, 12, 18, 24), (1, 2, 3))
+    """
+    if chosen is None:
+        return tuple(sorted({max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4)}))
+    if not chosen or not all(1 <= layer <= layers for layer in chosen):
+        raise ConfigError(f"{setting} {tuple(chosen)}: this image encoder has layers 1 to {layers}")
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"{setting} {tuple(chosen)} names a layer twice")
+    return tuple(chosen)
+
+
+def layers_compared(visual_layers: Sequence[int] | None, vision: VisionConfig) -> tuple[int, ...]:
+    """The layers whose patches are compared between images, checked.
+
+    Args:
+        visual_layers: 1-based numbers of layers; None: the first one of an image encoder with a hybrid stem,
+            whose levels `comparable_patches` adds, and the ends of the quarters of any other.
+        vision: shape of the image encoder.
+
+    Raises:
+        ConfigError: a number is no layer of the image encoder, or stands twice.
+    """
+    first_only = visual_layers is None and vision.stem != "patch"
+    return layers_to_use((1,) if first_only else visual_layers, vision.layers, "visual_layers")
 
 
 def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:

@@ -1,0 +1,77 @@
+"""References and companions: what may be given, and that neither disturbs the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zsad
+from zsad.detector.support import images_given
+from zsad.errors import DataError, ImageReadError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(9):
+        pixels = generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def auto(make_small_clip):
+    detector = zsad.load("auto", make_small_clip(image_size=64), "fresh", device="cpu")
+    detector.is_trained = True
+    return detector
+
+
+def test_a_file_a_folder_a_pattern_or_a_list(folder):
+    files = [folder / f"{number}.png" for number in range(9)]
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    assert images_given(None) == images_given([]) == []
+    assert images_given(files[0]) == [files[0]]
+    assert images_given(folder) == images_given(str(folder / "*.png")) == files
+    assert images_given([folder, files[0]]) == [*files, files[0]]
+    assert images_given(pixels) == [pixels]
+    assert len(images_given(np.stack([pixels, pixels]))) == 2
+    with pytest.raises(DataError, match="no images found"):
+        images_given(folder / "*.bmp")
+
+
+def test_load_takes_a_folder(make_small_clip, folder):
+    clip = make_small_clip(image_size=64)
+    detector = zsad.load("winclip", clip, device="cpu", references=folder)
+    assert len(detector.reference_fingerprints) == 9
+    single = zsad.load("winclip", clip, device="cpu", references=str(folder / "0.png"))
+    assert single.reference_fingerprints == detector.reference_fingerprints[:1]
+    with pytest.raises(ImageReadError):
+        detector.set_references(folder / "missing.png")
+
+
+def test_both_kinds_at_once(auto, folder):
+    files = sorted(folder.iterdir())
+    plain = auto.predict(files[0]).score
+    auto.set_companions(folder)
+    with_companions = auto.predict(files[0]).score
+    auto.set_references(files[:2])
+    with_both = auto.predict(files[0]).score
+    assert not auto.scores_jointly
+    assert "9 drawn" in auto.about_companions
+    assert with_both == pytest.approx(with_companions / 2, abs=1e-5)  # the image is one of the references
+    auto.set_companions(None)
+    assert auto.predict(files[0]).score == pytest.approx(plain / 2, abs=1e-5)
+    assert len(auto.reference_fingerprints) == 2
+    auto.set_references(None)
+    assert auto.predict(files[0]).score == plain
+    assert auto.reference_fingerprints == ()
+
+
+def test_companions_leave_references_alone(auto, folder):
+    """Both shared one slot once: setting companions threw the references away but not their fingerprints."""
+    auto.set_references(folder / "0.png")
+    auto.set_companions(folder)
+    assert len(auto.reference_fingerprints) == 1
+    assert len(auto._states.support.normal) == 1
+    assert len(auto._states.support.unlabelled) == 9
