@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zsad.detector.thresholds import Calibration, read_calibration
+
 if TYPE_CHECKING:
-    from zsad.detector.thresholds import Calibration
     from zsad.types import ScoreScale
 
 SelfT = TypeVar("SelfT", bound="Decided")
@@ -136,3 +138,31 @@ class Decided:
         other = copy.copy(self)
         other.decision = decision
         return other
+
+    def apply_calibration(self: SelfT, calibration: Calibration | str | Path | None) -> SelfT:
+        """Gives predictions the thresholds and the score scale of a calibration.
+
+        If the method uses class names, predictions for other class names keep a threshold of None.
+
+        Args:
+            calibration: calibration from `zsad.detector.calibration.calibrating.calibrate`, or its file;
+                None removes thresholds and score scale.
+
+        Returns:
+            This object.
+
+        Raises:
+            ConfigError: the calibration was made with other weights, settings or references, which the
+                message names, or its file does not exist.
+            DataError: the file is no calibration, or is damaged.
+        """
+        if isinstance(calibration, str | Path):
+            calibration = read_calibration(calibration)
+        if calibration is not None:
+            calibration.check_fits(self.scoring_settings())
+        self.decision = Decision.from_calibration(calibration)
+        return self
+
+    def scoring_settings(self) -> dict[str, Any]:
+        """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
+        raise NotImplementedError

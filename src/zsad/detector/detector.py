@@ -7,7 +7,6 @@ device, references and thresholds. It encodes the prompts of a class name once a
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,17 +29,17 @@ from zsad.detector.inputs import (
     check_size,
     check_stream,
     check_tensors,
+    check_trained,
     holds_several,
     read,
+    read_batches,
     stack,
 )
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
 from zsad.detector.support import images_given, methods_with_companions, readable
-from zsad.detector.thresholds import Calibration, read_calibration
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
-from zsad.images.ahead import read_ahead
 from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation, to_array
 from zsad.methods.base import Method, Support
@@ -64,9 +63,8 @@ class Detector(Decided):
         is_trained: whether the learnt parameters mean anything; True for a method that learns nothing.
         decision: thresholds and score scale of the predictions, with the calibration that they rest on.
         reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
-        auxiliary_data: description of the training data, which `save` writes into the checkpoint.
-        auxiliary_pictures: digests of the training image files, from `zsad.data.fingerprints.pack_digests`,
-            which `save` writes into the checkpoint; "" if they are not known.
+        auxiliary_data: description of the training data, for the checkpoint; see `mark_trained`.
+        auxiliary_pictures: digests of the training image files, for the checkpoint; see `mark_trained`.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
     """
 
@@ -174,7 +172,7 @@ class Detector(Decided):
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
-        self._check_trained()
+        check_trained(self.method, self.is_trained)
         return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
@@ -197,7 +195,7 @@ class Detector(Decided):
                 not been trained.
         """
         check_stream(source, batch_size)
-        self._check_trained()
+        check_trained(self.method, self.is_trained)
         images: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
         return self._predict_stream(with_class_names(images, self._classes(classes)), batch_size)
 
@@ -233,9 +231,9 @@ class Detector(Decided):
             ImageReadError: an image cannot be read.
             DataError: a folder or pattern holds no image.
         """
-        images = [read(item)[1] for item in images_given(references)]
-        self._compare_with(normal=self._stack(images) if images else None)
-        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in images)
+        found = [read(item)[1] for item in images_given(references)]
+        self._compare_with(normal=self._stack(found) if found else None)
+        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
         if self.calibration is not None:
             self.apply_calibration(None)
 
@@ -285,30 +283,6 @@ class Detector(Decided):
     def _compare_with(self, **support: Tensor | None) -> None:
         """Replaces the references (`normal`) or the companions (`unlabelled`)."""
         self._states = States(self.method, replace(self._states.support, **support))
-
-    def apply_calibration(self, calibration: Calibration | str | Path | None) -> Detector:
-        """Gives predictions the thresholds and the score scale of a calibration.
-
-        If the method uses class names, predictions for other class names keep a threshold of None.
-
-        Args:
-            calibration: calibration from `zsad.detector.calibration.calibrating.calibrate`, or its file;
-                None removes thresholds and score scale.
-
-        Returns:
-            This detector.
-
-        Raises:
-            ConfigError: the calibration was made with other weights, settings or references, which the
-                message names, or its file does not exist.
-            DataError: the file is no calibration, or is damaged.
-        """
-        if isinstance(calibration, str | Path):
-            calibration = read_calibration(calibration)
-        if calibration is not None:
-            calibration.check_fits(self.scoring_settings())
-        self.decision = Decision.from_calibration(calibration)
-        return self
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
@@ -360,28 +334,13 @@ class Detector(Decided):
         """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
 
-    def _check_trained(self) -> None:
-        if not self.is_trained:
-            name = self.method.INFO.name
-            raise ConfigError(
-                f"{name} on {self.record.name} has random parameters, so its predictions would mean nothing: "
-                "give checkpoint=FILE, or train it with "
-                f"`zsad train --method {name} --backbone {self.record.name}`"
-            )
-
     def _predict_stream(
         self, images: Iterator[tuple[Any, str | None]], batch_size: int
     ) -> Iterator[Prediction]:
-        """Predictions of a stream of images; the next batch is read while one is scored."""
-        batches = iter(lambda: list(itertools.islice(images, batch_size)), [])
-
-        def read_pair(pair: tuple[Any, str | None]) -> tuple[ReadImage, str | None]:
-            return read(pair[0]), pair[1]
-
-        with contextlib.closing(read_ahead(read_pair, batches)) as reading:
-            for batch in reading:
-                read_images, names = zip(*batch, strict=True)
-                yield from self._predict_batch(read_images, names)
+        """Predictions for a stream of images; the next batch is read while one is scored."""
+        with contextlib.closing(read_batches(images, batch_size)) as batches:
+            for found, names in batches:
+                yield from self._predict_batch(found, names)
 
     def _stack(self, images: Sequence[Image.Image]) -> Tensor:
         """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
 
@@ -14,11 +16,13 @@ from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
 from zsad.errors import ConfigError
+from zsad.images.ahead import read_ahead
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
+    from zsad.methods.base import Method
 
 SEVERAL = 4  # dimensions of an array that holds several images
 
@@ -49,6 +53,32 @@ def read(source: Any) -> ReadImage:
     return path, read_image(source)
 
 
+def read_batches(
+    images: Iterator[tuple[ImageInput, str | None]], batch_size: int
+) -> Generator[tuple[tuple[ReadImage, ...], tuple[str | None, ...]], None, None]:
+    """Reads a stream of images in batches, each batch while the one before it is used.
+
+    Args:
+        images: images with their class names.
+        batch_size: number of images in a batch; the last batch may be smaller.
+
+    Yields:
+        The images of a batch and their class names.
+
+    Raises:
+        ImageReadError: an image cannot be read.
+    """
+    batches = iter(lambda: list(itertools.islice(images, batch_size)), [])
+
+    def read_pair(pair: tuple[ImageInput, str | None]) -> tuple[ReadImage, str | None]:
+        return read(pair[0]), pair[1]
+
+    with contextlib.closing(read_ahead(read_pair, batches)) as reading:
+        for batch in reading:
+            found, names = zip(*batch, strict=True)
+            yield found, names
+
+
 def stack(images: Sequence[Image.Image], preparation: Preparation) -> Tensor:
     """A batch as the network takes it.
 
@@ -75,6 +105,21 @@ def check_size(image_size: int, backbone: CLIP) -> None:
             f"image_size must be a multiple of the patch size {patch_size} in pixels, got {image_size!r}"
         )
     check_image_size(image_size, image_size, patch_size)
+
+
+def check_trained(method: Method, is_trained: bool) -> None:
+    """Refuses to predict with parameters that have not been learnt.
+
+    Raises:
+        ConfigError: the method has not been trained; the message says how to train it.
+    """
+    if not is_trained:
+        name = method.INFO.name
+        backbone = method.backbone.record.name if method.backbone.record else "this network"
+        raise ConfigError(
+            f"{name} on {backbone} has random parameters, so its predictions would mean nothing: give "
+            f"checkpoint=FILE, or train it with `zsad train --method {name} --backbone {backbone}`"
+        )
 
 
 def check_stream(source: Any, batch_size: int) -> None:

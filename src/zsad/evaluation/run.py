@@ -263,7 +263,7 @@ def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) ->
         "seed": run.seed,
         "image_size": detector.image_size,
         "precision": options.precision or "fp32",
-        "settings": to_plain(vars(detector.method.config)),
+        "settings": to_plain(detector.method.config),
         "split": options.split,
         "pro": options.pro,
         "fpr_limit": options.fpr_limit,
