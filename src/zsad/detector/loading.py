@@ -38,8 +38,9 @@ def load(
 
     Args:
         method: a name of `zsad.list_methods()`; None: the checkpoint's own, else "anomalyclip".
-        backbone: what `zsad.backbones.loading.load_backbone` accepts, or a network that it gave (which this
-            detector then takes over); None: the checkpoint's own, else "tiny", which ships with zsad.
+        backbone: what `zsad.backbones.loading.load_backbone` accepts, or a network that it returned, which
+            stays as it is and may serve several detectors; None: the checkpoint's own, else "tiny", which
+            ships with zsad.
         checkpoint: a file of `Detector.save` or of the method's authors, or the name that `zsad weights list`
             gives the authors' file, once it was fetched; None: the weights that zsad ships for method and
             backbone, if any; "fresh": new random parameters, to be trained.
@@ -128,9 +129,9 @@ def _find_backbone(
     device: torch.device,
     precision: str | None,
 ) -> CLIP:
-    """The network, loaded or taken over, on its device; one that is loaded also in its precision."""
+    """The network on its device, loaded or a view of the user's; one that is loaded also in its precision."""
     if isinstance(backbone, CLIP):
-        return backbone.to(device).eval()
+        return backbone.view().to(device).eval()  # a view, so that the user's own network stays as it is
     if backbone is None and found is not None:
         backbone = found.backbone
     return load_backbone(backbone, activation=activation, device=device, precision=precision)
