@@ -12,7 +12,7 @@ import sys
 import typing
 from pathlib import Path
 
-from zsad.detector.checkpoints import PACKAGED_BACKBONE, shipped
+from zsad.detector.choosing import PACKAGED_BACKBONE, shipped
 from zsad.detector.published_weights import PAPERS_BACKBONE, PUBLISHED
 from zsad.files.settings import describe
 from zsad.methods._registry import list_methods, method_class

@@ -1,7 +1,7 @@
 """The exceptions that zsad raises for a user to read.
 
-Each message says what came, what was expected and what to do about it. The command line prints the message
-as one line and exits; nobody should need the stack trace.
+Each message says what was given, what was expected and what to do about it. The command line prints the
+message as one line and exits; nobody needs the stack trace.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ from collections.abc import Iterable
 
 
 class ZsadError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base class of the errors that a user can cause and correct."""
 
 
 class ConfigError(ZsadError, ValueError):
-    """An unknown name or an impossible value in an argument, a configuration or a recipe."""
+    """An argument, a setting or a recipe has an unknown name or an impossible value."""
 
 
 class ImageReadError(ZsadError, ValueError):
-    """An image that cannot be read; the message holds its path and the reason."""
+    """An image cannot be read; the message names its path and the reason."""
 
 
 class WeightsError(ZsadError):
-    """Weights that are missing, damaged, of another layout, or not to be downloaded while offline."""
+    """Weights are missing or damaged, have another layout, or cannot be downloaded."""
 
 
 class DataError(ZsadError, ValueError):
-    """A dataset folder, list or mask that does not have the expected layout."""
+    """A dataset folder, a mask or another file of data does not have the expected content."""
 
 
 class MissingExtraError(ZsadError, ImportError):
-    """An optional package is needed; the message holds the line that installs it."""
+    """An optional package is needed; the message gives the command that installs it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package!r}: pip install 'zsad[{extra}]'")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is not in a list, with the nearest one that is.
+    """The error for an unknown name, with the nearest known name.
 
     Args:
-        kind: what is named, in the singular ("method", "backbone", "Config field of anomalyclip").
-        name: what came.
-        known: the names that would have been accepted.
+        kind: kind of the name in the singular ("method", "backbone", "Config field of anomalyclip").
+        name: name that was given.
+        known: names that are accepted.
 
     Returns:
-        A `ConfigError` ready to be raised.
+        The error, to be raised by the caller.
 
     Example:
         >>> str(unknown_name("method", "winclp", ["winclip", "musc"]))
@@ -59,12 +59,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
 
 
 def printable(path: object) -> str:
-    """A name on one line that any terminal can print; control characters and lone bytes are escaped."""
+    """A name as one line for any terminal; control characters and undecodable bytes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's message as one line without control characters, its type's name if it has none."""
+    """The message of an exception as one line without control characters; its type if it has no message."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror

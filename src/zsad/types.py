@@ -1,4 +1,4 @@
-"""The small frozen dataclasses that everything else passes around."""
+"""The small frozen dataclasses that the packages hand to each other."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What a system of the literature is and what it asks for; the module's `INFO`.
+    """What a system of the literature is and what it needs; the `INFO` of its module.
 
     Attributes:
-        name: the registry name, also the file's ("anomalyclip").
-        title: the name that the paper prints ("AnomalyCLIP").
-        year: of first publication.
+        name: registry name, which is also the name of the file ("anomalyclip").
+        title: name in the paper ("AnomalyCLIP").
+        year: year of first publication.
         paper: link to the paper.
-        code: link to the authors' code, None where they published none.
+        code: link to the authors' code; None if they published none.
         needs_training: whether it has learnt parameters.
         uses_class_names: whether the score depends on the class name.
         scores_batch_jointly: whether an image's score depends on the other images (transductive).
@@ -58,20 +58,20 @@ class MethodInfo:
 
 @dataclass(frozen=True)
 class WeightRecord:
-    """Where weights come from and how images must be prepared for them.
+    """Where weights come from and how images are prepared for them.
 
     Attributes:
-        name: what a user types for `backbone=` or sees in `zsad weights list`.
+        name: name that a user types for `backbone=` or sees in `zsad weights list`.
         source: URL, "hf-hub:ORG/REPO", "open_clip:ARCH/TAG" or "package:FILE" (ships in the wheel).
-        image_size: pixels of one side of the square image that the weights were made for.
-        mean: of the RGB channels, in [0, 1] units, subtracted before the network.
-        std: of the RGB channels, in [0, 1] units.
-        activation: of the MLPs, as the weights were trained.
+        image_size: pixels a side of the square images that the weights were made for.
+        mean: mean of the RGB channels in [0, 1], which is subtracted before the network.
+        std: standard deviation of the RGB channels in [0, 1], by which they are divided.
+        activation: activation of the MLPs that the weights were trained with.
         licence: SPDX name or a short sentence.
-        bytes: size of the download, None if unknown.
-        sha256: of the file, None where the source gives none.
-        auxiliary_data: what the weights were trained on.
-        backbone: the backbone that a method's learnt weights belong to, None for a backbone itself.
+        bytes: size of the download in bytes; None if unknown.
+        sha256: SHA-256 of the file in hexadecimal digits; None if the source gives none.
+        auxiliary_data: description of the data that the weights were trained on.
+        backbone: backbone that the learnt weights of a method belong to; None for a backbone itself.
         notes: anything else worth a line.
     """
 
@@ -90,7 +90,7 @@ class WeightRecord:
 
 
 UNLABELLED = -1
-"""The label of an image of which nobody said whether it is normal."""
+"""Label of an image that may be normal or anomalous."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ class Sample:
     """One image of a dataset.
 
     Attributes:
-        path: the image's file; a slice or frame of a medical file has its number behind a "#", as
+        path: file of the image; a slice or frame of a medical file has its number behind a "#", as
             `zsad.images.medical` reads it.
-        category: class name ("metal nut"), as prompts should read it.
-        label: 1 anomalous, 0 normal, `UNLABELLED` (-1) if nobody said.
-        mask_path: the ground-truth mask's file, or a folder of masks to be united; None for a normal image
-            or a set without masks.
-        defect: the kind of defect as the dataset calls it ("good" for normal images).
+        category: class name for the prompts ("metal nut").
+        label: 1 for anomalous, 0 for normal, `UNLABELLED` (-1) if unknown.
+        mask_path: file of the ground-truth mask, or a folder of masks to be united; None for a normal image
+            or a dataset without masks.
+        defect: kind of defect in the words of the dataset ("good" for normal images).
     """
 
     path: Path
@@ -116,11 +116,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class RawOutput:
-    """Scores and maps of a batch, as the authors' evaluation script feeds them to the metrics.
+    """Scores and maps of a batch, exactly as the authors' evaluation script feeds them to the metrics.
 
     Attributes:
-        scores: (B,) float32, image anomaly score in [0, 1].
-        maps: (B, S, S) float32 anomaly maps at the network's input size, the method's own range.
+        scores: (B,) float32 image anomaly scores in [0, 1].
+        maps: (B, S, S) float32 anomaly maps at the input size of the network, in the range of the method.
     """
 
     scores: Tensor
@@ -132,10 +132,11 @@ class PhraseFit:
     """How well a phrase describes the anomalous region of an image; a row of `Prediction.explain`.
 
     Attributes:
-        phrase: as the user typed it.
+        phrase: phrase as the user typed it.
         similarity: how much more the region resembles the phrase than a normal object, by cosine, minus the
-            same of the rest of the image; in [-4, 4], 0 for a phrase that tells nothing about the region.
-        share: in [0, 1]; the shares of all phrases that were asked for add up to 1.
+            same difference for the rest of the image; in [-4, 4], 0 for a phrase that says nothing about the
+            region.
+        share: share of this phrase in [0, 1]; the shares of all phrases of a ranking add up to 1.
     """
 
     phrase: str
@@ -144,22 +145,22 @@ class PhraseFit:
 
 
 class PhraseRanker(Protocol):
-    """What a detector puts into its predictions so that they can explain themselves."""
+    """Answers `Prediction.explain`; a detector puts it into its predictions."""
 
     def __call__(
         self, prediction: Prediction, phrases: Sequence[str], region: NDArray[Any] | None
     ) -> list[PhraseFit]:
-        """The phrases, best first; arguments and errors as for `Prediction.explain`."""
+        """The phrases with their fit, best first; arguments and errors are those of `Prediction.explain`."""
         ...
 
 
 @dataclass(frozen=True)
 class ScoreScale:
-    """What a calibration adds to a prediction, so that scores of different methods read alike.
+    """Scale of a calibration, which makes scores of different methods comparable.
 
     Attributes:
-        distance: from the typical (median) normal image's score to the threshold, above 0.
-        normal_scores: of the normal calibration images, rising; at least one.
+        distance: distance from the score of the typical (median) normal image to the threshold, above 0.
+        normal_scores: scores of the normal calibration images in rising order; at least one.
     """
 
     distance: float
@@ -168,7 +169,7 @@ class ScoreScale:
     def relative(self, score: float, threshold: float) -> float:
         """A logistic curve over the score: 0.5 at the threshold, 0.1 one distance below it, 0.9 above it.
 
-        It rises with the score, so that it changes no order of images.
+        The curve rises with the score, so that the order of images stays.
 
         Example:
             >>> scale = ScoreScale(distance=0.02, normal_scores=(0.48, 0.49))
@@ -179,7 +180,7 @@ class ScoreScale:
         return 0.5 * (1 + math.tanh(0.5 * math.log(9) * steps))
 
     def p_value(self, score: float) -> float:
-        """How often a new normal image gets a score as high as this, estimated from the normal scores.
+        """The probability that a new normal image scores at least this high, from the normal scores.
 
         Source: the conformal p-value, (1 + number of normal scores >= score) / (1 + number of normal scores)
         (Bates et al., "Testing for outliers with conformal p-values", Annals of Statistics 51, 2023). For a
@@ -200,15 +201,14 @@ class Prediction:
     Attributes:
         score: image anomaly score in [0, 1]; higher is more anomalous.
         anomaly_map: (H, W) float32 at the input image's size, values inside `map_range`.
-        image: (H, W, 3) uint8 RGB, the image as it was read.
-        path: the file it came from, None for images in memory.
-        threshold: the image score from which on an image counts as anomalous; None while uncalibrated.
-        map_threshold: the map value from which on a pixel counts as anomalous; None while uncalibrated.
-        map_range: smallest and largest value the method's map can take; the fixed colour scale.
-        class_name: the class name used in the prompts, None if the method or the caller gave none.
-        ranker: what `explain` asks; it refers to the detector's network and is left behind by pickle and
-            deep copies, which have None.
-        score_scale: of the calibration; None while uncalibrated.
+        image: (H, W, 3) uint8 RGB image as it was read.
+        path: file of the image; None for an image in memory.
+        threshold: image score from which on an image counts as anomalous; None while uncalibrated.
+        map_threshold: map value from which on a pixel counts as anomalous; None while uncalibrated.
+        map_range: smallest and largest value that a map of the method can take; the fixed colour scale.
+        class_name: class name in the prompts; None if the method uses none or the caller gave none.
+        ranker: answers `explain` with the network of the detector; None after pickling and deep copies.
+        score_scale: score scale of the calibration; None while uncalibrated.
     """
 
     score: float
@@ -229,9 +229,9 @@ class Prediction:
 
     @property
     def relative_score(self) -> float | None:
-        """`score` on a scale that all methods share: 0.5 at `threshold`, 0.1 for a typical normal image.
+        """`score` on a scale in [0, 1] that all methods share; None while uncalibrated.
 
-        In [0, 1]; None while uncalibrated.
+        The relative score is 0.5 at `threshold` and 0.1 for a typical normal image.
         """
         if self.score_scale is None or self.threshold is None:
             return None
@@ -239,17 +239,17 @@ class Prediction:
 
     @property
     def p_value(self) -> float | None:
-        """How often a new normal image gets a score as high as this, in (0, 1]; None while uncalibrated."""
+        """The probability in (0, 1] that a new normal image scores as high; None while uncalibrated."""
         return None if self.score_scale is None else self.score_scale.p_value(self.score)
 
     def mask(self, threshold: float | None = None) -> NDArray[np.bool_] | None:
         """The pixels whose map value reaches a threshold.
 
         Args:
-            threshold: in units of `anomaly_map`; None takes `map_threshold`.
+            threshold: threshold in units of `anomaly_map`; None for `map_threshold`.
 
         Returns:
-            (H, W) bool array; None if neither threshold is there.
+            (H, W) bool array; None if there is no threshold.
 
         Raises:
             ConfigError: the threshold is not a finite number.
@@ -262,16 +262,16 @@ class Prediction:
         return self.anomaly_map >= chosen
 
     def explain(self, phrases: Sequence[str], region: NDArray[Any] | None = None) -> list[PhraseFit]:
-        """Which of some phrases fits best at the anomalous region.
+        """Ranks phrases by how well they describe the anomalous region.
 
-        The image goes through the network once more; nothing but the image is kept for it. The ranking
-        compares patches with words, so it is as good as the backbone's alignment of both is.
+        The image goes through the network once more. The ranking compares patches with words, so it is only
+        as good as the alignment of both in the backbone.
 
         Args:
-            phrases: one or more, each once: an adjective ("cracked"), a noun with its article ("a scratch"),
-                or a state with {} for the object ("{} with scratches").
-            region: (H, W) bool or weights in [0, 1], where the defect is; None takes `mask()` if it marks a
-                part of the image, else the anomaly map, scaled from its least to its largest value.
+            phrases: one or more different phrases: an adjective ("cracked"), a noun with its article
+                ("a scratch"), or a state with {} for the object ("{} with scratches").
+            region: (H, W) bool array or weights in [0, 1] that mark the defect; None for `mask()` if it marks
+                a part of the image, or else the anomaly map scaled from its smallest to its largest value.
 
         Returns:
             One row for each phrase, best first.
@@ -285,13 +285,13 @@ class Prediction:
         """
         if self.ranker is None:
             raise ConfigError(
-                "this prediction has no network to ask, as after unpickling: explain the one that "
-                "zsad.load(...).predict(image) returned"
+                "this prediction has no network, because it was pickled or copied: explain the prediction "
+                "that zsad.load(...).predict(image) returned"
             )
         return self.ranker(self, phrases, region)
 
     def overlay(self) -> Image.Image:
-        """The image with the heat map over it, on the fixed colour scale of `map_range`."""
+        """The image under its heat map, on the fixed colour scale of `map_range`."""
         from zsad.images.drawing import overlay
 
         return overlay(self.image, self.anomaly_map, self.map_range)
@@ -302,14 +302,14 @@ class Prediction:
         Args:
             kind: "overlay" (JPEG), "map" (16-bit PNG that stores its value range), "npy" (float32), "mask"
                 (PNG, 0 or 255) or "contour" (JPEG).
-            path: the file; missing folders are made.
-            scale: the overlay's colour scale, as in `zsad.images.drawing.overlay`.
+            path: file to write; missing folders are created.
+            scale: colour scale of the overlay, as `zsad.images.drawing.overlay` takes it.
 
         Returns:
-            The path; its suffix becomes .png when an image is too large for JPEG.
+            Path of the file; its suffix becomes .png if an image is too large for JPEG.
 
         Raises:
-            ConfigError: an unknown kind, or a mask or contour without a map threshold.
+            ConfigError: the kind is unknown, or a mask or contour is wanted without a map threshold.
             OSError: the file cannot be written.
         """
         from zsad.images.saving import write_file
@@ -326,20 +326,20 @@ class Prediction:
         kinds: Sequence[FileKind] | None = None,
         scale: Scale = "fixed",
     ) -> list[Path]:
-        """Writes overlay, 16-bit map and, when there is a threshold, the mask into a folder.
+        """Writes overlay, 16-bit map and, if there is a map threshold, the mask into a folder.
 
         Args:
-            directory: made if it is not there. Files of the same name are replaced.
-            name: start of the file names; None takes the stem of `path`, or "image".
-            kinds: which files, as in `write`; None means overlay and map, and the mask when there is a map
-                threshold.
-            scale: the overlay's colour scale, as in `zsad.images.drawing.overlay`.
+            directory: folder to write to, created if it is missing. Files of the same name are replaced.
+            name: start of the file names; None for the stem of `path`, or "image".
+            kinds: kinds of files, as `write` takes them; None for overlay and map, and the mask if there is a
+                map threshold.
+            scale: colour scale of the overlay, as `zsad.images.drawing.overlay` takes it.
 
         Returns:
             The files written: NAME_overlay.jpg, NAME_map.png, NAME_mask.png and so on.
 
         Raises:
-            ConfigError: an unknown kind, or a mask or contour without a map threshold.
+            ConfigError: a kind is unknown, or a mask or contour is wanted without a map threshold.
             OSError: the folder cannot be written.
         """
         from zsad.images.saving import FILE_SUFFIXES

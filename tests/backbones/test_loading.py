@@ -766,8 +766,8 @@ def test_nothing_else_is_available_offline() -> None:
     ("changes", "message"),
     [
         ({"record": None}, 'has no "record" object'),
-        ({"record": {"name": "tiny"}}, '"record" is incomplete'),
-        ({"record": {**dataclasses.asdict(RECORD), "colour": 1}}, 'unknown fields in "record": colour'),
+        ({"record": {"name": "tiny"}}, '"record": source is missing'),
+        ({"record": {**dataclasses.asdict(RECORD), "colour": 1}}, '"record": colour is unknown'),
         ({"config": None}, '"config" does not describe a backbone'),
         ({"config": {"vision": {}, "text": {}}}, '"config" does not describe a backbone'),
         ({"weights": "../other.safetensors"}, "must name a file of the same folder"),

@@ -21,6 +21,7 @@ import zsad
 from zsad.cli import app, doctor
 from zsad.cli.doctor import Finding, human_bytes
 from zsad.cli.options import parse_setting
+from zsad.detector.decision import Decided, Decision
 from zsad.errors import ConfigError, ZsadError
 from zsad.images.saving import read_map
 from zsad.methods import _registry as registry
@@ -47,16 +48,14 @@ class FakeConfig:
     sigma: float = 4.0
 
 
-class FakeDetector:
+class FakeDetector(Decided):
     """The score is the image's mean brightness and the map its red channel."""
 
     def __init__(self, clip, joint=False):
         self.backbone = clip
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
-        self.threshold = None
-        self.map_threshold = None
-        self.calibration = None
+        self.decision = Decision()
         self.map_range = (0.0, 1.0)
         self.learned = {"prompt": torch.zeros(3)}
         self.method = SimpleNamespace(
@@ -78,7 +77,11 @@ class FakeDetector:
         self.before_batch(images)
         self.calls.append((len(images), classes))
         pixels = [np.asarray(image) for image in images]
-        return [Prediction(float(p.mean()) / 255, (p[..., 0] / 255).astype(np.float32), p) for p in pixels]
+        thresholds = {"threshold": self.threshold, "map_threshold": self.map_threshold}
+        return [
+            Prediction(float(p.mean()) / 255, (p[..., 0] / 255).astype(np.float32), p, **thresholds)
+            for p in pixels
+        ]
 
 
 @pytest.fixture
@@ -188,7 +191,7 @@ def test_masks_come_with_a_map_threshold(run, folder):
 
 
 def test_a_calibrated_detector_decides(run, folder, detector):
-    detector.threshold, detector.map_threshold = 0.7, 0.7
+    detector.decision = Decision(0.7, 0.7)
     assert run("predict", "in").exit_code == 0
     assert [row["path"] for row in records() if row["is_anomalous"]] == ["in/a/2.png"]
     assert all(row["threshold"] == 0.7 for row in records())

@@ -20,7 +20,7 @@ import zsad
 from zsad.backbones.catalog import list_backbones
 from zsad.backbones.loading import write_packaged
 from zsad.cli import app
-from zsad.detector import checkpoints
+from zsad.detector import checkpoints, choosing
 from zsad.detector import weights as weights_manifest
 from zsad.detector.weights import (
     DESCRIPTION_KEY,
@@ -98,7 +98,7 @@ def test_the_manifest_does_without_torch():
 
 def test_constants_agree_with_those_of_the_checkpoints():
     assert DESCRIPTION_KEY == checkpoints.METADATA_KEY
-    assert PACKAGED_BACKBONE == checkpoints.PACKAGED_BACKBONE
+    assert PACKAGED_BACKBONE == choosing.PACKAGED_BACKBONE
 
 
 def test_sums_that_pip_noted(monkeypatch):

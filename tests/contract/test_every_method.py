@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from zsad.cli import app
-from zsad.detector.checkpoints import PACKAGED_BACKBONE, shipped
+from zsad.detector.choosing import PACKAGED_BACKBONE, shipped
 from zsad.methods._registry import list_methods, method_class
 
 PICTURES = 3  # some methods compare images with each other

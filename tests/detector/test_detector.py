@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import zsad
 from zsad.detector import checkpoints
+from zsad.detector.identity import learned_versions
 from zsad.errors import ConfigError, DataError, ImageReadError, WeightsError
 from zsad.types import Prediction, WeightRecord
 
@@ -32,12 +33,12 @@ def untrained(make_small_clip):
 
 @pytest.fixture
 def folder(tmp_path, pictures):
-    for index, picture in enumerate(pictures):
-        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    for index, image in enumerate(pictures):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
     return tmp_path
 
 
-def test_one_picture(detector, pictures):
+def test_one_image(detector, pictures):
     prediction = detector.predict(pictures[0])
     assert isinstance(prediction, Prediction)
     assert prediction.anomaly_map.shape == pictures[0].shape[:2]
@@ -59,11 +60,11 @@ def test_all_kinds_of_input_agree(detector, folder, pictures):
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 5])
-def test_a_list_equals_its_pictures(detector, pictures, batch_size):
+def test_a_list_equals_its_images(detector, pictures, batch_size):
     together = detector.predict(pictures, batch_size=batch_size)
     assert len(together) == 3
-    for picture, found in zip(pictures, together, strict=True):
-        alone = detector.predict(picture)
+    for image, found in zip(pictures, together, strict=True):
+        alone = detector.predict(image)
         assert found.score == pytest.approx(alone.score, abs=1e-5)
         np.testing.assert_allclose(found.anomaly_map, alone.anomaly_map, atol=1e-5)
 
@@ -72,11 +73,11 @@ def test_an_empty_list(detector):
     assert detector.predict([]) == []
 
 
-def test_a_four_dimensional_array_is_several_pictures(detector):
+def test_a_four_dimensional_array_is_several_images(detector):
     assert len(detector.predict(np.zeros((2, 8, 8, 3), np.uint8))) == 2
 
 
-def test_a_picture_of_one_pixel(detector):
+def test_an_image_of_one_pixel(detector):
     assert detector.predict(np.zeros((1, 1, 3), np.uint8)).anomaly_map.shape == (1, 1)
 
 
@@ -119,7 +120,7 @@ def test_predict_iter_with_names_for_each(detector, pictures):
     assert [prediction.class_name for prediction in found] == ["a", "b", "c"]
 
 
-def test_predict_iter_refuses_one_picture(detector, pictures):
+def test_predict_iter_refuses_one_image(detector, pictures):
     with pytest.raises(ConfigError, match="many images"):
         detector.predict_iter(pictures[0])
 
@@ -130,7 +131,7 @@ def test_impossible_batch_sizes(detector, pictures, batch_size):
         detector.predict(pictures, batch_size=batch_size)
 
 
-def test_unreadable_pictures(detector, tmp_path):
+def test_unreadable_images(detector, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ImageReadError, match=r"broken\.png"):
         detector.predict(tmp_path / "broken.png")
@@ -186,13 +187,55 @@ def test_untrained_parameters_do_not_predict(untrained, pictures):
     assert untrained.predict(pictures[0]).class_name is None
 
 
-def test_scores_follow_training(untrained):
+def optimiser_step(method):
+    parameters = [parameter for _, parameter in method.trainable()]
+    optimiser = torch.optim.Adam(parameters, lr=0.1)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+
+
+def load_other(method):
+    torch.manual_seed(1)
+    method.load_learned({name: torch.randn_like(each) for name, each in method.trainable()})
+
+
+def reverse_in_place(method):
+    """Keeps the sum of each tensor."""
+    with torch.no_grad():
+        for _, parameter in method.trainable():
+            parameter.copy_(parameter.flip(0, -1))
+
+
+def replace_data(method):
+    for _, parameter in method.trainable():
+        parameter.data = parameter.data + 0.1
+
+
+@pytest.mark.parametrize("change", [optimiser_step, load_other, reverse_in_place, replace_data])
+def test_scores_follow_training(untrained, change):
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     before = untrained.score_tensors(images).scores
-    with torch.no_grad():
-        for _, parameter in untrained.method.trainable():
-            parameter.data.add_(0.1)
+    versions = learned_versions(untrained.method)
+    assert torch.equal(untrained.score_tensors(images).scores, before)
+    assert learned_versions(untrained.method) == versions
+    change(untrained.method)
     assert not torch.equal(untrained.score_tensors(images).scores, before)
+
+
+def test_what_is_prepared_is_asked_for_without_reading_what_was_learnt(untrained, monkeypatch):
+    images = torch.zeros(1, 3, 32, 32)
+    untrained.score_tensors(images)
+    for name in ("item", "tolist", "__float__"):
+        monkeypatch.setattr(torch.Tensor, name, lambda *_: pytest.fail("waits for the device"))
+    untrained.score_tensors(images)
+
+
+def test_training_is_recorded_in_the_checkpoint(untrained, make_small_clip, pictures, tmp_path):
+    untrained.mark_trained("screws", "abc")
+    assert untrained.predict(pictures[0]).score >= 0
+    again = zsad.load(backbone=make_small_clip(), checkpoint=untrained.save(tmp_path / "a.safetensors"))
+    assert (again.is_trained, again.auxiliary_data, again.auxiliary_pictures) == (True, "screws", "abc")
 
 
 def test_training_after_predicting(untrained):

@@ -36,19 +36,19 @@ def text_vector(clip, parts):
     return unit(np.mean([unit(vector) for vector in vectors], axis=0))
 
 
-def patch_vectors(clip, picture):
+def patch_vectors(clip, image):
     """(4, 4, E): the last two blocks of three have a value-value stream, as 19 of 24 have in the paper."""
     from PIL import Image
 
-    images = torch.from_numpy(prepare(Image.fromarray(picture), 32, clip.record.mean, clip.record.std))[None]
+    images = torch.from_numpy(prepare(Image.fromarray(image), 32, clip.record.mean, clip.record.std))[None]
     with torch.no_grad():
         tokens = clip.visual(images, taps=(3,), value_value_from=2).value_tokens[3]
         return clip.visual.project(tokens[:, 1:]).double().numpy().reshape(4, 4, -1)
 
 
-def naive(clip, picture, weights, class_name="nut"):
+def naive(clip, image, weights, class_name="nut"):
     """Similarities by loops over patches; `weights` is (4, 4)."""
-    patches = patch_vectors(clip, picture)
+    patches = patch_vectors(clip, image)
     normal = text_vector(clip, [state.replace("{}", class_name) for state in NORMAL_STATES])
     result = {}
     for phrase in PHRASES:
@@ -127,7 +127,7 @@ def test_a_planted_defect_is_named(detector, small_clip, pictures, monkeypatch):
     normal = average_vector(small_clip, [t.replace("{}", "nut") for t in WINCLIP_TEMPLATES])
     patches = normal.expand(4, 4, -1).clone()
     patches[:2, :2] = planted
-    monkeypatch.setattr(prediction.ranker, "_patches", lambda picture: patches.flatten(0, 1))
+    monkeypatch.setattr(prediction.ranker, "_patches", lambda image: patches.flatten(0, 1))
     rows = prediction.explain(PHRASES, region)
     assert rows[0].phrase == "a scratch"
     assert sum(row.share for row in rows) == pytest.approx(1)
@@ -171,7 +171,7 @@ def test_a_prediction_without_a_network():
         prediction.explain(["cracked"])
 
 
-def test_a_flat_map_takes_the_whole_picture(detector, pictures):
+def test_a_flat_map_takes_the_whole_image(detector, pictures):
     from dataclasses import replace
 
     prediction = replace(detector.predict(pictures[1]), anomaly_map=np.full((32, 32), 0.3, np.float32))

@@ -1,20 +1,17 @@
 """The parts of an evaluation by themselves: the worst images, processes, the plan's small functions."""
 
 import math
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from zsad.detector.support import choose_companions, choose_references
-from zsad.errors import DataError, ZsadError
+from zsad.errors import DataError
 from zsad.evaluation.plan import spread
 from zsad.evaluation.results import WorstPicture
-from zsad.evaluation.workers import _received
 from zsad.evaluation.worst import KEPT, Candidate, WorstOfCategory, worst_of_run
 from zsad.files.plain import slug
 from zsad.metrics.bootstrap import bootstrap_draws, interval
@@ -69,17 +66,6 @@ def test_the_worst_of_a_run_rank_by_their_category_first():
         replace(example, path="lower", score=0.1, outranked=0.5),
     ]
     assert [each.path for each in worst_of_run(found)] == ["first", "lower", "middle", "unknown", "positive"]
-
-
-def test_a_process_that_died_is_said_to_have():
-    own, theirs = multiprocessing.Pipe()
-    process = SimpleNamespace(join=lambda timeout: None, exitcode=-9)
-    theirs.send("a setting is impossible")
-    with pytest.raises(ZsadError, match="a setting is impossible"):
-        _received(process, own)
-    theirs.close()
-    with pytest.raises(ZsadError, match=r"exit code -9 .*--resume"):
-        _received(process, own)
 
 
 def test_a_limit_is_spread_over_the_list():

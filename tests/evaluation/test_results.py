@@ -8,14 +8,14 @@ import pytest
 from helpers.evaluation_examples import evaluation_result, run_result, write_example_folder
 from zsad.errors import DataError
 from zsad.evaluation.results import read_evaluation, write_evaluation
-from zsad.files.plain import to_json
+from zsad.files.plain import to_plain
 
 
 def test_round_trip(tmp_path):
     written = write_example_folder(tmp_path)
     for place in (tmp_path, tmp_path / "results.json"):
         found = read_evaluation(place)
-        assert to_json(found) == to_json(written)
+        assert to_plain(found) == to_plain(written)
         assert found.runs[0] == written.runs[0]  # no NaN in it, so the dataclasses are equal too
         assert found.failed_runs == written.failed_runs
     assert math.isnan(found.runs[2].mean["image_auroc"])

@@ -19,12 +19,12 @@ from zsad.cli import app
 from zsad.data.fingerprints import file_digests, pack_digests
 from zsad.data.folder import open_dataset
 from zsad.data.samples import load_sample
-from zsad.detector import checkpoints
+from zsad.detector import choosing
 from zsad.detector.detector import Detector
 from zsad.evaluation import run as evaluation
 from zsad.evaluation.results import read_evaluation
 from zsad.evaluation.scoring import make_batches
-from zsad.files.plain import to_json
+from zsad.files.plain import to_plain
 from zsad.metrics import evaluate as metrics_of
 from zsad.training import loop as training
 from zsad.types import RawOutput
@@ -91,9 +91,9 @@ def run(*arguments, code=0):
 @pytest.fixture
 def without_adaclip(monkeypatch):
     """As if no weights of AdaCLIP shipped for tiny."""
-    found = checkpoints.shipped
+    found = choosing.shipped
     monkeypatch.setattr(
-        checkpoints, "shipped", lambda name, backbone: None if name == "adaclip" else found(name, backbone)
+        choosing, "shipped", lambda name, backbone: None if name == "adaclip" else found(name, backbone)
     )
 
 
@@ -103,7 +103,7 @@ def lines_of(path):
 
 def without_times(result):
     """Everything of a result but how long it took."""
-    plain = to_json(result)["runs"]
+    plain = to_plain(result)["runs"]
     for each in plain:
         del each["seconds"]
         for row in each["categories"]:
@@ -288,6 +288,61 @@ def test_a_map_that_is_not_finite_is_left_out_by_name(tree, tmp_path, monkeypatc
     gear, _ = read_evaluation(tmp_path / "out").runs[0].categories
     assert len(gear.failed) == 3
     assert all("must be finite" in line and line.startswith(str(tree)) for line in gear.failed)
+
+
+def scores_by_path(directory):
+    (result,) = read_evaluation(directory).runs
+    return {record["path"]: record["score"] for record in lines_of(directory / result.pictures_file)}
+
+
+def test_a_batch_that_runs_out_of_memory_is_scored_image_by_image(tree, tmp_path, monkeypatch):
+    run("--data", tree, "--out", tmp_path / "one", "--batch-size", 1)
+    real = Detector.score_tensors
+
+    def small(self, images, classes=None):
+        if len(images) > 1:
+            raise RuntimeError("CUDA out of memory")
+        return real(self, images, classes)
+
+    monkeypatch.setattr(Detector, "score_tensors", small)
+    run("--data", tree, "--out", tmp_path / "four", "--batch-size", 4)
+    expected = scores_by_path(tmp_path / "one")
+    assert len(expected) == 18
+    assert scores_by_path(tmp_path / "four") == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_image_that_cannot_be_scored_does_not_stop_the_others(tree, tmp_path, monkeypatch):
+    run("--data", tree, "--out", tmp_path / "whole")
+    real, bright = Detector.score_tensors, tree / "gear" / "test" / "good" / "2.png"
+    Image.new("RGB", (48, 40), "white").save(bright)
+
+    def sensitive(self, images, classes=None):
+        if any(float(image.min()) > 0.5 for image in images):
+            raise RuntimeError("CUDA out of memory")
+        return real(self, images, classes)
+
+    monkeypatch.setattr(Detector, "score_tensors", sensitive)
+    outcome = run("--data", tree, "--out", tmp_path / "out", "--batch-size", 4, code=3)
+    gear, _ = read_evaluation(tmp_path / "out").runs[0].categories
+    assert gear.failed == (f"{bright}: CUDA out of memory",)
+    assert (gear.normal, gear.anomalous) == (3, 5)
+    found, expected = scores_by_path(tmp_path / "out"), scores_by_path(tmp_path / "whole")
+    assert found.pop(str(bright)) is None
+    del expected[str(bright)]
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert "left out: " in outcome.stderr
+
+
+def test_images_scored_jointly_fail_together(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(Detector, "score_tensors", _out_of_memory)
+    run("--data", tree, "-m", "musc", "--out", tmp_path / "out", code=3)
+    rows = read_evaluation(tmp_path / "out").runs[0].categories
+    assert [len(row.failed) for row in rows] == [9, 9]
+    assert all(line.endswith(": CUDA out of memory") for row in rows for line in row.failed)
+
+
+def _out_of_memory(self, images, classes=None):
+    raise RuntimeError("CUDA out of memory")
 
 
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(tree, tmp_path, monkeypatch):

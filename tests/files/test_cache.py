@@ -337,7 +337,7 @@ def test_hub_malformed_name() -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        ("GatedRepoError", "asks for a consent"),
+        ("GatedRepoError", "requires your consent"),
         ("RepositoryNotFoundError", "has no repository 'org/repo'"),
         ("RevisionNotFoundError", "has no revision 'v2'"),
         (

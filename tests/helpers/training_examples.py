@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from zsad.training.loop import train
-from zsad.training.state import Checkpoint
+from zsad.training.state import TrainingState
 
 
 def stained_pictures(count=6, size=20):
@@ -29,7 +29,7 @@ def quietly(config, dataset=None):
 
 
 def learned(config):
-    return Checkpoint.read(config.folder / "last.safetensors").learned
+    return TrainingState.read(config.folder / "last.safetensors").learned
 
 
 def assert_same(first, second):

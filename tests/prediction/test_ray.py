@@ -215,7 +215,7 @@ def test_a_dead_worker_loses_nothing(detector, folder, tmp_path, cluster, one_th
             return super().predict(inputs, classes, batch_size)
 
     expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2)
-    deadly = DeadlyDetector(detector.method, detector.image_size)
+    deadly = DeadlyDetector(detector.method, detector.image_size, fingerprint=detector.fingerprint)
     deadly.marker = tmp_path / "marker"
     summary = predict_folder(
         folder, deadly, tmp_path / "two", batch_size=2, engine=functools.partial(RayPrediction, workers=2)

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 
 import zsad
+from helpers.deadly import DeadlyDetector
 from zsad.backbones.devices import device_names
 from zsad.errors import ConfigError
 from zsad.prediction.layout import RunLayout
@@ -22,23 +22,6 @@ from zsad.prediction.pipeline import PredictionPipeline, parts_by_size
 from zsad.prediction.records import read_results
 from zsad.prediction.run import in_batches, predict_folder
 from zsad.prediction.workers import ShardedPrediction
-
-
-class DeadlyDetector(zsad.Detector):
-    """Ends its process when it meets an image of a certain width: each time, or only the first time."""
-
-    def __init__(self, method, image_size, width, marker=None):
-        super().__init__(method, image_size)
-        self.width, self.marker = width, marker
-
-    def predict(self, inputs, classes=None, batch_size=None):
-        if any(image.width == self.width for image in inputs):
-            if self.marker is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if not self.marker.exists():
-                self.marker.touch()
-                os._exit(7)
-        return super().predict(inputs, classes, batch_size)
 
 
 @pytest.fixture
@@ -105,7 +88,7 @@ def test_two_processes_give_the_results_of_one(detector, folder, tmp_path):
 @pytest.mark.slow
 def test_a_dead_process_loses_nothing_and_a_deadly_picture_is_named(detector, folder, tmp_path):
     expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2, formats=())
-    deadly = DeadlyDetector(detector.method, detector.image_size, width=37)
+    deadly = DeadlyDetector(detector.method, detector.image_size, detector.fingerprint, width=37)
     summary = predict_folder(folder, deadly, tmp_path / "two", batch_size=2, formats=(), devices=["cpu"])
     failed = {os.path.basename(record.path): record.error for record in summary.failed}
     assert sorted(failed) == ["4.png", "bad.png"]
@@ -119,7 +102,9 @@ def test_a_dead_process_loses_nothing_and_a_deadly_picture_is_named(detector, fo
 @pytest.mark.slow
 def test_a_process_that_dies_once_is_replaced(detector, folder, tmp_path):
     expected = predict_folder(folder, detector, tmp_path / "one", batch_size=2)
-    once = DeadlyDetector(detector.method, detector.image_size, width=36, marker=tmp_path / "marker")
+    once = DeadlyDetector(
+        detector.method, detector.image_size, detector.fingerprint, width=36, marker=tmp_path / "marker"
+    )
     summary = predict_folder(folder, once, tmp_path / "two", batch_size=2, devices=["cpu"])
     assert (tmp_path / "marker").exists()
     assert without_time(summary.records) == without_time(expected.records)

@@ -19,7 +19,7 @@ from helpers.training_workers import LEARNT, Killing, settings, train_each, trai
 from zsad.errors import ConfigError, ImageReadError, MissingExtraError, ZsadError
 from zsad.methods._registry import method_class
 from zsad.training.devices import Ranks, on_devices
-from zsad.training.state import Checkpoint
+from zsad.training.state import TrainingState
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_killed_process_a_bad_picture_and_resuming(tmp_path, backbone):
     # In each epoch one process fetches 3 images and the other 4.
     with pytest.raises(ZsadError, match=f"ended early .*{signal.SIGKILL.name}.*--resume goes on"):
         quietly(several, Killing(stained_pictures(7), 7))
-    assert Checkpoint.read(two.folder / "last.safetensors").epoch == 1
+    assert TrainingState.read(two.folder / "last.safetensors").epoch == 1
     assert not two.out.exists()
     bad = stained_pictures(7)
     bad[3] = (b"no image", *bad[3][1:])

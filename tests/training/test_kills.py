@@ -10,7 +10,7 @@ import torch
 
 from helpers.training_examples import assert_same, log_rows
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
-from zsad.training.state import Checkpoint
+from zsad.training.state import TrainingState
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "SIGKILL") or sys.platform == "darwin", reason="needs SIGKILL and a safe fork"
@@ -64,11 +64,11 @@ def killed_and_resumed(tmp_path):
 
 
 def check(folders, whole):
-    expected = Checkpoint.read(whole / "out.training" / "last.safetensors")
+    expected = TrainingState.read(whole / "out.training" / "last.safetensors")
     result = (whole / "out.safetensors").read_bytes()
     rows = [{**row, "seconds": ""} for row in log_rows(whole / "out.training" / "log.csv")]
     for moment, folder in folders.items():
-        found = Checkpoint.read(folder / "out.training" / "last.safetensors")
+        found = TrainingState.read(folder / "out.training" / "last.safetensors")
         assert found.epoch == expected.epoch == 3, moment
         assert found.losses == expected.losses, moment
         assert_same(dict(found.learned), dict(expected.learned))

@@ -22,7 +22,7 @@ from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.data.samples import prepare_sample
 from zsad.errors import ConfigError, DataError, WeightsError, ZsadError
 from zsad.training.loop import TrainConfig
-from zsad.training.state import Checkpoint
+from zsad.training.state import TrainingState
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is taken for OpenAI's weights")
 
@@ -209,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(config, m
     with pytest.raises(ZsadError, match=r"became nan in step 2 of epoch 2 .* checkpoint of epoch 1 is kept"):
         quietly(config(), stained_pictures())
     assert not config().out.exists()
-    assert Checkpoint.read(config().folder / "last.safetensors").epoch == 1
+    assert TrainingState.read(config().folder / "last.safetensors").epoch == 1
     assert all(tensor.isfinite().all() for tensor in learned(config()).values())
 
 

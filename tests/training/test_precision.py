@@ -9,7 +9,7 @@ from helpers.training_examples import learned, quietly, stained_pictures
 from zsad.methods._registry import list_methods, method_class
 from zsad.training.loop import TrainConfig
 from zsad.training.run import TrainingRun
-from zsad.training.state import Checkpoint
+from zsad.training.state import TrainingState
 
 LEARNT = [name for name in list_methods() if method_class(name).INFO.needs_training]
 
@@ -37,7 +37,7 @@ def test_learns_in_half_precision(config, method, precision):
     result = quietly(settings, stained_pictures())
     assert all(math.isfinite(loss) for loss in result.losses)
     assert result.losses[-1] < result.losses[0]
-    checkpoint = Checkpoint.read(settings.folder / "last.safetensors")
+    checkpoint = TrainingState.read(settings.folder / "last.safetensors")
     tensors = [*checkpoint.learned.values(), *checkpoint.optimizer.values()]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
     assert bool(checkpoint.scaler) == (precision == "fp16")
@@ -83,7 +83,7 @@ def test_a_step_with_infinite_gradients_is_left_out_and_the_scale_halved(config,
 
 def test_the_scale_is_resumed(config):
     quietly(config(precision="fp16", epochs=2), stained_pictures())
-    before = Checkpoint.read(config().folder / "last.safetensors").scaler
+    before = TrainingState.read(config().folder / "last.safetensors").scaler
     quietly(config(precision="fp16", epochs=3, resume=True), stained_pictures())
-    after = Checkpoint.read(config().folder / "last.safetensors").scaler
+    after = TrainingState.read(config().folder / "last.safetensors").scaler
     assert after["_growth_tracker"] == before["_growth_tracker"] + 1

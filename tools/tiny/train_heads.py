@@ -144,7 +144,7 @@ def main() -> None:
     parts = parts_to_judge(synthetic, crops, whole, args.held_out)
     if not args.fresh:
         prepare_heads(detector, feed.pictures(synthetic, np.arange(16))[0])
-    detector.is_trained, detector.auxiliary_data = True, args.trained_on
+    detector.mark_trained(args.trained_on)
     method = detector.method.requires_grad_(False)
     learnt = [parameter.requires_grad_(True) for _, parameter in method.trainable()]
     optimizer = torch.optim.Adam(learnt, lr=args.lr, betas=(0.5, 0.999))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from zsad.errors import WeightsError
+from zsad.errors import DataError, WeightsError
 from zsad.files.cache import find_cached
+from zsad.files.plain import from_plain
 from zsad.types import WeightRecord
 
 HUB = "hf-hub:"
@@ -165,10 +165,7 @@ def record_from_json(content: Any, path: Path) -> WeightRecord:
     """
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path} has no "record" object')
-    unknown = content.keys() - {field.name for field in fields(WeightRecord)}
-    if unknown:
-        raise WeightsError(f'{path}: unknown fields in "record": {", ".join(sorted(unknown))}')
     try:
-        return WeightRecord(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f'{path}: "record" is incomplete ({error})') from error
+        return from_plain(WeightRecord, content, f'{path}, "record"')
+    except DataError as error:
+        raise WeightsError(str(error)) from error

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
-from zsad.backbones.state_dicts import HEAD_WIDTH
-from zsad.backbones.transformer import MLP_RATIO
+from zsad.backbones.transformer import HEAD_WIDTH, MLP_RATIO
 from zsad.errors import WeightsError
 
 VOCABULARY = 49408  # of CLIP's tokenizer, which is the only one here

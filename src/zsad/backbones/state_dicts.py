@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
+from zsad.backbones.transformer import HEAD_WIDTH
 from zsad.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 Layout = Literal["openai", "custom_text", "hugging_face"]
 
-HEAD_WIDTH = 64
 # Entries that hold no weights: sizes kept as buffers, masks, position numbers, and the bias of sigmoid
 # training (added to every logit alike).
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "logit_bias", "attn_mask", "position_ids")

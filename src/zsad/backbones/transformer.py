@@ -15,6 +15,7 @@ from zsad.errors import ConfigError, unknown_name
 from zsad.types import Activation
 
 MLP_RATIO = 4
+HEAD_WIDTH = 64  # of attention, where a file does not say otherwise
 QUICK_GELU = 1.702
 
 

@@ -1,4 +1,4 @@
-"""What images show: class names as a detector takes them, one for all or one per image."""
+"""Class names as a detector takes them: one for all images, or one per image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ Classes = str | Sequence[str] | None
 
 
 def class_names(classes: Classes, count: int) -> list[str | None]:
-    """One class name, or None, per image.
+    """The class name of each image.
+
+    Args:
+        classes: one name for all images, one per image, or None.
+        count: number of images.
+
+    Returns:
+        A name or None for each image.
 
     Raises:
-        ConfigError: there are more or fewer names than images, or one is not a text.
+        ConfigError: names and images differ in number, or a name is not a text or empty.
     """
     if classes is None or isinstance(classes, str):
         return [checked_name(classes)] * count
@@ -23,20 +30,24 @@ def class_names(classes: Classes, count: int) -> list[str | None]:
     return [checked_name(name) for name in classes]
 
 
-def with_class_names(pictures: Iterable[Any], classes: Classes) -> Iterator[tuple[Any, str | None]]:
-    """Images with their class names, without counting the images first unless that is free."""
+def with_class_names(images: Iterable[Any], classes: Classes) -> Iterator[tuple[Any, str | None]]:
+    """Pairs images with their class names; a stream is read to its end first only if there are several names.
+
+    Raises:
+        ConfigError: names and images differ in number, or a name is not a text or empty.
+    """
     if classes is None or isinstance(classes, str):
         name = checked_name(classes)
-        return ((picture, name) for picture in pictures)
-    items = pictures if isinstance(pictures, Sequence) else list(pictures)
+        return ((image, name) for image in images)
+    items = images if isinstance(images, Sequence) else list(images)
     return zip(items, class_names(classes, len(items)), strict=True)
 
 
 def checked_name(name: Any) -> str | None:
-    """A class name that prompts can hold; None stays None.
+    """Returns a class name that prompts can hold, or None for None.
 
     Raises:
-        ConfigError: it is not a text or an empty one.
+        ConfigError: the name is not a text, or is empty.
     """
     if name is None:
         return None

@@ -1,17 +1,17 @@
-"""Which defect phrase fits the anomalous region of an image: what `Prediction.explain` asks.
+"""Ranks phrases by how well they describe the anomalous region of an image; `Prediction.explain` calls it.
 
-The region's patches and the phrases meet in CLIP's joint space. Patches come from the value-value stream of
-the image encoder (CLIP Surgery, 2304.05653; AnomalyCLIP, 2310.18961), whose tokens describe their own place;
-plain CLIP's last patch tokens mostly do not. A phrase becomes the mean of WinCLIP's sentence templates.
+Patches and phrases are compared in CLIP's joint space. Patches come from the value-value stream of the image
+encoder (CLIP Surgery, 2304.05653; AnomalyCLIP, 2310.18961), whose tokens describe their own place; the last
+patch tokens of plain CLIP mostly do not. A phrase becomes the mean vector of WinCLIP's prompt templates.
 
-Two comparisons take out what says nothing about the defect. The phrase is measured against the sentences
-about a normal object, since every sentence with the class name resembles the object; and the region against
-the rest of the image, since some phrases resemble any patch. With r and n the mean patch vectors of region
-and rest, t_p and t_0 the text vectors of the phrase and of the normal object, that is
+Two subtractions remove what is not specific to the defect. The prompts about a normal object are subtracted
+from the phrase, because every prompt with the class name resembles the object. The rest of the image is
+subtracted from the region, because some phrases resemble any patch. With r and n the mean patch vectors of
+region and rest, t_p and t_0 the text vectors of the phrase and of the normal object, the result is
 
     similarity(p) = r . t_p - r . t_0 - (n . t_p - n . t_0) = (r - n) . (t_p - t_0)
 
-This contrast is zsad's own, not from a paper.
+This contrast is not from a paper.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ MOST_VECTORS_KEPT = 1024
 def phrase_similarity(
     patch_features: Tensor, weights: Tensor, phrase_vectors: Tensor, normal_vector: Tensor
 ) -> Tensor:
-    """How much more a region resembles each phrase than the rest of the image does.
+    """The contrast between region and rest of the image in how much they resemble each phrase.
 
     Args:
         patch_features: (N, E) patches in the joint space, not normalised.
-        weights: (N,) in [0, 1], how much of each patch belongs to the region; not all 0. If all are 1 there
-            is no rest, and the region stands alone.
-        phrase_vectors: (P, E) of length 1.
-        normal_vector: (E,) of length 1.
+        weights: (N,) in [0, 1], share of each patch that belongs to the region; not all 0. If all are 1,
+            there is no rest and nothing is subtracted for it.
+        phrase_vectors: (P, E) text vectors of length 1.
+        normal_vector: (E,) text vector of the normal object, of length 1.
 
     Returns:
-        (P,) in [-4, 4], see the module's description.
+        (P,) similarities in [-4, 4] by the formula at the top of this module.
 
     Example:
         >>> patches = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -71,15 +71,15 @@ def phrase_similarity(
 
 
 def region_weights(prediction: Prediction, region: NDArray[Any] | None, grid: int) -> Tensor:
-    """How much of each patch belongs to the anomalous region.
+    """The share of each patch that belongs to the anomalous region.
 
     Args:
-        prediction: of the image.
-        region: as for `Prediction.explain`.
-        grid: G patches a side.
+        prediction: prediction for the image.
+        region: region as `Prediction.explain` takes it; None for the region that the prediction found.
+        grid: G, number of patches a side.
 
     Returns:
-        (G * G,) float32 in [0, 1], the mean over the pixels of each patch.
+        (G * G,) float32 in [0, 1], mean of the region over the pixels of each patch.
 
     Raises:
         ConfigError: the region has another shape than the image, is empty, or has values outside [0, 1].
@@ -90,9 +90,9 @@ def region_weights(prediction: Prediction, region: NDArray[Any] | None, grid: in
 
 
 class RegionRanker:
-    """Ranks phrases by their fit to the anomalous region of a prediction; text vectors are kept.
+    """Ranks phrases by how well they fit the anomalous region of a prediction, and keeps their text vectors.
 
-    Pickling and deep copies give None, so that predictions stay plain results.
+    Pickling or deep-copying a ranker gives None, so that predictions stay plain results.
     """
 
     def __init__(self, backbone: CLIP, image_size: int) -> None:
@@ -108,12 +108,12 @@ class RegionRanker:
     def __call__(
         self, prediction: Prediction, phrases: Sequence[str], region: NDArray[Any] | None
     ) -> list[PhraseFit]:
-        """The phrases, best first; equally good ones in the order given.
+        """The phrases with their fit, best first; equally good phrases keep the given order.
 
         Args:
-            prediction: of the image.
-            phrases: as for `Prediction.explain`.
-            region: likewise.
+            prediction: prediction for the image.
+            phrases: phrases as `Prediction.explain` takes them.
+            region: region as `Prediction.explain` takes it.
 
         Raises:
             ConfigError: a phrase or the region is impossible.
@@ -130,18 +130,18 @@ class RegionRanker:
         rows = [PhraseFit(*row) for row in zip(checked, similarity.tolist(), share.tolist(), strict=True)]
         return sorted(rows, key=lambda row: -row.similarity)
 
-    def _patches(self, picture: NDArray[np.uint8]) -> Tensor:
-        """(N, E) float32 patches of an (H, W, 3) image in the joint space."""
+    def _patches(self, image: NDArray[np.uint8]) -> Tensor:
+        """(N, E) float32 patches of an (H, W, 3) uint8 image in the joint space."""
         backbone = self._backbone
         record, layers = backbone.record, backbone.config.vision.layers
         assert record is not None  # noqa: S101 - the detector has checked it
-        pixels = prepare(Image.fromarray(picture), self._image_size, record.mean, record.std)
+        pixels = prepare(Image.fromarray(image), self._image_size, record.mean, record.std)
         images = torch.from_numpy(pixels)[None].to(backbone.text_projection.device)
         start = layers - resolve_dpam_layer(None, layers) + 2
         return value_value_features(backbone.visual, images, (layers,), start).patch_features[0, 0]
 
     def _vector(self, states: tuple[str, ...], class_name: str) -> Tensor:
-        """(E,) of states of a class, from memory if it was asked for before."""
+        """(E,) text vector of the states of a class, kept from an earlier call if there was one."""
         key = (class_name, *states)
         with self._lock:
             if key not in self._kept:
@@ -156,10 +156,10 @@ class RegionRanker:
 
 
 def checked_phrases(phrases: Sequence[str]) -> tuple[str, ...]:
-    """Phrases without blanks around them.
+    """Phrases without blanks at their ends.
 
     Raises:
-        ConfigError: there is none, one is not words, comes twice, or a text came instead of a list.
+        ConfigError: the list is empty or a text, or a phrase is not words or occurs twice.
     """
     if isinstance(phrases, str):
         raise ConfigError(
@@ -170,12 +170,12 @@ def checked_phrases(phrases: Sequence[str]) -> tuple[str, ...]:
         raise ConfigError('give at least one phrase, such as ["cracked"]')
     for state, phrase in zip(states, phrases, strict=True):
         if states.count(state) > 1:
-            raise ConfigError(f"each phrase must come once, got {phrase!r} again")
+            raise ConfigError(f"each phrase must occur once, got {phrase!r} again")
     return tuple(phrase.strip() for phrase in phrases)
 
 
 def _found_region(prediction: Prediction) -> NDArray[Any]:
-    """(H, W): the mask if it marks a part of the image, else the map, scaled to [0, 1]."""
+    """(H, W) mask if it marks a part of the image; otherwise the anomaly map scaled to [0, 1]."""
     mask = prediction.mask()
     if mask is not None and mask.any() and not mask.all():
         return mask
@@ -189,7 +189,7 @@ def _found_region(prediction: Prediction) -> NDArray[Any]:
 
 
 def _checked_region(prediction: Prediction, region: NDArray[Any]) -> NDArray[Any]:
-    """The user's region, if it is one."""
+    """The region that the user gives, if its shape and values make it one."""
     expected = prediction.anomaly_map.shape
     if region.shape != expected:
         raise ConfigError(
@@ -202,5 +202,7 @@ def _checked_region(prediction: Prediction, region: NDArray[Any]) -> NDArray[Any
             + (f" from {region.min()} to {region.max()}" if is_number else "")
         )
     if not region.any():
-        raise ConfigError("the region is empty: mark at least one pixel, or leave it out to take the map")
+        raise ConfigError(
+            "the region is empty: mark at least one pixel, or leave it out to use the anomaly map"
+        )
     return region

@@ -1,4 +1,4 @@
-"""What scores depend on: one description, one digest, fingerprints of images."""
+"""Says what scores depend on: settings, digest of the weights, fingerprints of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad.files.plain import to_json
+from zsad.files.plain import to_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def weights_digest(fingerprint: str, learned: Mapping[str, Tensor]) -> str:
 
 
 def image_fingerprint(pixels: NDArray[np.uint8]) -> str:
-    """A short name for the content of an image, the same for copies of it in any lossless format.
+    """A short digest of the content of an image, equal for copies of it in any lossless format.
 
     Args:
         pixels: (H, W, 3) uint8 RGB, upright, from `zsad.images.reading.read_image`.
@@ -51,20 +51,33 @@ def image_fingerprint(pixels: NDArray[np.uint8]) -> str:
     return digest.hexdigest()[:SHORT_DIGITS]
 
 
+def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
+    """A value that changes whenever a learnt tensor is written or replaced; no tensor is read for it.
+
+    PyTorch counts the writes of optimisers, of `copy_` and of all other in-place operations on a tensor. It
+    does not count writes through `tensor.data`.
+
+    Returns:
+        Address and number of writes of each learnt tensor.
+    """
+    tensors = [parameter for _, parameter in method.trainable()]
+    return tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in tensors)
+
+
 def scoring_settings(
     method: Method, image_size: int, fingerprint: str, references: Sequence[str]
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
     Args:
-        method: the method with its backbone and its settings.
-        image_size: pixels of one side of the network's input.
-        fingerprint: digest of the backbone's weights in their own precision.
+        method: method with its backbone and its settings.
+        image_size: pixels a side of the network's input.
+        fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
 
     Returns:
-        `method`, `backbone`, `image_size`, `precision`, `config` (the method's settings), `references` and
-        `weights` (a short digest of the backbone and of what was learnt).
+        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references` and
+        `weights` (short digest of the backbone and of everything that was learnt).
     """
     backbone = method.backbone
     return {
@@ -72,7 +85,7 @@ def scoring_settings(
         "backbone": backbone.record.name if backbone.record else None,
         "image_size": image_size,
         "precision": str(backbone.text_projection.dtype).removeprefix("torch."),
-        "config": to_json(method.config),
+        "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
     }

@@ -1,4 +1,4 @@
-"""`zsad.load`: from names and files to a detector that is ready."""
+"""`zsad.load`: builds a detector from names and files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from zsad.backbones.clip import CLIP
 from zsad.backbones.devices import _find_device, check_precision
 from zsad.backbones.loading import backbone_fingerprint, load_backbone
-from zsad.detector import checkpoints
+from zsad.detector import choosing
+from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
 from zsad.errors import ConfigError
@@ -20,6 +21,7 @@ from zsad.methods import _registry as registry
 if TYPE_CHECKING:
     from zsad.detector.checkpoints import Checkpoint
     from zsad.detector.support import Images
+    from zsad.types import Activation
 
 
 def load(
@@ -34,32 +36,33 @@ def load(
     calibration: Calibration | str | Path | None = None,
     **config: Any,
 ) -> Detector:
-    """A detector, ready to predict if there are weights for it.
+    """Builds a detector, which is ready to predict if there are weights for its method and backbone.
 
     Args:
-        method: a name of `zsad.list_methods()`; None: the checkpoint's own, else "anomalyclip".
-        backbone: what `zsad.backbones.loading.load_backbone` accepts, or a network that it returned, which
-            stays as it is and may serve several detectors; None: the checkpoint's own, else "tiny", which
-            ships with zsad.
-        checkpoint: a file of `Detector.save` or of the method's authors, or the name that `zsad weights list`
-            gives the authors' file, once it was fetched; None: the weights that zsad ships for method and
-            backbone, if any; "fresh": new random parameters, to be trained.
-        image_size: pixels a side that images are resized to, a multiple of the patch size; None: the
-            checkpoint's own, else what the backbone's weights (or the method's paper) were made for.
-        device: None: a CUDA GPU if there is one, else Apple's, else the CPU.
-        precision: of the backbone: "fp32" (None), "bf16" or "fp16".
+        method: name from `zsad.list_methods()`; None for the method of the checkpoint, or "anomalyclip".
+        backbone: whatever `zsad.backbones.loading.load_backbone` accepts, or a network that it returned,
+            which stays as it is and may serve several detectors; None for the backbone of the checkpoint, or
+            "tiny", which zsad ships.
+        checkpoint: file from `Detector.save` or from the authors of the method, or the name of a fetched
+            authors' file in `zsad weights list`; None for the weights that zsad ships for method and
+            backbone, if any; "fresh" for new random parameters to be trained.
+        image_size: pixels a side that images are resized to, a multiple of the patch size; None for the size
+            in the checkpoint, or the size that the backbone's weights (or the method's paper) were made for.
+        device: device name; None for a CUDA GPU if there is one, then Apple's GPU, then the CPU.
+        precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
             folder, a pattern or a list.
-        calibration: as `Detector.apply_calibration` takes it; without a checkpoint, what else is None is
-            taken from it. None: the checkpoint's own, if any; "none": no calibration and no thresholds.
-        **config: the method's settings, by the paper's terms; a checkpoint's own are the default.
+        calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
+            supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
+            for no calibration and no thresholds.
+        **config: settings of the method, by the paper's terms; the settings in a checkpoint are the defaults.
 
     Returns:
         The detector.
 
     Raises:
-        ConfigError: an unknown name or an impossible or contradicting value.
-        WeightsError: weights that are missing, damaged or made for something else.
+        ConfigError: a name is unknown, or a value is impossible or contradicts the checkpoint.
+        WeightsError: weights are missing, damaged or made for something else.
         ImageReadError: a reference image cannot be read.
         DataError: the calibration is damaged.
     """
@@ -70,17 +73,17 @@ def load(
         method, backbone = method or made_with["method"], backbone or made_with["backbone"]
         image_size = image_size or made_with["image_size"]
         config = {**made_with["config"], **config} if method == made_with["method"] else config
-    found = checkpoints.find(method, backbone, checkpoint)
-    name = checkpoints.method_name(method, found)
+    found = choosing.find(method, backbone, checkpoint)
+    name = choosing.method_name(method, found)
     kind = registry.method_class(name)
-    settings = config if found is None else checkpoints.merge_settings(found, kind, config)
+    settings = config if found is None else choosing.merge_settings(found, kind, config)
     chosen = build_config(kind.Config, settings, name)
     network = _find_backbone(backbone, found, chosen.activation, _find_device(device), precision)
     if network.record is None:
         raise ConfigError("a backbone given as a network needs its record: set clip.record to a WeightRecord")
     fingerprint = backbone_fingerprint(network)  # before rounding to another precision
     if found is not None:
-        checkpoints.check_backbone(found, network.record, fingerprint)
+        choosing.check_backbone(found, network.record, fingerprint)
     if precision is not None:
         network.to(check_precision(precision))
     info = None if found is None else found.info
@@ -91,45 +94,43 @@ def load(
     try:
         built = kind(network, chosen).to(network.text_projection.device).eval()
     except ConfigError as error:
-        if found is None or not (hint := checkpoints.backbone_hint(found, network.record.name)):
+        if found is None or not (hint := choosing.backbone_hint(found, network.record.name)):
             raise
         raise ConfigError(f"{found.path} on backbone {network.record.name!r}: {error}{hint}") from error
     if found is not None:
-        checkpoints.take_weights(built, found)
+        choosing.take_weights(built, found)
     detector = Detector(
         built,
         size,
         is_trained=found is not None,
         auxiliary_data="" if found is None else found.auxiliary_data,
+        auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
     )
-    detector.auxiliary_pictures = "" if info is None else info.auxiliary_pictures
     if references is not None:
         detector.set_references(references)
     if calibration is not None:
         detector.apply_calibration(None if isinstance(calibration, str) else calibration)
+    elif info is not None and info.calibration is not None:
+        detector.apply_calibration(Calibration.from_dict(info.calibration, "the checkpoint's calibration"))
     elif info is not None:
-        if info.calibration is not None:
-            detector.apply_calibration(
-                Calibration.from_dict(info.calibration, "the checkpoint's calibration")
-            )
-        detector.threshold, detector.map_threshold = info.threshold, info.map_threshold
+        detector.decision = Decision(info.threshold, info.map_threshold, class_name=info.class_name)
     return detector
 
 
 def _first_given(*sizes: int | None) -> int:
-    """The first that is not None; the last always is a number."""
+    """The first size that is not None; the last one is always a number."""
     return next(size for size in sizes if size is not None)
 
 
 def _find_backbone(
     backbone: str | Path | CLIP | None,
     found: Checkpoint | None,
-    activation: Any,
+    activation: Activation | None,
     device: torch.device,
     precision: str | None,
 ) -> CLIP:
-    """The network on its device, loaded or a view of the user's; one that is loaded also in its precision."""
+    """The network on its device: a view of the user's, or loaded in a precision."""
     if isinstance(backbone, CLIP):
         return backbone.view().to(device).eval()  # a view, so that the user's own network stays as it is
     if backbone is None and found is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_STATES_KEPT = 64
 
-Stamp = tuple[float, ...]
+Stamp = tuple[tuple[int, int], ...]
 
 
 class States:
@@ -53,7 +53,8 @@ class States:
 
         Args:
             names: class name of each image; None stands for "object".
-            stamp: changes with what was learnt, so that a training step outdates earlier states.
+            stamp: versions of what was learnt, from `learned_versions`, so that a training step outdates
+                earlier states.
         """
         classes = tuple(name or DEFAULT_CLASS for name in names)
         if not self.method.INFO.uses_class_names:
@@ -75,7 +76,7 @@ class States:
 
         Args:
             names: class names to prepare for, if nothing has been prepared yet.
-            stamp: as for `prepared`.
+            stamp: versions of what was learnt, from `learned_versions`.
         """
         if not self._own_support:
             return None

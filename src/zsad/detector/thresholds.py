@@ -1,15 +1,14 @@
-"""`Calibration`: a threshold, how it came about, what it promises, and what it belongs to.
+"""`Calibration`: a threshold, how it was chosen, what it promises, and the detector that it belongs to.
 
-It is written as a small JSON file of its own or into the description of a checkpoint, and refuses a detector
-that would score differently from the one that it was made with.
+A calibration is written into a small JSON file of its own or into the description of a checkpoint. It refuses
+a detector that scores differently from the detector that it was made with.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from zsad._version import __version__
 from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
-from zsad.files.atomic import atomic_file
+from zsad.files.plain import from_plain, read_json, to_plain, write_json
 from zsad.types import ScoreScale
 
 Rule = Literal["rate", "f1", "cost"]
@@ -40,20 +39,20 @@ class Calibration:
         threshold: image score from which on an image counts as anomalous.
         map_rule: how `map_threshold` was chosen: by false-alarm "rate", or by "f1" of the pixels.
         map_threshold: map value from which on a pixel counts as anomalous.
-        normal_scores: of the normal calibration images, rising; each image once.
-        anomalous_scores: of the anomalous ones, rising; empty if none were given.
+        normal_scores: scores of the normal calibration images in rising order, each image once.
+        anomalous_scores: scores of the anomalous calibration images in rising order; may be empty.
         false_alarm_rate: share of new normal images that may be called anomalous; what rule "rate" keeps.
-        confidence: asked for, that the rate is kept.
+        confidence: probability with which the rate is to be kept.
         tolerated_area: share of a normal image's pixels that may be marked; what map rule "rate" keeps.
-        cost_miss: of an anomalous image called normal; rule "cost".
-        cost_false_alarm: of a normal image called anomalous; rule "cost".
-        prevalence: share of anomalous images in use; rule "cost"; None: as in the sample.
-        class_name: what the images show, as prompts read it; None: the method uses no class names.
-        settings: what the detector's scores depend on, as `scoring_settings` gives it.
-        pictures: fingerprints of all calibration images, as `image_fingerprint` gives them.
-        warnings: sentences about what to be careful with.
+        cost_miss: cost of an anomalous image called normal; rule "cost".
+        cost_false_alarm: cost of a normal image called anomalous; rule "cost".
+        prevalence: share of anomalous images in use; rule "cost"; None for the share among these images.
+        class_name: class name of the images; None if the method uses no class names.
+        settings: everything that the detector's scores depend on, from `scoring_settings`.
+        pictures: fingerprints of all calibration images, from `image_fingerprint`.
+        warnings: sentences on the limits of the calibration.
         created: date, YYYY-MM-DD.
-        version: of zsad.
+        version: version of zsad that made the calibration.
     """
 
     rule: Rule
@@ -81,17 +80,13 @@ class Calibration:
             raise DataError("a calibration's scores and thresholds must be finite numbers")
         if not self.normal_scores:
             raise DataError("a calibration holds the scores of at least one normal image")
-        if not isinstance(self.settings, Mapping):
-            raise DataError(f"damaged calibration: settings must be names and values, got {self.settings!r}")
-        if self.rule not in RULES or self.map_rule not in ("rate", "f1"):
-            raise DataError(f"a calibration's rule is one of {', '.join(RULES)}, got {self.rule!r}")
 
     @property
     def scale(self) -> ScoreScale:
-        """What turns scores into relative scores and p-values.
+        """Scale for relative scores and p-values.
 
-        Its distance is that from the median normal score to the threshold; where labels put the threshold
-        below the median, it is the range of all calibration scores.
+        Its distance is the distance from the median normal score to the threshold. Where labels put the
+        threshold below the median, it is the range of all calibration scores.
         """
         distance = self.threshold - float(np.median(self.normal_scores))
         if distance <= 0:
@@ -109,35 +104,31 @@ class Calibration:
         """Anomalous calibration images below the threshold."""
         return sum(score < self.threshold for score in self.anomalous_scores)
 
-    def is_for(self, class_name: str) -> bool:
-        """Whether the threshold is for images of a class name, as prompts read it."""
-        return self.class_name in (None, class_name)
-
     def saw(self, pixels: NDArray[np.uint8]) -> bool:
-        """Whether an image is one of the calibration images, about which its decision says nothing.
+        """Whether an image is a calibration image; its verdict then says nothing about new images.
 
         Args:
-            pixels: (H, W, 3) uint8 RGB, as `Prediction.image`.
+            pixels: (H, W, 3) uint8 RGB, such as `Prediction.image`.
         """
         return image_fingerprint(pixels) in self._seen()
 
     def overlap(self, fingerprints: set[str]) -> set[str]:
-        """Those of some fingerprints that belong to calibration images."""
+        """The fingerprints that belong to calibration images."""
         return fingerprints & self._seen()
 
     def fits(self, settings: Mapping[str, Any]) -> bool:
-        """Whether a detector with these settings scores as the one that this was made with."""
+        """Whether a detector with these settings scores like the detector of the calibration."""
         there = _flat(settings)
         return all(own == there.get(name) for name, own in _flat(self.settings).items())
 
     def check_fits(self, settings: Mapping[str, Any]) -> None:
-        """Refuses a detector whose scores are not those that this was made with.
+        """Refuses a detector that scores differently from the detector that the calibration was made with.
 
         Args:
-            settings: of the detector, as `scoring_settings` gives it.
+            settings: settings of the detector, from `scoring_settings`.
 
         Raises:
-            ConfigError: naming the first setting that differs, with both values.
+            ConfigError: a setting differs; the message names the first one, with both values.
         """
         there = _flat(settings)
         for name, own in _flat(self.settings).items():
@@ -145,40 +136,37 @@ class Calibration:
                 raise ConfigError(
                     f"the calibration was made with {_WORDING.get(name, name)} {_short(own)}, and this "
                     f"detector has {_short(there.get(name))}: use the same, run zsad calibrate again, "
-                    f'or go on without it (calibration="{NO_CALIBRATION}")'
+                    f'or continue without a calibration (calibration="{NO_CALIBRATION}")'
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values under the attributes' names."""
-        return {_FORMAT_KEY: FORMAT, **json.loads(json.dumps(asdict(self)))}
+        """Plain JSON values by attribute name."""
+        return {_FORMAT_KEY: FORMAT, **to_plain(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "the calibration") -> Calibration:
-        """Reads what `to_dict` gave.
+        """The calibration from the values that `to_dict` gave.
 
         Args:
-            values: by name.
-            where: named in messages.
+            values: plain JSON values by name.
+            where: source of the values, for messages.
 
         Raises:
-            DataError: it is no calibration, damaged, or written by a newer zsad.
+            DataError: the values are no calibration, are damaged, or come from a newer zsad.
         """
         known = dict(values)
-        try:
-            written_as = int(known.pop(_FORMAT_KEY))
-            if written_as > FORMAT:
-                raise DataError(
-                    f"{where} was written by zsad {known.get('version', '?')}, which is newer than this "
-                    f"{__version__}: pip install --upgrade zsad"
-                )
-            lists = [one.name for one in fields(cls) if str(one.type).startswith("tuple")]
-            return cls(**{**known, **{name: tuple(known[name]) for name in lists}})
-        except DataError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
+        written_as = known.pop(_FORMAT_KEY, None)
+        if not isinstance(written_as, int):
+            raise DataError(f"{where} is not a calibration of zsad: make it with zsad calibrate")
+        if written_as > FORMAT:
             raise DataError(
-                f"{where} is not a calibration of zsad or is damaged ({error}): make it with zsad calibrate"
-            ) from error
+                f"{where} was written by zsad {known.get('version', '?')}, which is newer than this "
+                f"{__version__}: pip install --upgrade zsad"
+            )
+        try:
+            return from_plain(cls, known, where)
+        except DataError as error:
+            raise DataError(f"{error}; make the calibration again with zsad calibrate") from error
 
     def _seen(self) -> frozenset[str]:
         return frozenset(self.pictures)
@@ -188,11 +176,12 @@ def read_calibration(path: str | Path) -> Calibration:
     """Reads a calibration file, or the calibration in a checkpoint of zsad.
 
     Args:
-        path: ".json", or a checkpoint (".safetensors").
+        path: calibration file (".json") or checkpoint (".safetensors").
 
     Raises:
-        ConfigError: there is no such file.
-        DataError: not a calibration, damaged, written by a newer zsad, or a checkpoint without one.
+        ConfigError: the file does not exist.
+        DataError: the file is no calibration, is damaged or comes from a newer zsad, or the checkpoint holds
+            no calibration.
         OSError: the file cannot be read.
     """
     path = Path(path)
@@ -206,13 +195,9 @@ def read_calibration(path: str | Path) -> Calibration:
             raise DataError(f"{path} holds no calibration: make one with zsad calibrate")
         return Calibration.from_dict(info.calibration, str(path))
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{path} is not a calibration of zsad ({error}): make it with zsad calibrate"
-        ) from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is not a calibration of zsad: make it with zsad calibrate")
+        values = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}: not a calibration of zsad, make it with zsad calibrate") from error
     return Calibration.from_dict(values, str(path))
 
 
@@ -222,9 +207,9 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic_file(path) as file:
-        file.write(json.dumps(calibration.to_dict(), indent=1, ensure_ascii=True).encode() + b"\n")
-    return Path(path)
+    path = Path(path)
+    write_json(path, calibration.to_dict())
+    return path
 
 
 _WORDING = {
@@ -235,7 +220,7 @@ _WORDING = {
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the method's own beside the others."""
+    """The settings with those of the method beside the others."""
     return {
         **{name: value for name, value in settings.items() if name != "config"},
         **settings.get("config", {}),

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.errors import DataError, one_line
-from zsad.evaluation.results import CategoryResult, WorstPicture, category_from_json, worst_from_json
+from zsad.evaluation.results import CategoryResult, WorstPicture
 from zsad.evaluation.worst import Candidate, WorstOfCategory
-from zsad.files.plain import read_json, write_json
+from zsad.files.plain import from_plain, read_json, write_json
 from zsad.images.names import file_and_part
 from zsad.metrics import METRIC_NAMES, MetricSuite
 from zsad.metrics.bootstrap import IMAGE_METRICS
@@ -61,16 +61,9 @@ class CategoryOutcome:
         """
         content = read_json(path)
         try:
-            return cls(
-                category_from_json(content["result"]),
-                tuple(content["records"]),
-                content["curves"],
-                tuple(worst_from_json(picture) for picture in content["worst"]),
-                content["seconds"],
-                content["data"],
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: is damaged ({error}); run without --resume to start over") from error
+            return from_plain(cls, content, str(path))
+        except DataError as error:
+            raise DataError(f"{error}: is damaged; run without --resume to start over") from error
 
 
 def evaluate_category(

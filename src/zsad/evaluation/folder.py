@@ -18,7 +18,7 @@ from zsad.errors import DataError
 from zsad.evaluation.category import CategoryOutcome
 from zsad.evaluation.results import SCHEMA, WorstPicture
 from zsad.files.atomic import atomic_file
-from zsad.files.plain import slug, to_json, write_json
+from zsad.files.plain import slug, to_plain, write_json
 from zsad.files.run_settings import SETTINGS_FILE, check_same_settings, read_settings, write_settings
 
 RUNS = "runs"
@@ -48,7 +48,7 @@ class RunFolder:
             DataError: its settings are damaged.
             OSError: the folder cannot be written.
         """
-        plain = to_json(settings)
+        plain = to_plain(settings)
         earlier = read_settings(self.path) if resume else None
         if earlier is not None:
             check_same_settings(self.path, earlier, plain)

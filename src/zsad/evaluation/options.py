@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.backbones.devices import PRECISIONS
-from zsad.detector import checkpoints
+from zsad.detector.choosing import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
 from zsad.metrics.pro import check_pro
 
@@ -46,7 +46,7 @@ class EvaluationOptions:
 
     data: tuple[str, ...]
     out: Path
-    methods: tuple[str, ...] = (checkpoints.DEFAULT_METHOD,)
+    methods: tuple[str, ...] = (DEFAULT_METHOD,)
     backbones: tuple[str | None, ...] = (None,)
     checkpoint: str | None = None
     seeds: tuple[int, ...] = (0,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
     from zsad.evaluation.options import EvaluationOptions
-    from zsad.types import MethodInfo, Sample
+    from zsad.types import Sample
 
 ALL_METHODS = "all"
 
@@ -109,16 +108,12 @@ def _plan(
     overlap: str,
     taken: set[str],
 ) -> PlannedRun:
-    info = registry.method_class(weights.method).INFO
     shots = f"_{options.references}-shot" if options.references else ""
     wanted = f"{weights.method}{shots}_{slug(weights.backbone_name)}_{slug(dataset.name)}_seed{weights.seed}"
     identity, number = wanted, 2
     while identity in taken:
         identity, number = f"{wanted}_{number}", number + 1
     samples = {name: spread(found, options.limit) for name, found in dataset.by_category().items()}
-    notes = [weights.note] if weights.note else []
-    if info.scores_batch_jointly:
-        notes.append(_joint_note(info, samples))
     return PlannedRun(
         identity,
         weights.method,
@@ -135,7 +130,7 @@ def _plan(
         else {},
         weights.auxiliary_data,
         overlap,
-        tuple(notes),
+        (weights.note,) if weights.note else (),
     )
 
 
@@ -163,15 +158,3 @@ def _reference_candidates(
         return [{} for _ in datasets]
     found = {each.root: each.by_category() for spec in options.data for each in open_datasets(spec, "train")}
     return [found.get(dataset.root, {}) for dataset in datasets]
-
-
-def _joint_note(info: MethodInfo, samples: Mapping[str, Sequence[Sample]]) -> str:
-    from zsad.evaluation.scoring import PICTURES_SCORED_JOINTLY
-
-    most = registry.method_class(info.name).MOST_COMPANIONS
-    if most:
-        return f"{info.title} compares each test image with up to {most} others of its category"
-
-    parts = max(math.ceil(len(found) / PICTURES_SCORED_JOINTLY) for found in samples.values())
-    divided = f", large ones in up to {parts} parts" if parts > 1 else ""
-    return f"{info.title} compares the test images of a category with each other{divided}"

@@ -15,7 +15,6 @@ Numbers that are undefined are NaN in Python and null in the file. Paths inside 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zsad.errors import DataError
-from zsad.files.plain import read_json, write_json
+from zsad.files.fields import Undefinable  # noqa: TC001 - read by from_plain
+from zsad.files.plain import from_plain, read_json, to_plain, write_json
 
 RESULTS_FILE = "results.json"
 SCHEMA = 1
@@ -61,11 +61,11 @@ class CategoryResult:
     normal: int
     anomalous: int
     masks: bool
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Undefinable]
+    intervals: Mapping[str, tuple[Undefinable, Undefinable]] = field(default_factory=dict)
     is_exact: bool = True
     error_bound: float = 0.0
-    seconds: float = math.nan
+    seconds: Undefinable = math.nan
     failed: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
 
@@ -90,7 +90,7 @@ class WorstPicture:
     category: str
     defect: str
     score: float
-    outranked: float
+    outranked: Undefinable
     file: str
 
 
@@ -142,14 +142,14 @@ class RunResult:
     pro: str
     fpr_limit: float
     categories: tuple[CategoryResult, ...]
-    mean: Mapping[str, float]
+    mean: Mapping[str, Undefinable]
     pictures_file: str
     curves_file: str | None
     seconds: float
     references: int = 0
     limit: int | None = None
     overlap: str = ""
-    mean_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    mean_intervals: Mapping[str, tuple[Undefinable, Undefinable]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     worst: tuple[WorstPicture, ...] = ()
     problems: tuple[str, ...] = ()
@@ -208,7 +208,7 @@ def write_evaluation(result: EvaluationResult, directory: str | Path) -> Path:
         OSError: the folder cannot be written.
     """
     path = Path(directory) / RESULTS_FILE
-    write_json(path, {"schema": SCHEMA, **dataclasses.asdict(result)})
+    write_json(path, {"schema": SCHEMA, **to_plain(result)})
     return path
 
 
@@ -229,57 +229,8 @@ def read_evaluation(path: str | Path) -> EvaluationResult:
             f"{file}: is of schema {content.get('schema')!r}, this zsad reads {SCHEMA}; evaluate again, or "
             "use the zsad that wrote it"
         )
+    values = {name: value for name, value in content.items() if name != "schema"}
     try:
-        return EvaluationResult(
-            tuple(run_from_json(run) for run in content["runs"]),
-            content["provenance"],
-            tuple(FailedRun(**run) for run in content["failed_runs"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file}: is damaged or no evaluation of zsad ({error}); evaluate again") from error
-
-
-def category_from_json(values: Mapping[str, Any]) -> CategoryResult:
-    """A row from the plain values that `to_json` gave."""
-    return CategoryResult(
-        **{
-            **values,
-            "metrics": _numbers(values["metrics"]),
-            "intervals": _intervals(values["intervals"]),
-            "seconds": _number(values["seconds"]),
-            "failed": tuple(values["failed"]),
-            "references": tuple(values["references"]),
-        }
-    )
-
-
-def worst_from_json(values: Mapping[str, Any]) -> WorstPicture:
-    """An image of a contact sheet from the plain values that `to_json` gave."""
-    return WorstPicture(**{**values, "outranked": _number(values["outranked"])})
-
-
-def run_from_json(values: Mapping[str, Any]) -> RunResult:
-    """A run from the plain values that `to_json` gave."""
-    return RunResult(
-        **{
-            **values,
-            "categories": tuple(category_from_json(row) for row in values["categories"]),
-            "mean": _numbers(values["mean"]),
-            "mean_intervals": _intervals(values["mean_intervals"]),
-            "notes": tuple(values["notes"]),
-            "problems": tuple(values["problems"]),
-            "worst": tuple(worst_from_json(picture) for picture in values["worst"]),
-        }
-    )
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: _number(value) for name, value in values.items()}
-
-
-def _intervals(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    return {name: (_number(low), _number(high)) for name, (low, high) in values.items()}
+        return from_plain(EvaluationResult, values, str(file))
+    except DataError as error:
+        raise DataError(f"{error}: is damaged or no evaluation of zsad; evaluate again") from error

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from zsad.backbones.devices import device_names
-from zsad.detector.checkpoints import FRESH
+from zsad.detector.choosing import FRESH
 from zsad.detector.identity import weights_digest
 from zsad.detector.loading import load
 from zsad.detector.support import choose_companions
@@ -29,10 +29,10 @@ from zsad.evaluation.folder import RunFolder, check_directory
 from zsad.evaluation.plan import PlannedRun, plan_runs
 from zsad.evaluation.provenance import describe_environment, now, peak_memory
 from zsad.evaluation.results import EvaluationResult, FailedRun, RunResult, write_evaluation
-from zsad.evaluation.scoring import make_batches
+from zsad.evaluation.scoring import joint_note, make_batches
 from zsad.evaluation.workers import LocalScorer, ProcessScorer, Scorer
 from zsad.evaluation.worst import worst_of_run
-from zsad.files.plain import to_json
+from zsad.files.plain import to_plain
 from zsad.metrics import METRIC_NAMES
 from zsad.metrics.bootstrap import IMAGE_METRICS, bootstrap_draws, interval
 
@@ -216,8 +216,9 @@ def _evaluate_run(
         if outcome is None:
             companions = choose_companions(samples, detector.method.MOST_COMPANIONS)
             comparing = scorer.compare_with(references, companions)
-            is_joint = comparing.scores_jointly
-            batches = make_batches(samples, options.batch_size, run.seed, scores_jointly=is_joint)
+            batches = make_batches(
+                samples, options.batch_size, run.seed, scores_jointly=comparing.scores_jointly
+            )
             outcome = evaluate_category(
                 category,
                 samples,
@@ -233,6 +234,7 @@ def _evaluate_run(
         outcomes.append(outcome)
     worst = worst_of_run([picture for outcome in outcomes for picture in outcome.worst])
     folder.finish(outcomes, worst)
+    note = joint_note(detector.method, max(map(len, run.samples.values())))
     return RunResult(
         id=run.id,
         **described,
@@ -244,7 +246,7 @@ def _evaluate_run(
         curves_file=folder.curves_file,
         seconds=round(sum(outcome.seconds for outcome in outcomes), 3),
         overlap=run.overlap,
-        notes=run.notes,
+        notes=run.notes + ((note,) if note else ()),
         worst=worst,
         problems=run.dataset.problems,
     )
@@ -261,7 +263,7 @@ def _described(options: EvaluationOptions, run: PlannedRun, detector: Detector) 
         "seed": run.seed,
         "image_size": detector.image_size,
         "precision": options.precision or "fp32",
-        "settings": to_json(vars(detector.method.config)),
+        "settings": to_plain(detector.method.config),
         "split": options.split,
         "pro": options.pro,
         "fpr_limit": options.fpr_limit,

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from zsad.data.samples import PreparedSample, load_sample
-from zsad.errors import ZsadError, one_line
+from zsad.detector.scoring import score_batch
+from zsad.errors import ConfigError, ZsadError, one_line
+from zsad.images.ahead import read_ahead
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.methods.base import Method
     from zsad.types import Sample
 
-READING_THREADS = 4
+_ScoreAndMap = tuple[float, NDArray[np.float32]]
+
 READ_AHEAD = 16  # images beyond the batch that is being scored
 PICTURES_SCORED_JOINTLY = 256  # the categories of MVTec AD and VisA stay whole
 
@@ -37,12 +42,21 @@ class Batch:
     Attributes:
         indices: of the samples within their category.
         samples: the images, all of one category.
-        seed: of the random numbers that a method draws.
+        seed: seed of the random numbers that the method draws.
+        is_joint: whether the score of each image depends on the others, so that the batch cannot be divided.
     """
 
     indices: tuple[int, ...]
     samples: tuple[Sample, ...]
     seed: int
+    is_joint: bool = False
+
+    def parts(self) -> list[Batch]:
+        """The images as batches of one each; only the batch itself if it cannot be divided."""
+        if self.is_joint:
+            return [self]
+        pairs = zip(self.indices, self.samples, strict=True)
+        return [Batch((index,), (sample,), self.seed) for index, sample in pairs]
 
 
 @dataclass(frozen=True)
@@ -86,9 +100,31 @@ def make_batches(
     else:
         chosen = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
     return [
-        Batch(tuple(indices), tuple(samples[index] for index in indices), batch_seed(seed, number))
+        Batch(
+            tuple(indices),
+            tuple(samples[index] for index in indices),
+            batch_seed(seed, number),
+            is_joint=scores_jointly,
+        )
         for number, indices in enumerate(chosen)
     ]
+
+
+def joint_note(method: Method, largest: int) -> str:
+    """A line on how a method compares the images of a category with each other; empty if it does not.
+
+    Args:
+        method: with its settings, on which this may depend.
+        largest: number of images of the largest category.
+    """
+    if not method.scores_jointly:
+        return ""
+    if method.MOST_COMPANIONS:
+        count = method.MOST_COMPANIONS
+        return f"{method.INFO.title} compares each test image with up to {count} others of its category"
+    parts = -(-largest // PICTURES_SCORED_JOINTLY)
+    divided = f", large ones in up to {parts} parts" if parts > 1 else ""
+    return f"{method.INFO.title} compares the test images of a category with each other{divided}"
 
 
 def batch_seed(seed: int, number: int) -> int:
@@ -96,12 +132,12 @@ def batch_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-def score_batches(detector: Detector, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
+def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list[ScoredPicture]]:
     """Scores batches in their order.
 
     Args:
         detector: with the references of the category, if any.
-        batches: from `make_batches`.
+        batches: from `make_batches`; taken one by one as their images are read.
 
     Yields:
         One list per batch, in the order of its images.
@@ -109,13 +145,14 @@ def score_batches(detector: Detector, batches: Sequence[Batch]) -> Iterator[list
     Raises:
         ConfigError: the method refuses its settings, which would be the same for every image.
     """
-    pool = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="zsad-read")
-    try:
-        reading = _read_ahead(pool, detector, [sample for batch in batches for sample in batch.samples])
+    batches, coming = itertools.tee(batches)
+    samples = (sample for batch in coming for sample in batch.samples)
+    # Read one by one, not by batch: a batch may be a whole category, of which memory should not hold two.
+    reading = read_ahead(partial(_read, detector), ([sample] for sample in samples), ahead=READ_AHEAD)
+    with closing(reading):
         for batch in batches:
-            yield _score_batch(detector, batch, itertools.islice(reading, len(batch.samples)))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            reads = itertools.islice(reading, len(batch.samples))
+            yield _score_batch(detector, batch, (read for (read,) in reads))
 
 
 @dataclass(frozen=True)
@@ -127,70 +164,77 @@ class _Read:
     seconds: float
 
 
-def _read_ahead(pool: ThreadPoolExecutor, detector: Detector, samples: Sequence[Sample]) -> Iterator[_Read]:
-    """Reads images in their order, a few of them before they are asked for."""
-    waiting: deque[Future[_Read]] = deque()
-    for sample in samples:
-        waiting.append(pool.submit(_read, detector, sample))
-        if len(waiting) > READ_AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
 def _read(detector: Detector, sample: Sample) -> _Read:
     started = time.perf_counter()
     record = detector.record
     try:
         prepared = load_sample(sample, size=detector.image_size, mean=record.mean, std=record.std)
     except (ZsadError, OSError, MemoryError) as error:
-        return _Read(None, _about(sample, error), time.perf_counter() - started)
+        return _Read(None, one_line(error), time.perf_counter() - started)
     return _Read(prepared, None, time.perf_counter() - started)
 
 
 def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> list[ScoredPicture]:
-    """Scores those images of a batch that could be read."""
+    """Scores the images of a batch that could be read."""
     side = detector.image_size
     images = torch.empty(len(batch.samples), 3, side, side)
-    masks: dict[int, NDArray[np.bool_] | None] = {}  # of the images that could be read, by place
-    errors: dict[int, str] = {}
+    masks: dict[int, NDArray[np.bool_] | None] = {}  # of the readable images, by place in the batch
+    outcomes: dict[int, _ScoreAndMap | str] = {}
     seconds = []
     # Each image is released once it is copied, so that a large batch is not held twice.
     for place, read in enumerate(reading):
         seconds.append(read.seconds)
         if read.prepared is None:
-            errors[place] = read.error or ""
+            outcomes[place] = read.error or ""
             continue
         images[len(masks)] = torch.from_numpy(read.prepared.image)
         masks[place] = None if read.prepared.mask is None else read.prepared.mask.astype(np.bool_)
+    places = list(masks)
     started = time.perf_counter()
-    raw = None
-    if masks:
-        torch.manual_seed(batch.seed)
-        try:
-            names = [batch.samples[place].category for place in masks]
-            raw = detector.score_tensors(images[: len(masks)], classes=names)
-        except ZsadError as error:
-            if not detector.scores_jointly:
-                raise
-            # Too few images to compare with each other, for instance; other categories may have more.
-            errors |= {place: _about(batch.samples[place], error) for place in masks}
-    if raw is None:
-        places = range(len(batch.indices))
-        return [ScoredPicture(batch.indices[p], seconds[p], error=errors[p]) for p in places]
-    scores, maps = raw.scores.tolist(), raw.maps.cpu().numpy()
-    share = (time.perf_counter() - started) / len(masks)
-    row = {place: number for number, place in enumerate(masks)}
+    names = [batch.samples[place].category for place in places]
+    scored = _score(detector, batch, images[: len(places)], names)
+    share = (time.perf_counter() - started) / max(1, len(places))
+    for place, outcome in zip(places, scored, strict=True):
+        outcomes[place] = outcome
+        seconds[place] += share
     return [
-        ScoredPicture(index, seconds[place], error=errors[place])
-        if place in errors
-        else ScoredPicture(index, seconds[place] + share, scores[row[place]], maps[row[place]], masks[place])
-        for place, index in enumerate(batch.indices)
+        _record(batch, place, outcomes[place], seconds[place], masks.get(place))
+        for place in range(len(batch.samples))
     ]
 
 
-def _about(sample: Sample, error: BaseException) -> str:
-    """An error as one line that begins with the file that is at fault."""
-    text = one_line(error)
+def _score(
+    detector: Detector, batch: Batch, images: Tensor, names: Sequence[str]
+) -> list[_ScoreAndMap | str]:
+    """Score and map of each image of a batch, or the line that says why there are none."""
+
+    def score(rows: Sequence[int]) -> list[_ScoreAndMap]:
+        torch.manual_seed(batch.seed)
+        part = slice(rows[0], rows[-1] + 1)  # all rows or one; a list of rows would copy the batch
+        raw = detector.score_tensors(images[part], classes=names[part])
+        return list(zip(raw.scores.tolist(), raw.maps.cpu().numpy(), strict=True))
+
+    try:
+        return score_batch(score, range(len(names)), is_joint=batch.is_joint)
+    except ConfigError as error:
+        if not batch.is_joint:
+            raise
+        # Too few images to compare with each other, for instance; other categories may have more.
+        return [one_line(error)] * len(names)
+
+
+def _record(
+    batch: Batch, place: int, outcome: _ScoreAndMap | str, seconds: float, mask: NDArray[np.bool_] | None
+) -> ScoredPicture:
+    """What became of the image at a place of a batch."""
+    index = batch.indices[place]
+    if isinstance(outcome, str):
+        return ScoredPicture(index, seconds, error=_about(batch.samples[place], outcome))
+    score, anomaly_map = outcome
+    return ScoredPicture(index, seconds, score, anomaly_map, mask)
+
+
+def _about(sample: Sample, text: str) -> str:
+    """The line of an error, beginning with the file that is at fault."""
     names = (str(sample.path), str(sample.mask_path))
     return text if text.startswith(names) else f"{sample.path}: {text}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from zsad.data.auxiliary import named_overlap, shared_pictures
 from zsad.data.fingerprints import file_digests
-from zsad.detector import checkpoints
-from zsad.detector.checkpoints import PACKAGED_BACKBONE
+from zsad.detector import choosing
+from zsad.detector.choosing import PACKAGED_BACKBONE
 from zsad.detector.weights import published_weights
 from zsad.files.cache import sha256_of
 from zsad.files.plain import slug
@@ -53,8 +53,8 @@ class RunWeights:
         if template is not None:
             for name, value in (("method", method), ("backbone", slug(backbone or "tiny")), ("seed", seed)):
                 checkpoint = str(checkpoint).replace(f"{{{name}}}", str(value))
-        found = checkpoints.find(method, backbone, checkpoint)
-        checkpoints.method_name(method, found)
+        found = choosing.find(method, backbone, checkpoint)
+        choosing.method_name(method, found)
         auxiliary_data = "" if found is None else found.auxiliary_data or _authors_data(found.path)
         note = ""
         if found is not None and not auxiliary_data:

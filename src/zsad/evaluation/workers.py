@@ -1,26 +1,31 @@
-"""Scoring in this process, or in several that each take every so many-th batch.
+"""Scoring in this process or in several.
 
-Batches are the same whatever the number of processes, and their results come back in order, so the numbers do
-not depend on it. Results travel through pipes, which hold little: a process that is ahead waits.
+Batches are the same whatever the number of processes, and their results are handed on in order, so the
+numbers do not depend on it.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from zsad.errors import ZsadError, one_line
+from zsad.detector.workers import Lost, Workers
+from zsad.errors import ZsadError
 from zsad.evaluation.scoring import Batch, ScoredPicture, score_batches
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from zsad.detector.detector import Detector
+    from zsad.types import Sample
+
+_QUESTION = -1  # key of the answer to `compare_with`; those of images are their indices
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,14 @@ class Comparing:
 
 
 class Scorer(Protocol):
-    """Whatever turns batches into scored images."""
+    """Turns batches into scored images."""
 
     def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
-        """Takes the references and companions of a category; says what follows from them."""
+        """Takes the references and companions of a category; returns what follows from them."""
         ...
 
     def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
-        """Scores the batches of a category in their order."""
+        """Scores the batches of a category; yields one list per batch, in order."""
         ...
 
     def close(self) -> None:
@@ -59,13 +64,13 @@ class LocalScorer:
         self._detector = detector
 
     def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
-        """As `Scorer.compare_with`."""
+        """Takes the references and companions of a category; returns what follows from them."""
         self._detector.set_references(references)
         self._detector.set_companions(companions)
         return Comparing(self._detector.map_range, self._detector.scores_jointly)
 
-    def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
-        """As `Scorer.score`."""
+    def score(self, batches: Iterable[Batch]) -> Iterator[list[ScoredPicture]]:
+        """Scores the batches of a category; yields one list per batch, in order."""
         return score_batches(self._detector, batches)
 
     def close(self) -> None:
@@ -73,101 +78,118 @@ class LocalScorer:
 
 
 class ProcessScorer:
-    """Scores in several processes, each with a copy of the detector on a device of its own."""
+    """Scores in several processes (`zsad.detector.workers`), each with a copy of the detector."""
 
     def __init__(self, detector: Detector, devices: Sequence[str]) -> None:
-        """Starts the processes.
+        """Starts nothing yet.
 
         Args:
-            detector: on the CPU; it is sent to each process by pickle.
+            detector: on the CPU; sent to every process by pickle.
             devices: one for each process.
         """
-        self._detector, self._devices = detector, devices
-        self._workers: list[tuple[Any, Connection]] = []
+        threads = torch.get_num_threads()  # another number would round differently; OMP_NUM_THREADS sets it
+        self._support = _Support()
+        self._workers: Workers[int, ScoredPicture | Comparing] = Workers(
+            partial(_Job, detector), devices, threads
+        )
 
     def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
-        """As `Scorer.compare_with`; the processes are started when they are first needed.
+        """Takes the references and companions of a category; returns what follows from them.
 
         Raises:
-            ZsadError: a process died, or an image cannot be read.
+            ZsadError: an image cannot be read, or the process that reads them dies.
         """
-        if not self._workers:
-            self._start()
-        for _, connection in self._workers:
-            connection.send((tuple(references), tuple(companions)))
-        answers: list[Comparing] = [_received(*worker) for worker in self._workers]
-        return answers[0]
+        self._support = _Support(tuple(references), tuple(companions))
+        ((_, answer),) = self._workers.run([_Share(None, self._support)])
+        if not isinstance(answer, Comparing):
+            reason = answer.reason if isinstance(answer, Lost) else ""
+            raise ZsadError(f"the references and companions cannot be prepared: {reason}")
+        return answer
 
     def score(self, batches: Sequence[Batch]) -> Iterator[list[ScoredPicture]]:
-        """As `Scorer.score`, after `compare_with`.
+        """Scores the batches of a category; yields one list per batch, in order.
 
         Raises:
-            ZsadError: a process died.
+            ZsadError: the processes only die.
         """
-        count = len(self._workers)
-        for number, (_, connection) in enumerate(self._workers):
-            connection.send(batches[number::count])
-        for number in range(len(batches)):
-            scored: list[ScoredPicture] = _received(*self._workers[number % count])
-            yield scored
+        waiting = deque(batches)
+        sample_of = dict(pair for batch in batches for pair in zip(batch.indices, batch.samples, strict=True))
+        found: dict[int, ScoredPicture] = {}
+        with closing(self._workers.run(_Share(batch, self._support) for batch in batches)) as outcomes:
+            for index, outcome in outcomes:
+                if isinstance(outcome, Lost):
+                    found[index] = _failed(index, sample_of[index], outcome)
+                elif isinstance(outcome, ScoredPicture):
+                    found[index] = outcome
+                while waiting and found.keys() >= set(waiting[0].indices):
+                    yield [found.pop(each) for each in waiting.popleft().indices]
 
     def close(self) -> None:
         """Ends the processes, also in the middle of their work."""
-        for process, connection in self._workers:
-            connection.close()
-            process.terminate()
-        for process, _ in self._workers:
-            process.join()
-        self._workers = []
-
-    def _start(self) -> None:
-        # Processes are spawned, since a fork of one that uses a GPU or threads is not safe.
-        context = torch.multiprocessing.get_context("spawn")
-        threads = torch.get_num_threads()  # another number would round differently; OMP_NUM_THREADS sets it
-        for device in self._devices:
-            own, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, threads), daemon=True)
-            process.start()
-            theirs.close()  # so that the pipe ends when the process does
-            own.send((self._detector, device))
-            self._workers.append((process, own))
+        self._workers.close()
 
 
-def _received(process: Any, connection: Connection) -> Any:
-    """The next answer of a process.
+@dataclass(frozen=True)
+class _Support:
+    """Files of the images that a category is compared with."""
+
+    references: tuple[Path, ...] = ()
+    companions: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a worker gets at once: a batch or, without one, the question what follows from the support."""
+
+    batch: Batch | None
+    support: _Support
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        return (_QUESTION,) if self.batch is None else self.batch.indices
+
+    def parts(self) -> list[_Share]:
+        if self.batch is None:
+            return [self]
+        return [_Share(part, self.support) for part in self.batch.parts()]
+
+
+class _Job:
+    """The work of a process; see `zsad.detector.workers.Job`."""
+
+    def __init__(self, detector: Detector, device: str) -> None:
+        self._scorer = LocalScorer(detector.to(device))
+        self._support: _Support | None = None
+        self._comparing: Comparing | None = None
+
+    def __call__(self, shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredPicture | Comparing]]:
+        for support, group in groupby(shares, key=lambda share: share.support):
+            if support != self._support:
+                self._comparing = self._scorer.compare_with(support.references, support.companions)
+                self._support = support
+            yield from self._answers(group)
+
+    def _answers(self, shares: Iterator[_Share]) -> Iterator[tuple[int, ScoredPicture | Comparing]]:
+        """Answers shares with the same support."""
+        for is_question, group in groupby(shares, key=lambda share: share.batch is None):
+            if is_question and self._comparing is not None:
+                yield from ((_QUESTION, self._comparing) for _ in group)
+            else:
+                batches = (share.batch for share in group if share.batch is not None)
+                for scored in self._scorer.score(batches):
+                    yield from ((image.index, image) for image in scored)
+
+
+def _failed(index: int, sample: Sample, lost: Lost) -> ScoredPicture:
+    """The record of an image whose process died.
 
     Raises:
-        ZsadError: it died, or could not score.
+        ZsadError: the workers gave up, which is not the fault of this image.
     """
-    try:
-        found = connection.recv()
-    except (EOFError, ConnectionError) as error:
-        process.join(timeout=5)
+    if not lost.is_to_blame:
         raise ZsadError(
-            f"a scoring process ended with exit code {process.exitcode} (out of memory?): what is finished "
-            "is kept, go on with --resume and fewer --devices or a smaller --batch-size"
-        ) from error
-    if isinstance(found, str):
-        raise ZsadError(found)
-    return found
-
-
-def _work(connection: Connection, threads: int) -> None:
-    """The life of a process: a detector, then one share of batches after another."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one decides
-    torch.set_num_threads(threads)
-    try:
-        detector, device = connection.recv()
-        scorer = LocalScorer(detector.to(device))
-        while True:
-            asked = connection.recv()
-            try:
-                if isinstance(asked, tuple):
-                    connection.send(scorer.compare_with(*asked))
-                    continue
-                for scored in scorer.score(asked):
-                    connection.send(scored)
-            except (ZsadError, RuntimeError, MemoryError) as error:
-                connection.send(one_line(error))
-    except (EOFError, ConnectionError):
-        return  # the first process is gone or has enough
+            f"{lost.reason} (out of memory?): what is finished is kept, go on with --resume and fewer "
+            "--devices or a smaller --batch-size"
+        )
+    advice = "give fewer --devices, a smaller --image-size, or leave the image out"
+    return ScoredPicture(index, 0.0, error=f"{sample.path}: {lost.reason}; {advice}")

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writes files so that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from typing import IO
 
 
 def _usual_file_mode() -> int:
-    """The permissions that `open` gives to new files; the mask can only be read by setting it."""
+    """The permissions that `open` gives new files; the process mask can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return 0o666 & ~mask
 
 
-_FILE_MODE = _usual_file_mode()  # read once, since setting the mask in threads would race
+_FILE_MODE = _usual_file_mode()  # read once, because setting the mask in threads would race
 
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Opens a file that appears under its name only when everything has been written.
 
-    The bytes go to a hidden file in the same folder, which takes the name at the end; after an error, a full
-    disk or Ctrl-C the hidden file is removed and an older file of that name stays as it was.
+    The bytes go to a hidden file in the same folder, which takes the name at the end. After an error, a full
+    disk or Ctrl-C, the hidden file is removed and an older file of that name stays unchanged.
 
     Args:
-        path: the file to write; missing folders are made.
+        path: file to write; missing folders are created.
 
     Yields:
-        A binary file to write to.
+        Binary file to write to.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; `filename` is the path that was asked for.
+        OSError: the folder cannot be written or the disk is full; `filename` of the error is `path`.
 
     Example:
         >>> import tempfile

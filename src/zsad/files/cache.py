@@ -1,15 +1,13 @@
-"""Where weight files come from: the cache, the offline switch, verified downloads, the Hugging Face hub.
+"""The cache of downloaded weight files: its folder, the offline switch, and checksums.
 
-Nothing here imports torch, so that listing and downloading stay quick. The files are read by
-`zsad.files.tensors`, whose two functions are offered here as well.
-
-Plain URLs are fetched by `zsad.files.download`; repositories of the hub by huggingface_hub, which verifies
-and resumes by itself.
+Nothing here imports torch, so that listing and downloading weights stay quick. `zsad.files.download` fetches
+plain URLs into the cache. `zsad.files.hub` fetches files of the Hugging Face hub through huggingface_hub,
+which has a cache of its own and verifies and resumes downloads.
 
 Environment:
-    ZSAD_CACHE: folder for downloads; default: the platform's user cache + "zsad".
+    ZSAD_CACHE: folder for downloads; the default is "zsad" in the user cache of the platform.
     ZSAD_OFFLINE: 1 forbids every network access; HF_HUB_OFFLINE=1 does the same.
-    HF_HOME: huggingface_hub's own folder, which files of the hub are shared in with other programs.
+    HF_HOME: cache of huggingface_hub, shared with other programs.
 """
 
 from __future__ import annotations
@@ -23,14 +21,14 @@ from urllib.parse import unquote, urlsplit
 
 from zsad.errors import WeightsError
 
-OTHER_CACHES = (Path("~/.cache/clip"),)  # of OpenAI's and open_clip's code
+OTHER_CACHES = (Path("~/.cache/clip"),)  # where OpenAI's and open_clip's code keep weights
 
 
 def is_offline(offline: bool | None = None) -> bool:
-    """Whether the network must not be touched.
+    """Whether network access is forbidden.
 
     Args:
-        offline: what the caller asks for; None leaves it to ZSAD_OFFLINE and HF_HUB_OFFLINE.
+        offline: wish of the caller; None follows ZSAD_OFFLINE and HF_HUB_OFFLINE.
     """
     if offline is not None:
         return offline
@@ -41,7 +39,7 @@ def is_offline(offline: bool | None = None) -> bool:
 
 
 def cache_dir() -> Path:
-    """The folder for downloads, not necessarily there yet: ZSAD_CACHE, else in the platform's user cache."""
+    """The folder for downloads, which may not exist yet: ZSAD_CACHE, or "zsad" in the user cache."""
     chosen = os.environ.get("ZSAD_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -55,7 +53,7 @@ def cache_dir() -> Path:
 
 
 def cached_path(url: str, sha256: str | None = None) -> Path:
-    """Where `download` keeps the file of a URL; the folder's name keeps files of one name apart."""
+    """Path of the cached file of a URL; the name of its folder distinguishes files of the same name."""
     key = sha256 or hashlib.sha256(url.encode()).hexdigest()
     return cache_dir() / key[:8] / (Path(unquote(urlsplit(url).path)).name or "file")
 
@@ -73,11 +71,11 @@ def verify_sha256(path: Path, sha256: str) -> None:
     """Refuses a file whose SHA-256 is not the expected one.
 
     Args:
-        path: the file.
-        sha256: hexadecimal digits; some publishers give only the first few, which are then compared.
+        path: file to check.
+        sha256: expected hexadecimal digits; if a publisher gives only the first few, these are compared.
 
     Raises:
-        WeightsError: naming both sums.
+        WeightsError: the checksums differ; the message names both.
     """
     found = sha256_of(path)
     if not found.startswith(sha256.lower()):
@@ -86,14 +84,17 @@ def verify_sha256(path: Path, sha256: str) -> None:
 
 
 def find_cached(url: str, sha256: str | None = None) -> Path | None:
-    """The file of a URL, if it is on this machine already.
+    """Finds the file of a URL on this machine.
 
-    Besides zsad's own cache this looks where OpenAI's and open_clip's code keep their files, if there is a
-    checksum to know the file by. The whole file is read the first time it is found.
+    If there is a checksum to recognise the file by, the folders where OpenAI's and open_clip's code keep
+    their files are searched too. The checksum is computed the first time that the file is found.
 
     Args:
-        url: as for `download`.
-        sha256: as for `download`.
+        url: http or https address.
+        sha256: expected checksum, as `verify_sha256` takes it; None if it is not known.
+
+    Returns:
+        Path of the file; None if it is not on this machine.
     """
     target = cached_path(url, sha256)
     if sha256 is None:
@@ -105,16 +106,16 @@ def find_cached(url: str, sha256: str | None = None) -> Path | None:
 
 
 def _is_verified(path: Path, sha256: str, marker: Path) -> bool:
-    """Whether a file has a checksum; the answer is kept in a marker file.
+    """Whether a file has the expected checksum; the answer is kept in a marker file.
 
-    Summing up a gigabyte at every start would cost seconds; size and time tell that nothing changed.
+    Reading a gigabyte at every start takes seconds; size and time of a file show that it is unchanged.
     """
     with contextlib.suppress(OSError, UnicodeDecodeError):
         if marker.read_text(encoding="utf-8") == _stamp(path, sha256):
             return True
     if not sha256_of(path).startswith(sha256.lower()):
         return False
-    with contextlib.suppress(OSError):  # a read-only cache only costs the sum again
+    with contextlib.suppress(OSError):  # in a read-only cache the checksum is computed every time
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text(_stamp(path, sha256), encoding="utf-8")
     return True
@@ -125,13 +126,13 @@ def _marker(target: Path) -> Path:
 
 
 def _stamp(path: Path, sha256: str) -> str:
-    """What a marker file says of a verified file."""
+    """Content of the marker file of a verified file."""
     state = path.stat()
     return f"{sha256} {state.st_size} {state.st_mtime_ns} {path}"
 
 
 def _is_page(path: Path) -> bool:
-    """Whether a file is HTML or XML, which proxies and sign-in pages send in place of a download."""
+    """Whether a file is HTML or XML, which proxies and sign-in pages send instead of a download."""
     with path.open("rb") as file:
         return file.read(64).lstrip()[:1] == b"<"
 

@@ -1,7 +1,7 @@
-"""Fetches a file over HTTP: continued after breaks, with a progress bar. `zsad.files.cache` verifies it.
+"""Downloads files over HTTP into the cache: resumed, verified, one process at a time, with a progress bar.
 
-It uses `urllib`, which is in the standard library and honours proxy variables and system certificates;
-huggingface_hub has moved its own client from requests to httpx and does not promise it to others.
+This uses `urllib` from the standard library, which honours proxy variables and system certificates. The HTTP
+client of huggingface_hub has changed from requests to httpx and is not a public interface.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zsad.errors import WeightsError
 from zsad.files.cache import CHUNK, _marker, _stamp, cached_path, find_cached, is_offline, verify_sha256
 
 TIMEOUT_SECONDS = 30.0
-FRUITLESS_TRIES = 3  # tries in a row that bring no new byte before a broken download is given up
+FRUITLESS_TRIES = 3  # connections in a row without a new byte, after which a download is given up
 RETRY_SECONDS = 1.0
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 DISK_ERRORS = (
@@ -37,17 +37,17 @@ DISK_ERRORS = (
 
 
 def fetch(url: str, part: Path, target: Path, size: int | None, *, resumable: bool) -> None:
-    """Brings all bytes of a URL into a file, over as many connections as it takes.
+    """Downloads all bytes of a URL into a file, over as many connections as necessary.
 
     Args:
-        url: http or https.
-        part: the file that grows; what it already holds is continued if `resumable`.
-        target: where the file will end up, for messages.
-        size: bytes in all, None if unknown.
-        resumable: False starts over after each break, for files without checksum.
+        url: http or https address.
+        part: file that grows; bytes that it already holds are kept if `resumable`.
+        target: final path of the file, for messages.
+        size: size of the file in bytes; None if unknown.
+        resumable: whether a broken download continues where it stopped; False for files without checksum.
 
     Raises:
-        WeightsError: no network, an HTTP error, or the connection keeps breaking.
+        WeightsError: there is no network, the server answers with an error, or the connection keeps breaking.
         OSError: the disk is full or cannot be written.
     """
     fruitless = 0
@@ -60,7 +60,7 @@ def fetch(url: str, part: Path, target: Path, size: int | None, *, resumable: bo
             except urllib.error.HTTPError as error:
                 if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and before:
                     if before == size:
-                        return  # it had been fetched whole; the checksum decides
+                        return  # the file is whole; the checksum decides
                     part.unlink()
                     continue
                 raise WeightsError(
@@ -82,7 +82,7 @@ def fetch(url: str, part: Path, target: Path, size: int | None, *, resumable: bo
 
 
 def _fetch_once(url: str, part: Path, start: int, advance: Advance) -> int | None:
-    """One connection: appends from byte `start` on if the server can, else starts over; the whole size."""
+    """Downloads over one connection, from byte `start` on if the server can; returns the size of the file."""
     request = urllib.request.Request(url, headers={"User-Agent": "zsad"})  # noqa: S310 - download checks it
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -101,7 +101,7 @@ def _fetch_once(url: str, part: Path, start: int, advance: Advance) -> int | Non
 
 
 def _broken(url: str, target: Path, done: int, size: int | None, problem: str) -> str:
-    """The message for a download that could not be finished."""
+    """The message for a download that cannot be finished."""
     if done == 0:
         return (
             f"cannot reach {urlsplit(url).hostname} ({problem}): check the network, "
@@ -115,15 +115,15 @@ def _broken(url: str, target: Path, done: int, size: int | None, problem: str) -
 
 
 class Advance:
-    """Tells a progress bar how far a download is; called with bytes done and bytes in all (None: unknown)."""
+    """Updates a progress bar; called with the bytes done and the size of the file (None if unknown)."""
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Does nothing: for output that is not a terminal."""
+        """Does nothing, for output that is not a terminal."""
 
 
 @contextlib.contextmanager
 def _progress(name: str, size: int | None) -> Iterator[Advance]:
-    """A bar with size, speed and time left on standard error; silent where nobody could watch it."""
+    """A progress bar on standard error with size, speed and time left; silent outside a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -158,20 +158,21 @@ def download(
 ) -> Path:
     """The file of a URL, from the cache or the network.
 
-    A broken download is continued where it stopped, also by a later call, if there is a checksum to catch a
-    file that changed in between. The file appears under its name only when it is whole and verified.
+    If there is a checksum, which detects a file that changed in between, a broken download continues where
+    it stopped, even in a later call. The file appears under its name only when it is whole and verified.
 
     Args:
-        url: http or https.
-        sha256: what the file must have; see `verify_sha256`.
-        bytes: size of the file, for the free-space check and the progress bar before the server tells it.
-        offline: see `is_offline`.
+        url: http or https address.
+        sha256: expected checksum, as `verify_sha256` takes it; None if it is not known.
+        bytes: size of the file, for the free-space check and for the progress bar until the server answers.
+        offline: whether network access is forbidden; None follows the environment, see `is_offline`.
 
     Returns:
-        The file in the cache.
+        Path of the file in the cache.
 
     Raises:
-        WeightsError: offline and not cached, no network, HTTP error, disk full, wrong checksum.
+        WeightsError: the file is not cached and zsad is offline or the network fails, the disk is full, or
+            the checksum is wrong.
     """
     if urlsplit(url).scheme not in {"http", "https"}:
         raise WeightsError(f"cannot download {url!r}: only http and https addresses")
@@ -188,7 +189,7 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target):
-            if find_cached(url, sha256) is None:  # another process may have fetched it meanwhile
+            if find_cached(url, sha256) is None:  # another process may have fetched it by now
                 _fetch_verified(url, target, sha256, bytes)
     except OSError as error:
         raise _disk_error(error, target) from error
@@ -196,7 +197,7 @@ def download(
 
 
 def _fetch_verified(url: str, target: Path, sha256: str | None, size: int | None) -> None:
-    """Fetches into NAME.part, checks it, and gives it its name in one step."""
+    """Downloads into NAME.part, verifies it, and renames it in one step."""
     part = target.with_name(f"{target.name}.part")
     if sha256 is None:
         part.unlink(missing_ok=True)
@@ -214,7 +215,7 @@ def _fetch_verified(url: str, target: Path, sha256: str | None, size: int | None
         except WeightsError as error:
             part.unlink(missing_ok=True)
             raise WeightsError(
-                f"what came from {url} was removed: {error}; try again, or over another network"
+                f"the file from {url} was removed: {error}; try again, or over another network"
             ) from error
     os.replace(part, target)
     if sha256 is not None:
@@ -232,7 +233,7 @@ def _disk_error(error: OSError, target: Path) -> WeightsError:
 
 @contextlib.contextmanager
 def _lock(target: Path) -> Iterator[None]:
-    """Lets one process at a time fetch a file; the system frees the lock of a process that died."""
+    """Lets one process at a time download a file; the system frees the lock of a process that dies."""
     from filelock import FileLock
 
     with FileLock(target.with_name(f"{target.name}.lock")):

@@ -1,4 +1,4 @@
-"""One file of a Hugging Face repository."""
+"""Fetches a file of a Hugging Face repository."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ def hub_file(
     """One file of a Hugging Face repository, from huggingface_hub's cache or the network.
 
     Args:
-        repository: "ORG/REPO".
-        filename: path inside it.
+        repository: name of the repository, "ORG/REPO".
+        filename: path of the file inside the repository.
         revision: branch, tag or commit; None for the default branch.
-        offline: see `is_offline`.
+        offline: whether network access is forbidden; None follows the environment, see `is_offline`.
 
     Returns:
-        The file; None if the repository does not have it (offline: if it is not cached).
+        Path of the file; None if the repository does not have it, or offline if it is not cached.
 
     Raises:
-        WeightsError: no such repository or revision, gated, no network, disk full.
+        WeightsError: the repository or revision does not exist or needs consent, there is no network, or the
+            disk is full.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -47,7 +48,7 @@ def hub_file(
         raise WeightsError(
             f"{where!r} is not of the form hf-hub:ORG/REPO or hf-hub:ORG/REPO@REVISION"
         ) from error
-    except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, hence first
+    except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError, so it comes first
         if quiet:
             return None
         raise WeightsError(
@@ -58,7 +59,7 @@ def hub_file(
         return None
     except GatedRepoError as error:
         raise WeightsError(
-            f"{where} asks for a consent: give it on its page, then run `hf auth login`"
+            f"{where} requires your consent: give it on its page, then run `hf auth login`"
         ) from error
     except RepositoryNotFoundError as error:
         raise WeightsError(
@@ -66,6 +67,6 @@ def hub_file(
         ) from error
     except RevisionNotFoundError as error:
         raise WeightsError(f"{repository} has no revision {revision!r} on the Hugging Face hub") from error
-    except Exception as error:  # its client's own exceptions differ between versions
+    except Exception as error:  # exceptions of its HTTP client differ between versions
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(f"cannot fetch {filename} of {where}: {reason}") from error

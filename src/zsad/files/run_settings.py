@@ -9,20 +9,21 @@ from typing import Any
 
 from zsad.errors import ConfigError, DataError
 from zsad.files.atomic import atomic_file
+from zsad.files.plain import to_plain
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_LAYOUT = 1
 
 
 def write_settings(directory: str | Path, settings: Mapping[str, Any]) -> None:
-    """Writes `settings.json`: what the run's scores and files depend on, plain JSON values only."""
+    """Writes `settings.json`: plain JSON values that the scores and files of the run depend on."""
     text = json.dumps({"layout": SETTINGS_LAYOUT, **settings}, indent=2, ensure_ascii=True)
     with atomic_file(Path(directory) / SETTINGS_FILE) as file:
         file.write(text.encode() + b"\n")
 
 
 def read_settings(directory: str | Path) -> dict[str, Any] | None:
-    """Reads `settings.json`; None if there is none.
+    """Reads `settings.json`; None if the folder has none.
 
     Raises:
         DataError: the file is damaged.
@@ -41,17 +42,17 @@ def read_settings(directory: str | Path) -> dict[str, Any] | None:
 
 
 def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses to resume a run with other settings than it was started with.
+    """Refuses to resume a run with settings that differ from those it was started with.
 
     Args:
-        directory: of the run, for the message.
-        earlier: as `read_settings` gave them.
-        now: the settings of this run.
+        directory: folder of the run, for the message.
+        earlier: settings from `read_settings`.
+        now: settings of this run.
 
     Raises:
-        ConfigError: naming every setting that differs, with both values.
+        ConfigError: settings differ; the message names each of them, with both values.
     """
-    now = json.loads(json.dumps(now))  # tuples and lists are the same once they were written
+    now = to_plain(now)  # tuples and lists are the same once they are written
     differing = [
         f"{name} was {earlier.get(name)!r} and is now {now.get(name)!r}"
         for name in sorted(earlier.keys() | now.keys())
@@ -60,5 +61,5 @@ def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: 
     if differing:
         raise ConfigError(
             f"cannot resume in {directory}: {'; '.join(differing)}. "
-            "Give the same settings, choose another --out, or leave --resume out to start over"
+            "Give the same settings, choose another --out, or omit --resume to start over"
         )

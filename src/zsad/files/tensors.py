@@ -1,8 +1,8 @@
 """Reads files of tensors without ever running what is inside them.
 
-Formats: safetensors; PyTorch's own, through `torch.load(weights_only=True)`; and TorchScript archives, which
-OpenAI's CLIP weights come as. Those are read here, since `torch.jit.load`, deprecated besides, would build
-the program inside the archive, and only its tensors are wanted.
+Formats: safetensors; PyTorch's own format, through `torch.load(weights_only=True)`; and TorchScript archives,
+the format of OpenAI's CLIP weights. TorchScript archives are read here, because `torch.jit.load` (deprecated)
+builds the program inside the archive, and only its tensors are needed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ WRAPPERS = (
     "state_dict",
     "model_state_dict",
     "model",
-)  # the keys that training scripts put a state dict under
-PARALLEL_PREFIX = "module."  # what torch's (Distributed)DataParallel puts before every name
+)  # keys under which training scripts store a state dict
+PARALLEL_PREFIX = "module."  # prefix of every name in torch's (Distributed)DataParallel
 STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -47,10 +47,10 @@ STORAGES = {
 
 
 def file_kind(path: Path) -> FileKind:
-    """Tells the format of a file of tensors by its content; the name's ending is not looked at.
+    """The format of a file of tensors, by its content; its suffix is ignored.
 
     Raises:
-        WeightsError: there is no such file, or it is of another format; the message says what it is.
+        WeightsError: the file does not exist or has another format; the message says what it is.
     """
     if not path.is_file():
         raise WeightsError(
@@ -73,7 +73,7 @@ def file_kind(path: Path) -> FileKind:
         raise WeightsError(f"{path} is a web page (probably a saved error message), not weights: {AGAIN}")
     if head.startswith(b"PK\x03\x04"):
         return _zip_kind(path)
-    # Before the pickles' mark, which the length of a safetensors header may look like.
+    # Checked before the mark of pickles, because the length of a safetensors header may look like that mark.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
         return "safetensors"
     if head.startswith(b"\x80"):
@@ -85,7 +85,7 @@ def file_kind(path: Path) -> FileKind:
 
 
 def _zip_kind(path: Path) -> FileKind:
-    """Tells a TorchScript archive from a file of `torch.save`."""
+    """Distinguishes a TorchScript archive from a file of `torch.save`."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -99,16 +99,16 @@ def _zip_kind(path: Path) -> FileKind:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What a file holds, nested as it was saved; the layouts of the methods' authors need that.
+    """The content of a file, nested as it was saved, which files of the methods' authors need.
 
     Args:
-        path: a safetensors, PyTorch or TorchScript file.
+        path: safetensors, PyTorch or TorchScript file.
 
     Returns:
-        Tensors, numbers and strings by name; tensors on the CPU, in the file's precision.
+        Tensors, numbers and strings by name; tensors are on the CPU, in the precision of the file.
 
     Raises:
-        WeightsError: see `file_kind`; or the file is damaged, or holds Python objects.
+        WeightsError: the file is missing or damaged, has another format, or holds Python objects.
     """
     path = Path(path)
     kind = file_kind(path)
@@ -122,14 +122,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a file: tensors by name.
 
-    A state dict that training scripts wrapped in {"state_dict": ...} is unwrapped, the prefix "module." of
-    parallel training is taken off, and whatever is not a tensor is left out.
+    A state dict that a training script wrapped in {"state_dict": ...} is unwrapped, the prefix "module." of
+    parallel training is removed, and everything that is not a tensor is left out.
 
     Args:
-        path: as for `read_checkpoint`.
+        path: safetensors, PyTorch or TorchScript file.
 
     Raises:
-        WeightsError: as for `read_checkpoint`; or there are no tensors in it.
+        WeightsError: the file is missing or damaged, has another format, or holds Python objects or no
+            tensors.
     """
     import torch
 
@@ -167,7 +168,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles; what is wrong follows as an error
+            warnings.simplefilter("ignore")  # torch warns about unusual pickles; real problems raise an error
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may fail anywhere inside torch
         text = str(error)
@@ -186,26 +187,26 @@ def _read_torch(path: Path) -> dict[str, Any]:
 
 
 class ScriptArchive(pickle.Unpickler):
-    """Reads the tensors of a TorchScript archive, and can make nothing else.
+    """Reads the tensors of a TorchScript archive and cannot create anything else.
 
-    The archive's data.pkl describes the module tree. An unpickler calls what `find_class` gives it; this one
-    gives inert bags of attributes for the archive's own classes, a tensor builder, lists and ordered dicts,
-    and refuses every other name, so that neither the archive's code nor any other is run.
+    The archive's data.pkl describes the module tree. An unpickler calls whatever `find_class` returns. This
+    one returns empty classes for those of the archive, a tensor builder, lists and ordered dicts, and refuses
+    every other name, so that no code from the archive or elsewhere is run.
     """
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
         self._archive = archive
         self._root = root
-        # Made per file: a pickle can set attributes of a class, which must not outlive it.
+        # One class per file, because a pickle can set attributes of a class, which must not outlive the file.
         self._module = type("ScriptModule", (), {})
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
-        """Tensors by their dotted names, as the module's state dict has them.
+        """Tensors by their dotted names in the state dict of the module.
 
         Raises:
-            WeightsError: the archive is damaged, or holds something else than modules and tensors.
+            WeightsError: the archive is damaged, or holds anything other than modules and tensors.
         """
         try:
             with zipfile.ZipFile(path) as archive:
@@ -218,7 +219,7 @@ class ScriptArchive(pickle.Unpickler):
             raise WeightsError(f"{path} is a damaged TorchScript archive ({error}): {AGAIN}") from error
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few things a pickle of modules may refer to."""
+        """The class or function for a name that a pickle of modules may refer to."""
         if module == "__torch__" or module.startswith("__torch__."):
             return self._module
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -232,7 +233,7 @@ class ScriptArchive(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not loaded")
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """One storage of the archive, as a flat tensor."""
+        """A storage of the archive as a flat tensor."""
         import torch
 
         _, dtype, key, _, _ = pid
@@ -241,7 +242,7 @@ class ScriptArchive(pickle.Unpickler):
         return torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
 
     def _tensor(self, storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-        """A tensor over a storage; torch itself refuses one that would reach outside it."""
+        """A tensor over a storage; torch refuses a tensor that reaches outside it."""
         return storage.as_strided(tuple(size), tuple(stride), offset)
 
     def _walk(self, module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -255,14 +256,14 @@ class ScriptArchive(pickle.Unpickler):
 
 
 def mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
-    """How the names and shapes of found tensors differ from the expected ones, in words.
+    """Describes how names and shapes of tensors differ from the expected ones.
 
     Args:
-        expected: tensors by name, as the network has them.
-        found: tensors by name, as the file has them.
+        expected: tensors of the network by name.
+        found: tensors of the file by name.
 
     Returns:
-        Missing, unexpected and wrongly shaped entries, at most five of each; "" where all fit.
+        Missing, unexpected and wrongly shaped entries, at most five of each; "" if all fit.
     """
     wrong = {
         "missing": sorted(expected.keys() - found.keys()),

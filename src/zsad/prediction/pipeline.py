@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from zsad.errors import ConfigError, ZsadError, one_line
+from zsad.detector.scoring import score_batch
+from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
+from zsad.images.ahead import THREADS, read_ahead
 from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
 
 MOST_PIXELS_AT_ONCE = 64_000_000
 """Images of a batch beyond this sum wait; 190 MB as read, about five times that with maps and overlays."""
-
-_THREADS = min(4, os.cpu_count() or 1)
-# What may go wrong with one image while the others are fine; a wrong argument stops the run instead.
-_PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
 
 
 class Scorer(Protocol):
@@ -101,15 +99,16 @@ class PredictionPipeline:
             ConfigError: the detector refuses an argument, which would be the same for every image.
             OSError: an image's files cannot be written.
         """
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="zsad")
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zsad-write")
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
         parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
         try:
-            for batch in _read_ahead(pool, parts):
-                for read, outcome, seconds in self._predict(batch):
-                    self._writing.append(pool.submit(self._finish, read, outcome, seconds))
-                while len(self._writing) > len(batch):  # one batch is written while the next is scored
-                    yield self._oldest()
+            with closing(read_ahead(_read, parts)) as reading:
+                for batch in reading:
+                    for read, outcome, seconds in self._predict(batch):
+                        self._writing.append(pool.submit(self._finish, read, outcome, seconds))
+                    while len(self._writing) > len(batch):  # one batch is written while the next is scored
+                        yield self._oldest()
             while self._writing:
                 yield self._oldest()
         finally:
@@ -132,34 +131,26 @@ class PredictionPipeline:
         for read in batch:
             outcome, seconds = outcomes.get(read.path, (read.error, 0.0))
             started = time.perf_counter()
-            if isinstance(outcome, Prediction):
-                if self.options.map_threshold is not None:
-                    outcome = dataclasses.replace(outcome, map_threshold=self.options.map_threshold)
-                # here and not in the writing threads: it takes the network
-                if self.options.explain is not None and np.isfinite(outcome.anomaly_map).all():
-                    self.explanations[str(read.path)] = outcome.explain(self.options.explain)
+            # here and not in the writing threads: it takes the network
+            if (
+                isinstance(outcome, Prediction)
+                and self.options.explain is not None
+                and np.isfinite(outcome.anomaly_map).all()
+            ):
+                self.explanations[str(read.path)] = outcome.explain(self.options.explain)
             seconds += time.perf_counter() - started
             yield read, outcome, seconds
 
     def _score(self, reads: Sequence[_Read]) -> dict[Path, tuple[Prediction | str, float]]:
-        """Scores a batch; one that fails is tried again image by image, to find and spare the others."""
-        if not reads:
-            return {}
+        """Each image's prediction or error line, and its share of the time, by path."""
+
+        def predict(some: Sequence[_Read]) -> Sequence[Prediction]:
+            return self.detector.predict([read.image for read in some], classes=self.options.class_name)
+
         started = time.perf_counter()
-        try:
-            predictions = self.detector.predict(
-                [read.image for read in reads], classes=self.options.class_name
-            )
-        except ConfigError:
-            raise
-        except _PICTURE_ERRORS as error:
-            if len(reads) > 1 and not self.detector.scores_jointly:
-                return {path: outcome for read in reads for path, outcome in self._score([read]).items()}
-            seconds = (time.perf_counter() - started) / len(reads)
-            return {read.path: (one_line(error), seconds) for read in reads}
-        seconds = (time.perf_counter() - started) / len(reads)
-        pairs = zip(reads, predictions, strict=True)
-        return {read.path: (prediction, seconds) for read, prediction in pairs}
+        outcomes = score_batch(predict, reads, is_joint=self.detector.scores_jointly)
+        share = (time.perf_counter() - started) / max(1, len(reads))
+        return {read.path: (outcome, share) for read, outcome in zip(reads, outcomes, strict=True)}
 
     def _finish(self, read: _Read, outcome: Prediction | str, seconds: float) -> ResultRecord:
         """Writes an image's files and makes its record; runs in a thread."""
@@ -169,7 +160,7 @@ class PredictionPipeline:
         error = outcome if isinstance(outcome, str) else None
         if isinstance(outcome, Prediction):
             if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
-                prediction = dataclasses.replace(outcome, path=read.path, threshold=options.threshold)
+                prediction = dataclasses.replace(outcome, path=read.path)
                 self._write(prediction, str(read.path))
                 score = float(prediction.score)
                 decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
@@ -228,17 +219,6 @@ def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Se
         pixels += size
     if part:
         yield part
-
-
-def _read_ahead(pool: ThreadPoolExecutor, batches: Iterable[Sequence[Path]]) -> Iterator[list[_Read]]:
-    """Reads batches in threads, in order; one more than was asked for, and no more."""
-    waiting: deque[list[Future[_Read]]] = deque()
-    for batch in batches:
-        waiting.append([pool.submit(_read, path) for path in batch])
-        if len(waiting) > 1:
-            yield [future.result() for future in waiting.popleft()]
-    while waiting:
-        yield [future.result() for future in waiting.popleft()]
 
 
 def _read(path: Path) -> _Read:

@@ -19,6 +19,7 @@ from typing import Any
 
 from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
+from zsad.files.plain import from_plain
 from zsad.types import PhraseFit
 
 RESULTS_FILE = "results.jsonl"
@@ -79,12 +80,10 @@ class ResultRecord:
             DataError: it is no such line; the message shows its beginning.
         """
         try:
-            values = json.loads(line)
-            record = cls(**values)
-        except (ValueError, TypeError) as error:
+            record = from_plain(cls, json.loads(line), f"not a line of {RESULTS_FILE}")
+        except ValueError as error:  # not JSON, or a DataError that names the field
             raise DataError(f"not a line of {RESULTS_FILE}: {line[:60]!r}") from error
-        well_formed = isinstance(record.path, str) and isinstance(record.score, int | float | None)
-        if not well_formed or (record.score is None) == (record.error is None):
+        if (record.score is None) == (record.error is None):
             raise DataError(f"not a line of {RESULTS_FILE}: {line[:60]!r}")
         return record
 
@@ -284,7 +283,7 @@ def read_explanations(directory: str | Path) -> dict[str, list[PhraseFit]]:
     for number, line in enumerate(source.read_bytes().splitlines(), start=1):
         try:
             row = json.loads(line)
-            found[row["path"]] = [PhraseFit(**fit) for fit in row["ranking"]]
+            found[row["path"]] = [from_plain(PhraseFit, fit, str(source)) for fit in row["ranking"]]
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{source}, line {number} is not one of zsad's: delete the file") from error
     return found

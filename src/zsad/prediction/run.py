@@ -25,7 +25,7 @@ from zsad.prediction.companions import COMPANIONS_KEY, folder_note, give_compani
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.options import RunOptions
 from zsad.prediction.page import PAGE_KEY, page_settings, write_prediction_page
-from zsad.prediction.pipeline import Engine, PredictionPipeline
+from zsad.prediction.pipeline import Engine, PredictionPipeline, Scorer
 from zsad.prediction.records import (
     EXPLANATIONS_FILE,
     RESULTS_FILE,
@@ -155,11 +155,13 @@ def predict_folder(
     detector = _loaded(detector, files)
     started = time.perf_counter()
     calibration = detector.calibration
-    if calibration is not None and class_name is not None and not calibration.is_for(class_name):
+    if class_name is not None and not detector.decision.is_for(class_name):
         raise ConfigError(
-            f"the calibration is for images of {calibration.class_name!r}, not of {class_name!r}: "
+            f"the calibration is for images of {detector.decision.class_name!r}, not of {class_name!r}: "
             "calibrate for these too, or go on without it (--calibration none)"
         )
+    if threshold is not None or map_threshold is not None:
+        detector = detector.with_decision(detector.decision.with_thresholds(threshold, map_threshold))
     options = _completed(options, detector)
     companions = give_companions(detector, files, directory if resume else None)
     known = {**detector.scoring_settings(), **_described(options), **(settings or {})}
@@ -261,7 +263,7 @@ def _engine(devices: int | Sequence[str], detector: Detector) -> Engine:
 
 
 def _score_all(
-    pipeline: Any,
+    pipeline: Scorer,
     batches: Iterator[Sequence[Path]],
     writer: ResultsWriter,
     count: int,

@@ -75,8 +75,8 @@ class CachedSample:
     class_name: str
 
 
-def check_cacheable(method: type[Method]) -> None:
-    """Refuses methods whose features are not worth keeping.
+def cacheable_features(method: type[Method]) -> type[Any]:
+    """The dataclass of (B, ...) tensors that a method's `features` returns.
 
     Raises:
         ConfigError: what the method learns enters its image encoder.
@@ -86,6 +86,7 @@ def check_cacheable(method: type[Method]) -> None:
             f"{method.INFO.name} has no features to cache, since what it learns enters the image encoder, "
             "which must run in every step; train it without --cache"
         )
+    return method.FEATURES
 
 
 class FeatureCache:
@@ -124,7 +125,7 @@ class FeatureCache:
             ConfigError: the method has nothing to cache, or there is no such precision.
             ZsadError: the folder cannot be written.
         """
-        check_cacheable(type(method))
+        self._kind = cacheable_features(type(method))
         if precision not in STORED_AS:
             raise unknown_name("cache precision", precision, STORED_AS)
         self._method = method
@@ -200,8 +201,7 @@ class FeatureCache:
         """
         rows = [self._compute(each, device) if each.stored is None else each.stored for each in batch]
         stacked = {name: torch.stack([row[name] for row in rows]).to(device).float() for name in rows[0]}
-        kind: Any = self._method.FEATURES
-        return kind(**stacked)
+        return self._kind(**stacked)
 
     def _compute(self, sample: CachedSample, device: torch.device) -> dict[str, Tensor]:
         """Runs the image encoder on one image and writes its entry.
@@ -243,8 +243,7 @@ class FeatureCache:
         The checksum is compared when a run first meets the entry.
         """
         path = self._path(key)
-        kind: Any = self._method.FEATURES
-        expected = {MASK, *(field.name for field in dataclasses.fields(kind))}
+        expected = {MASK, *(field.name for field in dataclasses.fields(self._kind))}
         try:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {})[HEADER_KEY])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,10 +20,9 @@ from zsad.data.layouts import Split, refuse_problems
 from zsad.data.mosaic import Mosaic, Mosaics, load_mosaic
 from zsad.data.samples import PreparedSample, load_sample, prepare_sample
 from zsad.errors import ConfigError, DataError
+from zsad.images.ahead import read_ahead
 from zsad.training.devices import Ranks
 from zsad.types import Sample
-
-BATCHES_AHEAD = 2
 
 Prepared = TypeVar("Prepared")
 
@@ -159,20 +158,11 @@ def batches(
         DataError: a mask does not fit its image or is missing.
     """
     sources = _epoch_items(data.items, seed, epoch, mosaics)
-    pending: deque[tuple[list[Future[Prepared]], float, int]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        while True:
-            while len(pending) < BATCHES_AHEAD and (chunk := list(itertools.islice(sources, batch_size))):
-                own, weight = ranks.share(len(chunk))
-                futures = [pool.submit(_fetch_and_prepare, source, prepare) for source in chunk[own]]
-                pending.append((futures, weight, len(chunk)))
-            if not pending:
-                return
-            ready, weight, size = pending.popleft()
-            yield Batch([future.result() for future in ready], weight, size)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    steps, sizes = itertools.tee(iter(lambda: list(itertools.islice(sources, batch_size)), []))
+    own = (step[ranks.share(len(step))[0]] for step in steps)
+    with closing(read_ahead(lambda fetch: prepare(fetch()), own, threads=workers)) as reading:
+        for pictures, step in zip(reading, sizes, strict=True):
+            yield Batch(pictures, ranks.share(len(step))[1], len(step))
 
 
 def _epoch_items(items: Any, seed: int, epoch: int, mosaics: Mosaics | None) -> Iterator[Callable[[], Any]]:
@@ -190,10 +180,6 @@ def _epoch_items(items: Any, seed: int, epoch: int, mosaics: Mosaics | None) -> 
 
 def _itself(item: Any) -> Any:
     return item
-
-
-def _fetch_and_prepare(source: Callable[[], Any], prepare: Callable[[Any], Prepared]) -> Prepared:
-    return prepare(source())
 
 
 def prepare_item(item: Any, *, size: int, mean: Sequence[float], std: Sequence[float]) -> PreparedSample:

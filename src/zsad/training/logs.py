@@ -1,4 +1,4 @@
-"""The loss of every step for TensorBoard, beside the CSV log."""
+"""The loss of every step as a CSV file and, if wanted, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from zsad.errors import MissingExtraError
 from zsad.files.atomic import atomic_file
+
+
+class Log(Protocol):
+    """Takes the loss of each step."""
+
+    def add(self, epoch: int, step: int, terms: Mapping[str, float]) -> None:
+        """Writes one step.
+
+        Args:
+            epoch: from 1.
+            step: from 1 in each epoch.
+            terms: the named terms of the loss.
+        """
 
 
 class TensorBoardLog:

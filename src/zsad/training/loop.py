@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from zsad.detector.loading import load
 from zsad.errors import ConfigError
 from zsad.methods._registry import method_class
 from zsad.methods.base import TrainingRecipe
-from zsad.training.cache import check_cacheable
+from zsad.training.cache import cacheable_features
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices
 from zsad.training.logs import StepLog, TensorBoardLog
@@ -35,6 +35,7 @@ from zsad.training.run import TrainingRun, refuse_to_replace
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.training.logs import Log
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
@@ -74,7 +75,7 @@ def train(
     if not kind.INFO.needs_training or kind.RECIPE is None:
         raise ConfigError(f"{config.method} has nothing to train; `zsad methods` shows which methods do")
     if config.cache is not None:
-        check_cacheable(kind)
+        cacheable_features(kind)
     if dataset is not None and config.data:
         raise ConfigError("give folders (data) or a dataset, not both")
     data = data_on_disk(config.data, config.split) if dataset is None else data_in_memory(dataset)
@@ -106,21 +107,23 @@ def _train(
         run = TrainingRun(config, data, _fresh_detector(config, device), ranks)
         resumed_from = run.resume()
         with contextlib.ExitStack() as files:
-            logs = [files.enter_context(log) for log in _logs(config, resumed_from)] if ranks.is_first else []
+            logs = _logs(config, resumed_from) if ranks.is_first else []
+            for log in logs:
+                files.enter_context(log)
             progress = files.enter_context(_progress(show_progress and ranks.is_first))
             if show_progress and ranks.is_first:
                 for line in _announcement(run):
                     progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
             _train_epochs(run, resumed_from, logs, progress)
     if ranks.is_first:
-        run.detector.is_trained = True
-        run.detector.auxiliary_data = config.auxiliary_data or data.description
-        run.detector.auxiliary_pictures = pack_digests(file_digests(data.files()))
+        run.detector.mark_trained(
+            config.auxiliary_data or data.description, pack_digests(file_digests(data.files()))
+        )
         run.detector.save(config.out)
     return tuple(run.losses), resumed_from, dataclasses.asdict(run.recipe)
 
 
-def _train_epochs(run: TrainingRun, resumed_from: int, logs: list[Any], progress: Progress) -> None:
+def _train_epochs(run: TrainingRun, resumed_from: int, logs: Sequence[Log], progress: Progress) -> None:
     """Trains what is left, with a checkpoint after each epoch."""
     epochs, steps = run.recipe.epochs, run.steps
     bar = progress.add_task(
@@ -135,7 +138,7 @@ def _train_epochs(run: TrainingRun, resumed_from: int, logs: list[Any], progress
         run.checkpoint(epoch)
 
 
-def _logs(config: TrainConfig, resumed_from: int) -> list[Any]:
+def _logs(config: TrainConfig, resumed_from: int) -> list[StepLog | TensorBoardLog]:
     """The CSV log, and TensorBoard's if it is wanted; each is a context."""
     table = StepLog(config.folder / LOG_NAME, resumed_from)
     if not config.tensorboard:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,18 +15,20 @@ from torch import Tensor, nn
 
 from zsad.backbones.loading import backbone_fingerprint
 from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.files.plain import to_plain
 from zsad.methods.prompts.learners import SentenceLearner
 from zsad.training.cache import CachedSample, FeatureCache
 from zsad.training.data import Batch, TrainingData, batches, prepare_item
 from zsad.training.recipe import choose, make_optimizer, rate_factor
-from zsad.training.state import Checkpoint
+from zsad.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from zsad.data.samples import PreparedSample
     from zsad.detector.detector import Detector
     from zsad.training.devices import Ranks
+    from zsad.training.logs import Log
     from zsad.training.options import TrainConfig
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,13 +36,6 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # infinite and costs the first steps.
 FIRST_SCALE = 256.0
 CHECKPOINT_NAME = "last.safetensors"
-
-
-class Log(Protocol):
-    """What is told the loss of each step."""
-
-    def add(self, epoch: int, step: int, terms: Mapping[str, float]) -> None:
-        """Epoch and step count from 1."""
 
 
 class TrainingRun:
@@ -157,9 +151,9 @@ class TrainingRun:
         pictures = np.stack([sample.image for sample in samples if sample.image is not None])
         return self.method.loss(torch.from_numpy(pictures).to(self.device), masks, labels, names)
 
-    def _batches(self, epoch: int) -> Iterator[Batch[Any]]:
+    def _batches(self, epoch: int) -> Iterator[Batch[PreparedSample | CachedSample]]:
         config, record = self.config, self.detector.record
-        prepare: Any = functools.partial(
+        prepare: Callable[[Any], PreparedSample | CachedSample] = functools.partial(
             prepare_item, size=self.detector.image_size, mean=record.mean, std=record.std
         )
         if self.cache is not None:
@@ -211,7 +205,7 @@ class TrainingRun:
             setup["cache_precision"] = config.cache_precision
         if recipe.schedule != "constant":
             setup["epochs"] = recipe.epochs
-        plain: dict[str, Any] = json.loads(json.dumps(setup))
+        plain: dict[str, Any] = to_plain(setup)
         return plain
 
     def checkpoint(self, epoch: int) -> None:
@@ -223,7 +217,7 @@ class TrainingRun:
             for name, parameter in self.parameters.items()
             for key, value in self.optimizer.state[parameter].items()
         }
-        Checkpoint(
+        TrainingState(
             epoch,
             self.setup(),
             tuple(self.losses),
@@ -244,7 +238,7 @@ class TrainingRun:
         path = self.config.folder / CHECKPOINT_NAME
         if not self.config.resume or not path.exists():
             return 0
-        found = Checkpoint.read(path)
+        found = TrainingState.read(path)
         wanted = self.setup()
         names = [*wanted, *(name for name in found.setup if name not in wanted)]
         differing = [name for name in names if wanted.get(name) != found.setup.get(name)]
@@ -257,7 +251,7 @@ class TrainingRun:
         self._restore(found)
         return found.epoch
 
-    def _restore(self, found: Checkpoint) -> None:
+    def _restore(self, found: TrainingState) -> None:
         self.method.load_learned(found.learned)
         states: list[dict[str, Tensor]] = [{} for _ in self.parameters]
         positions = {name: index for index, name in enumerate(self.parameters)}

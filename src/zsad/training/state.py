@@ -25,7 +25,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingState:
     """The state of a training between two epochs.
 
     Attributes:
@@ -63,7 +63,7 @@ class Checkpoint:
             file.write(save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
 
     @classmethod
-    def read(cls, path: Path) -> Checkpoint:
+    def read(cls, path: Path) -> TrainingState:
         """Reads what `write` wrote.
 
         Raises:

@@ -19,6 +19,8 @@ from zsad.detector.calibration.calibrating import (
     read_calibration,
     summary,
 )
+from zsad.detector.calibration.measuring import Example, measure
+from zsad.detector.decision import Decision
 from zsad.detector.thresholds import write_calibration
 from zsad.errors import ConfigError, DataError, WeightsError
 from zsad.methods.prompts.state_words import parse_state_words
@@ -39,8 +41,9 @@ class FakeDetector:
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
         self.reference_fingerprints = ()
+        self.scores_jointly = joint
         self.method = SimpleNamespace(
-            INFO=SimpleNamespace(name="fake", scores_batch_jointly=joint, uses_class_names=uses_class_names),
+            INFO=SimpleNamespace(name="fake", uses_class_names=uses_class_names),
             config=FakeConfig(),
             learned_state=lambda: {"prompt": torch.zeros(3)},
         )
@@ -58,7 +61,7 @@ class FakeDetector:
     def predict(self, images, classes=None, batch_size=None):
         self.calls.append((len(images), classes))
         pixels = [np.asarray(image) for image in images]
-        if any((picture == 13).all() for picture in pixels):
+        if any((image == 13).all() for image in pixels):
             raise RuntimeError("out of luck")
         return [
             Prediction(np.nan if (p == 99).all() else p.mean() / 255, (p[..., 0] / 255).astype(np.float32), p)
@@ -68,10 +71,10 @@ class FakeDetector:
 
 def grey(level, spot=None, size=8):
     """A grey image, with a spot of two rows of another level."""
-    picture = np.full((size, size, 3), level, np.uint8)
+    image = np.full((size, size, 3), level, np.uint8)
     if spot is not None:
-        picture[:2] = spot
-    return picture
+        image[:2] = spot
+    return image
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ def good():
     return [grey(level) for level in range(20, 60, 2)]
 
 
-def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
+def test_the_threshold_lies_just_above_all_of_too_few_images(detector, good):
     calibration = calibrate(detector, good, false_alarm_rate=0.05)
     assert calibration.threshold == pytest.approx(58 / 255, abs=1e-3)
     assert calibration.map_threshold == pytest.approx(58 / 255, abs=1e-3)
@@ -93,33 +96,33 @@ def test_the_threshold_lies_just_above_all_of_too_few_pictures(detector, good):
     assert len(calibration.pictures) == len(calibration.normal_scores) == 20
 
 
-def test_enough_pictures_allow_alarms_and_no_warning(detector):
-    pictures = [grey(level) for level in range(100)]
-    calibration = calibrate(detector, pictures, false_alarm_rate=0.2, confidence=0.9)
+def test_enough_images_allow_alarms_and_no_warning(detector):
+    images = [grey(level) for level in range(100)]
+    calibration = calibrate(detector, images, false_alarm_rate=0.2, confidence=0.9)
     assert calibration.warnings == (
         "left out, since it could not be read or scored: image 14: out of luck and 1 more",
     )
     assert 0 < calibration.false_alarms <= 0.2 * 98
 
 
-def test_strict_refuses_too_few_pictures(detector, good):
+def test_strict_refuses_too_few_images(detector, good):
     with pytest.raises(ConfigError, match="needs 59 images; give more"):
         calibrate(detector, good, strict=True)
     calibrate(detector, good, false_alarm_rate=0.2, strict=True)
 
 
 def test_the_tolerated_area_lowers_the_map_threshold(detector):
-    pictures = [grey(level, spot=200) for level in range(20, 60, 2)]
-    whole = calibrate(detector, pictures)
+    images = [grey(level, spot=200) for level in range(20, 60, 2)]
+    whole = calibrate(detector, images)
     assert whole.map_threshold == pytest.approx(200 / 255, abs=1e-3)
-    part = calibrate(detector, pictures, tolerated_area=0.25)
+    part = calibrate(detector, images, tolerated_area=0.25)
     assert part.map_threshold == pytest.approx(58 / 255, abs=1e-3)
     assert part.threshold == whole.threshold
-    masks = [p.anomaly_map >= part.map_threshold for p in detector.predict(pictures)]
+    masks = [p.anomaly_map >= part.map_threshold for p in detector.predict(images)]
     assert max(mask.mean() for mask in masks) <= 0.25
 
 
-def test_anomalous_pictures_only_count_by_rate(detector, good):
+def test_anomalous_images_only_count_by_rate(detector, good):
     alone = calibrate(detector, good)
     calibration = calibrate(detector, good, [grey(200), grey(31)])
     assert calibration.threshold == alone.threshold
@@ -154,7 +157,7 @@ def test_cost(detector, good):
     assert "miss 100, false alarm 1" in summary(careful)
 
 
-def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good):
+def test_a_threshold_that_calls_every_image_anomalous_is_named(detector, good):
     calibration = calibrate(detector, good[:2], [grey(1), grey(2), grey(90)], by="f1")
     assert "calls every image anomalous" in calibration.warnings[0]
 
@@ -172,7 +175,7 @@ def test_a_threshold_that_calls_every_picture_anomalous_is_named(detector, good)
         ([grey(5), grey(6)], [grey(6)], {}, "image 3 is given as normal and as anomalous"),
     ],
 )
-def test_degenerate_pictures_get_one_clear_line(detector, normal, anomalous, options, message):
+def test_degenerate_images_get_one_clear_line(detector, normal, anomalous, options, message):
     with pytest.raises(DataError, match=message) as caught:
         calibrate(detector, normal, anomalous, **options)
     assert "\n" not in str(caught.value)
@@ -196,16 +199,16 @@ def test_impossible_arguments(detector, good, options, message):
         calibrate(detector, good, **options)
 
 
-def test_bad_pictures_are_left_out_and_named(detector, good, tmp_path):
+def test_bad_images_are_left_out_and_named(detector, good, tmp_path):
     (tmp_path / "broken.png").write_text("no image")
-    pictures = [*good, tmp_path / "broken.png", tmp_path / "gone.png", grey(99), grey(13)]
-    calibration = calibrate(detector, pictures, batch_size=24)
+    images = [*good, tmp_path / "broken.png", tmp_path / "gone.png", grey(99), grey(13)]
+    calibration = calibrate(detector, images, batch_size=24)
     assert calibration.threshold == calibrate(detector, good).threshold
     assert "broken.png" in calibration.warnings[-1]
     assert calibration.warnings[-1].endswith("and 3 more")
 
 
-def test_a_mask_of_another_size_leaves_its_picture_out(detector, good):
+def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
     calibration = calibrate(detector, good, [grey(200), grey(210)], by="f1", masks=[np.ones((3, 3)), None])
     assert len(calibration.anomalous_scores) == 1
     assert "(3, 3)" in calibration.warnings[-1]
@@ -228,11 +231,22 @@ def test_methods_that_score_together_get_one_batch_and_a_warning(small_clip, goo
     assert any("scores images together" in warning for warning in calibration.warnings)
 
 
+def test_settings_and_references_decide_whether_images_are_scored_together(make_small_clip, noise):
+    kwargs = {"checkpoint": "fresh", "device": "cpu", "few_shot_score": "batch"}
+    together = zsad.load("april_gan", make_small_clip(layers=4), **kwargs)
+    together.is_trained = True
+    examples = [Example(picture) for picture in noise[1:]]
+    assert not measure(together, examples, batch_size=2).is_joint
+    together.set_references(noise[:1])
+    few_shot = [one.score for one in measure(together, examples, batch_size=2).images]
+    assert few_shot == [each.score for each in together.predict(noise[1:])]
+
+
 def test_the_class_name_is_kept_where_it_matters(small_clip, good):
     assert calibrate(FakeDetector(small_clip), good, class_name="nut").class_name is None
     named = calibrate(FakeDetector(small_clip, uses_class_names=True), good, class_name="nut")
-    assert named.is_for("nut")
-    assert not named.is_for("bottle")
+    assert Decision.from_calibration(named).is_for("nut")
+    assert not Decision.from_calibration(named).is_for("bottle")
 
 
 def test_the_score_scale(detector, good):
@@ -260,7 +274,7 @@ def test_a_scale_below_the_median_is_the_range():
     assert calibration.scale == ScoreScale(pytest.approx(0.55), (0.2, 0.4))
 
 
-def test_it_knows_its_pictures(detector, good):
+def test_it_knows_its_images(detector, good):
     calibration = calibrate(detector, good)
     assert calibration.saw(good[3])
     assert not calibration.saw(grey(99))
@@ -277,16 +291,16 @@ def test_file_round_trip(detector, good, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("nothing", "is not a calibration of zsad"),
-        ("[]", "is not a calibration of zsad"),
+        ("nothing", "not a calibration of zsad"),
+        ("[]", "not a calibration of zsad"),
         ("{}", "is not a calibration of zsad"),
         ({"zsad_calibration": 2}, "newer than this"),
-        ({"threshold": None}, "finite numbers"),
-        ({"threshold": float("nan")}, "finite numbers"),
+        ({"threshold": None}, "threshold must be a number, got None"),
+        ({"threshold": float("nan")}, "threshold must be a number, got nan"),
         ({"normal_scores": []}, "at least one"),
-        ({"rule": "guess"}, "rule is one of"),
-        ({"surprise": 1}, "damaged"),
-        ({"settings": 3}, "damaged"),
+        ({"rule": "guess"}, "rule must be 'rate' or 'f1' or 'cost', got 'guess'"),
+        ({"surprise": 1}, "surprise is unknown"),
+        ({"settings": 3}, "settings must be a mapping"),
     ],
 )
 def test_damaged_files(detector, good, tmp_path, change, message):
@@ -333,13 +347,31 @@ def test_a_checkpoint_without_tensors_decides(method, make_small_clip, noise, tm
     assert (bare.threshold, bare.map_threshold, bare.calibration) == (None, None, None)
 
 
-def test_a_threshold_set_by_hand_survives_saving(make_small_clip, noise, tmp_path):
+@pytest.mark.parametrize("name", ["threshold", "map_threshold"])
+def test_a_threshold_set_by_hand_drops_the_calibration(make_small_clip, noise, tmp_path, name):
+    detector = zsad.load("clip_ac", make_small_clip())
+    detector.apply_calibration(calibrate(detector, noise, class_name="nut"))
+    score = detector.predict(noise[0]).score
+    setattr(detector, name, 0.75)
+    again = zsad.load(backbone=make_small_clip(), checkpoint=detector.save(tmp_path / "mine.safetensors"))
+    assert again.decision == detector.decision
+    for each in (detector, again):
+        prediction = each.predict(noise[0])
+        assert getattr(prediction, name) == 0.75
+        assert each.calibration is None
+        assert prediction.score_scale is None
+        assert prediction.score == pytest.approx(score)  # still the prompts of the class name
+        assert each.predict(noise[0], classes="screw").threshold is None
+
+
+def test_another_decision_leaves_the_detector_as_it_is(make_small_clip, noise):
     detector = zsad.load("clip_ac", make_small_clip())
     detector.apply_calibration(calibrate(detector, noise))
-    detector.threshold = 0.75
-    again = zsad.load(backbone=make_small_clip(), checkpoint=detector.save(tmp_path / "mine.safetensors"))
-    assert again.threshold == 0.75
-    assert again.calibration.threshold != 0.75
+    other = detector.with_decision(detector.decision.with_thresholds(map_threshold=0.9))
+    assert other.predict(noise[0]).map_threshold == 0.9
+    assert other.predict(noise[0]).threshold == detector.threshold == detector.calibration.threshold
+    assert other.calibration == detector.calibration
+    assert detector.map_threshold == detector.calibration.map_threshold != 0.9
 
 
 def test_another_detector_is_refused_by_name(make_small_clip, noise):
@@ -422,9 +454,9 @@ def test_a_checkpoint_without_calibration_is_no_calibration(make_small_clip, tmp
 
 
 def test_fingerprints_are_of_the_pixels(tmp_path):
-    picture = grey(5, spot=9)
-    Image.fromarray(picture).save(tmp_path / "a.png")
-    Image.fromarray(picture).save(tmp_path / "b.bmp")
+    image = grey(5, spot=9)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(image).save(tmp_path / "b.bmp")
     marks = {image_fingerprint(np.asarray(Image.open(tmp_path / name))) for name in ("a.png", "b.bmp")}
-    assert marks == {image_fingerprint(picture)}
-    assert image_fingerprint(picture.reshape(4, 16, 3)) not in marks
+    assert marks == {image_fingerprint(image)}
+    assert image_fingerprint(image.reshape(4, 16, 3)) not in marks

@@ -13,8 +13,8 @@ from zsad.detector.calibration.statistics import (
     alarms_allowed,
     best_f1,
     binomial_interval,
+    images_needed,
     lowest_cost,
-    pictures_needed,
     promised_confidence,
     promised_rate,
     round_up,
@@ -57,7 +57,7 @@ def test_more_confidence_never_lowers_the_threshold(scores, rate, one, other):
 
 @fast
 @given(SAMPLES | TIED_SAMPLES, RATES, st.randoms(use_true_random=False))
-def test_the_order_of_the_pictures_does_not_matter(scores, rate, random):
+def test_the_order_of_the_images_does_not_matter(scores, rate, random):
     shuffled = scores.copy()
     random.shuffle(shuffled)
     assert threshold_of(shuffled, rate) == threshold_of(scores, rate)
@@ -77,48 +77,48 @@ def test_the_threshold_keeps_clear_of_the_score_below_and_reaches_the_next(score
 
 @fast
 @given(st.integers(1, 400), st.floats(0.001, 0.6), st.data())
-def test_promises_equal_scipys_distributions(pictures, rate, data):
-    alarms = data.draw(st.integers(0, pictures - 1))
-    promised = promised_confidence(pictures, alarms, rate)
-    assert promised == pytest.approx(stats.beta.cdf(rate, alarms + 1, pictures - alarms), abs=1e-12)
-    assert promised == pytest.approx(stats.binom.sf(alarms, pictures, rate), abs=1e-10)
+def test_promises_equal_scipys_distributions(images, rate, data):
+    alarms = data.draw(st.integers(0, images - 1))
+    promised = promised_confidence(images, alarms, rate)
+    assert promised == pytest.approx(stats.beta.cdf(rate, alarms + 1, images - alarms), abs=1e-12)
+    assert promised == pytest.approx(stats.binom.sf(alarms, images, rate), abs=1e-10)
     confidence = data.draw(st.floats(0.01, 0.99))
-    limit = promised_rate(pictures, alarms, confidence)
-    assert promised_confidence(pictures, alarms, limit) == pytest.approx(confidence, abs=1e-8)
+    limit = promised_rate(images, alarms, confidence)
+    assert promised_confidence(images, alarms, limit) == pytest.approx(confidence, abs=1e-8)
 
 
 @fast
 @given(st.integers(1, 400), RATES, CONFIDENCES)
-def test_allowed_alarms_are_the_most_that_keep_the_promise(pictures, rate, confidence):
-    allowed = alarms_allowed(pictures, rate, confidence)
-    kept = [k for k in range(pictures) if promised_confidence(pictures, k, rate) >= confidence]
+def test_allowed_alarms_are_the_most_that_keep_the_promise(images, rate, confidence):
+    allowed = alarms_allowed(images, rate, confidence)
+    kept = [k for k in range(images) if promised_confidence(images, k, rate) >= confidence]
     assert allowed == max(kept, default=0)
 
 
 @fast
 @given(st.floats(0.005, 0.49), st.floats(0.5, 0.99))
-def test_pictures_needed_are_the_fewest(rate, confidence):
-    needed = pictures_needed(rate, confidence)
+def test_images_needed_are_the_fewest(rate, confidence):
+    needed = images_needed(rate, confidence)
     assert promised_confidence(needed, 0, rate) >= confidence
     assert needed == 1 or promised_confidence(needed - 1, 0, rate) < confidence
 
 
 def test_the_numbers_that_the_documentation_names():
     assert promised_confidence(20, 0, 0.05) == pytest.approx(1 - 0.95**20)
-    assert pictures_needed(0.05, 0.95) == 59
+    assert images_needed(0.05, 0.95) == 59
 
 
 @pytest.mark.parametrize(
-    ("pictures", "rate", "confidence"), [(59, 0.05, 0.95), (200, 0.05, 0.9), (30, 0.2, 0.8)]
+    ("images", "rate", "confidence"), [(59, 0.05, 0.95), (200, 0.05, 0.9), (30, 0.2, 0.8)]
 )
 @pytest.mark.parametrize("ties", [False, True])
-def test_the_promise_holds_in_simulated_use(pictures, rate, confidence, ties):
+def test_the_promise_holds_in_simulated_use(images, rate, confidence, ties):
     """Of many calibrations, at least the promised share keeps the false-alarm rate on new images."""
     generator = np.random.default_rng(7)
     repeats, kept = 4000, 0
-    allowed = alarms_allowed(pictures, rate, confidence)
+    allowed = alarms_allowed(images, rate, confidence)
     for _ in range(repeats):
-        scores = generator.gamma(2, size=pictures)
+        scores = generator.gamma(2, size=images)
         if ties:
             scores = np.floor(4 * scores) / 4
         threshold = threshold_above(scores, allowed)
@@ -126,7 +126,7 @@ def test_the_promise_holds_in_simulated_use(pictures, rate, confidence, ties):
         kept += stats.gamma.sf(reached, 2) <= rate
     share = kept / repeats
     noise = 4 * math.sqrt(confidence * (1 - confidence) / repeats)
-    promised = promised_confidence(pictures, allowed, rate)
+    promised = promised_confidence(images, allowed, rate)
     assert share >= promised - noise
     if not ties:  # the threshold lies a little above the order statistic, hence a little more than promised
         assert share <= promised + noise + 0.03
@@ -199,7 +199,7 @@ def test_a_rare_defect_raises_the_cheapest_threshold():
         lambda: alarms_allowed(10, 0.5, 0.95),
         lambda: alarms_allowed(10, float("nan"), 0.95),
         lambda: alarms_allowed(10, 0.05, 0.4),
-        lambda: pictures_needed(0.05, 1.0),
+        lambda: images_needed(0.05, 1.0),
         lambda: lowest_cost(np.ones(2), np.ones(2), 0, 1),
         lambda: lowest_cost(np.ones(2), np.ones(2), 1, float("inf")),
         lambda: lowest_cost(np.ones(2), np.ones(2), 1, 1, 1.0),

@@ -35,8 +35,8 @@ from zsad.detector.calibration.statistics import (
     best_f1,
     check_confidence,
     check_rate,
+    images_needed,
     lowest_cost,
-    pictures_needed,
     promised_confidence,
     threshold_above,
 )
@@ -203,7 +203,7 @@ def choose_thresholds(measurement: Measurement, aim: Aim) -> Calibration:
         prevalence=aim.prevalence,
         class_name=measurement.class_name,
         settings=measurement.settings,
-        pictures=tuple(one.fingerprint for one in measurement.pictures),
+        pictures=tuple(one.fingerprint for one in measurement.images),
         warnings=tuple(_warnings(normal, anomalous, threshold, measurement, aim)),
         created=date.today().isoformat(),
     )
@@ -222,7 +222,7 @@ def _check_scores(normal: Any, anomalous: Any, measurement: Measurement, aim: Ai
     if aim.rule == "rate" and normal.size < FEWEST_NORMAL:
         raise DataError(
             f"one normal image{left_out} says nothing about how scores vary: give "
-            f"{pictures_needed(aim.false_alarm_rate, aim.confidence)} different ones for a false-alarm rate "
+            f"{images_needed(aim.false_alarm_rate, aim.confidence)} different ones for a false-alarm rate "
             f"of {percent(aim.false_alarm_rate)} with {percent(aim.confidence)} confidence"
         )
     decisive = normal if aim.rule == "rate" else np.concatenate([normal, anomalous])
@@ -271,7 +271,7 @@ def _shortage(pictures: int, aim: Aim) -> str:
     reached = promised_confidence(pictures, allowed, aim.false_alarm_rate)
     if reached >= aim.confidence:
         return ""
-    needed = pictures_needed(aim.false_alarm_rate, aim.confidence)
+    needed = images_needed(aim.false_alarm_rate, aim.confidence)
     return (
         f"{pictures} normal images can promise a false-alarm rate of {percent(aim.false_alarm_rate)} with "
         f"{percent(reached)} confidence only: {percent(aim.confidence)} needs {needed} images"

@@ -1,4 +1,4 @@
-"""What a calibration has to know of each image: its score, its map's height, and which image it was."""
+"""Measures the images of a calibration: score, height of the map, and fingerprint of each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from zsad.detector.calibration.statistics import best_f1
 from zsad.detector.identity import image_fingerprint
+from zsad.detector.scoring import score_batch
 from zsad.errors import ConfigError, DataError, ImageReadError, ZsadError, printable
 from zsad.images.reading import read_image
 from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from zsad.types import Prediction
 
 MOST_PIXEL_GROUPS = 20_000
-# What may go wrong with one image while the others are fine; a wrong argument stops the run instead.
-_PICTURE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ class Example:
     """An image to calibrate from.
 
     Attributes:
-        picture: as `Detector.predict` takes it.
-        is_anomalous: its label.
-        mask: where it is anomalous: a file, or an (H, W) array of the image's size; None: not known.
+        image: image as `Detector.predict` takes it.
+        is_anomalous: label of the image.
+        mask: file or (H, W) array of the image's size that marks the anomalous pixels; None if unknown.
     """
 
-    picture: Any
+    image: Any
     is_anomalous: bool = False
     mask: Any = None
 
@@ -47,11 +46,11 @@ class Measured:
     """An image that has been scored.
 
     Attributes:
-        name: its file, or its place in the list.
-        is_anomalous: its label.
+        name: file of the image, or its position in the list.
+        is_anomalous: label of the image.
         score: image anomaly score.
-        map_height: the smallest map value above which no more than the tolerated area lies.
-        fingerprint: of its content.
+        map_height: smallest map value above which no more than the tolerated area lies.
+        fingerprint: digest of the content, from `image_fingerprint`.
     """
 
     name: str
@@ -66,17 +65,17 @@ class Measurement:
     """All images of a calibration.
 
     Attributes:
-        pictures: those that count, each content once.
+        images: images that count, each content once.
         failed: one line for each image that could not be read or scored.
-        copies: images left out since another had the same content.
-        references: images left out since the detector has them as references.
+        copies: number of images left out because another image has the same content.
+        references: number of images left out because the detector has them as references.
         pixel_threshold: map value with the highest F1 of all pixels; None without masks.
-        settings: of the detector.
-        class_name: that the prompts had; None if the method uses none.
+        settings: everything that the scores depend on, from `Detector.scoring_settings`.
+        class_name: class name in the prompts; None if the method uses no class names.
         is_joint: whether the method scores all images together.
     """
 
-    pictures: tuple[Measured, ...]
+    images: tuple[Measured, ...]
     failed: tuple[str, ...]
     copies: int
     references: int
@@ -87,7 +86,7 @@ class Measurement:
 
     def of(self, is_anomalous: bool) -> tuple[Measured, ...]:
         """The images with this label."""
-        return tuple(one for one in self.pictures if one.is_anomalous == is_anomalous)
+        return tuple(one for one in self.images if one.is_anomalous == is_anomalous)
 
 
 def measure(
@@ -127,7 +126,8 @@ def measure(
     failed: list[str] = []
     copies = references = done = 0
     report(0, len(examples))
-    step = max(1, len(examples)) if info.scores_batch_jointly else batch_size
+    is_joint = detector.scores_jointly
+    step = max(1, len(examples)) if is_joint else batch_size
     for start in range(0, len(examples), step):
         batch = list(enumerate(examples[start : start + step], start=start + 1))
         for number, example, outcome in _outcomes(detector, batch, class_name or DEFAULT_CLASS):
@@ -135,7 +135,7 @@ def measure(
             if isinstance(outcome, str):
                 failed.append(outcome)
                 continue
-            name = _name(example.picture, number)
+            name = _name(example.image, number)
             fingerprint = image_fingerprint(outcome.image)
             twin = kept.get(fingerprint)
             if twin is not None and twin.is_anomalous != example.is_anomalous:
@@ -163,16 +163,16 @@ def measure(
         pixels.threshold(),
         detector.scoring_settings(),
         (class_name or DEFAULT_CLASS) if info.uses_class_names else None,
-        info.scores_batch_jointly,
+        is_joint,
     )
 
 
 def map_height(anomaly_map: NDArray[np.floating], tolerated_area: float) -> float:
-    """The smallest map value above which no more than a share of the pixels lies.
+    """The smallest map value above which no more than a given share of the pixels lies.
 
     Args:
-        anomaly_map: (H, W), finite.
-        tolerated_area: the share, in [0, 1); 0 gives the highest value.
+        anomaly_map: (H, W) finite map values.
+        tolerated_area: share of the pixels in [0, 1); 0 gives the highest value.
 
     Example:
         >>> map_height(np.arange(10.0).reshape(2, 5), 0.2)
@@ -184,13 +184,13 @@ def map_height(anomaly_map: NDArray[np.floating], tolerated_area: float) -> floa
 
 
 class _PixelPool:
-    """Pixels of labelled images in bounded memory; it finds the map value with the highest F1."""
+    """Collects pixels of labelled images in bounded memory and finds the map value with the highest F1."""
 
     def __init__(self) -> None:
         self._groups: PixelGroups | None = None
 
     def add(self, anomaly_map: NDArray[np.float32], example: Example, name: str) -> None:
-        """Takes an image in; an anomalous one without a mask is passed over.
+        """Adds the pixels of an image; an anomalous image without a mask is left out.
 
         Raises:
             DataError: the mask has another size than the image.
@@ -207,7 +207,7 @@ class _PixelPool:
         self._groups = compress(both, MOST_PIXEL_GROUPS, 1.0)
 
     def threshold(self) -> float | None:
-        """The map value with the highest F1; None without anomalous or without normal pixels."""
+        """The map value with the highest F1; None without anomalous or normal pixels."""
         groups = self._groups
         if groups is None or not groups.anomalous.any() or not groups.normal.any():
             return None
@@ -220,44 +220,28 @@ class _PixelPool:
 def _outcomes(
     detector: Detector, batch: Sequence[tuple[int, Example]], class_name: str
 ) -> Iterator[tuple[int, Example, Prediction | str]]:
-    """Each image's prediction, or the line that says why there is none."""
+    """The prediction of each image, or a line that says why there is none."""
     images: dict[int, Image.Image] = {}
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
         try:
-            images[number] = read_image(example.picture)
+            images[number] = read_image(example.image)
         except ImageReadError as error:
             outcomes[number] = str(error)
-    outcomes |= _predictions(detector, images, class_name)
+
+    def predict(some: Sequence[Image.Image]) -> Sequence[Prediction]:
+        return detector.predict(list(some), classes=class_name, batch_size=len(some))
+
+    predictions = score_batch(predict, list(images.values()), is_joint=detector.scores_jointly)
+    outcomes |= zip(images, predictions, strict=True)
     for number, example in batch:
         outcome = outcomes[number]
-        name = _name(example.picture, number)
+        name = _name(example.image, number)
         if isinstance(outcome, str):
             outcome = outcome if outcome.startswith(name) else f"{name}: {outcome}"
         elif not (np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all()):
             outcome = f"{name}: the method gave values that are not finite (try precision fp32)"
         yield number, example, outcome
-
-
-def _predictions(
-    detector: Detector, images: dict[int, Image.Image], class_name: str
-) -> dict[int, Prediction | str]:
-    """Predictions by number; a batch that fails is tried again image by image, to spare the others."""
-    if not images:
-        return {}
-    try:
-        found = detector.predict(list(images.values()), classes=class_name, batch_size=len(images))
-    except ConfigError:
-        raise
-    except _PICTURE_ERRORS as error:
-        if len(images) == 1 or detector.method.INFO.scores_batch_jointly:
-            return dict.fromkeys(images, " ".join(str(error).split()) or type(error).__name__)
-        return {
-            number: outcome
-            for one in images.items()
-            for number, outcome in _predictions(detector, dict([one]), class_name).items()
-        }
-    return dict(zip(images, found, strict=True))
 
 
 def _mask(mask: Any) -> NDArray[np.bool_]:
@@ -269,5 +253,5 @@ def _mask(mask: Any) -> NDArray[np.bool_]:
     return array
 
 
-def _name(picture: Any, number: int) -> str:
-    return printable(picture) if isinstance(picture, str | Path) else f"image {number}"
+def _name(image: Any, number: int) -> str:
+    return printable(image) if isinstance(image, str | Path) else f"image {number}"

@@ -1,6 +1,6 @@
 """Thresholds from a few scores, and what a sample of that size can promise: pure functions, no torch.
 
-An image (or pixel) counts as anomalous from the threshold on (score >= threshold).
+An image or pixel counts as anomalous if its score is at least the threshold.
 
 The promise about false alarms needs no assumption about the distribution of the scores. With a threshold just
 above the (k + 1)-th largest of n normal scores, the false-alarm rate on new images of the same kind follows
@@ -26,23 +26,23 @@ from numpy.typing import NDArray
 
 from zsad.errors import ConfigError, DataError
 
-# Scores of one image differ by rounding with the batch that it is in; a threshold keeps clear of that.
+# Scores of an image differ by rounding with the batch that it is in; thresholds keep this distance.
 MARGIN_OF_SPREAD = 1e-3
 SMALLEST_MARGIN = 1e-6
 
 Floats = NDArray[np.float64]
 
 
-def promised_confidence(pictures: int, alarms: int, rate: float) -> float:
-    """How sure it is that the false-alarm rate on new images does not exceed a limit.
+def promised_confidence(images: int, alarms: int, rate: float) -> float:
+    """The probability that the false-alarm rate on new images does not exceed a limit.
 
     Args:
-        pictures: n >= 1, normal ones, independent of each other.
-        alarms: k in [0, n), how many of them may lie at or above the threshold.
-        rate: the limit, in (0, 1).
+        images: n >= 1, number of normal images, independent of each other.
+        alarms: k in [0, n), number of these images that may lie at or above the threshold.
+        rate: limit of the false-alarm rate, in (0, 1).
 
     Returns:
-        A probability in (0, 1).
+        Probability in (0, 1).
 
     Example:
         >>> round(promised_confidence(20, 0, 0.05), 4), round(promised_confidence(59, 0, 0.05), 4)
@@ -50,19 +50,19 @@ def promised_confidence(pictures: int, alarms: int, rate: float) -> float:
     """
     from scipy.special import betainc
 
-    return float(betainc(alarms + 1, pictures - alarms, rate))
+    return float(betainc(alarms + 1, images - alarms, rate))
 
 
-def promised_rate(pictures: int, alarms: int, confidence: float) -> float:
-    """The false-alarm rate that new images do not exceed, with some confidence.
+def promised_rate(images: int, alarms: int, confidence: float) -> float:
+    """The false-alarm rate that new images do not exceed with a given confidence.
 
     Args:
-        pictures: n >= 1, normal ones.
-        alarms: k in [0, n), as for `promised_confidence`.
-        confidence: in (0, 1).
+        images: n >= 1, number of normal images, independent of each other.
+        alarms: k in [0, n), number of these images that may lie at or above the threshold.
+        confidence: probability in (0, 1).
 
     Returns:
-        The limit, in (0, 1): `promised_confidence` solved for the rate.
+        Limit of the rate in (0, 1): `promised_confidence` solved for the rate.
 
     Example:
         >>> round(promised_rate(20, 0, 0.95), 4)
@@ -70,19 +70,19 @@ def promised_rate(pictures: int, alarms: int, confidence: float) -> float:
     """
     from scipy.special import betaincinv
 
-    return float(betaincinv(alarms + 1, pictures - alarms, confidence))
+    return float(betaincinv(alarms + 1, images - alarms, confidence))
 
 
-def pictures_needed(rate: float, confidence: float) -> int:
-    """The fewest normal images that can promise a false-alarm rate with some confidence.
+def images_needed(rate: float, confidence: float) -> int:
+    """The smallest number of normal images that can promise a false-alarm rate with a given confidence.
 
     Source: the smallest n with 1 - (1 - rate)^n >= confidence.
 
     Raises:
-        ConfigError: as `check_rate` and `check_confidence` say.
+        ConfigError: the rate is outside (0, 0.5), or the confidence outside [0.5, 1).
 
     Example:
-        >>> pictures_needed(0.05, 0.95), pictures_needed(0.01, 0.95)
+        >>> images_needed(0.05, 0.95), images_needed(0.01, 0.95)
         (59, 299)
     """
     check_rate(rate)
@@ -93,20 +93,20 @@ def pictures_needed(rate: float, confidence: float) -> int:
     return estimate
 
 
-def alarms_allowed(pictures: int, rate: float, confidence: float) -> int:
-    """How many calibration images may lie above the threshold so that the promise still holds.
+def alarms_allowed(images: int, rate: float, confidence: float) -> int:
+    """The number of calibration images that may lie above the threshold while the promise still holds.
 
     Args:
-        pictures: n >= 1, normal ones.
-        rate: of false alarms on new images, in (0, 0.5).
-        confidence: in [0.5, 1).
+        images: n >= 1, number of normal images.
+        rate: false-alarm rate on new images, in (0, 0.5).
+        confidence: probability in [0.5, 1).
 
     Returns:
-        The largest k with `promised_confidence` >= confidence; 0 also where not even that promises enough.
-        k / n never exceeds the rate, since the confidence is at least one half.
+        The largest k with `promised_confidence` >= confidence; 0 also if no k reaches the confidence. k / n
+        never exceeds the rate, because the confidence is at least one half.
 
     Raises:
-        ConfigError: as `check_rate` and `check_confidence` say.
+        ConfigError: the rate is outside (0, 0.5), or the confidence outside [0.5, 1).
 
     Example:
         >>> alarms_allowed(59, 0.05, 0.95), alarms_allowed(93, 0.05, 0.95), alarms_allowed(20, 0.05, 0.95)
@@ -114,10 +114,10 @@ def alarms_allowed(pictures: int, rate: float, confidence: float) -> int:
     """
     check_rate(rate)
     check_confidence(confidence)
-    fewest, most = 0, math.floor(pictures * rate)
+    fewest, most = 0, math.floor(images * rate)
     while fewest < most:  # the confidence falls as alarms rise
         middle = (fewest + most + 1) // 2
-        if promised_confidence(pictures, middle, rate) >= confidence:
+        if promised_confidence(images, middle, rate) >= confidence:
             fewest = middle
         else:
             most = middle - 1
@@ -125,14 +125,14 @@ def alarms_allowed(pictures: int, rate: float, confidence: float) -> int:
 
 
 def threshold_above(values: Sequence[float] | Floats, alarms: int) -> float:
-    """A threshold that at most some of the values reach.
+    """A threshold that at most k of the values reach.
 
-    It lies a little above the value that must stay below, by a thousandth of the values' spread, so that
-    rounding does not push that value over it; but never more than half way to the next higher value.
+    The threshold lies above the highest value that must stay below it, by a thousandth of the spread of the
+    values, so that rounding does not push that value over it; but at most half way to the next higher value.
 
     Args:
-        values: (n,) finite, in any order.
-        alarms: k in [0, n), how many may lie at or above the threshold.
+        values: (n,) finite values in any order.
+        alarms: k in [0, n), number of values that may lie at or above the threshold.
 
     Returns:
         The threshold, exact in single precision, in which anomaly maps are compared.
@@ -154,10 +154,10 @@ class Choice:
     """The best of all thresholds on labelled values.
 
     Attributes:
-        threshold: half way between the lowest value that is called anomalous and the next lower one.
-        objective: F1, or the cost.
-        missed: anomalous values below the threshold.
-        alarms: normal values at or above it.
+        threshold: value half way between the lowest value that is called anomalous and the next lower value.
+        objective: F1 or cost at the threshold.
+        missed: number of anomalous values below the threshold.
+        alarms: number of normal values at or above the threshold.
     """
 
     threshold: float
@@ -167,18 +167,18 @@ class Choice:
 
 
 def best_f1(normal: Floats, anomalous: Floats, weights: tuple[Floats, Floats] | None = None) -> Choice:
-    """The threshold with the highest F1 = 2 TP / (2 TP + FP + FN); among equals the highest threshold.
+    """The threshold with the highest F1 = 2 TP / (2 TP + FP + FN); the highest threshold among equals.
 
     Args:
-        normal: (N,) finite values, any order, N >= 1.
-        anomalous: (P,) finite values, any order, P >= 1.
-        weights: (N,) and (P,), how often each value occurs; None: once.
+        normal: (N,) finite values of normal images or pixels in any order, N >= 1.
+        anomalous: (P,) finite values of anomalous images or pixels in any order, P >= 1.
+        weights: (N,) and (P,) numbers of times that each value occurs; None for once each.
 
     Returns:
         The choice; its objective is F1 in (0, 1].
 
     Raises:
-        DataError: a class is missing.
+        DataError: there are no normal or no anomalous values.
 
     Example:
         >>> best_f1(np.array([0.1, 0.2, 0.4]), np.array([0.3, 0.6])).missed
@@ -200,22 +200,22 @@ def lowest_cost(
     cost_false_alarm: float,
     prevalence: float | None = None,
 ) -> Choice:
-    """The threshold with the lowest expected cost of an image; among equals the highest threshold.
+    """The threshold with the lowest expected cost of an image; the highest threshold among equals.
 
     Args:
-        normal: (N,) finite scores, any order, N >= 1.
-        anomalous: (P,) finite scores, any order, P >= 1.
-        cost_miss: of an anomalous image that is called normal, > 0.
-        cost_false_alarm: of a normal image that is called anomalous, > 0, in the same unit.
-        prevalence: share of anomalous images in use, in (0, 1); None: as in the sample, P / (P + N).
+        normal: (N,) finite scores of normal images in any order, N >= 1.
+        anomalous: (P,) finite scores of anomalous images in any order, P >= 1.
+        cost_miss: cost of an anomalous image that is called normal, above 0.
+        cost_false_alarm: cost of a normal image that is called anomalous, above 0, in the same unit.
+        prevalence: share of anomalous images in use, in (0, 1); None for the sample's share, P / (P + N).
 
     Returns:
         The choice; its objective is the mean cost of an image. Calling all images anomalous, or none, is
-        among the choices.
+        among the candidates.
 
     Raises:
-        DataError: a class is missing.
-        ConfigError: an impossible cost or prevalence.
+        DataError: there are no normal or no anomalous scores.
+        ConfigError: a cost or the prevalence is impossible.
 
     Example:
         >>> lowest_cost(np.array([0.1, 0.4]), np.array([0.3, 0.6]), cost_miss=10, cost_false_alarm=1).alarms
@@ -236,17 +236,17 @@ def lowest_cost(
 
 
 def binomial_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a share that was seen `count` times in `of`.
+    """The exact confidence interval of a share, from `count` successes in `of` trials.
 
     Source: Clopper and Pearson, Biometrika 26 (1934).
 
     Args:
-        count: in [0, of].
-        of: number of trials, >= 1.
-        confidence: in (0, 1), two-sided.
+        count: number of successes, in [0, of].
+        of: number of trials, at least 1.
+        confidence: two-sided confidence in (0, 1).
 
     Returns:
-        Lower and upper end, in [0, 1].
+        Lower and upper end of the interval, in [0, 1].
 
     Example:
         >>> tuple(round(end, 4) for end in binomial_interval(0, 20))
@@ -264,7 +264,7 @@ def check_rate(rate: float) -> None:
     """Refuses a false-alarm rate outside (0, 0.5).
 
     Raises:
-        ConfigError: as said.
+        ConfigError: the rate is outside this range.
     """
     if isinstance(rate, bool) or not 0 < rate < 0.5:
         raise ConfigError(f"a false-alarm rate is a share above 0 and below 0.5, such as 0.05; got {rate!r}")
@@ -274,7 +274,7 @@ def check_confidence(confidence: float) -> None:
     """Refuses a confidence outside [0.5, 1).
 
     Raises:
-        ConfigError: as said.
+        ConfigError: the confidence is outside this range.
     """
     if isinstance(confidence, bool) or not 0.5 <= confidence < 1:
         raise ConfigError(
@@ -294,7 +294,7 @@ def _best_threshold(
     cost: Callable[[Floats, Floats, float], Any],
     weights: tuple[Floats, Floats] | None = None,
 ) -> Choice:
-    """The cheapest way to cut the values in two; every distinct value, and nothing, is tried."""
+    """The threshold with the lowest cost; candidates are all distinct values and one above all of them."""
     for name, values in (("normal", normal), ("anomalous", anomalous)):
         if values.size == 0:
             raise DataError(f"there is no {name} example; a threshold from labels needs both kinds")
@@ -317,6 +317,6 @@ def _best_threshold(
 
 
 def _between(low: float, high: float) -> float:
-    """A number above `low` and not above `high`, half way where there is room."""
+    """A number above `low` and at most `high`, half way between them if precision allows."""
     middle = low + (high - low) / 2
     return float(middle if middle > low else high)

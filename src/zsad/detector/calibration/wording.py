@@ -44,7 +44,7 @@ def summary(calibration: Calibration) -> str:
     }
     source = counted(normal, "normal image")
     if calibration.rule != "rate":
-        source = f"{normal} normal and {counted(anomalous, 'anomalous picture')}"
+        source = f"{normal} normal and {counted(anomalous, 'anomalous image')}"
     shown = f" of {calibration.class_name!r}" if calibration.class_name else ""
     return f"Threshold {calibration.threshold:.4g} {aims[calibration.rule]}, from {source}{shown}" + (
         f", {calibration.created}" if calibration.created else ""
@@ -84,7 +84,7 @@ def _rate_promise(calibration: Calibration) -> list[str]:
     anomalous = len(calibration.anomalous_scores)
     if anomalous:
         lines.append(
-            f"Of {counted(anomalous, 'anomalous picture')}, which did not decide the threshold, it finds "
+            f"Of {counted(anomalous, 'anomalous image')}, which did not decide the threshold, it finds "
             f"{_share(anomalous - calibration.missed, anomalous)}."
         )
     return lines
