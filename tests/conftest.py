@@ -83,7 +83,7 @@ def make_small_clip():
 
 @pytest.fixture
 def golden_clip():
-    """A fresh copy for each test, since a method sets activation and interpolation on it."""
+    """A fresh copy for each test."""
     return build_golden_clip()
 
 

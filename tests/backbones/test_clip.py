@@ -42,7 +42,7 @@ class TestGolden:
     @pytest.mark.parametrize("mode", ["bilinear", "bicubic", "bicubic_antialias"])
     def test_another_size(self, golden_clip, golden, mode):
         data, clip = golden("clip.npz"), golden_clip()
-        clip.position_interpolation = mode
+        clip = clip.view(position_interpolation=mode)
         output = clip.visual(torch.from_numpy(data["inputs.images"]), LAYERS)
         assert_golden(clip.visual.positions(5), data[f"posembed5x5.{mode}"])
         assert_golden(clip.visual.project(output.class_token), data[f"image70.{mode}.features"])
@@ -66,7 +66,7 @@ class TestGolden:
 
     def test_value_value_stream_is_anomalyclip_s(self, golden_clip, golden):
         data, clip = golden("anomalyclip.npz"), golden_clip()
-        clip.position_interpolation = "bilinear"
+        clip = clip.view(position_interpolation="bilinear")
         images = torch.from_numpy(golden("clip.npz")["inputs.images"])
         output = clip.visual(images, LAYERS, value_value_from=6)
         for layer in LAYERS:
@@ -92,7 +92,7 @@ class TestGolden:
 
     def test_visual_prompts_are_adaclip_s(self, golden_clip, golden):
         data, clip = golden("adaclip.npz"), golden_clip("gelu")
-        clip.position_interpolation = "bicubic"
+        clip = clip.view(position_interpolation="bicubic")
         learnt = torch.load(GOLDEN / "adaclip_official.pth", weights_only=True)
         dynamic = torch.from_numpy(data["eval.dynamic_visual_prompts"])
         prompts = DeepPrompts(
@@ -211,8 +211,9 @@ class TestPositionCache:
         before = small_clip.visual.positional_embedding.clone()
         first = small_clip.visual.positions(5)
         assert small_clip.visual.positions(5) is first
-        small_clip.position_interpolation = "bilinear"
-        assert not torch.equal(small_clip.visual.positions(5), first)
+        bilinear = small_clip.view(position_interpolation="bilinear")
+        assert not torch.equal(bilinear.visual.positions(5), first)
+        assert small_clip.visual.positions(5) is first
         assert torch.equal(small_clip.visual.positional_embedding, before)
         assert small_clip.visual.positions(4) is small_clip.visual.positional_embedding
 
@@ -340,7 +341,7 @@ def test_impossible_configurations(change, message):
 
 def test_unknown_interpolation(small_clip):
     with pytest.raises(ConfigError, match="did you mean 'bicubic'"):
-        small_clip.position_interpolation = "bicubik"
+        small_clip.view(position_interpolation="bicubik")
     with pytest.raises(ConfigError, match="position_interpolation"):
         CLIP(small_clip.config, position_interpolation="nearest")
 

@@ -186,6 +186,47 @@ def test_lower_precision_stays_close(name, make, images, make_small_clip, tmp_pa
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_other_methods_on_the_same_network_change_nothing(name, make_small_clip):
+    """Activation and position interpolation once were set on the network that all of them shared."""
+    clip = make_small_clip()
+    larger = torch.randn(3, 3, 48, 48, generator=torch.Generator().manual_seed(1))  # positions are resized
+    torch.manual_seed(3)
+    first, names = zsad.load(name, clip, "fresh", device="cpu"), names_if_used(name)
+    before = first.score_tensors(larger, names)
+    for other in METHODS:
+        for activation in ("gelu", "quick_gelu"):
+            zsad.load(other, clip, "fresh", device="cpu", activation=activation)
+    zsad.load(name, clip, "fresh", device="cpu", precision="bf16", position_interpolation="bicubic")
+    after = first.score_tensors(larger, names)
+    assert torch.equal(after.scores, before.scores)
+    assert torch.equal(after.maps, before.maps)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_both_encoders_run_as_the_method_says(name, make_small_clip, images):
+    """A method that keeps the given network beside its view encodes its prompts with another activation."""
+    found = []
+    for clip in (make_small_clip(), make_small_clip().view("quick_gelu")):
+        torch.manual_seed(3)
+        detector = zsad.load(name, clip, "fresh", device="cpu", activation="quick_gelu")
+        found.append(detector.score_tensors(images, names_if_used(name)))
+    assert torch.equal(found[0].scores, found[1].scores)
+    assert torch.equal(found[0].maps, found[1].maps)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_network_of_the_user_stays_as_it_is(name, make_small_clip):
+    clip = make_small_clip()
+    clip.requires_grad_(True).train()
+    images = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    before = clip.encode_image(images)
+    zsad.load(name, clip, "fresh", device="cpu", precision="bf16", activation="quick_gelu")
+    assert torch.equal(clip.encode_image(images), before)
+    assert all(parameter.requires_grad for parameter in clip.parameters())
+    assert all(module.training for module in clip.modules())
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_unknown_settings_are_refused_by_name(name, make_small_clip):
     with pytest.raises(
         ConfigError, match=f"unknown setting of {name} 'activatoin': did you mean 'activation'"

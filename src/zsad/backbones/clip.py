@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsad.backbones.attention import DeepPrompts, check_position_interpolation
-from zsad.backbones.transformer import Transformer
+from zsad.backbones.sharing import sharing_weights
+from zsad.backbones.transformer import Mlp, Transformer, check_activation
 from zsad.backbones.vision import LAST_ROWS, VisionConfig, VisionOutput, VisionTower, check_image_size
 from zsad.errors import ConfigError
 
@@ -109,6 +110,8 @@ class CLIP(nn.Module):
     Attributes:
         config: the network's shape.
         record: where the weights come from and how images are prepared for them; None for random weights.
+        exact_fingerprint: digest of the weights before they were rounded to a lower precision, as
+            `zsad.backbones.loading.backbone_fingerprint` gives it; None if they were not rounded.
         visual: the image encoder.
         logit_scale: scalar, natural logarithm of the inverse temperature.
     """
@@ -123,6 +126,7 @@ class CLIP(nn.Module):
         check_position_interpolation(position_interpolation)
         self.config = config
         self.record = record
+        self.exact_fingerprint: str | None = None
         text = config.text
         self.visual = VisionTower(config.vision, config.embed_dim, config.activation, position_interpolation)
         self.token_embedding: nn.Embedding | FactorisedEmbedding = (
@@ -149,13 +153,36 @@ class CLIP(nn.Module):
 
     @property
     def position_interpolation(self) -> PositionInterpolation:
-        """How the image encoder resizes its position table; may be set at any time."""
+        """How the image encoder resizes its position table; `view` gives a network with another way."""
         return self.visual.position_interpolation
 
-    @position_interpolation.setter
-    def position_interpolation(self, mode: PositionInterpolation) -> None:
-        check_position_interpolation(mode)
-        self.visual.position_interpolation = mode
+    def view(
+        self,
+        activation: Activation | None = None,
+        position_interpolation: PositionInterpolation | None = None,
+    ) -> CLIP:
+        """The same weights, run differently: several methods can use one network, each through its own view.
+
+        Args:
+            activation: activation of the MLPs of both encoders; None keeps this network's.
+            position_interpolation: how the position table is resized; None keeps this network's way.
+
+        Returns:
+            A network of new modules that share the memory of the weights; see
+            `zsad.backbones.sharing.sharing_weights`.
+
+        Raises:
+            ConfigError: an unknown name.
+        """
+        twin = sharing_weights(self)
+        if activation is not None:
+            for module in twin.modules():
+                if isinstance(module, Mlp):
+                    module.activation = check_activation(activation)
+        if position_interpolation is not None:
+            check_position_interpolation(position_interpolation)
+            twin.visual.position_interpolation = position_interpolation
+        return twin
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Images in the joint space.

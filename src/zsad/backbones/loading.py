@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
-from weakref import WeakKeyDictionary
 
 import torch
 from safetensors.torch import save
@@ -53,9 +52,6 @@ FINGERPRINT_NAMES = (
     "ln_final.bias",
     "logit_scale",
 )
-
-# What a backbone's fingerprint was before its weights were rounded to a lower precision.
-_exact_fingerprints: WeakKeyDictionary[CLIP, str] = WeakKeyDictionary()
 
 
 class NoInitialisation(TorchFunctionMode):
@@ -117,21 +113,17 @@ def _build(
 ) -> CLIP:
     """The network around the tensors; it is made without memory of its own, so that weights exist once."""
     with torch.device("meta"), NoInitialisation():
-        network = CLIP(source.config, source.record)
-    if position_interpolation is not None:
-        network.position_interpolation = position_interpolation
+        network = CLIP(source.config, source.record, position_interpolation or "bicubic_antialias")
     expected = network.state_dict()
     _check_fit(source, expected)
-    exact = _fingerprint(source.tensors) if precision != torch.float32 else None
+    if precision != torch.float32:
+        network.exact_fingerprint = _fingerprint(source.tensors)
     tensors: dict[str, Tensor] = {}
     for name in expected:
         tensor = source.tensors.pop(name)
         tensors[name] = tensor.to(device, precision if tensor.is_floating_point() else None).contiguous()
     network.load_state_dict(tensors, assign=True)
-    network.requires_grad_(False).eval()
-    if exact is not None:
-        _exact_fingerprints[network] = exact
-    return network
+    return network.requires_grad_(False).eval()
 
 
 def _check_fit(source: Source, expected: Mapping[str, Tensor]) -> None:
@@ -157,8 +149,7 @@ def backbone_fingerprint(clip: CLIP) -> str:
     Returns:
         SHA-256, hexadecimal, over the names and shapes of all tensors and the values of a few small ones.
     """
-    kept = _exact_fingerprints.get(clip)
-    return kept if kept is not None else _fingerprint(clip.state_dict())
+    return clip.exact_fingerprint or _fingerprint(clip.state_dict())
 
 
 def _fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -24,9 +24,7 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, activation: Activation) -> None:
         super().__init__()
-        if activation not in get_args(Activation):
-            raise unknown_name("activation", activation, get_args(Activation))
-        self.activation = activation
+        self.activation = check_activation(activation)
         self.c_fc = nn.Linear(width, MLP_RATIO * width)
         self.c_proj = nn.Linear(MLP_RATIO * width, width)
 
@@ -50,6 +48,17 @@ class Mlp(nn.Module):
         else:
             hidden = F.silu(hidden.mul_(QUICK_GELU), inplace=True)
         return F.linear(hidden, self.c_proj.weight) / QUICK_GELU + self.c_proj.bias
+
+
+def check_activation(name: Activation) -> Activation:
+    """Refuses a name that is not one of `Activation`.
+
+    Raises:
+        ConfigError: naming the known ones.
+    """
+    if name not in get_args(Activation):
+        raise unknown_name("activation", name, get_args(Activation))
+    return name
 
 
 class Block(nn.Module):

@@ -41,8 +41,8 @@ def load(
     Args:
         method: name from `zsad.list_methods()`; None for the method of the checkpoint, or "anomalyclip".
         backbone: whatever `zsad.backbones.loading.load_backbone` accepts, or a network that it returned,
-            which stays as it is; None for the backbone of the checkpoint, or "tiny", which zsad
-            ships.
+            which stays as it is and may serve several detectors; None for the backbone of the checkpoint, or
+            "tiny", which zsad ships.
         checkpoint: file from `Detector.save` or from the authors of the method, or the name of a fetched
             authors' file in `zsad weights list`; None for the weights that zsad ships for method and
             backbone, if any; "fresh" for new random parameters to be trained.
@@ -130,9 +130,9 @@ def _find_backbone(
     device: torch.device,
     precision: str | None,
 ) -> CLIP:
-    """The network on its device: taken over as it is, or loaded in a precision."""
+    """The network on its device: a view of the user's, or loaded in a precision."""
     if isinstance(backbone, CLIP):
-        return backbone.to(device).eval()
+        return backbone.view().to(device).eval()  # a view, so that the user's own network stays as it is
     if backbone is None and found is not None:
         backbone = found.backbone
     return load_backbone(backbone, activation=activation, device=device, precision=precision)

@@ -229,7 +229,7 @@ class AdaCLIP(Method):
         length, context = self.config.prompting_length, towers.text.context_length
         if length >= context:
             raise ConfigError(f"prompting_length {length}: use 1 to {context - 1}")
-        self.text = TextEnsemble(backbone, PROMPTS)
+        self.text = TextEnsemble(self.backbone, PROMPTS)
         vision_width, text_width, joint = towers.vision.width, towers.text.width, towers.embed_dim
         self.visual_prompter = self._prompter("V", first_block=1, width=vision_width)
         self.text_prompter = self._prompter("L", first_block=2, width=text_width)

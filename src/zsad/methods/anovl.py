@@ -152,7 +152,7 @@ class AnoVL(Method):
                 f"value_value_from {config.value_value_from}: this image encoder has layers 1 to {layers}"
             )
         super().__init__(backbone, config)
-        self.text = DomainAwareTexts(backbone, config.textures)
+        self.text = DomainAwareTexts(self.backbone, config.textures)
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> AnoVLState:
         """Text vectors of the classes."""

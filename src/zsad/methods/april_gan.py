@@ -186,7 +186,7 @@ class AprilGAN(Method):
         super().__init__(backbone, resolved)
         self.layers: tuple[int, ...] = self.config.features_list
         self.adapters = LinearAdapters(len(self.layers), vision.width, backbone.config.embed_dim)
-        self.text = TextEnsemble(backbone, own_prompts(prompt_set("april_gan"), self.config.state_words))
+        self.text = TextEnsemble(self.backbone, own_prompts(prompt_set("april_gan"), self.config.state_words))
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> AprilGANState:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from zsad.backbones.transformer import Mlp
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.tensors import mismatches
 
@@ -93,11 +92,11 @@ class Method(nn.Module, ABC):
     Shapes: B images, S pixels a side, N = G*G patches, E joint embedding width, C class names.
 
     Every `Config` has the fields `activation` (None: the rule of `activation_for`) and
-    `position_interpolation`. The constructor sets both on the backbone, so a backbone serves one method at a
-    time.
+    `position_interpolation`. A method runs the network its own way, through a view of it (`CLIP.view`), so
+    that several methods can share one network.
 
     Attributes:
-        backbone: the CLIP network; its parameters never require gradients.
+        backbone: the method's view of the CLIP network; its parameters never require gradients.
         config: the method's frozen `Config`.
         SHAPE_FIELDS: the `Config` fields that decide the shapes of what is learnt; a setting that contradicts
             a checkpoint in one of them is refused, in any other it overrides.
@@ -135,12 +134,9 @@ class Method(nn.Module, ABC):
 
     def __init__(self, backbone: CLIP, config: Any) -> None:
         super().__init__()
-        self.backbone = backbone.requires_grad_(False)
-        self.config = config
-        backbone.position_interpolation = config.position_interpolation
         activation = config.activation or self.activation_for(backbone.record)
-        if activation is not None:
-            set_activation(backbone, activation)
+        self.backbone = backbone.view(activation, config.position_interpolation).requires_grad_(False)
+        self.config = config
 
     @classmethod
     def activation_for(cls, record: WeightRecord | None, image_size: int | None = None) -> Activation | None:
@@ -295,13 +291,6 @@ class Method(nn.Module, ABC):
 def is_openai(record: WeightRecord | None) -> bool:
     """Whether weights are OpenAI's own, or a file in their layout that the authors' code would run alike."""
     return record is not None and "openai" in f"{record.name} {record.source} {record.notes}".lower()
-
-
-def set_activation(backbone: CLIP, activation: Activation) -> None:
-    """Switches the MLPs of both towers to an activation; nothing else depends on it."""
-    for module in backbone.modules():
-        if isinstance(module, Mlp):
-            module.activation = activation
 
 
 def check_names(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -106,7 +106,7 @@ class ClipAC(Method):
         own = 1 / float(backbone.logit_scale.detach().float().exp())
         self.temperature = own if config.temperature is None else config.temperature
         name = NAME_IN_LIBRARY.get(config.prompt_set, config.prompt_set)
-        self.text = TextEnsemble(backbone, own_prompts(prompt_set(name), config.state_words))
+        self.text = TextEnsemble(self.backbone, own_prompts(prompt_set(name), config.state_words))
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> TextState:

@@ -248,9 +248,9 @@ class DualImage(Method):
         super().__init__(backbone, replace(config, features_list=blocks, value_value_from=start))
         self.layers: tuple[int, ...] = blocks
         self._texts: DomainAwareTexts | TextEnsemble = (
-            DomainAwareTexts(backbone)
+            DomainAwareTexts(self.backbone)
             if config.prompt_set == "anovl"
-            else TextEnsemble(backbone, prompt_set(config.prompt_set))
+            else TextEnsemble(self.backbone, prompt_set(config.prompt_set))
         )
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> DualImageState:

@@ -136,7 +136,9 @@ class WinCLIP(Method):
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
         super().__init__(backbone, config)
-        self.text = TextEnsemble(backbone, own_prompts(prompt_set(config.prompt_set), config.state_words))
+        self.text = TextEnsemble(
+            self.backbone, own_prompts(prompt_set(config.prompt_set), config.state_words)
+        )
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> WinCLIPState:
