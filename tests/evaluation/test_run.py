@@ -242,7 +242,7 @@ def test_images_without_labels_are_refused_with_what_to_do(tmp_path):
     listed.write_text("path,label\n0.png,0\n1.png,\n")
     outcome = run("--data", listed, "--out", tmp_path / "out", code=3)
     assert "1.png: has no label; say in a CSV list" in outcome.stderr.replace("\n", "")
-    assert '"-" is undefined' in outcome.stdout
+    assert '"-" means undefined' in outcome.stdout
 
 
 def test_parts_of_a_joint_category_have_the_same_mixture():

@@ -18,6 +18,7 @@ from zsad.images.names import RemoteFile, as_path, is_uri
 from zsad.images.reading import read_image
 from zsad.images.remote import list_remote, read_remote
 from zsad.prediction.layout import RunLayout, common_folder
+from zsad.prediction.options import PredictOptions
 from zsad.prediction.run import predict_folder
 
 
@@ -157,16 +158,20 @@ def test_volumes_are_read_from_a_bucket(bucket, tmp_path):
 def test_prediction_in_one_process_reads_a_bucket(bucket, make_small_clip, tmp_path):
     detector = zsad.load("winclip", make_small_clip(), device="cpu")
     bucket.pipe("/zsad-lot/bad.png", b"no image")
-    summary = predict_folder("memory://zsad-lot", detector, tmp_path / "out", batch_size=2)
+    summary = predict_folder(
+        "memory://zsad-lot", detector, PredictOptions(out=tmp_path / "out", batch_size=2)
+    )
     (failed,) = summary.failed
     assert failed.path == "memory://zsad-lot/bad.png"
     local = tmp_path / "lot"
     bucket.get("/zsad-lot/", str(local), recursive=True)
-    expected = predict_folder(local, detector, tmp_path / "local", batch_size=2)
+    expected = predict_folder(local, detector, PredictOptions(out=tmp_path / "local", batch_size=2))
     scores = {record.path.removeprefix("memory://zsad-lot/"): record.score for record in summary.records}
     assert scores == {record.path.removeprefix(f"{local}/"): record.score for record in expected.records}
     assert (tmp_path / "out" / "overlays" / "deep" / "1_overlay.jpg").exists()
-    again = predict_folder("memory://zsad-lot", detector, tmp_path / "out", batch_size=2, resume=True)
+    again = predict_folder(
+        "memory://zsad-lot", detector, PredictOptions(out=tmp_path / "out", batch_size=2, resume=True)
+    )
     assert again.resumed == 3
 
 
@@ -176,6 +181,6 @@ def test_prediction_in_several_processes_reads_uris(make_small_clip, tmp_path):
     for number in range(4):
         Image.new("RGB", (32, 32), (60 * number, 90, 20)).save(tmp_path / "in" / f"{number}.png")
     uri = f"file://{tmp_path}/in"
-    summary = predict_folder(uri, detector, tmp_path / "out", batch_size=2, devices=2)
+    summary = predict_folder(uri, detector, PredictOptions(out=tmp_path / "out", batch_size=2, devices=2))
     assert [record.path for record in summary.records] == [f"{uri}/{number}.png" for number in range(4)]
     assert not summary.failed

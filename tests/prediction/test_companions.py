@@ -64,7 +64,7 @@ def test_the_results_say_so(folder, auto, tmp_path):
 def test_seven_images_have_no_companions(folder, auto, tmp_path):
     few = sorted(folder.glob("[1-7].png"))
     summary = predict_folder(few, auto, PredictOptions(out=tmp_path / "out", formats=()))
-    assert "fewer than 8 images" in summary.note
+    assert "fewer than 8 readable images" in summary.note
     assert summary.note in (tmp_path / "out" / "index.html").read_text()
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["companions"] == []
 

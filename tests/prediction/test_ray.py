@@ -17,7 +17,7 @@ import zsad
 from zsad.errors import ConfigError, MissingExtraError
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.options import PredictOptions
-from zsad.prediction.ray import Ledger, PictureActor, RayPrediction
+from zsad.prediction.ray import ImageActor, Ledger, RayPrediction
 from zsad.prediction.run import predict_folder
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="--engine ray needs the extra ray")
@@ -92,7 +92,7 @@ def rows_of(actor, *batches):
 
 def test_an_actor_gives_files_and_then_the_record(detector, folder, here):
     uri = f"file://{folder}/2.png"
-    actor = PictureActor(
+    actor = ImageActor(
         detector,
         PredictOptions(formats=("overlay", "npy"), explain=("cracked",)),
         CalledHere(),
@@ -114,7 +114,7 @@ def test_an_actor_gives_files_and_then_the_record(detector, folder, here):
 
 
 def test_an_actor_names_the_uri_that_fails(detector, folder, here):
-    actor = PictureActor(detector, PredictOptions(formats=()), CalledHere(), has_gpu=False)
+    actor = ImageActor(detector, PredictOptions(formats=()), CalledHere(), has_gpu=False)
     uris = [f"file://{folder}/none.png", f"file://{folder}/bad.png"]
     records = [json.loads(row["record"]) for row in rows_of(actor, [(uri, None) for uri in uris])]
     assert [record["path"] for record in records] == uris
@@ -123,13 +123,13 @@ def test_an_actor_names_the_uri_that_fails(detector, folder, here):
 
 
 def test_an_argument_that_is_refused_is_one_problem(detector, folder, here):
-    actor = PictureActor(detector, PredictOptions(formats=(), class_name=" "), CalledHere(), has_gpu=False)
+    actor = ImageActor(detector, PredictOptions(formats=(), class_name=" "), CalledHere(), has_gpu=False)
     rows = rows_of(actor, [(str(folder / "0.png"), "0")])
     assert [row["problem"][:30] for row in rows] == ["a class name must be a text su"]
 
 
 def test_a_task_that_was_started_often_gives_nothing(detector, folder, here):
-    actor = PictureActor(detector, PredictOptions(formats=()), CalledHere(), has_gpu=False)
+    actor = ImageActor(detector, PredictOptions(formats=()), CalledHere(), has_gpu=False)
     runs = [len(rows_of(actor, [(str(folder / "0.png"), "0")])) for _ in range(4)]
     assert runs == [2, 2, 0, 0]  # thumbnail and record
     assert len(rows_of(actor, [(str(folder / "2.png"), "2")])) == 2

@@ -258,9 +258,10 @@ def test_settings_and_references_decide_whether_images_are_scored_together(make_
     together = zsad.load("april_gan", make_small_clip(layers=4), **kwargs)
     together.is_trained = True
     examples = [Example(picture) for picture in noise[1:]]
-    assert not measure(together, examples, batch_size=2).is_joint
+    options = CalibrateOptions(batch_size=2)
+    assert not measure(together, examples, options).is_joint
     together.set_references(noise[:1])
-    few_shot = [one.score for one in measure(together, examples, batch_size=2).images]
+    few_shot = [one.score for one in measure(together, examples, options).images]
     assert few_shot == [each.score for each in together.predict(noise[1:])]
 
 
@@ -272,8 +273,8 @@ def test_the_class_name_is_kept_where_it_matters(small_clip, good):
     named = calibrate(
         FakeDetector(small_clip, uses_class_names=True), good, options=CalibrateOptions(class_name="nut")
     )
-    assert named.is_for("nut")
-    assert not named.is_for("bottle")
+    assert Decision.from_calibration(named).is_for("nut")
+    assert not Decision.from_calibration(named).is_for("bottle")
 
 
 def test_the_score_scale(detector, good):
@@ -334,8 +335,8 @@ def test_file_round_trip(detector, good, tmp_path):
         ({"threshold": None}, "threshold must be a number, got None"),
         ({"threshold": float("nan")}, "threshold must be a number, got nan"),
         ({"normal_scores": []}, "at least one"),
-        ({"rule": "guess"}, "unknown rule 'guess'"),
-        ({"map_rule": "cost"}, "unknown map rule 'cost'"),
+        ({"rule": "guess"}, "rule must be 'rate' or 'f1' or 'cost', got 'guess'"),
+        ({"map_rule": "cost"}, "map_rule must be 'rate' or 'f1', got 'cost'"),
         ({"confidence": 2}, "confidence is a probability"),
         ({"surprise": 1}, "damaged"),
         ({"settings": 3}, "damaged"),
@@ -390,7 +391,7 @@ def test_a_checkpoint_without_tensors_decides(method, make_small_clip, noise, tm
 @pytest.mark.parametrize("name", ["threshold", "map_threshold"])
 def test_a_threshold_set_by_hand_drops_the_calibration(make_small_clip, noise, tmp_path, name):
     detector = zsad.load("clip_ac", make_small_clip())
-    detector.apply_calibration(calibrate(detector, noise, class_name="nut"))
+    detector.apply_calibration(calibrate(detector, noise, options=CalibrateOptions(class_name="nut")))
     score = detector.predict(noise[0]).score
     setattr(detector, name, 0.75)
     again = zsad.load(backbone=make_small_clip(), checkpoint=detector.save(tmp_path / "mine.safetensors"))

@@ -248,13 +248,14 @@ def test_command_refuses_in_one_line(tmp_path, example):
 
 def test_page_of_a_prediction_run_is_rebuilt(tmp_path):
     import zsad
+    from zsad.prediction.options import PredictOptions
     from zsad.prediction.run import predict_folder
 
     image = tmp_path / "in" / "a.png"
     image.parent.mkdir()
     Image.new("RGB", (16, 16), "grey").save(image)
     out = tmp_path / "out"
-    page = predict_folder(image.parent, zsad.load("clip_ac"), out).page
+    page = predict_folder(image.parent, zsad.load("clip_ac"), PredictOptions(out=out)).page
     before = page.read_text(encoding="utf-8")
     page.unlink()
     found = run_command(out)
