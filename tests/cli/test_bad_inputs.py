@@ -287,7 +287,6 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "batch size text": (("good.png", *WEIGHTS, "--batch-size", "many"), "--batch-size.*(valid|integer)"),
     "image size 0": (("good.png", *WEIGHTS, "--image-size", "0"), "--image-size.*1"),
     "image size no multiple": (("good.png", *WEIGHTS, "--image-size", "33"), "multiple of"),
-    "references without use": (("good.png", *WEIGHTS, "--reference", "good.png"), "takes no reference"),
     "untrained method": (("good.png", *BACKBONE), "random parameters.*zsad train"),
 }  # fmt: skip
 

@@ -53,7 +53,7 @@ class Finding:
 
 
 def diagnose() -> Iterator[Finding]:
-    """Checks the installation; yields one finding after another, the slowest (a real prediction) last."""
+    """Checks the installation and yields one finding after another, a real prediction last."""
     yield Finding("zsad", __version__)
     yield Finding("Python", f"{platform.python_version()} on {platform.platform(terse=True)}")
     yield from (_package(name) for name in _CORE_PACKAGES)

@@ -15,6 +15,7 @@ from zsad.detector.calibration.calibrating import calibrate
 from zsad.detector.calibration.measuring import Example, measure
 from zsad.detector.calibration.options import Aim, CalibrateOptions
 from zsad.detector.calibration.wording import describe, summary
+from zsad.detector.decision import Decision
 from zsad.detector.identity import image_fingerprint
 from zsad.detector.thresholds import Calibration, read_calibration, write_calibration
 from zsad.errors import ConfigError, DataError, WeightsError
