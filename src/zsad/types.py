@@ -43,6 +43,7 @@ class MethodInfo:
         scores_batch_jointly: whether an image's score depends on the other images (transductive).
         references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
             by the rule of `zsad.methods.functional.references`.
+        is_composite: whether it joins other systems instead of being one of the literature.
     """
 
     name: str
@@ -54,6 +55,7 @@ class MethodInfo:
     uses_class_names: bool
     scores_batch_jointly: bool
     references: Literal["own", "general"] = "general"
+    is_composite: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The one training loop: any method with something to learn, on any images with masks.
 
-What is not said is done as the method's authors do it (`Method.RECIPE`). Data order and random numbers of an
-epoch follow from the seed and the epoch's number alone, so a training that was killed and resumed from a
+What is not said is done as the method's authors do it (`Method.TRAINING`). Data order and random numbers of
+an epoch follow from the seed and the epoch's number alone, so a training that was killed and resumed from a
 checkpoint takes the same steps on the same batches. On the same CPU, with as many threads, it ends with the
 same weights bit for bit; elsewhere to rounding.
 """
@@ -24,7 +24,7 @@ from zsad.data.fingerprints import file_digests, pack_digests
 from zsad.detector.loading import load
 from zsad.errors import ConfigError
 from zsad.methods._registry import method_class
-from zsad.methods.base import TrainingRecipe
+from zsad.methods.base import TrainingDefaults
 from zsad.training.cache import cacheable_features
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices
@@ -72,7 +72,7 @@ def train(
     """
     started = time.monotonic()
     kind = method_class(config.method)
-    if not kind.INFO.needs_training or kind.RECIPE is None:
+    if not kind.INFO.needs_training or kind.TRAINING is None:
         raise ConfigError(f"{config.method} has nothing to train; `zsad methods` shows which methods do")
     if config.cache is not None:
         cacheable_features(kind)
@@ -80,13 +80,13 @@ def train(
         raise ConfigError("give folders (data) or a dataset, not both")
     data = data_on_disk(config.data, config.split) if dataset is None else data_in_memory(dataset)
     refuse_to_replace(config)
-    choose(kind.RECIPE, config, data.sets, "cpu")  # says what does not go together before anything is loaded
+    choose(kind.TRAINING, config, data.sets, "cpu")  # says what does not go together before anything loads
     work = functools.partial(_train, config, data, show_progress)
     if config.devices == 1:
         losses, resumed_from, fields = work(Ranks(), config.device)
     else:
         losses, resumed_from, fields = on_devices(work, config.devices, config.device)
-    recipe = TrainingRecipe(**fields)
+    recipe = TrainingDefaults(**fields)
     return TrainResult(
         Path(config.out),
         config.folder / LOG_NAME,
@@ -94,7 +94,7 @@ def train(
         resumed_from,
         time.monotonic() - started,
         recipe,
-        described(recipe, kind.RECIPE, kind.INFO.title),
+        described(recipe, kind.TRAINING, kind.INFO.title),
     )
 
 
@@ -148,7 +148,7 @@ def _logs(config: TrainConfig, resumed_from: int) -> list[StepLog | TensorBoardL
 
 def _announcement(run: TrainingRun) -> list[str]:
     """What is trained, how and on what, a line each."""
-    published = run.method.RECIPE
+    published = run.method.TRAINING
     lines = [] if published is None else [described(run.recipe, published, run.method.INFO.title)]
     for each in run.data.sets:
         names = each.categories if len(each.categories) <= 3 else (*each.categories[:3], "...")

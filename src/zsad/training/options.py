@@ -14,14 +14,14 @@ from zsad.types import Optimizer, Schedule, TrainingPrecision
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.methods.base import TrainingRecipe
+    from zsad.methods.base import TrainingDefaults
 
 CHOICES = {"optimizer": Optimizer, "schedule": Schedule, "precision": TrainingPrecision}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training. Where None says so, the method's `RECIPE` decides, which is how its authors train it.
+    """One training. Where None says so, the method's `TRAINING` decides, which is how its authors train it.
 
     Attributes:
         out: the file to write, as `Detector.save` does.
@@ -150,5 +150,5 @@ class TrainResult:
     losses: tuple[float, ...]
     resumed_from: int
     seconds: float
-    recipe: TrainingRecipe
+    recipe: TrainingDefaults
     description: str

@@ -74,7 +74,7 @@ def test_every_recipe_has_its_published_row(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if find_recipe(name).train])
 def test_training_is_the_methods_own_recipe(name):
     recipe = find_recipe(name)
-    part, own = recipe.train, method_class(recipe.method).RECIPE
+    part, own = recipe.train, method_class(recipe.method).TRAINING
     for dataset in part.data:
         expected = own.for_dataset(dataset)
         for field in ("epochs", "batch_size", "learning_rate", "optimizer", "betas", "weight_decay"):
