@@ -12,8 +12,8 @@ import sys
 import typing
 from pathlib import Path
 
+from zsad.backbones.catalog import PAPERS_BACKBONE
 from zsad.detector.choosing import PACKAGED_BACKBONE, shipped
-from zsad.detector.published_weights import PAPERS_BACKBONE, PUBLISHED
 from zsad.files.settings import describe
 from zsad.methods._registry import list_methods, method_class
 from zsad.methods.base import Method, MethodConfig
@@ -110,7 +110,7 @@ def commands(kind: type[Method]) -> list[str]:
 def authors_weights(kind: type[Method]) -> list[str]:
     """The files that a method's authors published, by the names that zsad gives them; nothing if there are none."""
     name = kind.INFO.name
-    records = [published.record for published in PUBLISHED if published.method == name]
+    records = kind.WEIGHTS
     if not takes_authors_files(kind):
         return []
     lines = ["## The authors' weights", ""]

@@ -75,6 +75,7 @@ class WeightRecord:
         auxiliary_data: description of the data that the weights were trained on.
         backbone: backbone that the learnt weights of a method belong to; None for a backbone itself.
         notes: anything else worth a line.
+        page: page where a person can get the file if `source` does not answer; "" if there is none.
     """
 
     name: str
@@ -89,6 +90,7 @@ class WeightRecord:
     auxiliary_data: str = ""
     backbone: str | None = None
     notes: str = ""
+    page: str = ""
 
 
 UNLABELLED = -1

@@ -42,6 +42,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.backbones.catalog import MVTEC, VISA, authors_weights
 from zsad.errors import ConfigError
 from zsad.files.fields import AtLeast
 from zsad.methods.base import (
@@ -96,6 +97,41 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=True,
     scores_batch_jointly=False,
+)
+
+# The authors' README links Google Drive, which programs cannot fetch from; their demo has the same files.
+FILES = "https://huggingface.co/spaces/Caoyunkang/AdaCLIP/resolve/main/weights"
+PAGE = "https://github.com/caoyunkang/AdaCLIP#weight-preparation"
+ALL_SETS = (
+    "MVTec AD, VisA, MPDD, BTAD, KolektorSDD, DAGM 2007, DTD-Synthetic, HeadCT, BrainMRI, Br35H, ISIC, "
+    "CVC-ColonDB, CVC-ClinicDB, TN3K"
+)
+
+WEIGHTS = (
+    authors_weights(
+        "adaclip-trained-on-mvtec-colondb",
+        f"{FILES}/pretrained_mvtec_colondb.pth",
+        PAGE,
+        f"{MVTEC}, CVC-ColonDB",
+        sha256="be51a42c052bd4cf060e54f503a1f5d0b2a3b899bc8dc2e243042f18b215427e",
+        notes="named as the file is; the authors' table of weights says MVTec AD and ClinicDB",
+    ),
+    authors_weights(
+        "adaclip-trained-on-visa-clinicdb",
+        f"{FILES}/pretrained_visa_clinicdb.pth",
+        PAGE,
+        f"{VISA}, CVC-ClinicDB",
+        sha256="3deabbbaf1e412cfdfcb42923a500b986f4b9ee96ccbc7a735d89dbc87df44c8",
+        notes="named as the file is; the authors' table of weights says VisA and ColonDB",
+    ),
+    authors_weights(
+        "adaclip-trained-on-all",
+        f"{FILES}/pretrained_all.pth",
+        PAGE,
+        ALL_SETS,
+        sha256="33e8d3db1cb4aab030866b8b70a46e10aa27ebf2c23b5463cb07f2574addd98c",
+        notes="for use, not for comparisons: it has seen all 14 sets of the paper",
+    ),
 )
 
 

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from zsad.backbones.catalog import MVTEC, VISA, authors_weights
 from zsad.methods.base import Method, Support, TextState, TrainingDefaults, Weight
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import JointFeatures
@@ -61,6 +62,33 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=False,
     scores_batch_jointly=False,
+)
+
+# The commit that the projects pin whose checksums are given here.
+FILES = "https://raw.githubusercontent.com/zqhang/AnomalyCLIP/3911738c0867544f545a076ad78f3f11d9ecbfdf/checkpoints"
+PAGE = "https://github.com/zqhang/AnomalyCLIP"
+
+WEIGHTS = (
+    authors_weights(
+        "anomalyclip-trained-on-visa",
+        f"{FILES}/9_12_4_multiscale/epoch_15.pth",
+        PAGE,
+        VISA,
+        activation="quick_gelu",
+        sha256="94ce202da3e6486a864b904fdfed5057de75846c5834e446fd1d2fe7f97acb44",
+        size=22_631_975,
+        notes="the paper's numbers on MVTec AD",
+    ),
+    authors_weights(
+        "anomalyclip-trained-on-mvtec",
+        f"{FILES}/9_12_4_multiscale_visa/epoch_15.pth",
+        PAGE,
+        MVTEC,
+        activation="quick_gelu",
+        sha256="415c5dcb52668b8c33fb9c1a351c686d632b919df5b384d63fa9ce7a2338ced4",
+        size=22_631_975,
+        notes="the paper's numbers on all other sets; its folder is named after VisA, which it is tested on",
+    ),
 )
 
 

@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zsad.backbones.catalog import MVTEC, VISA, authors_weights
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods.base import (
     DEFAULT_CLASS,
@@ -84,6 +85,26 @@ INFO = MethodInfo(
     uses_class_names=True,
     scores_batch_jointly=False,
     references="own",
+)
+
+FILES = "https://raw.githubusercontent.com/ByChelsea/VAND-APRIL-GAN/master/exps/pretrained"
+PAGE = "https://github.com/ByChelsea/VAND-APRIL-GAN"
+
+WEIGHTS = (
+    authors_weights(
+        "april_gan-trained-on-mvtec",
+        f"{FILES}/mvtec_pretrained.pth",
+        PAGE,
+        MVTEC,
+        notes="no checksum is known; the paper's numbers on VisA",
+    ),
+    authors_weights(
+        "april_gan-trained-on-visa",
+        f"{FILES}/visa_pretrained.pth",
+        PAGE,
+        VISA,
+        notes="no checksum is known; the paper's numbers on MVTec AD",
+    ),
 )
 
 
