@@ -12,11 +12,11 @@ import sys
 import typing
 from pathlib import Path
 
+from zsad.backbones.catalog import PAPERS_BACKBONE
 from zsad.detector.choosing import PACKAGED_BACKBONE, shipped
-from zsad.detector.published_weights import PAPERS_BACKBONE, PUBLISHED
 from zsad.files.settings import describe
 from zsad.methods._registry import list_methods, method_class
-from zsad.methods.base import Method
+from zsad.methods.base import Method, MethodConfig
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "methods"
@@ -110,7 +110,7 @@ def commands(kind: type[Method]) -> list[str]:
 def authors_weights(kind: type[Method]) -> list[str]:
     """The files that a method's authors published, by the names that zsad gives them; nothing if there are none."""
     name = kind.INFO.name
-    records = [published.record for published in PUBLISHED if published.method == name]
+    records = kind.WEIGHTS
     if not takes_authors_files(kind):
         return []
     lines = ["## The authors' weights", ""]
@@ -183,13 +183,24 @@ def checked_against(kind: type[Method]) -> str:
 
 def settings(kind: type[Method]) -> list[str]:
     """A table row for each field of a method's `Config`."""
-    hints = typing.get_type_hints(kind.Config)
-    meanings = described_attributes(inspect.getdoc(kind.Config) or "")
+    hints = typing.get_type_hints(kind.Config, include_extras=True)
+    meanings = described_settings(kind)
+    of_all = {field.name for field in dataclasses.fields(MethodConfig)}
+    fields = sorted(dataclasses.fields(kind.Config), key=lambda field: field.name in of_all)
     return [
         f"| `{field.name}` | `{shown_default(field.default)}` | {cell(describe(hints[field.name]))} "
         f"| {cell(meanings[field.name])} |"
-        for field in dataclasses.fields(kind.Config)
+        for field in fields
     ]
+
+
+def described_settings(kind: type[Method]) -> dict[str, str]:
+    """The meaning of each field of a method's `Config`, also of those that it inherits."""
+    meanings: dict[str, str] = {}
+    for each in reversed(kind.Config.__mro__):
+        if dataclasses.is_dataclass(each):
+            meanings |= described_attributes(inspect.getdoc(each) or "")
+    return meanings
 
 
 def shown_default(value: object) -> str:
@@ -205,6 +216,7 @@ def cell(text: str) -> str:
 def described_attributes(docstring: str) -> dict[str, str]:
     """The entries under "Attributes:" of a Google docstring, each on one line."""
     _, _, section = docstring.partition("Attributes:\n")
+    section, _, _ = section.partition("\n\n")
     entries = re.split(r"^ {4}(\w+): ", section, flags=re.MULTILINE)[1:]
     return {name: " ".join(text.split()) for name, text in zip(entries[::2], entries[1::2], strict=True)}
 

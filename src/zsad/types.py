@@ -43,6 +43,7 @@ class MethodInfo:
         scores_batch_jointly: whether an image's score depends on the other images (transductive).
         references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
             by the rule of `zsad.methods.functional.references`.
+        is_composite: whether it joins other systems instead of being one of the literature.
     """
 
     name: str
@@ -54,6 +55,7 @@ class MethodInfo:
     uses_class_names: bool
     scores_batch_jointly: bool
     references: Literal["own", "general"] = "general"
+    is_composite: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class WeightRecord:
         auxiliary_data: description of the data that the weights were trained on.
         backbone: backbone that the learnt weights of a method belong to; None for a backbone itself.
         notes: anything else worth a line.
+        page: page where a person can get the file if `source` does not answer; "" if there is none.
     """
 
     name: str
@@ -87,6 +90,7 @@ class WeightRecord:
     auxiliary_data: str = ""
     backbone: str | None = None
     notes: str = ""
+    page: str = ""
 
 
 UNLABELLED = -1

@@ -72,13 +72,13 @@ def test_train_resume_and_predict(method, backbone, folder, tmp_path):
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     told = run(*common, *cache, "--out", whole, "--epochs", 2)
     assert (
-        f"{title}'s recipe but for epochs: 2 epochs, {method_class(method).RECIPE.batch_size} image" in told
+        f"{title}'s recipe but for epochs: 2 epochs, {method_class(method).TRAINING.batch_size} image" in told
     )
     assert "mvtec: 3 normal and 3 anomalous images" in told
     run(*common, "--out", parts, "--epochs", 1)
     assert "continued after epoch 1" in run(*common, "--out", parts, "--epochs", 2, "--resume")
     logs = [losses(path.with_suffix(".training") / "log.csv") for path in (whole, parts)]
-    assert len(logs[0]) == len(logs[1]) == 2 * -(-6 // method_class(method).RECIPE.batch_size)
+    assert len(logs[0]) == len(logs[1]) == 2 * -(-6 // method_class(method).TRAINING.batch_size)
     for first, second in zip(*logs, strict=True):
         assert first[:2] == second[:2]
         assert float(first[2]) == pytest.approx(float(second[2]), rel=1e-4)

@@ -10,6 +10,7 @@ import torch
 import zsad
 from zsad.errors import ConfigError, WeightsError, ZsadError
 from zsad.methods import _registry as registry
+from zsad.methods.base import MethodConfig
 
 METHODS = zsad.list_methods()
 CLASSES = ["metal nut", "carpet", "metal nut"]
@@ -45,7 +46,7 @@ def test_info_and_config_are_complete(name):
     assert info.name == name
     assert info.paper.startswith("https://")
     fields = {field.name: field for field in dataclasses.fields(kind(name).Config)}
-    assert {"activation", "position_interpolation"} <= fields.keys()
+    assert issubclass(kind(name).Config, MethodConfig)
     assert fields.keys() >= kind(name).SHAPE_FIELDS
     assert kind(name).Config.__dataclass_params__.frozen
     assert kind(name).Config.__doc__
@@ -224,6 +225,18 @@ def test_the_network_of_the_user_stays_as_it_is(name, make_small_clip):
     assert torch.equal(clip.encode_image(images), before)
     assert all(parameter.requires_grad for parameter in clip.parameters())
     assert all(module.training for module in clip.modules())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bounds_of_settings_are_the_same_everywhere(name, make_small_clip):
+    fields = {each.name for each in dataclasses.fields(kind(name).Config)}
+    for field, value in (("temperature", 0.0), ("sigma", -1.0), ("lam", -1.0)):
+        if field not in fields:
+            continue
+        with pytest.raises(ConfigError, match=f"{field} of {name} must be a number (above|at least) 0"):
+            zsad.load(name, make_small_clip(), "fresh", device="cpu", **{field: value})
+        with pytest.raises(ConfigError, match=f"{field} must be (above|at least) 0"):
+            kind(name).Config(**{field: value})
 
 
 @pytest.mark.parametrize("name", METHODS)

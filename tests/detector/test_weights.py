@@ -13,8 +13,6 @@ from zsad.backbones.catalog import backbone_records
 from zsad.backbones.loading import write_packaged
 from zsad.cli import app
 from zsad.detector import weights as weights_manifest
-from zsad.detector import weights as weights_module
-from zsad.detector.published_weights import PUBLISHED
 from zsad.detector.weights import fetch, find_record, manifest, published_weights, verify
 from zsad.errors import WeightsError
 from zsad.files.cache import cached_path, sha256_of
@@ -41,17 +39,19 @@ def golden_weights(golden_path, golden_clip, tmp_path, monkeypatch):
     here = cached_path(record.source, record.sha256)
     here.parent.mkdir(parents=True)
     here.write_bytes(theirs.read_bytes())
-    monkeypatch.setattr(weights_module, "PUBLISHED", (replace(known, record=record),))
+    monkeypatch.setattr(method_class(known.method), "WEIGHTS", (record,))
     return theirs, backbone
 
 
-@pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.record.name)
+@pytest.mark.parametrize(
+    "published", published_weights().values(), ids=lambda published: published.record.name
+)
 def test_records_are_complete(published):
     record = published.record
     assert method_class(published.method).INFO.needs_training
     assert record.name.startswith(f"{published.method}-trained-on-")
     assert record.source.startswith("https://")
-    assert published.page.startswith("https://")
+    assert record.page.startswith("https://")
     assert record.backbone in {backbone.name for backbone in backbone_records()}
     assert record.licence
     assert record.auxiliary_data
@@ -63,7 +63,7 @@ def test_names_are_told_apart_and_listed():
     names = [record.name for record in manifest()]
     assert len(names) == len(set(names))
     assert set(published_weights()) < set(names)
-    assert {published.method for published in PUBLISHED} <= set(list_methods())
+    assert {published.method for published in published_weights().values()} <= set(list_methods())
 
 
 def test_a_file_that_is_not_here_is_asked_for_with_its_command():
@@ -87,6 +87,14 @@ def test_a_name_of_another_method_is_refused(golden_weights):
         zsad.load("glocalclip", checkpoint=NAME)
 
 
+def test_a_new_system_brings_its_weights_along(monkeypatch):
+    """Nothing but the module of a method names the files of its authors."""
+    record = replace(find_record(NAME), name="winclip-trained-on-nothing")
+    monkeypatch.setattr(method_class("winclip"), "WEIGHTS", (record,))
+    assert find_record(record.name) == record
+    assert published_weights()[record.name].method == "winclip"
+
+
 def test_a_damaged_file_does_not_count(golden_weights):
     record = find_record(NAME)
     path = cached_path(record.source, record.sha256)
@@ -100,7 +108,7 @@ def test_fetch_says_how_to_get_it_by_hand(no_network):
     record = find_record("adaclip-trained-on-all")
     with pytest.raises(WeightsError) as caught:
         fetch(record.name, offline=True)
-    assert published_weights()[record.name].page in str(caught.value)
+    assert record.page in str(caught.value)
     assert str(cached_path(record.source, record.sha256)) in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import zsad
+from helpers.clip_shapes import with_layers
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods.adaclip import AdaCLIP, Config
 from zsad.methods.functional.maps import to_grid, upsample
@@ -391,24 +392,24 @@ def test_a_foreign_file_is_refused(network, state):
 
 
 def test_constants_follow_the_number_of_blocks():
-    paper = Config().resolved(24, 12)
+    paper = Config().resolved(with_layers(24, 12))
     assert (paper.features_list, paper.prompting_depth) == (LAYERS, 4)
-    assert Config().resolved(12, 12).features_list == (3, 6, 9, 12)
-    assert Config().resolved(3, 2).features_list == (1, 2, 3)
-    assert Config().resolved(1, 1).features_list == (1,)
-    assert Config(prompting_branch="V").resolved(3, 2).prompting_depth == 3
-    assert Config(features_list=(24, 6)).resolved(24, 12).features_list == (6, 24)
+    assert Config().resolved(with_layers(12, 12)).features_list == (3, 6, 9, 12)
+    assert Config().resolved(with_layers(3, 2)).features_list == (1, 2, 3)
+    assert Config().resolved(with_layers(1, 1)).features_list == (1,)
+    assert Config(prompting_branch="V").resolved(with_layers(3, 2)).prompting_depth == 3
+    assert Config(features_list=(24, 6)).resolved(with_layers(24, 12)).features_list == (6, 24)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"features_list": (0,)}, "blocks 1 to 3"),
-        ({"features_list": (4,)}, "blocks 1 to 3"),
+        ({"features_list": (0,)}, "layers 1 to 3"),
+        ({"features_list": (4,)}, "layers 1 to 3"),
         ({"features_list": (2, 2)}, "twice"),
-        ({"prompting_depth": 3}, "1 to 2 blocks"),
-        ({"prompting_depth": 0}, "1 to 2 blocks"),
-        ({"prompting_depth": 4, "prompting_branch": "V"}, "1 to 3 blocks"),
+        ({"prompting_depth": 3}, "1 to 2 layers"),
+        ({"prompting_depth": 0}, "1 to 2 layers"),
+        ({"prompting_depth": 4, "prompting_branch": "V"}, "1 to 3 layers"),
         ({"prompting_length": 77}, "use 1 to 76"),
         ({"prompting_length": 0}, "prompting_length"),
         ({"temperature": 0.0}, "temperature"),

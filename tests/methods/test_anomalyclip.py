@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers.clip_shapes import with_layers
 from helpers.golden_checks import adam, check_gradients, check_parameters, close, near
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods.anomalyclip import AnomalyCLIP, Config
@@ -58,7 +59,7 @@ def test_features(build, golden_inputs, golden):
 
 def test_tokens_are_the_authors(build, golden):
     expected = golden("anomalyclip")
-    tokens = build().prompt_learner.tokens
+    tokens = build().prompts.learner.tokens
     assert (tokens[0].numpy() == expected["settings.prompt_tokens_normal"][0, 0]).all()
     assert (tokens[1].numpy() == expected["settings.prompt_tokens_abnormal"][0, 0]).all()
 
@@ -153,13 +154,13 @@ def test_a_file_for_another_width_is_refused(make_small_clip, official_file):
         method.load_official(official_file)
 
 
-def test_constants_follow_the_number_of_blocks(make_small_clip):
+def test_constants_follow_the_number_of_layers(make_small_clip):
     method = AnomalyCLIP(make_small_clip(layers=4, text_layers=3), Config())
     assert method.config.features_list == (4,)
     assert method.config.dpam_layer == 4
-    assert method.value_value_from == 2
+    assert method.prompts.value_value_from == 2
     assert method.config.depth == 3
-    paper = Config().resolved(vision_layers=24, text_layers=12)
+    paper = Config().resolved(with_layers(24, 12))
     assert (paper.features_list, paper.dpam_layer, paper.depth) == ((24,), 20, 9)
 
 
@@ -200,7 +201,7 @@ def test_masks_of_another_size_are_refused(small_clip):
 def test_fresh_prompts_follow_the_global_seed(small_clip):
     def fresh(seed):
         torch.manual_seed(seed)
-        return AnomalyCLIP(small_clip, Config()).prompt_learner.ctx_pos
+        return AnomalyCLIP(small_clip, Config()).prompts.learner.ctx_pos
 
     assert torch.equal(fresh(1), fresh(1))
     assert not torch.equal(fresh(1), fresh(2))

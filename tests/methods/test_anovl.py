@@ -101,7 +101,7 @@ def test_text_vectors(method, name, written, prompts):
         ]
     for found, vectors in zip(texts.means, sides, strict=True):
         close(found, unit(vectors.mean(axis=0)))
-    close(texts.sentences, np.stack([unit(vector) for vectors in sides for vector in vectors]))
+    close(texts.single, np.stack([unit(vector) for vectors in sides for vector in vectors]))
 
 
 def test_own_textures(make_small_clip):
@@ -217,7 +217,7 @@ def test_without_views(make_small_clip, images):
 def naive_adaptation(patches, texts, config):
     """The same training, patch by patch, with AdamW written out."""
     z = patches.double()
-    means, sentences = texts.means.double(), texts.sentences.double()
+    means, sentences = texts.means.double(), texts.single.double()
     width = z.shape[1]
     rows = len(sentences) if config.adapter == "text" else width
     generator = torch.Generator().manual_seed(config.seed)
@@ -288,9 +288,9 @@ def test_adaptation_changes_the_map_alone(make_small_clip, images):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"tta_steps": -1}, "0 switches them off"),
-        ({"tta_lr": 0.0}, "tta_lr must be above 0"),
+        ({"temperature": 0.0}, "temperature of anovl must be a number above 0"),
+        ({"tta_steps": -1}, "tta_steps .*at least 0"),
+        ({"tta_lr": 0.0}, "tta_lr .*above 0"),
         ({"adapter": "cubic"}, "cubic"),
         ({"value_value_from": 4}, "has layers 1 to 3"),
     ],

@@ -156,7 +156,7 @@ def test_a_large_batch_with_its_own_names_in_parts(build, golden_inputs, monkeyp
     images = golden_inputs["images"]
     found = []
     for at_once in (8, 2):
-        monkeypatch.setattr(april_gan, "PICTURES_AT_ONCE", at_once)
+        monkeypatch.setattr(april_gan, "IMAGES_AT_ONCE", at_once)
         method = build(few_shot_score="batch")
         found.append(method.score(method.features(images), method.prepare(CLASSES, Support(images[:1]))))
     close(found[0].maps, found[1].maps, atol=1e-5)
@@ -281,7 +281,7 @@ def test_a_foreign_file_is_refused(small_clip, state):
 
 def test_files_that_do_not_fit_are_refused(make_small_clip, official_path):
     content = torch.load(official_path, weights_only=True)
-    with pytest.raises(WeightsError, match="adapters of 4 blocks, but features_list names 3"):
+    with pytest.raises(WeightsError, match="adapters of 4 layers, but features_list names 3"):
         AprilGAN(make_small_clip(), Config()).load_official(content)
     with pytest.raises(WeightsError, match=r"fc.0.bias \(64,\) instead of \(16,\)"):
         AprilGAN(make_small_clip(layers=4), Config()).load_official(content)

@@ -7,7 +7,7 @@ import torch
 
 import zsad
 from zsad.errors import ConfigError, WeightsError
-from zsad.methods.functional.comparison import Gallery, compare
+from zsad.methods.functional.comparison import CompanionPatches, compare
 
 SIZE = 64
 
@@ -113,9 +113,9 @@ def test_lower_precision_compares_alike(clip, checkpoint, precision):
         with torch.inference_mode():
             levels = method.features(images).levels
             alone = method.features(images[:1]).levels  # rounds otherwise than in a batch
-        found = compare(levels, Gallery.of(levels), count=9, best_share=0.5)
+        found = compare(levels, CompanionPatches.of(levels), count=9, best_share=0.5)
         assert found.counted.sum(dim=1).tolist() == [8, *[9] * 8, 8]
-        first = compare(alone, Gallery.of(levels), count=9, best_share=0.5)
+        first = compare(alone, CompanionPatches.of(levels), count=9, best_share=0.5)
         assert not {0, 9} & set(first.companions[first.counted].tolist())
         distances.append(found.distances)
     torch.testing.assert_close(distances[1], distances[0], rtol=0, atol=0.05)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers.clip_shapes import with_layers
 from helpers.golden_checks import adam, check_gradients, check_parameters, close, near
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods.functional.losses import triplet_loss
@@ -212,7 +213,7 @@ def test_constants_follow_the_number_of_blocks(make_small_clip):
     assert method.config.features_list == (1, 2, 3, 4)
     assert (method.layers, method.times) == ((4,), (4.0,))
     assert method.config.depth == 3
-    paper = Config().resolved(vision_layers=24, text_layers=12)
+    paper = Config().resolved(with_layers(24, 12))
     assert (paper.features_list, paper.dpam_layer, paper.depth) == (ALL_LAYERS, 20, 9)
 
 

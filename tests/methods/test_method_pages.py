@@ -49,9 +49,8 @@ def test_weights_that_are_said_to_ship_are_there(tool):
 
 def test_every_setting_is_described(tool):
     for name in filter(tool.is_ours, list_methods()):
-        config = method_class(name).Config
-        described = tool.described_attributes(tool.inspect.getdoc(config))
-        assert list(described) == [field.name for field in dataclasses.fields(config)]
+        described = tool.described_settings(method_class(name))
+        assert described.keys() == {field.name for field in dataclasses.fields(method_class(name).Config)}
         assert all(described.values())
 
 

@@ -19,7 +19,7 @@ from zsad.methods.musc import (
     mutual_scores,
     neighbourhood_features,
     normalise_maps,
-    partner_ranks,
+    ranks_that_count,
     smooth_over_similar,
 )
 
@@ -134,7 +134,7 @@ def test_from_a_file_the_activation_follows_the_size(make_golden_clip, expected,
 @pytest.mark.parametrize(("pictures", "interval"), [(2, (0.0, 0.3)), (5, (0.0, 0.3)), (7, (0.2, 0.9))])
 def test_mutual_scores_against_loops(pictures, interval):
     z = unit_vectors(pictures, 6, 5, seed=pictures)
-    close(mutual_scores(z, interval), loops(z, *partner_ranks(pictures - 1, interval)))
+    close(mutual_scores(z, interval), loops(z, *ranks_that_count(pictures - 1, interval)))
 
 
 def test_closest_similarities_against_plain_products():
@@ -152,7 +152,7 @@ def test_pictures_go_through_the_network_in_parts(small_clip, monkeypatch):
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     method = MuSc(small_clip, Config())
     whole = method.features(images)
-    monkeypatch.setattr(musc, "PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr(musc, "IMAGES_AT_ONCE", 2)
     parts = method.features(images)
     close(parts.patch_tokens, whole.patch_tokens)
     close(parts.image_features, whole.image_features)
@@ -241,8 +241,8 @@ def test_one_picture_is_refused(make_small_clip, pictures):
         (10, (0.0, 1.0), (0, 10)),
     ],
 )
-def test_partner_ranks(partners, interval, ranks):
-    assert partner_ranks(partners, interval) == ranks
+def test_ranks_that_count(partners, interval, ranks):
+    assert ranks_that_count(partners, interval) == ranks
 
 
 @pytest.mark.parametrize(

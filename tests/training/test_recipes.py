@@ -12,7 +12,7 @@ from zsad.data.auxiliary import AuxiliarySet
 from zsad.data.mosaic import Mosaic
 from zsad.errors import ConfigError, DataError
 from zsad.methods._registry import list_methods, method_class
-from zsad.methods.base import TrainingRecipe
+from zsad.methods.base import TrainingDefaults
 from zsad.training.data import data_on_disk
 from zsad.training.options import TrainOptions
 from zsad.training.recipe import choose, described
@@ -37,7 +37,7 @@ def one_set(known_as):
 
 def chosen(method, *known_as, device_type="cpu", **wishes):
     config = TrainOptions(out="x", method=method, **wishes)
-    return choose(method_class(method).RECIPE, config, [one_set(name) for name in known_as], device_type)
+    return choose(method_class(method).TRAINING, config, [one_set(name) for name in known_as], device_type)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def runs(monkeypatch):
 @pytest.mark.parametrize("name", list_methods())
 def test_each_method_that_learns_has_a_recipe_and_no_other(name):
     kind = method_class(name)
-    assert isinstance(kind.RECIPE, TrainingRecipe) == kind.INFO.needs_training
+    assert isinstance(kind.TRAINING, TrainingDefaults) == kind.INFO.needs_training
 
 
 @pytest.mark.parametrize(("method", "known_as"), PUBLISHED)
@@ -109,7 +109,7 @@ def test_mosaics_are_for_the_images_of_mvtec(method):
 
 def test_several_datasets_with_several_recipes_take_the_general_one():
     assert chosen("april_gan", "mvtec", "mvtec").epochs == 3
-    assert chosen("april_gan", "mvtec", "visa").epochs == method_class("april_gan").RECIPE.epochs
+    assert chosen("april_gan", "mvtec", "visa").epochs == method_class("april_gan").TRAINING.epochs
 
 
 def test_half_precision_is_for_gpus_unless_asked_for():
@@ -120,7 +120,7 @@ def test_half_precision_is_for_gpus_unless_asked_for():
 
 
 def test_the_description_says_whose_recipe_it_is_and_what_differs():
-    published = method_class("april_gan").RECIPE
+    published = method_class("april_gan").TRAINING
     assert described(chosen("april_gan", "mvtec"), published, "APRIL-GAN") == (
         "APRIL-GAN's recipe: 3 epochs, 8 images a step, Adam at 0.001 (betas 0.5 and 0.999), fp32, "
         "mosaics at a chance of 0.2 on mvtec"
@@ -146,7 +146,7 @@ def test_more_devices_than_images_a_step_are_refused():
 def test_training_uses_the_recipe(config, runs, method):
     result = quietly(config(method=method, epochs=1), stained_pictures())
     (run,) = runs
-    recipe = method_class(method).RECIPE
+    recipe = method_class(method).TRAINING
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     assert type(run.optimizer) is kinds[recipe.optimizer]
     (group,) = run.optimizer.param_groups

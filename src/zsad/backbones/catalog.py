@@ -10,7 +10,7 @@ from typing import Any
 from zsad.errors import DataError, WeightsError
 from zsad.files.cache import find_cached
 from zsad.files.plain import from_plain
-from zsad.types import WeightRecord
+from zsad.types import Activation, WeightRecord
 
 HUB = "hf-hub:"
 PACKAGE = "package:"
@@ -28,6 +28,58 @@ OPENAI_URL = (
 )
 OPENAI_LICENCE = "MIT; OpenAI's model card asks not to deploy it untested"
 WIT = "WIT: 400 million picture-text pairs of the web, not published"
+
+
+PAPERS_BACKBONE = "ViT-L-14-336"
+PAPERS_SIZE = 518
+MVTEC = "MVTec AD's test images (CC BY-NC-SA 4.0)"
+VISA = "VisA's test images (CC BY 4.0)"
+CODE_LICENCE = "MIT, as the authors' code; none is stated for the weights by themselves"
+
+
+def authors_weights(
+    name: str,
+    source: str,
+    page: str,
+    auxiliary_data: str,
+    *,
+    activation: Activation = "gelu",
+    sha256: str | None = None,
+    size: int | None = None,
+    notes: str = "",
+) -> WeightRecord:
+    """The record of a file of learnt weights that the authors of a method publish, for a method's `WEIGHTS`.
+
+    The methods of the literature learn on OpenAI's ViT-L/14-336 at 518 x 518. No authors give checksums: a
+    SHA-256 belongs here where at least two independent projects pin the same one for the file, a size where
+    one of them gives it. Without a checksum a fetched file cannot be verified.
+
+    Args:
+        name: name that a user types for `checkpoint=`.
+        source: URL of the file.
+        page: page where a person can get the file if `source` does not answer.
+        auxiliary_data: data that the weights were learnt from, by names, so that an evaluation on them is
+            refused.
+        activation: activation of the MLPs that the weights were learnt with.
+        sha256: SHA-256 of the file in hexadecimal digits; None if unknown.
+        size: size of the file in bytes; None if unknown.
+        notes: anything else worth a line.
+    """
+    return WeightRecord(
+        name=name,
+        source=source,
+        image_size=PAPERS_SIZE,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        activation=activation,
+        licence=CODE_LICENCE,
+        bytes=size,
+        sha256=sha256,
+        auxiliary_data=auxiliary_data,
+        backbone=PAPERS_BACKBONE,
+        notes=notes,
+        page=page,
+    )
 
 
 def _openai(name: str, file: str, image_size: int, size: int, sha256: str) -> WeightRecord:

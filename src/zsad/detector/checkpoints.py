@@ -21,7 +21,7 @@ from zsad.files.tensors import file_kind, read_checkpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zsad.detector.published_weights import PublishedWeights
+    from zsad.detector.weights import PublishedWeights
 
 
 FORMAT = 1

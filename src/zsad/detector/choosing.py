@@ -8,9 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsad.backbones.catalog import PAPERS_BACKBONE
 from zsad.backbones.clip import CLIP
 from zsad.detector.checkpoints import Checkpoint, read
-from zsad.detector.published_weights import PAPERS_BACKBONE
 from zsad.detector.weights import fetched_file, published_weights
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.plain import to_plain

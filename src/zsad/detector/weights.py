@@ -1,8 +1,7 @@
 """What weights zsad knows of, which files of them are here, and whether those are as they were published.
 
-The manifest is the table of backbones, the methods' learnt weights that lie beside the packaged backbone, and
-those that the methods' authors published.
-Nothing here imports torch before weights have to be read.
+The manifest lists the backbones, the learnt weights that lie beside the packaged backbone, and the files that
+the authors of the methods published (`Method.WEIGHTS`).
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from zsad.backbones.catalog import (
     PACKAGE_FOLDER,
     backbone_records,
 )
-from zsad.detector.published_weights import PUBLISHED, PublishedWeights
 from zsad.errors import WeightsError, unknown_name
 from zsad.files.cache import OTHER_CACHES, cached_path, find_cached, is_offline, sha256_of
 from zsad.files.download import download
+from zsad.methods import _registry as registry
 from zsad.types import WeightRecord
 
 PACKAGED_BACKBONE = "tiny"
@@ -55,6 +54,19 @@ class Check:
     state: State
     found: str
     expected: str | None
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A file of learnt weights that the authors of a method published.
+
+    Attributes:
+        method: registry name.
+        record: entry of the method's `WEIGHTS`.
+    """
+
+    method: str
+    record: WeightRecord
 
 
 def manifest() -> list[WeightRecord]:
@@ -123,7 +135,8 @@ def find_record(name: str) -> WeightRecord:
 def files_of(record: WeightRecord) -> list[Path]:
     """The files of a record that are on this machine; they have not been verified.
 
-    A file in another program's cache counts only if it has the checksum, since zsad would not take it else.
+    A file in another program's cache counts only if it has the checksum, because zsad does not load
+    unverified files.
     """
     if record.source.startswith(PACKAGE):
         path = PACKAGE_FOLDER / record.source.removeprefix(PACKAGE)
@@ -249,8 +262,12 @@ def _sum_of_the_hub(path: Path) -> str | None:
 
 
 def published_weights() -> Mapping[str, PublishedWeights]:
-    """The files that authors published, by the name that a user types."""
-    return {published.record.name: published for published in PUBLISHED}
+    """The files that the authors of all methods published, by the name that a user types."""
+    return {
+        record.name: PublishedWeights(name, record)
+        for name in registry.list_methods()
+        for record in registry.method_class(name).WEIGHTS
+    }
 
 
 def fetched_file(published: PublishedWeights) -> Path:
@@ -269,4 +286,4 @@ def fetched_file(published: PublishedWeights) -> Path:
 def by_hand(published: PublishedWeights) -> str:
     """How a person gets the file where no program can, as one sentence without its full stop."""
     target = cached_path(published.record.source, published.record.sha256)
-    return f"or get it by hand from {published.page} and put it at {target}"
+    return f"or get it by hand from {published.record.page} and put it at {target}"

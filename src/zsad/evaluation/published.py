@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
+from zsad.methods._registry import list_methods, method_class
+
 PUBLISHED_FILE = "published_results.yaml"
 NOTHING = "nothing"
 
@@ -120,7 +122,8 @@ def _all_numbers() -> tuple[PublishedNumber, ...]:
         (doubt["source"], doubt["method"], doubt["dataset"], doubt["metric"]): doubt["remark"]
         for doubt in data["doubts"]
     }
-    training_free = frozenset(data["training_free"])
+    own = {name for name in list_methods() if not method_class(name).INFO.needs_training}
+    training_free = frozenset(own | set(data["training_free_elsewhere"]))
     return tuple(
         number
         for block in data["tables"]

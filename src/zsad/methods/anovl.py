@@ -2,18 +2,18 @@
 
 Deng, Zhang, Bao and Li, 2023, https://arxiv.org/abs/2308.15939; code https://github.com/hq-deng/AnoVL.
 
-Idea: hand-written sentences are made contrastive (each normal state has an abnormal counterpart) and name the
-domain ("industrial photo", "surface image"). The image's score is the mean abnormal probability of its
-class token over 22 views of it (turned, shifted, mirrored, grey). For the map, patches come from the
-value-value attention of all blocks. Then a small adapter is trained on each test image by itself for 5
-steps: its patches shall be certain of their class, and patches with noise added shall look abnormal.
+Idea: hand-written prompts are contrastive (each normal state has an abnormal counterpart) and name the domain
+("industrial photo", "surface image"). The score of the image is the mean abnormal probability of its class
+token over 22 views of it (turned, shifted, mirrored, grey). For the map, patches come from the value-value
+attention of all layers. Then a small adapter is trained on each test image by itself for 5 steps: its patches
+shall be certain of their class, and patches with noise added shall look abnormal.
 
 The authors run OpenCLIP's ViT-B-16-plus-240 (LAION-400M) at 240 pixels.
 
 What the released code does and the paper does not say (kept):
 
 * cosines go into the softmax as they are (temperature 1), so probabilities stay close to one half;
-* sentence vectors are averaged without bringing them to length 1 first;
+* the vectors of the prompts are averaged without bringing them to length 1 first;
 * the adapter works on patches that are not brought to length 1, and so does the noise;
 * the map is averaged over 3 x 3 patches, the border repeated, before it is enlarged with corners aligned;
 * carpet, leather, grid, tile and wood are textures, everything else is an object (`textures` changes that);
@@ -21,9 +21,9 @@ What the released code does and the paper does not say (kept):
 
 Deviations from the released code:
 
-* its optimiser serves all images of a category, so that what it remembers of one image bends the steps on
-  the next. Here each image has a fresh optimiser, and fresh random numbers of the same seed: its result
-  depends on nothing but the image, and a batch gives what single images give;
+* its optimiser serves all images of a category, so that its moments from one image bend the steps on the
+  next. Here each image has a fresh optimiser, and fresh random numbers of the same seed: its result depends
+  on nothing but the image, and a batch equals its single images;
 * on VisA the authors cut each image into two overlapping square tiles instead of taking views, and use the
   adapter that is `adapter="linear"` here. The tiles are not offered;
 * quarter turns move pixels exactly, without interpolation.
@@ -36,18 +36,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method, State, Support
+from zsad.files.fields import Above, AtLeast
+from zsad.methods.base import Method, MethodConfig, State, Support, Temperature
 from zsad.methods.functional.maps import to_grid, upsample
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.domain import TEXTURES, ClassTexts, DomainAwareTexts
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -69,56 +70,42 @@ INFO = MethodInfo(
 )
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(MethodConfig):
     """Settings, by the paper's terms.
 
     Attributes:
-        views: whether the image's score is a mean over 22 views; False: the image alone, 22 times faster.
+        views: whether the score of the image is a mean over 22 views; False for the image alone, which is 22
+            times faster.
         tta_steps: steps of test-time adaptation for each image; 0 switches it off.
         tta_lr: learning rate of AdamW.
-        adapter: "text" weighs the vectors of the single sentences (the authors' on MVTec AD), "linear" maps
-            patches to patches (theirs on VisA).
+        adapter: "text" weighs the vectors of the single prompts (the authors' choice on MVTec AD), "linear"
+            maps patches to patches (their choice on VisA).
         noise_std: standard deviation of the noise on patches that shall look abnormal.
-        seed: of the adapter's first weights and of the noise.
+        seed: seed of the adapter's first weights and of the noise.
         textures: class names that are surfaces instead of objects.
-        temperature: of the softmax over normal and abnormal.
-        value_value_from: first block with value-value attention, 1-based.
-        activation: None: what the weights were trained with.
-        position_interpolation: how the position table is resized to other image sizes.
+        temperature: temperature of the softmax over normal and abnormal.
+        value_value_from: first layer with value-value attention, 1-based.
     """
 
     views: bool = True
-    tta_steps: int = 5
-    tta_lr: float = 1e-3
+    tta_steps: Annotated[int, AtLeast(0)] = 5
+    tta_lr: Annotated[float, Above(0)] = 1e-3
     adapter: Literal["text", "linear"] = "text"
-    noise_std: float = 0.055
+    noise_std: Annotated[float, AtLeast(0)] = 0.055
     seed: int = 111
     textures: tuple[str, ...] = TEXTURES
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     value_value_from: int = 1
-    activation: Activation | None = None
     position_interpolation: PositionInterpolation = "bicubic_antialias"
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
-        if self.tta_steps < 0:
-            raise ConfigError(f"tta_steps is a number of steps, 0 switches them off, got {self.tta_steps}")
-        if not (self.tta_lr > 0 and self.noise_std >= 0):
-            raise ConfigError(
-                f"tta_lr must be above 0 and noise_std not below, got {self.tta_lr} and {self.noise_std}"
-            )
-        if self.adapter not in ("text", "linear"):
-            raise ConfigError(f'adapter is "text" or "linear", got {self.adapter!r}')
 
 
 @dataclass(frozen=True)
 class AnoVLState(State):
-    """Text features.
+    """Features of the prompts.
 
     Attributes:
-        texts: of each class name; equal names share their tensors.
+        texts: features for each class name; equal names share their tensors.
     """
 
     texts: tuple[ClassTexts, ...]
@@ -126,11 +113,11 @@ class AnoVLState(State):
 
 @dataclass(frozen=True)
 class Features:
-    """Everything that AnoVL reads off a batch.
+    """Everything that AnoVL computes from a batch.
 
     Attributes:
         view_features: (B, V, E) float32 embeddings of the views of each image, not normalised.
-        patch_features: (B, N, E) float32 value-value patches in the space of the texts, not normalised.
+        patch_features: (B, N, E) float32 value-value patches in the joint space, not normalised.
     """
 
     view_features: Tensor
@@ -144,7 +131,7 @@ class AnoVL(Method):
         """Nothing is learnt that outlives an image.
 
         Raises:
-            ConfigError: the image encoder has no such block.
+            ConfigError: the image encoder has no such layer.
         """
         layers = backbone.config.vision.layers
         if not 1 <= config.value_value_from <= layers:
@@ -155,7 +142,7 @@ class AnoVL(Method):
         self.text = DomainAwareTexts(self.backbone, config.textures)
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> AnoVLState:
-        """Text vectors of the classes."""
+        """Features of the prompts of the classes."""
         return AnoVLState(self.text.encode(classes))
 
     @torch.no_grad()
@@ -198,8 +185,8 @@ class AnoVL(Method):
 def altered_views(images: Tensor) -> Tensor:
     """The 21 changed views of each image: turned, shifted, mirrored, grey, turned by quarters.
 
-    What comes into the image from outside is its mirror image (the border pixels are not repeated). Shifts
-    are in units of half a side. Grey is taken on the images as they come, normalised, as the authors do.
+    Beyond the border the image is mirrored (the border pixels are not repeated). Shifts are in units of half
+    a side. Grey is computed from the normalised images, as the authors do.
 
     Source: the released code of AnoVL.
 
@@ -233,24 +220,25 @@ def adapt_patches(patches: Tensor, texts: ClassTexts, config: Config) -> Tensor:
     z' = (z + h(z)) / 2,  h(z) = T^t tanh(W z / |z| + b)  or  W z / |z| + b
     loss = mean_p( -sum_c p_c log p_c ) + mean_p( -log q_abnormal - log p_normal ) / 2
 
-    with p the probabilities of z', q those of z + noise adapted alike, T the single sentences' vectors.
+    where p are the probabilities of z', q those of the adapted z + noise, and T the vectors of the single
+    prompts.
 
     Source: AnoVL (2308.15939), section 3.4, in the form of the released code.
 
     Args:
         patches: (N, E), not normalised.
-        texts: of the image's class.
+        texts: features of the prompts of the image's class.
         config: steps, learning rate, adapter, noise and seed.
 
     Returns:
         (N, E), without gradient.
     """
-    # Predictions run in inference mode, whose tensors cannot be trained on: leave it, and copy.
+    # Predictions run in inference mode, whose tensors cannot be trained on: leave that mode, and copy.
     with torch.inference_mode(False), torch.enable_grad():
         z = patches.detach().clone()
-        means, sentences = texts.means.detach().clone(), texts.sentences.detach().clone()
+        means, single = texts.means.detach().clone(), texts.single.detach().clone()
         width = z.shape[1]
-        rows = len(sentences) if config.adapter == "text" else width
+        rows = len(single) if config.adapter == "text" else width
         generator = torch.Generator().manual_seed(config.seed)
         # The default initialisation of a linear layer, drawn on the CPU: the same on every device.
         bound = 1 / math.sqrt(width)
@@ -260,7 +248,7 @@ def adapt_patches(patches: Tensor, texts: ClassTexts, config: Config) -> Tensor:
         def adapted(tokens: Tensor) -> Tensor:
             moved = F.linear(F.normalize(tokens, dim=-1), weight, bias)
             if config.adapter == "text":
-                moved = moved.tanh() @ sentences
+                moved = moved.tanh() @ single
             return 0.5 * tokens + 0.5 * moved
 
         optimiser = torch.optim.AdamW([weight, bias], lr=config.tta_lr)

@@ -1,18 +1,18 @@
-"""APRIL-GAN: linear adapters from the blocks of CLIP to its text space, and a few-shot memory beside them.
+"""APRIL-GAN: linear adapters from the layers of CLIP to its joint space, and a few-shot memory beside them.
 
 Chen et al., 2023 ("A Zero-/Few-Shot Anomaly Classification and Segmentation Method for CVPR 2023 VAND
 Workshop Challenge Tracks 1&2"), https://arxiv.org/abs/2305.17382; code
 https://github.com/ByChelsea/VAND-APRIL-GAN.
 
-Idea: the patches of four blocks of the image encoder each pass through their own linear layer into the space
-of the texts, where they are compared with an ensemble of hand-written sentences about the class (7 normal and
-5 abnormal states in 35 templates). Only these linear layers are learnt, with masks of any labelled auxiliary
-set. The map is the sum of the blocks' abnormal probabilities. The image's score is plain CLIP's: the class
-token against the same sentences, so training does not change it. With a few normal images (`references`),
+Idea: the patches of four layers of the image encoder each pass through an adapter, a linear layer of their
+own, into the joint space, where they are compared with an ensemble of hand-written prompts about the class (7
+normal and 5 abnormal states in 35 templates). Only the adapters are learnt, with masks of any labelled
+auxiliary set. The map is the sum of the abnormal probabilities over the layers. The score of the image is
+plain CLIP's: the class token against the same prompts, so training does not change it. With a few references,
 distances of the raw patches to the nearest reference patch are added to the map.
 
 The authors train on MVTec AD for 3 epochs (with 2 x 2 mosaics of one category's images at a chance of 0.2)
-or on VisA for 15, with Adam, learning rate 1e-3, betas 0.5 and 0.999, 8 images a step. The adapters overfit
+or on VisA for 15, with Adam, learning rate 1e-3, betas 0.5 and 0.999, 8 images per step. The adapters overfit
 soon.
 
 What the released code does and the paper does not say (kept, because published weights depend on it):
@@ -22,8 +22,9 @@ What the released code does and the paper does not say (kept, because published 
   QuickGELU. `zsad.load` decides by its `image_size`, and the decision is saved with what is learnt. A setting
   `activation=...` always wins;
 * position tables are resized bicubically with antialiasing;
-* similarities are brought to the images' size (corners aligned) before the softmax; nothing is smoothed;
-* only the abnormal channel has a Dice loss, and the image's score has no loss at all.
+* similarities are upsampled to the size of the images (corners aligned) before the softmax; nothing is
+  smoothed;
+* only the abnormal channel has a Dice loss, and the score of the image has no loss at all.
 
 Deviations from the released code:
 
@@ -33,7 +34,8 @@ Deviations from the released code:
   each layer's probability and one for its distance): an image's score depends on nothing but itself.
   `few_shot_score="batch"` is the authors' rule, over the images that are scored together;
 * losses are computed in single precision even where the network runs in a lower one;
-* on a tower that has not 24 blocks, those at the end of each quarter are used (6, 12, 18, 24 in the paper).
+* with another number of layers than 24, those at the end of each quarter are used (6, 12, 18, 24 in the
+  paper).
 """
 
 from __future__ import annotations
@@ -45,17 +47,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zsad.backbones.catalog import MVTEC, VISA, authors_weights
 from zsad.errors import ConfigError, WeightsError
 from zsad.methods.base import (
     DEFAULT_CLASS,
     Method,
+    MethodConfig,
     State,
     Support,
-    TrainingRecipe,
-    check_masks,
-    check_names,
-    check_tensors,
+    Temperature,
+    TrainingDefaults,
 )
+from zsad.methods.functional.checks import check_masks, check_tensors
 from zsad.methods.functional.losses import dice_loss, focal_loss
 from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
 from zsad.methods.functional.matching import nearest_distance
@@ -63,14 +66,14 @@ from zsad.methods.functional.patches import layers_to_use
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
 OFFICIAL_ENTRY = "trainable_linearlayer"
 REFERENCES_AT_ONCE = 4
-PICTURES_AT_ONCE = 8  # of a batch that holds a whole category
+IMAGES_AT_ONCE = 8  # of a batch that holds a whole category
 
 INFO = MethodInfo(
     name="april_gan",
@@ -84,35 +87,49 @@ INFO = MethodInfo(
     references="own",
 )
 
+FILES = "https://raw.githubusercontent.com/ByChelsea/VAND-APRIL-GAN/master/exps/pretrained"
+PAGE = "https://github.com/ByChelsea/VAND-APRIL-GAN"
 
-@dataclass(frozen=True)
-class Config:
+WEIGHTS = (
+    authors_weights(
+        "april_gan-trained-on-mvtec",
+        f"{FILES}/mvtec_pretrained.pth",
+        PAGE,
+        MVTEC,
+        notes="no checksum is known; the paper's numbers on VisA",
+    ),
+    authors_weights(
+        "april_gan-trained-on-visa",
+        f"{FILES}/visa_pretrained.pth",
+        PAGE,
+        VISA,
+        notes="no checksum is known; the paper's numbers on MVTec AD",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MethodConfig):
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based image blocks whose patches are used; None: 6, 12, 18, 24 of 24 blocks, the
-            ends of the quarters of others.
-        temperature: of the softmax over normal and abnormal (the authors multiply by 100).
-        few_shot_score: the image's score when there are references: "fixed" for each image by itself,
-            "batch" as the authors do, which wants all images of a category in one call (`zsad evaluate`
-            sees to it); see the module's description.
-        state_words: the user's own in place of the paper's state words and templates; None: the paper's.
-            The adapters were trained with the paper's.
-        activation: None: on OpenAI's weights gelu, but quick_gelu at their native image size; else what the
-            weights were trained with.
-        position_interpolation: how the position table is resized to other image sizes.
+        features_list: 1-based layers of the image encoder whose patches are used; None for 6, 12, 18, 24 of
+            24 layers, and for the ends of the quarters of another number.
+        temperature: temperature of the softmax over normal and abnormal (the authors multiply by 100).
+        few_shot_score: score of the image with references: "fixed" for each image by itself, "batch" as the
+            authors do, which needs all images of a category in one call (`zsad evaluate` does that); see the
+            module's description.
+        state_words: the user's own words in place of the paper's state words and templates; None for the
+            paper's, with which the adapters were trained.
+        activation: activation of the MLPs; None for gelu on OpenAI's weights, but quick_gelu at their native
+            image size, and for what the weights were trained with on all others.
     """
 
     features_list: tuple[int, ...] | None = None
-    temperature: float = 0.01
+    temperature: Temperature = 0.01
     few_shot_score: Literal["fixed", "batch"] = "fixed"
     state_words: StateWords | None = None
-    activation: Activation | None = None
     position_interpolation: PositionInterpolation = "bicubic_antialias"
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,7 @@ class AprilGANState(State):
 
     Attributes:
         text_features: (C, 2, E) float32 unit vectors, normal then abnormal.
-        memory: (T, R * N, D) float32 patches of all R references after each of the T used blocks; None for
+        memory: (T, R * N, D) float32 patches of all R references after each of the T used layers; None for
             zero-shot scoring.
     """
 
@@ -135,7 +152,8 @@ class Features:
 
     Attributes:
         image_features: (B, E) float32 image embedding, not normalised.
-        patch_tokens: (B, T, N, D) float32 patches after each of the T used blocks, as the blocks give them.
+        patch_tokens: (B, T, N, D) float32 patches after each of the T used layers, before the final layer
+            norm.
     """
 
     image_features: Tensor
@@ -143,15 +161,15 @@ class Features:
 
 
 class LinearAdapters(nn.Module):
-    """One linear layer for each used block, from its width into the joint space.
+    """One linear layer for each used layer of the image encoder, from its width into the joint space.
 
     Attributes:
-        fc: the layers; the name is that of the authors' files.
+        fc: the adapters; the name is that of the authors' files.
     """
 
-    def __init__(self, blocks: int, width: int, embed_dim: int) -> None:
+    def __init__(self, layers: int, width: int, embed_dim: int) -> None:
         super().__init__()
-        self.fc = nn.ModuleList(nn.Linear(width, embed_dim) for _ in range(blocks))
+        self.fc = nn.ModuleList(nn.Linear(width, embed_dim) for _ in range(layers))
 
     def forward(self, patch_tokens: Tensor) -> Tensor:
         """(B, T, N, D) -> (B, T, N, E), not normalised."""
@@ -167,7 +185,7 @@ class AprilGAN(Method):
     NATIVE_SIZE_KEEPS_ACTIVATION = True
     FEATURES = Features
     FEATURE_FIELDS = frozenset({"features_list"})
-    RECIPE = TrainingRecipe(
+    TRAINING = TrainingDefaults(
         epochs=15,
         batch_size=8,
         learning_rate=1e-3,
@@ -182,15 +200,15 @@ class AprilGAN(Method):
             ConfigError: a setting is impossible for this backbone.
         """
         vision = backbone.config.vision
-        resolved = replace(config, features_list=layers_to_use(config.features_list, vision.layers))
-        super().__init__(backbone, resolved)
-        self.layers: tuple[int, ...] = self.config.features_list
+        chosen = layers_to_use(config.features_list, vision.layers)
+        super().__init__(backbone, replace(config, features_list=chosen))
+        self.layers = chosen
         self.adapters = LinearAdapters(len(self.layers), vision.width, backbone.config.embed_dim)
         self.text = TextEnsemble(self.backbone, own_prompts(prompt_set("april_gan"), self.config.state_words))
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> AprilGANState:
-        """Text vectors of the classes and, if images are given, the memory of their patches."""
+        """Text features of the classes and, with references, the memory of their patches."""
         text_features = self.text.encode(classes)
         if support is None or support.normal is None:
             return AprilGANState(text_features, None)
@@ -204,9 +222,9 @@ class AprilGAN(Method):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """One pass through the image encoder; no gradients, nothing in it is learnt."""
+        """One pass through the image encoder; no gradients, because nothing in it is learnt."""
         if self.config.few_shot_score == "batch":  # whole categories come in one batch
-            return Features(*in_parts(self._read, images, PICTURES_AT_ONCE))
+            return Features(*in_parts(self._read, images, IMAGES_AT_ONCE))
         return Features(*self._read(images))
 
     def score(self, features: Features, state: AprilGANState) -> RawOutput:
@@ -226,7 +244,7 @@ class AprilGAN(Method):
                         Features(features.image_features[rows], features.patch_tokens[rows]),
                         AprilGANState(text if len(text) == 1 else text[rows], state.memory),
                     )
-                    for rows in torch.split(torch.arange(len(scores)), PICTURES_AT_ONCE)
+                    for rows in torch.split(torch.arange(len(scores)), IMAGES_AT_ONCE)
                 ]
             )
         else:
@@ -235,7 +253,7 @@ class AprilGAN(Method):
 
     @property
     def map_range(self) -> tuple[float, float]:
-        """A probability for each used block."""
+        """One probability for each layer."""
         return (0.0, float(len(self.layers)))
 
     @property
@@ -250,16 +268,16 @@ class AprilGAN(Method):
     def loss_from_features(
         self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Focal and abnormal Dice loss of each block's map, summed over the blocks.
+        """Focal and abnormal Dice loss of the map of each layer, summed over the layers.
 
         L = sum_l [ Focal(P_l, G) + Dice(P_l,abnormal, G) ]
 
         Source: APRIL-GAN (2305.17382), section 3.2, as in the authors' train.py.
 
         Args:
-            features: of the batch.
+            features: features of the batch.
             masks: (B, S, S) or (B, 1, S, S) in {0, 1}.
-            labels: not used, since the image's score is not learnt.
+            labels: not used, because the score of the image is not learnt.
             classes: one name for all, or one per image; None means "object".
 
         Returns:
@@ -268,9 +286,9 @@ class AprilGAN(Method):
         masks = check_masks(masks, len(features.patch_tokens), self._image_size(features))
         with torch.autocast(masks.device.type, enabled=False):
             text = self.text.encode([DEFAULT_CLASS] if classes is None else classes)
-            per_block = self._probability_maps(features, text).unbind(dim=1)
-            focal = [focal_loss(block, masks) for block in per_block]
-            dice = [dice_loss(block[:, 1], masks) for block in per_block]
+            layers = self._probability_maps(features, text).unbind(dim=1)
+            focal = [focal_loss(layer, masks) for layer in layers]
+            dice = [dice_loss(layer[:, 1], masks) for layer in layers]
         return {"focal": torch.stack(focal).sum(), "dice_abnormal": torch.stack(dice).sum()}
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -283,15 +301,14 @@ class AprilGAN(Method):
         count = sum(name.endswith(".weight") for name in learned)
         if count != len(self.layers):
             raise WeightsError(
-                f"the file holds adapters of {count} blocks, but features_list names {len(self.layers)}: "
-                f"{self.layers}; give the blocks that it was trained with as features_list"
+                f"the file holds adapters of {count} layers, but features_list names {len(self.layers)}: "
+                f"{self.layers}; give the layers that it was trained with as features_list"
             )
-        check_names(INFO.name, expected=dict(self.trainable()), found=learned)
         self.load_learned(learned)
 
     @classmethod
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Nothing: the file says how many blocks were used, but not which."""
+        """Nothing: the file shows the number of layers, but not which ones they are."""
         official_parameters(state_dict)
         return {}
 
@@ -302,28 +319,28 @@ class AprilGAN(Method):
         return self.backbone.visual.project(output.class_token).float(), tokens.float()
 
     def _maps(self, features: Features, state: AprilGANState) -> Tensor:
-        """(B, S, S) maps, summed over the blocks."""
+        """(B, S, S) maps, summed over the layers."""
         maps = self._probability_maps(features, state.text_features)[:, :, 1].sum(dim=1)
         return maps if state.memory is None else maps + self._distance_maps(features, state.memory)
 
     def _probability_maps(self, features: Features, text: Tensor) -> Tensor:
-        """Normal and abnormal probability (B, T, 2, S, S) of each pixel by each used block."""
+        """Normal and abnormal probability (B, T, 2, S, S) of each pixel by each layer."""
         logits = cosine_similarity(self.adapters(features.patch_tokens), text) / self.config.temperature
         maps = upsample(to_grid(logits), self._image_size(features), align_corners=True)
         return torch.softmax(maps, dim=2)
 
     def _distance_maps(self, features: Features, memory: Tensor) -> Tensor:
-        """Cosine distance (B, S, S) of each pixel to the nearest reference patch, summed over the blocks.
+        """Cosine distance (B, S, S) of each pixel to the nearest reference patch, summed over the layers.
 
         D = sum_l upsample( min_r 1 - cos(F_l, r_l) )
 
         Source: APRIL-GAN (2305.17382), section 3.3.
         """
         distances = [
-            2 * nearest_distance(tokens, of_block)
-            for tokens, of_block in zip(features.patch_tokens.unbind(dim=1), memory, strict=True)
+            2 * nearest_distance(tokens, known)
+            for tokens, known in zip(features.patch_tokens.unbind(dim=1), memory, strict=True)
         ]
-        # Upsampling is linear, so the blocks can be added up before it.
+        # Upsampling is linear, so the layers can be added up before it.
         grids = to_grid(torch.stack(distances).sum(dim=0)[..., None])[:, 0]
         return upsample(grids, self._image_size(features), align_corners=True)
 
@@ -370,7 +387,7 @@ def official_parameters(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """The adapters of an authors' file.
 
     Raises:
-        WeightsError: it is not such a file.
+        WeightsError: it is no such file.
     """
     adapters = state_dict.get(OFFICIAL_ENTRY)
     if not isinstance(adapters, Mapping) or not adapters:

@@ -1,8 +1,8 @@
 """The contract of a method: everything that one file in this folder has to provide.
 
-A method module holds a docstring (paper, idea, deviations), `INFO`, a frozen `Config` and one subclass of
-`Method`. Registry, command line, contract tests, training, evaluation and export work through this class
-alone.
+A method module holds a docstring (paper, idea, deviations), `INFO`, a frozen `Config`, optionally `WEIGHTS`,
+and one subclass of `Method`. Registry, command line, contract tests, training, evaluation and export work
+through this class alone.
 """
 
 from __future__ import annotations
@@ -11,29 +11,49 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from zsad.errors import ConfigError, WeightsError
-from zsad.files.tensors import mismatches
+from zsad.files.fields import Above, AtLeast, check_bounds
+from zsad.methods.functional.checks import check_names
+from zsad.types import Activation, PositionInterpolation  # noqa: TC001 - `check_bounds` reads the annotations
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.types import (
-        Activation,
-        MethodInfo,
-        Optimizer,
-        RawOutput,
-        Schedule,
-        TrainingPrecision,
-        WeightRecord,
-    )
+    from zsad.types import MethodInfo, Optimizer, RawOutput, Schedule, TrainingPrecision, WeightRecord
 
 DEFAULT_CLASS = "object"
 OPENAI_L14_336_SIZE = 336
 PAPERS_IMAGE_SIZE = 518
+
+Temperature = Annotated[float, Above(0)]
+Sigma = Annotated[float, AtLeast(0)]
+"""Standard deviation of a Gaussian filter, in pixels."""
+Weight = Annotated[float, AtLeast(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Settings that every method has; a method's `Config` adds its own.
+
+    Attributes:
+        activation: activation of the MLPs; None for what the authors' code ran on OpenAI's weights, and for
+            what the weights were trained with on all others.
+        position_interpolation: how the position table is resized to another image size.
+
+    Raises:
+        ConfigError: a value breaks a bound that the annotation of its field states.
+    """
+
+    activation: Activation | None = None
+    position_interpolation: PositionInterpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
 
 @dataclass(frozen=True)
@@ -86,53 +106,62 @@ class TextState(State):
     text_features: Tensor
 
 
-class Method(nn.Module, ABC):
+ConfigT = TypeVar("ConfigT", bound=MethodConfig, default=Any)
+FeaturesT = TypeVar("FeaturesT", default=Any)
+StateT = TypeVar("StateT", bound=State, default=Any)
+
+
+class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     """One anomaly-detection system on a frozen CLIP backbone.
 
-    Shapes: B images, S pixels a side, N = G*G patches, E joint embedding width, C class names.
+    Shapes: B images, S pixels of one side, N = G*G patches, E joint embedding width, C class names.
 
-    Every `Config` has the fields `activation` (None: the rule of `activation_for`) and
-    `position_interpolation`. A method runs the network its own way, through a view of it (`CLIP.view`), so
-    that several methods can share one network.
+    A method runs the network its own way, through a view of it (`CLIP.view`), so that several methods can
+    share one network.
 
     Attributes:
         backbone: the method's view of the CLIP network; its parameters never require gradients.
         config: the method's frozen `Config`.
-        SHAPE_FIELDS: the `Config` fields that decide the shapes of what is learnt; a setting that contradicts
-            a checkpoint in one of them is refused, in any other it overrides.
+        WEIGHTS: records of the files of learnt weights that the authors published.
+        SHAPE_FIELDS: the `Config` fields that decide the shapes of the learnt tensors; a setting that
+            contradicts a checkpoint in one of them is refused, and any other setting overrides it.
         AUTHORS_ACTIVATION: what the authors' code ran on OpenAI's weights, whatever those were trained with;
-            None: what the weights' record says.
+            None for what the record of the weights says.
         NATIVE_SIZE_KEEPS_ACTIVATION: whether the authors' code changed the activation only for images of
             another size than the weights were made for.
-        WEIGHTS_OF: the method whose learnt weights this one takes as its own; None: nobody else's fit.
+        PAPER_IMAGE_SIZE: pixels of one side at which the paper runs OpenAI's ViT-L/14-336; None for 518 if
+            the method learns something, and for the size of the weights if not.
+        WEIGHTS_OF: the method whose learnt weights this one takes as its own; None for no other.
         MOST_COMPANIONS: largest number of companions that `prepare` takes, after which each image is scored
             by itself; 0 for a method that takes none.
         FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
-            on the disk; None: the image encoder runs in every step, since what is learnt enters it.
-        FEATURE_FIELDS: the `Config` fields that `features` depends on, besides the two that all have.
-        RECIPE: how the authors train it; None for a method without training.
+            on disk; None if the image encoder runs in every step, because learnt tensors enter it.
+        FEATURE_FIELDS: the `Config` fields that `features` depends on, besides those of `MethodConfig`.
+        TRAINING: how the authors train it; None for a method without training.
     """
 
     INFO: ClassVar[MethodInfo]
-    Config: ClassVar[type[Any]]
+    Config: ClassVar[type[MethodConfig]]
+    WEIGHTS: ClassVar[tuple[WeightRecord, ...]] = ()
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
     NATIVE_SIZE_KEEPS_ACTIVATION: ClassVar[bool] = False
+    PAPER_IMAGE_SIZE: ClassVar[int | None] = None
     WEIGHTS_OF: ClassVar[str | None] = None
     MOST_COMPANIONS: ClassVar[int] = 0
     FEATURES: ClassVar[type[Any] | None] = None
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
-    RECIPE: ClassVar[TrainingRecipe | None] = None
+    TRAINING: ClassVar[TrainingDefaults | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Takes `INFO` and `Config` from the module that defines the method."""
+        """Takes `INFO`, `Config` and `WEIGHTS` from the module that defines the method."""
         super().__init_subclass__(**kwargs)
         module = sys.modules[cls.__module__]
-        for name in ("INFO", "Config"):
+        for name in ("INFO", "Config", "WEIGHTS"):
             if name not in vars(cls) and hasattr(module, name):
                 setattr(cls, name, getattr(module, name))
 
-    def __init__(self, backbone: CLIP, config: Any) -> None:
+    def __init__(self, backbone: CLIP, config: ConfigT) -> None:
         super().__init__()
         activation = config.activation or self.activation_for(backbone.record)
         self.backbone = backbone.view(activation, config.position_interpolation).requires_grad_(False)
@@ -142,15 +171,16 @@ class Method(nn.Module, ABC):
     def activation_for(cls, record: WeightRecord | None, image_size: int | None = None) -> Activation | None:
         """The activation to run when the user names none.
 
-        On OpenAI's own weights it is what the authors' code ran, right or wrong, since their published
+        On OpenAI's own weights it is what the authors' code ran, right or wrong, because their published
         numbers and weights rest on it; on all others it is what the weights were trained with.
 
         Args:
-            record: of the backbone's weights; None for random ones.
-            image_size: pixels a side of the images; None: another than the weights' own, as in the papers.
+            record: record of the backbone's weights; None for random weights.
+            image_size: pixels of one side of the images; None for another size than that of the weights, as
+                in the papers.
 
         Returns:
-            None: leave the network as it is.
+            None to leave the network as it is.
         """
         if record is None:
             return None
@@ -160,15 +190,15 @@ class Method(nn.Module, ABC):
         return record.activation
 
     @classmethod
-    def config_at_size(cls, config: Any, record: WeightRecord, image_size: int) -> Any:
+    def config_at_size(cls, config: ConfigT, record: WeightRecord, image_size: int) -> ConfigT:
         """The settings with the activation filled in where it depends on the size of the images.
 
-        It is then saved with what was learnt, and does not change when that is used at another size.
+        It is then saved with the learnt tensors, and does not change when they are used at another size.
 
         Args:
-            config: as the user gave it; an activation in it is kept.
-            record: of the backbone's weights.
-            image_size: pixels a side of the images.
+            config: settings from the user; an activation in them is kept.
+            record: record of the backbone's weights.
+            image_size: pixels of one side of the images.
         """
         if config.activation is not None or not (cls.NATIVE_SIZE_KEEPS_ACTIVATION and is_openai(record)):
             return config
@@ -176,16 +206,17 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def default_image_size(cls, record: WeightRecord) -> int:
-        """Pixels a side when the user names none: the weights' own, but 518 where the papers ran it.
+        """Pixels of one side when the user names none: the size of the weights, or the paper's.
 
         All learnt methods of the literature run OpenAI's ViT-L/14-336 at 518 x 518.
         """
-        if cls.INFO.needs_training and is_openai(record) and record.image_size == OPENAI_L14_336_SIZE:
-            return PAPERS_IMAGE_SIZE
+        papers = cls.PAPER_IMAGE_SIZE or (PAPERS_IMAGE_SIZE if cls.INFO.needs_training else None)
+        if papers is not None and is_openai(record) and record.image_size == OPENAI_L14_336_SIZE:
+            return papers
         return record.image_size
 
     @abstractmethod
-    def prepare(self, classes: Sequence[str], support: Support | None = None) -> Any:
+    def prepare(self, classes: Sequence[str], support: Support | None = None) -> StateT:
         """Text features and features of the support, computed once and used for many images.
 
         Args:
@@ -198,7 +229,7 @@ class Method(nn.Module, ABC):
         """
 
     @abstractmethod
-    def features(self, images: Tensor) -> Any:
+    def features(self, images: Tensor) -> FeaturesT:
         """The part that does not depend on what is learnt, so that training can cache it.
 
         Args:
@@ -209,7 +240,7 @@ class Method(nn.Module, ABC):
         """
 
     @abstractmethod
-    def score(self, features: Any, state: Any) -> RawOutput:
+    def score(self, features: FeaturesT, state: StateT) -> RawOutput:
         """Scores (B,) and maps (B, S, S) from features and state; pure and exportable."""
 
     @property
@@ -246,7 +277,7 @@ class Method(nn.Module, ABC):
         return self.loss_from_features(features, masks, labels, classes)
 
     def loss_from_features(
-        self, features: Any, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
+        self, features: FeaturesT, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """`loss`, with the frozen part already computed (the feature cache enters here)."""
         raise ConfigError(f"{self.INFO.name} has nothing to train; `zsad methods` shows which methods do")
@@ -289,77 +320,26 @@ class Method(nn.Module, ABC):
 
 
 def is_openai(record: WeightRecord | None) -> bool:
-    """Whether weights are OpenAI's own, or a file in their layout that the authors' code would run alike."""
+    """Whether weights are OpenAI's, or in OpenAI's format, which the authors' code treats the same way."""
     return record is not None and "openai" in f"{record.name} {record.source} {record.notes}".lower()
 
 
-def check_names(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Refuses weights whose names or shapes differ from the expected ones.
-
-    Args:
-        what: whose weights these should be, for the message.
-        expected: tensors by name, as the network has them.
-        found: tensors by name, as the file has them.
-
-    Raises:
-        WeightsError: naming missing, unexpected and wrongly shaped entries (at most five of each).
-    """
-    wrong = mismatches(expected, found)
-    if wrong:
-        raise WeightsError(f"these are not weights of {what} for this backbone: {wrong}")
-
-
-def check_tensors(whose: str, found: Mapping[str, Any]) -> None:
-    """Refuses a file that holds anything but tensors where learnt weights belong.
-
-    Raises:
-        WeightsError: naming the first entry that is none.
-    """
-    for name, value in found.items():
-        if not isinstance(value, Tensor):
-            raise WeightsError(
-                f"not a file of {whose}: {name!r} is a {type(value).__name__}, expected a tensor"
-            )
-
-
-def check_masks(masks: Tensor, batch: int, size: int) -> Tensor:
-    """Ground-truth masks in one shape.
-
-    Args:
-        masks: (B, S, S) or (B, 1, S, S) in {0, 1}.
-        batch: B.
-        size: S.
-
-    Returns:
-        (B, S, S) float32.
-
-    Raises:
-        ConfigError: another shape came.
-    """
-    squeezed = masks[:, 0] if masks.ndim == 4 and masks.shape[1] == 1 else masks
-    if squeezed.shape != (batch, size, size):
-        raise ConfigError(
-            f"masks must be ({batch}, {size}, {size}) like the images, got {tuple(masks.shape)}"
-        )
-    return squeezed.float()
-
-
 @dataclass(frozen=True)
-class TrainingRecipe:
+class TrainingDefaults:
     """How the authors of a method train it: what `zsad train` does where the user says nothing.
 
     Attributes:
-        epochs: passes over the data; the last one's weights are the result.
-        batch_size: images of a step.
-        learning_rate: of the optimiser, at the start.
+        epochs: passes over the data; the weights of the last one are the result.
+        batch_size: images per step.
+        learning_rate: learning rate of the optimiser at the start.
         optimizer: "adam", or "adamw" (weight decay apart from the gradients).
-        betas: of the optimiser.
-        weight_decay: of the optimiser.
+        betas: decay rates of the optimiser's two moments.
+        weight_decay: weight decay of the optimiser.
         schedule: "constant", or "cosine": down to 0 along half a wave over all steps.
-        precision: of the network on a CUDA GPU (autocast, weights stay fp32); elsewhere it is fp32.
-        mosaic: chance that an image is replaced by a 2 x 2 mosaic of images of its category.
-        on: what differs on an auxiliary dataset, by the dataset's name in the catalogue.
-        notes: what else the authors do, and what is done otherwise here.
+        precision: precision of the network on a CUDA GPU (autocast, weights stay fp32); fp32 elsewhere.
+        mosaic: probability that a 2 x 2 mosaic of images of its category replaces an image.
+        on: settings that differ on an auxiliary dataset, by the name of the dataset in the catalogue.
+        notes: whatever else the authors do, and what is done differently here.
     """
 
     epochs: int
@@ -374,12 +354,12 @@ class TrainingRecipe:
     on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: str = ""
 
-    def for_dataset(self, name: str | None) -> TrainingRecipe:
-        """The recipe with what differs on a dataset filled in; None is a dataset that no paper knows.
+    def for_dataset(self, name: str | None) -> TrainingDefaults:
+        """The defaults with the settings for a dataset filled in; None stands for a dataset of no paper.
 
         Example:
-            >>> recipe = TrainingRecipe(15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
-            >>> recipe.for_dataset("mvtec").epochs, recipe.for_dataset(None).epochs
+            >>> defaults = TrainingDefaults(15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
+            >>> defaults.for_dataset("mvtec").epochs, defaults.for_dataset(None).epochs
             (3, 15)
         """
         return replace(self, **self.on.get(name or "", {}))

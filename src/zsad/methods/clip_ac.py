@@ -3,15 +3,15 @@
 Radford et al., ICML 2021, https://arxiv.org/abs/2103.00020; as a baseline of anomaly classification ("AC")
 Jeong et al., CVPR 2023 (WinCLIP), https://arxiv.org/abs/2303.14814.
 
-Idea: nothing is trained and nothing is changed in the network. A class name is put into sentences about a
-normal and about an anomalous object; each kind becomes one text vector. The image's score is the anomalous
-probability of its class token. The map applies the same comparison to the patch tokens of the last block,
-brought into the joint space like the class token; CLIP was never trained for that, which is why such maps are
-poor and all the other methods exist.
+Idea: nothing is trained and nothing is changed in the network. A class name is put into prompts about a
+normal and about an anomalous object; each kind becomes one text vector. The score of the image is the
+anomalous probability of its class token. The map applies the same comparison to the patch tokens of the last
+layer, brought into the joint space like the class token; CLIP was never trained for that, which is why such
+maps are poor and all the other methods exist.
 
 `prompt_set` says which baseline it is:
 
-* "imagenet" (default): normal and anomalous in the 80 sentence templates of CLIP's ImageNet classifier; the
+* "imagenet" (default): normal and anomalous in the 80 templates of CLIP's ImageNet classifier; the
   column CLIP-AC of AnomalyCLIP's tables, and CLIP-AC with prompt ensemble in WinCLIP's;
 * "two_words": "a photo of a normal X" against "a photo of an anomalous X"; the column CLIP;
 * "winclip": 7 normal and 4 anomalous state words in 22 templates: WinCLIP's image score without windows;
@@ -22,8 +22,8 @@ What the papers leave open, and the choice here:
 * the wording of "two_words", and that "imagenet" is what the tables call CLIP-AC, are from memory of the
   papers, not read again; that CLIP means two single prompts and an unchanged image encoder, AnomalyCLIP's
   authors confirm (their repository, issue 25);
-* sentence vectors are brought to length 1, averaged, and the mean is brought to length 1, as in CLIP's own
-  zero-shot classifier;
+* the vectors of the prompts are brought to length 1, averaged, and the mean is brought to length 1, as in
+  CLIP's own zero-shot classifier;
 * the temperature is the network's own (0.01 for most published weights). The order of images by score does
   not depend on it;
 * the map is smoothed with sigma 4, which AnomalyCLIP's evaluation does to its own maps;
@@ -40,19 +40,18 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from zsad.errors import ConfigError
-from zsad.methods.base import Method, Support, TextState
+from zsad.methods.base import Method, MethodConfig, Sigma, Support, Temperature, TextState
 from zsad.methods.functional.maps import abnormal_map
-from zsad.methods.functional.patches import JointFeatures, last_block_features
+from zsad.methods.functional.patches import JointFeatures, last_layer_features
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
-# In the library of prompt sets WinCLIP's goes by the name that its own `Config` uses.
+# WinCLIP's prompt set has the name that WinCLIP's own `Config` gives it.
 NAME_IN_LIBRARY = {"winclip": "paper"}
 
 INFO = MethodInfo(
@@ -67,38 +66,29 @@ INFO = MethodInfo(
 )
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(MethodConfig):
     """Settings.
 
     Attributes:
         prompt_set: "imagenet", "two_words", "winclip" or "april_gan", see the module's description.
-        temperature: of the softmax over normal and anomalous; None: the network's own.
-        sigma: of the Gaussian filter over the map, in pixels; 0 switches it off.
-        state_words: the user's own in place of the set's state words and templates; None: the set's.
-        activation: None: what the weights were trained with.
-        position_interpolation: how the position table is resized to other image sizes.
+        temperature: temperature of the softmax over normal and anomalous; None for the network's own.
+        sigma: standard deviation of the Gaussian filter over the map, in pixels; 0 switches it off.
+        state_words: the user's own words in place of the set's state words and templates; None for the set's.
     """
 
     prompt_set: Literal["imagenet", "two_words", "winclip", "april_gan"] = "imagenet"
-    temperature: float | None = None
-    sigma: float = 4.0
+    temperature: Temperature | None = None
+    sigma: Sigma = 4.0
     state_words: StateWords | None = None
-    activation: Activation | None = None
     position_interpolation: PositionInterpolation = "bicubic_antialias"
-
-    def __post_init__(self) -> None:
-        if self.temperature is not None and not self.temperature > 0:
-            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
-        if not self.sigma >= 0:
-            raise ConfigError(f"sigma must be 0 or more pixels, got {self.sigma}")
 
 
 class ClipAC(Method):
     """See the module's description.
 
     Attributes:
-        temperature: of the softmax, the network's own unless the settings name one.
+        temperature: temperature of the softmax; the network's own unless the settings name one.
     """
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
@@ -110,13 +100,13 @@ class ClipAC(Method):
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> TextState:
-        """The text vectors of the classes."""
+        """The text features of the classes."""
         return TextState(self.text.encode(classes))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> JointFeatures:
-        """Class token and patches of the last block."""
-        return last_block_features(self.backbone.visual, images)
+        """Class token and patches of the last layer."""
+        return last_layer_features(self.backbone.visual, images)
 
     def score(self, features: JointFeatures, state: TextState) -> RawOutput:
         """Anomalous probability of the class token; that of the patches, upsampled and smoothed."""

@@ -2,17 +2,18 @@
 
 Ham et al., 2024, https://arxiv.org/abs/2411.06071; code https://github.com/YUL-git/GlocalCLIP.
 
-Idea: AnomalyCLIP with two pairs of learnt sentences instead of one. The global pair scores the image, the
-local pair its patches. The abnormal sentence of a pair starts with the normal one's context and adds its own.
-A contrastive term keeps the two pairs together: each global sentence is drawn to the local one of the same
-meaning, and, with a margin above 0, pushed from the other. Everything in the image encoder is AnomalyCLIP's.
+Idea: AnomalyCLIP with two pairs of learnt prompts instead of one. The global pair scores the image, the local
+pair scores its patches. The abnormal prompt of a pair starts with the context of the normal prompt and adds
+its own. A contrastive term keeps the two pairs together: it pulls each global prompt to the local prompt of
+the same meaning and, with a margin above 0, pushes it from the other one. The image encoder works as in
+AnomalyCLIP.
 
 What the released code does and the paper does not say (kept, because published numbers depend on it):
 
-* The value-value stream is updated in place and handed out without a copy, so that the blocks 6, 12, 18 and
-  24 are four times block 24. The published maps are four times the last one, and the pixel losses count
+* The value-value stream is updated in place and handed out without a copy, so that the layers 6, 12, 18 and
+  24 are four times layer 24. The published maps are four times the last one, and the pixel losses count
   fourfold against the others. `layer_aliasing="as_published"`, the default, does just that (the map is
-  computed once and multiplied); `"fixed"` reads the four blocks.
+  computed once and multiplied); `"fixed"` reads the four layers.
 * The margin is 0 in every released command, so the contrastive term only pulls.
 * The class token is projected without the final layer norm, the patches with it.
 * Deep prompts are rounded to half precision inside a float32 network (`round_prompts_to_half=False` leaves
@@ -20,16 +21,17 @@ What the released code does and the paper does not say (kept, because published 
 * Position tables are resized bilinearly.
 * Prompt lengths and depth were chosen per experiment: VisA -> MVTec 13, 13, 9, 4 (`n_ctx`, `ab_ctx`, `depth`,
   `t_n_ctx`; the defaults here), MVTec -> other industrial sets 12, 13, 10, 2, ColonDB -> ClinicDB
-  12, 12, 12, 4, ClinicDB -> other medical sets 12, 12, 9, 4. An authors' file decides them by its shapes.
+  12, 12, 12, 4, ClinicDB -> other medical sets 12, 12, 9, 4. The shapes in an authors' file decide them.
 
 Deviations from the released code:
 
-* it squeezes masks, so that a last batch of one image gets its Dice loss per row; here it is always per
+* it squeezes masks, so that a last batch of one image gets its Dice loss per row; here the loss is always per
   image;
 * its checkpoint holds linear layers that nothing uses; they are accepted and ignored;
-* on a backbone that has not 24 + 12 blocks, the paper's constants are carried over as follows: the ends of
-  the four quarters of the blocks give the patches, the value-value stream covers the same share of the blocks
-  (19/24, rounded), and deep prompts go into the first 9 text blocks or as many as there are.
+* on a backbone without 24 + 12 layers, the paper's constants are carried over as follows: the ends of the
+  four quarters of the image encoder give the patches, the value-value stream covers the same share of the
+  layers (19/24, rounded), and deep prompts enter the first 9 layers of the text encoder, or all of them if
+  they are fewer.
 """
 
 from __future__ import annotations
@@ -42,26 +44,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad.errors import ConfigError
-from zsad.methods.base import Method, State, Support, TrainingRecipe, check_masks, check_names
-from zsad.methods.functional.losses import pixel_losses, triplet_loss
-from zsad.methods.functional.maps import abnormal_map, to_grid, upsample
+from zsad.methods.base import Method, Sigma, State, Support, TrainingDefaults, Weight
+from zsad.methods.functional.losses import triplet_loss
+from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import (
     JointFeatures,
     LayerAliasing,
-    blocks_read,
+    layers_read,
     layers_to_use,
     resolve_dpam_layer,
     value_value_features,
 )
-from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
+from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.learners import GlocalPromptLearner, deep_prompt_settings, official_prompts
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.methods.prompts.object_agnostic import ObjectAgnosticConfig, prompt_losses, resolve_depth
+from zsad.types import MethodInfo, RawOutput
 
 if TYPE_CHECKING:
-    from zsad.backbones.clip import CLIP
+    from typing_extensions import Self
 
-PAPER_DEPTH = 9
+    from zsad.backbones.clip import CLIP, ClipConfig
+
 CONTEXTS = ("ctx_global_pos", "ctx_global_neg", "ctx_local_pos", "ctx_local_neg")
 
 INFO = MethodInfo(
@@ -76,80 +79,47 @@ INFO = MethodInfo(
 )
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(ObjectAgnosticConfig):
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based image blocks whose patches are used; None: the ends of the four quarters
-            (6, 12, 18, 24 of 24).
-        n_ctx: context vectors of a normal sentence, shared with the abnormal one.
-        ab_ctx: context vectors that an abnormal sentence adds.
-        depth: last text block with a deep prompt (block 1 has none); None: 9, or as many as there are blocks.
-        t_n_ctx: deep prompt vectors of a block.
-        sigma: of the Gaussian filter over the map, in pixels; 0 switches it off.
-        dpam_layer: the authors' constant: the value-value stream covers the last dpam_layer - 1 blocks;
-            None: 20 of 24 blocks, the same share of others.
-        margin: of the contrastive loss; with 0 it only pulls.
+        features_list: 1-based layers of the image encoder whose patches are compared with the prompts; None
+            for the ends of the four quarters (6, 12, 18, 24 of 24).
+        n_ctx: number of context vectors in a normal prompt, shared with the abnormal one.
+        ab_ctx: number of context vectors that an abnormal prompt adds.
+        margin: margin of the contrastive loss; with 0 it only pulls.
         alpha: weight of the contrastive loss.
-        layer_aliasing: "as_published": every block of the value-value stream is read as the last one, as in
-            the released code; "fixed": each as itself.
-        temperature: of the softmax over the two sentences of a pair.
-        round_prompts_to_half: whether deep prompts pass through half precision, as in the authors' code.
-        activation: None: quick_gelu on OpenAI's weights, else what the weights were trained with.
-        position_interpolation: how the position table is resized to other image sizes.
+        layer_aliasing: "as_published": every layer of the value-value stream is read as the last one, as in
+            the released code; "fixed": each layer is read as itself.
     """
 
-    features_list: tuple[int, ...] | None = None
     n_ctx: int = 13
     ab_ctx: int = 13
-    depth: int | None = None
-    t_n_ctx: int = 4
-    sigma: float = 8.0
-    dpam_layer: int | None = None
-    margin: float = 0.0
-    alpha: float = 1.0
+    sigma: Sigma = 8.0
+    margin: Weight = 0.0
+    alpha: Weight = 1.0
     layer_aliasing: LayerAliasing = "as_published"
-    temperature: float = 0.07
-    round_prompts_to_half: bool = True
-    activation: Activation | None = None
-    position_interpolation: PositionInterpolation = "bilinear"
 
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
-        for name in ("sigma", "margin", "alpha"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
-
-    def resolved(self, vision_layers: int, text_layers: int) -> Config:
+    def resolved(self, towers: ClipConfig) -> Self:
         """The same settings with everything that depends on the backbone filled in.
 
         Args:
-            vision_layers: blocks of the image encoder.
-            text_layers: blocks of the text encoder.
+            towers: shape of the image encoder and the text encoder.
 
         Raises:
-            ConfigError: a value is impossible for these towers; the message holds the allowed range.
-
-        Example:
-            >>> Config().resolved(24, 12).features_list, Config().resolved(12, 6).depth
-            ((6, 12, 18, 24), 6)
+            ConfigError: a value is impossible for these encoders; the message holds the allowed range.
         """
-        return replace(
-            self,
-            features_list=layers_to_use(self.features_list, vision_layers),
-            depth=min(PAPER_DEPTH, text_layers) if self.depth is None else self.depth,
-            dpam_layer=resolve_dpam_layer(self.dpam_layer, vision_layers),
-        )
+        chosen = layers_to_use(self.features_list, towers.vision.layers)
+        return super(Config, replace(self, features_list=chosen)).resolved(towers)
 
 
 @dataclass(frozen=True)
 class GlocalCLIPState(State):
-    """What the learnt prompts say; normal, then abnormal, not normalised.
+    """Features of the learnt prompts; normal, then abnormal, not normalised.
 
     Attributes:
-        global_text: (1, 2, E) float32, for the image's score.
+        global_text: (1, 2, E) float32, for the score of the image.
         local_text: (1, 2, E) float32, for the patches.
     """
 
@@ -161,15 +131,15 @@ class GlocalCLIP(Method):
     """See the module's description.
 
     Attributes:
-        layers: the T blocks whose patches `features` returns, each once.
-        times: how often each of them counts.
+        layers: the T layers whose patches `features` returns, each once.
+        times: number of times that each layer counts.
     """
 
     SHAPE_FIELDS = frozenset({"n_ctx", "ab_ctx", "depth", "t_n_ctx"})
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"features_list", "dpam_layer", "layer_aliasing"})
-    RECIPE = TrainingRecipe(
+    TRAINING = TrainingDefaults(
         epochs=15,
         batch_size=8,
         learning_rate=1e-3,
@@ -183,29 +153,30 @@ class GlocalCLIP(Method):
         Raises:
             ConfigError: a setting is impossible for this backbone.
         """
-        towers = backbone.config
-        super().__init__(backbone, config.resolved(towers.vision.layers, towers.text.layers))
-        chosen, last = self.config, towers.vision.layers
-        self.value_value_from: int = last - chosen.dpam_layer + 2
-        read = blocks_read(chosen.features_list, chosen.layer_aliasing, self.value_value_from, last)
+        super().__init__(backbone, config.resolved(backbone.config))
+        chosen, towers = self.config, backbone.config
+        last = towers.vision.layers
+        self.value_value_from: int = last - resolve_dpam_layer(chosen.dpam_layer, last) + 2
+        used = layers_to_use(chosen.features_list, last)
+        read = layers_read(used, chosen.layer_aliasing, self.value_value_from, last)
         self.layers, self.times = tuple(read), tuple(float(count) for count in read.values())
         self.prompt_learner = GlocalPromptLearner(
             backbone,
             n_ctx=chosen.n_ctx,
             ab_ctx=chosen.ab_ctx,
-            depth=chosen.depth,
+            depth=resolve_depth(chosen.depth, towers.text.layers),
             t_n_ctx=chosen.t_n_ctx,
             round_prompts_to_half=chosen.round_prompts_to_half,
         )
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> GlocalCLIPState:
-        """The four learnt sentences; they are the same for every class."""
-        sentences = self.prompt_learner.encode(self.backbone)[None]
-        return GlocalCLIPState(global_text=sentences[:, :2], local_text=sentences[:, 2:])
+        """The four learnt prompts; they are the same for every class."""
+        prompts = self.prompt_learner.encode(self.backbone)[None]
+        return GlocalCLIPState(global_text=prompts[:, :2], local_text=prompts[:, 2:])
 
     @torch.no_grad()
     def features(self, images: Tensor) -> JointFeatures:
-        """One pass through the image encoder; no gradients, nothing in it is learnt."""
+        """One pass through the image encoder; no gradients, because nothing in it is learnt."""
         return value_value_features(self.backbone.visual, images, self.layers, self.value_value_from)
 
     def score(self, features: JointFeatures, state: GlocalCLIPState) -> RawOutput:
@@ -218,7 +189,7 @@ class GlocalCLIP(Method):
 
     @property
     def map_range(self) -> tuple[float, float]:
-        """A probability for each block asked for."""
+        """One probability for each layer of the settings."""
         return (0.0, sum(self.times))
 
     def loss_from_features(
@@ -230,13 +201,13 @@ class GlocalCLIP(Method):
             + sum_l [ Focal(P, G) + Dice(P_abnormal, G) + Dice(P_normal, 1-G) ]
             + alpha [ T(g_normal; l_normal, l_abnormal) + T(g_abnormal; l_abnormal, l_normal) ]
 
-        with g and l the global and local sentences, P from l, and T of
+        where g and l are the global and local prompts, P comes from l, and T is
         `zsad.methods.functional.losses.triplet_loss` on vectors of length 1.
 
         Source: GlocalCLIP (2411.06071), as in the authors' train.py.
 
         Args:
-            features: of the batch.
+            features: features of the batch.
             masks: (B, S, S) or (B, 1, S, S) in {0, 1}.
             labels: (B,) in {0, 1}.
             classes: not used.
@@ -245,33 +216,31 @@ class GlocalCLIP(Method):
             "image", "focal", "dice_abnormal", "dice_normal" and "glocal", weights included.
         """
         state = self.prepare(())
-        temperature, margin = self.config.temperature, self.config.margin
-        logits = cosine_similarity(features.image_features, state.global_text) / temperature
-        size = features.image_size(self.backbone.config.vision.patch_size)
-        masks = check_masks(masks, len(logits), size)
-        patches = similarity_softmax(features.patch_features, state.local_text, temperature)
-        maps = upsample(to_grid(patches), size)  # (B, T, 2, S, S)
+        terms = prompt_losses(
+            features,
+            masks,
+            labels,
+            image_text=state.global_text,
+            patch_text=state.local_text,
+            temperature=self.config.temperature,
+            weights=self.times,
+            patch_size=self.backbone.config.vision.patch_size,
+        )
         pairs = (state.global_text[0], state.local_text[0])
         global_text, local_text = (F.normalize(pair, dim=-1) for pair in pairs)
         contrast = [
-            triplet_loss(global_text[same], local_text[same], local_text[other], margin)
+            triplet_loss(global_text[same], local_text[same], local_text[other], self.config.margin)
             for same, other in ((0, 1), (1, 0))
         ]
-        return {
-            "image": F.cross_entropy(logits, labels.long()),
-            **pixel_losses(maps, masks, self.times),
-            "glocal": self.config.alpha * torch.stack(contrast).sum(),
-        }
+        return {**terms, "glocal": self.config.alpha * torch.stack(contrast).sum()}
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Context vectors of the four sentences and the deep prompts, by the names of the authors' file."""
+        """Context vectors of the four prompts and the deep prompts, by the names of the authors' file."""
         yield from self.prompt_learner.named_parameters()
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
         """Takes `{"prompt_learner": {...}}`, the file that the authors' training writes."""
-        learned = official_parameters(state_dict)
-        check_names(INFO.name, expected=dict(self.trainable()), found=learned)
-        self.load_learned(learned)
+        self.load_learned(official_parameters(state_dict))
 
     @classmethod
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,6 +254,6 @@ def official_parameters(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """The learnt tensors of an authors' file, without its token buffers and unused layers.
 
     Raises:
-        WeightsError: it is not such a file.
+        WeightsError: it is no such file.
     """
     return official_prompts(state_dict, "GlocalCLIP's authors", CONTEXTS)

@@ -1,17 +1,17 @@
-"""MuSc: mutual scoring of unlabelled images, without training and without texts.
+"""MuSc: mutual scoring of unlabelled images, without training and without prompts.
 
 Li et al., ICLR 2024, https://arxiv.org/abs/2401.16753; code https://github.com/xrli-U/MuSc.
 
-Idea: what is normal recurs. Each image of a product is compared with all other images of it, none of
-which is known to be normal: a normal patch has a close match in most of them, an anomalous one in few. A
-patch's score is its mean distance to the nearest patch of those 30 % of the other images that match it
-best. Patches are taken from four blocks and averaged over neighbourhoods of 1, 3 and 5 patches a side
-(LNAMD). The image's score is its map's maximum, smoothed over the images whose class tokens are most
-alike (RsCIN).
+Idea: normal patches recur. Each image of a product is compared with all other images of it, none of which is
+known to be normal: a normal patch has a close match in most of them, an anomalous one in few. The score of a
+patch is its mean distance to the nearest patch of those 30 % of the other images that match it best. Patches
+come from four layers and are averaged over neighbourhoods of 1, 3 and 5 patches of one side (LNAMD). The
+score of the image is the maximum of its map, smoothed over the images whose class tokens are most alike
+(RsCIN).
 
 All images that are scored together are compared with each other, so they must show the same product, and a
-score changes with the images beside it. Memory grows with the number of images, time with its square; for
-sets that are too large, score parts of a few hundred images. A single image cannot be scored.
+score changes with the other images of the batch. Memory grows with the number of images, time with its
+square; score sets that are too large in parts of a few hundred images. A single image cannot be scored.
 
 What the released code does and the paper does not say (kept):
 
@@ -19,8 +19,8 @@ What the released code does and the paper does not say (kept):
   network with the exact GELU instead of the QuickGELU that it was trained with; at the native size it keeps
   QuickGELU. `zsad.load` decides by its `image_size`. A setting `activation=...` always wins;
 * position tables are resized bicubically, without antialiasing;
-* the layer norm in front of the neighbourhood means is over the whole map of an image, and neighbourhoods
-  that reach over the border are filled with zeros and still divided by their full size;
+* the layer norm before the neighbourhood means covers the whole map of an image, and neighbourhoods that
+  reach over the border are filled with zeros and still divided by their full size;
 * k = 1, 2, 3 is the authors' choice for MVTec AD; for VisA they took 1, 8, 9.
 
 Deviations from the released code:
@@ -30,7 +30,8 @@ Deviations from the released code:
 * a k of more than the number of images counts as all of them; the code fails;
 * equal scores become 0 in the min-max normalisation; the code's are NaN;
 * re-scored values are cut to [0, 1], which they leave only if class tokens point in opposite directions;
-* on a tower that has not 24 blocks, those at the end of each quarter are used (6, 12, 18, 24 in the paper).
+* with another number of layers than 24, those at the end of each quarter are used (6, 12, 18, 24 in the
+  paper).
 """
 
 from __future__ import annotations
@@ -44,17 +45,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.methods.base import OPENAI_L14_336_SIZE, PAPERS_IMAGE_SIZE, Method, State, Support, is_openai
+from zsad.methods.base import PAPERS_IMAGE_SIZE, Method, MethodConfig, State, Support
 from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
 from zsad.methods.functional.matching import chord, mutual_similarity
 from zsad.methods.functional.patches import layers_to_use
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.types import WeightRecord
 
-PICTURES_AT_ONCE = 8
+IMAGES_AT_ONCE = 8
 
 INFO = MethodInfo(
     name="musc",
@@ -68,35 +68,34 @@ INFO = MethodInfo(
 )
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(MethodConfig):
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based image blocks whose patches are used; None: 6, 12, 18, 24 of 24 blocks, the
-            ends of the quarters of others.
+        features_list: 1-based layers of the image encoder whose patches are used; None for 6, 12, 18, 24 of
+            24 layers, and for the ends of the quarters of another number.
         r_list: sides of the neighbourhoods in patches, odd.
-        interval: which of the other images count for a patch, from the best match (0) to the worst (1).
-        rscin_k: numbers of most similar images, itself included, over which an image's score is smoothed;
-            the results are averaged. None: the map's maximum, a distance that may exceed 1.
-        activation: None: on OpenAI's weights gelu, but quick_gelu at their native image size; else what the
-            weights were trained with.
-        position_interpolation: how the position table is resized to other image sizes.
+        interval: share of the other images that counts for a patch, from the best match (0) to the worst (1).
+        rscin_k: numbers of most similar images, itself included, over which the score of an image is
+            smoothed; the results are averaged. None for the maximum of the map, a distance that may exceed 1.
+        activation: activation of the MLPs; None for gelu on OpenAI's weights, but quick_gelu at their native
+            image size, and for what the weights were trained with on all others.
     """
 
     features_list: tuple[int, ...] | None = None
     r_list: tuple[int, ...] = (1, 3, 5)
     interval: tuple[float, ...] = (0.0, 0.3)
     rscin_k: tuple[int, ...] | None = (1, 2, 3)
-    activation: Activation | None = None
     position_interpolation: PositionInterpolation = "bicubic"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.r_list or not all(r >= 1 and r % 2 == 1 for r in self.r_list):
             raise ConfigError(f"r_list holds odd numbers of patches of 1 or more, got {self.r_list}")
         if len(self.interval) != 2 or not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ConfigError(
-                f"interval is two rising shares between 0 and 1, as (0.0, 0.3), got {self.interval}"
+                f"interval holds two rising shares between 0 and 1, as in (0.0, 0.3), got {self.interval}"
             )
         if self.rscin_k is not None and not (self.rscin_k and all(k >= 1 for k in self.rscin_k)):
             raise ConfigError(
@@ -106,11 +105,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Features:
-    """What is compared between the images of a batch.
+    """Vectors that are compared between the images of a batch.
 
     Attributes:
         image_features: (B, E) float32 image embedding, unit vectors.
-        patch_tokens: (B, T, N, D) float32 patches after each of the T used blocks, as the blocks give them.
+        patch_tokens: (B, T, N, D) float32 patches after each of the T used layers, before the final layer
+            norm.
     """
 
     image_features: Tensor
@@ -122,6 +122,7 @@ class MuSc(Method):
 
     AUTHORS_ACTIVATION = "gelu"
     NATIVE_SIZE_KEEPS_ACTIVATION = True
+    PAPER_IMAGE_SIZE = PAPERS_IMAGE_SIZE
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
         """Nothing is learnt.
@@ -129,15 +130,9 @@ class MuSc(Method):
         Raises:
             ConfigError: a setting is impossible for this backbone.
         """
-        blocks = layers_to_use(config.features_list, backbone.config.vision.layers)
-        super().__init__(backbone, replace(config, features_list=blocks))
-        self.layers: tuple[int, ...] = blocks
-
-    @classmethod
-    def default_image_size(cls, record: WeightRecord) -> int:
-        """The weights' own, but 518 with OpenAI's ViT-L/14-336, as in the paper."""
-        is_papers = is_openai(record) and record.image_size == OPENAI_L14_336_SIZE
-        return PAPERS_IMAGE_SIZE if is_papers else record.image_size
+        chosen = layers_to_use(config.features_list, backbone.config.vision.layers)
+        super().__init__(backbone, replace(config, features_list=chosen))
+        self.layers = chosen
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> State:
         """Nothing: neither prompts nor references are used."""
@@ -145,28 +140,28 @@ class MuSc(Method):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
-        """A few images at a time through the image encoder, since whole folders come in one batch."""
-        return Features(*in_parts(self._read, images, PICTURES_AT_ONCE))
+        """A few images at a time through the image encoder, because whole folders come in one batch."""
+        return Features(*in_parts(self._read, images, IMAGES_AT_ONCE))
 
     def score(self, features: Features, state: State) -> RawOutput:
-        """Mutual scores, averaged over blocks and neighbourhoods.
+        """Mutual scores, averaged over layers and neighbourhoods.
 
         Raises:
             ConfigError: there is only one image.
         """
-        pictures, blocks, patches, _ = features.patch_tokens.shape
-        if pictures < 2:
+        count, layers, patches, _ = features.patch_tokens.shape
+        if count < 2:
             raise ConfigError(
                 "musc compares images with each other and needs at least 2 of the same product at once "
                 "(far more is better), got 1: give a list or a folder, or choose another method"
             )
-        total = features.patch_tokens.new_zeros(pictures, patches)
-        for block in range(blocks):
+        total = features.patch_tokens.new_zeros(count, patches)
+        for layer in range(layers):
             for r in self.config.r_list:
-                compared = self._compared(features.patch_tokens[:, block], r)
+                compared = self._compared(features.patch_tokens[:, layer], r)
                 total = total + mutual_scores(compared, self.config.interval)
         side = grid_side(patches)
-        grids = (total / (blocks * len(self.config.r_list))).reshape(pictures, side, side)
+        grids = (total / (layers * len(self.config.r_list))).reshape(count, side, side)
         maps = upsample(grids, side * self.backbone.config.vision.patch_size, align_corners=True)
         scores = maps.amax(dim=(1, 2))
         if self.config.rscin_k is not None:
@@ -182,12 +177,12 @@ class MuSc(Method):
 
     @staticmethod
     def _compared(patch_tokens: Tensor, r: int) -> Tensor:
-        """(B, N, D) of one block, as neighbourhoods of r patches a side, a few images at a time."""
+        """(B, N, D) of one layer, as neighbourhoods of r patches of one side, a few images at a time."""
 
         def described(part: Tensor) -> tuple[Tensor]:
             return (neighbourhood_features(normalise_maps(to_grid(part)), r),)
 
-        return in_parts(described, patch_tokens, PICTURES_AT_ONCE)[0]
+        return in_parts(described, patch_tokens, IMAGES_AT_ONCE)[0]
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -199,7 +194,7 @@ def normalise_maps(grids: Tensor) -> Tensor:
     """Brings the mean of each image's whole map to 0 and its variance to 1.
 
     Args:
-        grids: (B, D, G, G) patches of one block.
+        grids: (B, D, G, G) patches of one layer.
 
     Returns:
         (B, D, G, G).
@@ -215,7 +210,7 @@ def neighbourhood_features(grids: Tensor, r: int) -> Tensor:
     Source: MuSc (2401.16753), section 3.2 (LNAMD).
 
     Args:
-        grids: (B, D, G, G) patches of one block.
+        grids: (B, D, G, G) patches of one layer.
         r: side of the neighbourhood in patches, odd.
 
     Returns:
@@ -235,7 +230,7 @@ def mutual_scores(features: Tensor, interval: Sequence[float] = (0.0, 0.3)) -> T
 
     Args:
         features: (B, N, D) unit vectors of B >= 2 images.
-        interval: shares of the other images, from the best match on; see `partner_ranks`.
+        interval: two rising shares of the other images, from the best match on; see `ranks_that_count`.
 
     Returns:
         (B, N) in [0, 2].
@@ -245,10 +240,10 @@ def mutual_scores(features: Tensor, interval: Sequence[float] = (0.0, 0.3)) -> T
         >>> mutual_scores(torch.stack([here, here, there])[:, None]).flatten().round(decimals=4)
         tensor([0.0000, 0.0000, 1.4142])
     """
-    first, end = partner_ranks(len(features) - 1, interval)
+    first, end = ranks_that_count(len(features) - 1, interval)
     closest = closest_similarities(features)
     scores = []
-    for similarities in closest:  # image by image, since ranking needs several copies
+    for similarities in closest:  # image by image, because ranking needs several copies
         best = similarities.topk(end, dim=0).values[first:]
         scores.append(chord(best).mean(dim=0))
     return torch.stack(scores)
@@ -275,19 +270,19 @@ def closest_similarities(features: Tensor) -> Tensor:
     return closest
 
 
-def partner_ranks(partners: int, interval: Sequence[float]) -> tuple[int, int]:
+def ranks_that_count(others: int, interval: Sequence[float]) -> tuple[int, int]:
     """The ranks [first, end) of the other images that count, at least one of them.
 
     Args:
-        partners: other images, 1 or more.
+        others: number of other images, 1 or more.
         interval: two rising shares in [0, 1]; both limits are rounded down, as the authors do.
 
     Example:
-        >>> partner_ranks(100, (0.0, 0.3)), partner_ranks(11, (0.1, 0.6)), partner_ranks(2, (0.0, 0.3))
-        ((0, 30), (1, 6), (0, 1))
+        >>> [ranks_that_count(others, (0.0, 0.3)) for others in (100, 11, 2)]
+        [(0, 30), (0, 3), (0, 1)]
     """
-    first, end = (int(partners * share) for share in interval)
-    first = min(first, partners - 1)
+    first, end = (int(others * share) for share in interval)
+    first = min(first, others - 1)
     return first, max(end, first + 1)
 
 
@@ -299,9 +294,9 @@ def smooth_over_similar(scores: Tensor, image_features: Tensor, ks: Sequence[int
     Source: MuSc (2401.16753), section 3.4 (RsCIN).
 
     Args:
-        scores: (B,); they are brought to [0, 1] first.
+        scores: (B,), of any range; they are brought to [0, 1] first.
         image_features: (B, E) unit vectors.
-        ks: numbers of images, itself included; more than B counts as B.
+        ks: numbers of images, the image itself included; more than B counts as B.
 
     Returns:
         (B,) in [0, 1].

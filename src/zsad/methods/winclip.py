@@ -3,11 +3,11 @@
 Jeong et al., CVPR 2023, https://arxiv.org/abs/2303.14814; the authors published no code.
 
 Idea: nothing is trained. A normal and an abnormal text vector are averages over every state word in every
-sentence template. The image's score is the abnormal probability of its class token. For the map, small
-windows of patches go through the image encoder one by one, each with the class token, as if the rest of the
-image were not there; a patch gets the harmonic mean of the windows that cover it, and the harmonic mean
-over window sizes and the whole image. With a few normal reference images (WinCLIP+), distances to the
-nearest reference feature are averaged in.
+template. The score of the image is the abnormal probability of its class token. For the map, small windows of
+patches go through the image encoder one by one, each with the class token, as if the rest of the image did
+not exist; a patch gets the harmonic mean of the windows that cover it, and the harmonic mean over window
+sizes and the whole image. With a few references (WinCLIP+), distances to the nearest reference feature are
+averaged in.
 
 What the paper leaves open, and the choice here, which is that of the re-implementation in anomalib:
 
@@ -16,11 +16,12 @@ What the paper leaves open, and the choice here, which is that of the re-impleme
 * patch features for references: the tokens after the final layer norm, not projected;
 * with references the map is (zero-shot + distance) / 2 and the score (zero-shot + largest distance) / 2.
 
-`prompt_set="paper"` takes the paper's 22 templates, brings each sentence vector to length 1, averages, and
-brings the mean to length 1. `prompt_set="anomalib"` takes the 21 entries of the re-implementations (one of
-the 22 is lost, one stands in another's place) and averages without normalising. Both score by cosine.
+`prompt_set="paper"` takes the paper's 22 templates, brings the vector of each prompt to length 1, averages,
+and brings the mean to length 1. `prompt_set="anomalib"` takes the 21 entries of the re-implementations (one
+of the 22 is missing, another stands in the place of a third) and averages without normalising. Both score by
+cosine.
 
-Deviation: distances below 0, which only rounding makes, are cut to 0.
+Deviation: distances below 0, which only rounding causes, become 0.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import ConfigError
-from zsad.methods.base import Method, State, Support
+from zsad.methods.base import Method, MethodConfig, State, Support, Temperature
 from zsad.methods.functional.maps import grid_side, upsample
 from zsad.methods.functional.matching import nearest_distance
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
-from zsad.types import Activation, MethodInfo, PositionInterpolation, RawOutput
+from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
-# Bounds the memory of a pass over windows; the widest layer of the width-896 tower then takes 120 MB.
+# Bounds the memory of a pass over windows; the widest layer of an image encoder of width 896 takes 120 MB.
 MOST_TOKENS_AT_ONCE = 8192
 REFERENCES_AT_ONCE = 4
 
@@ -63,39 +64,36 @@ INFO = MethodInfo(
 )
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(MethodConfig):
     """Settings, by the paper's terms.
 
     Attributes:
-        scales: window sizes in patches a side; the whole image is always one more.
-        temperature: of the softmax over normal and abnormal.
+        scales: window sizes in patches of one side; the whole image is always one more.
+        temperature: temperature of the softmax over normal and abnormal.
         prompt_set: "paper" or "anomalib", see the module's description.
-        state_words: the user's own in place of the paper's state words and templates; None: the paper's.
-        activation: None: what the weights were trained with.
-        position_interpolation: how the position table is resized to other image sizes.
+        state_words: the user's own words in place of the paper's state words and templates; None for the
+            paper's.
     """
 
     scales: tuple[int, ...] = (2, 3)
-    temperature: float = 0.07
+    temperature: Temperature = 0.07
     prompt_set: Literal["paper", "anomalib"] = "paper"
     state_words: StateWords | None = None
-    activation: Activation | None = None
     position_interpolation: PositionInterpolation = "bicubic_antialias"
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"temperature must be above 0, got {self.temperature}")
+        super().__post_init__()
         if not all(scale >= 1 for scale in self.scales):
             raise ConfigError(f"scales are window sizes of 1 patch or more, got {self.scales}")
 
 
 @dataclass(frozen=True)
 class References:
-    """What normal reference images look like.
+    """Features of the references.
 
     Attributes:
-        patch_tokens: (R * N, D) float32 patch tokens of all R images.
+        patch_tokens: (R * N, D) float32 patch tokens of all R references.
         window_features: one (R * W, E) float32 tensor of window embeddings for each scale.
     """
 
@@ -118,12 +116,12 @@ class WinCLIPState(State):
 
 @dataclass(frozen=True)
 class Features:
-    """Everything that WinCLIP reads off a batch.
+    """Everything that WinCLIP computes from a batch.
 
     Attributes:
         image_features: (B, E) float32 image embedding, not normalised.
         patch_tokens: (B, N, D) float32 after the final layer norm, not projected.
-        window_features: (B, W, E) float32 window embeddings, the windows of all scales one after the other.
+        window_features: (B, W, E) float32 window embeddings, scale after scale.
     """
 
     image_features: Tensor
@@ -142,7 +140,7 @@ class WinCLIP(Method):
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> WinCLIPState:
-        """Text vectors of the classes and, if images are given, the reference memories."""
+        """Text features of the classes and, with references, their memories."""
         references = None if support is None else support.normal
         memory = None if references is None else self._remember(references)
         return WinCLIPState(self.text.encode(classes), memory)
@@ -167,7 +165,7 @@ class WinCLIP(Method):
         )
 
     def score(self, features: Features, state: WinCLIPState) -> RawOutput:
-        """Zero-shot scores and maps, averaged with distances to the references if there are any."""
+        """Zero-shot scores and maps; with references, the mean of these and of the distances to them."""
         grid = grid_side(features.patch_tokens.shape[1])
         temperature = self.config.temperature
         scores = similarity_softmax(features.image_features, state.text_features, temperature)[:, 1]
@@ -187,7 +185,7 @@ class WinCLIP(Method):
 
         Args:
             embedded: (B, 1 + N, D) tokens with positions, before `ln_pre`.
-            scale: patches a side of a window.
+            scale: patches of one side of a window.
         """
         visual = self.backbone.visual
         batch, _, width = embedded.shape
@@ -209,7 +207,7 @@ class WinCLIP(Method):
         return torch.split(windows, [(grid - scale + 1) ** 2 for scale in self.config.scales], dim=1)
 
     def _remember(self, references: Tensor) -> References:
-        """The memories of normal reference images (R, 3, S, S)."""
+        """The memories of references (R, 3, S, S)."""
         parts = [self.features(part) for part in torch.split(references, REFERENCES_AT_ONCE)]
         tokens = torch.cat([part.patch_tokens for part in parts])
         windows = torch.cat([part.window_features for part in parts])

@@ -1,6 +1,6 @@
 """Trains any method with learnt parameters, on any images with masks.
 
-Settings that are not given are those of the method's authors (`Method.RECIPE`). The order of the data and
+Settings that are not given are those of the method's authors (`Method.TRAINING`). The order of the data and
 the random numbers of an epoch depend only on the seed and the number of the epoch, so a training that was
 killed and resumed from a checkpoint takes the same steps on the same batches. On the same CPU and with the
 same number of threads it ends with the same weights bit for bit; elsewhere to rounding.
@@ -24,7 +24,7 @@ from zsad.data.fingerprints import file_digests, pack_digests
 from zsad.detector.loading import load
 from zsad.errors import ConfigError
 from zsad.methods._registry import method_class
-from zsad.methods.base import TrainingRecipe
+from zsad.methods.base import TrainingDefaults
 from zsad.training.cache import cacheable_features
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices
@@ -69,7 +69,7 @@ def train(
     """
     started = time.monotonic()
     kind = method_class(options.method)
-    if not kind.INFO.needs_training or kind.RECIPE is None:
+    if not kind.INFO.needs_training or kind.TRAINING is None:
         raise ConfigError(f"{options.method} has nothing to train; `zsad methods` shows which methods do")
     if options.cache is not None:
         cacheable_features(kind)
@@ -77,13 +77,15 @@ def train(
         raise ConfigError("give folders (data) or a dataset, not both")
     data = data_on_disk(options.data, options.split) if dataset is None else data_in_memory(dataset)
     refuse_to_replace(options)
-    choose(kind.RECIPE, options, data.sets, "cpu")  # says what does not go together before anything is loaded
+    choose(
+        kind.TRAINING, options, data.sets, "cpu"
+    )  # says what does not go together before anything is loaded
     work = functools.partial(_train, options, data, show_progress)
     if options.devices == 1:
         losses, resumed_from, fields = work(Ranks(), options.device)
     else:
         losses, resumed_from, fields = on_devices(work, options.devices, options.device)
-    recipe = TrainingRecipe(**fields)
+    recipe = TrainingDefaults(**fields)
     return TrainResult(
         Path(options.out),
         options.folder / LOG_NAME,
@@ -91,7 +93,7 @@ def train(
         resumed_from,
         time.monotonic() - started,
         recipe,
-        described(recipe, kind.RECIPE, kind.INFO.title),
+        described(recipe, kind.TRAINING, kind.INFO.title),
     )
 
 
@@ -145,7 +147,7 @@ def _logs(options: TrainOptions, resumed_from: int) -> list[StepLog | TensorBoar
 
 def _announcement(run: TrainingRun) -> list[str]:
     """Lines that say what is trained, how, and on which data."""
-    published = run.method.RECIPE
+    published = run.method.TRAINING
     lines = [] if published is None else [described(run.recipe, published, run.method.INFO.title)]
     for each in run.data.sets:
         names = each.categories if len(each.categories) <= 3 else (*each.categories[:3], "...")

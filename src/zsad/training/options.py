@@ -15,7 +15,7 @@ from zsad.types import Optimizer, Schedule, TrainingPrecision
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.methods.base import TrainingRecipe
+    from zsad.methods.base import TrainingDefaults
 
 Split = Literal["test", "all"]
 CHOICES = {
@@ -29,7 +29,7 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What to train, on what and how. None means: as the authors of the method train it, in its `RECIPE`.
+    """What to train, on what and how. None means: as the authors of the method train it, in its `TRAINING`.
 
     Attributes:
         out: file to write the learnt weights to (.safetensors).
@@ -160,5 +160,5 @@ class TrainResult:
     losses: tuple[float, ...]
     resumed_from: int
     seconds: float
-    recipe: TrainingRecipe
+    recipe: TrainingDefaults
     description: str

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from zsad.errors import ConfigError
-from zsad.methods.base import TrainingRecipe
+from zsad.methods.base import TrainingDefaults
 
 if TYPE_CHECKING:
     from zsad.data.auxiliary import AuxiliarySet
@@ -24,8 +24,8 @@ NOT_CHOSEN = ("on", "notes", "mosaic")
 
 
 def choose(
-    published: TrainingRecipe, config: TrainOptions, sets: Sequence[AuxiliarySet], device_type: str
-) -> TrainingRecipe:
+    published: TrainingDefaults, config: TrainOptions, sets: Sequence[AuxiliarySet], device_type: str
+) -> TrainingDefaults:
     """Chooses the recipe of one training.
 
     If the authors train differently on several datasets that are used together, the settings on which these
@@ -47,7 +47,7 @@ def choose(
     names = {each.known_as for each in sets} or {None}
     variants = [published.for_dataset(name) for name in names]
     chosen = published
-    for field in (each.name for each in fields(TrainingRecipe) if each.name not in NOT_CHOSEN):
+    for field in (each.name for each in fields(TrainingDefaults) if each.name not in NOT_CHOSEN):
         wish = getattr(config, field)
         agreed = {getattr(variant, field) for variant in variants}
         value = wish if wish is not None else agreed.pop() if len(agreed) == 1 else getattr(published, field)
@@ -69,7 +69,7 @@ def choose(
     return chosen
 
 
-def described(chosen: TrainingRecipe, published: TrainingRecipe, title: str) -> str:
+def described(chosen: TrainingDefaults, published: TrainingDefaults, title: str) -> str:
     """Describes a recipe in one line, and names the settings that differ from those of the authors.
 
     Args:
@@ -78,11 +78,11 @@ def described(chosen: TrainingRecipe, published: TrainingRecipe, title: str) -> 
         title: title of the method.
 
     Example:
-        >>> recipe = TrainingRecipe(15, batch_size=8, learning_rate=1e-3)
+        >>> recipe = TrainingDefaults(15, batch_size=8, learning_rate=1e-3)
         >>> print(described(replace(recipe, epochs=2), recipe, "X"))
         X's recipe but for epochs: 2 epochs, 8 images a step, Adam at 0.001 (betas 0.5 and 0.999), fp32
     """
-    names = [each.name for each in fields(TrainingRecipe) if each.name not in NOT_CHOSEN]
+    names = [each.name for each in fields(TrainingDefaults) if each.name not in NOT_CHOSEN]
     same = [published, *(published.for_dataset(name) for name in chosen.on)]
     changed = [
         name.replace("_", " ")
@@ -102,7 +102,7 @@ def described(chosen: TrainingRecipe, published: TrainingRecipe, title: str) -> 
     return f"{title}'s recipe{f' but for {_listed(changed)}' if changed else ''}: {', '.join(parts)}"
 
 
-def _mosaics(chosen: TrainingRecipe) -> list[str]:
+def _mosaics(chosen: TrainingDefaults) -> list[str]:
     """Describes which data get mosaics."""
     if chosen.mosaic:
         return [f"mosaics at a chance of {chosen.mosaic:g}"]
@@ -115,7 +115,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), names[-1]])
 
 
-def make_optimizer(chosen: TrainingRecipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(chosen: TrainingDefaults, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Makes the optimiser of a recipe.
 
     Args:

@@ -66,9 +66,9 @@ class TrainingRun:
         self.method.train()
         self.method.backbone.eval()
         self.device = next(iter(self.parameters.values())).device
-        published = self.method.RECIPE
+        published = self.method.TRAINING
         if published is None:
-            raise ConfigError(f"{config.method} learns something but has no RECIPE; give its class one")
+            raise ConfigError(f"{config.method} learns something but has no TRAINING; give its class one")
         self.recipe = choose(published, config, data.sets, self.device.type)
         self.mosaics = data.mosaics(lambda each: self.recipe.for_dataset(each.known_as).mosaic)
         self.steps = data.steps(self.recipe.batch_size)

@@ -29,6 +29,7 @@ from zsad.evaluation.reproduction.plan import (
     method_settings,
     training_of,
 )
+from zsad.evaluation.reproduction.recipe import check_checkpoint
 from zsad.evaluation.results import read_evaluation
 from zsad.files.settings import build_config
 from zsad.methods._registry import method_class
@@ -80,7 +81,7 @@ def test_every_recipe_has_its_published_row(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if find_recipe(name).train])
 def test_training_is_the_methods_own_recipe(name):
     recipe = find_recipe(name)
-    part, own = recipe.train, method_class(recipe.method).RECIPE
+    part, own = recipe.train, method_class(recipe.method).TRAINING
     for dataset in part.data:
         expected = own.for_dataset(dataset)
         for field in ("epochs", "batch_size", "learning_rate", "optimizer", "betas", "weight_decay"):
@@ -177,7 +178,6 @@ def test_a_users_own_recipe(own_recipe):
             "unknown method of recipe mine 'anomlyclip': did you mean 'anomalyclip'",
         ),
         (OWN + "backbone: ViT-L-14-337\n", "unknown backbone of recipe mine"),
-        (OWN + "checkpoint: adaclip-trained-on-all\n", "unknown checkpoint of recipe mine"),
         (OWN + "settings: [1]\n", "settings of recipe mine must be a mapping"),
         (OWN.replace("extends: anomalyclip", "extends: anomaliclip"), "did you mean 'anomalyclip'"),
         ("- 1\n", "expected names with values"),
@@ -188,6 +188,17 @@ def test_wrong_recipes_are_refused_in_one_line(own_recipe, text, message):
     with pytest.raises(ConfigError, match=message.replace("(", r"\(")) as caught:
         read_recipe(own_recipe(text))
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_other_authors_is_refused(own_recipe):
+    recipe = read_recipe(own_recipe(OWN + "checkpoint: adaclip-trained-on-all\n"))
+    with pytest.raises(ConfigError, match="unknown checkpoint of recipe mine 'adaclip-trained-on-all'"):
+        check_checkpoint(recipe)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoints_are_the_methods_own(name):
+    check_checkpoint(find_recipe(name))
 
 
 def test_the_folders_of_datasets(tmp_path, monkeypatch):

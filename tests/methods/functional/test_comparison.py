@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zsad.methods.functional.comparison import Gallery, best_mean, compare, describe, own_distances
+from zsad.methods.functional.comparison import CompanionPatches, best_mean, compare, describe, own_distances
 
 
 def unit(*shape, seed=0):
@@ -26,7 +26,7 @@ def levels():
 
 def test_distances_equal_plain_loops(levels):
     companions = tuple(level[:5] for level in levels)
-    found = compare([level[5:] for level in levels], Gallery.of(companions), count=5, best_share=0.4)
+    found = compare([level[5:] for level in levels], CompanionPatches.of(companions), count=5, best_share=0.4)
     for number, level in enumerate(levels):
         for patch in range(16):
             nearest = sorted(min(chord(level[5, patch], q) for q in level[r]) for r in range(5))
@@ -34,8 +34,8 @@ def test_distances_equal_plain_loops(levels):
 
 
 def test_the_most_alike_companions_are_taken(levels):
-    gallery = Gallery.of(levels)
-    found = compare(levels, gallery, count=2, best_share=1.0)
+    patches_of_all = CompanionPatches.of(levels)
+    found = compare(levels, patches_of_all, count=2, best_share=1.0)
     similarity = describe(levels) @ describe(levels).T
     for index in range(6):
         others = sorted((o for o in range(6) if o != index), key=lambda o: -float(similarity[index, o]))
@@ -45,8 +45,8 @@ def test_the_most_alike_companions_are_taken(levels):
 
 def test_the_picture_itself_and_copies_of_it_do_not_count(levels):
     doubled = tuple(torch.cat([level, level[:1]]) for level in levels)  # image 6 is image 0 again
-    with_copy = compare(doubled, Gallery.of(doubled), count=6, best_share=0.3)
-    without = compare(levels, Gallery.of(levels), count=5, best_share=0.3)
+    with_copy = compare(doubled, CompanionPatches.of(doubled), count=6, best_share=0.3)
+    without = compare(levels, CompanionPatches.of(levels), count=5, best_share=0.3)
     assert not set(with_copy.companions[0][with_copy.counted[0]].tolist()) & {0, 6}
     # float32 cosines near 1 leave distances of 1e-3, hence the tolerance
     torch.testing.assert_close(with_copy.distances[0], without.distances[0], rtol=0, atol=1e-4)
@@ -54,7 +54,7 @@ def test_the_picture_itself_and_copies_of_it_do_not_count(levels):
 
 def test_without_companions_there_is_no_distance(levels):
     alone = tuple(level[:1] for level in levels)
-    found = compare(alone, Gallery.of(alone), count=8, best_share=0.3)
+    found = compare(alone, CompanionPatches.of(alone), count=8, best_share=0.3)
     assert not found.counted.any()
     assert (found.distances == 0).all()
 
@@ -83,6 +83,6 @@ def test_alike_pictures_are_told_from_unlike_ones():
     things = unit(16, 8, seed=3)
     alike = F.normalize(things.repeat(6, 1, 1) + 0.05 * torch.randn(6, 16, 8), dim=-1)
     unlike = F.normalize(unit(6, 1, 8, seed=4).repeat(1, 16, 1) + 0.05 * torch.randn(6, 16, 8), dim=-1)
-    ratios = [compare([x], Gallery.of([x]), 5, 0.3).unlikeness for x in (alike, unlike)]
+    ratios = [compare([x], CompanionPatches.of([x]), 5, 0.3).unlikeness for x in (alike, unlike)]
     assert (ratios[0] < 0.5).all()
     assert (ratios[1] > 1.5).all()

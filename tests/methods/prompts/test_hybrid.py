@@ -7,7 +7,7 @@ import torch
 
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
-from zsad.methods.prompts.hybrid import HybridPrompter, LinearHeads, encode_prompted, sentence_tokens
+from zsad.methods.prompts.hybrid import HybridPrompter, LinearHeads, encode_prompted, prompt_tokens
 from zsad.methods.prompts.templates import PromptSet, TextEnsemble
 
 PROMPTS = PromptSet(("{}", "perfect {}"), ("broken {}",), ("a photo of a {}.",))
@@ -50,7 +50,7 @@ def test_heads_on_one_input_and_on_their_own():
 
 def test_tokens_are_cut_after_the_longest_sentence():
     names = ["nut", "a rather long class name"]
-    found = sentence_tokens(PROMPTS, names, 77)
+    found = prompt_tokens(PROMPTS, names, 77)
     for row, name in zip(found, names, strict=True):
         normal, abnormal = PROMPTS.sentences(name)
         full = tokenize(normal + abnormal)
@@ -58,12 +58,12 @@ def test_tokens_are_cut_after_the_longest_sentence():
         assert (full[:, found.shape[2] :] == 0).all()
     assert found[1, 1].max() == found[1, 1, -1]  # "perfect" makes the longest
     with pytest.raises(ConfigError, match="empty"):
-        sentence_tokens(PROMPTS, [" "], 77)
+        prompt_tokens(PROMPTS, [" "], 77)
 
 
 def test_without_prompts_it_is_the_plain_ensemble(small_clip):
     names = ["nut", "a rather long class name"]
-    found = encode_prompted(small_clip, sentence_tokens(PROMPTS, names, 77), 2, None)
+    found = encode_prompted(small_clip, prompt_tokens(PROMPTS, names, 77), 2, None)
     torch.testing.assert_close(
         found.detach(), TextEnsemble(small_clip, PROMPTS).encode(names), rtol=1e-4, atol=1e-5
     )
@@ -72,7 +72,7 @@ def test_without_prompts_it_is_the_plain_ensemble(small_clip):
 def test_each_picture_has_its_own_text(small_clip):
     made = HybridPrompter((2,), 3, 32, static=True, round_to_half=False)
     dynamic = torch.randn(2, 3, 32)
-    token_ids = sentence_tokens(PROMPTS, ["nut"], 77)
+    token_ids = prompt_tokens(PROMPTS, ["nut"], 77)
     together = encode_prompted(small_clip, token_ids, 2, made, dynamic)
     assert together.shape == (2, 2, 16)
     for row in range(2):

@@ -12,11 +12,10 @@ from typing import Any, Literal, TypeVar
 
 from zsad.backbones.catalog import WELL_KNOWN
 from zsad.data.catalog import list_datasets
-from zsad.detector.weights import published_weights
 from zsad.errors import ConfigError, unknown_name
 from zsad.evaluation.published import NOTHING
 from zsad.files.settings import build_config
-from zsad.methods._registry import list_methods
+from zsad.methods._registry import list_methods, method_class
 from zsad.types import Optimizer, Schedule, TrainingPrecision  # noqa: TC001 - read by build_config
 
 PartT = TypeVar("PartT")
@@ -173,9 +172,19 @@ def _check_names(recipe: Recipe) -> None:
     _known(f"dataset of recipe {recipe.name}", [recipe.test.data, *trained_on], list_datasets())
     if recipe.test.data in trained_on:
         raise ConfigError(f"recipe {recipe.name} tests on {recipe.test.data}, which it trains on")
+
+
+def check_checkpoint(recipe: Recipe) -> None:
+    """Refuses a checkpoint that the authors of the method did not publish.
+
+    It is apart from `build_recipe`, because it loads the method and with it torch, and a list of recipes
+    needs neither.
+
+    Raises:
+        ConfigError: the name is unknown; the message has the nearest.
+    """
     if recipe.checkpoint is not None:
-        authors = published_weights()
-        own = [name for name, each in authors.items() if each.method == recipe.method]
+        own = [record.name for record in method_class(recipe.method).WEIGHTS]
         _known(f"checkpoint of recipe {recipe.name}", [recipe.checkpoint], own)
 
 

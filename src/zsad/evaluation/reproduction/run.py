@@ -29,6 +29,7 @@ from zsad.evaluation.reproduction.plan import (
     evaluation_of,
     training_of,
 )
+from zsad.evaluation.reproduction.recipe import check_checkpoint
 from zsad.evaluation.results import RESULTS_FILE, EvaluationResult, write_evaluation
 from zsad.files.plain import write_json
 
@@ -82,6 +83,7 @@ def reproduce(
     """
     from zsad.evaluation.run import evaluate
 
+    check_checkpoint(request.recipe)
     folders = locate(request)
     _refuse_to_replace(request)
     training = training_of(request, folders)

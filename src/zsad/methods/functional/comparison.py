@@ -1,4 +1,4 @@
-"""Images against other images of a folder: what none of the alike ones shows is suspicious.
+"""Compares each image with similar images of the same folder: a patch that none of them shows is suspicious.
 
 Shapes: B images, M companions, K of them compared, L levels of description, N = G*G patches in row-major
 order, D_l feature width of a level.
@@ -21,20 +21,20 @@ COPY_DISTANCE = 0.02  # two files of one image stay below it in half precision, 
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """The companions: unlabelled images, some of which may be anomalous themselves.
+class CompanionPatches:
+    """Patches of the companions: unlabelled images, some of which may be anomalous themselves.
 
     Attributes:
         levels: L tensors (M, N, D_l) of unit vectors.
-        descriptors: (M, L) or wider, one unit vector for each image, to find the most alike ones.
+        descriptors: (M, sum of D_l), one unit vector for each image, to find the most alike ones.
     """
 
     levels: tuple[Tensor, ...]
     descriptors: Tensor
 
     @classmethod
-    def of(cls, levels: Sequence[Tensor]) -> Gallery:
-        """A gallery from patches.
+    def of(cls, levels: Sequence[Tensor]) -> CompanionPatches:
+        """Adds what finds the most alike images.
 
         Args:
             levels: L tensors (M, N, D_l) of unit vectors.
@@ -52,7 +52,7 @@ class Comparison:
     Attributes:
         distances: (B, L, N) mean distance of each patch to its nearest patch in the best-matching companions,
             in [0, 2]; 0 without companions.
-        companions: (B, K) numbers of the images compared with, the most alike first.
+        companions: (B, K) numbers of the companions, the most alike first.
         counted: (B, K) bool, False for copies of the image itself.
         unlikeness: (B,) `distances` in units of the distance to the image's own other patches, medians over
             the patches, mean over the levels. Above 1 the image resembles itself more than its companions.
@@ -77,29 +77,31 @@ def describe(levels: Sequence[Tensor]) -> Tensor:
     return F.normalize(torch.cat(means, dim=-1), dim=-1)
 
 
-def compare(levels: Sequence[Tensor], gallery: Gallery, count: int, best_share: float) -> Comparison:
-    """Matches each patch of some images with those of the most alike images of a gallery.
+def compare(
+    levels: Sequence[Tensor], companions: CompanionPatches, count: int, best_share: float
+) -> Comparison:
+    """Matches each patch of some images with the patches of their most alike companions.
 
     d_i(p) = mean over the best-matching share of the companions r of  min_q | u_i(p) - u_r(q) |
 
-    as in MuSc (2401.16753), section 3.3, but only with the most alike companions and level by level. A
+    Source: MuSc (2401.16753), section 3.3, here with the most alike companions only, and level by level. A
     companion that is the image itself, or a copy of it, does not count.
 
     Args:
         levels: L tensors (B, N, D_l) of unit vectors.
-        gallery: with the same levels.
-        count: images to compare each with, at most as many as there are.
-        best_share: of these that counts for a patch, rounded down, at least one.
+        companions: patches of the companions, on the same levels.
+        count: largest number of companions that an image is compared with.
+        best_share: share of these that counts for a patch, rounded down, at least one.
 
     Returns:
-        With K = count, or fewer.
+        The comparison, with K = count + 1 (one may be the image itself), or M if that is smaller.
     """
-    similarity = describe(levels) @ gallery.descriptors.T
-    chosen = similarity.topk(min(count + 1, len(gallery)), dim=1).indices  # one more: it may be itself
+    similarity = describe(levels) @ companions.descriptors.T
+    chosen = similarity.topk(min(count + 1, len(companions)), dim=1).indices  # one more: it may be itself
     nearest = torch.stack(
         [
             torch.stack([_nearest(tokens, known[rows]) for tokens, rows in zip(level, chosen, strict=True)])
-            for level, known in zip(levels, gallery.levels, strict=True)
+            for level, known in zip(levels, companions.levels, strict=True)
         ],
         dim=1,
     )  # (B, L, K + 1, N)
@@ -119,7 +121,7 @@ def best_mean(nearest: Tensor, counted: Tensor, best_share: float) -> Tensor:
     Args:
         nearest: (B, L, K, N) distances.
         counted: (B, K) bool.
-        best_share: rounded down, at least one companion.
+        best_share: share of the companions, rounded down, at least one.
 
     Returns:
         (B, L, N); 0 where no companion counts.

@@ -99,7 +99,7 @@ def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Ten
     return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *blocks))
 
 
-def last_block_features(visual: VisionTower, images: Tensor) -> JointFeatures:
+def last_layer_features(visual: VisionTower, images: Tensor) -> JointFeatures:
     """Class token and patches (T = 1) of plain CLIP, both through the final norm and the projection.
 
     Args:
@@ -176,7 +176,7 @@ def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
     return dpam_layer
 
 
-def blocks_read(
+def layers_read(
     features_list: Sequence[int], aliasing: LayerAliasing, value_value_from: int, last: int
 ) -> dict[int, int]:
     """Which blocks' patches are really read, and how often each counts.
@@ -194,7 +194,7 @@ def blocks_read(
         Block -> number of times.
 
     Example:
-        >>> blocks_read((3, 6, 12, 18), "as_published", value_value_from=6, last=24)
+        >>> layers_read((3, 6, 12, 18), "as_published", value_value_from=6, last=24)
         {3: 1, 24: 3}
     """
     shared_from = value_value_from - 1 if aliasing == "as_published" else last

@@ -83,11 +83,11 @@ class ClassTexts:
     Attributes:
         means: (2, E) float32 unit vectors, normal then abnormal: mean of the sentences' vectors as the tower
             gives them, brought to length 1 after averaging.
-        sentences: (K, E) float32 unit vectors of the single sentences, the normal ones first.
+        single: (K, E) float32 unit vectors of the single prompts, the normal ones first.
     """
 
     means: Tensor
-    sentences: Tensor
+    single: Tensor
 
 
 class DomainAwareTexts:
@@ -128,7 +128,7 @@ class DomainAwareTexts:
         while len(self._kept) > MOST_NAMES_KEPT:
             self._kept.popitem(last=False)
         device = self._backbone.text_projection.device
-        return ClassTexts(texts.means.to(device), texts.sentences.to(device))
+        return ClassTexts(texts.means.to(device), texts.single.to(device))
 
     def _encode(self, sentences: Sequence[str]) -> Tensor:
         """(P, E) float32 text vectors as the tower gives them, some hundred at a time."""

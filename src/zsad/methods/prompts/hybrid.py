@@ -103,7 +103,7 @@ class HybridPrompter(nn.Module):
         return DeepPrompts(tokens)
 
 
-def sentence_tokens(prompts: PromptSet, class_names: Sequence[str], context_length: int) -> Tensor:
+def prompt_tokens(prompts: PromptSet, class_names: Sequence[str], context_length: int) -> Tensor:
     """Token ids of all sentences of some classes, cut after the longest of them.
 
     Args:
@@ -117,12 +117,12 @@ def sentence_tokens(prompts: PromptSet, class_names: Sequence[str], context_leng
     Raises:
         ConfigError: a name is empty.
     """
-    token_ids = torch.stack([_sentence_tokens(prompts, name, context_length) for name in class_names])
+    token_ids = torch.stack([_prompt_tokens(prompts, name, context_length) for name in class_names])
     return token_ids[..., : int(token_ids.argmax(dim=-1).max()) + 1]
 
 
 @lru_cache(maxsize=MOST_NAMES_KEPT)
-def _sentence_tokens(prompts: PromptSet, class_name: str, context_length: int) -> Tensor:
+def _prompt_tokens(prompts: PromptSet, class_name: str, context_length: int) -> Tensor:
     """(P, context_length) token ids of one class."""
     normal, abnormal = prompts.sentences(class_name)
     with torch.inference_mode(False):  # kept for later calls, which may need gradients
