@@ -176,14 +176,33 @@ def test_gradients_reach_exactly_what_is_trainable(name, make, images):
         torch.testing.assert_close(cached[term], value)
 
 
+def difference(found, expected):
+    """Norm of the difference, in units of the spread between images; about 1 or more for unrelated values."""
+    found, expected = (values - values.mean(dim=0) for values in (found, expected))
+    return float((found - expected).norm() / expected.norm())
+
+
+def rank_correlation(found, expected):
+    """Spearman's correlation of two lists of different values."""
+    ranks = [values.argsort().argsort().double() for values in (found, expected)]
+    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_lower_precision_stays_close(name, make, images, make_small_clip, tmp_path):
+def test_lower_precision_stays_close(name, make, make_small_clip, tmp_path):
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     exact = make(name)
     path = exact.save(tmp_path / "saved.safetensors")
     rounded = zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu", precision="bf16")
-    found, expected = (detector.score_tensors(images) for detector in (rounded, exact))
+    unrelated = make(name, seed=9)
+    found, other, expected = (each.score_tensors(images) for each in (rounded, unrelated, exact))
     assert found.scores.dtype == torch.float32
-    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0.1)
+    assert rank_correlation(found.scores, expected.scores) >= 0.9
+    assert difference(found.scores, expected.scores) < 0.2
+    assert difference(found.maps, expected.maps) < 0.1
+    # These limits are of use only if they tell two networks apart.
+    assert difference(other.scores, expected.scores) > 0.5
+    assert difference(other.maps, expected.maps) > 0.5
 
 
 @pytest.mark.parametrize("name", METHODS)

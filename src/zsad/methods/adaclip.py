@@ -227,7 +227,7 @@ class Features:
     frozen_features: Tensor
 
 
-class AdaCLIP(Method):
+class AdaCLIP(Method[Config, Features, TextState | OpenText]):
     """See the module's description."""
 
     SHAPE_FIELDS = frozenset(

@@ -103,7 +103,7 @@ class Config(ObjectAgnosticConfig):
     lam: Weight = 4.0
 
 
-class AnomalyCLIP(Method):
+class AnomalyCLIP(Method[Config, JointFeatures, TextState]):
     """See the module's description."""
 
     SHAPE_FIELDS = frozenset({"n_ctx", "depth", "t_n_ctx"})

@@ -124,7 +124,7 @@ class Features:
     patch_features: Tensor
 
 
-class AnoVL(Method):
+class AnoVL(Method[Config, Features, AnoVLState]):
     """See the module's description."""
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

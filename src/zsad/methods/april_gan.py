@@ -177,7 +177,7 @@ class LinearAdapters(nn.Module):
         return torch.stack(adapted, dim=1)
 
 
-class AprilGAN(Method):
+class AprilGAN(Method[Config, Features, AprilGANState]):
     """See the module's description."""
 
     SHAPE_FIELDS = frozenset({"features_list"})

@@ -151,7 +151,7 @@ class AutoState(State):
     companions: Companions | None = None
 
 
-class Auto(Method):
+class Auto(Method[Config, Features, AutoState]):
     """See the module's description."""
 
     SHAPE_FIELDS = frozenset({"n_ctx", "depth", "t_n_ctx"})

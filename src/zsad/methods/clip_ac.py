@@ -84,7 +84,7 @@ class Config(MethodConfig):
     position_interpolation: PositionInterpolation = "bicubic_antialias"
 
 
-class ClipAC(Method):
+class ClipAC(Method[Config, JointFeatures, TextState]):
     """See the module's description.
 
     Attributes:

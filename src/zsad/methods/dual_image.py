@@ -173,7 +173,7 @@ class Features:
     spoiled: Spoiled | None
 
 
-class DualImage(Method):
+class DualImage(Method[Config, Features, DualImageState]):
     """See the module's description."""
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

@@ -127,7 +127,7 @@ class GlocalCLIPState(State):
     local_text: Tensor
 
 
-class GlocalCLIP(Method):
+class GlocalCLIP(Method[Config, JointFeatures, GlocalCLIPState]):
     """See the module's description.
 
     Attributes:

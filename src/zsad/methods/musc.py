@@ -117,7 +117,7 @@ class Features:
     patch_tokens: Tensor
 
 
-class MuSc(Method):
+class MuSc(Method[Config, Features, State]):
     """See the module's description."""
 
     AUTHORS_ACTIVATION = "gelu"

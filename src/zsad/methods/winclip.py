@@ -129,7 +129,7 @@ class Features:
     window_features: Tensor
 
 
-class WinCLIP(Method):
+class WinCLIP(Method[Config, Features, WinCLIPState]):
     """See the module's description."""
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
