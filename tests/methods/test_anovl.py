@@ -75,12 +75,12 @@ def value_value_patches(visual, images, start):
 
 
 def test_prompts():
-    normal, abnormal = OBJECT_PROMPTS.sentences("screw")
+    normal, abnormal = OBJECT_PROMPTS.for_class("screw")
     assert len(normal) == len(set(normal)) == len(abnormal) == len(set(abnormal)) == 462
     assert "a jpeg corrupted industrial photo of the normal screw" in normal
     assert "an industrial image of a small screw without flaw" in normal
     assert "a manufacturing image of the imperfect screw for anomaly detection" in abnormal
-    normal, abnormal = TEXTURE_PROMPTS.sentences("wood")
+    normal, abnormal = TEXTURE_PROMPTS.for_class("wood")
     assert len(set(normal)) == 462
     assert "a textural photo of the perfect wood" in normal
     assert "a close-up surface image of a blemished wood" in abnormal
@@ -97,7 +97,7 @@ def test_text_vectors(method, name, written, prompts):
     with torch.no_grad():
         sides = [
             method.backbone.encode_text(tokenize(sentences)).double().numpy()
-            for sentences in prompts.sentences(written)
+            for sentences in prompts.for_class(written)
         ]
     for found, vectors in zip(texts.means, sides, strict=True):
         close(found, unit(vectors.mean(axis=0)))

@@ -81,7 +81,7 @@ def bilinear(grid, size):
         ),
         (
             {"prompt_set": "winclip", "temperature": 0.02},
-            {name: prompt_set("paper").sentences(name) for name in set(CLASSES)},
+            {name: prompt_set("paper").for_class(name) for name in set(CLASSES)},
         ),
     ],
 )
@@ -107,7 +107,7 @@ def test_the_map_is_smoothed_as_scipy_does(small_clip, images):
 
 
 def test_imagenet_is_eighty_sentences_each():
-    normal, anomalous = prompt_set("imagenet").sentences("cable")
+    normal, anomalous = prompt_set("imagenet").for_class("cable")
     assert len(set(normal)) == len(set(anomalous)) == 80
     assert "a bad photo of a normal cable." in normal
     assert "a sketch of the anomalous cable." in anomalous

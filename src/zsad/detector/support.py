@@ -1,4 +1,4 @@
-"""The images that others are compared with: references and companions, chosen and read."""
+"""References and companions, the images that others are compared with: which ones, and how they are read."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def default_method(files: Sequence[Path]) -> str | None:
 
 
 def evenly_spread(files: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of some files, evenly spread over the list, so that every sub-folder has its share.
+    """At most `count` files, evenly spread over the list, so that every sub-folder contributes.
 
     Example:
         >>> [path.name for path in evenly_spread([Path(f"{n}.png") for n in range(7)], 3)]

@@ -1,4 +1,4 @@
-"""What weights zsad knows of, which files of them are here, and whether those are as they were published.
+"""The weights that zsad knows, which of their files are on this machine, and whether these are intact.
 
 The manifest lists the backbones, the learnt weights that lie beside the packaged backbone, and the files that
 the authors of the methods published (`Method.WEIGHTS`).
@@ -39,14 +39,14 @@ State = Literal["ok", "broken", "no checksum"]
 
 @dataclass(frozen=True)
 class Check:
-    """What the comparison of a file with its checksum gave.
+    """Result of comparing a file with its checksum.
 
     Attributes:
-        record: whose file it is.
-        path: the file.
+        record: record that the file belongs to.
+        path: path of the file.
         state: "ok", "broken", or "no checksum" where its publisher gives none.
-        found: the file's SHA-256.
-        expected: what it should be, maybe only the first digits; None if unknown.
+        found: SHA-256 of the file.
+        expected: SHA-256 that it should have, perhaps only its first digits; None if unknown.
     """
 
     record: WeightRecord
@@ -70,7 +70,7 @@ class PublishedWeights:
 
 
 def manifest() -> list[WeightRecord]:
-    """Records of all backbones, of the learnt weights that ship with zsad, and of those of the authors.
+    """Records of all backbones, of the learnt weights that zsad ships, and of the files of the authors.
 
     Raises:
         WeightsError: the package's own files are missing or damaged.
@@ -88,7 +88,7 @@ def shipped_records(packaged: WeightRecord) -> list[WeightRecord]:
     """Records of the learnt weights beside the packaged backbone, named "tiny/METHOD".
 
     Args:
-        packaged: the record of that backbone.
+        packaged: record of that backbone.
 
     Raises:
         WeightsError: a file is damaged.
@@ -119,10 +119,10 @@ def shipped_records(packaged: WeightRecord) -> list[WeightRecord]:
 
 
 def find_record(name: str) -> WeightRecord:
-    """A record of the manifest by its name; OpenAI's way to write it ("ViT-L/14@336px") is known too.
+    """A record of the manifest by its name, also in OpenAI's spelling ("ViT-L/14@336px").
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the name is unknown.
     """
     records = {record.name: record for record in manifest()}
     plain = name.replace("/", "-").replace("@336px", "-336")
@@ -133,7 +133,7 @@ def find_record(name: str) -> WeightRecord:
 
 
 def files_of(record: WeightRecord) -> list[Path]:
-    """The files of a record that are on this machine; they have not been verified.
+    """The files of a record that are on this machine, not yet verified.
 
     A file in another program's cache counts only if it has the checksum, because zsad does not load
     unverified files.
@@ -152,7 +152,7 @@ def files_of(record: WeightRecord) -> list[Path]:
 
 
 def _hub_files(source: str) -> list[Path]:
-    """The weight file of a repository in huggingface_hub's cache; the first one is the one that is loaded."""
+    """The weight file of a repository in huggingface_hub's cache; the first one is loaded."""
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = source.removeprefix(HUB).partition("@")
@@ -164,13 +164,13 @@ def _hub_files(source: str) -> list[Path]:
 
 
 def verify(record: WeightRecord) -> list[Check]:
-    """Compares every file of a record that is here with its SHA-256; reads the files whole.
+    """Compares every file of a record on this machine with its SHA-256; reads the files completely.
 
     Args:
         record: one of `manifest`.
 
     Returns:
-        One result per file; none if nothing is here.
+        One result per file; none if no file is on this machine.
     """
     checks = []
     for path in files_of(record):
@@ -183,19 +183,19 @@ def verify(record: WeightRecord) -> list[Check]:
 
 
 def fetch(name: str, offline: bool | None = None) -> list[Path]:
-    """Downloads a backbone or the weights of a method's authors unless they are here.
+    """Downloads a backbone or the weights of a method's authors unless they are on this machine.
 
     Args:
-        name: of the manifest, or "hf-hub:ORG/REPO" or "open_clip:ARCH/TAG", which are then loaded once, since
-            only that tells which files they need.
-        offline: True never touches the network; None asks ZSAD_OFFLINE.
+        name: name in the manifest, or "hf-hub:ORG/REPO" or "open_clip:ARCH/TAG", which are then loaded once,
+            because only that shows which files they need.
+        offline: True never uses the network; None reads ZSAD_OFFLINE.
 
     Returns:
-        The files that are known by name; empty for "hf-hub:" and "open_clip:".
+        The files with known names; empty for "hf-hub:" and "open_clip:".
 
     Raises:
         ConfigError: the name is unknown.
-        WeightsError: offline and not here, no network, disk full, wrong checksum.
+        WeightsError: offline and not on this machine, no network, disk full, or a wrong checksum.
         MissingExtraError: "open_clip:" without the package open_clip_torch.
     """
     if name.startswith((HUB, OPEN_CLIP)):
@@ -213,7 +213,7 @@ def fetch(name: str, offline: bool | None = None) -> list[Path]:
 
 
 def _download(record: WeightRecord, offline: bool | None) -> Path:
-    """The file of a URL; where it cannot be had, authors' files can still be put in place by hand."""
+    """The file of a URL; the message for an authors' file also says how to put it in place by hand."""
     try:
         return download(record.source, record.sha256, record.bytes, offline=offline)
     except WeightsError as error:
@@ -224,14 +224,14 @@ def _download(record: WeightRecord, offline: bool | None) -> Path:
 
 
 def _load_once(name: str, offline: bool | None) -> None:
-    """Reads a backbone, which fetches what it needs and shows that it can be used."""
+    """Reads a backbone, which fetches what it needs and proves that it is usable."""
     from zsad.backbones.sources import read_source
 
     read_source(name, None, is_offline(offline))
 
 
 def _description(path: Path) -> dict[str, Any] | None:
-    """What `zsad.detector.checkpoints.write` put into a file's header; None for other files."""
+    """The description that `zsad.detector.checkpoints.write` put into a file; None for other files."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -243,7 +243,7 @@ def _description(path: Path) -> dict[str, Any] | None:
 
 
 def _sums_of_the_wheel() -> dict[Path, str]:
-    """SHA-256 by file as pip noted them at installation; empty for a checkout."""
+    """SHA-256 of each file as pip recorded it at installation; empty for a checkout."""
     try:
         listed = installed_files("zsad") or []
     except PackageNotFoundError:
@@ -256,7 +256,7 @@ def _sums_of_the_wheel() -> dict[Path, str]:
 
 
 def _sum_of_the_hub(path: Path) -> str | None:
-    """SHA-256 that the hub gave for a large file: huggingface_hub names the file so that a link leads to."""
+    """SHA-256 that the hub gives for a large file: the name of the file that huggingface_hub links to."""
     name = path.resolve().name
     return name if BLOB_NAME.fullmatch(name) else None
 
@@ -271,7 +271,7 @@ def published_weights() -> Mapping[str, PublishedWeights]:
 
 
 def fetched_file(published: PublishedWeights) -> Path:
-    """The file on this machine.
+    """The file of an authors' record on this machine.
 
     Raises:
         WeightsError: it has not been fetched; the message holds the command.
@@ -284,6 +284,6 @@ def fetched_file(published: PublishedWeights) -> Path:
 
 
 def by_hand(published: PublishedWeights) -> str:
-    """How a person gets the file where no program can, as one sentence without its full stop."""
+    """How a person gets the file if no program can, as the end of a message."""
     target = cached_path(published.record.source, published.record.sha256)
     return f"or get it by hand from {published.record.page} and put it at {target}"

@@ -1,8 +1,8 @@
-"""Finds methods by looking into the `methods` folder and at the plug-ins that are installed; no torch.
+"""Finds methods in the `methods` folder and among the installed plug-ins; does not import torch.
 
-A module of `zsad.methods` is a method; its name is the method's. Another package adds one with an entry point
-of the group "zsad.methods" whose value is such a module or the `Method` subclass itself. Nothing is imported
-before it is asked for.
+A module of `zsad.methods` is a method of the same name. Another package adds one with an entry point of the
+group "zsad.methods" whose value is such a module or the `Method` subclass itself. Methods are imported when
+first used.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ def list_methods() -> list[str]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method, imported now.
+    """Imports a method and returns its class.
 
     Args:
-        name: one of `list_methods`. A method of this package wins over a plug-in of the same name.
+        name: one of `list_methods()`. A method of this package takes precedence over a plug-in of the same
+            name.
 
     Returns:
         The `Method` subclass.
@@ -62,7 +63,7 @@ def method_class(name: str) -> type[Method]:
 
 @lru_cache(maxsize=1)
 def _shipped() -> frozenset[str]:
-    """Module names in the `methods` folder; a leading underscore marks a module that is no method."""
+    """Module names in the `methods` folder; a module with a leading underscore is no method."""
     names = (module.name for module in pkgutil.iter_modules([str(METHODS_FOLDER)]) if not module.ispkg)
     return frozenset(name for name in names if name != NOT_A_METHOD and not name.startswith("_"))
 
@@ -73,7 +74,7 @@ def _plugins() -> dict[str, EntryPoint]:
 
 
 def _only_method(module: ModuleType) -> type[Method]:
-    """The one method that a module defines (not those that it imports); a class with `INFO` is a method."""
+    """The one method that a module defines, not those that it imports; a class with `INFO` is a method."""
     found: list[type[Any]] = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)

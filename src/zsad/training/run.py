@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zsad.backbones.loading import backbone_fingerprint
 from zsad.errors import ConfigError, DataError, ZsadError
 from zsad.files.plain import to_plain
-from zsad.methods.prompts.learners import SentenceLearner
+from zsad.methods.prompts.learners import PromptLearner
 from zsad.training.cache import CachedSample, FeatureCache
 from zsad.training.data import Batch, TrainingData, batches
 from zsad.training.items import prepare_item
@@ -62,7 +62,7 @@ class TrainingRun:
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
         for module in self.method.modules():
-            if isinstance(module, SentenceLearner) and ranks.count > 1:
+            if isinstance(module, PromptLearner) and ranks.count > 1:
                 module.joined = ranks.join
         self.method.train()
         self.method.backbone.eval()

@@ -52,7 +52,7 @@ def test_tokens_are_cut_after_the_longest_sentence():
     names = ["nut", "a rather long class name"]
     found = prompt_tokens(PROMPTS, names, 77)
     for row, name in zip(found, names, strict=True):
-        normal, abnormal = PROMPTS.sentences(name)
+        normal, abnormal = PROMPTS.for_class(name)
         full = tokenize(normal + abnormal)
         assert torch.equal(row, full[:, : found.shape[2]])
         assert (full[:, found.shape[2] :] == 0).all()

@@ -86,7 +86,7 @@ def test_a_yaml_file(tmp_path):
     path = tmp_path / "words.yaml"
     path.write_text("abnormal: [cracked, with rust]\ntemplates:\n  - a photo of my {}.\n", encoding="utf-8")
     prompts = read_state_words(path).replace_in(prompt_set("paper"))
-    assert prompts.sentences("nut")[1] == ["a photo of my cracked nut.", "a photo of my nut with rust."]
+    assert prompts.for_class("nut")[1] == ["a photo of my cracked nut.", "a photo of my nut with rust."]
     assert parse_state_words(str(path)) == read_state_words(path)
 
 

@@ -11,7 +11,7 @@ from zsad.methods.prompts.templates import PROMPT_SETS, TextEnsemble, prompt_set
 
 
 def test_anomalib_sentences_are_the_golden_ones(golden):
-    normal, abnormal = prompt_set("anomalib").sentences("metal nut")
+    normal, abnormal = prompt_set("anomalib").for_class("metal nut")
     assert normal == golden("winclip")["prompts.normal"].tolist()
     assert abnormal == golden("winclip")["prompts.anomalous"].tolist()
 
@@ -20,7 +20,7 @@ def test_anomalib_sentences_are_the_golden_ones(golden):
     ("name", "normal", "abnormal"), [("paper", 154, 88), ("anomalib", 147, 84), ("april_gan", 245, 175)]
 )
 def test_sizes(name, normal, abnormal):
-    sentences = prompt_set(name).sentences("screw")
+    sentences = prompt_set(name).for_class("screw")
     assert [len(part) for part in sentences] == [normal, abnormal]
     if name != "anomalib":
         assert len(set(sentences[0])) == normal
@@ -33,13 +33,13 @@ def test_every_template_and_state_has_one_place():
 
 
 def test_a_class_name_may_hold_braces():
-    assert prompt_set("paper").sentences("{}x{0}")[0][0] == "a cropped photo of a {}x{0}."
+    assert prompt_set("paper").for_class("{}x{0}")[0][0] == "a cropped photo of a {}x{0}."
 
 
 @pytest.mark.parametrize("name", ["", "  "])
 def test_an_empty_class_name_is_refused(name):
     with pytest.raises(ConfigError, match="class name"):
-        prompt_set("paper").sentences(name)
+        prompt_set("paper").for_class(name)
 
 
 def test_an_unknown_set():
@@ -54,7 +54,7 @@ def test_the_ensemble_averages_and_keeps(small_clip, monkeypatch):
     with torch.inference_mode():
         kept = ensemble.encode(["screw"])
     assert not ensemble.encode(["screw"]).is_inference()
-    vectors = small_clip.encode_text(tokenize(prompt_set("paper").sentences("screw")[1]))
+    vectors = small_clip.encode_text(tokenize(prompt_set("paper").for_class("screw")[1]))
     mean = torch.nn.functional.normalize(vectors, dim=-1).mean(0)
     torch.testing.assert_close(kept[0, 1], (mean / mean.norm()).detach())
     monkeypatch.setattr(small_clip, "encode_text", lambda *_: pytest.fail("encoded again"))

@@ -17,7 +17,7 @@ from zsad.methods.functional.maps import grid_side
 from zsad.methods.functional.matching import chord, nearest_similarity
 
 OWN_NEIGHBOURS = 4  # patches of its own image that a patch is compared with
-COPY_DISTANCE = 0.02  # two files of one image stay below it in half precision, two photographs never do
+COPY_DISTANCE = 0.02  # two files of one image stay below it in half precision; two photographs never do
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CompanionPatches:
 
     @classmethod
     def of(cls, levels: Sequence[Tensor]) -> CompanionPatches:
-        """Adds what finds the most alike images.
+        """Patches of companions, with the descriptors that find the most alike images.
 
         Args:
             levels: L tensors (M, N, D_l) of unit vectors.
@@ -65,7 +65,7 @@ class Comparison:
 
 
 def describe(levels: Sequence[Tensor]) -> Tensor:
-    """One vector for a whole image: the means of its patches, each level with the same weight.
+    """One vector for a whole image: the means of its patches, with the same weight for each level.
 
     Args:
         levels: L tensors (B, N, D_l).
@@ -143,7 +143,7 @@ def best_mean(nearest: Tensor, counted: Tensor, best_share: float) -> Tensor:
 def own_distances(tokens: Tensor) -> Tensor:
     """Mean distance of each patch to the patches of its own image that resemble it most.
 
-    The patch and its eight neighbours are left out, since they show the same spot.
+    The patch and its eight neighbours are left out, because they show the same place.
 
     Args:
         tokens: (B, N, D) unit vectors.
@@ -156,7 +156,7 @@ def own_distances(tokens: Tensor) -> Tensor:
     column = torch.arange(tokens.shape[1], device=tokens.device) % side
     close = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
     found = []
-    for own in tokens:  # image by image, since N x N similarities are large
+    for own in tokens:  # image by image, because N x N similarities are large
         best = (own @ own.T).masked_fill(close, -1.0).topk(min(OWN_NEIGHBOURS, len(own)), dim=-1).values
         found.append(chord(best.float().mean(dim=-1)))
     return torch.stack(found)

@@ -1,4 +1,4 @@
-"""Joining two kinds of evidence over a folder: brought to the same spread, added, and put on one scale."""
+"""Combines two anomaly scores over a folder: standardises both, adds them, and rescales the sum."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation over a folder, to bring other values to the same scale.
+    """Mean and standard deviation over a folder, which bring other values to the same scale.
 
     Attributes:
-        mean: of any shape that broadcasts.
-        deviation: the same; 0 where there is no spread.
+        mean: mean, of any shape that broadcasts.
+        deviation: standard deviation, of the same shape; 0 without spread.
     """
 
     mean: Tensor
@@ -22,7 +22,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Tensor, dims: tuple[int, ...]) -> Spread:
-        """Over some dimensions, which are kept with length 1.
+        """Mean and standard deviation over some dimensions, which are kept with length 1.
 
         Example:
             >>> Spread.of(torch.tensor([1.0, 3.0]), (0,)).standardised(torch.tensor([4.0, 2.0]))
@@ -32,19 +32,19 @@ class Spread:
         return cls(mean, deviation)
 
     def standardised(self, values: Tensor) -> Tensor:
-        """Distance from the mean in standard deviations; 0 where there is no spread."""
+        """Distance from the mean in standard deviations; 0 without spread."""
         return torch.where(self.deviation > 0, (values - self.mean) / self.deviation.clamp(min=1e-12), 0.0)
 
 
 @dataclass(frozen=True)
 class Levels:
-    """What is common and what is rare in a folder, to put logits on a scale that shows the difference.
+    """Common and rare logits of a folder, which put logits on a scale that shows the difference.
 
     Attributes:
         common: median of the logits, of any shape that broadcasts.
-        rare: a high quantile of theirs.
-        common_logit: where the median goes.
-        rare_logit: where the high quantile goes.
+        rare: high quantile of the logits, of the same shape.
+        common_logit: logit that the median becomes.
+        rare_logit: logit that the high quantile becomes.
     """
 
     common: Tensor
@@ -56,14 +56,14 @@ class Levels:
     def of(
         cls, logits: Tensor, dims: tuple[int, ...], quantile: float, common_logit: float, rare_logit: float
     ) -> Levels:
-        """Over some dimensions, which are kept with length 1.
+        """Common and rare logits over some dimensions, which are kept with length 1.
 
         Args:
-            logits: of any shape.
-            dims: the last ones, in order.
-            quantile: in (0.5, 1), which is taken for rare.
-            common_logit: where the median goes.
-            rare_logit: where the quantile goes, above `common_logit`.
+            logits: logits of any shape.
+            dims: the dimensions, in ascending order.
+            quantile: quantile in (0.5, 1) that counts as rare.
+            common_logit: logit that the median becomes.
+            rare_logit: logit that the quantile becomes, above `common_logit`.
         """
         flat = logits.movedim(dims, tuple(range(-len(dims), 0))).flatten(-len(dims))
         common, rare = (
@@ -75,11 +75,11 @@ class Levels:
         return cls(common, rare, common_logit, rare_logit)
 
     def rescaled(self, logits: Tensor, amount: Tensor | float = 1.0) -> Tensor:
-        """Shifted and stretched so that `common` and `rare` come to their places; the order stays.
+        """Shifts and stretches logits so that `common` and `rare` become their targets; the order stays.
 
         Args:
-            logits: of a shape that broadcasts.
-            amount: from 0 (as they are) to 1 (in full).
+            logits: logits of a shape that broadcasts.
+            amount: from 0 (unchanged) to 1 (in full).
 
         Example:
             >>> levels = Levels(torch.tensor(10.0), torch.tensor(12.0), -4.0, 0.0)

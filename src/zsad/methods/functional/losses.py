@@ -1,6 +1,6 @@
 """The loss terms that the methods share: pure tensor functions.
 
-Shapes: B images, K = 2 classes (0 normal, 1 abnormal), H x W pixels, T blocks, E feature width.
+Shapes: B images, K = 2 classes (0 normal, 1 abnormal), H x W pixels, T layers, E feature width.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
 
 
 def pixel_losses(maps: Tensor, masks: Tensor, weights: Sequence[float]) -> dict[str, Tensor]:
-    """Focal loss and the Dice losses of both classes, summed over the maps of several blocks.
+    """Focal loss and the Dice losses of both classes, summed over the maps of several layers.
 
     sum_t w_t [ Focal(P_t, G) + Dice(P_abnormal,t , G) + Dice(P_normal,t , 1 - G) ]
 
@@ -86,17 +86,17 @@ def pixel_losses(maps: Tensor, masks: Tensor, weights: Sequence[float]) -> dict[
         >>> {name: round(float(term), 4) for name, term in terms.items()}
         {'focal': 0.3465, 'dice_abnormal': 0.6667, 'dice_normal': 0.6667}
     """
-    blocks = maps.unbind(dim=1)
+    layers = maps.unbind(dim=1)
 
     def summed(loss: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.stack(
-            [weight * loss(block) for weight, block in zip(weights, blocks, strict=True)]
+            [weight * loss(layer) for weight, layer in zip(weights, layers, strict=True)]
         ).sum()
 
     return {
-        "focal": summed(lambda block: focal_loss(block, masks)),
-        "dice_abnormal": summed(lambda block: dice_loss(block[:, 1], masks)),
-        "dice_normal": summed(lambda block: dice_loss(block[:, 0], 1 - masks)),
+        "focal": summed(lambda layer: focal_loss(layer, masks)),
+        "dice_abnormal": summed(lambda layer: dice_loss(layer[:, 1], masks)),
+        "dice_normal": summed(lambda layer: dice_loss(layer[:, 0], 1 - masks)),
     }
 
 
@@ -114,7 +114,7 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: flo
         anchor: (..., E).
         positive: (..., E).
         negative: (..., E).
-        margin: distance from which on the negative is far enough, 0 or more.
+        margin: distance from which the negative is far enough, 0 or more.
 
     Returns:
         Scalar, 0 or more.

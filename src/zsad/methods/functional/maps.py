@@ -1,7 +1,7 @@
-"""Similarity, upsampling, smoothing and window aggregation: pure tensor functions that the methods share.
+"""Upsampling, smoothing and scaling of maps: pure tensor functions that the methods share.
 
 Shapes: B images, N = G*G patches of a square grid in row-major order, E feature width, K text classes
-(0 normal, 1 abnormal), C rows of class names (1 or B), S pixels a side.
+(0 normal, 1 abnormal), C rows of class names (1 or B), S pixels of one side.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def upsample(maps: Tensor, size: int | tuple[int, int], align_corners: bool = Fa
 
     Args:
         maps: (..., h, w).
-        size: pixels a side, or (height, width).
+        size: pixels of one side, or (height, width).
         align_corners: True puts the outermost values on the outermost pixels (APRIL-GAN, AdaCLIP, AA-CLIP);
             False treats values as areas (the AnomalyCLIP family, WinCLIP).
 
@@ -105,17 +105,17 @@ def gaussian_filter(maps: Tensor, sigma: float) -> Tensor:
 
 
 def abnormal_map(probabilities: Tensor, weights: Sequence[float], size: int, sigma: float) -> Tensor:
-    """One smoothed map from the patch probabilities of several blocks.
+    """One smoothed map from the patch probabilities of several layers.
 
     M = G_sigma * upsample( sum_t w_t (p_abnormal,t + 1 - p_normal,t) / 2 )
 
     Source: the evaluation code of AnomalyCLIP and of what derives from it.
 
     Args:
-        probabilities: (B, T, N, 2) of T blocks, normal then abnormal.
+        probabilities: (B, T, N, 2) of T layers, normal then abnormal.
         weights: T factors.
-        size: pixels a side of the map.
-        sigma: of the Gaussian filter in pixels; 0 switches it off.
+        size: pixels of one side of the map.
+        sigma: standard deviation of the Gaussian filter, in pixels; 0 switches it off.
 
     Returns:
         (B, size, size) in [0, sum of the weights].
@@ -125,9 +125,9 @@ def abnormal_map(probabilities: Tensor, weights: Sequence[float], size: int, sig
         tensor([[[1.6000]]])
     """
     grids = to_grid(probabilities)
-    blocks = ((grids[:, :, 1] + 1 - grids[:, :, 0]) / 2).unbind(dim=1)
-    # Upsampling is linear, so the blocks can be added up before it.
-    weighted = torch.stack([weight * block for weight, block in zip(weights, blocks, strict=True)])
+    layers = ((grids[:, :, 1] + 1 - grids[:, :, 0]) / 2).unbind(dim=1)
+    # Upsampling is linear, so the layers can be added up before it.
+    weighted = torch.stack([weight * layer for weight, layer in zip(weights, layers, strict=True)])
     return gaussian_filter(upsample(weighted.sum(dim=0), size), sigma)
 
 
@@ -152,10 +152,10 @@ def min_max(values: Tensor) -> Tensor:
     """Shifts and stretches values so that the smallest becomes 0 and the largest 1.
 
     Args:
-        values: of any shape, not empty.
+        values: values of any shape, at least one.
 
     Returns:
-        The same shape, in [0, 1]; all 0 where all values are alike.
+        The same shape, in [0, 1]; all 0 if all values are equal.
 
     Example:
         >>> min_max(torch.tensor([3.0, 1.0, 2.0]))
@@ -171,12 +171,13 @@ def in_parts(
 ) -> tuple[Tensor, ...]:
     """Applies a function to a few elements of a batch at a time.
 
-    The results are written where they stay, so that they are in memory once, not twice as with `torch.cat`.
+    Results are written into their final place, so that they are in memory once, not twice as with
+    `torch.cat`.
 
     Args:
-        function: from (M, ...) to tensors (M, ...).
+        function: maps (M, ...) to tensors (M, ...).
         batch: (B, ...), B of 1 or more.
-        at_once: M, the last time perhaps fewer.
+        at_once: M, number of elements at a time; the last call may have fewer.
 
     Returns:
         Tensors (B, ...).

@@ -1,6 +1,6 @@
-"""Images as references of each other: who is compared with whom, and how well patches match.
+"""Images as companions of each other: which are compared, and how well their patches match.
 
-Shapes: B images, T blocks, N = G*G patches in row-major order, D and E feature widths.
+Shapes: B images, T layers, N = G*G patches in row-major order, D and E feature widths.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ def choose_partners(
     draws: int = 1,
     seed: int = 0,
 ) -> list[Partners]:
-    """The reference images of each image.
+    """The companions of each image.
 
     Args:
-        class_names: B names; partners have the same.
+        class_names: B names; companions have the same.
         image_features: (B, E) unit vectors.
         pairing: "nearest" (most alike), "sequential" (shuffled, then cut into groups) or "random".
-        count: partners of each image, as far as there are others; None: all others of its class name.
-        draws: how often partners are chosen with "random".
-        seed: of "sequential" and "random".
+        count: number of companions of each image, or fewer if its class name has fewer images; None for all
+            others of its class name.
+        draws: number of times that companions are chosen with "random".
+        seed: seed of "sequential" and "random".
 
     Returns:
         For each draw (one unless pairing is "random") B lists of image numbers, the most alike or first
-        drawn partner first; empty where no other image has the class name.
+        drawn companion first; empty if no other image has the class name.
 
     Example:
         >>> choose_partners(["nut", "nut", "tile"], torch.eye(3), "nearest")
@@ -70,7 +71,7 @@ def choose_partners(
 
 
 def _nearest(members: Sequence[int], image_features: Tensor, count: int) -> dict[int, list[int]]:
-    """The most alike images of each."""
+    """The images that are most alike to each image."""
     rows = image_features[list(members)]
     similarity = (rows @ rows.T).fill_diagonal_(-torch.inf)
     best = similarity.topk(count, dim=1).indices.tolist()
@@ -90,7 +91,7 @@ def _sequential(members: Sequence[int], count: int, generator: torch.Generator) 
 
 
 def _random(members: Sequence[int], count: int, generator: torch.Generator) -> dict[int, list[int]]:
-    """Different others for each image."""
+    """Other images, drawn for each image by itself."""
     chosen = {}
     for index in members:
         others = [other for other in members if other != index]
@@ -100,18 +101,18 @@ def _random(members: Sequence[int], count: int, generator: torch.Generator) -> d
 
 
 def visual_scores(visual_tokens: Tensor, partners: Partners, best_share: float) -> Tensor:
-    """How badly each patch matches the partners of its image.
+    """How badly each patch matches the companions of its image.
 
-    M_V(i, p) = mean over blocks l, and over the best-matching share of the partners r, of
+    M_V(i, p) = mean over layers l, and over the best-matching share of the companions r, of
                 min_q (1 - cos(u_i,l(p), u_r,l(q))) / 2
 
     Args:
-        visual_tokens: (B, T, N, D) unit vectors of T blocks.
-        partners: image numbers for each image.
-        best_share: share of the partners that counts, rounded down, at least one.
+        visual_tokens: (B, T, N, D) unit vectors of T layers.
+        partners: numbers of the companions of each image.
+        best_share: share of the companions that counts, rounded down, at least one.
 
     Returns:
-        (B, N) in [0, 1]; 0 for an image without partners.
+        (B, N) in [0, 1]; 0 for an image without companions.
 
     Example:
         >>> here, there = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
@@ -119,25 +120,25 @@ def visual_scores(visual_tokens: Tensor, partners: Partners, best_share: float) 
         tensor([[0.5000],
                 [0.0000]])
     """
-    pictures, blocks, patches, _ = visual_tokens.shape
-    scores = visual_tokens.new_zeros(pictures, patches)
+    count, layers, patches, _ = visual_tokens.shape
+    scores = visual_tokens.new_zeros(count, patches)
     for index, others in enumerate(partners):
         if not others:
             continue
         counted = max(1, int(best_share * len(others)))
-        for block in range(blocks):
-            found = visual_tokens[index, block][None]
-            distances = torch.cat([nearest_distance(found, visual_tokens[other, block]) for other in others])
-            scores[index] += distances.topk(counted, dim=0, largest=False).values.mean(dim=0) / blocks
+        for layer in range(layers):
+            found = visual_tokens[index, layer][None]
+            distances = torch.cat([nearest_distance(found, visual_tokens[other, layer]) for other in others])
+            scores[index] += distances.topk(counted, dim=0, largest=False).values.mean(dim=0) / layers
     return scores
 
 
 def neighbourhood_means(tokens: Tensor, side: int) -> Tensor:
-    """Mean over the patches around each patch, those beyond the border left out.
+    """Mean over the patches around each patch; patches beyond the border do not count.
 
     Args:
         tokens: (B, T, N, D).
-        side: of the neighbourhood in patches, odd.
+        side: side of the neighbourhood in patches, odd.
 
     Returns:
         (B, T, N, D).

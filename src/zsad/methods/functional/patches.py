@@ -1,6 +1,6 @@
-"""Class token and patches of chosen blocks in the joint space, as the AnomalyCLIP family reads them.
+"""Class token and patches of chosen layers in the joint space, as the AnomalyCLIP family reads them.
 
-Shapes: B images, T used blocks, N = G*G patches, D tower width, E joint width.
+Shapes: B images, T used layers, N = G*G patches, D encoder width, E joint width.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class JointFeatures:
 
     Attributes:
         image_features: (B, E) float32 class token in the joint space, not normalised.
-        patch_features: (B, T, N, E) float32 patches of the T used blocks in the joint space, not normalised.
+        patch_features: (B, T, N, E) float32 patches of the T used layers in the joint space, not normalised.
     """
 
     image_features: Tensor
@@ -55,48 +55,48 @@ def value_value_features(
     Args:
         visual: the image encoder.
         images: (B, 3, S, S) resized and normalised images.
-        layers: T 1-based blocks.
-        value_value_from: first block of the value-value stream.
+        layers: T 1-based layers.
+        value_value_from: first layer of the value-value stream.
     """
     output = visual(images, value_taps=layers, value_value_from=value_value_from)
     return joint_features(visual, output, layers)
 
 
 def joint_features(visual: VisionTower, output: VisionOutput, layers: Sequence[int]) -> JointFeatures:
-    """What `value_value_features` returns, from a pass through the tower that gave more than that.
+    """What `value_value_features` returns, from a pass through the image encoder that returned more.
 
     Args:
         visual: the image encoder.
-        output: of it, with value-value tokens of the blocks.
-        layers: T 1-based blocks.
+        output: output of the image encoder, with value-value tokens of the layers.
+        layers: T 1-based layers.
     """
     patches = torch.stack([output.value_tokens[layer][:, 1:] for layer in layers], dim=1)
     return JointFeatures((output.class_token @ visual.proj).float(), visual.project(patches).float())
 
 
 def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Tensor, ...]:
-    """Patches as images are compared by: the levels of a hybrid stem, then those of chosen blocks.
+    """Patches by which images are compared: the levels of a hybrid stem, then those of chosen layers.
 
-    A level that is finer than the patch grid is folded into channels; one that is coarser is left out, since
-    it would say the same of several patches.
+    A level that is finer than the patch grid is folded into channels; a coarser one is left out, because it
+    says the same of several patches.
 
     Args:
-        output: of a image encoder, with tokens of the blocks.
-        layers: 1-based blocks.
+        output: output of an image encoder, with tokens of the layers.
+        layers: 1-based layers.
 
     Returns:
-        L tensors (B, N, D_l) of unit vectors, float32 or, if the tower runs in a lower precision, float16:
-        bfloat16 has too few digits for distances between patches that are alike.
+        L tensors (B, N, D_l) of unit vectors, float32 or, if the encoder runs in a lower precision,
+        float16: bfloat16 has too few digits for distances between patches that are alike.
     """
-    blocks = [output.tokens[layer][:, 1:] for layer in layers]
-    side = grid_side(blocks[0].shape[1])
+    encoded = [output.tokens[layer][:, 1:] for layer in layers]
+    side = grid_side(encoded[0].shape[1])
     stem = [
         F.pixel_unshuffle(level, level.shape[-1] // side).flatten(2).transpose(1, 2)
         for level in output.stem_levels
         if level.shape[-1] >= side
     ]
-    kept = torch.float32 if blocks[0].dtype == torch.float32 else torch.float16
-    return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *blocks))
+    kept = torch.float32 if encoded[0].dtype == torch.float32 else torch.float16
+    return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *encoded))
 
 
 def last_layer_features(visual: VisionTower, images: Tensor) -> JointFeatures:
@@ -154,14 +154,16 @@ def layers_compared(visual_layers: Sequence[int] | None, vision: VisionConfig) -
 
 
 def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
-    """AnomalyCLIP's constant for a tower: the value-value stream covers the last `dpam_layer - 1` blocks.
+    """AnomalyCLIP's constant for an image encoder.
+
+    The value-value stream covers the last `dpam_layer - 1` layers.
 
     Args:
-        dpam_layer: as typed; None for 20 of 24 blocks, the same share of others.
-        layers: blocks of the image encoder.
+        dpam_layer: value of the setting; None for 20 of 24 layers, and for the same share of another number.
+        layers: number of layers of the image encoder.
 
     Raises:
-        ConfigError: the tower has no such share of blocks.
+        ConfigError: the image encoder has too few layers.
 
     Example:
         >>> resolve_dpam_layer(None, 24), resolve_dpam_layer(None, 12)
@@ -171,7 +173,7 @@ def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
         return round(PAPER_VALUE_VALUE_SHARE * layers) + 1
     if not 2 <= dpam_layer <= layers + 1:
         raise ConfigError(
-            f"dpam_layer {dpam_layer}: use 2 (only the last block) to {layers + 1} (all blocks)"
+            f"dpam_layer {dpam_layer}: use 2 (only the last layer) to {layers + 1} (all layers)"
         )
     return dpam_layer
 
@@ -179,19 +181,19 @@ def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
 def layers_read(
     features_list: Sequence[int], aliasing: LayerAliasing, value_value_from: int, last: int
 ) -> dict[int, int]:
-    """Which blocks' patches are really read, and how often each counts.
+    """The layers whose patches are really read, and how often each counts.
 
-    Released code that updates the value-value stream in place hands out the same tensor for every block from
-    the one before the stream's start on; when it is read, it holds the last block's result.
+    Released code that updates the value-value stream in place hands out the same tensor for every layer from
+    the one before the start of the stream on; when it is read, it holds the result of the last layer.
 
     Args:
-        features_list: the blocks asked for.
-        aliasing: "as_published" for what such code reads, "fixed" for what was asked for.
-        value_value_from: first block of the value-value stream.
-        last: number of blocks.
+        features_list: layers of the settings.
+        aliasing: "as_published" for what such code reads, "fixed" for the layers of the settings.
+        value_value_from: first layer of the value-value stream.
+        last: number of layers.
 
     Returns:
-        Block -> number of times.
+        Layer -> number of times.
 
     Example:
         >>> layers_read((3, 6, 12, 18), "as_published", value_value_from=6, last=24)

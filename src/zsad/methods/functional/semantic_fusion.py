@@ -1,8 +1,8 @@
-"""Hybrid semantic fusion: what an image's most anomalous patches have in common, by k-means.
+"""Hybrid semantic fusion: what the most anomalous patches of an image have in common, by k-means.
 
 Source: AdaCLIP (2407.15795), section 3.4, in the form of the released code.
 
-Shapes: B images, T blocks, N patches, n of them clustered, E feature width.
+Shapes: B images, T layers, N patches, n of them clustered, E feature width.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def semantic_fusion(patch_features: Tensor, logits: Tensor, clusters: int) -> Te
 
     Args:
         patch_features: (B, T, N, E) of length 1.
-        logits: (B, T, N, 2) of the patches, normal then abnormal.
-        clusters: k; the 5 k most anomalous patches are clustered by the features of all blocks together, or
-            as many as there are.
+        logits: (B, T, N, 2) logits of the patches, normal then abnormal.
+        clusters: k; the 5 k most anomalous patches, or all patches if they are fewer, are clustered by the
+            features of all layers together.
 
     Returns:
         (B, E) of length 1.
@@ -41,7 +41,7 @@ def most_anomalous(probabilities: Tensor, count: int) -> Tensor:
 
     Args:
         probabilities: (B, N).
-        count: at most so many.
+        count: largest number of patches.
 
     Returns:
         (B, n) int64 patch numbers, n the smaller of N and count.
@@ -54,11 +54,11 @@ def most_anomalous(probabilities: Tensor, count: int) -> Tensor:
 
 
 def mean_of_clusters(features: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the clusters' means, in which a small cluster weighs as much as a large one.
+    """The mean of the means of the clusters, in which a small cluster weighs as much as a large one.
 
     Args:
         features: (B, n, E).
-        labels: (B, n) int64 cluster numbers; a number without members does not count.
+        labels: (B, n) int64 cluster numbers; an empty cluster does not count.
 
     Returns:
         (B, E).
@@ -77,15 +77,15 @@ def k_means_labels(points: Tensor, clusters: int) -> Tensor:
     """Cluster numbers by scikit-learn's k-means, with a fixed seed and without gradients.
 
     Args:
-        points: (B, n, F); each image's points are clustered by themselves.
-        clusters: k, at most n of which are used.
+        points: (B, n, F); the points of each image are clustered by themselves.
+        clusters: k; at most n are used.
 
     Returns:
         (B, n) int64 in 0 to k - 1.
     """
     if clusters >= points.shape[1]:
         return torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
-    from sklearn.cluster import KMeans  # 1 s to import, and only this needs it
+    from sklearn.cluster import KMeans  # takes 1 s to import, and only this function needs it
 
     k_means = KMeans(n_clusters=clusters, n_init="auto", random_state=SEED)
     labels = [torch.from_numpy(k_means.fit_predict(each)) for each in points.detach().float().cpu().numpy()]

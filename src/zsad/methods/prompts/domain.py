@@ -1,10 +1,10 @@
-"""Domain-aware contrastive prompts: AnoVL's states and sentences, which also name the kind of image.
+"""Domain-aware contrastive prompts: AnoVL's states and templates, which also name the kind of image.
 
 Each normal state has an abnormal counterpart ("perfect", "imperfect"), and the word "photo" of WinCLIP's
-templates is replaced by words of the trade, others for textures than for objects.
+templates is replaced by words of the trade, which differ between textures and objects.
 
-Source: AnoVL (2308.15939), section 3.2, and the prompt list of the authors' code, which ends no sentence with
-a full stop.
+Source: AnoVL (2308.15939), section 3.2, and the prompt list of the authors' code, in which no prompt ends
+with a full stop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
 MOST_NAMES_KEPT = 64
-SENTENCES_AT_ONCE = 256
+PROMPTS_AT_ONCE = 256
 
 CONTRASTIVE_NORMAL_STATES = ("normal {}", *NORMAL_STATES[1:])
 CONTRASTIVE_ABNORMAL_STATES = (
@@ -44,7 +44,7 @@ CLASS_NAMES = {"macaroni1": "macaroni", "macaroni2": "macaroni"}
 
 
 def domain_templates(domains: Sequence[str]) -> tuple[str, ...]:
-    """WinCLIP's 22 templates with each of some words in place of "photo", without full stop.
+    """WinCLIP's 22 templates with each of several words in place of "photo", without full stop.
 
     Example:
         >>> [template for template in domain_templates(["industrial photo"]) if "visual" in template][0]
@@ -56,7 +56,7 @@ def domain_templates(domains: Sequence[str]) -> tuple[str, ...]:
 
 
 def _in_domain(template: str, domain: str) -> str:
-    """A template with another word for "photo", its article included."""
+    """A template with another word for "photo", and the article that suits it."""
     if template.startswith("a photo") and domain[0] in "aeiou":
         return template.replace("a photo", f"an {domain}", 1)
     return template.replace("photo", domain, 1)
@@ -81,8 +81,8 @@ class ClassTexts:
     """The text vectors of one class name.
 
     Attributes:
-        means: (2, E) float32 unit vectors, normal then abnormal: mean of the sentences' vectors as the tower
-            gives them, brought to length 1 after averaging.
+        means: (2, E) float32 unit vectors, normal then abnormal: mean of the vectors of the prompts, which
+            are not normalised, brought to length 1 after averaging.
         single: (K, E) float32 unit vectors of the single prompts, the normal ones first.
     """
 
@@ -103,7 +103,7 @@ class DomainAwareTexts:
         self._kept: OrderedDict[str, ClassTexts] = OrderedDict()
 
     def prompts(self, class_name: str) -> PromptSet:
-        """The sentences that suit a class name."""
+        """The prompt set that suits a class name."""
         return TEXTURE_PROMPTS if class_name.strip().lower() in self.textures else OBJECT_PROMPTS
 
     def encode(self, class_names: Sequence[str]) -> tuple[ClassTexts, ...]:
@@ -115,12 +115,12 @@ class DomainAwareTexts:
         return tuple(self._texts(name) for name in class_names)
 
     def _texts(self, class_name: str) -> ClassTexts:
-        """Those of one name, from memory if it was asked for before."""
+        """Text vectors of one name; kept for later calls."""
         if class_name not in self._kept:
             written = CLASS_NAMES.get(class_name.strip().lower(), class_name)
-            # Later calls may record gradients, and tensors made in inference mode could not be used there.
+            # Later calls may record gradients, where tensors made in inference mode cannot be used.
             with torch.inference_mode(False), torch.no_grad():
-                vectors = [self._encode(texts) for texts in self.prompts(class_name).sentences(written)]
+                vectors = [self._encode(prompts) for prompts in self.prompts(class_name).for_class(written)]
                 means = torch.stack([F.normalize(states.mean(dim=0), dim=0) for states in vectors])
                 self._kept[class_name] = ClassTexts(means, F.normalize(torch.cat(vectors), dim=-1))
         self._kept.move_to_end(class_name)
@@ -130,8 +130,8 @@ class DomainAwareTexts:
         device = self._backbone.text_projection.device
         return ClassTexts(texts.means.to(device), texts.single.to(device))
 
-    def _encode(self, sentences: Sequence[str]) -> Tensor:
-        """(P, E) float32 text vectors as the tower gives them, some hundred at a time."""
-        tokens = tokenize(sentences).to(self._backbone.text_projection.device)
-        parts = torch.split(tokens, SENTENCES_AT_ONCE)
+    def _encode(self, prompts: Sequence[str]) -> Tensor:
+        """(P, E) float32 text vectors, not normalised, a few hundred prompts at a time."""
+        tokens = tokenize(prompts).to(self._backbone.text_projection.device)
+        parts = torch.split(tokens, PROMPTS_AT_ONCE)
         return torch.cat([self._backbone.encode_text(part).float() for part in parts])

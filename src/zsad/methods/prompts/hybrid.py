@@ -1,6 +1,6 @@
-"""Hybrid prompts: learnt tokens inside a tower, the same for every image, made for each image, or both.
+"""Hybrid prompts: learnt tokens inside an encoder, the same for every image, computed from it, or both.
 
-Shapes: B images, C rows of class names, P sentences of a class, L tokens, n prompt tokens, D tower width, E
+Shapes: B images, C rows of class names, P prompts of a class, L tokens, n prompt tokens, D encoder width, E
 joint width.
 """
 
@@ -50,10 +50,10 @@ class LinearHeads(nn.Module):
         return torch.stack([head(x) for head in self.head], dim=1)
 
     def each(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Every layer on an input of its own.
+        """Each layer on an input of its own.
 
         Args:
-            inputs: one (B, N, inputs) for each layer.
+            inputs: one tensor (B, N, inputs) for each layer.
 
         Returns:
             (B, count, N, outputs).
@@ -62,66 +62,67 @@ class LinearHeads(nn.Module):
 
 
 class HybridPrompter(nn.Module):
-    """The prompts of one tower: H_j = S_j + D, with S_j learnt for block j and D made from the image.
+    """The prompt tokens of one encoder: H_j = S_j + D, S_j learnt for layer j and D computed from the image.
 
-    Parameter names are those of AdaCLIP's released file, which counts blocks from 0.
+    Parameter names are those of AdaCLIP's released file, which counts layers from 0.
 
     Source: AdaCLIP (2407.15795), section 3.3.
 
     Attributes:
-        blocks: 1-based numbers of the prompted blocks.
-        static_prompts: "j" -> (n, D), the S_j of block j + 1; empty for dynamic prompts alone.
+        layers: 1-based numbers of the prompted layers.
+        static_prompts: "j" -> (n, D), the S_j of layer j + 1; empty for dynamic prompt tokens alone.
     """
 
     def __init__(
-        self, blocks: Sequence[int], length: int, width: int, *, static: bool, round_to_half: bool
+        self, layers: Sequence[int], length: int, width: int, *, static: bool, round_to_half: bool
     ) -> None:
-        """Fresh static prompts, normal with standard deviation 0.02.
+        """Fresh static prompt tokens, normal with standard deviation 0.02.
 
         Args:
-            blocks: 1-based numbers of the prompted blocks.
-            length: n.
-            width: D.
-            static: whether there are static prompts.
-            round_to_half: whether prompts pass through half precision, as in the authors' code.
+            layers: 1-based numbers of the prompted layers.
+            length: n, number of prompt tokens in a layer.
+            width: D, width of the encoder.
+            static: whether there are static prompt tokens.
+            round_to_half: whether prompt tokens pass through half precision, as in the authors' code.
         """
         super().__init__()
-        self.blocks = tuple(blocks)
+        self.layers = tuple(layers)
         self.round_to_half = round_to_half
         self.static_prompts = nn.ParameterDict(
-            {str(block - 1): fresh_parameter((length, width)) for block in self.blocks if static}
+            {str(layer - 1): fresh_parameter((length, width)) for layer in self.layers if static}
         )
 
     def forward(self, dynamic: Tensor | None, rows: int) -> DeepPrompts:
-        """The prompts of all blocks.
+        """The prompt tokens of all layers.
 
         Args:
-            dynamic: (B, n, D), the D of each image; None for static prompts alone.
-            rows: R, of the batch that enters the tower, a multiple of B; those of an image lie together.
+            dynamic: (B, n, D), the D of each image; None for static prompt tokens alone.
+            rows: R, number of rows that enter the encoder, a multiple of B; the rows of an image are
+                adjacent.
 
         Returns:
-            (R, n, D) for each block. Copies are made before rounding, so that gradients too are rounded once
+            (R, n, D) for each layer. Copies are made before rounding, so that gradients too are rounded once
             per row, as in the authors' code.
         """
-        of_pictures = [] if dynamic is None else [dynamic.repeat_interleave(rows // len(dynamic), dim=0)]
+        of_images = [] if dynamic is None else [dynamic.repeat_interleave(rows // len(dynamic), dim=0)]
         tokens = {}
-        for block in self.blocks:
-            static = [self.static_prompts[str(block - 1)].expand(rows, -1, -1)] if self.static_prompts else []
-            prompts = torch.stack(of_pictures + static).sum(dim=0)
-            tokens[block] = prompts.half().to(prompts.dtype) if self.round_to_half else prompts
+        for layer in self.layers:
+            static = [self.static_prompts[str(layer - 1)].expand(rows, -1, -1)] if self.static_prompts else []
+            prompts = torch.stack(of_images + static).sum(dim=0)
+            tokens[layer] = prompts.half().to(prompts.dtype) if self.round_to_half else prompts
         return DeepPrompts(tokens)
 
 
 def prompt_tokens(prompts: PromptSet, class_names: Sequence[str], context_length: int) -> Tensor:
-    """Token ids of all sentences of some classes, cut after the longest of them.
+    """Token ids of all prompts of several classes, cut after the longest of them.
 
     Args:
-        prompts: the sentences.
+        prompts: the prompt set.
         class_names: C names.
-        context_length: longest sentence that the text encoder reads.
+        context_length: largest number of tokens that the text encoder reads.
 
     Returns:
-        (C, P, L) int64 on the CPU, the normal sentences of each class before the abnormal ones.
+        (C, P, L) int64 on the CPU, the normal prompts of each class before the abnormal ones.
 
     Raises:
         ConfigError: a name is empty.
@@ -133,7 +134,7 @@ def prompt_tokens(prompts: PromptSet, class_names: Sequence[str], context_length
 @lru_cache(maxsize=MOST_NAMES_KEPT)
 def _prompt_tokens(prompts: PromptSet, class_name: str, context_length: int) -> Tensor:
     """(P, context_length) token ids of one class."""
-    normal, abnormal = prompts.sentences(class_name)
+    normal, abnormal = prompts.for_class(class_name)
     with torch.inference_mode(False):  # kept for later calls, which may need gradients
         return tokenize(normal + abnormal, context_length)
 
@@ -145,24 +146,24 @@ def encode_prompted(
     prompter: HybridPrompter | None,
     dynamic: Tensor | None = None,
 ) -> Tensor:
-    """Normal and abnormal text vectors of prompted sentences, ensembled as in `TextEnsemble`.
+    """Normal and abnormal text vectors under prompt tokens, averaged as in `TextEnsemble`.
 
     Args:
         backbone: the network.
         token_ids: (C, P, L).
-        normal: how many of the P sentences are normal; they come first.
-        prompter: of the text encoder; None for plain sentences.
-        dynamic: (B, n, D) prompts of each image, C = 1 or B; None for static prompts alone.
+        normal: number of normal prompts among the P; they come first.
+        prompter: prompt tokens of the text encoder; None for none.
+        dynamic: (B, n, D) prompt tokens of each image, C = 1 or B; None for static prompt tokens alone.
 
     Returns:
-        (B, 2, E) float32 of length 1, normal then abnormal; (C, 2, E) without dynamic prompts.
+        (B, 2, E) float32 of length 1, normal then abnormal; (C, 2, E) without dynamic prompt tokens.
     """
-    rows, sentences = len(token_ids) if dynamic is None else len(dynamic), token_ids.shape[1]
+    rows, count = len(token_ids) if dynamic is None else len(dynamic), token_ids.shape[1]
     embeddings = backbone.embed_tokens(token_ids).expand(rows, -1, -1, -1).flatten(0, 1)
     ends = token_ids.argmax(dim=-1).expand(rows, -1).flatten()
-    prompts = None if prompter is None else prompter(dynamic, rows * sentences)
+    prompts = None if prompter is None else prompter(dynamic, rows * count)
     vectors = backbone.encode_embeddings(embeddings, ends, prompts).float()
-    unit = F.normalize(vectors, dim=-1).reshape(rows, sentences, -1)
+    unit = F.normalize(vectors, dim=-1).reshape(rows, count, -1)
     means = [part.mean(dim=1) for part in (unit[:, :normal], unit[:, normal:])]
     return F.normalize(torch.stack(means, dim=1), dim=-1)
 

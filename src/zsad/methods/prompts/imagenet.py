@@ -1,4 +1,4 @@
-"""The 80 sentence templates with which CLIP classifies ImageNet.
+"""The 80 templates with which CLIP classifies ImageNet.
 
 Source: Radford et al. 2021, section 3.1.4, and the released list (https://github.com/openai/CLIP, MIT).
 """

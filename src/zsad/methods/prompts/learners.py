@@ -1,6 +1,6 @@
-"""Learnt prompts: context vectors inside a sentence and deep prompts inside the text encoder.
+"""Learnt prompts: context vectors inside a prompt and deep prompts inside the text encoder.
 
-Shapes: P sentences, L tokens, D text width, n context vectors, m deep prompt vectors, E joint width.
+Shapes: P prompts, L tokens, D text width, n context vectors, m deep prompt vectors, E joint width.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 INITIAL_STD = 0.02
 ENDINGS = ("object.", "damaged object.")
-# Entries of the authors' files that nothing needs: tokens, which follow from the settings, and idle layers.
+# Entries of the authors' files that nothing needs: tokens, which follow from the settings, and unused layers.
 UNUSED_IN_FILE = ("compound_prompt_projections.", "token_prefix_", "token_suffix_", "tokenized_prompts_")
 DEEP_PROMPT_ENTRY = re.compile(r"(?:compound_prompts_text|compound_prompt_projections)\.(\d{1,3})(?:\.|$)")
 
 
 def splice_context(embeddings: Tensor, context: Tensor) -> Tensor:
-    """Puts context vectors in the place of the tokens after the start mark.
+    """Replaces the tokens after the start mark by context vectors.
 
     Args:
-        embeddings: (P, L, D) of the tokenised placeholder sentences.
+        embeddings: (P, L, D) embeddings of the tokenised placeholder prompts.
         context: (P, n, D), n < L.
 
     Returns:
@@ -45,19 +45,19 @@ def splice_context(embeddings: Tensor, context: Tensor) -> Tensor:
 
 
 def placeholder_tokens(length: int, ending: str, context_length: int, placeholder: str = "X") -> Tensor:
-    """Token ids of a sentence whose first words are to be replaced by context vectors.
+    """Token ids of a prompt whose first words context vectors replace.
 
     Args:
         length: number of context vectors.
-        ending: the words that follow them ("damaged object.").
-        context_length: longest sentence that the text encoder reads.
-        placeholder: a word of one token; which one has no influence.
+        ending: words that follow the context vectors ("damaged object.").
+        context_length: largest number of tokens that the text encoder reads.
+        placeholder: any word of one token; it has no influence.
 
     Returns:
         (1, context_length) int64.
 
     Raises:
-        ConfigError: the sentence would not fit; the message names the largest length that does.
+        ConfigError: the prompt does not fit; the message names the largest length that does.
     """
     fixed = int((tokenize(ending, context_length) != 0).sum())
     if not 1 <= length <= context_length - fixed:
@@ -68,39 +68,39 @@ def placeholder_tokens(length: int, ending: str, context_length: int, placeholde
     return tokenize(" ".join([placeholder] * length + [ending]), context_length)
 
 
-def round_to_half(prompts: Tensor, sentences: int) -> Tensor:
-    """Rounds prompts, and on the way back their gradients, to half precision, once per sentence.
+def round_to_half(deep_prompts: Tensor, copies: int) -> Tensor:
+    """Rounds deep prompts, and on the way back their gradients, to half precision, once per prompt.
 
     AnomalyCLIP's code casts the deep prompts with `.half()` inside a network that is otherwise float32. The
-    gradients of its sentences are rounded before they are added up, which is why the copies are made first.
+    gradients of its prompts are rounded before they are added up, so the copies are made before rounding.
 
     Args:
-        prompts: (m, D).
-        sentences: P.
+        deep_prompts: (m, D).
+        copies: P, one for each prompt.
 
     Returns:
-        (P, m, D) in the type of `prompts`.
+        (P, m, D) in the type of `deep_prompts`.
     """
-    return prompts.expand(sentences, -1, -1).half().to(prompts.dtype)
+    return deep_prompts.expand(copies, -1, -1).half().to(deep_prompts.dtype)
 
 
 def unchanged(features: Tensor) -> Tensor:
-    """The same again."""
+    """Returns its argument; the default when there is only one device."""
     return features
 
 
-class SentenceLearner(nn.Module):
-    """Sentences with learnt context vectors, and deep prompts that serve all of them.
+class PromptLearner(nn.Module):
+    """Prompts with learnt context vectors, and deep prompts that serve all of them.
 
-    Before the text blocks 2 to `depth` the hidden states at positions 1 to m are replaced by learnt ones, the
-    same for all sentences.
+    Before the layers 2 to `depth` of the text encoder, learnt vectors replace the hidden states at positions
+    1 to m. They are the same for all prompts.
 
     Source: AnomalyCLIP (2310.18961), section 3.2.
 
     Attributes:
-        tokens: (P, L) ids of the sentences, with placeholders where context vectors go.
-        compound_prompts_text: depth - 1 tensors (m, D), the deep prompts of blocks 2 to depth.
-        joined: what `encode` passes its result through; training on several devices adds up gradients there.
+        tokens: (P, L) token ids of the prompts, with placeholders in the place of context vectors.
+        compound_prompts_text: depth - 1 tensors (m, D), the deep prompts of layers 2 to depth.
+        joined: hook applied to the encoded prompts; multi-device training sums gradients there.
     """
 
     tokens: Tensor
@@ -119,11 +119,11 @@ class SentenceLearner(nn.Module):
         """Fresh parameters, normal with standard deviation 0.02.
 
         Args:
-            backbone: whose text encoder reads the sentences.
+            backbone: network whose text encoder reads the prompts.
             tokens: P tensors (1, L).
             contexts: name of a parameter (1, 1, n, D) -> its n.
-            depth: last text block with a deep prompt; 1 means none.
-            t_n_ctx: m.
+            depth: last layer with a deep prompt; 1 for none.
+            t_n_ctx: m, number of deep prompt vectors in a layer.
             round_prompts_to_half: whether deep prompts pass through half precision, as in AnomalyCLIP's code.
             generator: source of the random numbers; None for torch's global one.
 
@@ -135,7 +135,7 @@ class SentenceLearner(nn.Module):
         text = backbone.config.text
         if not 1 <= depth <= text.layers:
             raise ConfigError(
-                f"depth {depth}: this text encoder has {text.layers} blocks, use 1 to {text.layers}"
+                f"depth {depth}: this text encoder has {text.layers} layers, use 1 to {text.layers}"
             )
         if not 1 <= t_n_ctx < text.context_length:
             raise ConfigError(f"t_n_ctx {t_n_ctx}: use 1 to {text.context_length - 1}")
@@ -148,11 +148,11 @@ class SentenceLearner(nn.Module):
         )
 
     def contexts(self) -> Sequence[Tensor]:
-        """The context vectors (n, D) of each of the P sentences."""
+        """The context vectors (n, D) of each of the P prompts."""
         raise NotImplementedError
 
     def encode(self, backbone: CLIP) -> Tensor:
-        """The sentences in the joint space.
+        """The prompts in the joint space.
 
         Args:
             backbone: the network that the learner was made for.
@@ -162,32 +162,32 @@ class SentenceLearner(nn.Module):
         """
         embeddings = backbone.embed_tokens(self.tokens)
         spliced = [
-            splice_context(sentence[None], context[None].to(embeddings.dtype))
-            for sentence, context in zip(embeddings, self.contexts(), strict=True)
+            splice_context(prompt[None], context[None].to(embeddings.dtype))
+            for prompt, context in zip(embeddings, self.contexts(), strict=True)
         ]
-        prompts = {
-            block: round_to_half(prompt, len(embeddings)) if self.round_prompts_to_half else prompt
-            for block, prompt in enumerate(self.compound_prompts_text, start=2)
+        deep_prompts = {
+            layer: round_to_half(vectors, len(embeddings)) if self.round_prompts_to_half else vectors
+            for layer, vectors in enumerate(self.compound_prompts_text, start=2)
         }
         features = backbone.encode_embeddings(
-            torch.cat(spliced), self.tokens.argmax(dim=-1), DeepPrompts(prompts)
+            torch.cat(spliced), self.tokens.argmax(dim=-1), DeepPrompts(deep_prompts)
         )
         return self.joined(features.float())
 
 
-class PromptPairLearner(SentenceLearner):
-    """A learnt normal and a learnt abnormal sentence about an object of no particular class.
+class PromptPairLearner(PromptLearner):
+    """A learnt normal and a learnt abnormal prompt about an object of no particular class.
 
     normal:   [start] V_1 ... V_n object . [end]
     abnormal: [start] W_1 ... W_n damaged object . [end]
 
-    `encode` gives them in this order. Parameter names are those of AnomalyCLIP's released file.
+    `encode` returns them in this order. Parameter names are those of AnomalyCLIP's released file.
 
     Source: AnomalyCLIP (2310.18961), section 3.2.
 
     Attributes:
-        ctx_pos: (1, 1, n, D) the V of the normal sentence.
-        ctx_neg: (1, 1, n, D) the W of the abnormal sentence.
+        ctx_pos: (1, 1, n, D) the V of the normal prompt.
+        ctx_neg: (1, 1, n, D) the W of the abnormal prompt.
     """
 
     ctx_pos: nn.Parameter
@@ -197,9 +197,9 @@ class PromptPairLearner(SentenceLearner):
         """Fresh parameters.
 
         Args:
-            backbone: whose text encoder reads the sentences.
-            n_ctx: n.
-            settings: the others of `SentenceLearner`.
+            backbone: network whose text encoder reads the prompts.
+            n_ctx: n, number of context vectors in each prompt.
+            settings: remaining arguments of `PromptLearner`.
 
         Raises:
             ConfigError: a value is impossible for this text encoder.
@@ -213,14 +213,15 @@ class PromptPairLearner(SentenceLearner):
         return self.ctx_pos[0, 0], self.ctx_neg[0, 0]
 
 
-class GlocalPromptLearner(SentenceLearner):
-    """Two learnt pairs of sentences: a global one for the image's score, a local one for its patches.
+class GlocalPromptLearner(PromptLearner):
+    """Two learnt pairs of prompts: a global pair for the score of the image, a local pair for its patches.
 
     normal:   [start] V_1 ... V_n object . [end]
     abnormal: [start] V_1 ... V_n W_1 ... W_k damaged object . [end]
 
-    The abnormal sentence of a pair starts with the normal one's context. `encode` gives global normal, global
-    abnormal, local normal, local abnormal. Parameter names are those of GlocalCLIP's released file.
+    The abnormal prompt of a pair starts with the context of the normal prompt. `encode` returns global
+    normal, global abnormal, local normal, local abnormal. Parameter names are those of GlocalCLIP's released
+    file.
 
     Source: GlocalCLIP (2411.06071), section on object-agnostic glocal semantic prompts.
 
@@ -240,10 +241,10 @@ class GlocalPromptLearner(SentenceLearner):
         """Fresh parameters.
 
         Args:
-            backbone: whose text encoder reads the sentences.
-            n_ctx: n.
-            ab_ctx: k.
-            settings: the others of `SentenceLearner`.
+            backbone: network whose text encoder reads the prompts.
+            n_ctx: n, number of context vectors in a normal prompt.
+            ab_ctx: k, number of context vectors that an abnormal prompt adds.
+            settings: remaining arguments of `PromptLearner`.
 
         Raises:
             ConfigError: a value is impossible for this text encoder.
@@ -277,16 +278,16 @@ def official_prompts(state_dict: Mapping[str, Any], whose: str, contexts: Sequen
     """The learnt tensors of a file {"prompt_learner": {...}}, which AnomalyCLIP's code and its heirs write.
 
     Args:
-        state_dict: the file.
-        whose: for the messages ("AnomalyCLIP's authors").
+        state_dict: content of the file.
+        whose: owner of the file, for the messages ("AnomalyCLIP's authors").
         contexts: names of the context vectors that it must hold.
 
     Returns:
-        Tensors by name, without token buffers and idle layers.
+        Learnt tensors by name, without token buffers and unused layers.
 
     Raises:
-        WeightsError: it is not such a file, or not a whole one; the message names what is missing and what is
-            unexpected.
+        WeightsError: it is no such file, or an incomplete one; the message names missing and unexpected
+            entries.
     """
     learner = state_dict.get("prompt_learner")
     if not isinstance(learner, Mapping):
@@ -314,13 +315,13 @@ def official_prompts(state_dict: Mapping[str, Any], whose: str, contexts: Sequen
 
 
 def _deep_prompt_names(entries: Iterable[str]) -> list[str]:
-    """The deep prompts that a file must hold; each has an idle layer, which gives a missing one away."""
+    """The deep prompts that a file must hold; the unused layer beside each shows that one is missing."""
     numbers = [int(found[1]) for found in map(DEEP_PROMPT_ENTRY.match, entries) if found]
     return [f"compound_prompts_text.{number}" for number in range(max(numbers, default=-1) + 1)]
 
 
 def deep_prompt_settings(learned: Mapping[str, Tensor]) -> dict[str, int]:
-    """`depth` and `t_n_ctx` as the deep prompts' shapes tell; without deep prompts `t_n_ctx` stays open.
+    """`depth` and `t_n_ctx` from the shapes of the deep prompts; without deep prompts `t_n_ctx` stays open.
 
     Example:
         >>> deep_prompt_settings({"compound_prompts_text.0": torch.zeros(4, 64)})
@@ -334,7 +335,7 @@ def fresh_parameter(shape: tuple[int, ...], generator: torch.Generator | None = 
     """A parameter drawn from N(0, 0.02^2).
 
     Args:
-        shape: of the tensor.
+        shape: shape of the tensor.
         generator: source of the random numbers; None for torch's global one.
 
     Returns:

@@ -17,13 +17,13 @@ YAML_SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class StateWords:
-    """What replaces the state words and templates of a paper; None keeps the paper's.
+    """Words that replace the state words and templates of a paper; None keeps the paper's.
 
     Attributes:
         normal: states of a good object, as `zsad.methods.prompts.templates.state_of` reads them ("flawless",
             "without scratches"); "{}" is the class name alone.
         abnormal: states of a defective object ("cracked", "with a scratch", "{} covered in rust").
-        templates: sentences with one {} for the state ("a photo of a {}.").
+        templates: prompts with one {} for the state ("a photo of a {}.").
 
     Example:
         >>> StateWords(abnormal=("cracked", "a scratch")).abnormal
@@ -40,11 +40,11 @@ class StateWords:
             if words is None:
                 continue
             if isinstance(words, str) or not words:
-                raise ConfigError(f"{field.name} state words must be a list of texts, got {words!r}")
+                raise ConfigError(f"{field.name} state words must be a list of words, got {words!r}")
             object.__setattr__(self, field.name, tuple(words))
         if self.normal == self.abnormal == self.templates is None:
             raise ConfigError(
-                "state_words must hold normal, abnormal or templates; to keep a paper's, give None"
+                "state_words must hold normal, abnormal or templates; give None to keep the paper's"
             )
         for word in (*(self.normal or ()), *(self.abnormal or ())):
             _state(word)
@@ -60,7 +60,7 @@ class StateWords:
         Example:
             >>> from zsad.methods.prompts.templates import prompt_set
             >>> own = StateWords(abnormal=("cracked",)).replace_in(prompt_set("two_words"))
-            >>> own.sentences("nut")
+            >>> own.for_class("nut")
             (['a photo of a normal nut'], ['a photo of cracked nut'])
         """
         return replace(
@@ -74,7 +74,7 @@ class StateWords:
 
 
 def own_prompts(prompts: PromptSet, state_words: StateWords | None) -> PromptSet:
-    """The prompt set of a paper, with the user's words if there are any."""
+    """The prompt set of a paper, with the user's words in place of its own unless they are None."""
     return prompts if state_words is None else state_words.replace_in(prompts)
 
 
@@ -82,10 +82,10 @@ def read_state_words(path: str | Path) -> StateWords:
     """State words from a YAML file with some of the lists `normal`, `abnormal` and `templates`.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or holds something else; the message names the file.
+        ConfigError: the file cannot be read, is not YAML, or holds something else; the message names it.
     """
     try:
         content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -107,10 +107,10 @@ def read_state_words(path: str | Path) -> StateWords:
 
 
 def parse_state_words(text: str) -> StateWords:
-    """State words as typed: the path of a YAML file, or abnormal states separated by commas.
+    """State words as a user types them: the path of a YAML file, or abnormal states separated by commas.
 
     Raises:
-        ConfigError: there is no word, or the file is not one of state words.
+        ConfigError: the text holds no word, or the file holds no state words.
 
     Example:
         >>> parse_state_words("cracked, a dent").abnormal

@@ -1,7 +1,7 @@
-"""Hand-written prompts: state words, sentence templates, and the ensembles that the papers build from them.
+"""Hand-written prompts: state words, templates, and the ensembles that the papers build from them.
 
-A prompt set is every state word put into every template, for a normal and an abnormal object. Each class of a
-set becomes one text vector.
+A prompt set puts every state word into every template, for a normal and an abnormal object. Each of the two
+becomes one text vector.
 
 Sources: WinCLIP (2303.14814), supplementary table 6; APRIL-GAN (2305.17382), released prompt list; for the
 sets "two_words" and "imagenet" the baselines CLIP and CLIP-AC of AnomalyCLIP (2310.18961), appendix.
@@ -64,8 +64,8 @@ WINCLIP_TEMPLATES = (
     "a photo of the {} for anomaly detection.",
 )
 
-# The re-implementations lost "a cropped photo of a" and typed "a jpeg corrupted photo of the" twice, once in
-# place of "of a". Kept as they run it, order included, since published comparisons come from them.
+# The re-implementations lack "a cropped photo of a" and have "a jpeg corrupted photo of the" twice, once in
+# place of "of a". Kept as they run it, order included, because published comparisons come from them.
 ANOMALIB_TEMPLATES = (
     "a cropped photo of the {}.",
     "a close-up photo of a {}.",
@@ -131,13 +131,14 @@ APRIL_GAN_TEMPLATES = (
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Hand-written sentences for a normal and an abnormal object.
+    """Hand-written prompts for a normal and an abnormal object.
 
     Attributes:
         normal_states: state words with one {} for the class name.
-        abnormal_states: likewise.
-        templates: sentences with one {} for the state.
-        normalise: whether each sentence vector is brought to length 1 before averaging, and their mean after.
+        abnormal_states: state words with one {} for the class name.
+        templates: prompts with one {} for the state.
+        normalise: whether the vector of each prompt is brought to length 1 before averaging, and their mean
+            after.
     """
 
     normal_states: tuple[str, ...]
@@ -145,12 +146,12 @@ class PromptSet:
     templates: tuple[str, ...]
     normalise: bool = True
 
-    def sentences(self, class_name: str) -> tuple[list[str], list[str]]:
-        """Normal and abnormal sentences for a class name, state words outside, templates inside.
+    def for_class(self, class_name: str) -> tuple[list[str], list[str]]:
+        """Normal and abnormal prompts for a class name: for each state word, every template.
 
         Example:
             >>> tiny = PromptSet(("{}",), ("damaged {}",), ("a photo of a {}.", "a photo of the {}."))
-            >>> tiny.sentences("screw")[1]
+            >>> tiny.for_class("screw")[1]
             ['a photo of a damaged screw.', 'a photo of the damaged screw.']
         """
         return (
@@ -169,13 +170,13 @@ PROMPT_SETS = {
 
 
 def prompt_set(name: str) -> PromptSet:
-    """The prompt set of that name.
+    """The prompt set of a name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: the name is unknown.
 
     Example:
-        >>> len(prompt_set("paper").sentences("screw")[0])
+        >>> len(prompt_set("paper").for_class("screw")[0])
         154
     """
     if name not in PROMPT_SETS:
@@ -209,7 +210,7 @@ def state_of(phrase: str) -> str:
             that has its {} already.
 
     Raises:
-        ConfigError: it is not a text, is empty, or has more than one {}.
+        ConfigError: the phrase is no text, is empty, or has more than one {}.
 
     Example:
         >>> state_of("cracked"), state_of("a scratch"), state_of("with dents"), state_of("torn {}")
@@ -228,16 +229,16 @@ def state_of(phrase: str) -> str:
     return f"{{}} with {words}" if first in ("a", "an", "the", "some") else f"{words} {{}}"
 
 
-def average_vector(backbone: CLIP, sentences: Sequence[str], *, normalise: bool = True) -> Tensor:
-    """(E,) float32 mean text vector of some sentences, on the backbone's device.
+def average_vector(backbone: CLIP, prompts: Sequence[str], *, normalise: bool = True) -> Tensor:
+    """(E,) float32 mean text vector of several prompts, on the backbone's device.
 
     Args:
-        backbone: whose text encoder encodes them.
-        sentences: at least one.
+        backbone: network whose text encoder is used.
+        prompts: one or more prompts.
         normalise: whether each vector is brought to length 1 before averaging, and their mean after.
     """
     device = backbone.text_projection.device
-    vectors = backbone.encode_text(tokenize(sentences).to(device)).float()
+    vectors = backbone.encode_text(tokenize(prompts).to(device)).float()
     if not normalise:
         return vectors.mean(dim=0)
     return F.normalize(F.normalize(vectors, dim=-1).mean(dim=0), dim=0)
@@ -259,7 +260,7 @@ class TextEnsemble:
         """One normal and one abnormal vector for each name.
 
         Args:
-            class_names: C names, repetitions welcome.
+            class_names: C names, which may repeat.
 
         Returns:
             (C, 2, E) float32, on the backbone's device.
@@ -271,14 +272,14 @@ class TextEnsemble:
         return torch.stack([self._vectors(name).to(device) for name in class_names])
 
     def _vectors(self, class_name: str) -> Tensor:
-        """(2, E) of one name, from memory if it was asked for before."""
+        """(2, E) of one name; kept for later calls."""
         if class_name not in self._kept:
-            # Later calls may record gradients, and tensors made in inference mode could not be used there.
+            # Later calls may record gradients, where tensors made in inference mode cannot be used.
             with torch.inference_mode(False), torch.no_grad():
                 self._kept[class_name] = torch.stack(
                     [
-                        average_vector(self._backbone, sentences, normalise=self.prompts.normalise)
-                        for sentences in self.prompts.sentences(class_name)
+                        average_vector(self._backbone, prompts, normalise=self.prompts.normalise)
+                        for prompts in self.prompts.for_class(class_name)
                     ]
                 )
         self._kept.move_to_end(class_name)
