@@ -319,9 +319,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Prompt tokens, their generators and the projections, by the names of the authors' file."""
-        for name, parameter in self.named_parameters():
-            if not name.startswith("backbone."):
-                yield name, parameter
+        yield from (each for each in self.named_parameters() if not each[0].startswith("backbone."))
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the flat file `clip_model.<module>...` that the authors' training writes.
