@@ -118,7 +118,7 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture
-def pictures():
+def uint8_images():
     """Three uint8 images of different, odd sizes."""
     generator = np.random.default_rng(0)
     return [generator.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((40, 33), (32, 32), (17, 61))]

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def pages() -> dict[str, str]:
-    """The text of every page by file name."""
+    """The text of every page, by file name."""
     names = [name for name in list_methods() if is_ours(name)]
     return {"README.md": comparison(names), **{f"{name}.md": page(name) for name in names}}
 
@@ -108,7 +108,7 @@ def commands(kind: type[Method]) -> list[str]:
 
 
 def authors_weights(kind: type[Method]) -> list[str]:
-    """The files that a method's authors published, by the names that zsad gives them; nothing if there are none."""
+    """The files that the authors of a method published, by zsad's names for them."""
     name = kind.INFO.name
     records = kind.WEIGHTS
     if not takes_authors_files(kind):
@@ -116,7 +116,7 @@ def authors_weights(kind: type[Method]) -> list[str]:
     lines = ["## The authors' weights", ""]
     if not records:
         lines += [
-            "The authors have published none. Files in the layout that their training writes are taken:",
+            "The authors have published no weights. Files in the layout of their training code are accepted:",
             "",
         ]
     shown = records[0].name if records else "THEIRS.pth"
@@ -139,7 +139,7 @@ def authors_weights(kind: type[Method]) -> list[str]:
 
 
 def answers(kind: type[Method]) -> dict[str, str]:
-    """What a method asks for, by question; the columns of the comparison."""
+    """What a method needs, by question; the columns of the comparison."""
     info = kind.INFO
     return {
         "learns": yes(info.needs_training),
@@ -163,19 +163,19 @@ def takes_authors_files(kind: type[Method]) -> bool:
 
 
 def needs_own_weights(kind: type[Method]) -> bool:
-    """Whether nothing can be predicted before something was learnt."""
+    """Whether the method has to be trained before it can predict."""
     return kind.INFO.needs_training and shipped(kind.INFO.name, PACKAGED_BACKBONE) is None
 
 
 def shipped_weights(kind: type[Method]) -> str:
-    """Whether the package holds what the method learns."""
+    """Whether the package holds the learnt weights of the method."""
     if not kind.INFO.needs_training:
         return "needs none"
     return "train them" if needs_own_weights(kind) else "shipped"
 
 
 def checked_against(kind: type[Method]) -> str:
-    """Where the numbers come from that the method's tests compare with."""
+    """The source of the numbers that the tests of the method compare with."""
     if not (GOLDEN / f"{kind.INFO.name}.npz").is_file():
         return "plain loops without shared code"
     return "recorded numbers of " + ("the authors' code" if kind.INFO.code else "a re-implementation")
@@ -236,19 +236,21 @@ def comparison(names: list[str]) -> str:
         "# Methods",
         "",
         "Which one? With nothing but images, `anomalyclip`. If you can say what they show, `winclip` or "
-        "`april_gan`, which also take a few normal images. With many unlabelled images of one product, "
-        "`auto`, which `zsad predict` takes by itself, `musc` or `dual_image`, which compare them with each other.",
+        "`april_gan`. With many unlabelled images of one product, `auto`, which `zsad predict` chooses by itself, "
+        "or `musc` and `dual_image`, which compare the images with each other. With a few known-normal images, any "
+        "of them: each method takes references.",
         "",
         f"| method | year | {' | '.join(questions)} |",
         "|---" * (len(questions) + 2) + "|",
         *rows,
         "",
         "*Learns*: needs weights learnt on an auxiliary set, never on the images to be scored. *Class names*: the "
-        'score depends on `--class-name`; without it, "object" is meant. *Normal references*: `--reference`, '
-        "few-shot. *Scores a batch together*: an image's score depends on those beside it. *Checked against*: what "
-        "`tests/methods` compares with, number for number; a re-implementation where the authors published no code, "
-        f"and plain loops where nothing was recorded. *Weights on `{PACKAGED_BACKBONE}`*: whether what is learnt "
-        "ships for the small model inside the package.",
+        'score depends on `--class-name`, which is "object" by default. *References*: how known-normal images '
+        "(`--reference`) are used: by the paper's own rule, or by zsad's general rule, the mean of the method's answer "
+        "and of the distance to the nearest reference patch. *Scores a batch together*: the score of an image depends "
+        "on the other images. *Checked against*: the source of the numbers that `tests/methods` compares with; a "
+        "re-implementation if the authors published no code, and plain loops if nothing was recorded. *Weights on "
+        f"`{PACKAGED_BACKBONE}`*: whether the learnt weights for the small model inside the package are shipped.",
         "",
         "## How to add a method",
         "",

@@ -156,7 +156,7 @@ class TestResizePositions:
         assert torch.equal(resized[0], table[0])
         torch.testing.assert_close(resized[1:], table[1:2].expand(grid * grid, 4))
 
-    def test_rows_run_along_the_picture_s_rows(self):
+    def test_rows_run_along_the_image_s_rows(self):
         plane = torch.arange(4.0).repeat(4)  # value = column
         table = torch.cat([torch.zeros(1), plane])[:, None]
         resized = resize_positions(table, 8, "bilinear")[1:].reshape(8, 8)

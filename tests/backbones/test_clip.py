@@ -112,7 +112,7 @@ class TestGolden:
 
 
 class TestVisionTower:
-    def test_encode_tokens_is_the_same_tower(self, small_clip):
+    def test_encode_tokens_is_the_same_encoder(self, small_clip):
         images = torch.randn(2, 3, 40, 40)
         tokens = small_clip.visual.encode_tokens(small_clip.visual.embed(images))
         torch.testing.assert_close(tokens, small_clip.visual(images).class_token)
@@ -173,7 +173,7 @@ class TestVisionTower:
         with pytest.raises(ConfigError, match=f"image size {size} .* {near}"):
             small_clip.encode_image(torch.zeros(1, 3, size, size))
 
-    def test_picture_that_is_not_square(self, small_clip):
+    def test_image_that_is_not_square(self, small_clip):
         with pytest.raises(ConfigError, match="32 x 40"):
             small_clip.encode_image(torch.zeros(1, 3, 32, 40))
 

@@ -151,7 +151,7 @@ def test_openai_archive(tmp_path: Path, same: Callable[[CLIP, nn.Module], None])
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.filterwarnings("ignore:.*taken for OpenAI's weights")
+@pytest.mark.filterwarnings("ignore:.*treated as OpenAI's weights")
 def test_openai_plain_state_dict(
     tmp_path: Path, wrapped: bool, same: Callable[[CLIP, nn.Module], None]
 ) -> None:
@@ -164,7 +164,7 @@ def test_openai_plain_state_dict(
 
 def test_plain_state_dict_is_taken_for_openai_with_a_warning(tmp_path: Path) -> None:
     torch.save(open_clip_model(quick_gelu=True).state_dict(), tmp_path / "a.pt")
-    with pytest.warns(UserWarning, match="taken for OpenAI's weights, with QuickGELU"):
+    with pytest.warns(UserWarning, match="treated as OpenAI's weights, with QuickGELU"):
         load_backbone(tmp_path / "a.pt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -231,7 +231,7 @@ def test_open_clip_file_without_configuration(
     model = open_clip_model(False)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(
-        WeightsError, match=r"does not tell its activation: put its open_clip_config\.json beside it"
+        WeightsError, match=r"does not state its activation: put its open_clip_config\.json beside it"
     ):
         load_backbone(tmp_path / "model.safetensors")
     same(load_backbone(tmp_path / "model.safetensors", activation="gelu"), model)
@@ -420,7 +420,7 @@ def test_hugging_face_preprocessing(tmp_path: Path) -> None:
     [
         ({"model_type": "siglip"}, "model_type is 'siglip', expected \"clip\""),
         ({"vision_config": {"hidden_act": "relu"}}, "hidden_act is quick_gelu and relu"),
-        ({"text_config": {"hidden_act": "gelu"}}, "the same in both towers"),
+        ({"text_config": {"hidden_act": "gelu"}}, "the same in both encoders"),
         ({"text_config": {"layer_norm_eps": 1e-6}}, "text_config.layer_norm_eps is 1e-06"),
         ({"text_config": {"intermediate_size": 128}}, "text_config: the MLPs are 2 times as wide"),
         ({"text_config": {"eos_token_id": 7}}, "end mark 7"),
@@ -440,11 +440,11 @@ def test_hugging_face_unsupported(tmp_path: Path, changes: dict[str, Any], messa
         load_backbone(tmp_path)
 
 
-def test_hugging_face_vision_tower_alone(tmp_path: Path) -> None:
+def test_hugging_face_vision_encoder_alone(tmp_path: Path) -> None:
     hugging_face_model().save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     save_file({k: v for k, v in state.items() if not k.startswith("text")}, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match=r"one tower of a CLIP \(no text_projection\.weight\)"):
+    with pytest.raises(WeightsError, match=r"one encoder of a CLIP \(no text_projection\.weight\)"):
         load_backbone(tmp_path)
 
 
@@ -523,10 +523,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("ViT-L/14@336px", r"ViT-L-14-336px\.pt is not in the cache"),
         (
             "ViT-B-16-plus-240",
-            "not .whole. in the Hugging Face cache .*hf download timm/vit_base_patch16_plus_clip_240",
+            "not completely in the Hugging Face cache .*hf download timm/vit_base_patch16_plus_clip_240",
         ),
         ("hf-hub:openai/clip-vit-base-patch16", "hf download openai/clip-vit-base-patch16"),
-        ("open_clip:ViT-B-16/laion2b_s34b_b88k", "not .whole. in the Hugging Face cache"),
+        ("open_clip:ViT-B-16/laion2b_s34b_b88k", "not completely in the Hugging Face cache"),
     ],
 )
 def test_offline_never_touches_the_network(
@@ -665,7 +665,7 @@ def test_overrides(archive: Path) -> None:
     for argument in ("activation", "position_interpolation", "precision"):
         with pytest.raises(ConfigError, match=argument.replace("_", "[_ ]")):
             load_backbone(archive, **{argument: "nothing"})
-    with pytest.raises(ConfigError, match="device 'tpu' is not available here; there is: cpu"):
+    with pytest.raises(ConfigError, match="device 'tpu' is not available here; available: cpu"):
         load_backbone(archive, device="tpu")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device 'cuda' is not available here"):

@@ -55,12 +55,12 @@ def test_same_padding_gives_the_ceiling(kernel, stride, size):
     assert SameConv2d(1, 1, kernel, stride)(torch.zeros(1, 1, size, size)).shape[-1] == -(-size // stride)
 
 
-def test_even_pictures_are_padded_right_and_bottom():
+def test_even_images_are_padded_right_and_bottom():
     convolution = SameConv2d(1, 1, 3, 2, bias=False)
     torch.nn.init.ones_(convolution.weight)
-    picture = torch.arange(16.0).view(1, 1, 4, 4)
-    expected = F.conv2d(F.pad(picture, (0, 1, 0, 1)), convolution.weight, stride=2)
-    torch.testing.assert_close(convolution(picture), expected)
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    expected = F.conv2d(F.pad(image, (0, 1, 0, 1)), convolution.weight, stride=2)
+    torch.testing.assert_close(convolution(image), expected)
 
 
 def test_stem_gives_one_embedding_per_16_pixels():

@@ -33,12 +33,12 @@ def test_shipped_files_are_small_enough_for_a_wheel():
 
 def test_default_finds_synthetic_defects_it_has_not_seen(detector):
     stock, config = Materials.procedural(), SyntheticConfig(size=320, anomalous_fraction=1.0)
-    pictures = [generate(index, stock, config, seed=987_654) for index in range(24)]
-    maps = [detector.predict(picture.image).anomaly_map for picture in pictures]
-    assert pixel_auroc(np.stack(maps), np.stack([picture.mask for picture in pictures])) > 0.8
+    scenes = [generate(index, stock, config, seed=987_654) for index in range(24)]
+    maps = [detector.predict(scene.image).anomaly_map for scene in scenes]
+    assert pixel_auroc(np.stack(maps), np.stack([scene.mask for scene in scenes])) > 0.8
 
 
-def test_damage_is_nearer_to_damaged_than_to_flawless_sentences():
+def test_damage_is_nearer_to_damaged_than_to_flawless_prompts():
     clip = load_backbone("tiny")
     sentences = ["a photo of a flawless {}.", "a photo of a broken {}.", "a photo of a damaged {}."]
     for noun in ("screw", "wooden board", "pill"):

@@ -55,7 +55,7 @@ OLD_CHARACTERS = [*range(0x250, 0x378), *range(0x400, 0x530), *range(0x905, 0x95
                   *range(0x3041, 0x3097), *range(0x4E00, 0x9FA5, 7), *range(0xAC00, 0xD7A3, 5)]  # fmt: skip
 
 
-def test_golden_sentences(golden):
+def test_golden_tokens(golden):
     data = golden("clip.npz")
     found = tokenize(data["tokens.sentences"].tolist())
     assert found.dtype == torch.int64
@@ -103,7 +103,7 @@ def test_shape_and_truncation(length):
     assert ids.argmax(dim=-1).tolist() == [1, length - 1]
 
 
-def test_one_sentence_and_none():
+def test_one_prompt_and_none():
     assert tokenize("a cat").shape == (1, 77)
     assert tokenize([]).shape == (0, 77)
 

@@ -20,12 +20,12 @@ PHRASES = ["cracked", "a scratch"]
 
 
 @pytest.fixture
-def run(small_clip, pictures, tmp_path, monkeypatch):
+def run(small_clip, uint8_images, tmp_path, monkeypatch):
     """Invokes `zsad predict` on three images and one broken file; `run.out` is the results' folder."""
     detector = zsad.load("clip_ac", backbone=small_clip, device="cpu")
     monkeypatch.setattr(zsad, "load", lambda **_: detector, raising=False)
     (tmp_path / "in").mkdir()
-    for number, image in enumerate(pictures):
+    for number, image in enumerate(uint8_images):
         Image.fromarray(image).save(tmp_path / "in" / f"{number}.png")
     (tmp_path / "in" / "broken.png").write_bytes(b"no image")
 
@@ -41,11 +41,11 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_rankings_are_those_of_the_predictions(run, pictures):
+def test_rankings_are_those_of_the_predictions(run, uint8_images):
     assert run("--explain", "cracked, a scratch").exit_code == 3
     rows = lines(run.out / EXPLANATIONS_FILE)
     assert [row["path"].rsplit("/")[-1] for row in rows] == ["0.png", "1.png", "2.png"]
-    for row, image in zip(rows, pictures, strict=True):
+    for row, image in zip(rows, uint8_images, strict=True):
         expected = run.detector.predict(image).explain(PHRASES)
         assert row["phrase"] == expected[0].phrase
         assert [fit["phrase"] for fit in row["ranking"]] == [fit.phrase for fit in expected]
@@ -56,11 +56,11 @@ def test_rankings_are_those_of_the_predictions(run, pictures):
     assert {len(record) for record in results} == {10}
 
 
-def test_the_map_threshold_marks_the_region(run, pictures):
-    values = run.detector.predict(pictures[0]).anomaly_map
+def test_the_map_threshold_marks_the_region(run, uint8_images):
+    values = run.detector.predict(uint8_images[0]).anomaly_map
     threshold = float(np.quantile(values, 0.8))
     run("--explain", ",".join(PHRASES), "--map-threshold", threshold)
-    expected = run.detector.predict(pictures[0]).explain(PHRASES, values >= threshold)
+    expected = run.detector.predict(uint8_images[0]).explain(PHRASES, values >= threshold)
     found = lines(run.out / EXPLANATIONS_FILE)[0]["ranking"]
     assert found[0]["similarity"] == pytest.approx(expected[0].similarity, abs=1e-4)
 

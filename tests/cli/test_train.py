@@ -14,7 +14,7 @@ from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.cli import app
 from zsad.methods._registry import list_methods, method_class
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is taken for OpenAI's weights")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is treated as OpenAI's weights")
 
 LEARNT = [name for name in list_methods() if method_class(name).INFO.needs_training]
 

@@ -66,7 +66,7 @@ def test_shapes_and_ranges(name, make, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_batch_equals_its_pictures(name, make, images):
+def test_a_batch_equals_its_images(name, make, images):
     if kind(name).INFO.scores_batch_jointly:
         pytest.skip("scores a whole batch together by design")
     detector, names = make(name), names_if_used(name)
@@ -78,7 +78,7 @@ def test_a_batch_equals_its_pictures(name, make, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_picture_alone_is_scored_or_refused_in_words(name, make, images):
+def test_a_image_alone_is_scored_or_refused_in_words(name, make, images):
     """Methods that compare images with each other may need more than one."""
     detector = make(name)
     try:
@@ -116,9 +116,10 @@ def test_save_and_load(name, make, images, make_small_clip, tmp_path):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.usefixtures("no_network")
-def test_needs_no_network(name, make, pictures, tmp_path, make_small_clip):
+def test_needs_no_network(name, make, uint8_images, tmp_path, make_small_clip):
     path = make(name).save(tmp_path / "saved.safetensors")
-    assert len(zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu").predict(pictures)) == 3
+    again = zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu")
+    assert len(again.predict(uint8_images)) == 3
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -267,12 +268,12 @@ def test_unknown_settings_are_refused_by_name(name, make_small_clip):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_takes_references(name, make, pictures):
+def test_every_method_takes_references(name, make, uint8_images):
     detector = make(name)
     detector.is_trained = True  # random parameters will do here
-    together = [pictures[0], pictures[2]]  # some methods need two
+    together = [uint8_images[0], uint8_images[2]]  # some methods need two
     plain = detector.predict(together)[0].anomaly_map
-    detector.set_references(pictures[1:])
+    detector.set_references(uint8_images[1:])
     compared = detector.predict(together)[0]
     assert not (compared.anomaly_map == plain).all()
     assert 0 <= compared.score <= 1
@@ -293,12 +294,12 @@ def test_a_reference_of_itself_lowers_the_score(name, make, images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_references_and_companions_stand_side_by_side(name, make, pictures):
+def test_references_and_companions_stand_side_by_side(name, make, uint8_images):
     detector = make(name)
-    detector.set_references(pictures[:2])
+    detector.set_references(uint8_images[:2])
     before = detector.reference_fingerprints
     if kind(name).MOST_COMPANIONS:
-        detector.set_companions(pictures)
+        detector.set_companions(uint8_images)
         detector.set_companions(None)
     assert detector.reference_fingerprints == before
     assert len(detector._states.support.normal) == len(before) == 2

@@ -13,21 +13,21 @@ from zsad.cli import app
 from zsad.detector.choosing import PACKAGED_BACKBONE, shipped
 from zsad.methods._registry import list_methods, method_class
 
-PICTURES = 3  # some methods compare images with each other
+IMAGES = 3  # some methods compare images with each other
 MARKS = {"anovl": pytest.mark.slow}  # anovl learns anew on each image
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Images of stripes, the last one with a blot."""
-    path = tmp_path_factory.mktemp("pictures")
+    path = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(5)
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         stripes = np.sin(np.arange(96) / 3)[None, :, None] * 40 + 120
-        picture = stripes + generator.normal(0, 4, (96, 96, 3))
-        if number == PICTURES - 1:
-            picture[30:50, 40:70] = 15
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path / f"{number}.png")
+        image = stripes + generator.normal(0, 4, (96, 96, 3))
+        if number == IMAGES - 1:
+            image[30:50, 40:70] = 15
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path / f"{number}.png")
     return path
 
 
@@ -37,11 +37,11 @@ def test_predicts_offline(name, folder, tmp_path, monkeypatch):
     for switch in ("ZSAD_OFFLINE", "HF_HUB_OFFLINE"):  # --offline sets them, and this sets them back
         monkeypatch.setenv(switch, "")
     words = ["predict", str(folder), "--method", name, "--out", str(tmp_path / "out"), "--offline", "--quiet"]
-    answer = CliRunner().invoke(app, [*words, "--batch-size", str(PICTURES)])
+    answer = CliRunner().invoke(app, [*words, "--batch-size", str(IMAGES)])
     assert answer.exit_code == 0, answer.stderr
     lines = (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    assert len(rows) == PICTURES
+    assert len(rows) == IMAGES
     assert all(row["error"] is None and 0 <= row["score"] <= 1 for row in rows)
     assert {row["method"] for row in rows} == {name}
     assert {row["backbone"] for row in rows} == {PACKAGED_BACKBONE}

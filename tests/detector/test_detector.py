@@ -32,38 +32,38 @@ def untrained(make_small_clip):
 
 
 @pytest.fixture
-def folder(tmp_path, pictures):
-    for index, image in enumerate(pictures):
+def folder(tmp_path, uint8_images):
+    for index, image in enumerate(uint8_images):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     return tmp_path
 
 
-def test_one_image(detector, pictures):
-    prediction = detector.predict(pictures[0])
+def test_one_image(detector, uint8_images):
+    prediction = detector.predict(uint8_images[0])
     assert isinstance(prediction, Prediction)
-    assert prediction.anomaly_map.shape == pictures[0].shape[:2]
+    assert prediction.anomaly_map.shape == uint8_images[0].shape[:2]
     assert prediction.anomaly_map.dtype == np.float32
-    assert (prediction.image == pictures[0]).all()
+    assert (prediction.image == uint8_images[0]).all()
     assert isinstance(prediction.score, float)
     assert prediction.is_anomalous is None
     assert prediction.path is None
     assert prediction.map_range == (0.0, 1.0)
 
 
-def test_all_kinds_of_input_agree(detector, folder, pictures):
+def test_all_kinds_of_input_agree(detector, folder, uint8_images):
     path = folder / "0.png"
-    tensor = torch.from_numpy(pictures[0]).permute(2, 0, 1).float() / 255
-    kinds = [path, str(path), Image.open(path), pictures[0], tensor, io.BytesIO(path.read_bytes())]
+    tensor = torch.from_numpy(uint8_images[0]).permute(2, 0, 1).float() / 255
+    kinds = [path, str(path), Image.open(path), uint8_images[0], tensor, io.BytesIO(path.read_bytes())]
     maps = [detector.predict(item).anomaly_map for item in kinds]
     assert all((found == maps[0]).all() for found in maps)
     assert detector.predict(path).path == path
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 5])
-def test_a_list_equals_its_images(detector, pictures, batch_size):
-    together = detector.predict(pictures, batch_size=batch_size)
+def test_a_list_equals_its_images(detector, uint8_images, batch_size):
+    together = detector.predict(uint8_images, batch_size=batch_size)
     assert len(together) == 3
-    for image, found in zip(pictures, together, strict=True):
+    for image, found in zip(uint8_images, together, strict=True):
         alone = detector.predict(image)
         assert found.score == pytest.approx(alone.score, abs=1e-5)
         np.testing.assert_allclose(found.anomaly_map, alone.anomaly_map, atol=1e-5)
@@ -81,18 +81,18 @@ def test_an_image_of_one_pixel(detector):
     assert detector.predict(np.zeros((1, 1, 3), np.uint8)).anomaly_map.shape == (1, 1)
 
 
-def test_class_names(detector, pictures):
-    one, other = detector.predict(pictures[:2], classes=["screw", "carpet"])
+def test_class_names(detector, uint8_images):
+    one, other = detector.predict(uint8_images[:2], classes=["screw", "carpet"])
     assert (one.class_name, other.class_name) == ("screw", "carpet")
-    assert other.score == pytest.approx(detector.predict(pictures[1], classes="carpet").score, abs=1e-5)
-    assert detector.predict(pictures[0], classes=["screw"]).class_name == "screw"
-    assert detector.predict(pictures[0]).class_name is None
+    assert other.score == pytest.approx(detector.predict(uint8_images[1], classes="carpet").score, abs=1e-5)
+    assert detector.predict(uint8_images[0], classes=["screw"]).class_name == "screw"
+    assert detector.predict(uint8_images[0]).class_name is None
 
 
 @pytest.mark.parametrize("classes", [["screw"], ["a", "b", "c", "d"], "", " ", ["a", 3, "c"]])
-def test_impossible_class_names(detector, pictures, classes):
+def test_impossible_class_names(detector, uint8_images, classes):
     with pytest.raises(ConfigError, match="class name"):
-        detector.predict(pictures, classes=classes)
+        detector.predict(uint8_images, classes=classes)
 
 
 def test_predict_iter_over_a_folder(detector, folder):
@@ -115,20 +115,20 @@ def test_predict_iter_is_lazy(detector):
     assert len(taken) <= 8
 
 
-def test_predict_iter_with_names_for_each(detector, pictures):
-    found = list(detector.predict_iter(iter(pictures), classes=["a", "b", "c"]))
+def test_predict_iter_with_names_for_each(detector, uint8_images):
+    found = list(detector.predict_iter(iter(uint8_images), classes=["a", "b", "c"]))
     assert [prediction.class_name for prediction in found] == ["a", "b", "c"]
 
 
-def test_predict_iter_refuses_one_image(detector, pictures):
+def test_predict_iter_refuses_one_image(detector, uint8_images):
     with pytest.raises(ConfigError, match="many images"):
-        detector.predict_iter(pictures[0])
+        detector.predict_iter(uint8_images[0])
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, True, "2"])
-def test_impossible_batch_sizes(detector, pictures, batch_size):
+def test_impossible_batch_sizes(detector, uint8_images, batch_size):
     with pytest.raises(ConfigError, match="batch_size"):
-        detector.predict(pictures, batch_size=batch_size)
+        detector.predict(uint8_images, batch_size=batch_size)
 
 
 def test_unreadable_images(detector, tmp_path):
@@ -161,30 +161,30 @@ def test_tensors_of_another_size(detector):
     assert detector.score_tensors(torch.zeros(1, 3, 48, 48)).maps.shape == (1, 48, 48)
 
 
-def test_text_is_encoded_once(detector, pictures, monkeypatch):
-    detector.predict(pictures[0], classes="screw")
+def test_text_is_encoded_once(detector, uint8_images, monkeypatch):
+    detector.predict(uint8_images[0], classes="screw")
     monkeypatch.setattr(detector.backbone, "encode_text", lambda *_: pytest.fail("encoded again"))
-    detector.predict(pictures, classes="screw")
-    detector.predict(pictures[:1], classes=["screw"])
+    detector.predict(uint8_images, classes="screw")
+    detector.predict(uint8_images[:1], classes=["screw"])
 
 
-def test_threads_may_share_a_detector(detector, pictures):
+def test_threads_may_share_a_detector(detector, uint8_images):
     names = [f"object {index % 3}" for index in range(12)]
-    expected = [detector.predict(pictures[0], classes=name).score for name in names]
+    expected = [detector.predict(uint8_images[0], classes=name).score for name in names]
     detector.set_references(None)
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda name: detector.predict(pictures[0], classes=name).score, names)
+        found = pool.map(lambda name: detector.predict(uint8_images[0], classes=name).score, names)
     assert list(found) == expected
 
 
-def test_untrained_parameters_do_not_predict(untrained, pictures):
+def test_untrained_parameters_do_not_predict(untrained, uint8_images):
     with pytest.raises(ConfigError, match=r"random parameters.*zsad train --method anomalyclip"):
-        untrained.predict(pictures[0])
+        untrained.predict(uint8_images[0])
     with pytest.raises(ConfigError, match="random parameters"):
-        untrained.predict_iter(pictures)
+        untrained.predict_iter(uint8_images)
     assert untrained.score_tensors(torch.zeros(1, 3, 32, 32)).scores.shape == (1,)
     untrained.is_trained = True
-    assert untrained.predict(pictures[0]).class_name is None
+    assert untrained.predict(uint8_images[0]).class_name is None
 
 
 def optimiser_step(method):
@@ -231,9 +231,9 @@ def test_what_is_prepared_is_asked_for_without_reading_what_was_learnt(untrained
     untrained.score_tensors(images)
 
 
-def test_training_is_recorded_in_the_checkpoint(untrained, make_small_clip, pictures, tmp_path):
+def test_training_is_recorded_in_the_checkpoint(untrained, make_small_clip, uint8_images, tmp_path):
     untrained.mark_trained("screws", "abc")
-    assert untrained.predict(pictures[0]).score >= 0
+    assert untrained.predict(uint8_images[0]).score >= 0
     again = zsad.load(backbone=make_small_clip(), checkpoint=untrained.save(tmp_path / "a.safetensors"))
     assert (again.is_trained, again.auxiliary_data, again.auxiliary_pictures) == (True, "screws", "abc")
 
@@ -245,9 +245,9 @@ def test_training_after_predicting(untrained):
     sum(terms.values()).backward()
 
 
-def test_thresholds_reach_the_prediction(detector, pictures):
+def test_thresholds_reach_the_prediction(detector, uint8_images):
     detector.threshold, detector.map_threshold = 0.0, 2.0
-    prediction = detector.predict(pictures[0])
+    prediction = detector.predict(uint8_images[0])
     assert prediction.is_anomalous is True
     assert not prediction.mask().any()
 
@@ -348,10 +348,10 @@ class TestLoad:
         with pytest.raises(WeightsError, match=r"written by zsad 9\.9, which is newer"):
             zsad.load("winclip", make_small_clip(), path)
 
-    def test_references(self, make_small_clip, pictures):
-        detector = zsad.load("winclip", make_small_clip(), references=pictures[1:])
-        assert detector.predict(pictures[1]).score == pytest.approx(
-            zsad.load("winclip", make_small_clip()).predict(pictures[1]).score / 2, abs=1e-4
+    def test_references(self, make_small_clip, uint8_images):
+        detector = zsad.load("winclip", make_small_clip(), references=uint8_images[1:])
+        assert detector.predict(uint8_images[1]).score == pytest.approx(
+            zsad.load("winclip", make_small_clip()).predict(uint8_images[1]).score / 2, abs=1e-4
         )
 
     def test_a_network_without_record(self, make_small_clip):

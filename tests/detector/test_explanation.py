@@ -82,14 +82,14 @@ def block_means(values):
 
 
 @pytest.mark.parametrize("where", ["map", "mask", "region", "weights", "everywhere"])
-def test_the_naive_similarity(detector, small_clip, pictures, where):
-    prediction = detector.predict(pictures[1], classes="nut")
+def test_the_naive_similarity(detector, small_clip, uint8_images, where):
+    prediction = detector.predict(uint8_images[1], classes="nut")
     values = prediction.anomaly_map.astype(float)
     region = None
     weights = block_means((values - values.min()) / (values.max() - values.min()))
     if where == "mask":
         detector.map_threshold = float(np.quantile(values, 0.7))
-        prediction = detector.predict(pictures[1], classes="nut")
+        prediction = detector.predict(uint8_images[1], classes="nut")
         weights = block_means((values >= detector.map_threshold).astype(float))
     elif where == "region":
         region = np.zeros((32, 32), bool)
@@ -102,26 +102,26 @@ def test_the_naive_similarity(detector, small_clip, pictures, where):
         region = np.ones((32, 32), np.uint8)
         weights = np.ones((4, 4))
     scale = float(small_clip.logit_scale.detach().exp())
-    check(prediction.explain(PHRASES, region), naive(small_clip, pictures[1], weights), scale)
+    check(prediction.explain(PHRASES, region), naive(small_clip, uint8_images[1], weights), scale)
 
 
-def test_a_mask_that_marks_nothing_is_passed_over(detector, pictures):
-    expected = detector.predict(pictures[1]).explain(PHRASES)
+def test_a_mask_that_marks_nothing_is_passed_over(detector, uint8_images):
+    expected = detector.predict(uint8_images[1]).explain(PHRASES)
     detector.map_threshold = 2.0
-    assert detector.predict(pictures[1]).explain(PHRASES) == expected
+    assert detector.predict(uint8_images[1]).explain(PHRASES) == expected
 
 
-def test_the_class_name_is_in_the_sentences(detector, small_clip, pictures):
+def test_the_class_name_is_in_the_sentences(detector, small_clip, uint8_images):
     region = np.zeros((32, 32))
     region[:8] = 1
-    found = detector.predict(pictures[1]).explain(PHRASES, region)
+    found = detector.predict(uint8_images[1]).explain(PHRASES, region)
     scale = float(small_clip.logit_scale.detach().exp())
-    check(found, naive(small_clip, pictures[1], block_means(region), "object"), scale)
+    check(found, naive(small_clip, uint8_images[1], block_means(region), "object"), scale)
 
 
-def test_a_planted_defect_is_named(detector, small_clip, pictures, monkeypatch):
+def test_a_planted_defect_is_named(detector, small_clip, uint8_images, monkeypatch):
     """Where the region's patches are the vector of a phrase, that phrase wins."""
-    prediction = detector.predict(pictures[0], classes="nut")
+    prediction = detector.predict(uint8_images[0], classes="nut")
     region = np.zeros(prediction.anomaly_map.shape, bool)
     region[:20, :16] = True
     planted = average_vector(small_clip, [t.replace("{}", "nut with a scratch") for t in WINCLIP_TEMPLATES])
@@ -134,8 +134,8 @@ def test_a_planted_defect_is_named(detector, small_clip, pictures, monkeypatch):
     assert sum(row.share for row in rows) == pytest.approx(1)
 
 
-def test_texts_are_encoded_once(detector, small_clip, pictures, monkeypatch):
-    first, second = detector.predict(pictures[:2])
+def test_texts_are_encoded_once(detector, small_clip, uint8_images, monkeypatch):
+    first, second = detector.predict(uint8_images[:2])
     expected = second.explain(PHRASES)
     first.explain(PHRASES)
     monkeypatch.setattr(small_clip, "encode_text", lambda *_: pytest.fail("encoded again"))
@@ -144,19 +144,19 @@ def test_texts_are_encoded_once(detector, small_clip, pictures, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["anomalyclip", "winclip"])
-def test_other_methods_on_the_shipped_backbone(method, pictures):
-    rows = zsad.load(method, device="cpu").predict(pictures[0]).explain(["cracked", "stained"])
+def test_other_methods_on_the_shipped_backbone(method, uint8_images):
+    rows = zsad.load(method, device="cpu").predict(uint8_images[0]).explain(["cracked", "stained"])
     assert sorted(row.phrase for row in rows) == ["cracked", "stained"]
 
 
-def test_low_precision(pictures, small_clip):
+def test_low_precision(uint8_images, small_clip):
     detector = zsad.load("clip_ac", backbone=small_clip, device="cpu", precision="bf16")
-    assert len(detector.predict(pictures[0]).explain(PHRASES)) == 3
+    assert len(detector.predict(uint8_images[0]).explain(PHRASES)) == 3
 
 
 @pytest.mark.parametrize("again", [lambda p: pickle.loads(pickle.dumps(p)), copy.copy, copy.deepcopy])
-def test_results_stay_plain(detector, pictures, again):
-    prediction = detector.predict(pictures[0])
+def test_results_stay_plain(detector, uint8_images, again):
+    prediction = detector.predict(uint8_images[0])
     assert len(pickle.dumps(prediction)) < 4 * prediction.image.size + 8 * prediction.anomaly_map.size
     twin = again(prediction)
     np.testing.assert_array_equal(twin.anomaly_map, prediction.anomaly_map)
@@ -172,10 +172,10 @@ def test_a_prediction_without_a_network():
         prediction.explain(["cracked"])
 
 
-def test_a_flat_map_takes_the_whole_image(detector, pictures):
+def test_a_flat_map_takes_the_whole_image(detector, uint8_images):
     from dataclasses import replace
 
-    prediction = replace(detector.predict(pictures[1]), anomaly_map=np.full((32, 32), 0.3, np.float32))
+    prediction = replace(detector.predict(uint8_images[1]), anomaly_map=np.full((32, 32), 0.3, np.float32))
     assert prediction.explain(PHRASES) == prediction.explain(PHRASES, np.ones((32, 32)))
 
 
@@ -191,9 +191,9 @@ def test_a_flat_map_takes_the_whole_image(detector, pictures):
         (["cracked", "cracked "], "again"),
     ],
 )
-def test_impossible_phrases(detector, pictures, phrases, message):
+def test_impossible_phrases(detector, uint8_images, phrases, message):
     with pytest.raises(ConfigError, match=message):
-        detector.predict(pictures[1]).explain(phrases)
+        detector.predict(uint8_images[1]).explain(phrases)
 
 
 @pytest.mark.parametrize(
@@ -206,15 +206,15 @@ def test_impossible_phrases(detector, pictures, phrases, message):
         (np.full((32, 32), "x"), "0 to 1"),
     ],
 )
-def test_impossible_regions(detector, pictures, region, message):
+def test_impossible_regions(detector, uint8_images, region, message):
     with pytest.raises(ConfigError, match=message):
-        detector.predict(pictures[1]).explain(PHRASES, region)
+        detector.predict(uint8_images[1]).explain(PHRASES, region)
 
 
-def test_a_map_that_is_not_finite(detector, pictures):
+def test_a_map_that_is_not_finite(detector, uint8_images):
     from dataclasses import replace
 
-    prediction = replace(detector.predict(pictures[1]), anomaly_map=np.full((32, 32), np.nan, np.float32))
+    prediction = replace(detector.predict(uint8_images[1]), anomaly_map=np.full((32, 32), np.nan, np.float32))
     with pytest.raises(ConfigError, match="finite"):
         prediction.explain(PHRASES)
 

@@ -226,25 +226,25 @@ def test_three_training_steps(build, golden_inputs, golden):
         optimiser.step()
 
 
-def test_dice_by_rows_or_by_pictures(make_small, small_images, small_labels):
+def test_dice_by_rows_or_by_images(make_small, small_images, small_labels):
     masks, labels = small_labels
-    by_rows, by_pictures = (
+    by_rows, by_images = (
         make_small(row_wise_dice=chosen).loss(small_images, masks, labels) for chosen in (True, False)
     )
     method = make_small()
     logits, _ = method._judge(method.features(small_images), method.prepare(["object"]))
     maps = torch.softmax(upsample(to_grid(logits), 32, align_corners=True), dim=2)[:, :, 1]
-    rows, pictures = [], []
+    rows, per_image = [], []
     for block in range(maps.shape[1]):
         for found, mask in zip(maps[:, block], masks, strict=True):
-            pictures.append(1 - (2 * (found * mask).sum() + 1) / (found.sum() + mask.sum() + 1))
+            per_image.append(1 - (2 * (found * mask).sum() + 1) / (found.sum() + mask.sum() + 1))
             rows += [
                 1 - (2 * (f * m).sum() + 1) / (f.sum() + m.sum() + 1)
                 for f, m in zip(found, mask, strict=True)
             ]
     close(by_rows["dice_abnormal"], torch.stack(rows).sum().detach() / (3 * 32), rtol=1e-4)
-    close(by_pictures["dice_abnormal"], torch.stack(pictures).sum().detach() / 3, rtol=1e-4)
-    close(by_rows["focal"], by_pictures["focal"].detach(), rtol=1e-5)
+    close(by_images["dice_abnormal"], torch.stack(per_image).sum().detach() / 3, rtol=1e-4)
+    close(by_rows["focal"], by_images["focal"].detach(), rtol=1e-5)
 
 
 # What the authors' code cannot do
@@ -252,7 +252,7 @@ def test_dice_by_rows_or_by_pictures(make_small, small_images, small_labels):
 
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_equals_its_pictures(make_small, small_images, small_labels, kind, branch):
+def test_a_batch_equals_its_images(make_small, small_images, small_labels, kind, branch):
     masks, labels = small_labels
     method = make_small(prompting_type=kind, prompting_branch=branch, k_clusters=3, row_wise_dice=False)
     names = ["metal nut", "a much longer class name", "metal nut"]
@@ -286,7 +286,7 @@ def test_gradients_reach_all_that_is_learnt(make_small, small_images, small_labe
     assert any("generator" in name for name in reached) == ("D" in kind)
 
 
-def test_dynamic_prompts_in_the_text_tower_alone(build, golden_inputs):
+def test_dynamic_prompts_in_the_text_encoder_alone(build, golden_inputs):
     method = build(prompting_type="D", prompting_branch="L")
     raw = score(method, golden_inputs["images"])
     assert torch.isfinite(raw.maps).all()
@@ -296,7 +296,7 @@ def test_dynamic_prompts_in_the_text_tower_alone(build, golden_inputs):
     assert not torch.allclose(text[0], text[1], atol=1e-4)  # the image has a say
 
 
-def test_text_is_encoded_once_where_no_picture_matters(make_small, small_images, monkeypatch):
+def test_text_is_encoded_once_where_no_image_matters(make_small, small_images, monkeypatch):
     for settings in ({"prompting_type": "S"}, {"prompting_branch": "V"}, {"prompting_depth": 1}):
         method = make_small(**settings)
         state = method.prepare(["metal-nut", "screw", "metal nut"])

@@ -110,9 +110,9 @@ def test_own_textures(make_small_clip):
     assert method.text.prompts("carpet") is OBJECT_PROMPTS
 
 
-def sampled(picture, row, column):
+def sampled(image, row, column):
     """Bilinear value of an image at a place that may lie outside, where the image is mirrored."""
-    last = picture.shape[0] - 1
+    last = image.shape[0] - 1
 
     def mirrored(place):
         place = abs(place) % (2 * last)
@@ -122,10 +122,10 @@ def sampled(picture, row, column):
     top, left = min(int(row), last - 1), min(int(column), last - 1)
     down, right = row - top, column - left
     return (
-        picture[top, left] * (1 - down) * (1 - right)
-        + picture[top + 1, left] * down * (1 - right)
-        + picture[top, left + 1] * (1 - down) * right
-        + picture[top + 1, left + 1] * down * right
+        image[top, left] * (1 - down) * (1 - right)
+        + image[top + 1, left] * down * (1 - right)
+        + image[top, left + 1] * (1 - down) * right
+        + image[top + 1, left + 1] * down * right
     )
 
 
@@ -142,17 +142,17 @@ def test_views(images):
                 math.sin(turn) * x + math.cos(turn) * y,
             )
         )
-    picture = images[1, 2].double().numpy()
+    image = images[1, 2].double().numpy()
     for number, moved in enumerate(expected):
         for row, column in ((0, 0), (3, 29), (16, 20), (31, 31)):
             x, y = moved(2 * column / 31 - 1, 2 * row / 31 - 1)
-            value = sampled(picture, (y + 1) / 2 * 31, (x + 1) / 2 * 31)
+            value = sampled(image, (y + 1) / 2 * 31, (x + 1) / 2 * 31)
             assert float(views[1, number, 2, row, column]) == pytest.approx(value, abs=1e-4)
     shifts = {(a * size, b * size) for size in (0.1, 0.2) for a in (1, -1) for b in (1, -1)}
     found = set()
     for number in range(8, 16):
         for across, down in shifts:
-            value = sampled(picture, 20 + down * 31 / 2, 9 + across * 31 / 2)
+            value = sampled(image, 20 + down * 31 / 2, 9 + across * 31 / 2)
             if abs(value - float(views[1, number, 2, 20, 9])) < 1e-4:
                 found.add((across, down))
     assert found == shifts

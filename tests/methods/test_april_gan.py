@@ -93,7 +93,7 @@ def test_features_scores_and_maps(build, golden_inputs, golden, prefix, size, ac
     close(raw.maps, expected[f"{prefix}.map"], atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.*taken for OpenAI")
+@pytest.mark.filterwarnings("ignore:.*treated as OpenAI")
 @pytest.mark.parametrize(("prefix", "size", "activation"), VARIANTS, ids=str)
 def test_from_files_at_both_sizes(
     openai_file, official_path, golden_inputs, golden, prefix, size, activation
@@ -107,7 +107,7 @@ def test_from_files_at_both_sizes(
     close(raw.maps, expected[f"{prefix}.map"][:1], atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.*taken for OpenAI")
+@pytest.mark.filterwarnings("ignore:.*treated as OpenAI")
 def test_the_activation_is_saved_and_a_setting_wins(openai_file, official_path, tmp_path):
     trained = zsad.load("april_gan", openai_file, official_path, image_size=70, device="cpu")
     path = trained.save(tmp_path / "saved.safetensors")
@@ -163,13 +163,13 @@ def test_a_large_batch_with_its_own_names_in_parts(build, golden_inputs, monkeyp
     close(found[0].scores, found[1].scores, atol=1e-5)
 
 
-def test_batch_scores_need_the_whole_batch_only_with_references(make_small_clip, pictures):
+def test_batch_scores_need_the_whole_batch_only_with_references(make_small_clip, uint8_images):
     detector = zsad.load("april_gan", make_small_clip(), "fresh", device="cpu", few_shot_score="batch")
     detector.is_trained = True
     assert not detector.scores_jointly
-    detector.set_references(pictures[1:])
+    detector.set_references(uint8_images[1:])
     assert detector.scores_jointly
-    together = detector.predict([pictures[0]] * 17 + [pictures[1]])
+    together = detector.predict([uint8_images[0]] * 17 + [uint8_images[1]])
     assert {round(one.score, 4) for one in together[:17]} == {round(together[0].score, 4)}
     assert together[0].score != pytest.approx(together[17].score)
 
@@ -178,12 +178,12 @@ def test_batch_scores_of_equal_maps_are_finite():
     close(batch_scores(torch.tensor([0.2, 0.4]), torch.ones(2, 4, 4)), torch.tensor([0.1, 0.2]))
 
 
-def test_a_prediction_knows_the_range_of_few_shot_maps(make_small_clip, pictures):
+def test_a_prediction_knows_the_range_of_few_shot_maps(make_small_clip, uint8_images):
     detector = zsad.load("april_gan", make_small_clip(), "fresh", device="cpu")
     detector.is_trained = True
-    assert detector.predict(pictures[0]).map_range == (0.0, 3.0)
-    detector.set_references(pictures[1:])
-    prediction = detector.predict(pictures[0])
+    assert detector.predict(uint8_images[0]).map_range == (0.0, 3.0)
+    detector.set_references(uint8_images[1:])
+    prediction = detector.predict(uint8_images[0])
     assert prediction.map_range == (0.0, 6.0)
     assert prediction.anomaly_map.max() <= 6
     assert 0 <= prediction.score <= 1
@@ -244,7 +244,7 @@ def test_a_class_name_matters_and_none_means_object(small_clip):
     assert unnamed != other
 
 
-def test_blocks_of_other_towers(make_small_clip):
+def test_blocks_of_other_encoders(make_small_clip):
     assert AprilGAN(make_small_clip(layers=12), Config()).layers == (3, 6, 9, 12)
     assert AprilGAN(make_small_clip(layers=2), Config()).layers == (1, 2)
     assert AprilGAN(make_small_clip(), Config(features_list=(3, 1))).layers == (3, 1)

@@ -48,7 +48,7 @@ def spoiled(images, index):
     return images
 
 
-def test_a_single_picture_and_a_few_are_scored_by_anomalyclip(auto, language):
+def test_a_single_image_and_a_few_are_scored_by_anomalyclip(auto, language):
     for count in (1, 7):
         found, expected = auto.score_tensors(product(count)), language.score_tensors(product(count))
         torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-6)
@@ -63,7 +63,7 @@ def test_what_the_others_do_not_show_stands_out(auto, language):
     assert place[20:28, 28:36].mean() > place[40:, :16].mean()
 
 
-def test_common_pictures_score_low_and_the_scale_is_used(auto):
+def test_common_images_score_low_and_the_scale_is_used(auto):
     found = auto.score_tensors(spoiled(product(12), 4))
     assert float(found.scores.median()) < 0.3
     assert float(found.scores[4]) > 0.9
@@ -87,7 +87,7 @@ def test_the_order_of_a_folder_does_not_matter(auto):
     torch.testing.assert_close(shuffled.scores, straight.scores[order], rtol=0, atol=1e-4)
 
 
-def test_unlike_pictures_are_left_to_the_language(auto, language):
+def test_unlike_images_are_left_to_the_language(auto, language):
     # each image one flat colour with its own noise: its own patches resemble each other far more
     generator = torch.Generator().manual_seed(1)
     images = 3 * torch.randn(9, 3, 1, 1, generator=generator).expand(-1, -1, SIZE, SIZE).contiguous()
@@ -96,7 +96,7 @@ def test_unlike_pictures_are_left_to_the_language(auto, language):
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-6)
 
 
-def test_identical_pictures_do_not_break_it(auto, language):
+def test_identical_images_do_not_break_it(auto, language):
     images = product(1).expand(9, -1, -1, -1).contiguous()
     found, expected = auto.score_tensors(images), language.score_tensors(images)
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-6)
@@ -140,18 +140,18 @@ def test_what_is_saved_is_its_own(auto, clip, tmp_path):
     torch.testing.assert_close(again.score_tensors(product(9)).scores, auto.score_tensors(product(9)).scores)
 
 
-def test_set_companions_reads_pictures_and_takes_them_back(auto, pictures):
+def test_set_companions_reads_images_and_takes_them_back(auto, uint8_images):
     auto.is_trained = True
-    before = auto.predict(pictures[0]).score
-    auto.set_companions([pictures[index % 3] for index in range(9)])
-    auto.predict(pictures[0])
+    before = auto.predict(uint8_images[0]).score
+    auto.set_companions([uint8_images[index % 3] for index in range(9)])
+    auto.predict(uint8_images[0])
     auto.set_companions(None)
-    assert auto.predict(pictures[0]).score == before
+    assert auto.predict(uint8_images[0]).score == before
 
 
-def test_other_methods_take_no_companions(language, pictures):
+def test_other_methods_take_no_companions(language, uint8_images):
     with pytest.raises(ConfigError, match="anomalyclip takes no companions; methods that do: auto"):
-        language.set_companions(pictures)
+        language.set_companions(uint8_images)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_the_map_is_smoothed_as_scipy_does(small_clip, images):
     torch.testing.assert_close(smooth.score(features, state).maps[0], torch.as_tensor(expected))
 
 
-def test_imagenet_is_eighty_sentences_each():
+def test_imagenet_is_eighty_prompts_each():
     normal, anomalous = prompt_set("imagenet").for_class("cable")
     assert len(set(normal)) == len(set(anomalous)) == 80
     assert "a bad photo of a normal cable." in normal

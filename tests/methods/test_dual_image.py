@@ -43,9 +43,9 @@ def abnormal(patch, text, temperature):
 
 def naive_visual(tokens, partners, share):
     tokens = tokens.double().numpy()
-    pictures, blocks, patches, _ = tokens.shape
-    scores = np.zeros((pictures, patches))
-    for i in range(pictures):
+    total, blocks, patches, _ = tokens.shape
+    scores = np.zeros((total, patches))
+    for i in range(total):
         for p in range(patches):
             means = []
             for block in range(blocks):
@@ -58,11 +58,11 @@ def naive_visual(tokens, partners, share):
     return scores
 
 
-def make_features(pictures=4, patches=9, seed=0):
+def make_features(total=4, patches=9, seed=0):
     return Features(
-        unit_vectors(pictures, 6, seed=seed),
-        unit_vectors(pictures, patches, 6, seed=seed + 1),
-        unit_vectors(pictures, 2, patches, 5, seed=seed + 2),
+        unit_vectors(total, 6, seed=seed),
+        unit_vectors(total, patches, 6, seed=seed + 1),
+        unit_vectors(total, 2, patches, 5, seed=seed + 2),
         None,
     )
 
@@ -92,15 +92,15 @@ def test_nearest_partners():
             assert found == others[:count]
 
 
-@pytest.mark.parametrize(("pictures", "count"), [(2, 1), (6, 1), (7, 1), (9, 2), (8, 2), (3, 10)])
-def test_sequential_partners(pictures, count):
-    names, features = ["nut"] * pictures, unit_vectors(pictures, 3)
+@pytest.mark.parametrize(("total", "count"), [(2, 1), (6, 1), (7, 1), (9, 2), (8, 2), (3, 10)])
+def test_sequential_partners(total, count):
+    names, features = ["nut"] * total, unit_vectors(total, 3)
     (partners,) = choose_partners(names, features, "sequential", count=count, seed=1)
     for i, found in enumerate(partners):
         assert i not in found
-        assert len(found) == len(set(found)) == min(count, pictures - 1)
+        assert len(found) == len(set(found)) == min(count, total - 1)
     one_sided = [(i, j) for i, found in enumerate(partners) for j in found if i not in partners[j]]
-    left_over = pictures % (min(count, pictures - 1) + 1)
+    left_over = total % (min(count, total - 1) + 1)
     assert len({i for i, _ in one_sided}) == left_over
     assert choose_partners(names, features, "sequential", count=count, seed=1) == [partners]
 
@@ -211,7 +211,7 @@ def test_text_vectors(make):
     assert make().method.prepare(["nut"]).text_features.shape == (1, 2, 16)
 
 
-def test_a_single_picture_is_scored_by_the_texts_and_says_so(make, images):
+def test_a_single_image_is_scored_by_the_texts_and_says_so(make, images):
     joint = make()
     with pytest.warns(UserWarning, match="1 of 1 images have no other image"):
         alone = joint.score_tensors(images[:1], "nut")

@@ -57,14 +57,12 @@ def unit_vectors(*shape, seed=0):
 def loops(features, first, end):
     """Mutual scores without any shared code: distances by subtraction, ranks by sorting."""
     z = features.double().numpy()
-    pictures, patches, _ = z.shape
-    scores = np.zeros((pictures, patches))
-    for i in range(pictures):
+    total, patches, _ = z.shape
+    scores = np.zeros((total, patches))
+    for i in range(total):
         for p in range(patches):
             nearest = [
-                min(np.linalg.norm(z[i, p] - z[j, q]) for q in range(patches))
-                for j in range(pictures)
-                if j != i
+                min(np.linalg.norm(z[i, p] - z[j, q]) for q in range(patches)) for j in range(total) if j != i
             ]
             scores[i, p] = np.mean(sorted(nearest)[first:end])
     return torch.as_tensor(scores, dtype=torch.float32)
@@ -119,7 +117,7 @@ def test_intervals(expected, name, interval):
     close(mutual_scores(expected["msm12.Z"], interval), expected[f"msm12.{name}"], atol=2e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.*taken for OpenAI")
+@pytest.mark.filterwarnings("ignore:.*treated as OpenAI")
 def test_from_a_file_the_activation_follows_the_size(make_golden_clip, expected, tmp_path):
     path = tmp_path / "golden.pt"
     torch.save(make_golden_clip().state_dict(), path)
@@ -131,10 +129,10 @@ def test_from_a_file_the_activation_follows_the_size(make_golden_clip, expected,
     assert zsad.load("musc", path, device="cpu").method.config.activation == "quick_gelu"
 
 
-@pytest.mark.parametrize(("pictures", "interval"), [(2, (0.0, 0.3)), (5, (0.0, 0.3)), (7, (0.2, 0.9))])
-def test_mutual_scores_against_loops(pictures, interval):
-    z = unit_vectors(pictures, 6, 5, seed=pictures)
-    close(mutual_scores(z, interval), loops(z, *ranks_that_count(pictures - 1, interval)))
+@pytest.mark.parametrize(("total", "interval"), [(2, (0.0, 0.3)), (5, (0.0, 0.3)), (7, (0.2, 0.9))])
+def test_mutual_scores_against_loops(total, interval):
+    z = unit_vectors(total, 6, 5, seed=total)
+    close(mutual_scores(z, interval), loops(z, *ranks_that_count(total - 1, interval)))
 
 
 def test_closest_similarities_against_plain_products():
@@ -148,7 +146,7 @@ def test_closest_similarities_against_plain_products():
                 close(found[i, j], (z[i] @ z[j].T).amax(dim=1), atol=1e-6)
 
 
-def test_pictures_go_through_the_network_in_parts(small_clip, monkeypatch):
+def test_images_go_through_the_network_in_parts(small_clip, monkeypatch):
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     method = MuSc(small_clip, Config())
     whole = method.features(images)
@@ -209,14 +207,14 @@ def test_the_odd_one_out_scores_highest(small_clip):
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
-def test_few_pictures(make_small_clip, pictures, count):
+def test_few_images(make_small_clip, uint8_images, count):
     detector = zsad.load("musc", make_small_clip(), device="cpu")
-    predictions = detector.predict((pictures * 2)[:count])
+    predictions = detector.predict((uint8_images * 2)[:count])
     assert all(0 <= prediction.score <= 1 for prediction in predictions)
     assert all(np.isfinite(prediction.anomaly_map).all() for prediction in predictions)
 
 
-def test_equal_pictures_have_no_anomaly(small_clip):
+def test_equal_images_have_no_anomaly(small_clip):
     images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).repeat(4, 1, 1, 1)
     method = MuSc(small_clip, Config())
     raw = method.score(method.features(images), method.prepare([]))
@@ -224,9 +222,9 @@ def test_equal_pictures_have_no_anomaly(small_clip):
     assert torch.isfinite(raw.scores).all()
 
 
-def test_one_picture_is_refused(make_small_clip, pictures):
+def test_one_image_is_refused(make_small_clip, uint8_images):
     with pytest.raises(ConfigError, match="at least 2 of the same product"):
-        zsad.load("musc", make_small_clip(), device="cpu").predict(pictures[0])
+        zsad.load("musc", make_small_clip(), device="cpu").predict(uint8_images[0])
 
 
 @pytest.mark.parametrize(

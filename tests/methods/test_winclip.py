@@ -89,7 +89,7 @@ def test_prompt_sets_differ(small_clip):
     assert not torch.allclose(paper, torch.nn.functional.normalize(anomalib, dim=-1))
 
 
-def test_each_picture_may_have_its_class(small_clip):
+def test_each_image_may_have_its_class(small_clip):
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     method = WinCLIP(small_clip, Config())
     features = method.features(images)

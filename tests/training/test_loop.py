@@ -24,7 +24,7 @@ from zsad.errors import ConfigError, DataError, WeightsError, ZsadError
 from zsad.training.options import TrainOptions
 from zsad.training.state import TrainingState
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is taken for OpenAI's weights")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is treated as OpenAI's weights")
 
 
 @pytest.fixture(scope="session")

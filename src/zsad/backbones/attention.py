@@ -1,6 +1,6 @@
 """Self-attention with a value-value stream beside it, deep prompts, and the resizing of position tables.
 
-Shapes: B images or sentences, L tokens, D width, H heads, d = D / H, N patches, G*G = N the patch grid.
+Shapes: B images or prompts, L tokens, D width, H heads, d = D / H, N patches, G*G = N the patch grid.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ POSITION_INTERPOLATIONS: tuple[PositionInterpolation, ...] = get_args(PositionIn
 
 @dataclass(frozen=True)
 class DeepPrompts:
-    """Learnt tokens that enter a tower before chosen blocks.
+    """Learnt tokens that enter an encoder before chosen blocks.
 
     The image encoder appends them after the patches at the first prompted block and replaces them at the
-    later ones; the text encoder overwrites the positions `start`, `start + 1`, ... of the sentence.
+    later ones; the text encoder overwrites the positions `start`, `start + 1`, ... of the prompt.
 
     Attributes:
         tokens: 1-based block number -> (n, D), or (B, n, D) where each item has its own.
@@ -46,11 +46,11 @@ class DeepPrompts:
         """Refuses block numbers outside 1..layers.
 
         Raises:
-            ConfigError: naming the blocks that the tower does not have.
+            ConfigError: naming the blocks that the encoder does not have.
         """
         outside = sorted(block for block in self.tokens if not 1 <= block <= layers)
         if outside:
-            raise ConfigError(f"deep prompts for blocks {outside}, but the tower has blocks 1 to {layers}")
+            raise ConfigError(f"deep prompts for blocks {outside}, but the encoder has blocks 1 to {layers}")
 
 
 class Attention(nn.Module):

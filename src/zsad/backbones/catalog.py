@@ -1,4 +1,4 @@
-"""The table of well-known CLIP weights, and what of it is there without a network. Does not import torch."""
+"""The table of well-known CLIP weights, and which of them are on this machine. Does not import torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPENAI_URL = (
     "https://openaipublic.azureedge.net/clip/models"  # the path after it begins with the file's SHA-256
 )
 OPENAI_LICENCE = "MIT; OpenAI's model card asks not to deploy it untested"
-WIT = "WIT: 400 million picture-text pairs of the web, not published"
+WIT = "WIT: 400 million image-text pairs from the web, not published"
 
 
 PAPERS_BACKBONE = "ViT-L-14-336"
@@ -163,7 +163,7 @@ def backbone_records() -> list[WeightRecord]:
     """The records behind `list_backbones`, in its order.
 
     Raises:
-        WeightsError: the package's own weights are not there.
+        WeightsError: the package's own weights are missing.
     """
     card = PACKAGE_FOLDER / "tiny" / "config.json"
     if not card.is_file():
@@ -172,10 +172,10 @@ def backbone_records() -> list[WeightRecord]:
 
 
 def is_available_offline(record: WeightRecord) -> bool:
-    """Whether a record's weights can be loaded now without the network.
+    """Whether the weights of a record can be loaded now without the network.
 
     Args:
-        record: one of `backbone_records`.
+        record: one of `backbone_records()`.
     """
     if record.source.startswith(PACKAGE):
         return (PACKAGE_FOLDER / record.source.removeprefix(PACKAGE)).is_file()
@@ -194,7 +194,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        WeightsError: the file is missing, not JSON, or holds something else than an object.
+        WeightsError: the file is missing, not JSON, or holds something other than an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -209,8 +209,8 @@ def record_from_json(content: Any, path: Path) -> WeightRecord:
     """A weight record from its JSON form.
 
     Args:
-        content: what stands under "record".
-        path: the file, for the message.
+        content: value of "record" in the file.
+        path: path of the file, for the message.
 
     Raises:
         WeightsError: fields are missing or unknown.

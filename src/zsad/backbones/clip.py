@@ -1,12 +1,12 @@
-"""The CLIP network: a image encoder (`zsad.backbones.vision`) and a text encoder with one joint space.
+"""The CLIP network: an image encoder (`zsad.backbones.vision`) and a text encoder with one joint space.
 
 Small on purpose, and our own, because every method works inside it: it taps the token stream after chosen
-blocks, runs a value-value stream beside it, and puts learnt tokens in before chosen blocks of either tower.
+blocks, runs a value-value stream beside it, and inserts learnt tokens before chosen blocks of either encoder.
 Parameter names are those of OpenAI's release, so its files load without renaming.
 
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
 
-Shapes: B images or sentences, S pixels a side, N = G*G patches, L text tokens, D tower width, E joint
+Shapes: B images or prompts, S pixels of one side, N = G*G patches, L text tokens, D encoder width, E joint
 width.
 """
 
@@ -48,12 +48,12 @@ class TextConfig:
     """Shape of the text encoder.
 
     Attributes:
-        width: D of the tower.
+        width: D, width of the encoder.
         layers: number of blocks.
         heads: attention heads of a block.
-        context_length: longest sentence in tokens, the two end marks included.
+        context_length: largest number of tokens in a prompt, start and end mark included.
         vocab_size: rows of the token table.
-        embedding_rank: inner width of a factorised token table; None for a full one.
+        embedding_rank: inner width of a factorised token table; None for a full table.
     """
 
     width: int
@@ -72,7 +72,7 @@ class ClipConfig:
         vision: the image encoder.
         text: the text encoder.
         embed_dim: E, width of the joint space.
-        activation: of the MLPs of both towers, as the weights were trained.
+        activation: activation of the MLPs of both encoders, as the weights were trained.
     """
 
     vision: VisionConfig
@@ -109,7 +109,7 @@ class CLIP(nn.Module):
 
     Attributes:
         config: the network's shape.
-        record: where the weights come from and how images are prepared for them; None for random weights.
+        record: record of the weights, which says how images are prepared; None for random weights.
         exact_fingerprint: digest of the weights before they were rounded to a lower precision, as
             `zsad.backbones.loading.backbone_fingerprint` gives it; None if they were not rounded.
         visual: the image encoder.
@@ -196,10 +196,10 @@ class CLIP(nn.Module):
         return self.visual.project(self.visual(images).class_token)
 
     def encode_text(self, token_ids: Tensor) -> Tensor:
-        """Sentences in the joint space.
+        """Prompts in the joint space.
 
         Args:
-            token_ids: (B, L) as `zsad.backbones.tokenizer` makes them; the largest id is the end mark.
+            token_ids: (B, L) from `zsad.backbones.tokenizer`; the largest id is the end mark.
 
         Returns:
             (B, E), not normalised.
@@ -214,25 +214,25 @@ class CLIP(nn.Module):
     def encode_embeddings(
         self, embeddings: Tensor, end_positions: Tensor, deep_prompts: DeepPrompts | None = None
     ) -> Tensor:
-        """Sentences given as token embeddings in the joint space.
+        """Prompts in the joint space, from their token embeddings.
 
-        Attention is causal: nothing after the last end mark of the batch matters, and none of it is computed.
+        Attention is causal: what follows the last end mark of the batch has no influence and is not computed.
 
         Args:
             embeddings: (B, L, D) without positions.
-            end_positions: (B,) index of each sentence's end mark.
+            end_positions: (B,) index of the end mark of each prompt.
             deep_prompts: tokens that overwrite positions before chosen blocks.
 
         Returns:
             (B, E), not normalised.
 
         Raises:
-            ConfigError: the sentences or the deep prompts do not fit into the tower.
+            ConfigError: the prompts or the deep prompts do not fit into the text encoder.
         """
         context = self.config.text.context_length
         if embeddings.shape[1] > context:
             raise ConfigError(
-                f"sentences of {embeddings.shape[1]} tokens; the text encoder reads at most {context}"
+                f"prompts of {embeddings.shape[1]} tokens; the text encoder reads at most {context}"
             )
         if deep_prompts is not None:
             deep_prompts.check(self.config.text.layers)
@@ -243,14 +243,14 @@ class CLIP(nn.Module):
                 x = overwrite(x, deep_prompts.before(number, x.shape[0], x), deep_prompts.start)
             x = block(x, causal=True)
         rows = torch.arange(x.shape[0], device=x.device)
-        # One row per sentence first: the norm is per token, so the others need not pass it.
+        # Only the end mark's row: the norm is per token, so other rows need not pass it.
         ends = self.ln_final(x[rows, end_positions.to(x.device)])
         features: Tensor = ends @ self.text_projection
         return features
 
 
 def overwrite(x: Tensor, prompts: Tensor | None, start: int) -> Tensor:
-    """Replaces the rows from `start` on, as far as they reach.
+    """Replaces the rows from `start` on, as many as there are prompts.
 
     Args:
         x: (B, L, D).

@@ -1,6 +1,6 @@
-"""The configuration files beside CLIP weights, read into our `ClipConfig`: open_clip's and Hugging Face's.
+"""Reads the configuration files beside CLIP weights, open_clip's and Hugging Face's, into `ClipConfig`.
 
-A setting that the network here cannot follow is refused by name, never ignored.
+A setting that the network of zsad cannot follow is refused by name, never ignored.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
 from zsad.backbones.transformer import HEAD_WIDTH, MLP_RATIO
 from zsad.errors import WeightsError
 
-VOCABULARY = 49408  # of CLIP's tokenizer, which is the only one here
+VOCABULARY = 49408  # size of the vocabulary of CLIP's tokenizer, the only one in zsad
 
-# Fields of open_clip that are read, those that do not change what the network computes, and the values of
-# others that stand for "as in CLIP"; anything else that is set is refused.
+# Fields of open_clip that are read, fields that do not change what the network computes, and values of other
+# fields that mean "as in CLIP"; every other setting is refused.
 VISION_FIELDS = {"image_size", "patch_size", "width", "layers", "head_width", "mlp_ratio"}
 VISION_NEUTRAL = {"pool_type": "tok", "pos_embed_type": "learnable", "block_type": "default"}
 VISION_IRRELEVANT = {
@@ -71,10 +71,10 @@ def clip_config_from_open_clip(model: Mapping[str, Any], origin: str) -> ClipCon
 
     Args:
         model: the "model_cfg" object: embed_dim, vision_cfg, text_cfg, quick_gelu.
-        origin: where it comes from, for messages.
+        origin: name of its source, for messages.
 
     Raises:
-        WeightsError: a field is missing, or asks for something that the network here does not have.
+        WeightsError: a field is missing, or needs something that the network of zsad does not have.
     """
     vision, text = (_section(model, name, origin) for name in ("vision_cfg", "text_cfg"))
     if vision.get("timm_model_name"):
@@ -118,11 +118,11 @@ def clip_config_from_hugging_face(config: Mapping[str, Any], origin: str) -> Cli
     """The network's shape from the config.json of a Hugging Face CLIPModel.
 
     Args:
-        config: its content.
-        origin: where it comes from, for messages.
+        config: content of the file.
+        origin: name of its source, for messages.
 
     Raises:
-        WeightsError: another model type, or settings that the network here does not have.
+        WeightsError: another model type, or settings that the network of zsad does not have.
     """
     kind = config.get("model_type")
     if kind != "clip":
@@ -143,7 +143,7 @@ def clip_config_from_hugging_face(config: Mapping[str, Any], origin: str) -> Cli
     if activations not in ({"quick_gelu"}, {"gelu"}):
         raise WeightsError(
             f"{origin}: hidden_act is {' and '.join(sorted(activations))}; "
-            'supported is "quick_gelu" or "gelu", the same in both towers'
+            'supported is "quick_gelu" or "gelu", the same in both encoders'
         )
     vocab_size = _whole(text, "vocab_size", origin, VOCABULARY)
     if text.get("eos_token_id", LEGACY_EOS) not in {LEGACY_EOS, VOCABULARY - 1, vocab_size - 1}:
@@ -181,14 +181,14 @@ def _section(config: Mapping[str, Any], name: str, origin: str) -> dict[str, Any
 def _refuse_unknown(
     section: Mapping[str, Any], known: set[str], neutral: Mapping[str, Any], origin: str, name: str
 ) -> None:
-    """Refuses a field that changes what the network computes in a way that it cannot follow."""
+    """Refuses a field that changes the computation in a way that the network of zsad cannot follow."""
     for field, value in section.items():
         if field not in known and value and value != neutral.get(field):
             raise WeightsError(f"{origin}: {name}.{field} = {value!r} is not supported")
 
 
 def _whole(section: Mapping[str, Any], field: str, origin: str, default: int | None) -> int:
-    """A positive whole number of a section; a pair of equal ones counts as one."""
+    """A positive whole number of a section; a pair of equal numbers counts as one number."""
     value = section.get(field, default)
     if isinstance(value, list) and len(set(value)) == 1:
         value = value[0]
@@ -200,12 +200,12 @@ def _whole(section: Mapping[str, Any], field: str, origin: str, default: int | N
 def _check_mlp_ratio(ratio: float, where: str) -> None:
     if ratio != MLP_RATIO:
         raise WeightsError(
-            f"{where}: the MLPs are {ratio:g} times as wide as the tower, only {MLP_RATIO} is supported"
+            f"{where}: the MLPs are {ratio:g} times as wide as the encoder, only {MLP_RATIO} is supported"
         )
 
 
 def _checked(config: ClipConfig, origin: str) -> ClipConfig:
-    """The configuration, if its token ids can be those of CLIP's tokenizer."""
+    """The configuration, if its vocabulary can be that of CLIP's tokenizer."""
     if config.text.vocab_size > VOCABULARY:
         raise WeightsError(
             f"{origin}: a vocabulary of {config.text.vocab_size} tokens is not "

@@ -17,14 +17,14 @@ PRECISIONS = {
     "fp16": "float16",
     "bf16": "bfloat16",
 }
-"""Names of torch's data types, by the names that a user may type."""
+"""Names of torch's data types by the names that a user may type."""
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
     """The torch device of a name.
 
     Raises:
-        ConfigError: there is no such device, or not on this machine.
+        ConfigError: this machine has no such device.
     """
     import torch
 
@@ -36,16 +36,16 @@ def check_device(device: str | torch.device | None) -> torch.device:
         known += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         known += ["mps"] if torch.backends.mps.is_available() else []
         raise ConfigError(
-            f"device {str(device)!r} is not available here; there is: {', '.join(known)}"
+            f"device {str(device)!r} is not available here; available: {', '.join(known)}"
         ) from error
     return place
 
 
 def check_precision(precision: str | torch.dtype | None) -> torch.dtype:
-    """The torch dtype of a precision's name.
+    """The torch dtype of a precision.
 
     Raises:
-        ConfigError: it is not a floating-point type that the network runs in.
+        ConfigError: the name is unknown, or no floating-point type that the network runs in.
     """
     import torch
 
@@ -59,8 +59,8 @@ def check_precision(precision: str | torch.dtype | None) -> torch.dtype:
     return dtype
 
 
-def _find_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the fastest that is there."""
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The named device, or the fastest one of this machine if the name is None."""
     import torch
 
     if device is not None:
@@ -71,17 +71,17 @@ def _find_device(device: str | torch.device | None) -> torch.device:
 
 
 def device_names(count: int, device: str | torch.device | None = None) -> tuple[str, ...]:
-    """The devices of a run's processes.
+    """The devices of the processes of a run.
 
     Args:
-        count: of the processes.
-        device: their kind, "cpu" or "cuda"; None: GPUs if there are any, else the CPU.
+        count: number of processes.
+        device: kind of device, "cpu" or "cuda"; None for GPUs if the machine has any, and for the CPU if not.
 
     Returns:
         One name per process: "cuda:0", "cuda:1" and so on, or "cpu" each time.
 
     Raises:
-        ConfigError: there are fewer devices than asked for, or one of a single device was named.
+        ConfigError: the machine has fewer devices, or the name is that of a single device.
     """
     import torch
 
@@ -92,9 +92,9 @@ def device_names(count: int, device: str | torch.device | None = None) -> tuple[
         return (kind,) * count
     if kind != "cuda":
         raise ConfigError(
-            f"device {kind!r} is a single one, {count} were asked for: give cpu or cuda, or --devices 1"
+            f"device {kind!r} is a single device, but --devices is {count}: give cpu or cuda, or --devices 1"
         )
     there = torch.cuda.device_count()
     if there < count:
-        raise ConfigError(f"{count} devices were asked for, this machine has {there} GPUs: --devices {there}")
+        raise ConfigError(f"--devices is {count}, but this machine has {there} GPUs: use --devices {there}")
     return tuple(f"cuda:{number}" for number in range(count))

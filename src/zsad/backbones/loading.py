@@ -1,7 +1,7 @@
 """Builds backbones: `load_backbone`, zsad's own file layout, and the fingerprint that tells weights apart.
 
-`sources.py` finds and reads weights, `layouts.py` and `configurations.py` translate what others publish,
-`records.py` is the table of well-known weights, and `zsad.files.cache` fetches files.
+`sources.py` finds and reads weights, `state_dicts.py` and `configurations.py` translate what others publish,
+`catalog.py` is the table of well-known weights, and `zsad.files.download` fetches files.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ FINGERPRINT_NAMES = (
 
 
 class NoInitialisation(TorchFunctionMode):
-    """Leaves out what `torch.nn.init` does: on the meta device it has no effect, yet costs a second."""
+    """Skips the functions of `torch.nn.init`: on the meta device they have no effect, but cost a second."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,24 +76,24 @@ def load_backbone(
     precision: str | torch.dtype | None = None,
     offline: bool | None = None,
 ) -> CLIP:
-    """A CLIP from any of the layouts that CLIP weights are published in.
+    """Loads a CLIP from any of the layouts in which CLIP weights are published.
 
     Args:
         name: None or "tiny": the weights in this package | a name of `list_backbones` | "hf-hub:ORG/REPO" or
             "hf-hub:ORG/REPO@REVISION" | "open_clip:ARCH/TAG" | a path: OpenAI's .pt, an open_clip file with
             its configuration beside it, or a folder of open_clip, Hugging Face or `write_packaged`.
-        activation: of the MLPs; None for the one that the weights were trained with.
+        activation: activation of the MLPs; None for the one that the weights were trained with.
         position_interpolation: how the position table is resized; None for "bicubic_antialias".
-        device: of the weights; None for the CPU.
-        precision: of the weights: "float32" (None), "float16", "bfloat16" or a torch dtype.
-        offline: True never touches the network; None asks ZSAD_OFFLINE.
+        device: device of the weights; None for the CPU.
+        precision: precision of the weights: "float32" (None), "float16", "bfloat16" or a torch dtype.
+        offline: True never uses the network; None reads ZSAD_OFFLINE.
 
     Returns:
         The network with its `record`, frozen, in evaluation mode.
 
     Raises:
         ConfigError: an unknown name, activation, interpolation, device or precision.
-        WeightsError: the weights are missing, damaged, unsupported, or not to be downloaded while offline.
+        WeightsError: the weights are missing, damaged, unsupported, or not on this machine while offline.
         MissingExtraError: "open_clip:" without the package open_clip_torch.
     """
     if activation is not None and activation not in get_args(Activation):
@@ -111,7 +111,7 @@ def _build(
     device: torch.device,
     precision: torch.dtype,
 ) -> CLIP:
-    """The network around the tensors; it is made without memory of its own, so that weights exist once."""
+    """Builds the network around the tensors; it has no memory of its own, so that weights exist once."""
     with torch.device("meta"), NoInitialisation():
         network = CLIP(source.config, source.record, position_interpolation or "bicubic_antialias")
     expected = network.state_dict()

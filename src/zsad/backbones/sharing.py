@@ -17,10 +17,10 @@ def sharing_weights(module: ModuleT) -> ModuleT:
     moving either module gives it new memory. A change of the weights in place shows in both.
 
     Args:
-        module: with parameters and buffers of any kind.
+        module: module with parameters and buffers of any kind.
 
     Returns:
-        The copy, in the mode of the original.
+        The copy, in the training mode of the original.
     """
     twin = copy.copy(module)
     own = {name: copy.copy(value) for name, value in vars(module).items() if isinstance(value, dict)}

@@ -1,4 +1,4 @@
-"""Finds and reads the weights that a backbone's name means, in whatever layout they are published."""
+"""Finds and reads the weights that the name of a backbone stands for, in any layout they are published in."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ OPENAI_LAYOUT = "a file in OpenAI's layout"
 
 Triple = tuple[float, float, float]
 Colours = tuple[Triple, Triple]  # mean and standard deviation of the RGB channels
-Fetch = Callable[[str], Path | None]  # file name -> the file, None if the folder or repository lacks it
+Fetch = Callable[[str], Path | None]  # file name -> path; None if the folder or repository lacks it
 
 
 class FilesMissingError(WeightsError):
-    """A folder or repository lacks files; for a repository, offline, they may just not be cached."""
+    """A folder or repository lacks files; offline, those of a repository may only not be cached."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that were read and understood, ready to be built.
+    """Weights that have been read, ready to become a network.
 
     Attributes:
-        config: the network's shape, with the activation of the weights.
-        tensors: by OpenAI's names.
-        record: where they come from.
+        config: shape of the network, with the activation of the weights.
+        tensors: tensors by OpenAI's names.
+        record: record of the weights.
     """
 
     config: ClipConfig
@@ -75,16 +75,16 @@ class Source:
 
 
 def read_source(name: str | Path | None, activation: Activation | None, offline: bool) -> Source:
-    """Reads whatever a backbone name means.
+    """Reads the weights that the name of a backbone stands for.
 
     Args:
-        name: as for `load_backbone`.
-        activation: what the caller says of weights that do not tell it.
-        offline: never touch the network.
+        name: name as for `load_backbone`.
+        activation: activation of weights that do not state it; None if the caller does not know.
+        offline: whether the network must not be used.
 
     Raises:
         ConfigError: the name is unknown.
-        WeightsError: the weights are missing, damaged, unsupported or not to be downloaded.
+        WeightsError: the weights are missing, damaged, unsupported, or not on this machine while offline.
         MissingExtraError: "open_clip:" without the package open_clip_torch.
     """
     if name is None or name == "tiny":
@@ -112,7 +112,7 @@ def read_source(name: str | Path | None, activation: Activation | None, offline:
 
 
 def _folder(path: Path) -> Fetch:
-    """Gives the files of a folder by their names."""
+    """Finds the files of a folder by their names."""
     return lambda file: path / file if (path / file).is_file() else None
 
 
@@ -144,13 +144,13 @@ def _from_hub(name: str, offline: bool) -> Source:
 
 def _not_cached(name: str, repository: str) -> WeightsError:
     return WeightsError(
-        f"{name} is not (whole) in the Hugging Face cache and the offline switch is on: run "
+        f"{name} is not completely in the Hugging Face cache and the offline switch is on: run "
         f"`hf download {repository}` with a network, then copy the cache here or give the folder as a path"
     )
 
 
 def _from_folder(fetch: Fetch, name: str, source: str) -> Source:
-    """A folder or repository: its configuration file tells the layout."""
+    """A folder or repository; its configuration file shows the layout."""
     config_file = fetch(OPEN_CLIP_CONFIG)
     if config_file is not None:
         names = OPEN_CLIP_WEIGHTS + HUGGING_FACE_WEIGHTS
@@ -161,7 +161,7 @@ def _from_folder(fetch: Fetch, name: str, source: str) -> Source:
     if config_file is None:
         raise FilesMissingError(
             f"{name} has neither {OPEN_CLIP_CONFIG} nor {HUGGING_FACE_CONFIG}: "
-            "it is no folder of CLIP weights that can be loaded"
+            "it is no folder of CLIP weights"
         )
     config = read_json(config_file)
     if "record" in config:
@@ -175,7 +175,7 @@ def _from_folder(fetch: Fetch, name: str, source: str) -> Source:
 
 
 def _first(fetch: Fetch, names: tuple[str, ...], origin: str) -> Path:
-    """The first of several files that is there."""
+    """The first of several files that exists."""
     for name in names:
         path = fetch(name)
         if path is not None:
@@ -206,7 +206,7 @@ def _hugging_face_tensors(fetch: Fetch, origin: str) -> dict[str, Tensor]:
 def _open_clip(
     config: Mapping[str, Any], read: Callable[[], Mapping[str, Tensor]], name: str, source: str
 ) -> Source:
-    """open_clip's configuration and tensors; those are read after the configuration has been checked."""
+    """open_clip's configuration and tensors; the tensors are read after the configuration is checked."""
     model = config.get("model_cfg", config)
     preprocessing = config.get("preprocess_cfg", {})
     if not isinstance(model, Mapping) or not isinstance(preprocessing, Mapping):
@@ -222,12 +222,12 @@ def _open_clip(
 
 
 def _from_open_clip_table(name: str, offline: bool) -> Source:
-    """open_clip's table of architectures and tags; its package gives the table, the network is ours."""
+    """An entry of open_clip's table of architectures and tags; only the table comes from that package."""
     arch, _, tag = name.removeprefix(OPEN_CLIP).rpartition("/")
     arch = arch.replace("/", "-")
     if not arch or not tag:
         raise ConfigError(
-            f"backbone {name!r} is not of the form open_clip:ARCH/TAG, as open_clip:ViT-B-16/openai"
+            f"backbone {name!r} is not of the form open_clip:ARCH/TAG, for example open_clip:ViT-B-16/openai"
         )
     try:
         import open_clip
@@ -241,7 +241,7 @@ def _from_open_clip_table(name: str, offline: bool) -> Source:
     if not entry:
         tags = open_clip.list_pretrained_tags_by_model(arch)
         raise unknown_name(f"open_clip tag of {arch}", tag, tags)
-    # The tag knows how its weights were trained; the architecture's flag only counts where the tag is silent.
+    # The tag states how its weights were trained; the architecture's flag counts only if the tag does not.
     model["quick_gelu"] = bool(entry.get("quick_gelu", model.get("quick_gelu", False))) or tag == "openai"
     config = {"model_cfg": model, "preprocess_cfg": entry}
     if not entry.get("hf_hub"):
@@ -262,7 +262,7 @@ def _from_open_clip_table(name: str, offline: bool) -> Source:
 
 
 def _supported(open_clip: Any) -> list[str]:
-    """The architectures of open_clip that the network here can be."""
+    """The architectures of open_clip that the network of zsad can represent."""
     names = []
     for arch in open_clip.list_models():
         with contextlib.suppress(WeightsError):
@@ -272,7 +272,7 @@ def _supported(open_clip: Any) -> list[str]:
 
 
 def _published_sum(url: str) -> str | None:
-    """The checksum that OpenAI's and open_clip's addresses carry, whole or its first eight digits."""
+    """The checksum in the addresses of OpenAI and open_clip, complete or its first eight digits."""
     folder, file = url.split("/")[-2:]
     if re.fullmatch(r"[0-9a-f]{64}", folder):
         return folder
@@ -281,7 +281,7 @@ def _published_sum(url: str) -> str | None:
 
 
 def _from_file(path: Path, name: str, activation: Activation | None) -> Source:
-    """One file of weights, with its configuration beside it unless it is OpenAI's."""
+    """One file of weights, with its configuration beside it unless it is a file of OpenAI."""
     kind = file_kind(path)
     tensors = read_tensors(path)
     layout = find_layout(tensors, str(path))
@@ -300,11 +300,11 @@ def _from_file(path: Path, name: str, activation: Activation | None) -> Source:
     if record is None and activation is None and kind != "torchscript":
         if path.suffix in {".safetensors", ".bin"} or layout == "custom_text":
             raise WeightsError(
-                f"{path} does not tell its activation: put its {OPEN_CLIP_CONFIG} beside it, "
+                f"{path} does not state its activation: put its {OPEN_CLIP_CONFIG} beside it, "
                 'or pass activation="gelu" or "quick_gelu"'
             )
         warnings.warn(
-            f"{path.name} is taken for OpenAI's weights, with QuickGELU; if open_clip trained it, put its "
+            f"{path.name} is treated as OpenAI's weights, with QuickGELU; if open_clip trained it, put its "
             f'{OPEN_CLIP_CONFIG} beside it or pass activation="gelu"',
             stacklevel=4,
         )
@@ -316,13 +316,13 @@ def _from_file(path: Path, name: str, activation: Activation | None) -> Source:
         trained = activation
     shape = clip_config_from_state_dict(tensors, trained, str(path))
     colours = (record.mean, record.std) if record else (CLIP_MEAN, CLIP_STD)
-    # Methods ask for this: the authors' code treats OpenAI's weights in a way of its own.
+    # Methods read these notes: the authors' code treats OpenAI's weights differently.
     notes = OPENAI_LAYOUT if record is None else f"a copy of {record.source}"
     return Source(shape, tensors, _record(name, str(path), shape, colours, notes))
 
 
 def _beside(path: Path) -> Fetch:
-    """The folder of a weights file, in which that file is the only one of weights."""
+    """Finds files in the folder of a weights file, which counts as the only file of weights there."""
 
     def fetch(file: str) -> Path | None:
         if file == HUGGING_FACE_WEIGHTS[0]:
@@ -347,7 +347,7 @@ def _record(name: str, source: str, config: ClipConfig, colours: Colours, notes:
 
 
 def _colours(settings: Mapping[str, Any], mean: str, std: str, origin: str) -> Colours:
-    """Mean and deviation of the RGB channels from a configuration; CLIP's own where it has none."""
+    """Mean and standard deviation of the RGB channels from a configuration; CLIP's by default."""
     return (
         _three(settings.get(mean, CLIP_MEAN), f"{origin}: {mean}"),
         _three(settings.get(std, CLIP_STD), f"{origin}: {std}"),
@@ -355,7 +355,7 @@ def _colours(settings: Mapping[str, Any], mean: str, std: str, origin: str) -> C
 
 
 def _three(values: Any, where: str) -> Triple:
-    """Three numbers, one per colour channel."""
+    """Three numbers, one for each colour channel."""
     if isinstance(values, (list, tuple)) and len(values) == 3:
         try:
             red, green, blue = (float(value) for value in values)
@@ -366,7 +366,7 @@ def _three(values: Any, where: str) -> Triple:
 
 
 def packaged_source(folder: Path) -> Source:
-    """A folder that `write_packaged` wrote.
+    """Reads a folder that `write_packaged` wrote.
 
     Raises:
         WeightsError: files are missing, damaged or contradict each other.

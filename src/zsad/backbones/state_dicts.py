@@ -1,13 +1,13 @@
-"""The names that CLIP weights are published under, translated to OpenAI's, which the network here uses.
+"""Translates the names under which CLIP weights are published to OpenAI's, which the network of zsad uses.
 
 | layout | names | shape and activation from |
 |---|---|---|
-| OpenAI | `visual.conv1.weight`, `transformer.resblocks.0...` | the tensors' shapes; QuickGELU |
+| OpenAI | `visual.conv1.weight`, `transformer.resblocks.0...` | shapes of the tensors; QuickGELU |
 | open_clip | OpenAI's, or with the text encoder under `text.` (CustomTextCLIP) | `open_clip_config.json` |
 | Hugging Face `CLIPModel` | `vision_model.encoder.layers.0...` | `config.json` |
 
-What the network here does not have (ResNets, timm trunks, other text encoders, attentional pooling...) is
-refused by name: a tower that is nearly right gives wrong features without any error.
+Whatever the network does not have (ResNets, timm trunks, other text encoders, attentional pooling...) is
+refused by name: an encoder that is nearly right gives wrong features without any error.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 Layout = Literal["openai", "custom_text", "hugging_face"]
 
 # Entries that hold no weights: sizes kept as buffers, masks, position numbers, and the bias of sigmoid
-# training (added to every logit alike).
+# training, which is the same for every logit.
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "logit_bias", "attn_mask", "position_ids")
 
-# Names of networks that are CLIPs too, but not ones that this network can be.
+# Names of CLIPs that the network of zsad cannot represent.
 UNSUPPORTED = (
     ("visual.layer1.", "a ResNet image encoder (RN50, RN101...)"),
     ("visual.trunk.", "a timm image encoder"),
@@ -73,26 +73,26 @@ HUGGING_FACE_TOWERS = {
 
 
 def find_layout(names: Iterable[str], origin: str) -> Layout:
-    """Tells the layout of a state dict by its names.
+    """Recognises the layout of a state dict by its names.
 
     Args:
-        names: of the tensors.
-        origin: where they come from, for the message.
+        names: names of the tensors.
+        origin: name of their source, for the message.
 
     Raises:
-        WeightsError: it is not a CLIP, or one that the network here cannot be; the message says which.
+        WeightsError: the tensors are no CLIP, or an unsupported one; the message says which.
     """
     known = set(names)
     for prefix, what in UNSUPPORTED:
         if any(name.startswith(prefix) for name in known):
             raise WeightsError(
-                f"{origin} has {what}, which is not supported: use a CLIP with a ViT, as ViT-L-14-336"
+                f"{origin} has {what}, which is not supported: use a CLIP with a ViT, such as ViT-L-14-336"
             )
     if "vision_model.embeddings.patch_embedding.weight" in known:
         missing = {"visual_projection.weight", "text_projection.weight"} - known
         if missing:
             raise WeightsError(
-                f"{origin} is one tower of a CLIP (no {', '.join(sorted(missing))}): give a CLIPModel"
+                f"{origin} is one encoder of a CLIP (no {', '.join(sorted(missing))}): give a CLIPModel"
             )
         return "hugging_face"
     if "visual.conv1.weight" in known:
@@ -102,7 +102,7 @@ def find_layout(names: Iterable[str], origin: str) -> Layout:
             return "custom_text"
         if "token_embedding.weight" in known:
             return "openai"
-        raise WeightsError(f"{origin} has a image encoder but no text encoder (no token_embedding.weight)")
+        raise WeightsError(f"{origin} has an image encoder but no text encoder (no token_embedding.weight)")
     examples = ", ".join(sorted(known)[:3])
     raise WeightsError(
         f"{origin} is not a CLIP (its tensors are {examples}...): give OpenAI, open_clip or CLIPModel weights"
@@ -113,14 +113,14 @@ def to_openai_names(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Ten
     """A state dict of any supported layout, with OpenAI's names and shapes.
 
     Args:
-        tensors: by the names of their layout.
-        origin: where they come from, for messages.
+        tensors: tensors by the names of their layout.
+        origin: name of their source, for messages.
 
     Returns:
-        New names, same values; entries that are no weights are left out.
+        The same values under new names, without entries that are no weights.
 
     Raises:
-        WeightsError: as `find_layout`; or a tensor is missing or of no known name.
+        WeightsError: `find_layout` raises it, or a tensor is missing or has an unknown name.
     """
     weights = {name: value for name, value in tensors.items() if name.split(".")[-1] not in NOT_WEIGHTS}
     layout = find_layout(weights, origin)
@@ -132,7 +132,7 @@ def to_openai_names(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Ten
 
 
 def _from_custom_text(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """open_clip's CustomTextCLIP: the text encoder's names begin with "text."."""
+    """open_clip's CustomTextCLIP, in which the names of the text encoder begin with "text."."""
     renamed = {name.removeprefix("text."): value for name, value in tensors.items()}
     if "text_projection.bias" in renamed:
         raise WeightsError(f"{origin} has a text projection with bias, which is not supported")
@@ -142,7 +142,7 @@ def _from_custom_text(tensors: Mapping[str, Tensor], origin: str) -> dict[str, T
 
 
 def _from_hugging_face(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Hugging Face CLIPModel: other names, linear layers for the projections, query, key and value apart."""
+    """Hugging Face's CLIPModel: other names, linear layers as projections, separate query, key and value."""
     renamed: dict[str, Tensor] = {
         "visual.proj": tensors["visual_projection.weight"].T,
         "text_projection": tensors["text_projection.weight"].T,
@@ -176,12 +176,12 @@ def _from_hugging_face(tensors: Mapping[str, Tensor], origin: str) -> dict[str, 
 def clip_config_from_state_dict(
     state_dict: Mapping[str, Tensor], activation: Activation, origin: str = "the state dict"
 ) -> ClipConfig:
-    """The network's shape as its tensors tell it; attention heads are 64 wide, as in all of OpenAI's models.
+    """The shape of a network from its tensors; attention heads are 64 wide, as in all of OpenAI's models.
 
     Args:
-        state_dict: in OpenAI's names.
-        activation: which the tensors cannot tell.
-        origin: where they come from, for messages.
+        state_dict: tensors under OpenAI's names.
+        activation: activation of the MLPs, which the tensors do not show.
+        origin: name of their source, for messages.
 
     Raises:
         WeightsError: tensors are missing, or their shapes contradict each other.
@@ -190,7 +190,7 @@ def clip_config_from_state_dict(
     def shape(name: str, dimensions: int) -> tuple[int, ...]:
         tensor = state_dict.get(name)
         if tensor is None:
-            raise WeightsError(f"{origin} is not a CLIP of OpenAI's layout: {name} is missing")
+            raise WeightsError(f"{origin} is not a CLIP in OpenAI's layout: {name} is missing")
         if tensor.ndim != dimensions:
             raise WeightsError(
                 f"{origin}: {name} has shape {tuple(tensor.shape)}, expected {dimensions} dimensions"

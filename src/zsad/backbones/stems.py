@@ -1,7 +1,7 @@
 """Convolutional stems of hybrid vision transformers: image in, patch embeddings out.
 
 A plain ViT cuts the image into patches with one strided convolution. A hybrid one (Dosovitskiy et al. 2021,
-section 3.1) lets a small convolutional network make the patch embeddings, which a two-core machine can train
+section 3.1) computes the patch embeddings with a small convolutional network, which a two-core machine trains
 far faster than a transformer from scratch. `tiny` starts from EfficientNet-Lite2 (Tan & Le 2019; Apache-2.0).
 """
 
@@ -43,7 +43,7 @@ LITE2_STAGES = (
 class SameConv2d(nn.Conv2d):
     """Convolution with TensorFlow's "same" padding: the odd pixel goes to the right and the bottom.
 
-    The output has ceil(size / stride) pixels a side. Batch normalisation is folded into weight and bias.
+    The output has ceil(size / stride) pixels on one side. Batch normalisation is folded into weight and bias.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,12 +108,12 @@ def self_novelty(features: Tensor, neighbours: int = 8) -> Tensor:
     """How little each position resembles the rest of its own image.
 
     An anomaly is rare within its image, whatever the image shows, so this is what a small network finds
-    hardest to learn and profits from most. It is the single-picture case of mutual scoring (MuSc, ICLR 2024,
-    section 3.2); the position itself and its eight neighbours are left out, since they overlap.
+    hardest to learn and profits from most. It is mutual scoring within one image (MuSc, ICLR 2024,
+    section 3.2); the position itself and its eight neighbours are left out, because they overlap.
 
     Args:
         features: (B, C, G, G).
-        neighbours: how many most similar positions the second channel averages.
+        neighbours: number of most similar positions that the second channel averages.
 
     Returns:
         (B, 3, G, G) float32: 1 - cosine to the most similar position, 1 - mean cosine to the `neighbours`
@@ -139,7 +139,7 @@ class EfficientNetLiteStem(nn.Module):
     """Patch embeddings of stride 16 from three levels of the trunk's pyramid and their self-novelty.
 
     The stride-8 level is folded 2x2 into channels, so that thin defects keep their place; the stride-32 level
-    is enlarged and adds context. One 1x1 convolution maps all of it to the tower's width.
+    is enlarged and adds context. One 1x1 convolution maps all of it to the width of the encoder.
     """
 
     patch_size = 16
@@ -164,7 +164,7 @@ class EfficientNetLiteStem(nn.Module):
         )
 
     def embed(self, levels: Sequence[Tensor]) -> Tensor:
-        """What `pyramid` gave to the patch embeddings (B, width, S / 16, S / 16)."""
+        """Levels of `pyramid` to patch embeddings (B, width, S / 16, S / 16)."""
         out: Tensor = self.projection(self.combine(*levels))
         return out
 

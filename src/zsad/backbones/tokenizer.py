@@ -1,7 +1,7 @@
 """OpenAI's byte-pair tokenizer for CLIP, run by Hugging Face `tokenizers`.
 
 Beside this file lies `clip_merges.txt.gz`: the 48,894 merges of OpenAI's public `bpe_simple_vocab_16e6.txt`
-that CLIP uses (MIT licence, see NOTICE), one a line. The vocabulary follows from them.
+that CLIP uses (MIT licence, see NOTICE), one per line. The vocabulary follows from them.
 
 Source: Radford et al. 2021, section 2.4; Sennrich et al. 2016 for byte-pair encoding.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 START_TOKEN = 49406
 END_TOKEN = 49407
-# Anybody may type these into a sentence; OpenAI's tokenizer then takes them for the marks themselves.
+# A user may type these into a prompt; OpenAI's tokenizer treats them as the marks themselves.
 LITERAL_MARKS = {"<|startoftext|>": START_TOKEN, "<|endoftext|>": END_TOKEN}
 MERGES_FILE = "clip_merges.txt.gz"
 WORD_END = "</w>"
@@ -35,32 +35,32 @@ WORDS = r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\
 
 
 def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:
-    """Token ids of sentences, as CLIP's text encoder reads them.
+    """Token ids of prompts, as CLIP's text encoder reads them.
 
     Args:
-        texts: one sentence or several.
-        context_length: L, tokens of a sentence with both marks; longer sentences are cut before the end mark.
+        texts: one prompt or several.
+        context_length: L, number of tokens with both marks; longer prompts are cut before the end mark.
 
     Returns:
         (B, L) int64: start mark, words, end mark, zeros.
 
     Raises:
-        ConfigError: a text is not a string, or no room is left between the marks.
+        ConfigError: a prompt is not a string, or the marks leave no room.
     """
     if context_length < 2:
         raise ConfigError(f"context_length must leave room for start and end mark, got {context_length}")
-    sentences = [texts] if isinstance(texts, str) else list(texts)
-    ids = torch.zeros(len(sentences), context_length, dtype=torch.long)
-    for row, sentence in zip(ids, sentences, strict=True):
-        if not isinstance(sentence, str):
-            raise ConfigError(f"a text must be a string, got {type(sentence).__name__} {sentence!r}")
-        kept = [START_TOKEN, *encode(sentence)[: context_length - 2], END_TOKEN]
+    prompts = [texts] if isinstance(texts, str) else list(texts)
+    ids = torch.zeros(len(prompts), context_length, dtype=torch.long)
+    for row, prompt in zip(ids, prompts, strict=True):
+        if not isinstance(prompt, str):
+            raise ConfigError(f"a prompt must be a string, got {type(prompt).__name__} {prompt!r}")
+        kept = [START_TOKEN, *encode(prompt)[: context_length - 2], END_TOKEN]
         row[: len(kept)] = torch.tensor(kept)
     return ids
 
 
 def encode(text: str) -> list[int]:
-    """Token ids of one sentence, without the marks and uncut."""
+    """All token ids of one prompt, without the marks."""
     cleaned = clean(text)
     tokenizer, words = byte_pair_encoder()
     if not any(mark in cleaned for mark in LITERAL_MARKS):
@@ -73,7 +73,7 @@ def encode(text: str) -> list[int]:
 
 
 def clean(text: str) -> str:
-    """OpenAI's cleaning: Unicode mended, HTML entities resolved twice, white space joined, lower case."""
+    """OpenAI's cleaning: repairs Unicode, resolves HTML entities twice, joins white space, lower-cases."""
     import ftfy
 
     mended = html.unescape(html.unescape(ftfy.fix_text(text)))
@@ -103,7 +103,8 @@ def byte_pair_encoder() -> tuple[Tokenizer, Split]:
 def byte_symbols() -> list[str]:
     """The printable stand-ins of the 256 byte values, in the order of CLIP's vocabulary.
 
-    Printable bytes of Latin-1 stand for themselves and come first; U+0100 and on stand for the others.
+    Printable bytes of Latin-1 stand for themselves and come first; characters from U+0100 on stand for all
+    others.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(256 - len(printable))]

@@ -1,6 +1,6 @@
-"""The transformer that both towers of CLIP share: pre-norm blocks and their MLP.
+"""The transformer that both encoders of CLIP share: pre-norm blocks and their MLP.
 
-Shapes: B images or sentences, L tokens, D width.
+Shapes: B images or prompts, L tokens, D width.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class Block(nn.Module):
         return self.add_mlp(x[:, :rows] + self.attn(self.ln_1(x), causal, rows))
 
     def forward_dual(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor]:
-        """The block's output (B, R, D), as `forward` gives it, and what it adds to the value-value stream.
+        """The output (B, R, D) of the block, as from `forward`, and its share of the value-value stream.
 
-        The latter is (B, L, D) whatever R is.
+        The share is (B, L, D), whatever R is.
         """
         original, value_value = self.attn.forward_dual(self.ln_1(x), rows)
         return self.add_mlp(x[:, :rows] + original), value_value
@@ -99,7 +99,7 @@ class Transformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int, activation: Activation) -> None:
         super().__init__()
         if layers < 1:
-            raise ConfigError(f"a tower needs at least one block, got layers={layers}")
+            raise ConfigError(f"an encoder needs at least one block, got layers={layers}")
         self.resblocks = nn.ModuleList(Block(width, heads, activation) for _ in range(layers))
 
     def blocks(self) -> list[Block]:

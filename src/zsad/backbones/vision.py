@@ -4,7 +4,7 @@ Parameter names are those of OpenAI's release.
 
 Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision".
 
-Shapes: B images, S pixels a side, N = G*G patches, D tower width, E joint width.
+Shapes: B images, S pixels of one side, N = G*G patches, D encoder width, E joint width.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from zsad.errors import ConfigError
 if TYPE_CHECKING:
     from zsad.types import Activation, PositionInterpolation
 
-# Tokens that pass the last block where only the class token is read. One would do, but products of a few rows
-# take other ways through a processor and round otherwise, so that a result would depend on its batch.
+# Number of tokens that pass the last block if only the class token is read. One is enough, but a processor
+# multiplies a few rows differently and rounds differently, so that a result would depend on its batch.
 LAST_ROWS = 16
 
 
@@ -33,12 +33,12 @@ class VisionConfig:
     """Shape of the image encoder.
 
     Attributes:
-        image_size: pixels a side that the position table was made for.
-        patch_size: pixels a side of one patch.
-        width: D of the tower.
+        image_size: pixels of one side that the position table was made for.
+        patch_size: pixels of one side of a patch.
+        width: D, width of the encoder.
         layers: number of blocks.
         heads: attention heads of a block.
-        stem: "patch" for CLIP's strided convolution, else a name that `zsad.backbones.stems` knows.
+        stem: "patch" for CLIP's strided convolution, or a name that `zsad.backbones.stems` knows.
     """
 
     image_size: int
@@ -56,13 +56,13 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class VisionOutput:
-    """What one pass through the image encoder gives; row 0 of token tensors is the class token.
+    """Result of one pass through the image encoder; row 0 of token tensors is the class token.
 
     Attributes:
         class_token: (B, D) after the last block, before `ln_post`.
         tokens: block of `taps` -> (B, 1 + N, D), the original stream after that block.
         value_tokens: block of `taps` or `value_taps` -> (B, 1 + N, D), the value-value stream after that
-            block, and the original stream before the value-value stream starts. Empty if none was asked for.
+            block, and the original stream before the value-value stream starts. Empty without taps.
         stem_levels: (B, C, H, W) levels of a hybrid stem's pyramid, finest first; empty for plain patches.
     """
 
@@ -74,12 +74,12 @@ class VisionOutput:
 
 @dataclass(frozen=True)
 class ResizedPositions:
-    """A position table for another grid, with what tells whether it is still up to date.
+    """A position table for another grid, with the state of its source, which shows whether it is up to date.
 
     Attributes:
-        source: the parameter it was made from.
-        state: address, device, type and version of that parameter at the time.
-        resized: (1 + N, D).
+        source: the parameter that it was made from.
+        state: address, device, type and version that the parameter had then.
+        resized: (1 + N, D) resized table.
     """
 
     source: Tensor
@@ -91,7 +91,7 @@ class VisionTower(nn.Module):
     """Image -> class token and patch tokens.
 
     Attributes:
-        config: its shape.
+        config: shape of the encoder.
         position_interpolation: how the position table is resized for images of another size.
     """
 
@@ -147,8 +147,8 @@ class VisionTower(nn.Module):
         return self._embed(images)[0]
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What `embed` gives, and the levels of a hybrid stem's pyramid."""
-        height, width = int(images.shape[-2]), int(images.shape[-1])  # tracers give tensors here
+        """What `embed` returns, and the levels of the pyramid of a hybrid stem."""
+        height, width = int(images.shape[-2]), int(images.shape[-1])  # a tracer returns tensors here
         check_image_size(height, width, self.config.patch_size)
         images = images.to(self.class_embedding.dtype)
         levels = () if self.config.stem == "patch" else tuple(self.stem.pyramid(images))
@@ -175,15 +175,15 @@ class VisionTower(nn.Module):
         key = (grid, self.position_interpolation)
         kept = self._resized_positions.get(key)
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            # A tracer's tensors must not be kept; a table kept before enters the graph as a constant.
+            # A tracer's tensors must not be kept; a table kept earlier enters the graph as a constant.
             return kept.resized if kept else resize_positions(table, grid, self.position_interpolation)
         if table.requires_grad and torch.is_grad_enabled():
             return resize_positions(table, grid, self.position_interpolation)
-        # Loading, moving and optimiser steps change one of these.
+        # Loading, moving and optimiser steps each change one of these.
         version = None if table.is_inference() else table._version
         state = (table.data_ptr(), table.device, table.dtype, version)
         if kept is None or kept.source is not table or kept.state != state:
-            # Outside inference mode, so that a table made while predicting also serves training.
+            # Outside inference mode, so that a table computed in prediction also serves training.
             with torch.inference_mode(False), torch.no_grad():
                 resized = resize_positions(table.detach(), grid, self.position_interpolation)
             kept = ResizedPositions(table, state, resized)
@@ -209,15 +209,15 @@ class VisionTower(nn.Module):
             taps: 1-based block numbers after which tokens are returned.
             value_value_from: first block of the value-value stream; None for no such stream.
             deep_prompts: tokens appended after the patches (AdaCLIP); dropped from everything returned.
-            value_taps: 1-based block numbers after which only the value-value stream is returned. What nobody
-                reads is not computed: the last block's patches of the original stream, if only the
+            value_taps: 1-based block numbers after which only the value-value stream is returned. Unread
+                values are not computed: the original stream's patches of the last block, if only the
                 value-value stream is tapped there.
 
         Returns:
             Class token and tapped tokens.
 
         Raises:
-            ConfigError: a block number or the image size is impossible, or there are value taps without a
+            ConfigError: a block number or the image size is impossible, or value taps are given without a
                 value-value stream.
         """
         layers = self.config.layers
@@ -251,10 +251,10 @@ class VisionTower(nn.Module):
         return VisionOutput(x[:, 0], tokens, value_tokens, levels)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Runs embedded tokens through the tower, for instance those of WinCLIP's windows.
+        """Runs embedded tokens through the blocks, for instance those of WinCLIP's windows.
 
         Args:
-            tokens: (M, L, D) as `embed` gives them, class token first.
+            tokens: (M, L, D) from `embed`, class token first.
 
         Returns:
             (M, D) class token of the last block, before `ln_post`.
@@ -273,10 +273,10 @@ class VisionTower(nn.Module):
 
 
 def check_blocks(taps: Sequence[int], value_value_from: int | None, layers: int) -> None:
-    """Refuses block numbers that a tower does not have.
+    """Refuses block numbers that an image encoder does not have.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: naming these numbers.
     """
     outside = sorted(tap for tap in taps if not 1 <= tap <= layers)
     if outside:
@@ -288,10 +288,10 @@ def check_blocks(taps: Sequence[int], value_value_from: int | None, layers: int)
 
 
 def check_image_size(height: int, width: int, patch_size: int) -> None:
-    """Refuses images that the patch grid does not divide.
+    """Refuses images that the patch size does not divide.
 
     Raises:
-        ConfigError: with the nearest sizes that fit.
+        ConfigError: the message holds the nearest sizes that fit.
     """
     if height != width:
         raise ConfigError(f"images must be square tensors (B, 3, S, S), got {height} x {width} pixels")

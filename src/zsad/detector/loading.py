@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zsad.backbones.clip import CLIP
-from zsad.backbones.devices import _find_device, check_precision
+from zsad.backbones.devices import check_precision, find_device
 from zsad.backbones.loading import backbone_fingerprint, load_backbone
 from zsad.detector import choosing
 from zsad.detector.decision import Decision
@@ -78,7 +78,7 @@ def load(
     kind = registry.method_class(name)
     settings = config if found is None else choosing.merge_settings(found, kind, config)
     chosen = build_config(kind.Config, settings, name)
-    network = _find_backbone(backbone, found, chosen.activation, _find_device(device), precision)
+    network = _find_backbone(backbone, found, chosen.activation, find_device(device), precision)
     if network.record is None:
         raise ConfigError("a backbone given as a network needs its record: set clip.record to a WeightRecord")
     fingerprint = backbone_fingerprint(network)  # before rounding to another precision

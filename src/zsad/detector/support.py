@@ -121,8 +121,8 @@ def choose_companions(samples: Sequence[Sample], most: int) -> tuple[Path, ...]:
     """The images of a category that each of its images is compared with, as `zsad predict` draws them.
 
     Args:
-        samples: of the category.
-        most: that the method takes; 0 for a method that takes none.
+        samples: samples of the category.
+        most: largest number that the method takes; 0 for a method that takes none.
 
     Returns:
         Paths; none if there are too few images to compare.

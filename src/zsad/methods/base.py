@@ -265,7 +265,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
             images: (B, 3, S, S) resized and normalised images.
             masks: (B, S, S) or (B, 1, S, S) in {0, 1}, 1 where anomalous.
             labels: (B,) in {0, 1}, 1 for an anomalous image.
-            classes: as for `prepare`; None means "object" for all.
+            classes: class names as for `prepare`; None means "object" for all.
 
         Returns:
             Scalar tensors by name.

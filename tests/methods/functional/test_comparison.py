@@ -43,7 +43,7 @@ def test_the_most_alike_companions_are_taken(levels):
         assert taken == others[:2]
 
 
-def test_the_picture_itself_and_copies_of_it_do_not_count(levels):
+def test_the_image_itself_and_copies_of_it_do_not_count(levels):
     doubled = tuple(torch.cat([level, level[:1]]) for level in levels)  # image 6 is image 0 again
     with_copy = compare(doubled, CompanionPatches.of(doubled), count=6, best_share=0.3)
     without = compare(levels, CompanionPatches.of(levels), count=5, best_share=0.3)
@@ -70,15 +70,15 @@ def test_best_mean_counts_at_least_one():
 def test_own_distances_equal_plain_loops():
     tokens = unit(2, 25, 4)
     found = own_distances(tokens)
-    for picture in range(2):
+    for image in range(2):
         for p in range(25):
             far = [q for q in range(25) if max(abs(p // 5 - q // 5), abs(p % 5 - q % 5)) > 1]
-            cosines = sorted((float(tokens[picture, p] @ tokens[picture, q]) for q in far), reverse=True)
+            cosines = sorted((float(tokens[image, p] @ tokens[image, q]) for q in far), reverse=True)
             expected = math.sqrt(2 - 2 * sum(cosines[:4]) / 4)
-            assert float(found[picture, p]) == pytest.approx(expected, abs=1e-5)
+            assert float(found[image, p]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_alike_pictures_are_told_from_unlike_ones():
+def test_alike_images_are_told_from_unlike_ones():
     # alike: all images show the same 16 things; unlike: each shows one thing of its own, many times
     things = unit(16, 8, seed=3)
     alike = F.normalize(things.repeat(6, 1, 1) + 0.05 * torch.randn(6, 16, 8), dim=-1)

@@ -33,7 +33,7 @@ def test_a_wrong_certain_answer_stays_finite():
     assert torch.isfinite(certain.grad).all()
 
 
-def test_dice_is_averaged_over_pictures_not_pixels():
+def test_dice_is_averaged_over_images_not_pixels():
     probabilities = torch.stack([torch.ones(3, 3), torch.zeros(3, 3)])
     masks = torch.stack([torch.ones(3, 3), torch.ones(3, 3)])
     single = [float(dice_loss(probabilities[i : i + 1], masks[i : i + 1])) for i in (0, 1)]

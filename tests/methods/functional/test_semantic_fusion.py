@@ -22,15 +22,15 @@ def test_against_loops(patches):
 
     features, logits = patches
     found = semantic_fusion(features, logits, clusters=4)
-    for picture in range(2):
-        abnormal = torch.softmax(logits[picture].mean(dim=0), dim=-1)[:, 1]
-        chosen = features[picture][:, abnormal.argsort(descending=True)[:20]]
+    for image in range(2):
+        abnormal = torch.softmax(logits[image].mean(dim=0), dim=-1)[:, 1]
+        chosen = features[image][:, abnormal.argsort(descending=True)[:20]]
         points = torch.cat(list(chosen), dim=1).numpy()
         labels = KMeans(4, n_init="auto", random_state=0).fit_predict(points)
         centres = [
             chosen[:, torch.as_tensor(labels == label)].reshape(-1, 6).mean(dim=0) for label in range(4)
         ]
-        torch.testing.assert_close(found[picture], F.normalize(torch.stack(centres).mean(dim=0), dim=0))
+        torch.testing.assert_close(found[image], F.normalize(torch.stack(centres).mean(dim=0), dim=0))
 
 
 def test_seeded(patches):

@@ -48,7 +48,7 @@ def test_heads_on_one_input_and_on_their_own():
     assert torch.equal(heads.each(own)[:, 1], heads.head[1](own[1]))
 
 
-def test_tokens_are_cut_after_the_longest_sentence():
+def test_tokens_are_cut_after_the_longest_prompt():
     names = ["nut", "a rather long class name"]
     found = prompt_tokens(PROMPTS, names, 77)
     for row, name in zip(found, names, strict=True):
@@ -69,7 +69,7 @@ def test_without_prompts_it_is_the_plain_ensemble(small_clip):
     )
 
 
-def test_each_picture_has_its_own_text(small_clip):
+def test_each_image_has_its_own_text(small_clip):
     made = HybridPrompter((2,), 3, 32, static=True, round_to_half=False)
     dynamic = torch.randn(2, 3, 32)
     token_ids = prompt_tokens(PROMPTS, ["nut"], 77)

@@ -38,14 +38,14 @@ def test_what_is_left_out_stays_the_papers(make_small_clip, name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_saved_detector_keeps_them(make_small_clip, pictures, tmp_path, name):
+def test_a_saved_detector_keeps_them(make_small_clip, uint8_images, tmp_path, name):
     detector = zsad.load(name, make_small_clip(), "fresh", device="cpu", state_words=OWN)
     detector.is_trained = True
     path = detector.save(tmp_path / "own.safetensors")
     again = zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu")
     assert again.method.config.state_words == detector.method.config.state_words
     np.testing.assert_array_equal(
-        again.predict(pictures[0]).anomaly_map, detector.predict(pictures[0]).anomaly_map
+        again.predict(uint8_images[0]).anomaly_map, detector.predict(uint8_images[0]).anomaly_map
     )
     papers = zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu", state_words=None)
     assert papers.method.config.state_words is None

@@ -10,7 +10,7 @@ from zsad.methods.prompts import templates
 from zsad.methods.prompts.templates import PROMPT_SETS, TextEnsemble, prompt_set
 
 
-def test_anomalib_sentences_are_the_golden_ones(golden):
+def test_anomalib_prompts_are_the_golden_ones(golden):
     normal, abnormal = prompt_set("anomalib").for_class("metal nut")
     assert normal == golden("winclip")["prompts.normal"].tolist()
     assert abnormal == golden("winclip")["prompts.anomalous"].tolist()

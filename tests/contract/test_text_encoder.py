@@ -9,7 +9,7 @@ import zsad
 from zsad.backbones.clip import CLIP
 from zsad.methods import _registry as registry
 
-PICTURE_DEPENDENT = {"adaclip"}  # its dynamic prompts put the image into the sentences, by design
+IMAGE_DEPENDENT = {"adaclip"}  # its dynamic prompts put the image into the sentences, by design
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def text_runs(monkeypatch):
     return runs
 
 
-@pytest.mark.parametrize("name", [name for name in zsad.list_methods() if name not in PICTURE_DEPENDENT])
-def test_text_is_encoded_once_for_many_pictures(name, make_small_clip, text_runs):
+@pytest.mark.parametrize("name", [name for name in zsad.list_methods() if name not in IMAGE_DEPENDENT])
+def test_text_is_encoded_once_for_many_images(name, make_small_clip, text_runs):
     torch.manual_seed(0)
     detector = zsad.load(name, make_small_clip(), "fresh", device="cpu")
     uses_names = registry.method_class(name).INFO.uses_class_names
