@@ -641,10 +641,10 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"has none of the weight files open_clip_model\.safetensors"):
         load_backbone(tmp_path)
     (tmp_path / "open_clip_config.json").write_text("{")
-    with pytest.raises(WeightsError, match="is not a readable JSON file"):
+    with pytest.raises(WeightsError, match="is not JSON"):
         load_backbone(tmp_path)
     (tmp_path / "open_clip_config.json").write_text("[]")
-    with pytest.raises(WeightsError, match="holds a list, expected an object"):
+    with pytest.raises(WeightsError, match="expected a JSON object, got list"):
         load_backbone(tmp_path)
 
 

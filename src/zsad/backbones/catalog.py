@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zsad.errors import DataError, WeightsError
+from zsad.files import plain
 from zsad.files.cache import find_cached
 from zsad.files.plain import from_plain
 from zsad.types import WeightRecord
@@ -142,15 +142,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        WeightsError: the file is missing, not JSON, or holds something else than an object.
+        WeightsError: the file is missing or damaged, as `read_json` of `zsad.files.plain` finds it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a readable JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, expected an object {{...}}")
-    return content
+        return plain.read_json(path)
+    except DataError as error:
+        raise WeightsError(str(error)) from error
 
 
 def record_from_json(content: Any, path: Path) -> WeightRecord:
