@@ -163,6 +163,9 @@ def record_from_json(content: Any, path: Path) -> WeightRecord:
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path} has no "record" object')
     try:
-        return from_plain(WeightRecord, content, f'{path}, "record"')
+        record = from_plain(WeightRecord, content, f'{path}, "record"')
     except DataError as error:
         raise WeightsError(str(error)) from error
+    if record.image_size < 1 or min(record.std) <= 0 or (record.bytes or 0) < 0:
+        raise WeightsError(f'{path}, "record": image_size and std must be above 0, and bytes not below')
+    return record

@@ -71,6 +71,8 @@ class AtMost:
         return f"at most {self.limit:g}"
 
 
+Count = Annotated[int, AtLeast(1)]
+"""A whole number of things, at least one."""
 Share = Annotated[float, AtLeast(0), AtMost(1)]
 """A number from 0 to 1, both included."""
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
-from zsad.files.fields import AtLeast, Share
+from zsad.files.fields import AtLeast, Count, Share
 from zsad.files.plain import from_plain, parse_json, parse_object
 from zsad.types import PhraseFit
 
@@ -52,8 +52,8 @@ class ResultRecord:
     score: float | None
     is_anomalous: bool | None
     threshold: float | None
-    width: Annotated[int, AtLeast(1)] | None
-    height: Annotated[int, AtLeast(1)] | None
+    width: Count | None
+    height: Count | None
     seconds: Annotated[float, AtLeast(0)]
     method: str
     backbone: str
