@@ -844,7 +844,7 @@ def test_colours_of_a_configuration_are_checked(tmp_path: Path, published: Path,
     folder = shutil.copytree(published, tmp_path / "copy")
     config = {"model_cfg": MODEL, "preprocess_cfg": {"std": std}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match="std is .*expected three numbers"):
+    with pytest.raises(WeightsError, match=r"std is .*expected three numbers"):
         load_backbone(folder)
 
 
