@@ -641,10 +641,10 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"has none of the weight files open_clip_model\.safetensors"):
         load_backbone(tmp_path)
     (tmp_path / "open_clip_config.json").write_text("{")
-    with pytest.raises(WeightsError, match="is not a readable JSON file"):
+    with pytest.raises(WeightsError, match="is not JSON"):
         load_backbone(tmp_path)
     (tmp_path / "open_clip_config.json").write_text("[]")
-    with pytest.raises(WeightsError, match="holds a list, expected an object"):
+    with pytest.raises(WeightsError, match="expected a JSON object, got list"):
         load_backbone(tmp_path)
 
 
@@ -791,3 +791,108 @@ def test_packaged_refuses_what_it_cannot_keep(tmp_path: Path, small: CLIP) -> No
         write_packaged(small, tmp_path)
     with pytest.raises(WeightsError, match="no folder that zsad wrote"):
         read_packaged(tmp_path)
+
+
+# --- hostile configurations
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_open_clip(open_clip_model(True), tmp_path_factory.mktemp("published"), MODEL)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("vision_cfg", {"image_size": 100_002}, "patch positions"),
+        ("vision_cfg", {"image_size": 10**9}, "patch positions"),
+        ("vision_cfg", {"layers": 10**9}, "asks for 1000000000 layers of the image encoder"),
+        ("vision_cfg", {"width": 64 * 10**12}, "width of the image encoder"),
+        ("vision_cfg", {"patch_size": 10**12, "image_size": 10**12}, "patch_size"),
+        ("vision_cfg", {"head_width": 10**9}, "0 attention heads cannot share"),
+        ("vision_cfg", {"mlp_ratio": "four"}, "mlp_ratio is 'four', expected a number"),
+        ("vision_cfg", {"layers": [[2], [2]]}, "ResNet"),
+        ("vision_cfg", {"patch_size": [{}, {}]}, "patch_size is"),
+        ("text_cfg", {"layers": 10**9}, "asks for 1000000000 layers of the text encoder"),
+        (
+            "text_cfg",
+            {"context_length": 10**9},
+            "context_length, and the tensors of the file allow at most 77",
+        ),
+        ("text_cfg", {"heads": 7}, "64 wide, which 7 attention heads cannot share"),
+        ("text_cfg", {"width": float("nan")}, "model_cfg.text_cfg.width must be a number, got nan"),
+        ("text_cfg", {"width": "64"}, "width is '64', expected a positive whole number"),
+        (None, {"embed_dim": 10**15}, "embed_dim"),
+        (None, {"text_cfg": []}, 'has no "text_cfg" object'),
+    ],
+)
+def test_sizes_are_bounded_by_the_tensors(
+    tmp_path: Path, published: Path, part: str | None, changes: dict[str, Any], message: str
+) -> None:
+    folder = shutil.copytree(published, tmp_path / "copy")
+    model = copy.deepcopy(MODEL)
+    (model[part] if part else model).update(changes)  # type: ignore[attr-defined]
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+    with pytest.raises(WeightsError) as caught:
+        load_backbone(folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("std", [[0.1, 0, 0.1], ["0.1", "0.1", "0.1"], [True, True, True], 3, {}, [0.1, 0.1]])
+def test_colours_of_a_configuration_are_checked(tmp_path: Path, published: Path, std: Any) -> None:
+    folder = shutil.copytree(published, tmp_path / "copy")
+    config = {"model_cfg": MODEL, "preprocess_cfg": {"std": std}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=r"std is .*expected three numbers"):
+        load_backbone(folder)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("vision_config", {"intermediate_size": "3072"}, "vision_config: intermediate_size is '3072'"),
+        ("text_config", {"layer_norm_eps": "small"}, "text_config: layer_norm_eps is 'small'"),
+        ("text_config", {"hidden_act": ["gelu"]}, "hidden_act is"),
+        ("text_config", {"eos_token_id": [2]}, "end mark"),
+    ],
+)
+def test_types_of_hugging_face_are_checked(
+    tmp_path: Path, section: str, changes: dict[str, Any], message: str
+) -> None:
+    widths = {"hidden_size": 64, "intermediate_size": 256}
+    config: dict[str, Any] = {"model_type": "clip", "vision_config": {**widths}, "text_config": {**widths}}
+    config[section].update(changes)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=message):
+        load_backbone(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("vision", "layers", 10**9, "layers of the image encoder"),
+        ("vision", "image_size", 10**9, "patch positions"),
+        ("vision", "image_size", "32", r"vision\.image_size must be a whole number at least 1, got '32'"),
+        ("text", "heads", 0, r"text\.heads must be a whole number at least 1, got 0"),
+        ("text", "embedding_rank", 10**12, "embedding_rank"),
+        ("text", "width", None, r"text\.width must be"),
+    ],
+)
+def test_sizes_of_our_own_layout_are_checked(
+    tmp_path: Path, small: CLIP, part: str, field: str, value: Any, message: str
+) -> None:
+    card, _ = write_packaged(small, tmp_path)
+    content = json.loads(card.read_text())
+    content["config"][part][field] = value
+    card.write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=message):
+        load_backbone(tmp_path)
+
+
+def test_an_index_of_other_things_than_files(tmp_path: Path) -> None:
+    config = {"model_type": "clip", "vision_config": {}, "text_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": ["b"], "c": 3}}))
+    with pytest.raises(WeightsError, match=r"weight_map\.a must be the name of a file, got \['b'\]"):
+        load_backbone(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import shutil
@@ -19,7 +20,9 @@ from pathlib import Path
 import huggingface_hub
 import huggingface_hub.constants
 import huggingface_hub.errors
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from zsad.errors import WeightsError
 from zsad.files import cache as weights
@@ -29,6 +32,7 @@ from zsad.files.download import download
 from zsad.files.hub import hub_file
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
+WEIGHTS = safetensors.numpy.save({"a": np.arange(100.0)})
 SUM = hashlib.sha256(DATA).hexdigest()
 
 
@@ -40,6 +44,8 @@ class Site:
     data: bytes = DATA
     status: int = 200
     ranges: bool = True
+    length: str | None = ""  # Content-Length that is sent; "" for the true one, None for none
+    redirect: str | None = None
     cut_after: list[int] = field(default_factory=list)  # bytes to send before closing, one number a request
     requests: list[str | None] = field(default_factory=list)  # the Range headers that came
 
@@ -52,6 +58,11 @@ def site() -> Iterator[Site]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             state.requests.append(wanted)
+            if state.redirect is not None:
+                self.send_response(302)
+                self.send_header("Location", state.redirect)
+                self.end_headers()
+                return
             if state.status != 200:
                 self.send_error(state.status)
                 return
@@ -61,7 +72,8 @@ def site() -> Iterator[Site]:
                 return
             body = state.data[start:]
             self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body)))
+            if state.length is not None:
+                self.send_header("Content-Length", state.length or str(len(body)))
             self.end_headers()
             self.wfile.write(body[: state.cut_after.pop(0)] if state.cut_after else body)
 
@@ -135,7 +147,8 @@ def test_download_once(site: Site) -> None:
 
 
 def test_download_without_checksum(site: Site) -> None:
-    assert download(site.url).read_bytes() == DATA
+    site.data = WEIGHTS
+    assert download(site.url).read_bytes() == WEIGHTS
     assert download(site.url) == find_cached(site.url)
     assert len(site.requests) == 1
 
@@ -151,8 +164,9 @@ def test_broken_connection_is_continued_at_once(site: Site) -> None:
 
 
 def test_broken_connection_without_checksum_starts_over(site: Site) -> None:
-    site.cut_after = [300_000]
-    assert download(site.url).read_bytes() == DATA
+    site.data = WEIGHTS
+    site.cut_after = [100]
+    assert download(site.url).read_bytes() == WEIGHTS
     assert site.requests == [None, None]
 
 
@@ -437,3 +451,75 @@ def test_hub_over_http(tmp_path: Path) -> None:
     first, missing, unknown, cached = done.stdout.splitlines()
     assert (first, missing, cached) == ("{}", "None", "{}")
     assert unknown.startswith("the Hugging Face hub has no repository 'org/other'")
+
+
+# --- servers that do not send what they should
+
+
+@pytest.mark.parametrize("sha256", [SUM, None])
+def test_more_than_the_known_size_is_not_written(site: Site, own_cache: Path, sha256: str | None) -> None:
+    site.length = None
+    with pytest.raises(WeightsError, match="sends more than the 1000 bytes that the file has"):
+        download(site.url, sha256, 1000)
+    assert [path.name for path in own_cache.rglob("*") if path.is_file()] in ([], ["weights one.pt.lock"])
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e3", "\u00b2"])
+def test_a_length_that_is_no_number_is_ignored(site: Site, length: str) -> None:
+    site.length = length.encode().decode("latin-1")
+    assert download(site.url, SUM).read_bytes() == DATA
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<!doctype html><p>Sign in", "it is a web page"),
+        (b"\n<?xml version='1.0'?><Error/>", "it is a web page"),
+        (gzip.compress(DATA), "it is not a file of weights"),
+        (b'{"error": "quota"}', "it is not a file of weights"),
+        (b"", "it is empty"),
+        (WEIGHTS[:-8], "was removed"),
+        (b"PK\x03\x04" + DATA[:1000], "it is damaged or truncated"),
+    ],
+)
+def test_what_is_no_weights_gets_no_name(site: Site, own_cache: Path, body: bytes, message: str) -> None:
+    site.data, site.length = body, None
+    if not body:
+        site.data, site.cut_after = DATA, [0]
+    with pytest.raises(WeightsError, match=message) as caught:
+        download(site.url)
+    assert "\n" not in str(caught.value)
+    assert find_cached(site.url) is None
+    site.data, site.length = WEIGHTS, ""
+    assert download(site.url).read_bytes() == WEIGHTS
+
+
+def test_a_short_body_without_checksum(site: Site) -> None:
+    site.data, site.length = WEIGHTS, None
+    with pytest.raises(WeightsError, match=f"it has {len(WEIGHTS)} bytes instead of 2000"):
+        download(site.url, None, 2000)
+    assert find_cached(site.url) is None
+
+
+@pytest.mark.parametrize("place", ["ftp://127.0.0.1/a.pt", "FTP://127.0.0.1/a.pt"])
+def test_redirects_elsewhere_are_refused(site: Site, place: str) -> None:
+    site.redirect = place
+    with pytest.raises(WeightsError, match="only http and https addresses"):
+        download(site.url, SUM)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http:///a.pt",
+        "https://[::1/a.pt",
+        "http://host:port/a.pt",
+        "http://a b/c",
+        "http://h/a\nb",
+        "x",
+    ],
+)
+def test_broken_addresses_are_said(url: str) -> None:
+    with pytest.raises(WeightsError, match=r"cannot download .*only http and https addresses"):
+        download(url)

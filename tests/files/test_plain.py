@@ -11,7 +11,7 @@ import pytest
 
 from zsad.errors import ConfigError, DataError
 from zsad.files.fields import Above, AtLeast, AtMost, Undefinable, check_bounds
-from zsad.files.plain import from_plain, to_plain
+from zsad.files.plain import from_plain, parse_json, parse_object, read_json, to_plain
 from zsad.files.settings import build_config
 
 Share = Annotated[float, AtLeast(0), AtMost(1)]
@@ -155,3 +155,50 @@ def test_bounds_hold_in_python_too():
         Config(share=1.5)
     with pytest.raises(ConfigError, match="sigma must be at least 0, got nan"):
         dataclasses.replace(Config(), sigma=math.nan)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"rate": NaN}', "rate must be a number, got nan"),
+        ('{"rate": -Infinity}', "rate must be a number, got -inf"),
+        ('{"runs": [{"rate": 1e999}]}', "runs[0].rate must be a number, got inf"),
+        (r'{"name": "a\u0000b"}', r"name must be a text without NUL and broken characters, got 'a\x00b'"),
+        (r'{"name": "\ud800"}', r"name must be a text without NUL and broken characters, got '\ud800'"),
+        (r'{"a\u0000": 1}', "a name in the file must be a text without NUL"),
+        ('{"a": ' * 100 + "1" + "}" * 100, "is nested deeper than 64 levels"),
+        ('{"a": ' + "[" * 200_000, "is nested deeper than 64 levels"),
+        ('{"a": ' + "9" * 5000 + "}", "is not JSON (Exceeds the limit"),
+        (b'{"a": "\xff"}', "is not JSON ("),
+        ("", "is not JSON ("),
+        ("[1, 2]", "expected a JSON object, got list"),
+    ],
+)
+def test_json_that_anybody_wrote_is_refused_by_file_and_field(tmp_path, text, message):
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    for read in (lambda: parse_object(text, str(path)), lambda: read_json(path)):
+        with pytest.raises(DataError) as caught:
+            read()
+        assert message in str(caught.value)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+def test_file_names_that_are_not_unicode_can_be_read():
+    assert parse_json(r'["caf\udce9.png"]', "a.json") == ["caf\udce9.png"]
+
+
+def test_free_values_are_checked_too():
+    with pytest.raises(DataError, match=r"^a\.json: extra\.deep\[1\] must be a number, got inf"):
+        from_plain(Table, {**GOOD, "extra": {"deep": [0, math.inf]}}, "a.json")
+    with pytest.raises(DataError, match=r"^a\.json: rows\[0\]\.name must be a text without NUL"):
+        from_plain(Table, {**GOOD, "rows": [{"name": "\0", "score": 1}]}, "a.json")
+
+
+def test_a_list_that_is_named_many_times_is_looked_at_once():
+    layer = [1.0]
+    for _ in range(40):
+        layer = [layer, layer]
+    assert from_plain(Table, {**GOOD, "extra": {"laughs": layer}}, "a.json").extra["laughs"] is layer

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
+import random
+import re
 import subprocess
+import sys
+import types
+import unittest.mock
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -203,3 +211,86 @@ def test_safetensors_cut_in_the_data(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(WeightsError, match="is not a whole safetensors file"):
         read_tensors(path)
+
+
+# --- archives that take for ever
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Callable[[Callable[[list[Any]], None]], Path]:
+    """Writes a TorchScript archive of 41 modules whose attributes the caller links."""
+
+    def write(link: Callable[[list[Any]], None]) -> Path:
+        name = "__torch__"
+        module = types.ModuleType(name)
+        kind = type("Linked", (), {"__module__": name})
+        module.Linked = kind  # type: ignore[attr-defined]
+        modules = [kind() for _ in range(41)]
+        link(modules)
+        path = tmp_path / "linked.pt"
+        with unittest.mock.patch.dict(sys.modules, {name: module}), zipfile.ZipFile(path, "w") as file:
+            file.writestr("a/data.pkl", pickle.dumps(modules[0], protocol=2))
+            file.writestr("a/constants.pkl", b"")
+        return path
+
+    return write
+
+
+def test_doubly_linked_modules_end(linked: Callable[[Callable[[list[Any]], None]], Path]) -> None:
+    def twice(modules: list[Any]) -> None:
+        for upper, lower in itertools.pairwise(modules):
+            upper.left = upper.right = lower
+
+    with pytest.raises(WeightsError, match="its modules have more than 100000 names"):
+        read_tensors(linked(twice))
+
+
+def test_a_module_inside_itself(linked: Callable[[Callable[[list[Any]], None]], Path]) -> None:
+    def ring(modules: list[Any]) -> None:
+        modules[0].a, modules[1].b = modules[1], modules[0]
+
+    with pytest.raises(WeightsError, match=r"the module 'a\.b' contains itself"):
+        read_tensors(linked(ring))
+
+
+@pytest.mark.parametrize("other", ["constants.pkl", "version"])
+def test_an_archive_that_would_fill_the_memory(tmp_path: Path, other: str) -> None:
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/data.pkl", pickle.dumps(3))
+        file.writestr(f"a/{other}", b"")
+        with file.open("a/data/0", "w", force_zip64=True) as storage:
+            for _ in range(100):
+                storage.write(bytes(1_000_000))
+    with pytest.raises(WeightsError, match="would be 100 MB in memory"):
+        read_tensors(path)
+
+
+def test_a_header_of_a_million_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "many.safetensors"
+    path.write_bytes((80_000_000).to_bytes(8, "little") + b"{" + b" " * 1000)
+    with pytest.raises(WeightsError, match="has a header of 80 MB"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("kind", ["script", "torch", "safetensors"])
+def test_flipped_bits_are_weights_errors(
+    archive: tuple[Path, dict[str, Tensor]], tmp_path: Path, kind: str
+) -> None:
+    """Seeded: one flipped bit either leaves tensors or gives one line that names the file."""
+    path = tmp_path / "flipped"
+    if kind == "script":
+        whole = archive[0].read_bytes()
+    else:
+        (torch.save if kind == "torch" else save_file)(STATE, path)
+        whole = path.read_bytes()
+    chance = random.Random(20)
+    zip_versions = [match.start() + 6 for match in re.finditer(b"PK\x01\x02", whole)]
+    for place in [*zip_versions, *(chance.randrange(len(whole)) for _ in range(100)), *range(60)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << chance.randrange(8) if place not in zip_versions else 0x80
+        path.write_bytes(damaged)
+        try:
+            read_tensors(path)
+        except WeightsError as error:
+            assert str(path) in str(error)  # noqa: PT017 - a file that is still whole is fine

@@ -156,3 +156,30 @@ def test_a_long_spiral_is_one_region():
     expected, expected_count = ndimage.label(mask, structure=np.ones((3, 3)))
     assert count == expected_count
     np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.parametrize("limit", ["x", "0.3", None, True, float("nan"), [0.3], 0, -1])
+def test_limits_that_are_no_numbers_are_refused(limit):
+    maps, masks = np.zeros((1, 2, 2)), np.zeros((1, 2, 2))
+    for call in (
+        lambda: metrics.pixel_aupro(maps, masks, fpr_limit=limit),
+        lambda: metrics.MetricSuite(fpr_limit=limit),
+    ):
+        with pytest.raises(ConfigError, match=r"must lie in \(0, 1\], got"):
+            call()
+    with pytest.raises(ConfigError, match="unknown pro variant '3'"):
+        metrics.pixel_aupro(maps, masks, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", ["tiny", "huge"])
+def test_script_at_the_ends_of_a_type(dtype, scale):
+    """The area does not depend on the unit of the maps, also where range or step leave their type."""
+    levels = np.arange(16, dtype=dtype).reshape(1, 4, 4)
+    masks = np.zeros((1, 4, 4), dtype=bool)
+    masks[0, 3, 1:] = masks[0, 1, 2] = True
+    info = np.finfo(dtype)
+    unit = info.smallest_subnormal if scale == "tiny" else info.max / dtype(8)
+    maps = levels * unit if scale == "tiny" else (levels - dtype(7.5)) * unit
+    expected = metrics.pixel_aupro(levels, masks, "script", fpr_limit=0.9)
+    assert metrics.pixel_aupro(maps, masks, "script", fpr_limit=0.9) == pytest.approx(expected, abs=1e-3)

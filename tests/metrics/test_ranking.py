@@ -115,3 +115,14 @@ GOOD_MAPS, GOOD_MASKS = np.zeros((2, 3, 3)), np.zeros((2, 3, 3), dtype=np.uint8)
 def test_bad_input_is_refused_by_name(arguments, message):
     with pytest.raises(DataError, match=message):
         metrics.evaluate(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_whole_numbers_never_become_ties(dtype):
+    scores = np.array([2**53, 2**53 + 1], dtype=dtype)
+    with pytest.raises(DataError, match=r"scores must be whole numbers of at most 2\*\*53.*9007199254740993"):
+        metrics.image_auroc(scores, [0, 1])
+    with pytest.raises(DataError, match="map 0 must be whole numbers"):
+        metrics.pixel_auroc(scores.reshape(1, 1, 2), [[[0, 1]]])
+    assert metrics.image_auroc(scores - dtype(2**53), [0, 1]) == 1.0
+    assert metrics.image_auroc(np.array([2**60, 2**62], dtype=dtype), [0, 1]) == 1.0

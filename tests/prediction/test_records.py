@@ -13,7 +13,7 @@ from zsad.files.atomic import atomic_file
 from zsad.files.run_settings import check_same_settings, read_settings, write_settings
 from zsad.prediction import records as results
 from zsad.prediction.layout import RunLayout, common_folder
-from zsad.prediction.records import COLUMNS, ResultRecord, ResultsWriter, read_results
+from zsad.prediction.records import COLUMNS, RESULTS_FILE, ResultRecord, ResultsWriter, read_results
 
 
 def record(path="a.png", score=0.5, error=None):
@@ -200,3 +200,42 @@ def test_a_resumed_run_keeps_its_names():
     moved = RunLayout.plan(Path("out"), ["in/b/1.png", "other/1.png"], root=os.path.abspath("in"))
     assert moved.root == os.getcwd()
     assert common_folder([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"width": "<script>alert(1)</script>"},
+            "width must be a whole number at least 1 or None, got",
+        ),
+        ({"height": 0}, "height must be a whole number at least 1 or None, got 0"),
+        ({"width": True}, "width must be"),
+        ({"seconds": -1}, "seconds must be a number at least 0, got -1"),
+        ({"score": "0.5"}, "score must be a number or None, got '0.5'"),
+        ({"score": float("nan")}, "score must be a number, got nan"),
+        ({"path": ["a.png"]}, "path must be a text"),
+        ({"path": "a\0.png"}, "path must be a text without NUL"),
+        ({"p_value": 1.5}, "p_value must be a number at least 0 and at most 1"),
+        ({"error": "why"}, "either score or error must be null"),
+        ({"colour": 1}, "colour is unknown"),
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_tampered_line_is_refused_by_file_line_and_field(tmp_path, change, message, place):
+    good = ResultRecord("a.png", 0.25, None, None, 8, 8, 0.01, "winclip", "tiny").to_json()
+    bad = json.dumps({**json.loads(good), **change})
+    lines = [bad, good] if place == "first" else [good, bad]
+    (tmp_path / RESULTS_FILE).write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError) as caught:
+        read_results(tmp_path / RESULTS_FILE)
+    assert f"line {lines.index(bad) + 1}: " in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_line_that_is_not_utf_8_is_no_other_path(tmp_path):
+    good = ResultRecord("a.png", 0.25, None, None, 8, 8, 0.01, "winclip", "tiny").to_json().encode()
+    (tmp_path / RESULTS_FILE).write_bytes(good.replace(b"a.png", b"\xff.png") + b"\n" + good[:20])
+    with pytest.raises(DataError, match="line 1: "):
+        read_results(tmp_path / RESULTS_FILE)

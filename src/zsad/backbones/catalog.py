@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zsad.errors import DataError, WeightsError
+from zsad.files import plain
 from zsad.files.cache import find_cached
 from zsad.files.plain import from_plain
 from zsad.types import Activation, WeightRecord
@@ -197,12 +197,9 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: the file is missing, not JSON, or holds something other than an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a readable JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, expected an object {{...}}")
-    return content
+        return plain.read_json(path)
+    except DataError as error:
+        raise WeightsError(str(error)) from error
 
 
 def record_from_json(content: Any, path: Path) -> WeightRecord:
@@ -218,6 +215,9 @@ def record_from_json(content: Any, path: Path) -> WeightRecord:
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path} has no "record" object')
     try:
-        return from_plain(WeightRecord, content, f'{path}, "record"')
+        record = from_plain(WeightRecord, content, f'{path}, "record"')
     except DataError as error:
         raise WeightsError(str(error)) from error
+    if record.image_size < 1 or min(record.std) <= 0 or (record.bytes or 0) < 0:
+        raise WeightsError(f'{path}, "record": image_size and std must be above 0, and bytes not below')
+    return record

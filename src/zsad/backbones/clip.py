@@ -25,9 +25,11 @@ from zsad.backbones.sharing import sharing_weights
 from zsad.backbones.transformer import Mlp, Transformer, check_activation
 from zsad.backbones.vision import LAST_ROWS, VisionConfig, VisionOutput, VisionTower, check_image_size
 from zsad.errors import ConfigError
+from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
+from zsad.types import Activation  # noqa: TC001 - read by from_plain
 
 if TYPE_CHECKING:
-    from zsad.types import Activation, PositionInterpolation, WeightRecord
+    from zsad.types import PositionInterpolation, WeightRecord
 
 __all__ = [
     "CLIP",
@@ -56,12 +58,12 @@ class TextConfig:
         embedding_rank: inner width of a factorised token table; None for a full table.
     """
 
-    width: int
-    layers: int
-    heads: int
-    context_length: int = 77
-    vocab_size: int = 49408
-    embedding_rank: int | None = None
+    width: Count
+    layers: Count
+    heads: Count
+    context_length: Count = 77
+    vocab_size: Count = 49408
+    embedding_rank: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ClipConfig:
 
     vision: VisionConfig
     text: TextConfig
-    embed_dim: int
+    embed_dim: Count
     activation: Activation
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
 from zsad.backbones.transformer import HEAD_WIDTH, MLP_RATIO
 from zsad.errors import WeightsError
+from zsad.files.fields import shortened
 
 VOCABULARY = 49408  # size of the vocabulary of CLIP's tokenizer, the only one in zsad
 
@@ -91,7 +92,7 @@ def clip_config_from_open_clip(model: Mapping[str, Any], origin: str) -> ClipCon
     _refuse_unknown(vision, VISION_FIELDS | VISION_IRRELEVANT, VISION_NEUTRAL, origin, "vision_cfg")
     _refuse_unknown(text, TEXT_FIELDS | TEXT_IRRELEVANT, TEXT_NEUTRAL, origin, "text_cfg")
     for name, section in (("vision_cfg", vision), ("text_cfg", text)):
-        _check_mlp_ratio(float(section.get("mlp_ratio", MLP_RATIO)), f"{origin}: {name}")
+        _check_mlp_ratio(_number(section, "mlp_ratio", f"{origin}: {name}", MLP_RATIO), f"{origin}: {name}")
     vision_width = _whole(vision, "width", origin, 768)
     config = ClipConfig(
         vision=VisionConfig(
@@ -132,21 +133,23 @@ def clip_config_from_hugging_face(config: Mapping[str, Any], origin: str) -> Cli
     text = {**HUGGING_FACE_TEXT, **_section(config, "text_config", origin)}
     for name, section in (("vision_config", vision), ("text_config", text)):
         where = f"{origin}: {name}"
-        width = _whole(section, "hidden_size", origin, None)
-        inner = section.get("intermediate_size", {"vision_config": 3072, "text_config": 2048}[name])
+        width = _whole(section, "hidden_size", where, None)
+        inner = _whole(
+            section, "intermediate_size", where, {"vision_config": 3072, "text_config": 2048}[name]
+        )
         _check_mlp_ratio(inner / width, where)
-        if not math.isclose(section.get("layer_norm_eps", 1e-5), 1e-5):
+        if not math.isclose(_number(section, "layer_norm_eps", where, 1e-5), 1e-5):
             raise WeightsError(
                 f"{where}.layer_norm_eps is {section['layer_norm_eps']}, only 1e-5 is supported"
             )
-    activations = {section.get("hidden_act", "quick_gelu") for section in (vision, text)}
+    activations = {str(section.get("hidden_act", "quick_gelu")) for section in (vision, text)}
     if activations not in ({"quick_gelu"}, {"gelu"}):
         raise WeightsError(
             f"{origin}: hidden_act is {' and '.join(sorted(activations))}; "
             'supported is "quick_gelu" or "gelu", the same in both encoders'
         )
     vocab_size = _whole(text, "vocab_size", origin, VOCABULARY)
-    if text.get("eos_token_id", LEGACY_EOS) not in {LEGACY_EOS, VOCABULARY - 1, vocab_size - 1}:
+    if text.get("eos_token_id", LEGACY_EOS) not in (LEGACY_EOS, VOCABULARY - 1, vocab_size - 1):
         raise WeightsError(f"{origin}: end mark {text['eos_token_id']} is not that of CLIP's tokenizer")
     return _checked(
         ClipConfig(
@@ -184,17 +187,24 @@ def _refuse_unknown(
     """Refuses a field that changes the computation in a way that the network of zsad cannot follow."""
     for field, value in section.items():
         if field not in known and value and value != neutral.get(field):
-            raise WeightsError(f"{origin}: {name}.{field} = {value!r} is not supported")
+            raise WeightsError(f"{origin}: {name}.{field} = {shortened(value)} is not supported")
 
 
 def _whole(section: Mapping[str, Any], field: str, origin: str, default: int | None) -> int:
     """A positive whole number of a section; a pair of equal numbers counts as one number."""
     value = section.get(field, default)
-    if isinstance(value, list) and len(set(value)) == 1:
+    if isinstance(value, list) and value and all(each == value[0] for each in value):
         value = value[0]
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WeightsError(f"{origin}: {field} is {value!r}, expected a positive whole number")
+        raise WeightsError(f"{origin}: {field} is {shortened(value)}, expected a positive whole number")
     return value
+
+
+def _number(section: Mapping[str, Any], field: str, origin: str, default: float) -> float:
+    value = section.get(field, default)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise WeightsError(f"{origin}: {field} is {shortened(value)}, expected a number")
+    return float(value)
 
 
 def _check_mlp_ratio(ratio: float, where: str) -> None:
@@ -205,7 +215,13 @@ def _check_mlp_ratio(ratio: float, where: str) -> None:
 
 
 def _checked(config: ClipConfig, origin: str) -> ClipConfig:
-    """The configuration, if its vocabulary can be that of CLIP's tokenizer."""
+    """The configuration, if its heads divide its widths and its tokens can be those of CLIP's tokenizer."""
+    for what, encoder in (("image", config.vision), ("text", config.text)):
+        if encoder.heads < 1 or encoder.width % encoder.heads:
+            raise WeightsError(
+                f"{origin}: the {what} encoder is {encoder.width} wide, "
+                f"which {encoder.heads} attention heads cannot share equally"
+            )
     if config.text.vocab_size > VOCABULARY:
         raise WeightsError(
             f"{origin}: a vocabulary of {config.text.vocab_size} tokens is not "

@@ -112,6 +112,7 @@ def _build(
     precision: torch.dtype,
 ) -> CLIP:
     """Builds the network around the tensors; it has no memory of its own, so that weights exist once."""
+    _check_sizes(source)
     with torch.device("meta"), NoInitialisation():
         network = CLIP(source.config, source.record, position_interpolation or "bicubic_antialias")
     expected = network.state_dict()
@@ -124,6 +125,47 @@ def _build(
         tensors[name] = tensor.to(device, precision if tensor.is_floating_point() else None).contiguous()
     network.load_state_dict(tensors, assign=True)
     return network.requires_grad_(False).eval()
+
+
+def _check_sizes(source: Source) -> None:
+    """Refuses a configuration of a larger network than the tensors can fill, before it is built.
+
+    Even without memory, a thousand million blocks or positions would take for ever. Sizes below those of the
+    tensors are left to the comparison of names and shapes, which says more.
+
+    Raises:
+        WeightsError: naming the first such size, with what the tensors allow.
+    """
+    vision, text, tensors = source.config.vision, source.config.text, source.tensors
+    sizes = [size for tensor in tensors.values() for size in tensor.shape]
+    for field, given, most in (
+        ("layers of the image encoder", vision.layers, len(tensors)),
+        ("layers of the text encoder", text.layers, len(tensors)),
+        ("patch positions (image_size, patch_size)", vision.grid**2, _rows(tensors, "visual.")),
+        ("context_length", text.context_length, _rows(tensors, "")),
+        *(
+            (name, size or 0, max(sizes, default=0))
+            for name, size in (
+                ("width of the image encoder", vision.width),
+                ("patch_size", vision.patch_size),
+                ("width of the text encoder", text.width),
+                ("vocab_size", text.vocab_size),
+                ("embedding_rank", text.embedding_rank),
+                ("embed_dim", source.config.embed_dim),
+            )
+        ),
+    ):
+        if given > most:
+            raise WeightsError(
+                f"the weights of {source.record.name} do not fit their configuration: "
+                f"it asks for {given} {field}, and the tensors of the file allow at most {most}"
+            )
+
+
+def _rows(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """Rows of a position table; 0 if there is none."""
+    table = tensors.get(f"{prefix}positional_embedding")
+    return 0 if table is None or not table.ndim else len(table)
 
 
 def _check_fit(source: Source, expected: Mapping[str, Tensor]) -> None:

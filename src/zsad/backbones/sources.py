@@ -23,12 +23,14 @@ from zsad.backbones.catalog import (
     read_json,
     record_from_json,
 )
-from zsad.backbones.clip import ClipConfig, TextConfig, VisionConfig
+from zsad.backbones.clip import ClipConfig
 from zsad.backbones.configurations import clip_config_from_hugging_face, clip_config_from_open_clip
 from zsad.backbones.state_dicts import clip_config_from_state_dict, find_layout, to_openai_names
-from zsad.errors import ConfigError, MissingExtraError, WeightsError, unknown_name
+from zsad.errors import ConfigError, DataError, MissingExtraError, WeightsError, unknown_name
 from zsad.files.download import download
+from zsad.files.fields import shortened
 from zsad.files.hub import hub_file
+from zsad.files.plain import from_plain
 from zsad.files.tensors import file_kind, read_tensors
 from zsad.types import Activation, WeightRecord
 
@@ -195,6 +197,11 @@ def _hugging_face_tensors(fetch: Fetch, origin: str) -> dict[str, Tensor]:
             if not isinstance(weight_map, dict) or not weight_map:
                 raise WeightsError(f"{index_file} has no weight_map")
             tensors: dict[str, Tensor] = {}
+            for tensor, shard in weight_map.items():
+                if not isinstance(shard, str):
+                    raise WeightsError(
+                        f"{index_file}: weight_map.{tensor} must be the name of a file, got {shard!r}"
+                    )
             for shard in sorted(set(weight_map.values())):
                 if Path(shard).name != shard:
                     raise WeightsError(f"{index_file} names a file outside its folder: {shard!r}")
@@ -347,22 +354,19 @@ def _record(name: str, source: str, config: ClipConfig, colours: Colours, notes:
 
 
 def _colours(settings: Mapping[str, Any], mean: str, std: str, origin: str) -> Colours:
-    """Mean and standard deviation of the RGB channels from a configuration; CLIP's by default."""
-    return (
-        _three(settings.get(mean, CLIP_MEAN), f"{origin}: {mean}"),
-        _three(settings.get(std, CLIP_STD), f"{origin}: {std}"),
-    )
+    """Mean and deviation of the RGB channels from a configuration; CLIP's own where it has none."""
+    deviations = _three(settings.get(std, CLIP_STD), f"{origin}: {std}")
+    if min(deviations) <= 0:
+        raise WeightsError(f"{origin}: {std} is {deviations}, expected three numbers above 0")
+    return _three(settings.get(mean, CLIP_MEAN), f"{origin}: {mean}"), deviations
 
 
 def _three(values: Any, where: str) -> Triple:
-    """Three numbers, one for each colour channel."""
-    if isinstance(values, (list, tuple)) and len(values) == 3:
-        try:
-            red, green, blue = (float(value) for value in values)
-            return red, green, blue
-        except (TypeError, ValueError):
-            pass
-    raise WeightsError(f"{where} is {values!r}, expected three numbers")
+    """Three numbers, one per colour channel."""
+    if isinstance(values, (list, tuple)) and [type(value) in (int, float) for value in values] == [True] * 3:
+        red, green, blue = (float(value) for value in values)
+        return red, green, blue
+    raise WeightsError(f"{where} is {shortened(values)}, expected three numbers")
 
 
 def packaged_source(folder: Path) -> Source:
@@ -386,9 +390,7 @@ def _packaged_files(card: Path, content: Mapping[str, Any], fetch: Fetch) -> Sou
     if not isinstance(weights_name, str) or Path(weights_name).name != weights_name:
         raise WeightsError(f'{card}: "weights" must name a file of the same folder, got {weights_name!r}')
     try:
-        fields = dict(content["config"])
-        vision, text = VisionConfig(**fields.pop("vision")), TextConfig(**fields.pop("text"))
-        config = ClipConfig(vision=vision, text=text, **fields)
-    except (KeyError, TypeError) as error:
+        config = from_plain(ClipConfig, content.get("config"), "config")
+    except DataError as error:
         raise WeightsError(f'{card}: "config" does not describe a backbone ({error})') from error
     return Source(config, read_tensors(_first(fetch, (weights_name,), str(card.parent))), record)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zsad.backbones.attention import DeepPrompts, resize_positions
 from zsad.backbones.transformer import Transformer
 from zsad.errors import ConfigError
+from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
 
 if TYPE_CHECKING:
     from zsad.types import Activation, PositionInterpolation
@@ -41,11 +42,11 @@ class VisionConfig:
         stem: "patch" for CLIP's strided convolution, or a name that `zsad.backbones.stems` knows.
     """
 
-    image_size: int
-    patch_size: int
-    width: int
-    layers: int
-    heads: int
+    image_size: Count
+    patch_size: Count
+    width: Count
+    layers: Count
+    heads: Count
     stem: str = "patch"
 
     @property

@@ -9,13 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from zsad._version import __version__
-from zsad.errors import WeightsError
+from zsad.errors import DataError, WeightsError
 from zsad.files.atomic import atomic_file
-from zsad.files.fields import AtLeast
-from zsad.files.plain import from_plain, to_plain
+from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
+from zsad.files.plain import from_plain, parse_object, to_plain
 from zsad.files.tensors import file_kind, read_checkpoint
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class CheckpointInfo:
     method: str
     backbone: str
     fingerprint: str
-    image_size: Annotated[int, AtLeast(1)]
+    image_size: Count
     config: dict[str, Any]
     version: str = __version__
     auxiliary_data: str = ""
@@ -155,13 +155,13 @@ def _read_info(path: Path) -> CheckpointInfo | None:
     if METADATA_KEY not in metadata:
         return None
     try:
-        description = json.loads(metadata[METADATA_KEY])
-        written_as = description.get("format") if isinstance(description, dict) else None
+        description = parse_object(metadata[METADATA_KEY], "JSON")
+        written_as = description.get("format")
         if isinstance(written_as, int) and written_as > FORMAT:
             raise WeightsError(
                 f"{path} was written by zsad {description.get('version', '?')}, which is newer than this "
                 f"{__version__}: pip install --upgrade zsad"
             )
-        return from_plain(CheckpointInfo, description, str(path))
-    except ValueError as error:  # not JSON, or a DataError that names the field
+        return from_plain(CheckpointInfo, description, "fields")
+    except DataError as error:
         raise WeightsError(f"{path} has a damaged zsad description ({error}): save it again") from error

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
     from zsad.methods.base import Method
 
+MOST_TIMES_NATIVE = 8  # sides of the input over the side that the position table was made for
+LARGEST_ALWAYS = 1024  # pixels a side that are allowed whatever the table
 SEVERAL = 4  # dimensions of an array that holds several images
 
 ImageInput = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
@@ -94,10 +96,11 @@ def stack(images: Sequence[Image.Image], preparation: Preparation) -> Tensor:
 
 
 def check_size(image_size: int, backbone: CLIP) -> None:
-    """Refuses a size in pixels that the patches of a backbone do not divide.
+    """Refuses a size in pixels that a backbone cannot work at.
 
     Raises:
-        ConfigError: the size is not a whole number, or not a positive multiple of the patch size.
+        ConfigError: the size is not a whole number, not a positive multiple of the patch size, or much larger
+            than the size of the weights, so that an image would take hours.
     """
     patch_size = backbone.config.vision.patch_size
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < patch_size:
@@ -105,6 +108,12 @@ def check_size(image_size: int, backbone: CLIP) -> None:
             f"image_size must be a multiple of the patch size {patch_size} in pixels, got {image_size!r}"
         )
     check_image_size(image_size, image_size, patch_size)
+    largest = max(MOST_TIMES_NATIVE * backbone.config.vision.image_size, LARGEST_ALWAYS)
+    if image_size > largest:
+        raise ConfigError(
+            f"image_size must be at most {largest} pixels for weights that were made for "
+            f"{backbone.config.vision.image_size}, got {image_size}: give a smaller one"
+        )
 
 
 def check_trained(method: Method, is_trained: bool) -> None:

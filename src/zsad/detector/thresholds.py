@@ -6,6 +6,7 @@ a detector that scores differently from the detector that it was made with.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,11 @@ class Calibration(Aim):
             raise DataError("a calibration's scores and thresholds must be finite numbers")
         if not self.normal_scores:
             raise DataError("a calibration holds the scores of at least one normal image")
+        for name, scores in (("normal", self.normal_scores), ("anomalous", self.anomalous_scores)):
+            if any(lower > upper for lower, upper in itertools.pairwise(scores)):
+                raise DataError(f"{name}_scores of a calibration must be in rising order")
+        if not isinstance(self.settings.get("config", {}), Mapping):
+            raise DataError("settings.config of a calibration must be a mapping of names to values")
 
     @property
     def scale(self) -> ScoreScale:
@@ -142,7 +148,7 @@ class Calibration(Aim):
         """
         known = dict(values)
         written_as = known.pop(_FORMAT_KEY, None)
-        if not isinstance(written_as, int):
+        if not isinstance(written_as, int) or isinstance(written_as, bool) or written_as < 1:
             raise DataError(f"{where} is not a calibration of zsad: make it with zsad calibrate")
         if written_as > FORMAT:
             raise DataError(

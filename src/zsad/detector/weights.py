@@ -7,7 +7,6 @@ the authors of the methods published (`Method.WEIGHTS`).
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from zsad.backbones.catalog import (
 from zsad.errors import WeightsError, unknown_name
 from zsad.files.cache import OTHER_CACHES, cached_path, find_cached, is_offline, sha256_of
 from zsad.files.download import download
+from zsad.files.plain import parse_object
 from zsad.methods import _registry as registry
 from zsad.types import WeightRecord
 
@@ -237,7 +237,7 @@ def _description(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, framework="np") as file:
             written = (file.metadata() or {}).get(DESCRIPTION_KEY)
-            return None if written is None else json.loads(written)
+            return None if written is None else parse_object(written, str(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged ({error}): install zsad again") from error
 

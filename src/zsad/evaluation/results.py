@@ -19,10 +19,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from zsad.errors import DataError
-from zsad.files.fields import Undefinable  # noqa: TC001 - read by from_plain
+from zsad.files.fields import AtLeast, Count, Share, Undefinable
 from zsad.files.plain import from_plain, read_json, to_plain, write_json
 
 RESULTS_FILE = "results.json"
@@ -58,8 +58,8 @@ class CategoryResult:
     """
 
     category: str
-    normal: int
-    anomalous: int
+    normal: Annotated[int, AtLeast(0)]
+    anomalous: Annotated[int, AtLeast(0)]
     masks: bool
     metrics: Mapping[str, Undefinable]
     intervals: Mapping[str, tuple[Undefinable, Undefinable]] = field(default_factory=dict)
@@ -135,12 +135,12 @@ class RunResult:
     auxiliary_data: str
     dataset: str
     seed: int
-    image_size: int
+    image_size: Count
     precision: str
     settings: Mapping[str, Any]
     split: str
     pro: str
-    fpr_limit: float
+    fpr_limit: Share
     categories: tuple[CategoryResult, ...]
     mean: Mapping[str, Undefinable]
     pictures_file: str

@@ -16,10 +16,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from zsad.errors import WeightsError
 from zsad.files.cache import CHUNK, _marker, _stamp, cached_path, find_cached, is_offline, verify_sha256
+from zsad.files.tensors import file_kind
 
 TIMEOUT_SECONDS = 30.0
 FRUITLESS_TRIES = 3  # connections in a row without a new byte, after which a download is given up
@@ -55,7 +57,7 @@ def fetch(url: str, part: Path, target: Path, size: int | None, *, resumable: bo
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
-                total = _fetch_once(url, part, before if resumable else 0, advance)
+                total = _fetch_once(url, part, before if resumable else 0, size, advance)
                 problem = "the connection was closed"
             except urllib.error.HTTPError as error:
                 if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and before:
@@ -66,6 +68,12 @@ def fetch(url: str, part: Path, target: Path, size: int | None, *, resumable: bo
                 raise WeightsError(
                     f"{url} answers HTTP {error.code} {error.reason}: "
                     f"try again later, or fetch the file elsewhere and put it at {target}"
+                ) from error
+            except _TooLongError as error:
+                part.unlink(missing_ok=True)
+                raise WeightsError(
+                    f"{url} sends {error}: try again later, "
+                    f"or fetch the file elsewhere and put it at {target}"
                 ) from error
             except (OSError, http.client.HTTPException) as error:
                 if getattr(error, "errno", None) in DISK_ERRORS:
@@ -81,23 +89,62 @@ def fetch(url: str, part: Path, target: Path, size: int | None, *, resumable: bo
             time.sleep(RETRY_SECONDS)
 
 
-def _fetch_once(url: str, part: Path, start: int, advance: Advance) -> int | None:
-    """Downloads over one connection, from byte `start` on if the server can; returns the size of the file."""
+def _fetch_once(url: str, part: Path, start: int, size: int | None, advance: Advance) -> int | None:
+    """Downloads over one connection, from byte `start` on if the server can; returns the size of the file.
+
+    Raises:
+        _TooLongError: the server sends more than the size that is known or that it announced.
+    """
     request = urllib.request.Request(url, headers={"User-Agent": "zsad"})  # noqa: S310 - download checks it
     if start:
         request.add_header("Range", f"bytes={start}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+    opener = urllib.request.build_opener(_WebOnly)
+    with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
         continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
         done = start if continued else 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length else None
+        length = response.headers.get("Content-Length", "").strip()
+        total = done + int(length) if length.isascii() and length.isdigit() else None
+        most = size or total
         with part.open("ab" if continued else "wb") as file:
             advance(done, total)
             while chunk := response.read(CHUNK):
-                file.write(chunk)
                 done += len(chunk)
+                if most is not None and done > most:
+                    raise _TooLongError(f"more than the {most} bytes that the file has")
+                file.write(chunk)
                 advance(done, total)
     return total
+
+
+class _TooLongError(Exception):
+    """The body of an answer is longer than the file."""
+
+
+class _WebOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https; urllib alone also follows them to ftp."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """The request to the new address.
+
+        Raises:
+            WeightsError: the new address is neither http nor https.
+        """
+        if not _is_web(newurl):
+            raise WeightsError(f"{req.full_url} leads to {newurl!r}: only http and https addresses")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_web(url: str) -> bool:
+    """Whether a text is an http or https address that names a host."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # a port that is no number raises an error
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and is_plain
 
 
 def _broken(url: str, target: Path, done: int, size: int | None, problem: str) -> str:
@@ -174,8 +221,8 @@ def download(
         WeightsError: the file is not cached and zsad is offline or the network fails, the disk is full, or
             the checksum is wrong.
     """
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise WeightsError(f"cannot download {url!r}: only http and https addresses")
+    if not _is_web(url):
+        raise WeightsError(f"cannot download {url!r}: only http and https addresses, without spaces")
     target = cached_path(url, sha256)
     found = find_cached(url, sha256)
     if found is not None:
@@ -217,9 +264,32 @@ def _fetch_verified(url: str, target: Path, sha256: str | None, size: int | None
             raise WeightsError(
                 f"the file from {url} was removed: {error}; try again, or over another network"
             ) from error
+    else:
+        _check_unverified(part, url, size)
     os.replace(part, target)
     if sha256 is not None:
         _marker(target).write_text(_stamp(target, sha256), encoding="utf-8")
+
+
+def _check_unverified(part: Path, url: str, size: int | None) -> None:
+    """Refuses and removes a file without a checksum that cannot be the wanted one, before it gets its name.
+
+    Raises:
+        WeightsError: the file has another size than known, or is no file of weights.
+    """
+    try:
+        found = part.stat().st_size
+        if size is not None and found != size:
+            raise WeightsError(f"it has {found} bytes instead of {size}")
+        if file_kind(part) == "safetensors":
+            from safetensors import safe_open
+
+            with safe_open(part, framework="np"):  # compares the size of the file with its header
+                pass
+    except Exception as error:  # safetensors has an error of its own
+        part.unlink(missing_ok=True)
+        problem = str(error).replace(str(part), "it")
+        raise WeightsError(f"the file from {url} was removed: {problem}") from error
 
 
 def _disk_error(error: OSError, target: Path) -> WeightsError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -18,6 +19,10 @@ from typing import Annotated, Any, Literal, Union
 from zsad.errors import ConfigError
 
 LONGEST_SHOWN = 60
+DEEPEST = 64  # levels of lists and objects; no file of zsad or of a publisher of weights has ten
+# Half of a surrogate pair is no character. Python writes bytes of file names that are not valid Unicode as
+# U+DC80 to U+DCFF, which therefore stay; no file name holds NUL.
+NO_TEXT = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")
 NOT_A_NUMBER = "an undefined number is NaN here and null in JSON"
 
 Undefinable = Annotated[float, NOT_A_NUMBER]
@@ -66,6 +71,12 @@ class AtMost:
         return f"at most {self.limit:g}"
 
 
+Count = Annotated[int, AtLeast(1)]
+"""A whole number of things, at least one."""
+Share = Annotated[float, AtLeast(0), AtMost(1)]
+"""A number from 0 to 1, both included."""
+
+
 class MisfitError(Exception):
     """A value that does not fit its field; whoever reads the values words the error.
 
@@ -105,7 +116,12 @@ def fit(value: Any, hint: Any, path: str, build: Build) -> Any:  # noqa: PLR0911
         zsad.files.fields.MisfitError: sigma must be a number above 0, got 0
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or (origin is Literal and value in arguments):
+    if hint is Any:
+        check_plain(value, path)
+        return value
+    if hint is str and isinstance(value, str):
+        check_plain(value, path)
+    if origin is Literal and any(value == each and type(value) is type(each) for each in arguments):
         return value
     if origin is Annotated:
         return _fit_bounded(value, hint, path, build)
@@ -122,6 +138,41 @@ def fit(value: Any, hint: Any, path: str, build: Build) -> Any:  # noqa: PLR0911
     if hint is not float and isinstance(hint, type) and _is_instance(value, hint):
         return value
     raise misfit(path, hint, value)
+
+
+def check_plain(value: Any, path: str) -> None:
+    """Refuses what a plain value cannot mean, at any depth: infinite or undefined numbers, broken text.
+
+    Args:
+        value: plain value from Python, YAML or JSON; other objects pass.
+        path: field that the value belongs to, for the message; "" for a whole file.
+
+    Raises:
+        MisfitError: a number is NaN or infinite, a text holds NUL or half of a surrogate pair, or lists and
+            objects are nested deeper than `DEEPEST`.
+
+    Example:
+        >>> check_plain({"sizes": [1, math.inf]}, "")
+        Traceback (most recent call last):
+        zsad.files.fields.MisfitError: sizes[1] must be a number, got inf
+    """
+    _check_plain(value, path, 0, set())
+
+
+def _check_plain(value: Any, path: str, depth: int, seen: set[int]) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MisfitError(path, f"must be a number, got {value!r}")
+    if isinstance(value, str) and NO_TEXT.search(value):
+        raise MisfitError(path, f"must be a text without NUL and broken characters, got {shortened(value)}")
+    # YAML can name one list many times; looking at it once keeps the time in proportion to the file.
+    if isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+        seen.add(id(value))
+        if depth == DEEPEST:
+            raise MisfitError(shortened(path), f"is nested deeper than {DEEPEST} levels")
+        for name, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            place = f"[{name}]" if not isinstance(value, Mapping) else f".{name}" if path else f"{name}"
+            _check_plain(name, f"a name in {path or 'the file'}", depth, seen)
+            _check_plain(item, path + place, depth + 1, seen)
 
 
 def misfit(path: str, hint: Any, value: Any) -> MisfitError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from zsad.errors import ConfigError, DataError
 from zsad.files.atomic import atomic_file
-from zsad.files.plain import to_plain
+from zsad.files.plain import read_json, to_plain
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_LAYOUT = 1
@@ -32,11 +32,9 @@ def read_settings(directory: str | Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); run without --resume to start over") from error
-    if not isinstance(settings, dict):
-        raise DataError(f"{path}: damaged (no object); run without --resume to start over")
+        settings = read_json(path)
+    except DataError as error:
+        raise DataError(f"{error}: damaged; run without --resume to start over") from error
     settings.pop("layout", None)
     return settings
 

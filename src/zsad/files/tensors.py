@@ -26,6 +26,10 @@ FileKind = Literal["safetensors", "torchscript", "torch"]
 
 AGAIN = "download it again"
 LONGEST_HEADER = 100_000_000  # bytes that the safetensors format allows its header
+LARGEST_READ_HEADER = 8_000_000  # bytes; the largest CLIP has a header of 0.1 MB
+MOST_NAMES = 100_000  # of modules and tensors in a TorchScript archive; the largest CLIP has some thousands
+SMALL_ARCHIVE = 64_000_000  # bytes of all parts that every archive may have
+MOST_EXPANSION = 20  # times that the parts of an archive may be larger than its file; weights hardly compress
 WRAPPERS = (
     "state_dict",
     "model_state_dict",
@@ -75,6 +79,7 @@ def file_kind(path: Path) -> FileKind:
         return _zip_kind(path)
     # Checked before the mark of pickles, because the length of a safetensors header may look like that mark.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
+        _check_header(head, path)
         return "safetensors"
     if head.startswith(b"\x80"):
         return "torch"
@@ -89,7 +94,10 @@ def _zip_kind(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+            _check_uncompressed(archive, path)
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged archive may fail anywhere inside zipfile
         raise WeightsError(f"{path} is damaged or truncated: {AGAIN}") from error
     if not any(name.endswith("/data.pkl") for name in names):
         raise WeightsError(
@@ -153,6 +161,35 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _check_uncompressed(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuses an archive that would fill the memory: PyTorch and TorchScript store tensors uncompressed.
+
+    Raises:
+        WeightsError: its parts are many times as large as the file.
+    """
+    parts = sum(part.file_size for part in archive.infolist())
+    size = path.stat().st_size
+    if parts > max(MOST_EXPANSION * size, SMALL_ARCHIVE):
+        raise WeightsError(
+            f"{path} is {size / 1e6:.1f} MB and would be {parts / 1e6:.0f} MB in memory, as no published "
+            f"weights: {AGAIN}"
+        )
+
+
+def _check_header(head: bytes, path: Path) -> None:
+    """Refuses a safetensors file whose header would take minutes to read.
+
+    Raises:
+        WeightsError: the header is longer than that of any CLIP by far.
+    """
+    length = int.from_bytes(head[:8], "little")
+    if length > LARGEST_READ_HEADER:
+        raise WeightsError(
+            f"{path} has a header of {length / 1e6:.0f} MB, and no weights of a CLIP have more than "
+            f"{LARGEST_READ_HEADER / 1e6:.0f}: {AGAIN}"
+        )
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -198,6 +235,8 @@ class ScriptArchive(pickle.Unpickler):
         super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
         self._archive = archive
         self._root = root
+        self._names = 0
+        self._storages: dict[str, Tensor] = {}
         # One class per file, because a pickle can set attributes of a class, which must not outlive the file.
         self._module = type("ScriptModule", (), {})
 
@@ -212,7 +251,7 @@ class ScriptArchive(pickle.Unpickler):
             with zipfile.ZipFile(path) as archive:
                 root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).split("/")[0]
                 reader = cls(archive, root)
-                return dict(reader._walk(reader.load(), ""))
+                return dict(reader._walk(reader.load(), "", ()))
         except pickle.UnpicklingError as error:
             raise WeightsError(f"{path} is not an archive of plain weights: {error}") from error
         except Exception as error:  # a damaged archive may fail anywhere
@@ -237,22 +276,37 @@ class ScriptArchive(pickle.Unpickler):
         import torch
 
         _, dtype, key, _, _ = pid
-        data = bytearray(self._archive.read(f"{self._root}/data/{key}"))
         kind = getattr(torch, dtype)
-        return torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
+        if f"{key} {dtype}" not in self._storages:
+            data = bytearray(self._archive.read(f"{self._root}/data/{key}"))
+            self._storages[f"{key} {dtype}"] = (
+                torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
+            )
+        return self._storages[f"{key} {dtype}"]
 
     def _tensor(self, storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
         """A tensor over a storage; torch refuses a tensor that reaches outside it."""
         return storage.as_strided(tuple(size), tuple(stride), offset)
 
-    def _walk(self, module: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    def _walk(self, module: Any, prefix: str, above: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of a module and those inside it, under each name that they have.
+
+        Raises:
+            pickle.UnpicklingError: a module contains itself, or the modules have more names than any
+                network.
+        """
         import torch
 
+        if id(module) in above:
+            raise pickle.UnpicklingError(f"the module {prefix.rstrip('.')!r} contains itself")
         for name, value in vars(module).items():
+            self._names += 1
+            if self._names > MOST_NAMES:
+                raise pickle.UnpicklingError(f"its modules have more than {MOST_NAMES} names")
             if isinstance(value, torch.Tensor):
                 yield prefix + name, value
             elif isinstance(value, self._module):
-                yield from self._walk(value, f"{prefix}{name}.")
+                yield from self._walk(value, f"{prefix}{name}.", (*above, id(module)))
 
 
 def mismatches(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

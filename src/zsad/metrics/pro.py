@@ -11,6 +11,7 @@ SciPy's `ndimage.label` gives the same labels.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -58,8 +59,9 @@ def check_pro(pro: str, fpr_limit: float) -> None:
         ConfigError: the variant is unknown, or the limit is outside (0, 1].
     """
     if pro not in ("exact", "script"):
-        raise unknown_name("pro variant", pro, ["exact", "script"])
-    if not 0 < fpr_limit <= 1:
+        raise unknown_name("pro variant", str(pro), ["exact", "script"])
+    is_number = isinstance(fpr_limit, numbers.Real) and not isinstance(fpr_limit, bool)
+    if not is_number or not 0 < fpr_limit <= 1:
         raise ConfigError(f"the false-positive rate limit of AUPRO must lie in (0, 1], got {fpr_limit!r}")
 
 
@@ -154,8 +156,14 @@ def script_thresholds(low: np.floating[Any], high: np.floating[Any]) -> Floats:
         return np.empty(0, dtype=low.dtype)
     # NumPy's `arange` of float32 limits rounds the step to float32 and makes a float64 grid, which the
     # scripts compare with the maps in float64. Matching that moves the result in the fifth decimal.
-    grid = np.arange(float(low), float(high), float((high - low) / low.dtype.type(SCRIPT_STEPS)))
-    return _rounded_down(grid, low.dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        step = float((high - low) / low.dtype.type(SCRIPT_STEPS))
+    if 0 < step < np.inf:
+        return _rounded_down(np.arange(float(low), float(high), step), low.dtype)
+    # The scripts fail here: in the type of the maps, the range is infinite or the step is zero. The same 200
+    # thresholds as shares of the two ends need neither.
+    shares = np.arange(SCRIPT_STEPS) / SCRIPT_STEPS
+    return _rounded_down(float(low) * (1 - shares) + float(high) * shares, low.dtype)
 
 
 def script_area(rates: NDArray[np.float64], overlaps: NDArray[np.float64], fpr_limit: float) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from zsad.errors import DataError
 
+EXACT_WHOLE = 2**53  # up to here float64 holds every whole number
 Floats = NDArray[np.floating[Any]]
 
 
@@ -295,11 +296,29 @@ def _floats(values: Any, what: str) -> Floats:
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     elif array.dtype not in (np.float32, np.float64):
+        _check_exact(array, what)
         array = array.astype(np.float64)
     if not np.isfinite(array).all():
         count = int(array.size - np.isfinite(array).sum())
         raise DataError(f"{what} must be finite, but {count} of {array.size} values are NaN or infinite")
     return array
+
+
+def _check_exact(array: NDArray[Any], what: str) -> None:
+    """Refuses whole numbers that float64 would round, because different ones could become equal."""
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8:
+        return
+    large = (
+        array[(array > EXACT_WHOLE) | (array < -EXACT_WHOLE)]
+        if array.dtype.kind == "i"
+        else (array[array > EXACT_WHOLE])
+    )
+    rounded = next((value for value in large.tolist() if int(float(value)) != value), None)
+    if rounded is not None:
+        raise DataError(
+            f"{what} must be whole numbers of at most 2**53 or floating-point numbers, because "
+            f"float64 rounds {rounded}; subtract a constant or divide"
+        )
 
 
 def _binary(values: Any, what: str) -> NDArray[np.bool_]:

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
-from zsad.files.plain import from_plain
+from zsad.files.fields import AtLeast, Count, Share
+from zsad.files.plain import from_plain, parse_json, parse_object
 from zsad.types import PhraseFit
 
 RESULTS_FILE = "results.jsonl"
@@ -51,14 +52,14 @@ class ResultRecord:
     score: float | None
     is_anomalous: bool | None
     threshold: float | None
-    width: int | None
-    height: int | None
-    seconds: float
+    width: Count | None
+    height: Count | None
+    seconds: Annotated[float, AtLeast(0)]
     method: str
     backbone: str
     error: str | None = None
-    relative_score: float | None = None
-    p_value: float | None = None
+    relative_score: Share | None = None
+    p_value: Share | None = None
     in_calibration: bool | None = None
 
     def to_json(self) -> str:
@@ -73,18 +74,19 @@ class ResultRecord:
         return json.dumps(values, ensure_ascii=not pure, allow_nan=False)
 
     @classmethod
-    def from_json(cls, line: str) -> ResultRecord:
+    def from_json(cls, line: str | bytes) -> ResultRecord:
         """Reads one line that `to_json` wrote.
 
         Raises:
             DataError: the line is no record; the message shows its beginning.
         """
         try:
-            record = from_plain(cls, json.loads(line), f"not a line of {RESULTS_FILE}")
-        except ValueError as error:  # not JSON, or a DataError that names the field
-            raise DataError(f"not a line of {RESULTS_FILE}: {line[:60]!r}") from error
+            where = f"not a line of {RESULTS_FILE}"
+            record = from_plain(cls, parse_json(line, where), where)
+        except DataError as error:
+            raise DataError(f"{error} in {line[:60]!r}") from error
         if (record.score is None) == (record.error is None):
-            raise DataError(f"not a line of {RESULTS_FILE}: {line[:60]!r}")
+            raise DataError(f"{where}: either score or error must be null in {line[:60]!r}")
         return record
 
 
@@ -199,7 +201,7 @@ def read_results(path: str | Path) -> list[ResultRecord]:
         One record per path, in the order of the file; of several with one path, the last.
 
     Raises:
-        DataError: a line other than the last is damaged.
+        DataError: a line is damaged, other than a last one that was cut off.
         OSError: the file cannot be read.
     """
     path = Path(path)
@@ -211,9 +213,10 @@ def read_results(path: str | Path) -> list[ResultRecord]:
     ]
     for number, line in lines:
         try:
-            record = ResultRecord.from_json(line.decode(errors="replace"))
+            record = ResultRecord.from_json(line)
         except DataError as error:
-            if number == lines[-1][0]:  # the run was stopped while this line was written
+            is_cut = number == lines[-1][0] and not line.rstrip().endswith(b"}")
+            if is_cut:  # the run was stopped while this line was written
                 continue
             raise DataError(f"{path}, line {number}: {error}") from error
         records[record.path] = record
@@ -282,8 +285,10 @@ def read_explanations(directory: str | Path) -> dict[str, list[PhraseFit]]:
     found = {}
     for number, line in enumerate(source.read_bytes().splitlines(), start=1):
         try:
-            row = json.loads(line)
-            found[row["path"]] = [from_plain(PhraseFit, fit, str(source)) for fit in row["ranking"]]
+            row = parse_object(line, f"{source}, line {number}")
+            found[str(row["path"])] = [from_plain(PhraseFit, fit, str(source)) for fit in row["ranking"]]
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{source}, line {number} is not one of zsad's: delete the file") from error
+            raise DataError(
+                f"{source}, line {number} is not one of zsad's ({error}): delete the file"
+            ) from error
     return found

@@ -39,6 +39,7 @@ from zsad.backbones.transformer import Mlp
 from zsad.data.mosaic import Mosaic
 from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
 from zsad.files.atomic import atomic_file
+from zsad.files.plain import parse_object
 from zsad.images.names import file_and_part
 from zsad.training.items import prepare_item
 from zsad.types import Sample
@@ -243,7 +244,7 @@ class FeatureCache:
         expected = {MASK, *(field.name for field in dataclasses.fields(self._kind))}
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})[HEADER_KEY])
+                header = parse_object((file.metadata() or {})[HEADER_KEY], HEADER_KEY)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             if header["key"] != key or tensors.keys() != expected:
                 raise ValueError("it is the entry of something else")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zsad.errors import WeightsError
 from zsad.files.atomic import atomic_file
+from zsad.files.plain import parse_object
 
 HEADER_KEY = "zsad_training"
 FORMAT = 1
@@ -72,7 +73,7 @@ class TrainingState:
         groups: dict[str, dict[str, Tensor]] = {"learned": {}, "optimizer": {}}
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})[HEADER_KEY])
+                header = parse_object((file.metadata() or {})[HEADER_KEY], HEADER_KEY)
                 for key in file.keys():  # noqa: SIM118 - the file object is not iterable
                     group, _, name = key.partition("/")
                     groups[group][name] = file.get_tensor(key)

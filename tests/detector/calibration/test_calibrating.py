@@ -340,6 +340,11 @@ def test_file_round_trip(detector, good, tmp_path):
         ({"map_rule": "cost"}, "map_rule must be 'rate' or 'f1', got 'cost'"),
         ({"confidence": 2}, "confidence is a probability"),
         ({"surprise": 1}, "damaged"),
+        ({"false_alarm_rate": float("nan")}, r"c\.json: false_alarm_rate must be a number, got nan"),
+        ({"false_alarm_rate": "0.05"}, "false_alarm_rate must be a number, got '0.05'"),
+        ({"normal_scores": [0.2, 0.1]}, "normal_scores of a calibration must be in rising order"),
+        ({"settings": {"config": []}}, "settings.config of a calibration must be a mapping"),
+        ({"zsad_calibration": True}, "is not a calibration of zsad"),
         ({"settings": 3}, "damaged"),
     ],
 )

@@ -17,6 +17,7 @@ Source: Wilks, "Determination of sample sizes for setting tolerance limits", Ann
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -262,7 +263,7 @@ def check_rate(rate: float) -> None:
     Raises:
         ConfigError: the rate is outside this range.
     """
-    if isinstance(rate, bool) or not 0 < rate < 0.5:
+    if not _is_number(rate) or not 0 < rate < 0.5:
         raise ConfigError(f"a false-alarm rate is a share above 0 and below 0.5, such as 0.05; got {rate!r}")
 
 
@@ -272,7 +273,7 @@ def check_confidence(confidence: float) -> None:
     Raises:
         ConfigError: the confidence is outside this range.
     """
-    if isinstance(confidence, bool) or not 0.5 <= confidence < 1:
+    if not _is_number(confidence) or not 0.5 <= confidence < 1:
         raise ConfigError(
             f"a confidence is a probability from 0.5 to below 1, such as 0.95; got {confidence!r}"
         )
@@ -285,10 +286,14 @@ def check_costs(cost_miss: float, cost_false_alarm: float, prevalence: float | N
         ConfigError: as said.
     """
     for name, value in (("cost of a miss", cost_miss), ("cost of a false alarm", cost_false_alarm)):
-        if not (np.isfinite(value) and value > 0):
+        if not (_is_number(value) and 0 < value < np.inf):
             raise ConfigError(f"the {name} must be a number above 0, got {value!r}")
-    if prevalence is not None and not 0 < prevalence < 1:
+    if prevalence is not None and not (_is_number(prevalence) and 0 < prevalence < 1):
         raise ConfigError(f"the prevalence is the share of anomalous images, in (0, 1), got {prevalence!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def round_up(value: float) -> float:
