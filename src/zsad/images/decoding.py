@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
 from zsad.images.conversion import rgb_from_pillow
-from zsad.images.limits import check_size
+from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
 
@@ -37,12 +37,12 @@ _EXIF_ORIENTATION = 0x0112
 _LONGEST_REASON = 200
 
 
-def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
+def decode_stream(stream: IO[bytes], reading: Reading) -> Image.Image:
     """Decodes the first frame or page of an image file.
 
     Args:
         stream: seekable stream at its start that holds the whole file.
-        limit: largest number of pixels to accept; checked before the pixels are decoded.
+        reading: limits, checked before the pixels are decoded, and depth of the values.
 
     Returns:
         Upright image of mode "RGB".
@@ -55,16 +55,16 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
     if not start:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
     if is_dicom(start):
-        return _guarded(lambda: read_dicom(start + stream.read(), limit))
-    return _guarded(lambda: _rgb(_open(stream, start), limit))
+        return _guarded(lambda: read_dicom(start + stream.read(), reading))
+    return _guarded(lambda: _rgb(_open(stream, start), reading))
 
 
-def decode_image(image: Image.Image, limit: int) -> Image.Image:
+def decode_image(image: Image.Image, reading: Reading) -> Image.Image:
     """Decodes the current frame of a Pillow image, which may not have been loaded yet.
 
     Args:
         image: image of any mode.
-        limit: largest number of pixels to accept.
+        reading: limits and depth of the values.
 
     Returns:
         Upright image of mode "RGB".
@@ -72,15 +72,15 @@ def decode_image(image: Image.Image, limit: int) -> Image.Image:
     Raises:
         ImageReadError: the image is damaged or too large; the message does not contain its name.
     """
-    return _guarded(lambda: _rgb(image, limit))
+    return _guarded(lambda: _rgb(image, reading))
 
 
-def decode_medical(path: str, limit: int) -> Image.Image:
+def decode_medical(path: str, reading: Reading) -> Image.Image:
     """Decodes a DICOM or NIfTI file, or one slice of it.
 
     Args:
         path: name of the image, as `zsad.images.medical` describes; the file exists.
-        limit: largest number of pixels to accept.
+        reading: limits and depth of the values.
 
     Returns:
         Image of mode "RGB".
@@ -89,7 +89,7 @@ def decode_medical(path: str, limit: int) -> Image.Image:
         ImageReadError: the file is damaged or too large, or the slice does not exist; the message does not
             contain the file's name.
     """
-    return _guarded(lambda: read_medical(path, limit))
+    return _guarded(lambda: read_medical(path, reading))
 
 
 def header_pixels(path: str | os.PathLike[str]) -> int:
@@ -132,11 +132,11 @@ def _register_plugin(start: bytes) -> None:
             return  # the message about the unknown format will name the package
 
 
-def _rgb(image: Image.Image, limit: int) -> Image.Image:
+def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     """Converts a Pillow image, loaded or not, to upright RGB."""
-    check_size(*image.size, limit)
+    check_size(*image.size, reading)
     image.load()
-    converted = rgb_from_pillow(image)
+    converted = rgb_from_pillow(image, reading)
     turn = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
     return converted if turn is None else converted.transpose(turn)
 
