@@ -17,6 +17,7 @@ from zsad.errors import ImageReadError, printable
 from zsad.images.conversion import rgb_from_pillow
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
+from zsad.images.tiff import is_tiff, read_tiff
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
 
 # Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
@@ -33,16 +34,18 @@ _TRANSPOSE_OF_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ANIMATED = ("GIF", "WEBP")
 _EXIF_ORIENTATION = 0x0112
 _LONGEST_REASON = 200
 
 
-def decode_stream(stream: IO[bytes], reading: Reading) -> Image.Image:
-    """Decodes the first frame or page of an image file.
+def decode_stream(stream: IO[bytes], reading: Reading, page: int | None = None) -> Image.Image:
+    """Decodes one frame or page of an image file.
 
     Args:
         stream: seekable stream at its start that holds the whole file.
         reading: limits, checked before the pixels are decoded, and depth of the values.
+        page: number of the page or frame, from 0; None for the first, with a note if there are more.
 
     Returns:
         Upright image of mode "RGB".
@@ -56,7 +59,7 @@ def decode_stream(stream: IO[bytes], reading: Reading) -> Image.Image:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
     if is_dicom(start):
         return _guarded(lambda: read_dicom(start + stream.read(), reading))
-    return _guarded(lambda: _rgb(_open(stream, start), reading))
+    return _guarded(lambda: _page(stream, start, reading, page))
 
 
 def decode_image(image: Image.Image, reading: Reading) -> Image.Image:
@@ -113,6 +116,27 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
         return 0
 
 
+def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -> Image.Image:
+    """Decodes one page of a file that is no medical one."""
+    if is_tiff(start):
+        decoded = read_tiff(stream, reading, page)
+        if decoded is not None:
+            return _upright(*decoded)
+        stream.seek(0)
+    image = _open(stream, start)
+    if page:
+        try:
+            image.seek(page)
+        except EOFError as error:
+            frames = getattr(image, "n_frames", 1)
+            raise ImageReadError(f"holds {frames} pages, counted from 0; there is no page {page}") from error
+    elif page is None and image.format in _ANIMATED and getattr(image, "is_animated", False):
+        reading.notes.append(
+            "holds several frames, of which the first is read; name another, as in FILE#page=1"
+        )
+    return _rgb(image, reading)
+
+
 def _open(stream: IO[bytes], start: bytes) -> Image.Image:
     """Recognises the format and reads the header."""
     _register_plugin(start)
@@ -137,8 +161,12 @@ def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     check_size(*image.size, reading)
     image.load()
     converted = rgb_from_pillow(image, reading)
-    turn = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
-    return converted if turn is None else converted.transpose(turn)
+    return _upright(converted, _orientation(image))
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TRANSPOSE_OF_ORIENTATION.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -2,7 +2,8 @@
 
 An image may have at most `DEFAULT_MAX_PIXELS` pixels, unless the argument `max_pixels` or the environment
 variable ZSAD_MAX_PIXELS says otherwise; the header is checked before anything is decoded. Of a file with
-several frames or pages, the first one is read. `zsad.images.medical` describes how DICOM and NIfTI are read.
+several frames or pages, the first one is read, with a warning; "scan.tif#page=3" names another, counted from
+0. `zsad.images.medical` describes how DICOM and NIfTI are read.
 The EXIF orientation is applied; colour profiles are not.
 """
 
@@ -30,6 +31,7 @@ from zsad.images.limits import AUTO, Bits, Reading, check_size, chosen_reading
 from zsad.images.names import (
     NIFTI_SUFFIXES,
     RemoteFile,
+    file_and_part,
     is_medical,
     is_pattern,
     medical_path,
@@ -144,17 +146,17 @@ def _read_path(path: str, reading: Reading) -> Image.Image:
     """Opens a file and reads it; every error of the system becomes an `ImageReadError`."""
     with _named(printable(path) or "''"):
         try:
-            place = medical_path(path) if is_medical(path) else None
+            place = medical_path(path) if is_medical(path) or file_and_part(path)[1] else None
             kind = os.stat(place.file if place else path).st_mode
             if stat.S_ISDIR(kind):
                 os.scandir(path).close()  # raises PermissionError for a folder that may not be listed
                 raise ImageReadError("is a folder, expected an image file; name a file in it")
             if not stat.S_ISREG(kind):
                 raise ImageReadError("is a device or a pipe, expected an image file; save it as a file first")
-            if place and (place.options or place.is_nifti):
+            if place and is_medical(path) and (place.options or place.is_nifti):
                 return decode_medical(path, reading)
-            with open(path, "rb") as stream:
-                return decode_stream(stream, reading)
+            with open(place.file if place else path, "rb") as stream:
+                return decode_stream(stream, reading, place.options.get("page") if place else None)
         except ImageReadError:
             raise
         except FileNotFoundError as error:
