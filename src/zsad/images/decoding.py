@@ -14,9 +14,11 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
+from zsad.images.budget import check_decoding, check_jpeg
 from zsad.images.conversion import rgb_from_pillow
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
+from zsad.images.netpbm import read_netpbm
 from zsad.images.tiff import is_tiff, read_tiff
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
 
@@ -134,6 +136,9 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
         reading.notes.append(
             "holds several frames, of which the first is read; name another, as in FILE#page=1"
         )
+    if image.format in ("JPEG", "MPO"):
+        check_size(*image.size, reading)
+        check_jpeg(image, stream)
     return _rgb(image, reading)
 
 
@@ -159,8 +164,13 @@ def _register_plugin(start: bytes) -> None:
 def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     """Converts a Pillow image, loaded or not, to upright RGB."""
     check_size(*image.size, reading)
-    image.load()
-    converted = rgb_from_pillow(image, reading)
+    check_decoding(image, reading)
+    converted = read_netpbm(image)
+    if converted is None:
+        image.load()
+        converted = rgb_from_pillow(image, reading)
+    if converted.mode != "RGB":
+        converted = converted.convert("RGB")
     return _upright(converted, _orientation(image))
 
 

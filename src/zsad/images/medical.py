@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError, printable
+from zsad.images.budget import check_deflated
 from zsad.images.depth import shown_bits
-from zsad.images.limits import Reading, check_size
+from zsad.images.limits import Reading, check_bytes, check_size
 from zsad.images.names import (
     AXIAL,
     MedicalPath,
@@ -42,6 +44,7 @@ from zsad.images.names import (
 
 _BYTE = 8  # bits
 _LOW, _HIGH = 0.5, 99.5  # percentiles
+_DICOM_PIXEL = 24  # bytes per pixel: stored value, transformed value and its level, as 64-bit numbers
 _UNLIMITED = Reading(max_pixels=2**62, max_bytes=2**62)
 
 
@@ -148,9 +151,11 @@ def _dicom_values(content: bytes, reading: Reading, frame: int | None) -> tuple[
     pydicom = _module("pydicom", "pydicom")
     pixels = _module("pydicom.pixels", "pydicom")
     try:
+        check_deflated(content, reading)
         dataset = pydicom.dcmread(io.BytesIO(content))
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
         check_size(int(dataset.Columns), int(dataset.Rows), reading)
+        check_bytes(_DICOM_PIXEL * int(dataset.Columns) * int(dataset.Rows), reading)
     except ImageReadError:
         raise
     except Exception as error:  # pydicom raises nearly every type on damaged data
@@ -215,12 +220,23 @@ def _canonical(file: str, reading: Reading | None = None) -> Any:
         )
     if reading is not None:
         check_size(shape[0], shape[1] * shape[2], reading)
+        _check_voxels(image, file, reading)
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
         raise ImageReadError(f"holds values of type {image.get_data_dtype()}, expected plain numbers")
     try:
         return nibabel.as_closest_canonical(image)
     except Exception as error:  # nibabel raises nearly every type on damaged data
         raise ImageReadError(f"cut short or damaged ({printable(error):.200}); copy it again") from error
+
+
+def _check_voxels(image: Any, file: str, reading: Reading) -> None:
+    """Refuses a volume that takes too much memory, or too much inflating to reach."""
+    stored = int(image.get_data_dtype().itemsize)
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    is_scaled = (slope, intercept) != (1, 0)
+    volume = math.prod(map(int, image.shape[:3])) * (8 if is_scaled else stored)
+    inflated = math.prod(map(int, image.shape)) * stored if file.lower().endswith(".gz") else 0
+    check_bytes(max(2 * volume, inflated), reading)  # the second copy is sorted for the percentiles
 
 
 def _nifti_plane(
