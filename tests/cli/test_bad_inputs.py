@@ -477,3 +477,9 @@ def test_wrong_depth(here: Path, bits: str) -> None:
 def test_depth_of_the_other_commands(here: Path, command: str) -> None:
     result = CliRunner().invoke(app, [command, "--bits", "auto", *(["x"] if command == "calibrate" else [])])
     check(result, WRONG_USAGE, "--bits auto is for predict")
+
+
+def test_name_that_the_file_system_cannot_hold(here: Path) -> None:
+    result = predict("good.png", "a\ud800.png", *WEIGHTS)
+    check(result, SOME_FAILED, r"a\\ud800\.png: cannot be opened")
+    assert "good.png" in Path("zsad-results/results.csv").read_text()

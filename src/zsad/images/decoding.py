@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -19,6 +17,7 @@ from zsad.images.conversion import rgb_from_pillow
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.netpbm import read_netpbm
+from zsad.images.quiet import quiet_decoders
 from zsad.images.tiff import is_tiff, read_tiff
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
 
@@ -110,7 +109,7 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
         return 0
     Image.init()
     try:
-        with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as image:
+        with quiet_decoders(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as image:
             return int(image.width * image.height)
     except Image.DecompressionBombError:
         return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # the file holds at least this many
@@ -190,7 +189,7 @@ def _orientation(image: Image.Image) -> int:
 def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
     """Runs a decoding step without warnings; every error becomes an `ImageReadError`."""
     try:
-        with _quiet_pillow():
+        with quiet_decoders():
             try:
                 return read()
             except Image.DecompressionBombError:
@@ -221,37 +220,3 @@ def _pillow_limit_lifted() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
-
-
-_QUIET_LOCK = threading.Lock()
-_quiet_readers: list[warnings.catch_warnings[None]] = []
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silences the warnings of Pillow's own modules while at least one thread is reading.
-
-    `warnings.catch_warnings` saves and restores a list that belongs to the whole process, so overlapping
-    threads would restore it in the wrong order. Here the first thread to enter saves the list, and the last
-    one to leave restores it. Where Python keeps the list per thread (3.14, `-X context_aware_warnings`), each
-    thread does both.
-    """
-    pillow_only = r"PIL(\.|$)"
-    if getattr(sys.flags, "context_aware_warnings", False):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=pillow_only)
-            yield
-        return
-    with _QUIET_LOCK:
-        saved = warnings.catch_warnings()
-        if not _quiet_readers:
-            saved.__enter__()
-            warnings.filterwarnings("ignore", module=pillow_only)
-        _quiet_readers.append(_quiet_readers[0] if _quiet_readers else saved)
-    try:
-        yield
-    finally:
-        with _QUIET_LOCK:
-            saved = _quiet_readers.pop()
-            if not _quiet_readers:
-                saved.__exit__(None, None, None)

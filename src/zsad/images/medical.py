@@ -41,6 +41,7 @@ from zsad.images.names import (
     MedicalPath,
     medical_path,
 )
+from zsad.images.quiet import quiet_decoders
 
 _BYTE = 8  # bits
 _LOW, _HIGH = 0.5, 99.5  # percentiles
@@ -98,6 +99,7 @@ def read_dicom(content: bytes, reading: Reading, frame: int | None = None) -> Im
     return Image.fromarray(255 - levels if kind == "MONOCHROME1" else levels).convert("RGB")
 
 
+@quiet_decoders()
 def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     """Reads a mask from a DICOM or NIfTI file, in the orientation of `read_medical`.
 
@@ -122,6 +124,7 @@ def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
         raise ImageReadError(f"{printable(path)}: cannot be read as a mask ({error})") from error
 
 
+@quiet_decoders()
 def slices_of(path: str | os.PathLike[str]) -> list[str]:
     """Lists the names of all slices of a NIfTI file across one axis.
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.errors import ImageReadError, ImageWarning, printable
+from zsad.errors import ImageReadError, ImageWarning, one_line, printable
 from zsad.images.conversion import rgb_from_array
 from zsad.images.decoding import decode_image, decode_medical, decode_stream
 from zsad.images.limits import AUTO, Bits, Reading, check_size, chosen_reading
@@ -135,11 +135,17 @@ def _read(source: Any, reading: Reading) -> Image.Image:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Puts the name of the image in front of the reason why it cannot be read."""
+    """Puts the name of the image in front of the reason why it cannot be read, whatever was raised."""
     try:
         yield
     except ImageReadError as error:
         raise ImageReadError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise ImageReadError(f"{name}: not enough memory to read it; make it smaller") from error
+    except Exception as error:  # one image never stops the others
+        raise ImageReadError(
+            f"{name}: cannot be read ({type(error).__name__}: {one_line(error):.200}); save it again as PNG"
+        ) from error
 
 
 def _read_path(path: str, reading: Reading) -> Image.Image:
