@@ -102,3 +102,15 @@ def test_one_depth_for_all(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert common_bits([RAMP // 8, RAMP, SHOWN, tmp_path / "broken.png"]) == 12
     assert common_bits([SHOWN]) is None
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colour_png(channels: int) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    values = np.repeat(RAMP[..., None], channels, axis=2)
+    values[..., 3:] = 65535
+    content = imagecodecs.png_encode(values)
+    with pytest.warns(ImageWarning, match="uses 12 bits of 16"):
+        read_image(content)
+    for bits in (12, "auto"):
+        assert (to_array(read_image(content, bits=bits))[..., 0] == SHOWN).all()

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from zsad.errors import ImageReadError, printable
 from zsad.images.budget import check_decoding, check_jpeg
 from zsad.images.conversion import rgb_from_pillow
+from zsad.images.deep_png import is_deep_png, note_depth, read_deep_png
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.netpbm import read_netpbm
@@ -138,7 +139,14 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
     if image.format in ("JPEG", "MPO"):
         check_size(*image.size, reading)
         check_jpeg(image, stream)
-    return _rgb(image, reading)
+    if not is_deep_png(start):
+        return _rgb(image, reading)
+    check_size(*image.size, reading)
+    if reading.bits is not None:
+        return _upright(read_deep_png(stream, image.size, reading), _orientation(image))
+    shown = _rgb(image, reading)
+    note_depth(shown, reading)
+    return shown
 
 
 def _open(stream: IO[bytes], start: bytes) -> Image.Image:
