@@ -22,6 +22,18 @@ class ImageReadError(ZsadError, ValueError):
     """An image cannot be read; the message names its path and the reason."""
 
 
+class ImageWarning(UserWarning):
+    """An image was read, but can be read in another way that may be meant.
+
+    Attributes:
+        note: what there is to know, without the name of the image.
+    """
+
+    def __init__(self, name: str, note: str) -> None:
+        super().__init__(f"{name}: {note}")
+        self.note = note
+
+
 class WeightsError(ZsadError):
     """Weights are missing or damaged, have another layout, or cannot be downloaded."""
 

@@ -446,3 +446,39 @@ def test_as_a_program(here: Path, arguments: tuple[str, ...], code: int, reason:
     assert re.search(reason, result.stderr)
     assert "Traceback" not in result.stderr
     assert "Warning" not in result.stderr
+
+
+def _dark(folder: Path) -> None:
+    for number in range(3):
+        values = np.full((32, 32), 900 if number < 2 else 4000, np.uint16)
+        Image.fromarray(values).save(folder / f"dark{number}.png")
+
+
+def test_depth_of_16_bit_files(here: Path) -> None:
+    _dark(here)
+    told = predict("dark*.png", *WEIGHTS)
+    assert told.exit_code == DONE, told.output
+    assert re.search("uses 10 bits of 16.*--bits 10", told.stderr)
+    assert told.stderr.count("uses 10 bits") == 1
+    depth = {bits: predict("dark*.png", *WEIGHTS, "--bits", bits, "--json") for bits in ("12", "AUTO")}
+    assert all("uses 1" not in result.stderr for result in depth.values())
+    scores = [[json.loads(line)["score"] for line in result.stdout.splitlines()] for result in depth.values()]
+    assert scores[0] == scores[1]
+    assert "ZSAD_BITS" not in os.environ
+
+
+@pytest.mark.parametrize("bits", ["0", "17", "twelve", "1.5"])
+def test_wrong_depth(here: Path, bits: str) -> None:
+    check(predict("good.png", *WEIGHTS, "--bits", bits), WRONG_USAGE, "1 to 16, or auto")
+
+
+@pytest.mark.parametrize("command", ["calibrate", "evaluate", "train"])
+def test_depth_of_the_other_commands(here: Path, command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--bits", "auto", *(["x"] if command == "calibrate" else [])])
+    check(result, WRONG_USAGE, "--bits auto is for predict")
+
+
+def test_name_that_the_file_system_cannot_hold(here: Path) -> None:
+    result = predict("good.png", "a\ud800.png", *WEIGHTS)
+    check(result, SOME_FAILED, r"a\\ud800\.png: cannot be opened")
+    assert "good.png" in Path("zsad-results/results.csv").read_text()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from helpers.image_bytes import encode, grey, grey_tiff, pixels, png
-from zsad.images.conversion import eight_bits
+from zsad.images.depth import eight_bits
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
 

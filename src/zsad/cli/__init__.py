@@ -7,6 +7,7 @@ usage, 3 some inputs failed and all others are done, 130 after Ctrl-C, 1 any oth
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -17,20 +18,33 @@ from zsad.cli import calibrate, data, evaluate, lists, predict, report, reproduc
 from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 
 
-def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Prints a warning as one line, without the place in the source that Python adds."""
-    typer.echo(f"warning: {message}", err=True)
+def _warning_printer() -> Callable[..., None]:
+    """Prints a warning as one line; of what holds for many images alike, only the first."""
+    told: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        note = getattr(message, "note", None)
+        if note in told:
+            return
+        more = ""
+        if note is not None:
+            told.add(note)
+            more = " (told once, for the first such image)"
+        typer.echo(f"warning: {message}{more}", err=True)
+
+    return show
 
 
 class _OneLineErrors(TyperGroup):
     """Prints errors and warnings as one line instead of a stack trace; ZSAD_DEBUG=1 shows the trace."""
 
     def invoke(self, ctx: Any) -> Any:
-        from zsad.errors import ConfigError, ZsadError
+        from zsad.errors import ConfigError, ImageWarning, ZsadError
 
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _print_warning
+                warnings.simplefilter("always", ImageWarning)
+                warnings.showwarning = _warning_printer()
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)

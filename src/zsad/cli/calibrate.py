@@ -12,6 +12,7 @@ from zsad.cli.options import (
     SOME_FAILED,
     BackboneOption,
     BatchSizeOption,
+    BitsOption,
     CheckpointOption,
     ClassNameOption,
     DeviceOption,
@@ -106,6 +107,7 @@ def calibrate(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     settings: SettingsOption = None,
+    bits: BitsOption = None,
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 from zsad.cli.options import (
     SOME_FAILED,
     BatchSizeOption,
+    BitsOption,
     DeviceOption,
     ImageSizeOption,
     OfflineOption,
@@ -101,6 +102,7 @@ def evaluate(
         bool,
         typer.Option("--allow-overlap", help="Test although the weights were trained on some of the data."),
     ] = False,
+    bits: BitsOption = None,
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of tables.")] = False,
     quiet: QuietOption = False,

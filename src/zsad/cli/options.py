@@ -32,6 +32,24 @@ def known_method(name: str | None) -> str | None:
     return name
 
 
+def read_at_depth(context: typer.Context, text: str | None) -> str | None:
+    """Sets the depth of 16-bit files for a whole command; as a callback of an option.
+
+    Raises:
+        ConfigError: the depth is not a whole number from 1 to 16.
+    """
+    from zsad.images.limits import AUTO, bits_for_all, checked_bits
+
+    bits = checked_bits(text)
+    if bits == AUTO:
+        raise ConfigError(
+            "--bits auto is for predict, which sees all images at once; give the depth of the camera, as in"
+            " --bits 12"
+        )
+    context.with_resource(bits_for_all(bits))
+    return text
+
+
 def known_precision(name: str | None) -> str | None:
     """Refuses a precision that does not exist; as a callback of an option, before torch is imported.
 
@@ -103,6 +121,17 @@ SettingsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Setting of the method, under the paper's name. Repeatable."
+    ),
+]
+BitsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bits",
+        metavar="N",
+        callback=read_at_depth,
+        help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera. Default: what the files "
+        "state.",
+        show_default=False,
     ),
 ]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]

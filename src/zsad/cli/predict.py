@@ -109,6 +109,15 @@ def predict(
         typer.Option(min=1, help="Maximum number of processes of --engine ray. Default: one per GPU or CPU."),
     ] = None,
     precision: PrecisionOption = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera; auto: the smallest "
+            "usual depth that all images fit in. Default: what the files state.",
+            show_default=False,
+        ),
+    ] = None,
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an earlier run; images that it finished are skipped.")
@@ -138,6 +147,7 @@ def predict(
         scale=scale,  # type: ignore[arg-type] # checked inside
         explain=None if explain is None else comma_list(explain),
         batch_size=batch_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         resume=resume,
         loaded_with={"checkpoint": checkpoint, "precision": precision, "references": references},

@@ -9,6 +9,7 @@ import typer
 
 from zsad.cli.options import (
     BackboneOption,
+    BitsOption,
     DeviceOption,
     ImageSizeOption,
     OfflineOption,
@@ -90,6 +91,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
     ] = False,
+    bits: BitsOption = None,
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError
+from zsad.images.depth import CONTAINER, shown_levels
+from zsad.images.limits import Reading
 
 BACKGROUND = (255, 255, 255)
 """Colour behind transparent pixels: white, as in a browser or on paper."""
@@ -30,33 +32,15 @@ _EXPECTED = (
 )
 
 
-def eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Scales unsigned whole numbers of a known depth to 8 bits, rounding to the nearest level.
-
-    16-bit values are divided by 257, so that 0 stays 0 and 65535 becomes 255.
-
-    Args:
-        values: whole numbers of any shape, 0 to 2**bits - 1; larger values count as the largest.
-        bits: depth of the data in bits, 1 to 16.
-
-    Returns:
-        uint8 levels of the same shape.
-    """
-    largest = 2**bits - 1
-    table = np.minimum(np.arange(65536, dtype=np.int64), largest)
-    table = (table * 510 + largest) // (2 * largest)
-    levels: NDArray[np.uint8] = table.astype(np.uint8)[values.astype(np.uint16, copy=False)]
-    return levels
-
-
-def rgb_from_array(array: NDArray[Any]) -> Image.Image:
+def rgb_from_array(array: NDArray[Any], reading: Reading | None = None) -> Image.Image:
     """Converts an array to RGB.
 
     Args:
         array: uint8, uint16 or bool of shape (H, W) or (H, W, C), or floating point in [0, 1] of shape (H, W)
             or (C, H, W); C is 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGB and alpha). uint16 is divided
-            by 257. Floats are rounded to 8 bits, so that `array / 255` gives the same image as `array`;
-            values outside [0, 1] by less than half a grey level are clipped.
+            by 257, unless `reading` gives another depth. Floats are rounded to 8 bits, so that `array / 255`
+            gives the same image as `array`; values outside [0, 1] by less than half a grey level are clipped.
+        reading: depth of the values of uint16; None: all 16 bits.
 
     Returns:
         Image of mode "RGB"; alpha is composited over white.
@@ -82,7 +66,7 @@ def rgb_from_array(array: NDArray[Any]) -> Image.Image:
     elif array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype != np.uint8:
-        array = eight_bits(array, 16)
+        array = shown_levels(array, CONTAINER, reading or Reading())
     channels = 1 if array.ndim == 2 else array.shape[2]
     pixels = array[..., 0] if array.ndim == 3 and channels == 1 else array
     # Image.fromarray finds the mode by itself: L, LA, RGB or RGBA for these four shapes.
@@ -120,7 +104,7 @@ def _levels_from_unit_range(array: NDArray[Any], kind: str) -> NDArray[np.uint8]
     return levels
 
 
-def rgb_from_pillow(image: Image.Image) -> Image.Image:
+def rgb_from_pillow(image: Image.Image, reading: Reading | None = None) -> Image.Image:
     """Converts a loaded Pillow image of any mode to RGB.
 
     * "1", "L", "RGB", "YCbCr", "HSV", "LAB", "CMYK": Pillow's own conversion. Colour profiles are not
@@ -135,6 +119,7 @@ def rgb_from_pillow(image: Image.Image) -> Image.Image:
 
     Args:
         image: image of any size and mode.
+        reading: depth of the values in 16-bit PNG and TIFF files; None: what the file states.
 
     Returns:
         A new image of mode "RGB" with empty `info`.
@@ -143,7 +128,7 @@ def rgb_from_pillow(image: Image.Image) -> Image.Image:
         ImageReadError: the values have no known unit, or Pillow cannot convert the mode.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        converted = _rgb_from_numbers(image)
+        converted = _rgb_from_numbers(image, reading or Reading())
     elif image.mode in _ALPHA_MODES or (image.mode in _KEYED_MODES and "transparency" in image.info):
         converted = _over_background(image)
     else:
@@ -172,25 +157,37 @@ def _over_background(image: Image.Image) -> Image.Image:
     return background
 
 
-def _rgb_from_numbers(image: Image.Image) -> Image.Image:
+def _rgb_from_numbers(image: Image.Image, reading: Reading) -> Image.Image:
     """Converts the greyscale modes that hold more than 8 bits to RGB."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         depth = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
-        levels = eight_bits(np.clip(values, 0, 65535), min(max(int(depth), 1), 16))
+        stated = min(max(int(depth), 1), CONTAINER)
+        # Pillow has already scaled what JPEG 2000 and PGM state to the whole of 16 bits.
+        wished = Reading() if image.format in ("JPEG2000", "PPM") else reading
+        levels = shown_levels(np.clip(values, 0, 65535), stated, wished)
         if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts this only for 8 bits
             levels = 255 - levels
     else:
-        levels = _levels_from_open_range(values, image.mode)
+        levels = levels_from_open_range(values, image.mode, reading)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         levels = np.where(values == transparent, np.uint8(BACKGROUND[0]), levels)
     return Image.fromarray(np.ascontiguousarray(levels)).convert("RGB")
 
 
-def _levels_from_open_range(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
-    """Converts 32-bit numbers, whose unit the container does not state, to uint8 levels."""
+def levels_from_open_range(values: NDArray[Any], mode: str, reading: Reading) -> NDArray[np.uint8]:
+    """Converts numbers whose unit the container does not state to uint8 levels.
+
+    Args:
+        values: whole or floating-point numbers of any shape.
+        mode: "I" for whole numbers, "F" for floating-point ones, as Pillow names them.
+        reading: depth of values above 255.
+
+    Raises:
+        ImageReadError: values are not finite, negative or above 65535.
+    """
     lowest, highest = float(values.min()), float(values.max())
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise ImageReadError(f"mode {mode!r} with values that are not finite; replace them first")
@@ -203,4 +200,7 @@ def _levels_from_open_range(values: NDArray[Any], mode: str) -> NDArray[np.uint8
             "choose the range to show and save it as 8-bit or 16-bit"
         )
     rounded = np.rint(values)
-    return rounded.astype(np.uint8) if highest <= 255 else eight_bits(rounded.astype(np.uint16), 16)
+    if highest <= 255:
+        levels: NDArray[np.uint8] = rounded.astype(np.uint8)
+        return levels
+    return shown_levels(rounded.astype(np.uint16), CONTAINER, reading)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -14,9 +12,14 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
+from zsad.images.budget import check_decoding, check_jpeg
 from zsad.images.conversion import rgb_from_pillow
-from zsad.images.limits import check_size
+from zsad.images.deep_png import is_deep_png, note_depth, read_deep_png
+from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
+from zsad.images.netpbm import read_netpbm
+from zsad.images.quiet import quiet_decoders
+from zsad.images.tiff import is_tiff, read_tiff
 from zsad.images.unreadable import is_dicom, is_heif, what_it_is
 
 # Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
@@ -33,16 +36,18 @@ _TRANSPOSE_OF_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ANIMATED = ("GIF", "WEBP")
 _EXIF_ORIENTATION = 0x0112
 _LONGEST_REASON = 200
 
 
-def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
-    """Decodes the first frame or page of an image file.
+def decode_stream(stream: IO[bytes], reading: Reading, page: int | None = None) -> Image.Image:
+    """Decodes one frame or page of an image file.
 
     Args:
         stream: seekable stream at its start that holds the whole file.
-        limit: largest number of pixels to accept; checked before the pixels are decoded.
+        reading: limits, checked before the pixels are decoded, and depth of the values.
+        page: number of the page or frame, from 0; None for the first, with a note if there are more.
 
     Returns:
         Upright image of mode "RGB".
@@ -55,16 +60,16 @@ def decode_stream(stream: IO[bytes], limit: int) -> Image.Image:
     if not start:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
     if is_dicom(start):
-        return _guarded(lambda: read_dicom(start + stream.read(), limit))
-    return _guarded(lambda: _rgb(_open(stream, start), limit))
+        return _guarded(lambda: read_dicom(start + stream.read(), reading))
+    return _guarded(lambda: _page(stream, start, reading, page))
 
 
-def decode_image(image: Image.Image, limit: int) -> Image.Image:
+def decode_image(image: Image.Image, reading: Reading) -> Image.Image:
     """Decodes the current frame of a Pillow image, which may not have been loaded yet.
 
     Args:
         image: image of any mode.
-        limit: largest number of pixels to accept.
+        reading: limits and depth of the values.
 
     Returns:
         Upright image of mode "RGB".
@@ -72,15 +77,15 @@ def decode_image(image: Image.Image, limit: int) -> Image.Image:
     Raises:
         ImageReadError: the image is damaged or too large; the message does not contain its name.
     """
-    return _guarded(lambda: _rgb(image, limit))
+    return _guarded(lambda: _rgb(image, reading))
 
 
-def decode_medical(path: str, limit: int) -> Image.Image:
+def decode_medical(path: str, reading: Reading) -> Image.Image:
     """Decodes a DICOM or NIfTI file, or one slice of it.
 
     Args:
         path: name of the image, as `zsad.images.medical` describes; the file exists.
-        limit: largest number of pixels to accept.
+        reading: limits and depth of the values.
 
     Returns:
         Image of mode "RGB".
@@ -89,7 +94,7 @@ def decode_medical(path: str, limit: int) -> Image.Image:
         ImageReadError: the file is damaged or too large, or the slice does not exist; the message does not
             contain the file's name.
     """
-    return _guarded(lambda: read_medical(path, limit))
+    return _guarded(lambda: read_medical(path, reading))
 
 
 def header_pixels(path: str | os.PathLike[str]) -> int:
@@ -105,12 +110,43 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
         return 0
     Image.init()
     try:
-        with _quiet_pillow(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as image:
+        with quiet_decoders(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as image:
             return int(image.width * image.height)
     except Image.DecompressionBombError:
         return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # the file holds at least this many
     except Exception:  # decoders raise nearly every type on damaged data
         return 0
+
+
+def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -> Image.Image:
+    """Decodes one page of a file that is no medical one."""
+    if is_tiff(start):
+        decoded = read_tiff(stream, reading, page)
+        if decoded is not None:
+            return _upright(*decoded)
+        stream.seek(0)
+    image = _open(stream, start)
+    if page:
+        try:
+            image.seek(page)
+        except EOFError as error:
+            frames = getattr(image, "n_frames", 1)
+            raise ImageReadError(f"holds {frames} pages, counted from 0; there is no page {page}") from error
+    elif page is None and image.format in _ANIMATED and getattr(image, "is_animated", False):
+        reading.notes.append(
+            "holds several frames, of which the first is read; name another, as in FILE#page=1"
+        )
+    if image.format in ("JPEG", "MPO"):
+        check_size(*image.size, reading)
+        check_jpeg(image, stream)
+    if not is_deep_png(start):
+        return _rgb(image, reading)
+    check_size(*image.size, reading)
+    if reading.bits is not None:
+        return _upright(read_deep_png(stream, image.size, reading), _orientation(image))
+    shown = _rgb(image, reading)
+    note_depth(shown, reading)
+    return shown
 
 
 def _open(stream: IO[bytes], start: bytes) -> Image.Image:
@@ -132,13 +168,22 @@ def _register_plugin(start: bytes) -> None:
             return  # the message about the unknown format will name the package
 
 
-def _rgb(image: Image.Image, limit: int) -> Image.Image:
+def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     """Converts a Pillow image, loaded or not, to upright RGB."""
-    check_size(*image.size, limit)
-    image.load()
-    converted = rgb_from_pillow(image)
-    turn = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
-    return converted if turn is None else converted.transpose(turn)
+    check_size(*image.size, reading)
+    check_decoding(image, reading)
+    converted = read_netpbm(image)
+    if converted is None:
+        image.load()
+        converted = rgb_from_pillow(image, reading)
+    if converted.mode != "RGB":
+        converted = converted.convert("RGB")
+    return _upright(converted, _orientation(image))
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TRANSPOSE_OF_ORIENTATION.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -152,7 +197,7 @@ def _orientation(image: Image.Image) -> int:
 def _guarded(read: Callable[[], Image.Image]) -> Image.Image:
     """Runs a decoding step without warnings; every error becomes an `ImageReadError`."""
     try:
-        with _quiet_pillow():
+        with quiet_decoders():
             try:
                 return read()
             except Image.DecompressionBombError:
@@ -183,37 +228,3 @@ def _pillow_limit_lifted() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
-
-
-_QUIET_LOCK = threading.Lock()
-_quiet_readers: list[warnings.catch_warnings[None]] = []
-
-
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silences the warnings of Pillow's own modules while at least one thread is reading.
-
-    `warnings.catch_warnings` saves and restores a list that belongs to the whole process, so overlapping
-    threads would restore it in the wrong order. Here the first thread to enter saves the list, and the last
-    one to leave restores it. Where Python keeps the list per thread (3.14, `-X context_aware_warnings`), each
-    thread does both.
-    """
-    pillow_only = r"PIL(\.|$)"
-    if getattr(sys.flags, "context_aware_warnings", False):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=pillow_only)
-            yield
-        return
-    with _QUIET_LOCK:
-        saved = warnings.catch_warnings()
-        if not _quiet_readers:
-            saved.__enter__()
-            warnings.filterwarnings("ignore", module=pillow_only)
-        _quiet_readers.append(_quiet_readers[0] if _quiet_readers else saved)
-    try:
-        yield
-    finally:
-        with _QUIET_LOCK:
-            saved = _quiet_readers.pop()
-            if not _quiet_readers:
-                saved.__exit__(None, None, None)

@@ -1,15 +1,122 @@
-"""Limits the number of pixels that an image may have."""
+"""How one image is read: limits of pixels and memory, the depth of its values, and notes about it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
 
 from zsad.errors import ConfigError, ImageReadError
 
 MAX_PIXELS_VARIABLE = "ZSAD_MAX_PIXELS"
+MAX_BYTES_VARIABLE = "ZSAD_MAX_BYTES"
+BITS_VARIABLE = "ZSAD_BITS"
+
+DEFAULT_MAX_PIXELS = 200_000_000
+"""Largest number of pixels that is read by default: 600 MB as RGB, the 200-megapixel mode of telephones."""
+
+DEFAULT_MAX_BYTES = 2 * 1024**3
+"""Memory in bytes that decoding one image may take by default; enough for 200 megapixels of a JPEG file."""
+
+AUTO: Literal["auto"] = "auto"
+Bits = int | Literal["auto"] | None
+"""Depth of the values in 16-bit files: 1 to 16, "auto" (what the images use), None (what the file states)."""
 
 
-def check_size(width: int, height: int, limit: int) -> None:
+@dataclass(frozen=True)
+class Reading:
+    """How one image is read, and what there is to say about it.
+
+    Attributes:
+        max_pixels: largest number of pixels to accept.
+        max_bytes: memory in bytes that decoding may take, as estimated from the header.
+        bits: depth of the values in 16-bit files, see `Bits`.
+        notes: sentences without the image's name, such as that the file holds more pages; the decoders add
+            them and `read_image` warns of them.
+        depths: bits that the values of a 16-bit image use; the decoders add them.
+    """
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_bytes: int = DEFAULT_MAX_BYTES
+    bits: Bits = None
+    notes: list[str] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+
+
+def chosen_reading(max_pixels: int | None = None, max_bytes: int | None = None, bits: Bits = None) -> Reading:
+    """Fills in how an image is read: the argument, else the environment variable, else the default.
+
+    Args:
+        max_pixels: largest number of pixels to accept; None takes ZSAD_MAX_PIXELS.
+        max_bytes: memory in bytes that decoding may take; None takes ZSAD_MAX_BYTES.
+        bits: depth of the values in 16-bit files; None takes ZSAD_BITS.
+
+    Raises:
+        ConfigError: a limit is not a whole number above 0, or the depth is none of `Bits`.
+    """
+    return Reading(
+        _limit("max_pixels", max_pixels, MAX_PIXELS_VARIABLE, "pixels", DEFAULT_MAX_PIXELS),
+        _limit("max_bytes", max_bytes, MAX_BYTES_VARIABLE, "bytes", DEFAULT_MAX_BYTES),
+        _bits_of_environment() if bits is None else checked_bits(bits),
+    )
+
+
+@contextmanager
+def bits_for_all(bits: int | None) -> Iterator[None]:
+    """Sets the depth of the values in 16-bit files for every image that is read meanwhile.
+
+    References, companions and test images then share one scale. The depth travels in the environment, so that
+    processes that are started meanwhile use it too.
+
+    Args:
+        bits: 1 to 16; None changes nothing.
+    """
+    if bits is None:
+        yield
+        return
+    before = os.environ.get(BITS_VARIABLE)
+    os.environ[BITS_VARIABLE] = str(bits)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[BITS_VARIABLE]
+        else:
+            os.environ[BITS_VARIABLE] = before
+
+
+def _bits_of_environment() -> int | None:
+    bits = checked_bits(os.environ.get(BITS_VARIABLE) or None)
+    if bits == AUTO:
+        raise ConfigError(
+            f"{BITS_VARIABLE}=auto would give each image a scale of its own; give the depth of the camera, "
+            f"such as {BITS_VARIABLE}=12"
+        )
+    return bits
+
+
+def checked_bits(bits: object) -> Bits:
+    """Returns a depth from an argument, an option or the environment.
+
+    Raises:
+        ConfigError: it is neither a whole number from 1 to 16 nor "auto" nor None.
+    """
+    if bits is None:
+        return None
+    text = str(bits).strip().lower()
+    if text == AUTO:
+        return AUTO
+    if isinstance(bits, bool) or not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 16:
+        raise ConfigError(
+            f"bits (--bits, {BITS_VARIABLE}) must be the depth of the values in 16-bit files, 1 to 16, "
+            f"or auto; got {bits!r}"
+        )
+    return int(text)
+
+
+def check_size(width: int, height: int, limits: Reading) -> None:
     """Refuses an image without pixels or with more than the limit.
 
     Raises:
@@ -18,34 +125,44 @@ def check_size(width: int, height: int, limit: int) -> None:
     if width < 1 or height < 1:
         raise ImageReadError(f"{width} x {height} pixels: it holds no pixels")
     pixels = width * height
-    if pixels > limit:
+    if pixels > limits.max_pixels:
         raise ImageReadError(
-            f"{width} x {height} = {pixels} pixels are more than the limit of {limit}; make it smaller or "
-            f"cut it into tiles, or, if you trust it, raise the limit with {MAX_PIXELS_VARIABLE}={pixels} "
-            f"or max_pixels={pixels}"
+            f"{width} x {height} = {pixels} pixels are more than the limit of {limits.max_pixels}; make it "
+            f"smaller or cut it into tiles, or, if you trust it, raise the limit with "
+            f"{MAX_PIXELS_VARIABLE}={pixels} or max_pixels={pixels}"
         )
 
 
-DEFAULT_MAX_PIXELS = 200_000_000
-"""Largest number of pixels that is read by default: 600 MB as RGB, the 200-megapixel mode of telephones."""
+def check_bytes(needed: int, limits: Reading) -> None:
+    """Refuses an image whose decoding would take more memory than the limit.
+
+    Raises:
+        ImageReadError: `needed`, in bytes, exceeds the limit; the message tells how to raise it.
+    """
+    if needed > limits.max_bytes:
+        raise ImageReadError(
+            f"decoding it takes about {needed} bytes of memory, more than the limit of {limits.max_bytes}; "
+            f"make it smaller or cut it into tiles, or, if you trust it, raise the limit with "
+            f"{MAX_BYTES_VARIABLE}={needed} or max_bytes={needed}"
+        )
 
 
-def pixel_limit(max_pixels: int | None) -> int:
-    """Returns the limit in force: the argument, else the environment variable, else the default.
+def _limit(name: str, argument: int | None, variable: str, unit: str, default: int) -> int:
+    """Returns a limit in force.
 
     Raises:
         ConfigError: the limit is not a whole number above 0.
     """
-    given: object = os.environ.get(MAX_PIXELS_VARIABLE) if max_pixels is None else max_pixels
+    given: object = os.environ.get(variable) if argument is None else argument
     if given is None or given == "":
-        return DEFAULT_MAX_PIXELS
+        return default
     try:
         limit = int(str(given))
     except ValueError:
         limit = 0
     if limit < 1:
-        name = MAX_PIXELS_VARIABLE if max_pixels is None else "max_pixels"
         raise ConfigError(
-            f"{name} must be a whole number of pixels above 0, such as 400000000; got {given!r}"
+            f"{variable if argument is None else name} must be a whole number of {unit} above 0, such as "
+            f"{2 * default}; got {given!r}"
         )
     return limit

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -32,22 +33,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError, printable
-from zsad.images.limits import check_size
+from zsad.images.budget import check_deflated
+from zsad.images.depth import shown_bits
+from zsad.images.limits import Reading, check_bytes, check_size
 from zsad.images.names import (
     AXIAL,
     MedicalPath,
     medical_path,
 )
+from zsad.images.quiet import quiet_decoders
 
+_BYTE = 8  # bits
 _LOW, _HIGH = 0.5, 99.5  # percentiles
+_DICOM_PIXEL = 24  # bytes per pixel: stored value, transformed value and its level, as 64-bit numbers
+_UNLIMITED = Reading(max_pixels=2**62, max_bytes=2**62)
 
 
-def read_medical(path: str | os.PathLike[str], limit: int) -> Image.Image:
+def read_medical(path: str | os.PathLike[str], reading: Reading) -> Image.Image:
     """Reads an image from a DICOM or NIfTI file.
 
     Args:
         path: name of the image, as the docstring of this module describes.
-        limit: largest number of pixels to accept.
+        reading: limits, and depth of DICOM values without a window.
 
     Returns:
         Image of mode "RGB".
@@ -59,18 +66,18 @@ def read_medical(path: str | os.PathLike[str], limit: int) -> Image.Image:
     """
     place = medical_path(path)
     if place.is_nifti:
-        plane, lowest, highest = _nifti_plane(place, limit, with_range=True)
+        plane, lowest, highest = _nifti_plane(place, reading, with_range=True)
         return Image.fromarray(_levels(plane, lowest, highest)).convert("RGB")
     with open(place.file, "rb") as stream:
-        return read_dicom(stream.read(), limit, place.options.get("frame"))
+        return read_dicom(stream.read(), reading, place.options.get("frame"))
 
 
-def read_dicom(content: bytes, limit: int, frame: int | None = None) -> Image.Image:
+def read_dicom(content: bytes, reading: Reading, frame: int | None = None) -> Image.Image:
     """Reads an image from the bytes of a DICOM file.
 
     Args:
         content: the whole file.
-        limit: largest number of pixels to accept.
+        reading: limits, and depth of DICOM values without a window.
         frame: number of the frame, from 0; None for a file of one image.
 
     Returns:
@@ -79,7 +86,7 @@ def read_dicom(content: bytes, limit: int, frame: int | None = None) -> Image.Im
     Raises:
         ImageReadError: for the reasons that `read_medical` lists.
     """
-    values, dataset = _dicom_values(content, limit, frame)
+    values, dataset = _dicom_values(content, reading, frame)
     pixels = _module("pydicom.pixels", "pydicom")
     kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind == "PALETTE COLOR":
@@ -88,10 +95,11 @@ def read_dicom(content: bytes, limit: int, frame: int | None = None) -> Image.Im
     if values.ndim == 3:  # pydicom has converted the YBR kinds to RGB
         return Image.fromarray(_eight_bits(values, int(dataset.BitsStored)))
     shown = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dataset), dataset)
-    levels = _levels(shown, *_range_shown(dataset))
+    levels = _levels(shown, *_range_shown(dataset, values, reading))
     return Image.fromarray(255 - levels if kind == "MONOCHROME1" else levels).convert("RGB")
 
 
+@quiet_decoders()
 def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     """Reads a mask from a DICOM or NIfTI file, in the orientation of `read_medical`.
 
@@ -107,8 +115,8 @@ def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     try:
         place = medical_path(path)
         if place.is_nifti:
-            return np.asarray(_nifti_plane(place, np.iinfo(np.int64).max)[0] > 0)
-        values, _ = _dicom_values(Path(place.file).read_bytes(), 2**62, place.options.get("frame"))
+            return np.asarray(_nifti_plane(place, _UNLIMITED)[0] > 0)
+        values, _ = _dicom_values(Path(place.file).read_bytes(), _UNLIMITED, place.options.get("frame"))
         return np.asarray((values if values.ndim == 2 else values.max(axis=2)) > 0)
     except ImageReadError as error:
         raise ImageReadError(f"{printable(path)}: {error}") from error
@@ -116,6 +124,7 @@ def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
         raise ImageReadError(f"{printable(path)}: cannot be read as a mask ({error})") from error
 
 
+@quiet_decoders()
 def slices_of(path: str | os.PathLike[str]) -> list[str]:
     """Lists the names of all slices of a NIfTI file across one axis.
 
@@ -140,14 +149,16 @@ def _module(name: str, package: str) -> Any:
         raise ImageReadError(str(MissingExtraError(package, "medical", f"reading {kind} files"))) from error
 
 
-def _dicom_values(content: bytes, limit: int, frame: int | None) -> tuple[NDArray[Any], Any]:
+def _dicom_values(content: bytes, reading: Reading, frame: int | None) -> tuple[NDArray[Any], Any]:
     """Returns the stored values (H, W) or (H, W, 3) of one image, and the data set of the file."""
     pydicom = _module("pydicom", "pydicom")
     pixels = _module("pydicom.pixels", "pydicom")
     try:
+        check_deflated(content, reading)
         dataset = pydicom.dcmread(io.BytesIO(content))
         frames = int(dataset.get("NumberOfFrames", 1) or 1)
-        check_size(int(dataset.Columns), int(dataset.Rows), limit)
+        check_size(int(dataset.Columns), int(dataset.Rows), reading)
+        check_bytes(_DICOM_PIXEL * int(dataset.Columns) * int(dataset.Rows), reading)
     except ImageReadError:
         raise
     except Exception as error:  # pydicom raises nearly every type on damaged data
@@ -162,13 +173,19 @@ def _dicom_values(content: bytes, limit: int, frame: int | None) -> tuple[NDArra
         raise ImageReadError(f"its pixels cannot be decoded ({printable(error):.200})") from error
 
 
-def _range_shown(dataset: Any) -> tuple[float, float]:
+def _range_shown(dataset: Any, values: NDArray[Any], reading: Reading) -> tuple[float, float]:
     """Returns black and white of a grey image after all transformations; a window covers the same range."""
     for name in ("VOILUTSequence", "ModalityLUTSequence"):
         if name in dataset:
             return 0.0, float(2 ** int(dataset[name][0].LUTDescriptor[2]) - 1)
     bits = int(dataset.BitsStored)
-    first = -(2 ** (bits - 1)) if dataset.get("PixelRepresentation", 0) else 0
+    is_signed = bool(dataset.get("PixelRepresentation", 0))
+    if bits > _BYTE and "WindowWidth" not in dataset:
+        largest = int(values.max())
+        if is_signed:  # the depth that reaches both ends
+            largest = 2 * max(largest, -int(values.min()) - 1) + 1
+        bits = shown_bits(largest, bits, reading)
+    first = -(2 ** (bits - 1)) if is_signed else 0
     slope = float(dataset.get("RescaleSlope") or 1)
     intercept = float(dataset.get("RescaleIntercept") or 0)
     lowest, highest = sorted(end * slope + intercept for end in (first, first + 2**bits - 1))
@@ -176,7 +193,7 @@ def _range_shown(dataset: Any) -> tuple[float, float]:
 
 
 def _eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    if bits <= 8:
+    if bits <= _BYTE:
         return np.ascontiguousarray(values.astype(np.uint8))
     return _levels(values, 0.0, float(2**bits - 1))
 
@@ -190,7 +207,7 @@ def _levels(values: NDArray[Any], lowest: float, highest: float) -> NDArray[np.u
     return np.ascontiguousarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
 
 
-def _canonical(file: str, limit: int | None = None) -> Any:
+def _canonical(file: str, reading: Reading | None = None) -> Any:
     """Opens a NIfTI image in canonical order and checks its size before any voxel is read."""
     nibabel = _module("nibabel", "nibabel")
     try:
@@ -204,8 +221,9 @@ def _canonical(file: str, limit: int | None = None) -> Any:
         raise ImageReadError(
             f"has {len(shape)} dimensions, expected a volume of three, or four with #volume="
         )
-    if limit is not None:
-        check_size(shape[0], shape[1] * shape[2], limit)
+    if reading is not None:
+        check_size(shape[0], shape[1] * shape[2], reading)
+        _check_voxels(image, file, reading)
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
         raise ImageReadError(f"holds values of type {image.get_data_dtype()}, expected plain numbers")
     try:
@@ -214,11 +232,21 @@ def _canonical(file: str, limit: int | None = None) -> Any:
         raise ImageReadError(f"cut short or damaged ({printable(error):.200}); copy it again") from error
 
 
+def _check_voxels(image: Any, file: str, reading: Reading) -> None:
+    """Refuses a volume that takes too much memory, or too much inflating to reach."""
+    stored = int(image.get_data_dtype().itemsize)
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    is_scaled = (slope, intercept) != (1, 0)
+    volume = math.prod(map(int, image.shape[:3])) * (8 if is_scaled else stored)
+    inflated = math.prod(map(int, image.shape)) * stored if file.lower().endswith(".gz") else 0
+    check_bytes(max(2 * volume, inflated), reading)  # the second copy is sorted for the percentiles
+
+
 def _nifti_plane(
-    place: MedicalPath, limit: int, with_range: bool = False
+    place: MedicalPath, reading: Reading, with_range: bool = False
 ) -> tuple[NDArray[Any], float, float]:
     """Returns one slice, upright, with the grey range of its volume."""
-    image = _canonical(place.file, limit)
+    image = _canonical(place.file, reading)
     axis = place.options.get("axis", AXIAL)
     number = place.options.get("slice", image.shape[axis] // 2)
     if number >= image.shape[axis]:

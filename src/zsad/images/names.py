@@ -17,6 +17,9 @@ DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 
 
+PAGED_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp"})
+
+
 IMAGE_SUFFIXES = (
     frozenset(
         {
@@ -42,7 +45,11 @@ def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
     """
     text = os.fspath(path)
     file, mark, part = text.rpartition("#")
-    is_part = mark and suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES and not os.path.exists(text)
+    is_part = (
+        mark
+        and suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES | PAGED_SUFFIXES
+        and not os.path.exists(text)
+    )
     return (file, part) if is_part else (text, "")
 
 
@@ -110,11 +117,11 @@ AXIAL = 2
 
 @dataclass(frozen=True)
 class MedicalPath:
-    """A DICOM or NIfTI file, and which image in it.
+    """A file of several images, and which image in it.
 
     Attributes:
         file: path of the file.
-        options: numbers behind the "#", under the names frame, axis, slice and volume.
+        options: numbers behind the "#", under the names page, frame, axis, slice and volume.
     """
 
     file: str
@@ -132,14 +139,18 @@ def is_medical(path: str | os.PathLike[str]) -> bool:
 
 
 def medical_path(path: str | os.PathLike[str]) -> MedicalPath:
-    """Splits the name of a DICOM or NIfTI image into file and options.
+    """Splits the name of an image in a DICOM, NIfTI, TIFF, GIF or WebP file into file and options.
 
     Raises:
         ImageReadError: the part behind the "#" is not understood; the message does not contain the
             file's name.
     """
     file, fragment = file_and_part(path)
-    known = ("frame",) if suffix_of(file) in DICOM_SUFFIXES else ("axis", "slice", "volume")
+    known: tuple[str, ...] = ("axis", "slice", "volume")
+    if suffix_of(file) in DICOM_SUFFIXES:
+        known = ("frame",)
+    elif suffix_of(file) in PAGED_SUFFIXES:
+        known = ("page",)
     options: dict[str, int] = {}
     for part in filter(None, fragment.split(",")):
         match = re.fullmatch(r"(\w+)=(\d+)", part.strip())

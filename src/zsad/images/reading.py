@@ -2,7 +2,8 @@
 
 An image may have at most `DEFAULT_MAX_PIXELS` pixels, unless the argument `max_pixels` or the environment
 variable ZSAD_MAX_PIXELS says otherwise; the header is checked before anything is decoded. Of a file with
-several frames or pages, the first one is read. `zsad.images.medical` describes how DICOM and NIfTI are read.
+several frames or pages, the first one is read, with a warning; "scan.tif#page=3" names another, counted from
+0. `zsad.images.medical` describes how DICOM and NIfTI are read.
 The EXIF orientation is applied; colour profiles are not.
 """
 
@@ -13,8 +14,9 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.errors import ImageReadError, printable
+from zsad.errors import ImageReadError, ImageWarning, one_line, printable
 from zsad.images.conversion import rgb_from_array
 from zsad.images.decoding import decode_image, decode_medical, decode_stream
-from zsad.images.limits import check_size, pixel_limit
+from zsad.images.limits import AUTO, Bits, Reading, check_size, chosen_reading
 from zsad.images.names import (
     NIFTI_SUFFIXES,
     RemoteFile,
+    file_and_part,
     is_medical,
     is_pattern,
     medical_path,
@@ -37,7 +40,9 @@ from zsad.images.names import (
 from zsad.images.remote import read_remote
 
 
-def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
+def read_image(
+    source: Any, *, max_pixels: int | None = None, max_bytes: int | None = None, bits: Bits = None
+) -> Image.Image:
     """Reads one image as 8-bit RGB, upright.
 
     An image gives the same pixels whether it comes as a lossless file, Pillow image, uint8 array or float
@@ -50,6 +55,11 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
             reverse OpenCV's BGR first (`array[..., ::-1]`). `zsad.images.conversion` describes how each mode
             and type becomes RGB.
         max_pixels: largest number of pixels to accept; None takes ZSAD_MAX_PIXELS or `DEFAULT_MAX_PIXELS`.
+        max_bytes: memory in bytes that decoding may take, as estimated from the header; None takes
+            ZSAD_MAX_BYTES or `DEFAULT_MAX_BYTES`.
+        bits: depth of the values in 16-bit files and arrays, 1 to 16, such as 12 for a 12-bit camera; "auto"
+            takes the smallest usual depth that this image fits in, which differs between images
+            (`common_bits` finds one for all); None takes ZSAD_BITS or what the file states.
 
     Returns:
         A new Pillow image of mode "RGB"; the source does not change.
@@ -57,58 +67,102 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
     Raises:
         ImageReadError: the source is not an image, damaged, too large or of an unknown kind. The message
             reads "NAME: reason; what to do".
-        ConfigError: the limit is not a whole number above 0.
+        ConfigError: a limit is not a whole number above 0, or the depth is not 1 to 16.
+
+    Warns:
+        ImageWarning: the image can be read in another way, which the text names.
 
     Example:
         >>> read_image(np.zeros((4, 6), dtype=np.uint8)).size
         (6, 4)
     """
-    limit = pixel_limit(max_pixels)
-    if isinstance(source, RemoteFile):
-        with _named(printable(source)):
-            return _read_remote(source, limit)
+    reading = chosen_reading(max_pixels, max_bytes, bits)
+    image = _read(source, reading)
+    for note in reading.notes:
+        warnings.warn(ImageWarning(_name(source), note), stacklevel=2)
+    return image
+
+
+def common_bits(sources: Iterable[Any]) -> int | None:
+    """Finds the smallest usual depth that the values of all 16-bit images fit in.
+
+    Args:
+        sources: what `read_image` takes; images that cannot be read do not count.
+
+    Returns:
+        8, 10, 12, 14 or 16 bits; None if no image has more than 8 bits.
+    """
+    depths: list[int] = []
+    for source in sources:
+        reading = chosen_reading(bits=AUTO)
+        with suppress(Exception):  # reading the image itself will tell why it fails
+            _read(source, reading).close()
+            depths += reading.depths
+    return max(depths, default=None)
+
+
+def _name(source: Any) -> str:
+    """Returns the name of an image in messages."""
     if isinstance(source, (str, os.PathLike)):
-        return _read_path(os.fsdecode(source), limit)
+        return printable(os.fsdecode(source)) or "''"
     if isinstance(source, (bytes, bytearray, memoryview)):
-        with _named("bytes"):
-            return decode_stream(io.BytesIO(source), limit)
+        return "bytes"
     if isinstance(source, Image.Image):
-        with _named(printable(getattr(source, "filename", "") or "Pillow image")):
-            return decode_image(source, limit)
+        return printable(getattr(source, "filename", "") or "Pillow image")
     if hasattr(source, "read"):
-        with _named(printable(getattr(source, "name", None) or "file object")):
-            return decode_stream(io.BytesIO(_content(source)), limit)
-    with _named(type(source).__name__):
+        return printable(getattr(source, "name", None) or "file object")
+    return type(source).__name__
+
+
+def _read(source: Any, reading: Reading) -> Image.Image:
+    """Reads one image; `reading` collects the notes about it."""
+    if isinstance(source, (str, os.PathLike)) and not isinstance(source, RemoteFile):
+        return _read_path(os.fsdecode(source), reading)
+    with _named(_name(source)):
+        if isinstance(source, RemoteFile):
+            return _read_remote(source, reading)
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return decode_stream(io.BytesIO(source), reading)
+        if isinstance(source, Image.Image):
+            return decode_image(source, reading)
+        if hasattr(source, "read"):
+            return decode_stream(io.BytesIO(_content(source)), reading)
         array = _array(source)
         height, width = array.shape[:2] if array.ndim == 2 or array.dtype.kind != "f" else array.shape[-2:]
-        check_size(width, height, limit)
-        return rgb_from_array(array)
+        check_size(width, height, reading)
+        return rgb_from_array(array, reading)
 
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Puts the name of the image in front of the reason why it cannot be read."""
+    """Puts the name of the image in front of the reason why it cannot be read, whatever was raised."""
     try:
         yield
     except ImageReadError as error:
         raise ImageReadError(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise ImageReadError(f"{name}: not enough memory to read it; make it smaller") from error
+    except Exception as error:  # one image never stops the others
+        raise ImageReadError(
+            f"{name}: cannot be read ({type(error).__name__}: {one_line(error):.200}); save it again as PNG"
+        ) from error
 
 
-def _read_path(path: str, limit: int) -> Image.Image:
+def _read_path(path: str, reading: Reading) -> Image.Image:
     """Opens a file and reads it; every error of the system becomes an `ImageReadError`."""
     with _named(printable(path) or "''"):
         try:
-            place = medical_path(path) if is_medical(path) else None
+            place = medical_path(path) if is_medical(path) or file_and_part(path)[1] else None
             kind = os.stat(place.file if place else path).st_mode
             if stat.S_ISDIR(kind):
                 os.scandir(path).close()  # raises PermissionError for a folder that may not be listed
                 raise ImageReadError("is a folder, expected an image file; name a file in it")
             if not stat.S_ISREG(kind):
                 raise ImageReadError("is a device or a pipe, expected an image file; save it as a file first")
-            if place and (place.options or place.is_nifti):
-                return decode_medical(path, limit)
-            with open(path, "rb") as stream:
-                return decode_stream(stream, limit)
+            if place and is_medical(path) and (place.options or place.is_nifti):
+                return decode_medical(path, reading)
+            with open(place.file if place else path, "rb") as stream:
+                return decode_stream(stream, reading, place.options.get("page") if place else None)
         except ImageReadError:
             raise
         except FileNotFoundError as error:
@@ -125,7 +179,7 @@ def _read_path(path: str, limit: int) -> Image.Image:
             raise ImageReadError(f"cannot be opened ({reason}); check the path") from error
 
 
-def _read_remote(file: RemoteFile, limit: int) -> Image.Image:
+def _read_remote(file: RemoteFile, reading: Reading) -> Image.Image:
     """Fetches a file and reads it; every error of its file system becomes an `ImageReadError`."""
     try:
         content = read_remote(file)
@@ -135,11 +189,11 @@ def _read_remote(file: RemoteFile, limit: int) -> Image.Image:
         ) from error
     suffix = suffix_of(file)
     if suffix not in NIFTI_SUFFIXES:
-        return decode_stream(io.BytesIO(content), limit)
+        return decode_stream(io.BytesIO(content), reading)
     with tempfile.TemporaryDirectory(prefix="zsad-") as folder:  # nibabel reads from a file only
         copy = Path(folder, f"volume{suffix}")
         copy.write_bytes(content)
-        return decode_medical(str(copy), limit)
+        return decode_medical(str(copy), reading)
 
 
 def _why_missing(path: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from zsad.errors import ConfigError, unknown_name
 from zsad.images.drawing import SCALES, Scale
+from zsad.images.limits import Bits, checked_bits
 from zsad.images.saving import FILE_SUFFIXES, FileKind
 
 EngineName = Literal["local", "ray"]
@@ -32,6 +33,9 @@ class PredictOptions:
             `explanations.jsonl`.
         batch_size: number of images that go through the network at once. A method that scores all images
             together gets them as one batch.
+        bits: depth of the values in 16-bit files, 1 to 16, such as 12 for a 12-bit camera; "auto": the
+            smallest usual depth that all images of the run fit in, for which they are read once more; None:
+            what the files state. Companions, and references loaded for the run, are read at the same depth.
         recursive: whether to search sub-folders too.
         resume: whether to keep the results that an earlier run with the same settings left in `out`, and to
             score only images that are new, have changed or failed. The batches may then differ from those of
@@ -56,6 +60,7 @@ class PredictOptions:
     scale: Scale = "fixed"
     explain: Sequence[str] | None = None
     batch_size: int = 8
+    bits: Bits = None
     recursive: bool = True
     resume: bool = False
     loaded_with: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +81,7 @@ class PredictOptions:
                 raise ConfigError(f"the {name.replace('_', ' ')} must be a finite number, got {value!r}")
         if self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
+        checked_bits(self.bits)
         if self.explain is not None:
             from zsad.detector.explanation import checked_phrases  # needs torch, which other options do not
 

@@ -18,7 +18,9 @@ from zsad.detector.calibration.wording import summary
 from zsad.errors import ConfigError, DataError
 from zsad.files.run_settings import write_settings
 from zsad.images.finding import find_images
+from zsad.images.limits import AUTO, bits_for_all, checked_bits
 from zsad.images.names import RemoteFile, file_and_part
+from zsad.images.reading import common_bits
 from zsad.prediction.companions import COMPANIONS_KEY, folder_note, give_companions
 from zsad.prediction.engines import choose_engine
 from zsad.prediction.layout import RunLayout
@@ -36,11 +38,11 @@ from zsad.prediction.resuming import resumed_layout
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
     from zsad.images.saving import FileKind
-    from zsad.prediction.pipeline import Scorer
+    from zsad.prediction.pipeline import Engine, Scorer
 
 DEFAULT_FORMATS: tuple[FileKind, ...] = ("overlay", "map")
 # The options that decide what is written about an image: stored, and compared when a run is resumed.
-_STORED_OPTIONS = ("formats", "scale", "class_name", "threshold", "map_threshold", "explain")
+_STORED_OPTIONS = ("formats", "scale", "class_name", "threshold", "map_threshold", "explain", "bits")
 
 Loader = Callable[[list[Path], str | None], "Detector"]
 """Loads a detector for the images of a run onto a device, where None is the fastest one."""
@@ -111,6 +113,20 @@ def predict_folder(
     engine = choose_engine(options, _workers_device(options, detector))
     files = images_to_score(inputs, directory, options.recursive)
     _make_folder(directory)
+    bits = common_bits(files) if checked_bits(options.bits) == AUTO else checked_bits(options.bits)
+    with bits_for_all(cast("int | None", bits)):
+        return _predict(files, detector, dataclasses.replace(options, bits=bits), engine, progress)
+
+
+def _predict(
+    files: list[Path],
+    detector: Detector | Loader,
+    options: PredictOptions,
+    engine: Engine,
+    progress: Callable[[int, int], None] | None,
+) -> PredictResult:
+    """Loads the detector and scores the files of a run."""
+    directory = Path(options.out)
     detector = _loaded(detector, files, options)
     started = time.perf_counter()
     detector = _deciding(detector, options)
