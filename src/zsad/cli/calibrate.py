@@ -16,6 +16,7 @@ from zsad.cli.options import (
     ClassNameOption,
     DeviceOption,
     ImageSizeOption,
+    IncludeResultsOption,
     MethodOption,
     OfflineOption,
     PrecisionOption,
@@ -107,6 +108,7 @@ def calibrate(
     precision: PrecisionOption = None,
     settings: SettingsOption = None,
     offline: OfflineOption = False,
+    include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Find the score at and above which an image is anomalous, and print what that threshold promises.
@@ -137,8 +139,13 @@ def calibrate(
     from zsad.detector.calibration.measuring import measure
 
     check_out(out, checkpoint)
-    examples, name = find_examples(
-        normal or [], anomalous or [], data=data, split=split, class_name=class_name
+    examples, name, left_out = find_examples(
+        normal or [],
+        anomalous or [],
+        data=data,
+        split=split,
+        class_name=class_name,
+        include_results=include_results,
     )
     options = replace(options, class_name=name)
     detector = load_detector(
@@ -149,6 +156,7 @@ def calibrate(
         device=device,
         precision=precision,
         references=references,
+        include_results=include_results,
         calibration="none",
         quiet=quiet,
         **config,
@@ -161,6 +169,7 @@ def calibrate(
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)
+        print_problems("note", left_out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -85,6 +85,12 @@ ReferencesOption = Annotated[
         help="Image, folder or pattern of normal images to compare with (few-shot). Repeatable.",
     ),
 ]
+IncludeResultsOption = Annotated[
+    bool,
+    typer.Option(
+        "--include-results", help="Also take images in folders that zsad wrote itself, and folders of masks."
+    ),
+]
 StateWordsOption = Annotated[
     str | None,
     typer.Option(
@@ -139,13 +145,19 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 
 def load_detector(
-    *, references: list[str] | None, recursive: bool = True, quiet: bool = False, **arguments: Any
+    *,
+    references: list[str] | None,
+    recursive: bool = True,
+    include_results: bool = False,
+    quiet: bool = False,
+    **arguments: Any,
 ) -> Detector:
     """Loads a detector, while a line on the terminal says so.
 
     Args:
         references: files, folders and patterns of reference images; None for none.
         recursive: whether to search the sub-folders of the references too.
+        include_results: whether references may be images that zsad wrote itself, and masks.
         quiet: whether to print nothing.
         **arguments: every other argument of `zsad.load`.
     """
@@ -154,7 +166,9 @@ def load_detector(
     from zsad.images.finding import find_images
 
     with stderr(quiet).status("Loading the method..."):
-        found = find_images(references, recursive) if references else None
+        found = None
+        if references:
+            found = find_images(references, recursive, include_results=include_results)
         return zsad.load(references=found, **arguments)
 
 

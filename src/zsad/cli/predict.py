@@ -15,6 +15,7 @@ from zsad.cli.options import (
     ClassNameOption,
     DeviceOption,
     ImageSizeOption,
+    IncludeResultsOption,
     OfflineOption,
     PrecisionOption,
     QuietOption,
@@ -110,6 +111,7 @@ def predict(
     ] = None,
     precision: PrecisionOption = None,
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
+    include_results: IncludeResultsOption = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an earlier run; images that it finished are skipped.")
     ] = False,
@@ -139,6 +141,7 @@ def predict(
         explain=None if explain is None else comma_list(explain),
         batch_size=batch_size,
         recursive=recursive,
+        include_results=include_results,
         resume=resume,
         loaded_with={"checkpoint": checkpoint, "precision": precision, "references": references},
         engine=engine,  # type: ignore[arg-type] # checked inside
@@ -160,6 +163,7 @@ def predict(
             precision=precision,
             references=references,
             recursive=recursive,
+            include_results=include_results,
             calibration=calibration,
             quiet=quiet,
             **config,

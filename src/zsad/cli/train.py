@@ -144,4 +144,6 @@ def _print_result(result: TrainResult) -> None:
         f"{result.losses[0]:.4f} in the first, {result.losses[-1]:.4f} in the last"
     )
     console.print(result.description, markup=False, soft_wrap=True)
+    for line in result.left_out:
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
     console.print(f"Weights: {result.path}\nLog: {result.log}", markup=False, soft_wrap=True)

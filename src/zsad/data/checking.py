@@ -125,7 +125,7 @@ def check_datasets(
                 test.record,
                 categories,
                 (*listed, *faults, *missing),
-                tuple(notes),
+                (*test.left_out, *notes),
                 0 if quick else len(samples) + sum(sample.mask_path is not None for sample in samples),
             )
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zsad.data.catalog import DatasetRecord, dataset_record, find_dataset
 from zsad.data.layouts import LAYOUTS, LIST_SUFFIXES, PLAIN, Layout, Split, check_split, read_list, spaced
 from zsad.errors import ConfigError, DataError
-from zsad.images.finding import folders_in
+from zsad.images.finding import folders_in, left_out_below
 from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Dataset:
         problems: one line each, with the path of a file and what to do; these files are not in `samples`.
         record: entry in the catalogue; None for a user's own dataset.
         layout: name of the layout that was found ("mvtec", "list", "plain").
+        left_out: one line on the images in the folder that are no samples, such as those that zsad wrote.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Dataset:
     problems: tuple[str, ...] = ()
     record: DatasetRecord | None = None
     layout: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -189,6 +191,9 @@ def _open_list(path: Path, split: Split, record: DatasetRecord | None = None) ->
 def _dataset(root: Path, listing: Listing, record: DatasetRecord | None, layout: str) -> Dataset:
     absolute = Path(os.path.abspath(root))
     own_name = absolute.name if root.is_dir() else absolute.stem
+    # In a folder, the layouts know which files are masks; a plain folder has masks left out and counted.
+    left_out = str(left_out_below(root, masks=layout == PLAIN.name)) if root.is_dir() else ""
+    notes = (left_out,) if left_out else ()
     return Dataset(
-        record.name if record else own_name, root, listing.samples, listing.problems, record, layout
+        record.name if record else own_name, root, listing.samples, listing.problems, record, layout, notes
     )

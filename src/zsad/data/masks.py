@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError
-from zsad.images.finding import images_in
+from zsad.images.finding import masks_in
 from zsad.images.medical import read_mask_slice
 from zsad.images.names import is_medical
 
@@ -55,7 +55,7 @@ def _mask_of_file(path: Path) -> NDArray[np.bool_]:
 
 
 def _united(folder: Path) -> NDArray[np.bool_]:
-    files = images_in(folder)
+    files = masks_in(folder)
     if not files:
         raise ImageReadError(f"{folder}: holds no masks; expected one or more image files")
     masks = [_mask_of_file(path) for path in files]

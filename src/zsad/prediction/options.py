@@ -33,6 +33,7 @@ class PredictOptions:
         batch_size: number of images that go through the network at once. A method that scores all images
             together gets them as one batch.
         recursive: whether to search sub-folders too.
+        include_results: whether to score the images that zsad wrote itself, and masks, in folders too.
         resume: whether to keep the results that an earlier run with the same settings left in `out`, and to
             score only images that are new, have changed or failed. The batches may then differ from those of
             one uninterrupted run, so scores are equal to rounding.
@@ -57,6 +58,7 @@ class PredictOptions:
     explain: Sequence[str] | None = None
     batch_size: int = 8
     recursive: bool = True
+    include_results: bool = False
     resume: bool = False
     loaded_with: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineName = "local"

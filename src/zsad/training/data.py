@@ -39,12 +39,14 @@ class TrainingData:
         description: training data in words, as the record of the weights keeps them.
         fingerprint: digest that changes with the images; a training is resumed only with the same one.
         sets: datasets of the samples, in the order of the samples; () for images from Python.
+        left_out: one line for each dataset whose folder holds images that are not trained on.
     """
 
     items: Any
     description: str
     fingerprint: str
     sets: tuple[AuxiliarySet, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def steps(self, batch_size: int) -> int | None:
         """Number of batches of an epoch; None if it is not known beforehand."""
@@ -128,7 +130,8 @@ def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
     if not any(sample.label for sample in samples):
         raise DataError("no anomalous image in the training data; add a folder with test/DEFECT and masks")
     sets = tuple(auxiliary_set(dataset) for dataset in datasets)
-    return TrainingData(samples, described(sets, split), fingerprint(datasets), sets)
+    left_out = tuple(line for dataset in datasets for line in dataset.left_out)
+    return TrainingData(samples, described(sets, split), fingerprint(datasets), sets, left_out)
 
 
 def batches(

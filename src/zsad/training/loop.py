@@ -92,6 +92,7 @@ def train(
         time.monotonic() - started,
         recipe,
         described(recipe, kind.RECIPE, kind.INFO.title),
+        data.left_out,
     )
 
 

@@ -153,6 +153,7 @@ class TrainResult:
         seconds: wall time of this run.
         recipe: the recipe of this training, with every field filled in.
         description: the recipe in one line, and where it differs from the authors'.
+        left_out: one line for each dataset whose folder holds images that were not trained on.
     """
 
     path: Path
@@ -162,3 +163,4 @@ class TrainResult:
     seconds: float
     recipe: TrainingRecipe
     description: str
+    left_out: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ from zsad.data.layouts.listing import (
     pair_masks,
 )
 from zsad.errors import DataError
-from zsad.images.finding import folders_in, images_below, images_in
+from zsad.images.finding import folders_in, images_below, images_in, masks_in
 from zsad.types import UNLABELLED, Sample
 
 NORMAL_CLASSES = NORMAL_FOLDERS | {"no", "healthy", "negative"}
@@ -103,7 +103,7 @@ def _read_classes(root: Path, word: str) -> Listing:
     shared = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
     if shared and not any((shared / name).is_dir() for name in names):
         name_of = {path: name for name in names for path in _class_images(root / name, problems)}
-        pairing = pair_masks(list(name_of), images_in(shared), str(shared / "{stem}_mask.png"))
+        pairing = pair_masks(list(name_of), masks_in(shared), str(shared / "{stem}_mask.png"))
         samples += [Sample(path, word, 1, mask, name_of[path]) for path, mask in pairing.pairs]
         problems += pairing.problems
         return Listing(tuple(samples), tuple(problems))
@@ -111,7 +111,7 @@ def _read_classes(root: Path, word: str) -> Listing:
         images = _class_images(root / name, problems)
         own = shared / name if shared else root / name / "masks"
         if own.is_dir() and are_of_defects:
-            pairing = pair_masks(images, images_in(own), str(own / "{stem}_mask.png"))
+            pairing = pair_masks(images, masks_in(own), str(own / "{stem}_mask.png"))
         elif beside := masks_beside(images):
             rest = [path for path in images if path not in beside]
             pairing = pair_masks(rest, beside, str(root / name / "{stem}_mask.png"))

@@ -41,7 +41,7 @@ from zsad.data.layouts.listing import (
 )
 from zsad.data.masks import read_mask
 from zsad.errors import ImageReadError
-from zsad.images.finding import folders_in, images_in
+from zsad.images.finding import folders_in, images_in, masks_in
 from zsad.types import Sample
 
 FOLDER_PAIRS = (
@@ -70,7 +70,7 @@ def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> List
     for root in _pair_roots(folder):
         images_folder, masks_folder = _pair_in(root) or (root, root)
         pairing = pair_masks(
-            images_in(images_folder), images_in(masks_folder), str(masks_folder / "{stem}.png")
+            images_in(images_folder), masks_in(masks_folder), str(masks_folder / "{stem}.png")
         )
         word = class_name(root.resolve().name)
         listings += [_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)]

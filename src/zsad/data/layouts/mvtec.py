@@ -43,7 +43,7 @@ from zsad.data.layouts.listing import (
     spaced,
 )
 from zsad.errors import DataError
-from zsad.images.finding import folders_in, images_in
+from zsad.images.finding import folders_in, images_in, masks_in
 from zsad.types import Sample
 
 TEST_FOLDERS = ("test", "test_public")
@@ -217,7 +217,7 @@ def _list_test(category: Path, word: str) -> Listing:
             samples += [Sample(path, word, 1, None, defect) for path in images]
         else:
             masks = [
-                *images_in(truth / defect),
+                *masks_in(truth / defect),
                 *(truth / defect / name for name in folders_in(truth / defect)),
             ]
             pairing = pair_masks(images, masks, str(truth / defect / "{stem}_mask.png"))
