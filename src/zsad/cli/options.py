@@ -91,6 +91,15 @@ IncludeResultsOption = Annotated[
         "--include-results", help="Also take images in folders that zsad wrote itself, and folders of masks."
     ),
 ]
+NormalLabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--normal-labels",
+        help="Labels or names of class folders, comma-separated, that alone mean normal (pass,A). Default: "
+        "good, ok, normal and their like in several languages.",
+        show_default=False,
+    ),
+]
 StateWordsOption = Annotated[
     str | None,
     typer.Option(

@@ -82,13 +82,18 @@ class DatasetCheck:
 
 
 def check_datasets(
-    spec: str | Path, *, quick: bool = False, on_progress: Callable[[int, int], None] | None = None
+    spec: str | Path,
+    *,
+    quick: bool = False,
+    normal_labels: Sequence[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[DatasetCheck]:
     """Checks the datasets that a user names after `--data`.
 
     Args:
         spec: "NAME:PATH" or a path, as `zsad.data.folder.open_datasets` describes.
         quick: only look for files; otherwise every image and mask is decoded.
+        normal_labels: labels that alone mean "normal", as `open_datasets` takes them.
         on_progress: called after each image with the number of images done and the number of all.
 
     Returns:
@@ -98,8 +103,8 @@ def check_datasets(
         ConfigError: the name is unknown.
         DataError: the path does not exist or holds no dataset.
     """
-    tests = open_datasets(spec, "test")
-    trains = {dataset.root: dataset for dataset in open_datasets(spec, "train")}
+    tests = open_datasets(spec, "test", normal_labels=normal_labels)
+    trains = {dataset.root: dataset for dataset in open_datasets(spec, "train", normal_labels=normal_labels)}
     total = sum(len(each.samples) for each in (*tests, *trains.values()))
     done = 0
 

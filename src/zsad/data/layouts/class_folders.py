@@ -22,7 +22,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from zsad.data.layouts.listing import (
-    NORMAL_FOLDERS,
     ClassName,
     Listing,
     Split,
@@ -30,11 +29,11 @@ from zsad.data.layouts.listing import (
     masks_beside,
     pair_masks,
 )
+from zsad.data.layouts.vocabulary import is_normal
 from zsad.errors import DataError
 from zsad.images.finding import folders_in, images_below, images_in, masks_in
 from zsad.types import UNLABELLED, Sample
 
-NORMAL_CLASSES = NORMAL_FOLDERS | {"no", "healthy", "negative"}
 MASK_FOLDERS = ("ground_truth", "masks")
 IMAGE_FOLDER = "images"
 COVID_CLASSES = frozenset({"covid", "covid-19"})
@@ -76,16 +75,14 @@ def _roots(folder: Path) -> list[Path]:
 
 
 def _normal_class(folder: Path) -> Path | None:
-    names = [name for name in folders_in(folder) if name.casefold() in NORMAL_CLASSES]
+    names = [name for name in folders_in(folder) if is_normal(name)]
     return folder / names[0] if names else None
 
 
 def _defect_classes(root: Path) -> list[str]:
     """Returns the names of the folders that hold defects; "yes" or COVID folders exclude all others."""
     others = [
-        name
-        for name in folders_in(root)
-        if name.casefold() not in NORMAL_CLASSES and name.casefold() not in MASK_FOLDERS
+        name for name in folders_in(root) if not is_normal(name) and name.casefold() not in MASK_FOLDERS
     ]
     known = [name for name in others if name.casefold() == "yes" or name.casefold() in COVID_CLASSES]
     return known or others
@@ -94,7 +91,7 @@ def _defect_classes(root: Path) -> list[str]:
 def _read_classes(root: Path, word: str) -> Listing:
     samples: list[Sample] = []
     problems: list[str] = []
-    normal = [root / name for name in folders_in(root) if name.casefold() in NORMAL_CLASSES]
+    normal = [root / name for name in folders_in(root) if is_normal(name)]
     for folder in normal:
         samples += [Sample(path, word, 0) for path in _class_images(folder, problems)]
     names = _defect_classes(root)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 Split = Literal["test", "train", "all"]
 SPLITS = ("test", "train", "all")
-NORMAL_FOLDERS = frozenset({"good", "ok", "normal"})
 MASK_SUFFIXES = ("_mask", "_label", "_gt", "_segmentation", "_seg")
 """Endings that the name of a mask may have before the dot, unlike that of its image; case does not count."""
 PROBLEMS_SHOWN = 5

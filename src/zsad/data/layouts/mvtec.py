@@ -31,7 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zsad.data.layouts.listing import (
-    NORMAL_FOLDERS,
     PROBLEMS_SHOWN,
     ClassName,
     Listing,
@@ -42,6 +41,7 @@ from zsad.data.layouts.listing import (
     refuse_problems,
     spaced,
 )
+from zsad.data.layouts.vocabulary import is_normal
 from zsad.errors import DataError
 from zsad.images.finding import folders_in, images_in, masks_in
 from zsad.types import Sample
@@ -194,7 +194,7 @@ def _list_normal(folder: Path, word: str) -> Listing:
     problems = _loose_images(folder)
     samples: list[Sample] = []
     for name in folders_in(folder):
-        if name.lower() in NORMAL_FOLDERS:
+        if is_normal(name):
             samples += [Sample(path, word, 0) for path in images_in(folder / name)]
         else:
             problems.append(f"{folder / name}: training images are normal; expected only {folder / 'good'}")
@@ -211,7 +211,7 @@ def _list_test(category: Path, word: str) -> Listing:
         images = images_in(test / defect)
         if test / defect == truth:
             continue
-        if defect.lower() in NORMAL_FOLDERS:
+        if is_normal(defect):
             samples += [Sample(path, word, 0) for path in images]
         elif truth is None:
             samples += [Sample(path, word, 1, None, defect) for path in images]
