@@ -202,9 +202,11 @@ class Detector(Decided):
         """
         check_stream(source, batch_size)
         check_trained(self.method, self.is_trained)
-        images: Iterable[Any] = source
-        if isinstance(source, (str, Path)):
-            images = find_images(source, include_results=include_results)
+        images: Iterable[Any] = (
+            find_images(source, include_results=include_results)
+            if isinstance(source, (str, Path))
+            else source
+        )
         return self._predict_stream(with_class_names(images, self._classes(classes)), batch_size)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:

@@ -29,7 +29,8 @@ MASK_NAMES = frozenset(
     }
 )
 """Names of folders of masks, in small letters, without spaces and punctuation."""
-_MASK_WORDS = frozenset({"mask", "masks", "gt"})  # such a word may stand beside others
+_MASK_WORDS = frozenset({"mask", "masks", "gt"})  # such a word may begin or end a name
+_CERTAIN = frozenset({"groundtruth", "mask", "masks", "gt"})
 _ENDING = re.compile(r"[_-](mask|gt|label|ground_?truth|seg|segmentation)$", re.IGNORECASE)
 _MOST_COLOURS = 16
 _SAMPLE = 3  # files of a folder that are opened
@@ -47,7 +48,11 @@ def has_mask_name(name: str) -> bool:
     spread = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = re.findall(r"[^\W_]+", spread.casefold())
     joined = "".join(words)
-    return joined in MASK_NAMES or "groundtruth" in joined or bool(_MASK_WORDS & set(words))
+    return (
+        joined in MASK_NAMES
+        or "groundtruth" in joined
+        or not _MASK_WORDS.isdisjoint((*words[:1], *words[-1:]))
+    )
 
 
 def shows_mask(path: Path, *, strictly: bool = False) -> bool:
@@ -56,19 +61,19 @@ def shows_mask(path: Path, *, strictly: bool = False) -> bool:
     Args:
         path: path of an image file.
         strictly: also ask for at least two colours, black among them, so that a plain area is no mask.
+            Otherwise, a file that cannot be read counts as a mask.
     """
     try:
         with Image.open(path) as image:
-            if image.format in ("JPEG", "MPO"):
+            plain = image.convert("RGBA") if image.mode == "P" else image
+            colours = plain.getcolors(_MOST_COLOURS)
+            if colours is None:  # black and white with fringes, from JPEG or smoothing
                 counts = image.convert("L").histogram()
                 between = sum(counts[_NEAR : 256 - _NEAR])
                 is_plain = sum(counts[_NEAR:]) == 0 or sum(counts[: 256 - _NEAR]) == 0
                 return between <= _FRINGE * sum(counts) and not (strictly and is_plain)
-            colours = (image.convert("RGBA") if image.mode == "P" else image).getcolors(_MOST_COLOURS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    if colours is None:
-        return False
+        return not strictly
     return not strictly or (len(colours) > 1 and any(_is_black(colour) for _, colour in colours))
 
 
@@ -98,6 +103,17 @@ def is_mask_folder(folder: Path, siblings: Iterable[Path] = ()) -> bool:
         if 2 * len(partners) >= len(stems) and not any(map(shows_mask, partners[:_SAMPLE])):
             return True
     return False
+
+
+def is_truth_folder(folder: Path) -> bool:
+    """Whether a folder of a dataset holds its masks: "ground_truth" does, "labels" only if masks lie in it.
+
+    A folder called "labels" may hold photos of defective labels.
+    """
+    if not has_mask_name(folder.name):
+        return False
+    joined = "".join(re.findall(r"[^\W_]+", folder.name.casefold()))
+    return joined in _CERTAIN or is_mask_folder(folder)
 
 
 def masks_among(files: Sequence[Path]) -> list[Path]:

@@ -32,9 +32,9 @@ from zsad.data.layouts.listing import (
 from zsad.data.layouts.vocabulary import is_normal
 from zsad.errors import DataError
 from zsad.images.finding import folders_in, images_below, images_in, masks_in
+from zsad.images.mask_folders import is_mask_folder, is_truth_folder
 from zsad.types import UNLABELLED, Sample
 
-MASK_FOLDERS = ("ground_truth", "masks")
 IMAGE_FOLDER = "images"
 COVID_CLASSES = frozenset({"covid", "covid-19"})
 
@@ -81,11 +81,17 @@ def _normal_class(folder: Path) -> Path | None:
 
 def _defect_classes(root: Path) -> list[str]:
     """Returns the names of the folders that hold defects; "yes" or COVID folders exclude all others."""
-    others = [
-        name for name in folders_in(root) if not is_normal(name) and name.casefold() not in MASK_FOLDERS
-    ]
+    masks = _mask_folders(root)
+    others = [name for name in folders_in(root) if not is_normal(name) and root / name not in masks]
     known = [name for name in others if name.casefold() == "yes" or name.casefold() in COVID_CLASSES]
     return known or others
+
+
+def _mask_folders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder that hold masks; their names, or names and content of files, tell."""
+    inside = [folder / name for name in folders_in(folder)]
+    named = [path for path in inside if is_truth_folder(path)]
+    return named or [path for path in inside if not is_normal(path.name) and is_mask_folder(path, inside)]
 
 
 def _read_classes(root: Path, word: str) -> Listing:
@@ -96,8 +102,8 @@ def _read_classes(root: Path, word: str) -> Listing:
         samples += [Sample(path, word, 0) for path in _class_images(folder, problems)]
     names = _defect_classes(root)
     # Masks that normal images have too, such as those of lungs, are not masks of defects.
-    are_of_defects = not any((folder / "masks").is_dir() for folder in normal)
-    shared = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    are_of_defects = not any(map(_mask_folders, normal))
+    shared = next(iter(_mask_folders(root)), None)
     if shared and not any((shared / name).is_dir() for name in names):
         name_of = {path: name for name in names for path in _class_images(root / name, problems)}
         pairing = pair_masks(list(name_of), masks_in(shared), str(shared / "{stem}_mask.png"))
@@ -106,8 +112,8 @@ def _read_classes(root: Path, word: str) -> Listing:
         return Listing(tuple(samples), tuple(problems))
     for name in names:
         images = _class_images(root / name, problems)
-        own = shared / name if shared else root / name / "masks"
-        if own.is_dir() and are_of_defects:
+        own = shared / name if shared else next(iter(_mask_folders(root / name)), None)
+        if own and own.is_dir() and are_of_defects:
             pairing = pair_masks(images, masks_in(own), str(own / "{stem}_mask.png"))
         elif beside := masks_beside(images):
             rest = [path for path in images if path not in beside]
