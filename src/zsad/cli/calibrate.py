@@ -18,12 +18,14 @@ from zsad.cli.options import (
     ImageSizeOption,
     IncludeResultsOption,
     MethodOption,
+    NormalLabelsOption,
     OfflineOption,
     PrecisionOption,
     QuietOption,
     ReferencesOption,
     SettingsOption,
     StateWordsOption,
+    comma_list,
     go_offline,
     load_detector,
     method_settings,
@@ -108,6 +110,7 @@ def calibrate(
     precision: PrecisionOption = None,
     settings: SettingsOption = None,
     offline: OfflineOption = False,
+    normal_labels: NormalLabelsOption = None,
     include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -146,6 +149,7 @@ def calibrate(
         split=split,
         class_name=class_name,
         include_results=include_results,
+        normal_labels=None if normal_labels is None else comma_list(normal_labels),
     )
     options = replace(options, class_name=name)
     detector = load_detector(

@@ -11,9 +11,11 @@ from zsad.cli.options import (
     BackboneOption,
     DeviceOption,
     ImageSizeOption,
+    NormalLabelsOption,
     OfflineOption,
     QuietOption,
     SettingsOption,
+    comma_list,
     go_offline,
     method_settings,
 )
@@ -91,6 +93,7 @@ def train(
         bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
     ] = False,
     offline: OfflineOption = False,
+    normal_labels: NormalLabelsOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Learn the weights of a method from images with masks, by default as the authors of the method do.
@@ -105,6 +108,7 @@ def train(
     options = TrainOptions(
         out=out,
         data=tuple(data),
+        normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
         split=split,  # type: ignore[arg-type] # checked inside
         method=method,
         backbone=backbone,

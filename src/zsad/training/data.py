@@ -104,12 +104,15 @@ def data_in_memory(dataset: Iterable[Any]) -> TrainingData:
     return TrainingData(dataset, f"{type(dataset).__name__} in memory", f"in memory: {size} images")
 
 
-def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
+def data_on_disk(
+    specs: Sequence[str | Path], split: Split, normal_labels: Sequence[str] | None = None
+) -> TrainingData:
     """Joins datasets on disk.
 
     Args:
         specs: specifications as `zsad.data.folder.open_datasets` takes them: NAME:PATH, a folder or a list.
         split: "test" or "all".
+        normal_labels: labels that alone mean "normal", as `open_datasets` takes them.
 
     Raises:
         ConfigError: no specification, or an image that occurs twice.
@@ -119,7 +122,9 @@ def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
         raise ConfigError(
             "no training data: give a dataset, as in `zsad train --data mvtec:FOLDER` or `--data FOLDER`"
         )
-    datasets = [dataset for spec in specs for dataset in open_datasets(spec, split)]
+    datasets = [
+        dataset for spec in specs for dataset in open_datasets(spec, split, normal_labels=normal_labels)
+    ]
     refuse_problems([problem for dataset in datasets for problem in dataset.problems])
     samples = [sample for dataset in datasets for sample in dataset.samples]
     unmasked = [sample.path for sample in samples if sample.label and sample.mask_path is None]

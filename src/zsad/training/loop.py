@@ -75,7 +75,10 @@ def train(
         cacheable_features(kind)
     if dataset is not None and options.data:
         raise ConfigError("give folders (data) or a dataset, not both")
-    data = data_on_disk(options.data, options.split) if dataset is None else data_in_memory(dataset)
+    if dataset is None:
+        data = data_on_disk(options.data, options.split, options.normal_labels)
+    else:
+        data = data_in_memory(dataset)
     refuse_to_replace(options)
     choose(kind.RECIPE, options, data.sets, "cpu")  # says what does not go together before anything is loaded
     work = functools.partial(_train, options, data, show_progress)

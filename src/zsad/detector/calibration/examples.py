@@ -29,6 +29,7 @@ def find_examples(
     split: str = "test",
     class_name: str | None = None,
     include_results: bool = False,
+    normal_labels: Sequence[str] | None = None,
 ) -> tuple[list[Example], str | None, tuple[str, ...]]:
     """The images of a calibration with their labels: from two lists, or from a labelled dataset.
 
@@ -40,6 +41,7 @@ def find_examples(
         split: part of the dataset, "test", "train" or "all".
         class_name: name of what the images show, which chooses the category of a dataset; None: the only
             category.
+        normal_labels: labels of the dataset that alone mean "normal"; None: known words.
         include_results: whether to take images of folders that zsad wrote itself, and masks.
 
     Returns:
@@ -56,7 +58,7 @@ def find_examples(
             "give normal images (zsad calibrate good/) or a labelled dataset (--data), and not both"
         )
     if data is not None:
-        return _labelled(data, split, class_name)
+        return _labelled(data, split, class_name, normal_labels)
     examples, left_out = _listed(normal, anomalous, include_results)
     return examples, class_name, left_out
 
@@ -123,11 +125,13 @@ def _listed(
     return [Example(path) for path in good] + [Example(path, True) for path in bad], left_out
 
 
-def _labelled(spec: str, split: str, class_name: str | None) -> tuple[list[Example], str, tuple[str, ...]]:
+def _labelled(
+    spec: str, split: str, class_name: str | None, normal_labels: Sequence[str] | None
+) -> tuple[list[Example], str, tuple[str, ...]]:
     """Images, labels and masks of one category of a dataset, its name, and notes on what is left out."""
     from zsad.data.folder import open_dataset
 
-    dataset = open_dataset(spec, split)  # type: ignore[arg-type] # refuses other names
+    dataset = open_dataset(spec, split, normal_labels=normal_labels)  # type: ignore[arg-type] # refuses others
     categories = dataset.by_category()
     names = sorted(categories)
     if class_name is None and len(names) == 1:
