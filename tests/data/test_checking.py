@@ -88,7 +88,9 @@ def test_missing_training_images_are_no_problem_of_zero_shot_use(tmp_path):
     shutil.rmtree(tmp_path / "bottle" / "train")
     shutil.rmtree(tmp_path / "metal_nut" / "train")
     (found,) = check_datasets(f"mvtec:{tmp_path}")
-    assert not any(" train " in problem for problem in found.problems)
+    assert not any(" train" in problem or "train/" in problem for problem in found.problems)
+    (own,) = check_datasets(tmp_path)
+    assert own.problems == ()
 
 
 def test_unlabelled_images_are_noted(tmp_path):

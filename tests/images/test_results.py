@@ -84,7 +84,7 @@ def test_masks_of_a_dataset_are_left_out(tmp_path):
     search = search_images(tmp_path)
     names = [path.relative_to(tmp_path).as_posix() for path in search.images]
     assert names == ["test/flat.png", "test/good/000.png", "test/scratch/000.png"]
-    assert str(search.left_out) == "left out: 3 masks of other images"
+    assert str(search.left_out) == "left out: 3 masks of images"
     assert len(find_images(tmp_path / "ground_truth")) == 1
 
 

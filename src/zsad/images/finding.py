@@ -33,7 +33,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         """One line for the summary of a run; empty if nothing is left out."""
-        counts = (f"{self.results} images that zsad wrote itself", f"{self.masks} masks of other images")
+        counts = (f"{self.results} images that zsad wrote itself", f"{self.masks} masks of images")
         named = [text for text, number in zip(counts, (self.results, self.masks), strict=True) if number]
         return f"left out: {' and '.join(named)}" if named else ""
 
