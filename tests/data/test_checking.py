@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -80,6 +81,16 @@ def test_numbers_of_another_version_are_noted(tmp_path):
     (found,) = check_datasets(f"colondb:{tmp_path}", quick=True)
     assert found.problems == ()
     assert "these are the numbers of the official page's frames" in found.notes
+
+
+def test_missing_training_images_are_no_problem_of_zero_shot_use(tmp_path):
+    mvtec(tmp_path)
+    shutil.rmtree(tmp_path / "bottle" / "train")
+    shutil.rmtree(tmp_path / "metal_nut" / "train")
+    (found,) = check_datasets(f"mvtec:{tmp_path}")
+    assert not any(" train" in problem or "train/" in problem for problem in found.problems)
+    (own,) = check_datasets(tmp_path)
+    assert own.problems == ()
 
 
 def test_unlabelled_images_are_noted(tmp_path):

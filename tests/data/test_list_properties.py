@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from zsad.data.folder import open_dataset
 from zsad.data.layouts.lists import rows_of_csv, rows_of_json, rows_of_json_lines
-from zsad.data.layouts.rows import ANOMALOUS_WORDS, COLUMNS, NORMAL_WORDS, column_of, find_file
+from zsad.data.layouts.rows import COLUMNS, column_of, find_file
+from zsad.data.layouts.vocabulary import _words
 from zsad.errors import DataError
 
 CELL = st.text("ab1é日😀,;\t\"'#/\\. -_{}[]:\u2028\x85", max_size=8)
@@ -92,7 +93,7 @@ def test_headers_are_found_however_they_are_written(header, random):
 def test_no_header_and_no_word_is_ambiguous():
     names = [name for names in COLUMNS.values() for name in names]
     assert len(names) == len(set(names))
-    assert not NORMAL_WORDS & ANOMALOUS_WORDS
+    assert not _words("normal") & _words("anomalous")
 
 
 @QUICK

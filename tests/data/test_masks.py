@@ -84,3 +84,26 @@ def test_an_empty_folder_and_a_damaged_file_are_named(tmp_path):
     (tmp_path / "000.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ImageReadError, match=r"000\.png: cannot be read as a mask"):
         read_mask(tmp_path)
+
+
+def test_alpha_tells_where_the_colour_says_nothing(tmp_path):
+    alpha = np.zeros((6, 8), np.uint8)
+    alpha[2:4, 3:5] = 255
+    for number, colour in enumerate([(255, 255, 255), (0, 0, 0), (255, 0, 0)]):
+        image = Image.new("RGB", (8, 6), colour)
+        image.putalpha(Image.fromarray(alpha))
+        image.save(tmp_path / f"{number}.png")
+        assert np.array_equal(read_mask(tmp_path / f"{number}.png"), alpha > 0)
+    Image.new("RGBA", (8, 6), (0, 0, 0, 255)).save(tmp_path / "empty.png")
+    assert not read_mask(tmp_path / "empty.png").any()
+
+
+@pytest.mark.parametrize("palette", [[255, 255, 255, 255, 0, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0, 255, 0, 0]])
+def test_number_0_of_a_palette_is_the_background(tmp_path, palette):
+    numbers = np.zeros((6, 8), np.uint8)
+    numbers[2:4, 3:5] = 1
+    image = Image.new("P", (8, 6))
+    image.putdata(numbers.ravel().tolist())
+    image.putpalette(palette)
+    image.save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), numbers > 0)

@@ -259,7 +259,7 @@ def test_folders_and_slices_on_the_command_line(tmp_path, volume):
 def test_slices_are_images_of_a_run(tmp_path, volume):
     path = write_nifti(tmp_path / "scan.nii.gz", volume)
     names = [f"{path}#slice=1", f"{path}#slice=2"]
-    assert [str(found) for found in images_to_score(names, tmp_path / "out")] == names
+    assert [str(found) for found in images_to_score(names, tmp_path / "out").images] == names
     layout = RunLayout.plan(tmp_path / "out", names)
     assert len({layout.file(name, "overlay") for name in names}) == 2
     with pytest.raises(ConfigError, match="no such file or folder"):

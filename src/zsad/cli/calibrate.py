@@ -17,13 +17,16 @@ from zsad.cli.options import (
     ClassNameOption,
     DeviceOption,
     ImageSizeOption,
+    IncludeResultsOption,
     MethodOption,
+    NormalLabelsOption,
     OfflineOption,
     PrecisionOption,
     QuietOption,
     ReferencesOption,
     SettingsOption,
     StateWordsOption,
+    comma_list,
     go_offline,
     load_detector,
     method_settings,
@@ -109,6 +112,8 @@ def calibrate(
     settings: SettingsOption = None,
     bits: BitsOption = None,
     offline: OfflineOption = False,
+    normal_labels: NormalLabelsOption = None,
+    include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Find the score at and above which an image is anomalous, and print what that threshold promises.
@@ -139,8 +144,14 @@ def calibrate(
     from zsad.detector.calibration.measuring import measure
 
     check_out(out, checkpoint)
-    examples, name = find_examples(
-        normal or [], anomalous or [], data=data, split=split, class_name=class_name
+    examples, name, left_out = find_examples(
+        normal or [],
+        anomalous or [],
+        data=data,
+        split=split,
+        class_name=class_name,
+        include_results=include_results,
+        normal_labels=None if normal_labels is None else comma_list(normal_labels),
     )
     options = replace(options, class_name=name)
     detector = load_detector(
@@ -151,6 +162,7 @@ def calibrate(
         device=device,
         precision=precision,
         references=references,
+        include_results=include_results,
         calibration="none",
         quiet=quiet,
         **config,
@@ -163,6 +175,7 @@ def calibrate(
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)
+        print_problems("note", left_out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
 

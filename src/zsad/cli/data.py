@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zsad.cli.options import SOME_FAILED, QuietOption, fail
+from zsad.cli.options import SOME_FAILED, NormalLabelsOption, QuietOption, comma_list, fail
 from zsad.cli.printing import Bar, counted, print_problems, stderr, stdout, table_of
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only look for the files; do not decode images and masks.")
     ] = False,
+    normal_labels: NormalLabelsOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Describe the dataset in a folder, and name missing and damaged files.
@@ -87,9 +88,12 @@ def check(
     from zsad.data.checking import check_datasets
     from zsad.errors import DataError
 
+    labels = None if normal_labels is None else comma_list(normal_labels)
     try:
         with Bar(stderr(), "Checking") as bar:
-            checks = check_datasets(spec, quick=quick, on_progress=None if quiet else bar.show)
+            checks = check_datasets(
+                spec, quick=quick, normal_labels=labels, on_progress=None if quiet else bar.show
+            )
     except DataError as error:
         fail(error, SOME_FAILED)
     for result in checks:

@@ -14,10 +14,12 @@ from zsad.cli.options import (
     BitsOption,
     DeviceOption,
     ImageSizeOption,
+    NormalLabelsOption,
     OfflineOption,
     PrecisionOption,
     QuietOption,
     SettingsOption,
+    comma_list,
     fail_interrupted,
     go_offline,
     method_settings,
@@ -105,6 +107,7 @@ def evaluate(
     bits: BitsOption = None,
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of tables.")] = False,
+    normal_labels: NormalLabelsOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Evaluate methods on datasets as the papers do, and write results, curves and the worst mistakes.
@@ -120,6 +123,7 @@ def evaluate(
 
     options = EvaluateOptions(
         data=tuple(data),
+        normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
         out=out,
         methods=tuple(method or EvaluateOptions.methods),
         backbones=tuple(backbone or EvaluateOptions.backbones),

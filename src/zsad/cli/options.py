@@ -103,6 +103,21 @@ ReferencesOption = Annotated[
         help="Image, folder or pattern of normal images to compare with (few-shot). Repeatable.",
     ),
 ]
+IncludeResultsOption = Annotated[
+    bool,
+    typer.Option(
+        "--include-results", help="Also take images in folders that zsad wrote itself, and folders of masks."
+    ),
+]
+NormalLabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--normal-labels",
+        help="Labels or names of class folders, comma-separated, that alone mean normal (pass,A). Default: "
+        "good, ok, normal and their like in several languages.",
+        show_default=False,
+    ),
+]
 StateWordsOption = Annotated[
     str | None,
     typer.Option(
@@ -168,13 +183,19 @@ def comma_list(text: str) -> tuple[str, ...]:
 
 
 def load_detector(
-    *, references: list[str] | None, recursive: bool = True, quiet: bool = False, **arguments: Any
+    *,
+    references: list[str] | None,
+    recursive: bool = True,
+    include_results: bool = False,
+    quiet: bool = False,
+    **arguments: Any,
 ) -> Detector:
     """Loads a detector, while a line on the terminal says so.
 
     Args:
         references: files, folders and patterns of reference images; None for none.
         recursive: whether to search the sub-folders of the references too.
+        include_results: whether references may be images that zsad wrote itself, and masks.
         quiet: whether to print nothing.
         **arguments: every other argument of `zsad.load`.
     """
@@ -183,7 +204,9 @@ def load_detector(
     from zsad.images.finding import find_images
 
     with stderr(quiet).status("Loading the method..."):
-        found = find_images(references, recursive) if references else None
+        found = None
+        if references:
+            found = find_images(references, recursive, include_results=include_results)
         return zsad.load(references=found, **arguments)
 
 

@@ -15,6 +15,7 @@ from zsad.cli.options import (
     ClassNameOption,
     DeviceOption,
     ImageSizeOption,
+    IncludeResultsOption,
     OfflineOption,
     PrecisionOption,
     QuietOption,
@@ -119,6 +120,7 @@ def predict(
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
+    include_results: IncludeResultsOption = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an earlier run; images that it finished are skipped.")
     ] = False,
@@ -149,6 +151,7 @@ def predict(
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
+        include_results=include_results,
         resume=resume,
         loaded_with={"checkpoint": checkpoint, "precision": precision, "references": references},
         engine=engine,  # type: ignore[arg-type] # checked inside
@@ -170,6 +173,7 @@ def predict(
             precision=precision,
             references=references,
             recursive=recursive,
+            include_results=include_results,
             calibration=calibration,
             quiet=quiet,
             **config,

@@ -12,9 +12,11 @@ from zsad.cli.options import (
     BitsOption,
     DeviceOption,
     ImageSizeOption,
+    NormalLabelsOption,
     OfflineOption,
     QuietOption,
     SettingsOption,
+    comma_list,
     go_offline,
     method_settings,
 )
@@ -93,6 +95,7 @@ def train(
     ] = False,
     bits: BitsOption = None,
     offline: OfflineOption = False,
+    normal_labels: NormalLabelsOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Learn the weights of a method from images with masks, by default as the authors of the method do.
@@ -107,6 +110,7 @@ def train(
     options = TrainOptions(
         out=out,
         data=tuple(data),
+        normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
         split=split,  # type: ignore[arg-type] # checked inside
         method=method,
         backbone=backbone,
@@ -146,4 +150,6 @@ def _print_result(result: TrainResult) -> None:
         f"{result.losses[0]:.4f} in the first, {result.losses[-1]:.4f} in the last"
     )
     console.print(result.description, markup=False, soft_wrap=True)
+    for line in result.left_out:
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
     console.print(f"Weights: {result.path}\nLog: {result.log}", markup=False, soft_wrap=True)

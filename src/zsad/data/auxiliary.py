@@ -3,8 +3,8 @@
 Weights that zsad trained carry digests of their training images, which recognise an image under any name.
 
 All weights name their auxiliary data in words: `zsad train` writes "visa: candle, pcb1 (test split, 400
-images)", people write "VisA (capsules, macaroni1), concrete cracks" or "MVTec AD". Names say less than
-digests: they do not recognise a renamed folder.
+images)", people write "VisA (capsules, macaroni1), concrete cracks" or "MVTec AD". Only names of the
+catalogue are looked for: a user's own folder ("tile", "cracks") may have the name of anything in such a text.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsad.data.catalog import dataset_record, find_dataset, list_datasets
+from zsad.data.catalog import DatasetRecord, dataset_record, find_dataset, list_datasets
 from zsad.data.fingerprints import unpack_digests
 from zsad.images.names import file_and_part
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from zsad.data.folder import Dataset
 
-SHORTEST_NAME = 3  # letters in the name of a user's own folder; shorter names occur in any text
 _NO_CATEGORY = re.compile(r"\b(split|pictures?|images?)\b|^\d*$")
 _LISTED = re.compile(r"\s*(?:test|train|all)?(?:\s+(?:split|set))?\s*[:(]([^:;()]*)", re.IGNORECASE)
 
@@ -36,7 +35,7 @@ class NamedData:
     """A dataset that a text names.
 
     Attributes:
-        name: name in the catalogue, or the own name that was looked for.
+        name: name in the catalogue.
         categories: folded names of the categories that are listed behind the name; () stands for all.
     """
 
@@ -44,19 +43,17 @@ class NamedData:
     categories: tuple[str, ...]
 
 
-def named_datasets(text: str, own_names: Iterable[str] = ()) -> list[NamedData]:
+def named_datasets(text: str) -> list[NamedData]:
     """Finds the datasets that a description of auxiliary data names, and the categories behind each name.
 
     Args:
         text: description of auxiliary data.
-        own_names: names to look for in addition to those of the catalogue.
 
     Example:
-        >>> named_datasets("MVTec AD: pill, metal_nut (test split, 400 images); bolts", ["bolts"])
-        [NamedData(name='mvtec', categories=('pill', 'metalnut')), NamedData(name='bolts', categories=())]
+        >>> named_datasets("MVTec AD: pill, metal_nut (test split, 400 images); bolts")
+        [NamedData(name='mvtec', categories=('pill', 'metalnut'))]
     """
     known = dict(_catalogue_names())
-    known |= {name: name for name in own_names if len(name) >= SHORTEST_NAME and find_dataset(name) is None}
     # Longest first, so that "MVTec LOCO AD" is not taken for "MVTec".
     spellings = sorted(known, key=len, reverse=True)
     pattern = "|".join(
@@ -100,21 +97,23 @@ def named_overlap(auxiliary_data: str, dataset: Dataset) -> str:
     Returns:
         The name of the dataset and the common categories in one text; "" if nothing is in common. A dataset
         whose categories are not listed counts as a whole. Other categories of the same dataset do not
-        overlap.
+        overlap; nor does a dataset that is not in the catalogue, which only digests recognise.
     """
-    name = auxiliary_set(dataset).name  # the name that training would write
-    record = find_dataset(name)
+    name = auxiliary_set(dataset).known_as
+    if name is None:
+        return ""
+    record = dataset_record(name)
     # Samples carry the words for prompts, whereas weights may name the folders.
-    word_of = {_folded(folder): record.class_name(folder) for folder in record.categories} if record else {}
+    word_of = {_folded(folder): record.class_name(folder) for folder in record.categories}
     tested = {_folded(category): category for category in dataset.categories}
     tested |= {folder: word for folder, word in word_of.items() if word in dataset.categories}
     known = {*tested, *word_of, *map(_folded, word_of.values())}
     common: list[str] = []
-    for named in named_datasets(auxiliary_data, [name]):
+    for named in named_datasets(auxiliary_data):
         if named.name != name:
             continue
         # A licence or a year may follow the name; only categories narrow it down.
-        if not named.categories or (record and not known & set(named.categories)):
+        if not named.categories or not known & set(named.categories):
             return name
         common += [tested[category] for category in named.categories if category in tested]
     return f"{name}: {', '.join(dict.fromkeys(common))}" if common else ""
@@ -154,7 +153,7 @@ class AuxiliarySet:
 def auxiliary_set(dataset: Dataset) -> AuxiliarySet:
     """Summarises a dataset; looks it up in the catalogue by the names of its folders if it has no record."""
     root = dataset.root.resolve()
-    record = dataset.record or find_dataset(root.name) or find_dataset(root.parent.name)
+    record = dataset.record or _record_of(root, dataset.categories)
     name = dataset.name
     if dataset.record is None and dataset.categories == (root.name.replace("_", " ").strip(),):
         name = root.parent.name  # the user named one category; its dataset is the folder above
@@ -166,6 +165,18 @@ def auxiliary_set(dataset: Dataset) -> AuxiliarySet:
         len(dataset.samples) - anomalous,
         anomalous,
     )
+
+
+def _record_of(root: Path, categories: Sequence[str]) -> DatasetRecord | None:
+    """Finds the entry of the catalogue that a folder and its categories are named like, if there is one.
+
+    The categories must fit too, because a folder of a user's own may be called "tile" or "dagm".
+    """
+    for name in (root.name, root.parent.name):
+        record = find_dataset(name)
+        if record and {record.class_name(folder) for folder in record.categories} & set(categories):
+            return record
+    return None
 
 
 def described(sets: Sequence[AuxiliarySet], split: str) -> str:

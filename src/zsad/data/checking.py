@@ -82,13 +82,18 @@ class DatasetCheck:
 
 
 def check_datasets(
-    spec: str | Path, *, quick: bool = False, on_progress: Callable[[int, int], None] | None = None
+    spec: str | Path,
+    *,
+    quick: bool = False,
+    normal_labels: Sequence[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[DatasetCheck]:
     """Checks the datasets that a user names after `--data`.
 
     Args:
         spec: "NAME:PATH" or a path, as `zsad.data.folder.open_datasets` describes.
         quick: only look for files; otherwise every image and mask is decoded.
+        normal_labels: labels that alone mean "normal", as `open_datasets` takes them.
         on_progress: called after each image with the number of images done and the number of all.
 
     Returns:
@@ -98,8 +103,8 @@ def check_datasets(
         ConfigError: the name is unknown.
         DataError: the path does not exist or holds no dataset.
     """
-    tests = open_datasets(spec, "test")
-    trains = {dataset.root: dataset for dataset in open_datasets(spec, "train")}
+    tests = open_datasets(spec, "test", normal_labels=normal_labels)
+    trains = {dataset.root: dataset for dataset in open_datasets(spec, "train", normal_labels=normal_labels)}
     total = sum(len(each.samples) for each in (*tests, *trains.values()))
     done = 0
 
@@ -113,7 +118,8 @@ def check_datasets(
     for test in tests:
         train = trains.get(test.root)
         samples = (*test.samples, *(train.samples if train else ()))
-        listed = dict.fromkeys((*test.problems, *(train.problems if train else ())))
+        # Zero-shot use needs no training images, so that their absence is no problem.
+        listed = dict.fromkeys((*test.problems, *(train.problems if train and train.samples else ())))
         faults = [] if quick else [fault for fault in _decode_all(samples, step) if fault]
         categories = _categories(test, train)
         missing, notes = _compare(test, categories)
@@ -125,7 +131,7 @@ def check_datasets(
                 test.record,
                 categories,
                 (*listed, *faults, *missing),
-                tuple(notes),
+                (*test.left_out, *notes),
                 0 if quick else len(samples) + sum(sample.mask_path is not None for sample in samples),
             )
         )
@@ -242,7 +248,9 @@ def _compare_counts(
     }
 
     def differences(official: Counts) -> list[str]:
-        pairs = ((name, getattr(official, name), number) for name, number in found.items())
+        # Without any training image, the dataset is meant for zero-shot use, which needs none.
+        asked = {name: number for name, number in found.items() if number or name != "train"}
+        pairs = ((name, getattr(official, name), number) for name, number in asked.items())
         return [
             f"{number} {name} instead of {known}"
             for name, known, number in pairs

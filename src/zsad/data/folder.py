@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsad.data.catalog import DatasetRecord, dataset_record, find_dataset
 from zsad.data.layouts import LAYOUTS, LIST_SUFFIXES, PLAIN, Layout, Split, check_split, read_list, spaced
+from zsad.data.layouts.vocabulary import normal_labels_are
 from zsad.errors import ConfigError, DataError
-from zsad.images.finding import folders_in
+from zsad.images.finding import folders_in, left_out_below
 from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Dataset:
         problems: one line each, with the path of a file and what to do; these files are not in `samples`.
         record: entry in the catalogue; None for a user's own dataset.
         layout: name of the layout that was found ("mvtec", "list", "plain").
+        left_out: one line on the images in the folder that are no samples, such as those that zsad wrote.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Dataset:
     problems: tuple[str, ...] = ()
     record: DatasetRecord | None = None
     layout: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -69,7 +72,9 @@ class Dataset:
             )
 
 
-def open_datasets(spec: str | Path, split: Split = "test") -> list[Dataset]:
+def open_datasets(
+    spec: str | Path, split: Split = "test", *, normal_labels: Sequence[str] | None = None
+) -> list[Dataset]:
     """Opens what a user names after `--data`.
 
     Args:
@@ -77,6 +82,8 @@ def open_datasets(spec: str | Path, split: Split = "test") -> list[Dataset]:
             of `LAYOUTS` that recognises it), a CSV, TSV, JSON or JSON-lines list, a folder of datasets, or a
             folder of images without labels.
         split: "test" (what the papers train and evaluate on), "train" (normal images) or "all".
+        normal_labels: labels and names of class folders that alone mean "normal"; None: those of the
+            vocabulary of `zsad.data.layouts.vocabulary`.
 
     Returns:
         One dataset, or the datasets of a folder, sorted by path.
@@ -86,6 +93,11 @@ def open_datasets(spec: str | Path, split: Split = "test") -> list[Dataset]:
         DataError: the path does not exist, the list cannot be read, or there is no image at all.
     """
     check_split(split)
+    with normal_labels_are(normal_labels):
+        return _open_all(spec, split)
+
+
+def _open_all(spec: str | Path, split: Split) -> list[Dataset]:
     name, path = _parted(spec)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; check the path")
@@ -97,18 +109,21 @@ def open_datasets(spec: str | Path, split: Split = "test") -> list[Dataset]:
     return found or [_open_as(PLAIN, path, split)]
 
 
-def open_dataset(spec: str | Path, split: Split = "test") -> Dataset:
+def open_dataset(
+    spec: str | Path, split: Split = "test", *, normal_labels: Sequence[str] | None = None
+) -> Dataset:
     """Opens the one dataset that a user names after `--data`.
 
     Args:
         spec: "NAME:PATH" or a path, as `open_datasets` describes.
         split: "test" (what the papers train and evaluate on), "train" (normal images) or "all".
+        normal_labels: labels that alone mean "normal", as `open_datasets` takes them.
 
     Raises:
         ConfigError: the name or split is unknown.
         DataError: there is no dataset, or there are several; the message names them.
     """
-    found = open_datasets(spec, split)
+    found = open_datasets(spec, split, normal_labels=normal_labels)
     if len(found) != 1:
         names = ", ".join(dataset.name for dataset in found[:NAMES_SHOWN])
         raise DataError(f"{spec}: holds {len(found)} datasets, expected one; name one of {names}")
@@ -189,6 +204,9 @@ def _open_list(path: Path, split: Split, record: DatasetRecord | None = None) ->
 def _dataset(root: Path, listing: Listing, record: DatasetRecord | None, layout: str) -> Dataset:
     absolute = Path(os.path.abspath(root))
     own_name = absolute.name if root.is_dir() else absolute.stem
+    # In a folder, the layouts know which files are masks; a plain folder has masks left out and counted.
+    left_out = str(left_out_below(root, masks=layout == PLAIN.name)) if root.is_dir() else ""
+    notes = (left_out,) if left_out else ()
     return Dataset(
-        record.name if record else own_name, root, listing.samples, listing.problems, record, layout
+        record.name if record else own_name, root, listing.samples, listing.problems, record, layout, notes
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError
-from zsad.images.finding import images_in
+from zsad.images.finding import masks_in
 from zsad.images.medical import read_mask_slice
 from zsad.images.names import is_medical
 
@@ -23,7 +23,9 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 
     Every grey level above 0 is anomalous, as in the code of the published systems. A mask therefore reads the
     same whether its values are 0 and 1, 0 and 255, 16-bit, or numbers of regions. JPEG deviates, because its
-    noise lies around 0: only levels above half of the largest level of the image count.
+    noise lies around 0: only levels above half of the largest level of the image count. Transparent pixels
+    are normal; where all pixels have one colour, the opaque ones are anomalous. In a palette without black,
+    the colour of number 0 is the background.
 
     Args:
         path: path of an image file of any mode; of a DICOM or NIfTI file, as `zsad.images.medical` describes;
@@ -45,8 +47,7 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
 def _mask_of_file(path: Path) -> NDArray[np.bool_]:
     try:
         with Image.open(path) as image:
-            grey = image if image.mode in _LEVEL_MODES else image.convert("L")
-            levels = np.asarray(grey)
+            levels = np.asarray(image) if image.mode in _LEVEL_MODES else _levels(image)
             lowest = levels.max(initial=0) / 2 if image.format in _LOSSY_FORMATS else 0
             mask: NDArray[np.bool_] = levels > lowest
             return mask
@@ -54,8 +55,23 @@ def _mask_of_file(path: Path) -> NDArray[np.bool_]:
         raise ImageReadError(f"{path}: cannot be read as a mask ({error}); expected an image file") from error
 
 
+def _levels(image: Image.Image) -> NDArray[np.uint8]:
+    """Returns (H, W) grey levels of a coloured mask, 0 where it is transparent or background."""
+    if "A" in image.getbands():
+        grey, alpha = np.asarray(image.convert("RGBA").convert("L")), np.asarray(image.getchannel("A"))
+        # One colour everywhere says nothing, so what is marked is what is opaque.
+        if grey.min() == grey.max() and alpha.min() < alpha.max():
+            return alpha
+        return np.where(alpha > 0, grey, 0).astype(np.uint8)
+    grey, numbers = np.asarray(image.convert("L")), np.asarray(image)
+    # A palette without black, or one that turns every number into black, leaves the numbers to tell.
+    if image.mode == "P" and (grey.min() > 0 or (grey.max() == 0 and numbers.max() > 0)):
+        return numbers
+    return grey
+
+
 def _united(folder: Path) -> NDArray[np.bool_]:
-    files = images_in(folder)
+    files = masks_in(folder)
     if not files:
         raise ImageReadError(f"{folder}: holds no masks; expected one or more image files")
     masks = [_mask_of_file(path) for path in files]

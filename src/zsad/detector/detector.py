@@ -176,7 +176,12 @@ class Detector(Decided):
         return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
-        self, source: str | Path | Iterable[Any], batch_size: int = 8, classes: Classes = None
+        self,
+        source: str | Path | Iterable[Any],
+        batch_size: int = 8,
+        classes: Classes = None,
+        *,
+        include_results: bool = False,
     ) -> Iterator[Prediction]:
         """Scores a stream of images, and reads the next batch while the network works.
 
@@ -184,6 +189,7 @@ class Detector(Decided):
             source: a folder, a glob pattern, or an iterable of images as `predict` takes them.
             batch_size: number of images that go through the network at once.
             classes: class names, as `predict` takes them.
+            include_results: whether to take the images of a folder that zsad wrote itself, and masks.
 
         Yields:
             Predictions in the order of the images.
@@ -196,7 +202,11 @@ class Detector(Decided):
         """
         check_stream(source, batch_size)
         check_trained(self.method, self.is_trained)
-        images: Iterable[Any] = find_images(source) if isinstance(source, (str, Path)) else source
+        images: Iterable[Any] = (
+            find_images(source, include_results=include_results)
+            if isinstance(source, (str, Path))
+            else source
+        )
         return self._predict_stream(with_class_names(images, self._classes(classes)), batch_size)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:

@@ -27,6 +27,7 @@ class EvaluateOptions:
 
     Attributes:
         data: datasets, each as `zsad.data.folder.open_datasets` takes it.
+        normal_labels: labels and names of class folders that alone mean "normal"; None: known words.
         out: folder for the results.
         methods: names of methods; "all" stands for every method.
         backbones: backbones as for `zsad.load`; None: the backbone of the checkpoint, or "tiny" without one.
@@ -51,6 +52,7 @@ class EvaluateOptions:
     """
 
     data: tuple[str | Path, ...]
+    normal_labels: tuple[str, ...] | None = None
     out: Path = Path("zsad-evaluation")
     methods: tuple[str, ...] = (DEFAULT_METHOD,)
     backbones: tuple[str | None, ...] = (None,)

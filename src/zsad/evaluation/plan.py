@@ -19,6 +19,7 @@ from zsad.methods import _registry as registry
 from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
+    from zsad.data.layouts import Split
     from zsad.evaluation.options import EvaluateOptions
     from zsad.types import Sample
 
@@ -66,7 +67,7 @@ def plan_runs(options: EvaluateOptions) -> list[PlannedRun]:
         WeightsError: a checkpoint cannot be read.
     """
     methods = _methods(options.methods)
-    datasets = [dataset for spec in options.data for dataset in open_datasets(spec, options.split)]
+    datasets = _opened(options, options.split)
     for dataset in datasets:
         if not dataset.samples:
             raise DataError(f"{dataset.root}: no usable image; {'; '.join(dataset.problems[:3])}")
@@ -96,6 +97,15 @@ def plan_runs(options: EvaluateOptions) -> list[PlannedRun]:
             "zero-shot; take other data, or say --allow-overlap"
         )
     return runs
+
+
+def _opened(options: EvaluateOptions, split: Split) -> list[Dataset]:
+    """Opens the datasets of an evaluation."""
+    return [
+        dataset
+        for spec in options.data
+        for dataset in open_datasets(spec, split, normal_labels=options.normal_labels)
+    ]
 
 
 def _plan(
@@ -152,5 +162,5 @@ def _reference_candidates(
     """The training images of each dataset by category; empty for zero-shot."""
     if not options.references:
         return [{} for _ in datasets]
-    found = {each.root: each.by_category() for spec in options.data for each in open_datasets(spec, "train")}
+    found = {each.root: each.by_category() for each in _opened(options, "train")}
     return [found.get(dataset.root, {}) for dataset in datasets]

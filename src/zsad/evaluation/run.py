@@ -246,7 +246,7 @@ def _evaluate_run(
         curves_file=folder.curves_file,
         seconds=round(sum(outcome.seconds for outcome in outcomes), 3),
         overlap=run.overlap,
-        notes=run.notes + ((note,) if note else ()),
+        notes=run.notes + run.dataset.left_out + ((note,) if note else ()),
         worst=worst,
         problems=run.dataset.problems,
     )

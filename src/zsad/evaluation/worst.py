@@ -19,6 +19,7 @@ from zsad.evaluation.results import Mistake, WorstPicture
 from zsad.files.atomic import atomic_file
 from zsad.images.drawing import draw_contour, overlay
 from zsad.images.reading import read_image
+from zsad.images.results import png_marker
 
 if TYPE_CHECKING:
     from zsad.types import Sample
@@ -136,5 +137,5 @@ def _draw(candidate: Candidate, file: Path, map_range: tuple[float, float]) -> b
     except (ZsadError, OSError):
         return False
     with atomic_file(file) as target:
-        drawn.save(target, "PNG")
+        drawn.save(target, "PNG", pnginfo=png_marker())
     return True

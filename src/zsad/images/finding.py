@@ -6,23 +6,68 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from zsad.errors import ConfigError, DataError, ImageReadError, printable
+from zsad.images.mask_folders import is_mask_folder, masks_among
 from zsad.images.medical import slices_of
 from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
 from zsad.images.remote import list_remote
+from zsad.images.results import is_result
 
 _HIDDEN = (".", "__MACOSX")  # names that begin like this do not count; archives from a Mac hold the second
 
 
-def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = True) -> list[Path | RemoteFile]:
+@dataclass
+class LeftOut:
+    """Numbers of the images that a search leaves out, because nobody means them when naming a folder.
+
+    Attributes:
+        results: images that zsad wrote itself, such as overlays and maps.
+        masks: masks of other images.
+    """
+
+    results: int = 0
+    masks: int = 0
+
+    def __str__(self) -> str:
+        """One line for the summary of a run; empty if nothing is left out."""
+        counts = (f"{self.results} images that zsad wrote itself", f"{self.masks} masks of images")
+        named = [text for text, number in zip(counts, (self.results, self.masks), strict=True) if number]
+        return f"left out: {' and '.join(named)}" if named else ""
+
+
+@dataclass(frozen=True)
+class ImageSearch:
+    """Result of a search for images.
+
+    Attributes:
+        images: paths and URIs without duplicates, in the order of the inputs.
+        left_out: numbers of images that do not count.
+    """
+
+    images: list[Path | RemoteFile]
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def find_images(
+    inputs: Iterable[str | Path] | str | Path, recursive: bool = True, *, include_results: bool = False
+) -> list[Path | RemoteFile]:
+    """Finds the images that files, folders, patterns and URIs stand for, as `search_images` describes."""
+    return search_images(inputs, recursive, include_results=include_results).images
+
+
+def search_images(
+    inputs: Iterable[str | Path] | str | Path, recursive: bool = True, *, include_results: bool = False
+) -> ImageSearch:
     """Finds the image files that files, folders, patterns and URIs stand for.
 
     * An existing file is taken whatever its suffix is.
     * A folder stands for its files with a suffix of `IMAGE_SUFFIXES`, in natural order ("2.png" before
       "10.png"), and then for those of its sub-folders. Names that begin with a dot are left out. Links to
-      folders are followed, each folder once.
+      folders are followed, each folder once. Images that zsad wrote itself, and masks of other images in
+      folders of their own or beside their images ("1_mask.png"), are left out and counted.
     * A pattern ("shots/**/*.png", quoted from the shell) stands for the files that it matches and for the
       images of the folders that it matches. Unless it ends in a literal suffix, only image suffixes count.
     * A NIfTI volume stands for its middle axial slice, "scan.nii.gz#slice=all" for all axial slices.
@@ -34,9 +79,11 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     Args:
         inputs: paths, patterns and URIs, or a single one.
         recursive: also look into sub-folders of folders.
+        include_results: take everything: the images that zsad wrote itself, and masks.
 
     Returns:
-        Paths and URIs without duplicates, in the order of the inputs; patterns without a match come last.
+        Paths and URIs without duplicates, in the order of the inputs (patterns without a match come last),
+        and how many images are left out.
 
     Raises:
         DataError: the inputs are empty, or folders and patterns hold no image at all; the message names
@@ -47,11 +94,12 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     wanted = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     found: dict[str, Path | RemoteFile] = {}
     unmatched = []
+    left_out = None if include_results else LeftOut()
     for given in wanted:
         item = given if isinstance(given, RemoteFile) else os.fsdecode(given)
         if not item:
             raise ConfigError("an empty path was given; name a file, a folder or a pattern")
-        paths = list(_expand(item, recursive))
+        paths = list(_expand(item, recursive, left_out))
         for path in paths:
             found.setdefault(_identity(path), path)
         if not paths and not os.path.isdir(item) and not is_uri(item):
@@ -59,11 +107,13 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     if not found:
         places = ", ".join(printable(item) for item in wanted) or "nothing (no path was given)"
         depth = "" if recursive else " (sub-folders were not searched)"
+        if left_out and str(left_out):
+            raise DataError(f"no images found in {places}{depth}; {left_out} (--include-results takes them)")
         raise DataError(
             f"no images found in {places}{depth}; looked for files ending in "
             f"{' '.join(sorted(IMAGE_SUFFIXES))}; a file with another suffix can be named itself"
         )
-    return [*found.values(), *unmatched]
+    return ImageSearch([*found.values(), *unmatched], left_out or LeftOut())
 
 
 def _identity(path: Path | RemoteFile) -> str:
@@ -71,21 +121,24 @@ def _identity(path: Path | RemoteFile) -> str:
     return path if isinstance(path, RemoteFile) else os.path.normcase(os.path.abspath(path))
 
 
-def _expand(item: str, recursive: bool) -> Iterator[Path | RemoteFile]:
-    """Yields the files that one input of `find_images` stands for."""
+def _expand(item: str, recursive: bool, left_out: LeftOut | None) -> Iterator[Path | RemoteFile]:
+    """Yields the files that one input of `search_images` stands for."""
     if isinstance(item, RemoteFile):
         yield item  # it has been listed already
     elif is_uri(item):
         yield from list_remote(item, recursive)
     elif os.path.isdir(item):
-        yield from images_below(Path(item), recursive)
+        yield from _walk(Path(item), recursive, left_out)
     elif is_pattern(item) and not os.path.lexists(item):
         any_suffix = re.search(r"\.\w+$", item) is not None
         for match in sorted(glob.iglob(item, recursive=True), key=natural_key):
             if os.path.isdir(match):
-                yield from images_below(Path(match), recursive)
+                yield from _walk(Path(match), recursive, left_out)
             elif any_suffix or suffix_of(match) in IMAGE_SUFFIXES:
-                yield Path(match)
+                if left_out is not None and is_result(Path(match)):
+                    left_out.results += 1
+                else:
+                    yield Path(match)
     elif item.endswith("#slice=all") or (item.endswith(",slice=all") and "#axis=" in item):
         yield from _all_slices(item)
     else:
@@ -110,6 +163,22 @@ def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
         folder: an existing folder.
         recursive: also look into sub-folders; links to folders are followed, each folder once.
     """
+    yield from _walk(folder, recursive, LeftOut())
+
+
+def left_out_below(folder: Path, *, masks: bool) -> LeftOut:
+    """Counts the images at and below a folder that zsad wrote itself and, if wanted, masks."""
+    left_out = LeftOut()
+    if masks:
+        for _ in _walk(folder, True, left_out):
+            pass
+    else:
+        left_out.results = sum(map(is_result, _walk(folder, True, None)))
+    return left_out
+
+
+def _walk(folder: Path, recursive: bool, left_out: LeftOut | None) -> Iterator[Path]:
+    """Yields the images at and below a folder; `left_out` counts the others, None takes all."""
     seen: set[str] = set()
     pending = [folder]
     while pending:
@@ -123,13 +192,40 @@ def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
         except OSError:
             yield current
             continue
-        yield from (current / name for name in sorted(images, key=natural_key))
-        if recursive:
-            pending.extend(current / name for name in sorted(folders, key=natural_key, reverse=True))
+        files = [current / name for name in sorted(images, key=natural_key)]
+        inside = [current / name for name in sorted(folders, key=natural_key, reverse=True)]
+        yield from files if left_out is None else _without_others(files, left_out)
+        if not recursive:
+            continue
+        for path in inside:
+            if left_out is not None and is_mask_folder(path, [*inside, current]):
+                left_out.masks += sum(1 for _ in _walk(path, True, None))
+            else:
+                pending.append(path)
+
+
+def _without_others(files: list[Path], left_out: LeftOut) -> list[Path]:
+    """Returns the images of a folder without those that zsad wrote and without masks, which it counts."""
+    images = [path for path in files if not is_result(path)]
+    masks = set(masks_among(images))
+    left_out.results += len(files) - len(images)
+    left_out.masks += len(masks)
+    return [path for path in images if path not in masks]
 
 
 def images_in(folder: Path) -> list[Path]:
     """Lists the image files right in a folder, sorted by name; empty if the folder does not exist.
+
+    Images that zsad wrote itself are left out.
+
+    Raises:
+        OSError: the folder may not be listed.
+    """
+    return [path for path in masks_in(folder) if not is_result(path)]
+
+
+def masks_in(folder: Path) -> list[Path]:
+    """Lists all image files right in a folder, sorted by name, also masks that zsad wrote.
 
     Raises:
         OSError: the folder may not be listed.
@@ -140,10 +236,23 @@ def images_in(folder: Path) -> list[Path]:
 def folders_in(folder: Path) -> list[str]:
     """Lists the names of the folders right in a folder, sorted; empty if the folder does not exist.
 
+    Folders with nothing but images that zsad wrote itself are left out.
+
     Raises:
         OSError: the folder may not be listed.
     """
-    return sorted(_contents(folder)[1]) if folder.is_dir() else []
+    names = sorted(_contents(folder)[1]) if folder.is_dir() else []
+    return [name for name in names if not _holds_only_results(folder / name)]
+
+
+def _holds_only_results(folder: Path) -> bool:
+    """Whether all images at and below a folder are such that zsad wrote, and there are some."""
+    found = False
+    for path in _walk(folder, True, None):
+        if not is_result(path):
+            return False
+        found = True
+    return found
 
 
 def _contents(folder: Path) -> tuple[list[str], list[str]]:

@@ -8,12 +8,12 @@ from typing import IO, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.files.atomic import atomic_file
 from zsad.images.colours import map_from_uint16, map_to_uint16
 from zsad.images.drawing import Scale, draw_contour, mask_image, overlay
+from zsad.images.results import MARKER, png_marker
 
 FileKind = Literal["overlay", "map", "npy", "mask", "contour"]
 
@@ -91,14 +91,14 @@ def write_file(
             np.save(file, anomaly_map.astype(np.float32, copy=False), allow_pickle=False)
     elif kind == "map":
         low, high = map_range
-        information = PngInfo()
+        information = png_marker()
         information.add_text(_RANGE_KEY, f"{low!r} {high!r}")
         packed = Image.fromarray(map_to_uint16(anomaly_map, map_range))
         with atomic_file(path) as file:
             packed.save(file, format="PNG", pnginfo=information, compress_level=3)
     elif kind == "mask":
         with atomic_file(path) as file:
-            mask_image(_needed(mask, kind)).save(file, format="PNG")
+            mask_image(_needed(mask, kind)).save(file, format="PNG", pnginfo=png_marker())
     elif kind == "contour":
         return _save_photo(draw_contour(image, _needed(mask, kind)), path)
     elif kind == "overlay":
@@ -109,15 +109,21 @@ def write_file(
 
 
 def save_jpeg(image: Image.Image, file: IO[bytes], quality: int) -> None:
-    """Writes an RGB image as JPEG with full colour resolution, which keeps thin coloured structures."""
-    image.save(file, format="JPEG", quality=quality, subsampling=0)
+    """Writes an RGB image as JPEG with full colour resolution, which keeps thin coloured structures.
+
+    A comment marks the file as one that zsad wrote.
+    """
+    # Without a profile or EXIF of the input, which would come first, the marker stays near the file's start.
+    image.save(
+        file, format="JPEG", quality=quality, subsampling=0, comment=MARKER, exif=b"", icc_profile=None
+    )
 
 
 def _save_photo(image: Image.Image, path: Path) -> Path:
     if max(image.size) > _JPEG_LARGEST_SIDE:
         path = path.with_suffix(".png")
         with atomic_file(path) as file:
-            image.save(file, format="PNG", compress_level=3)
+            image.save(file, format="PNG", pnginfo=png_marker(), compress_level=3)
         return path
     with atomic_file(path) as file:
         save_jpeg(image, file, quality=92)

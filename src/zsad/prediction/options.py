@@ -37,6 +37,7 @@ class PredictOptions:
             smallest usual depth that all images of the run fit in, for which they are read once more; None:
             what the files state. Companions, and references loaded for the run, are read at the same depth.
         recursive: whether to search sub-folders too.
+        include_results: whether to score the images that zsad wrote itself, and masks, in folders too.
         resume: whether to keep the results that an earlier run with the same settings left in `out`, and to
             score only images that are new, have changed or failed. The batches may then differ from those of
             one uninterrupted run, so scores are equal to rounding.
@@ -62,6 +63,7 @@ class PredictOptions:
     batch_size: int = 8
     bits: Bits = None
     recursive: bool = True
+    include_results: bool = False
     resume: bool = False
     loaded_with: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineName = "local"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 from zsad.detector.calibration.wording import summary
 from zsad.errors import ConfigError, DataError
 from zsad.files.run_settings import write_settings
-from zsad.images.finding import find_images
+from zsad.images.finding import ImageSearch, search_images
 from zsad.images.limits import AUTO, bits_for_all, checked_bits
 from zsad.images.names import RemoteFile, file_and_part
 from zsad.images.reading import common_bits
@@ -60,6 +60,7 @@ class PredictResult:
         resumed: number of records that an earlier run had written.
         seconds: wall time of this run, without loading the method.
         note: one line on how the images were scored together; empty if each was scored by itself.
+        left_out: one line on how many images in the inputs were not scored, and why; empty if there are none.
     """
 
     directory: Path
@@ -68,6 +69,7 @@ class PredictResult:
     resumed: int
     seconds: float
     note: str = ""
+    left_out: str = ""
 
     @property
     def failed(self) -> tuple[ResultRecord, ...]:
@@ -111,11 +113,13 @@ def predict_folder(
     """
     directory = Path(options.out)
     engine = choose_engine(options, _workers_device(options, detector))
-    files = images_to_score(inputs, directory, options.recursive)
+    search = images_to_score(inputs, directory, options.recursive, include_results=options.include_results)
+    files = cast("list[Path]", search.images)  # a RemoteFile goes where a path goes
     _make_folder(directory)
     bits = common_bits(files) if checked_bits(options.bits) == AUTO else checked_bits(options.bits)
     with bits_for_all(cast("int | None", bits)):
-        return _predict(files, detector, dataclasses.replace(options, bits=bits), engine, progress)
+        result = _predict(files, detector, dataclasses.replace(options, bits=bits), engine, progress)
+    return dataclasses.replace(result, left_out=str(search.left_out))
 
 
 def _predict(
@@ -161,23 +165,29 @@ def _predict(
 
 
 def images_to_score(
-    inputs: str | Path | Iterable[str | Path], directory: str | Path, recursive: bool = True
-) -> list[Path]:
-    """The images of a run: those that `find_images` finds, without the images that the run writes itself.
+    inputs: str | Path | Iterable[str | Path],
+    directory: str | Path,
+    recursive: bool = True,
+    *,
+    include_results: bool = False,
+) -> ImageSearch:
+    """Finds the images of a run, without the images that the run writes itself.
 
     Args:
         inputs: files, folders and glob patterns, or one of them.
         directory: the results' folder, which may lie inside an input.
         recursive: whether to search sub-folders too.
+        include_results: whether to take what other runs wrote, and masks.
 
     Returns:
-        Paths without duplicates, in the order of the inputs; some may not exist if others do.
+        Images as `search_images` finds them; some may not exist if others do.
 
     Raises:
         ConfigError: none of the inputs exists.
         DataError: the inputs hold no image.
     """
-    found = find_images(inputs, recursive)
+    search = search_images(inputs, recursive, include_results=include_results)
+    found = search.images
     if not any(isinstance(path, RemoteFile) or _exists(path) for path in found):
         listed = ", ".join(str(path) for path in found[:3]) + (" and others" if len(found) > 3 else "")
         raise ConfigError(f"no such file or folder, and no match: {listed}")
@@ -185,7 +195,7 @@ def images_to_score(
     images = [path for path in found if not os.path.abspath(path).startswith(tuple(own))]
     if not images:
         raise DataError(f"the only images found are those that zsad wrote itself into {directory}")
-    return cast("list[Path]", images)  # a RemoteFile goes where a path goes
+    return ImageSearch(images, search.left_out)
 
 
 def in_batches(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:

@@ -34,12 +34,14 @@ class TrainingData:
         description: training data in words, as the record of the weights keeps them.
         fingerprint: digest that changes with the images; a training is resumed only with the same one.
         sets: datasets of the samples, in the order of the samples; () for images from Python.
+        left_out: one line for each dataset whose folder holds images that are not trained on.
     """
 
     items: Any
     description: str
     fingerprint: str
     sets: tuple[AuxiliarySet, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def steps(self, batch_size: int) -> int | None:
         """Number of batches of an epoch; None if it is not known beforehand."""
@@ -97,12 +99,15 @@ def data_in_memory(dataset: Iterable[Any]) -> TrainingData:
     return TrainingData(dataset, f"{type(dataset).__name__} in memory", f"in memory: {size} images")
 
 
-def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
+def data_on_disk(
+    specs: Sequence[str | Path], split: Split, normal_labels: Sequence[str] | None = None
+) -> TrainingData:
     """Joins datasets on disk.
 
     Args:
         specs: specifications as `zsad.data.folder.open_datasets` takes them: NAME:PATH, a folder or a list.
         split: "test" or "all".
+        normal_labels: labels that alone mean "normal", as `open_datasets` takes them.
 
     Raises:
         ConfigError: no specification, or an image that occurs twice.
@@ -112,7 +117,9 @@ def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
         raise ConfigError(
             "no training data: give a dataset, as in `zsad train --data mvtec:FOLDER` or `--data FOLDER`"
         )
-    datasets = [dataset for spec in specs for dataset in open_datasets(spec, split)]
+    datasets = [
+        dataset for spec in specs for dataset in open_datasets(spec, split, normal_labels=normal_labels)
+    ]
     refuse_problems([problem for dataset in datasets for problem in dataset.problems])
     samples = [sample for dataset in datasets for sample in dataset.samples]
     unmasked = [sample.path for sample in samples if sample.label and sample.mask_path is None]
@@ -123,7 +130,8 @@ def data_on_disk(specs: Sequence[str | Path], split: Split) -> TrainingData:
     if not any(sample.label for sample in samples):
         raise DataError("no anomalous image in the training data; add a folder with test/DEFECT and masks")
     sets = tuple(auxiliary_set(dataset) for dataset in datasets)
-    return TrainingData(samples, described(sets, split), fingerprint(datasets), sets)
+    left_out = tuple(line for dataset in datasets for line in dataset.left_out)
+    return TrainingData(samples, described(sets, split), fingerprint(datasets), sets, left_out)
 
 
 def batches(

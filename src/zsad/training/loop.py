@@ -75,7 +75,10 @@ def train(
         cacheable_features(kind)
     if dataset is not None and options.data:
         raise ConfigError("give folders (data) or a dataset, not both")
-    data = data_on_disk(options.data, options.split) if dataset is None else data_in_memory(dataset)
+    if dataset is None:
+        data = data_on_disk(options.data, options.split, options.normal_labels)
+    else:
+        data = data_in_memory(dataset)
     refuse_to_replace(options)
     choose(
         kind.TRAINING, options, data.sets, "cpu"
@@ -94,6 +97,7 @@ def train(
         time.monotonic() - started,
         recipe,
         described(recipe, kind.TRAINING, kind.INFO.title),
+        data.left_out,
     )
 
 

@@ -34,6 +34,7 @@ class TrainOptions:
     Attributes:
         out: file to write the learnt weights to (.safetensors).
         data: datasets to train on together, each as `zsad.data.folder.open_datasets` takes it.
+        normal_labels: labels and names of class folders that alone mean "normal"; None: known words.
         split: "test", the protocol of the papers (normal and anomalous images, with masks), or "all", which
             adds the normal training images.
         method: name of the method.
@@ -69,6 +70,7 @@ class TrainOptions:
 
     out: str | Path
     data: tuple[str | Path, ...] = ()
+    normal_labels: tuple[str, ...] | None = None
     split: Split = "test"
     method: str = DEFAULT_METHOD
     backbone: str | Path | CLIP | None = None
@@ -153,6 +155,7 @@ class TrainResult:
         seconds: wall time of this run.
         recipe: the recipe of this training, with every field filled in.
         description: the recipe in one line, and where it differs from the authors'.
+        left_out: one line for each dataset whose folder holds images that were not trained on.
     """
 
     path: Path
@@ -162,3 +165,4 @@ class TrainResult:
     seconds: float
     recipe: TrainingDefaults
     description: str
+    left_out: tuple[str, ...] = ()

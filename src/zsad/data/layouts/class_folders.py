@@ -22,7 +22,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from zsad.data.layouts.listing import (
-    NORMAL_FOLDERS,
     ClassName,
     Listing,
     Split,
@@ -30,12 +29,12 @@ from zsad.data.layouts.listing import (
     masks_beside,
     pair_masks,
 )
+from zsad.data.layouts.vocabulary import is_normal
 from zsad.errors import DataError
-from zsad.images.finding import folders_in, images_below, images_in
+from zsad.images.finding import folders_in, images_below, images_in, masks_in
+from zsad.images.mask_folders import is_mask_folder, is_truth_folder
 from zsad.types import UNLABELLED, Sample
 
-NORMAL_CLASSES = NORMAL_FOLDERS | {"no", "healthy", "negative"}
-MASK_FOLDERS = ("ground_truth", "masks")
 IMAGE_FOLDER = "images"
 COVID_CLASSES = frozenset({"covid", "covid-19"})
 
@@ -76,42 +75,46 @@ def _roots(folder: Path) -> list[Path]:
 
 
 def _normal_class(folder: Path) -> Path | None:
-    names = [name for name in folders_in(folder) if name.casefold() in NORMAL_CLASSES]
+    names = [name for name in folders_in(folder) if is_normal(name)]
     return folder / names[0] if names else None
 
 
 def _defect_classes(root: Path) -> list[str]:
     """Returns the names of the folders that hold defects; "yes" or COVID folders exclude all others."""
-    others = [
-        name
-        for name in folders_in(root)
-        if name.casefold() not in NORMAL_CLASSES and name.casefold() not in MASK_FOLDERS
-    ]
+    masks = _mask_folders(root)
+    others = [name for name in folders_in(root) if not is_normal(name) and root / name not in masks]
     known = [name for name in others if name.casefold() == "yes" or name.casefold() in COVID_CLASSES]
     return known or others
+
+
+def _mask_folders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder that hold masks; their names, or names and content of files, tell."""
+    inside = [folder / name for name in folders_in(folder)]
+    named = [path for path in inside if is_truth_folder(path)]
+    return named or [path for path in inside if not is_normal(path.name) and is_mask_folder(path, inside)]
 
 
 def _read_classes(root: Path, word: str) -> Listing:
     samples: list[Sample] = []
     problems: list[str] = []
-    normal = [root / name for name in folders_in(root) if name.casefold() in NORMAL_CLASSES]
+    normal = [root / name for name in folders_in(root) if is_normal(name)]
     for folder in normal:
         samples += [Sample(path, word, 0) for path in _class_images(folder, problems)]
     names = _defect_classes(root)
     # Masks that normal images have too, such as those of lungs, are not masks of defects.
-    are_of_defects = not any((folder / "masks").is_dir() for folder in normal)
-    shared = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    are_of_defects = not any(map(_mask_folders, normal))
+    shared = next(iter(_mask_folders(root)), None)
     if shared and not any((shared / name).is_dir() for name in names):
         name_of = {path: name for name in names for path in _class_images(root / name, problems)}
-        pairing = pair_masks(list(name_of), images_in(shared), str(shared / "{stem}_mask.png"))
+        pairing = pair_masks(list(name_of), masks_in(shared), str(shared / "{stem}_mask.png"))
         samples += [Sample(path, word, 1, mask, name_of[path]) for path, mask in pairing.pairs]
         problems += pairing.problems
         return Listing(tuple(samples), tuple(problems))
     for name in names:
         images = _class_images(root / name, problems)
-        own = shared / name if shared else root / name / "masks"
-        if own.is_dir() and are_of_defects:
-            pairing = pair_masks(images, images_in(own), str(own / "{stem}_mask.png"))
+        own = shared / name if shared else next(iter(_mask_folders(root / name)), None)
+        if own and own.is_dir() and are_of_defects:
+            pairing = pair_masks(images, masks_in(own), str(own / "{stem}_mask.png"))
         elif beside := masks_beside(images):
             rest = [path for path in images if path not in beside]
             pairing = pair_masks(rest, beside, str(root / name / "{stem}_mask.png"))

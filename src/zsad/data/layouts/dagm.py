@@ -22,7 +22,7 @@ from zsad.data.layouts.listing import (
     joined,
     stem_of,
 )
-from zsad.images.finding import folders_in, images_in
+from zsad.images.finding import folders_in, images_in, masks_in
 from zsad.types import Sample
 
 LABEL_FOLDER = "Label"
@@ -59,7 +59,7 @@ def _classes(folder: Path) -> list[Path]:
 
 def _read_part(part: Path, word: str) -> Listing:
     images = {path.name.casefold(): path for path in images_in(part)}
-    masks = {image_stem(path): path for path in images_in(part / LABEL_FOLDER)}
+    masks = {image_stem(path): path for path in masks_in(part / LABEL_FOLDER)}
     list_file = part / LABEL_FOLDER / LABEL_FILE
     problems: list[str] = []
     if not part.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 Split = Literal["test", "train", "all"]
 SPLITS = ("test", "train", "all")
-NORMAL_FOLDERS = frozenset({"good", "ok", "normal"})
 MASK_SUFFIXES = ("_mask", "_label", "_gt", "_segmentation", "_seg")
 """Endings that the name of a mask may have before the dot, unlike that of its image; case does not count."""
+_MASK_WORD = "(?:mask|label|gt|segmentation|seg|ground[_-]?truth)"
+_MASK_ENDING = re.compile(rf"[_-]{_MASK_WORD}$|^(?:mask|gt)[_-]", re.IGNORECASE)
 PROBLEMS_SHOWN = 5
 
 ClassName = Callable[[str], str]
@@ -79,12 +81,9 @@ def stem_of(path: Path) -> str:
 
 
 def image_stem(mask: Path) -> str:
-    """Returns the stem of the image of a mask: that of the mask without one of `MASK_SUFFIXES`."""
+    """Returns the stem of the image of a mask: that of the mask without its ending or beginning."""
     stem = stem_of(mask)
-    for suffix in MASK_SUFFIXES:
-        if stem.casefold().endswith(suffix) and len(stem) > len(suffix):
-            return stem[: -len(suffix)]
-    return stem
+    return _MASK_ENDING.sub("", stem) or stem
 
 
 def masks_beside(files: Sequence[Path]) -> list[Path]:
@@ -111,7 +110,7 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], expected: str) -> 
 
     Args:
         images: images of one folder.
-        masks: files "STEM.*", "STEM_mask.*" (or another of `MASK_SUFFIXES`), or folders "STEM".
+        masks: files "STEM.*", "STEM_mask.*", "STEM-gt.*", "mask_STEM.*" and the like, or folders "STEM".
         expected: path of the mask of an image, with {stem} in it, for the messages.
 
     Returns:

@@ -41,7 +41,8 @@ from zsad.data.layouts.listing import (
 )
 from zsad.data.masks import read_mask
 from zsad.errors import ImageReadError
-from zsad.images.finding import folders_in, images_in
+from zsad.images.finding import folders_in, images_in, masks_in
+from zsad.images.mask_folders import is_truth_folder
 from zsad.types import Sample
 
 FOLDER_PAIRS = (
@@ -55,6 +56,7 @@ FOLDER_PAIRS = (
     ("test-image", "test-mask"),
     ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth"),
 )
+IMAGE_NAMES = frozenset({"images", "image", "imgs", "img", "original", "originals", "photos", "rgb"})
 
 
 def is_folder_pair(folder: Path) -> bool:
@@ -70,7 +72,7 @@ def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> List
     for root in _pair_roots(folder):
         images_folder, masks_folder = _pair_in(root) or (root, root)
         pairing = pair_masks(
-            images_in(images_folder), images_in(masks_folder), str(masks_folder / "{stem}.png")
+            images_in(images_folder), masks_in(masks_folder), str(masks_folder / "{stem}.png")
         )
         word = class_name(root.resolve().name)
         listings += [_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)]
@@ -101,7 +103,10 @@ def _pair_in(folder: Path) -> tuple[Path, Path] | None:
     for images, masks in FOLDER_PAIRS:
         if (folder / images).is_dir() and (folder / masks).is_dir():
             return folder / images, folder / masks
-    return None
+    inside = [folder / name for name in folders_in(folder)]
+    found = [path for path in inside if path.name.casefold() in IMAGE_NAMES]
+    masked = [path for path in inside if is_truth_folder(path)]
+    return (found[0], masked[0]) if len(found) == len(masked) == 1 else None
 
 
 def _pair_roots(folder: Path) -> list[Path]:

@@ -27,27 +27,30 @@ Which sets, and how sure (all sources are public code that reads the downloads; 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from zsad.data.layouts.listing import (
-    NORMAL_FOLDERS,
     PROBLEMS_SHOWN,
     ClassName,
     Listing,
     Split,
     check_split,
+    image_stem,
     joined,
     pair_masks,
     refuse_problems,
     spaced,
+    stem_of,
 )
+from zsad.data.layouts.vocabulary import is_normal
 from zsad.errors import DataError
-from zsad.images.finding import folders_in, images_in
+from zsad.images.finding import folders_in, images_in, masks_in
+from zsad.images.mask_folders import is_mask_folder, is_truth_folder
 from zsad.types import Sample
 
 TEST_FOLDERS = ("test", "test_public")
-TRUTH_FOLDER = "ground_truth"
 TRAIN_FOLDERS = {"test": (), "train": ("train",), "all": ("train", "validation")}
 SEARCH_DEPTH = 3
 
@@ -194,7 +197,7 @@ def _list_normal(folder: Path, word: str) -> Listing:
     problems = _loose_images(folder)
     samples: list[Sample] = []
     for name in folders_in(folder):
-        if name.lower() in NORMAL_FOLDERS:
+        if is_normal(name):
             samples += [Sample(path, word, 0) for path in images_in(folder / name)]
         else:
             problems.append(f"{folder / name}: training images are normal; expected only {folder / 'good'}")
@@ -204,26 +207,42 @@ def _list_normal(folder: Path, word: str) -> Listing:
 def _list_test(category: Path, word: str) -> Listing:
     """Lists the normal and the anomalous images of the test folder."""
     test = _test_folder(category)
-    truth = next((path for path in (category / TRUTH_FOLDER, test / TRUTH_FOLDER) if path.is_dir()), None)
+    truth = _truth_folder(category, test)
+    stems = Counter(stem_of(path) for name in folders_in(test) for path in _defects_in(test / name, truth))
     problems = _loose_images(test)
     samples: list[Sample] = []
     for defect in folders_in(test):
         images = images_in(test / defect)
         if test / defect == truth:
             continue
-        if defect.lower() in NORMAL_FOLDERS:
+        if is_normal(defect):
             samples += [Sample(path, word, 0) for path in images]
         elif truth is None:
             samples += [Sample(path, word, 1, None, defect) for path in images]
         else:
-            masks = [
-                *images_in(truth / defect),
-                *(truth / defect / name for name in folders_in(truth / defect)),
-            ]
-            pairing = pair_masks(images, masks, str(truth / defect / "{stem}_mask.png"))
+            own = truth / defect
+            masks = [*masks_in(own), *(own / name for name in folders_in(own))]
+            if not own.is_dir():  # all masks lie in one folder; a name that two defects share says nothing
+                once = {stem_of(path) for path in images if stems[stem_of(path)] == 1}
+                masks = [path for path in masks_in(truth) if image_stem(path) in once]
+                own = truth if masks else own
+            pairing = pair_masks(images, masks, str(own / "{stem}_mask.png"))
             samples += [Sample(path, word, 1, mask, defect) for path, mask in pairing.pairs]
             problems += pairing.problems
     return Listing(tuple(samples), tuple(problems))
+
+
+def _truth_folder(category: Path, test: Path) -> Path | None:
+    """Finds the folder of masks, beside the test folder or in it, under any name that such folders have."""
+    places = [place / name for place in (category, test) for name in folders_in(place)]
+    named = [path for path in places if path != test and is_truth_folder(path)]
+    tests = [path for path in places if path.parent == test]
+    shown = (path for path in tests if not is_normal(path.name) and is_mask_folder(path, tests))
+    return next(iter(named), None) or next(shown, None)
+
+
+def _defects_in(folder: Path, truth: Path | None) -> list[Path]:
+    return [] if folder == truth or is_normal(folder.name) else images_in(folder)
 
 
 def _loose_images(folder: Path) -> list[str]:

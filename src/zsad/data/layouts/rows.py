@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from zsad.data.layouts.listing import ClassName, Listing, Split
+from zsad.data.layouts.vocabulary import Meaning, check_labels, meaning
 from zsad.errors import DataError
 from zsad.images.names import file_and_part
 from zsad.types import UNLABELLED, Sample
@@ -28,15 +29,14 @@ Row = Mapping[str, Any]
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "image", "img", "imagepath", "imgpath", "file", "filename", "filepath", "picture"),
     "mask": ("mask", "maskpath", "groundtruth", "gt", "gtpath", "maskname", "maskfile", "segmentation"),
-    "label": ("label", "anomaly", "anomalous", "isanomalous", "isanomaly", "target", "y", "labelindex"),
+    "label": (
+        *("label", "anomaly", "anomalous", "isanomalous", "isanomaly", "target", "y", "labelindex"),
+        *("isdefective", "isdefect", "hasdefect", "defective", "abnormal", "isabnormal"),
+    ),
     "category": ("category", "object", "class", "classname", "clsname", "cls", "product", "categoryname"),
     "defect": ("defect", "speciename", "defecttype", "defectclass", "anomalyclass", "anomalytype", "kind"),
     "split": ("split", "phase", "set", "subset", "fold", "partition"),
 }
-NORMAL_WORDS = frozenset({"0", "normal", "good", "ok", "no", "false", "negative", "healthy", "nominal"})
-ANOMALOUS_WORDS = frozenset(
-    {"1", "anomaly", "anomalous", "abnormal", "bad", "defect", "defective", "ng", "ko", "yes", "true"}
-) | {"positive"}
 NOTHING = frozenset({"", "-1", "?", "-", "nan", "na", "n/a", "none", "null", "unknown", "unlabelled"})
 SPLIT_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -67,14 +67,12 @@ def read_rows(
         Samples in the order of the list, and a problem for each row that has no path, whose image or mask
         does not exist, whose label or split is not understood, or that names an image again.
     """
+    rows = [(place, _columns(raw)) for place, raw in rows]
+    _check_meanings([row for _, row in rows], base)
     samples: list[Sample] = []
     problems: list[str] = []
     seen: dict[tuple[Path, str], str] = {}
-    for place, raw in rows:
-        row: dict[str, str] = {}
-        for name, value in raw.items():
-            if column := column_of(name):
-                row.setdefault(column, _cell(value))
+    for place, row in rows:
         try:
             part = _split_of(row)
             if split not in ("all", part):
@@ -89,6 +87,26 @@ def read_rows(
         else:
             samples.append(sample)
     return Listing(tuple(samples), tuple(problems))
+
+
+def _columns(raw: Row) -> dict[str, str]:
+    """Returns the cells of a row by the names of `COLUMNS`."""
+    row: dict[str, str] = {}
+    for name, value in raw.items():
+        if column := column_of(name):
+            row.setdefault(column, _cell(value))
+    return row
+
+
+def _check_meanings(rows: Iterable[Mapping[str, str]], place: object) -> None:
+    """Refuses labels that leave open what is normal; of labels that are numbers, rows complain themselves."""
+    rows = list(rows)
+    for column in ("label", "defect"):
+        labels = {cell for row in rows if (cell := row.get(column, "")).casefold() not in NOTHING}
+        if labels:
+            break
+    if "0" not in labels:
+        check_labels({label for label in labels if not _is_number(label)}, place)
 
 
 def column_of(name: object) -> str | None:
@@ -176,20 +194,27 @@ def _label(row: Mapping[str, str], has_mask: bool) -> tuple[int, str]:
     said = row.get("label", "").casefold()
     kind = row.get("defect", "")
     kind = "" if kind.casefold() in NOTHING else kind
-    if said in NORMAL_WORDS:
+    found = _meaning(said)
+    if said and found == "normal":
         return 0, "good"
-    if said in ANOMALOUS_WORDS:
-        return 1, kind if kind.casefold() not in NORMAL_WORDS and kind else "anomalous"
+    if said and found == "anomalous":
+        return 1, kind if kind and _meaning(kind) is None else "anomalous"
     if said not in NOTHING:
         if _is_number(said):
             raise DataError(f"label {row['label']!r} is not known; expected 0 (normal) or 1 (anomalous)")
         return 1, row["label"]  # a kind of defect in the label column
     if kind:
-        return (0, "good") if kind.casefold() in NORMAL_WORDS else (1, kind)
+        return (0, "good") if _meaning(kind) == "normal" else (1, kind)
     if has_mask:
         return 1, "anomalous"
     # An empty cell in a column of masks means that the image is normal; without that column, it is unknown.
     return (0, "good") if "mask" in row and "label" not in row else (UNLABELLED, "unlabelled")
+
+
+def _meaning(label: str) -> Meaning | None:
+    """Returns what a label says, numbers included."""
+    by_word = meaning(label)
+    return by_word or {"0": "normal", "1": "anomalous"}.get(label)  # type: ignore[return-value]
 
 
 def _is_number(text: str) -> bool:

@@ -11,7 +11,7 @@ from zsad.detector.calibration.measuring import Example
 from zsad.detector.checkpoints import read
 from zsad.detector.thresholds import Calibration, read_calibration, write_calibration
 from zsad.errors import ConfigError, DataError, ZsadError
-from zsad.images.finding import find_images
+from zsad.images.finding import ImageSearch, search_images
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -28,7 +28,9 @@ def find_examples(
     data: str | None = None,
     split: str = "test",
     class_name: str | None = None,
-) -> tuple[list[Example], str | None]:
+    include_results: bool = False,
+    normal_labels: Sequence[str] | None = None,
+) -> tuple[list[Example], str | None, tuple[str, ...]]:
     """The images of a calibration with their labels: from two lists, or from a labelled dataset.
 
     Args:
@@ -39,9 +41,11 @@ def find_examples(
         split: part of the dataset, "test", "train" or "all".
         class_name: name of what the images show, which chooses the category of a dataset; None: the only
             category.
+        normal_labels: labels of the dataset that alone mean "normal"; None: known words.
+        include_results: whether to take images of folders that zsad wrote itself, and masks.
 
     Returns:
-        The examples, and the class name.
+        The examples, the class name, and one line on each kind of input whose images are left out.
 
     Raises:
         ConfigError: both lists and a dataset are given, or neither; a file is in both lists; none of the
@@ -54,8 +58,9 @@ def find_examples(
             "give normal images (zsad calibrate good/) or a labelled dataset (--data), and not both"
         )
     if data is not None:
-        return _labelled(data, split, class_name)
-    return _listed(normal, anomalous), class_name
+        return _labelled(data, split, class_name, normal_labels)
+    examples, left_out = _listed(normal, anomalous, include_results)
+    return examples, class_name, left_out
 
 
 def check_out(out: Path, checkpoint: str | None) -> None:
@@ -99,9 +104,16 @@ def save(calibration: Calibration, detector: Detector, out: Path) -> None:
         detector.apply_calibration(calibration).save(out)
 
 
-def _listed(normal: Sequence[str], anomalous: Sequence[str]) -> list[Example]:
-    """Images from two lists of files, folders and patterns."""
-    good, bad = (find_images(inputs) if inputs else [] for inputs in (normal, anomalous))
+def _listed(
+    normal: Sequence[str], anomalous: Sequence[str], include_results: bool
+) -> tuple[list[Example], tuple[str, ...]]:
+    """Images from two lists of files, folders and patterns, and one line on those that are left out."""
+    searches = [
+        search_images(inputs, include_results=include_results) if inputs else ImageSearch([])
+        for inputs in (normal, anomalous)
+    ]
+    good, bad = (search.images for search in searches)
+    left_out = tuple(text for search in searches if (text := str(search.left_out)))
     if not any(os.path.lexists(path) for path in (*good, *bad)):
         raise ConfigError(f"no such file or folder, and no match: {(*good, *bad)[0]}")
     both = {os.path.abspath(path) for path in good} & {os.path.abspath(path) for path in bad}
@@ -110,14 +122,17 @@ def _listed(normal: Sequence[str], anomalous: Sequence[str]) -> list[Example]:
             f"{min(both)} is given as normal and as anomalous ({len(both)} of the files are): name "
             "folders that do not overlap"
         )
-    return [Example(path) for path in good] + [Example(path, True) for path in bad]
+    return [Example(path) for path in good] + [Example(path, True) for path in bad], left_out
 
 
-def _labelled(spec: str, split: str, class_name: str | None) -> tuple[list[Example], str]:
-    """Images, labels and masks of one category of a dataset, and the category's name."""
+def _labelled(
+    spec: str, split: str, class_name: str | None, normal_labels: Sequence[str] | None
+) -> tuple[list[Example], str, tuple[str, ...]]:
+    """Images, labels and masks of one category of a dataset, its name, and notes on what is left out."""
     from zsad.data.folder import open_dataset
 
-    categories = open_dataset(spec, split).by_category()  # type: ignore[arg-type] # refuses other names
+    dataset = open_dataset(spec, split, normal_labels=normal_labels)  # type: ignore[arg-type] # refuses others
+    categories = dataset.by_category()
     names = sorted(categories)
     if class_name is None and len(names) == 1:
         class_name = names[0]
@@ -129,4 +144,5 @@ def _labelled(spec: str, split: str, class_name: str | None) -> tuple[list[Examp
             "image, give --class-name NAME"
         )
     samples = categories[class_name if class_name in categories else names[0]]
-    return [Example(one.path, one.label == 1, one.mask_path) for one in samples], class_name
+    examples = [Example(one.path, one.label == 1, one.mask_path) for one in samples]
+    return examples, class_name, dataset.left_out
