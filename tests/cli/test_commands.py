@@ -145,7 +145,7 @@ def test_a_folder(run, folder, detector):
     assert all((out / "maps" / name.format("map.png")).exists() for name in names)
     assert Image.open(out / "overlays" / "a" / "1_overlay.jpg").size == (12, 8)
     assert read_map(out / "maps" / "a" / "2_map.png") == pytest.approx(np.full((8, 12), 0.8), abs=1e-4)
-    with (out / "results.csv").open(newline="") as file:
+    with (out / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         assert [row["path"] for row in csv.DictReader(file)] == [row["path"] for row in rows]
     page = (out / "index.html").read_text()
     assert page.index("in/a/2.png") < page.index("in/b/1.jpg") < page.index("in/a/1.png")

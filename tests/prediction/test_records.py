@@ -60,7 +60,7 @@ def test_csv_has_the_same_columns_and_values(tmp_path):
     with ResultsWriter(tmp_path) as writer:
         writer.add(ResultRecord("a,b.png", 0.123456789, True, 0.1, 4, 3, 0.01, "winclip", "tiny"))
         writer.add(failed())
-    with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
     assert (rows[0]["path"], float(rows[0]["score"]), rows[0]["is_anomalous"]) == (

@@ -133,6 +133,15 @@ def method_settings(pairs: list[str] | None, state_words: str | None = None) -> 
     return settings
 
 
+CsvDelimiterOption = Annotated[
+    str,
+    typer.Option(
+        "--csv-delimiter",
+        help="What separates the cells of CSV files: a comma, a semicolon (Excel in many languages), | or tab.",
+    ),
+]
+
+
 def comma_list(text: str) -> tuple[str, ...]:
     """The parts of a comma-separated option; "none" stands for no part."""
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))

@@ -13,6 +13,7 @@ from zsad.cli.options import (
     BatchSizeOption,
     CheckpointOption,
     ClassNameOption,
+    CsvDelimiterOption,
     DeviceOption,
     ImageSizeOption,
     OfflineOption,
@@ -94,6 +95,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    csv_delimiter: CsvDelimiterOption = ",",
     batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
@@ -137,6 +139,7 @@ def predict(
         formats=None if formats is None else comma_list(formats),  # type: ignore[arg-type] # checked inside
         scale=scale,  # type: ignore[arg-type] # checked inside
         explain=None if explain is None else comma_list(explain),
+        csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         recursive=recursive,
         resume=resume,

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from zsad.errors import ConfigError, unknown_name
+from zsad.files.csv_tables import checked_delimiter
 from zsad.images.drawing import SCALES, Scale
 from zsad.images.saving import FILE_SUFFIXES, FileKind
 
@@ -30,6 +31,7 @@ class PredictOptions:
         scale: colour scale of the overlays: "fixed" (comparable between images) or "image" (its own range).
         explain: defect phrases for `Prediction.explain`; their ranking for each image is written to
             `explanations.jsonl`.
+        csv_delimiter: what separates the cells of `results.csv`: ",", ";", "|" or "tab".
         batch_size: number of images that go through the network at once. A method that scores all images
             together gets them as one batch.
         recursive: whether to search sub-folders too.
@@ -55,6 +57,7 @@ class PredictOptions:
     formats: Sequence[FileKind] | None = None
     scale: Scale = "fixed"
     explain: Sequence[str] | None = None
+    csv_delimiter: str = ","
     batch_size: int = 8
     recursive: bool = True
     resume: bool = False
@@ -74,6 +77,7 @@ class PredictOptions:
             value = getattr(self, name)
             if value is not None and not np.isfinite(value):
                 raise ConfigError(f"the {name.replace('_', ' ')} must be a finite number, got {value!r}")
+        checked_delimiter(self.csv_delimiter)
         if self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
         if self.explain is not None:

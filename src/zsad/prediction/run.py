@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from zsad.detector.calibration.wording import summary
 from zsad.errors import ConfigError, DataError
+from zsad.files.csv_tables import checked_delimiter
 from zsad.files.run_settings import write_settings
 from zsad.images.finding import find_images
 from zsad.images.names import RemoteFile, file_and_part
@@ -130,7 +131,8 @@ def predict_folder(
     done = {record.path for record in kept}
     to_do = [path for path in files if str(path) not in done]
     batches = in_batches(to_do, len(to_do) if detector.scores_jointly else options.batch_size)
-    with ResultsWriter(directory, kept, [str(path) for path in files]) as writer:
+    delimiter = checked_delimiter(options.csv_delimiter)
+    with ResultsWriter(directory, kept, [str(path) for path in files], delimiter) as writer:
         interrupted = _score_all(scorer, batches, writer, len(to_do), progress)
     if options.explain is None:
         (directory / EXPLANATIONS_FILE).unlink(missing_ok=True)  # of an earlier run
