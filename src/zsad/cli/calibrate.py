@@ -135,29 +135,31 @@ def calibrate(
     from zsad.detector.calibration.calibrating import choose_thresholds
     from zsad.detector.calibration.examples import check_out, find_examples, save
     from zsad.detector.calibration.measuring import measure
+    from zsad.files.run_lock import only_writer
 
     check_out(out, checkpoint)
     examples, name = find_examples(
         normal or [], anomalous or [], data=data, split=split, class_name=class_name
     )
     options = replace(options, class_name=name)
-    detector = load_detector(
-        method=method,
-        backbone=backbone,
-        checkpoint=checkpoint,
-        image_size=image_size,
-        device=device,
-        precision=precision,
-        references=references,
-        calibration="none",
-        quiet=quiet,
-        **config,
-    )
-    with Bar(stderr(quiet), "Scoring") as bar:
-        measurement = measure(detector, examples, options, bar.show)
-    print_problems("failed", measurement.failed)
-    calibration = choose_thresholds(measurement, options)
-    save(calibration, detector, out)
+    with only_writer(out):
+        detector = load_detector(
+            method=method,
+            backbone=backbone,
+            checkpoint=checkpoint,
+            image_size=image_size,
+            device=device,
+            precision=precision,
+            references=references,
+            calibration="none",
+            quiet=quiet,
+            **config,
+        )
+        with Bar(stderr(quiet), "Scoring") as bar:
+            measurement = measure(detector, examples, options, bar.show)
+        print_problems("failed", measurement.failed)
+        calibration = choose_thresholds(measurement, options)
+        save(calibration, detector, out)
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)

@@ -1,4 +1,4 @@
-"""CSV files that spreadsheets open as they are meant: UTF-8 with its mark, and no cell that runs as a formula."""
+"""CSV files that spreadsheets open as meant: UTF-8 with its mark, and no cell that runs as a formula."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def safe_cell(value: object) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]], delimiter: str = ",") -> str:
-    """A table as CSV text, with \\n at the end of a line.
+    """A table as CSV text; lines end with a line feed.
 
     Args:
         columns: names of the columns, which form the first line.

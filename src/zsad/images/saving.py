@@ -108,9 +108,9 @@ def write_file(
     return path
 
 
-def save_jpeg(image: Image.Image, file: IO[bytes], quality: int) -> None:
+def save_jpeg(image: Image.Image, file: IO[bytes], quality: int, comment: bytes = b"") -> None:
     """Writes an RGB image as JPEG with full colour resolution, which keeps thin coloured structures."""
-    image.save(file, format="JPEG", quality=quality, subsampling=0)
+    image.save(file, format="JPEG", quality=quality, subsampling=0, comment=comment)
 
 
 def _save_photo(image: Image.Image, path: Path) -> Path:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 from zsad.detector.calibration.wording import summary
 from zsad.errors import ConfigError, DataError
 from zsad.files.csv_tables import checked_delimiter
+from zsad.files.run_lock import only_writer
 from zsad.files.run_settings import write_settings
 from zsad.images.finding import find_images
 from zsad.images.names import RemoteFile, file_and_part
@@ -32,12 +33,12 @@ from zsad.prediction.records import (
     read_explanations,
     write_explanations,
 )
-from zsad.prediction.resuming import resumed_layout
+from zsad.prediction.resuming import earlier_files, resumed_layout
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
     from zsad.images.saving import FileKind
-    from zsad.prediction.pipeline import Scorer
+    from zsad.prediction.pipeline import Engine, Scorer
 
 DEFAULT_FORMATS: tuple[FileKind, ...] = ("overlay", "map")
 # The options that decide what is written about an image: stored, and compared when a run is resumed.
@@ -112,7 +113,19 @@ def predict_folder(
     engine = choose_engine(options, _workers_device(options, detector))
     files = images_to_score(inputs, directory, options.recursive)
     _make_folder(directory)
-    detector = _loaded(detector, files, options)
+    with only_writer(directory):
+        return _predict(files, _loaded(detector, files, options), options, engine, progress)
+
+
+def _predict(
+    files: list[Path],
+    detector: Detector,
+    options: PredictOptions,
+    engine: Engine,
+    progress: Callable[[int, int], None] | None,
+) -> PredictResult:
+    """Scores images into a folder that is locked for this run."""
+    directory = Path(options.out)
     started = time.perf_counter()
     detector = _deciding(detector, options)
     options = _completed(options, detector)
@@ -125,6 +138,7 @@ def predict_folder(
         asked = {str(path) for path in files}
         kept = [record for record in kept if record.path in explanations or record.path not in asked]
     for_page = page_settings(detector.map_range, detector.calibration)
+    replaced = [] if options.resume else earlier_files(directory)
     write_settings(directory, {**known, "root": layout.root, PAGE_KEY: for_page, COMPANIONS_KEY: companions})
 
     scorer = engine(detector, layout, options)
@@ -133,6 +147,8 @@ def predict_folder(
     batches = in_batches(to_do, len(to_do) if detector.scores_jointly else options.batch_size)
     delimiter = checked_delimiter(options.csv_delimiter)
     with ResultsWriter(directory, kept, [str(path) for path in files], delimiter) as writer:
+        for file in replaced:  # with the table that named them
+            file.unlink(missing_ok=True)
         interrupted = _score_all(scorer, batches, writer, len(to_do), progress)
     if options.explain is None:
         (directory / EXPLANATIONS_FILE).unlink(missing_ok=True)  # of an earlier run
