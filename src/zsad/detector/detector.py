@@ -316,8 +316,9 @@ class Detector(Decided):
             calibration=None if decision.calibration is None else decision.calibration.to_dict(),
             class_name=decision.class_name,
         )
+        path = Path(path).expanduser()
         checkpoints.write(path, self.method.learned_state(), info)
-        return Path(path)
+        return path
 
     def mark_trained(self, auxiliary_data: str, auxiliary_pictures: str = "") -> None:
         """Records that the method has been trained, and on which data.

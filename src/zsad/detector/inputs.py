@@ -49,7 +49,7 @@ def read(source: Any) -> ReadImage:
     Raises:
         ImageReadError: the image cannot be read.
     """
-    path = Path(source) if isinstance(source, (str, Path)) else None
+    path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
     return path, read_image(source)
 
 

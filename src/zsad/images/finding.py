@@ -48,7 +48,7 @@ def find_images(inputs: Iterable[str | Path] | str | Path, recursive: bool = Tru
     found: dict[str, Path | RemoteFile] = {}
     unmatched = []
     for given in wanted:
-        item = given if isinstance(given, RemoteFile) else os.fsdecode(given)
+        item = given if isinstance(given, RemoteFile) else os.path.expanduser(os.fsdecode(given))
         if not item:
             raise ConfigError("an empty path was given; name a file, a folder or a pattern")
         paths = list(_expand(item, recursive))

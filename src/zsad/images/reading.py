@@ -68,7 +68,7 @@ def read_image(source: Any, *, max_pixels: int | None = None) -> Image.Image:
         with _named(printable(source)):
             return _read_remote(source, limit)
     if isinstance(source, (str, os.PathLike)):
-        return _read_path(os.fsdecode(source), limit)
+        return _read_path(os.path.expanduser(os.fsdecode(source)), limit)
     if isinstance(source, (bytes, bytearray, memoryview)):
         with _named("bytes"):
             return decode_stream(io.BytesIO(source), limit)

@@ -68,6 +68,7 @@ class PredictOptions:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out).expanduser())
         if self.scale not in SCALES:
             raise unknown_name("scale", str(self.scale), SCALES)
         for kind in self.formats or ():
