@@ -296,6 +296,23 @@ class Prediction:
 
         return overlay(self.image, self.anomaly_map, self.map_range)
 
+    def _repr_png_(self) -> bytes:
+        """The image and its heat map, for notebooks."""
+        from PIL import Image
+
+        from zsad.images.notebook import side_by_side_png
+
+        return side_by_side_png(Image.fromarray(self.image), self.overlay())
+
+    def _repr_html_(self) -> str:
+        """The image, its heat map, and a line with score and decision, for notebooks."""
+        from zsad.errors import printable
+        from zsad.images.notebook import figure_html
+
+        decision = {None: "", True: ", anomalous", False: ", normal"}[self.is_anomalous]
+        name = f"{printable(self.path)}: " if self.path else ""
+        return figure_html(self._repr_png_(), f"{name}score {self.score:.4f}{decision}")
+
     def write(self, kind: FileKind, path: str | Path, *, scale: Scale = "fixed") -> Path:
         """Writes one file of the result, whole or not at all.
 
