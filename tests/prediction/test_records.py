@@ -200,3 +200,14 @@ def test_a_resumed_run_keeps_its_names():
     moved = RunLayout.plan(Path("out"), ["in/b/1.png", "other/1.png"], root=os.path.abspath("in"))
     assert moved.root == os.getcwd()
     assert common_folder([]) == ""
+
+
+def test_only_the_setting_that_differs_is_shown(tmp_path):
+    earlier = {"method": "winclip", "config": {"sigma": 4, "scales": [2, 3], "deep": {"a": 1}}}
+    check_same_settings(tmp_path, earlier, {**earlier, "config": {**earlier["config"], "scales": (2, 3)}})
+    now = {"method": "winclip", "config": {"sigma": 8, "scales": (2, 3), "deep": {}}}
+    with pytest.raises(ConfigError) as caught:
+        check_same_settings(tmp_path, earlier, now)
+    assert "config.sigma was 4 and is now 8" in str(caught.value)
+    assert "config.deep.a was 1 and is now None" in str(caught.value)
+    assert "scales" not in str(caught.value)
