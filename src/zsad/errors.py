@@ -66,8 +66,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
         "unknown method 'winclp': did you mean 'winclip'? Known: musc, winclip"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" did you mean {near[0]!r}?" if near else ""
+    by_lower = {known_name.lower(): known_name for known_name in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    hint = f" did you mean {by_lower[near[0]]!r}?" if near else ""
     return ConfigError(f"unknown {kind} {name!r}:{hint} Known: {', '.join(names) or 'none'}")
 
 

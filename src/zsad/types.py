@@ -300,6 +300,23 @@ class Prediction:
 
         return overlay(self.image, self.anomaly_map, self.map_range)
 
+    def _repr_png_(self) -> bytes:
+        """The image and its heat map, for notebooks."""
+        from PIL import Image
+
+        from zsad.images.notebook import side_by_side_png
+
+        return side_by_side_png(Image.fromarray(self.image), self.overlay())
+
+    def _repr_html_(self) -> str:
+        """The image, its heat map, and a line with score and decision, for notebooks."""
+        from zsad.errors import printable
+        from zsad.images.notebook import figure_html
+
+        decision = {None: "", True: ", anomalous", False: ", normal"}[self.is_anomalous]
+        name = f"{printable(self.path)}: " if self.path else ""
+        return figure_html(self._repr_png_(), f"{name}score {self.score:.4f}{decision}")
+
     def write(self, kind: FileKind, path: str | Path, *, scale: Scale = "fixed") -> Path:
         """Writes one file of the result, whole or not at all.
 
@@ -329,15 +346,21 @@ class Prediction:
         name: str | None = None,
         kinds: Sequence[FileKind] | None = None,
         scale: Scale = "fixed",
+        overwrite: bool = False,
     ) -> list[Path]:
         """Writes overlay, 16-bit map and, if there is a map threshold, the mask into a folder.
 
+        Images that one process saves into one folder never replace each other's files: a name that another
+        image has is made longer by the suffix or the folders of the image, or by a number ("crack_000",
+        "image_2"). An image that is saved again, and files that an earlier process left, are replaced.
+
         Args:
-            directory: folder to write to, created if it is missing. Files of the same name are replaced.
+            directory: folder to write to, created if it is missing; "~" is the home folder.
             name: start of the file names; None for the stem of `path`, or "image".
             kinds: kinds of files, as `write` takes them; None for overlay and map, and the mask if there is a
                 map threshold.
             scale: colour scale of the overlay, as `zsad.images.drawing.overlay` takes it.
+            overwrite: whether the files of another image with the same name are replaced.
 
         Returns:
             The files written: NAME_overlay.jpg, NAME_map.png, NAME_mask.png and so on.
@@ -347,15 +370,14 @@ class Prediction:
             OSError: the folder cannot be written.
         """
         from zsad.images.saving import FILE_SUFFIXES
+        from zsad.images.unique import unique_stem
 
-        if name is None:
-            name = self.path.stem if self.path else "image"
         chosen: Sequence[FileKind] = kinds if kinds is not None else ("overlay", "map")
         if kinds is None and self.map_threshold is not None:
             chosen = (*chosen, "mask")
         for kind in chosen:
             if kind not in FILE_SUFFIXES:
                 raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
-        return [
-            self.write(kind, Path(directory) / f"{name}{FILE_SUFFIXES[kind]}", scale=scale) for kind in chosen
-        ]
+        folder = Path(directory).expanduser()
+        stem = unique_stem(folder, self, self.path, name, overwrite=overwrite)
+        return [self.write(kind, folder / f"{stem}{FILE_SUFFIXES[kind]}", scale=scale) for kind in chosen]

@@ -60,7 +60,7 @@ def test_csv_has_the_same_columns_and_values(tmp_path):
     with ResultsWriter(tmp_path) as writer:
         writer.add(ResultRecord("a,b.png", 0.123456789, True, 0.1, 4, 3, 0.01, "winclip", "tiny"))
         writer.add(failed())
-    with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
     assert (rows[0]["path"], float(rows[0]["score"]), rows[0]["is_anomalous"]) == (
@@ -239,3 +239,14 @@ def test_a_line_that_is_not_utf_8_is_no_other_path(tmp_path):
     (tmp_path / RESULTS_FILE).write_bytes(good.replace(b"a.png", b"\xff.png") + b"\n" + good[:20])
     with pytest.raises(DataError, match="line 1: "):
         read_results(tmp_path / RESULTS_FILE)
+
+
+def test_only_the_setting_that_differs_is_shown(tmp_path):
+    earlier = {"method": "winclip", "config": {"sigma": 4, "scales": [2, 3], "deep": {"a": 1}}}
+    check_same_settings(tmp_path, earlier, {**earlier, "config": {**earlier["config"], "scales": (2, 3)}})
+    now = {"method": "winclip", "config": {"sigma": 8, "scales": (2, 3), "deep": {}}}
+    with pytest.raises(ConfigError) as caught:
+        check_same_settings(tmp_path, earlier, now)
+    assert "config.sigma was 4 and is now 8" in str(caught.value)
+    assert "config.deep.a was 1 and is now None" in str(caught.value)
+    assert "scales" not in str(caught.value)

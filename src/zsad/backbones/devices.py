@@ -20,6 +20,23 @@ PRECISIONS = {
 """Names of torch's data types by the names that a user may type."""
 
 
+def device_asked_for(device: str | int | torch.device | None) -> str | torch.device | None:
+    """The name that torch knows for what a user types: letter case, a bare number, "gpu" and "auto".
+
+    Example:
+        >>> device_asked_for("CPU"), device_asked_for("0"), device_asked_for(1), device_asked_for("auto")
+        ('cpu', 'cuda:0', 'cuda:1', None)
+    """
+    if device is None or not isinstance(device, str | int):
+        return device
+    name = str(device).strip().lower()
+    if name.isdecimal():
+        return f"cuda:{name}"
+    if name == "gpu" or name.startswith("gpu:"):
+        return name.replace("gpu", "cuda", 1)
+    return None if name == "auto" else name
+
+
 def check_device(device: str | torch.device | None) -> torch.device:
     """The torch device of a name.
 
@@ -28,6 +45,7 @@ def check_device(device: str | torch.device | None) -> torch.device:
     """
     import torch
 
+    device = device_asked_for(device)
     try:
         place = torch.device("cpu" if device is None else device)
         torch.empty(0, device=place)
@@ -63,6 +81,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
     """The named device, or the fastest one of this machine if the name is None."""
     import torch
 
+    device = device_asked_for(device)
     if device is not None:
         return check_device(device)
     if torch.cuda.is_available():
@@ -87,7 +106,7 @@ def device_names(count: int, device: str | torch.device | None = None) -> tuple[
 
     if count < 1:
         raise ConfigError(f"the number of devices must be at least 1, got {count}")
-    kind = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = str(device_asked_for(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
     if kind == "cpu" or count == 1:
         return (kind,) * count
     if kind != "cuda":

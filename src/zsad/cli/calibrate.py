@@ -142,6 +142,7 @@ def calibrate(
     from zsad.detector.calibration.calibrating import choose_thresholds
     from zsad.detector.calibration.examples import check_out, find_examples, save
     from zsad.detector.calibration.measuring import measure
+    from zsad.files.run_lock import only_writer
 
     check_out(out, checkpoint)
     examples, name, left_out = find_examples(
@@ -154,24 +155,25 @@ def calibrate(
         normal_labels=None if normal_labels is None else comma_list(normal_labels),
     )
     options = replace(options, class_name=name)
-    detector = load_detector(
-        method=method,
-        backbone=backbone,
-        checkpoint=checkpoint,
-        image_size=image_size,
-        device=device,
-        precision=precision,
-        references=references,
-        include_results=include_results,
-        calibration="none",
-        quiet=quiet,
-        **config,
-    )
-    with Bar(stderr(quiet), "Scoring") as bar:
-        measurement = measure(detector, examples, options, bar.show)
-    print_problems("failed", measurement.failed)
-    calibration = choose_thresholds(measurement, options)
-    save(calibration, detector, out)
+    with only_writer(out):
+        detector = load_detector(
+            method=method,
+            backbone=backbone,
+            checkpoint=checkpoint,
+            image_size=image_size,
+            device=device,
+            precision=precision,
+            references=references,
+            include_results=include_results,
+            calibration="none",
+            quiet=quiet,
+            **config,
+        )
+        with Bar(stderr(quiet), "Scoring") as bar:
+            measurement = measure(detector, examples, options, bar.show)
+        print_problems("failed", measurement.failed)
+        calibration = choose_thresholds(measurement, options)
+        save(calibration, detector, out)
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)

@@ -20,16 +20,14 @@ DEBUG_VARIABLE = "ZSAD_DEBUG"
 
 
 def known_method(name: str | None) -> str | None:
-    """Refuses a method that does not exist; as a callback of an option, before torch is imported.
+    """The registry name of a method, refused if unknown; a callback that runs before torch is imported.
 
     Raises:
         ConfigError: the name is unknown; the message holds the nearest one.
     """
-    from zsad.methods._registry import list_methods
+    from zsad.methods._registry import known_name
 
-    if name is not None and name not in list_methods():
-        raise unknown_name("method", name, list_methods())
-    return name
+    return None if name is None else known_name(name)
 
 
 def read_at_depth(context: typer.Context, text: str | None) -> str | None:
@@ -175,6 +173,15 @@ def method_settings(pairs: list[str] | None, state_words: str | None = None) -> 
 
         settings["state_words"] = parse_state_words(state_words)
     return settings
+
+
+CsvDelimiterOption = Annotated[
+    str,
+    typer.Option(
+        "--csv-delimiter",
+        help="What separates the cells of CSV files: comma, semicolon (Excel in many languages), | or tab.",
+    ),
+]
 
 
 def comma_list(text: str) -> tuple[str, ...]:

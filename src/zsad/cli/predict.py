@@ -13,6 +13,7 @@ from zsad.cli.options import (
     BatchSizeOption,
     CheckpointOption,
     ClassNameOption,
+    CsvDelimiterOption,
     DeviceOption,
     ImageSizeOption,
     IncludeResultsOption,
@@ -95,6 +96,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    csv_delimiter: CsvDelimiterOption = ",",
     batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
@@ -148,6 +150,7 @@ def predict(
         formats=None if formats is None else comma_list(formats),  # type: ignore[arg-type] # checked inside
         scale=scale,  # type: ignore[arg-type] # checked inside
         explain=None if explain is None else comma_list(explain),
+        csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
         recursive=recursive,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zsad.cli.options import QuietOption, comma_list
+from zsad.cli.options import CsvDelimiterOption, QuietOption, comma_list
 from zsad.cli.printing import Bar, stderr, stdout
 
 
@@ -41,6 +41,7 @@ def report(
             show_default=False,
         ),
     ] = None,
+    csv_delimiter: CsvDelimiterOption = ",",
     quiet: QuietOption = False,
 ) -> None:
     """Make a page and tables of evaluations, with published numbers beside yours.
@@ -51,9 +52,11 @@ def report(
     from zsad.evaluation.report.reading import open_evaluation
     from zsad.evaluation.report.tables import checked_metrics, overview_table
     from zsad.evaluation.report.writing import checked_formats, write_report_files
+    from zsad.files.csv_tables import checked_delimiter
     from zsad.prediction.page import is_prediction_folder, rebuild_page
 
     kinds = checked_formats(comma_list(formats))
+    delimiter = checked_delimiter(csv_delimiter)
     chosen = None if metrics is None else checked_metrics(comma_list(metrics))
     if len(results) == 1 and is_prediction_folder(results[0]):
         written = [rebuild_page(results[0])]
@@ -61,7 +64,7 @@ def report(
         folders = [open_evaluation(path) for path in results]
         directory = out or (folders[0].directory if len(folders) == 1 else Path("zsad-report"))
         with Bar(stderr(quiet), "Drawing") as bar:
-            written = write_report_files(folders, directory, kinds, chosen, bar.show)
+            written = write_report_files(folders, directory, kinds, chosen, bar.show, csv_delimiter=delimiter)
         if not quiet:
             runs = [run for folder in folders for run in folder.result.runs]
             stdout().print(to_text(overview_table(runs, chosen)))

@@ -100,6 +100,7 @@ def find(
     if checkpoint == FRESH:
         return None
     if checkpoint is not None:
+        checkpoint = Path(checkpoint).expanduser() if str(checkpoint).startswith("~") else checkpoint
         published = None if Path(checkpoint).exists() else published_weights().get(str(checkpoint))
         if published is None:
             return read(checkpoint)

@@ -7,7 +7,7 @@ device, references and thresholds. It encodes the prompts of a class name once a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -25,12 +25,14 @@ from zsad.detector.explanation import RegionRanker
 from zsad.detector.identity import image_fingerprint, learned_versions, scoring_settings
 from zsad.detector.inputs import (
     ImageInput,
+    OnError,
     ReadImage,
     check_size,
     check_stream,
     check_tensors,
     check_trained,
     holds_several,
+    in_their_places,
     read,
     read_batches,
     stack,
@@ -38,7 +40,7 @@ from zsad.detector.inputs import (
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
 from zsad.detector.support import images_given, methods_with_companions, readable
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, ImageReadError
 from zsad.files.plain import to_plain
 from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation, to_array
@@ -182,7 +184,8 @@ class Detector(Decided):
         classes: Classes = None,
         *,
         include_results: bool = False,
-    ) -> Iterator[Prediction]:
+        on_error: OnError = "raise",
+    ) -> Iterator[Any]:
         """Scores a stream of images, and reads the next batch while the network works.
 
         Args:
@@ -190,24 +193,30 @@ class Detector(Decided):
             batch_size: number of images that go through the network at once.
             classes: class names, as `predict` takes them.
             include_results: whether to take the images of a folder that zsad wrote itself, and masks.
+            on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
+                image out, "yield" puts the `ImageReadError` in its place.
 
         Yields:
-            Predictions in the order of the images.
+            Predictions in the order of the images; with "yield", errors among them.
 
         Raises:
-            ImageReadError: an image cannot be read; all earlier batches have been yielded by then.
+            ImageReadError: with "raise", an image cannot be read; all earlier batches have been yielded.
             DataError: the folder or pattern holds no image.
             ConfigError: names and images differ in number, the batch size is impossible, or the method has
                 not been trained.
         """
-        check_stream(source, batch_size)
+        check_stream(source, batch_size, on_error)
         check_trained(self.method, self.is_trained)
+        are_named = isinstance(source, (str, Path))
         images: Iterable[Any] = (
             find_images(source, include_results=include_results)
             if isinstance(source, (str, Path))
             else source
         )
-        return self._predict_stream(with_class_names(images, self._classes(classes)), batch_size)
+        batches = read_batches(
+            with_class_names(images, self._classes(classes)), batch_size, are_named=are_named
+        )
+        return self._predict_stream(batches, on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores images that are already resized and normalised.
@@ -326,8 +335,9 @@ class Detector(Decided):
             calibration=None if decision.calibration is None else decision.calibration.to_dict(),
             class_name=decision.class_name,
         )
+        path = Path(path).expanduser()
         checkpoints.write(path, self.method.learned_state(), info)
-        return Path(path)
+        return path
 
     def mark_trained(self, auxiliary_data: str, auxiliary_pictures: str = "") -> None:
         """Records that the method has been trained, and on which data.
@@ -345,12 +355,14 @@ class Detector(Decided):
         return self.decision.class_name if given is None else given
 
     def _predict_stream(
-        self, images: Iterator[tuple[Any, str | None]], batch_size: int
-    ) -> Iterator[Prediction]:
-        """Predictions for a stream of images; the next batch is read while one is scored."""
-        with contextlib.closing(read_batches(images, batch_size)) as batches:
-            for found, names in batches:
-                yield from self._predict_batch(found, names)
+        self,
+        batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
+        on_error: OnError,
+    ) -> Iterator[Any]:
+        """Predictions for a stream of batches; the next batch is read while one is scored."""
+        with contextlib.closing(batches):
+            for batch in batches:
+                yield from in_their_places(batch, self._predict_batch, on_error)
 
     def _stack(self, images: Sequence[Image.Image]) -> Tensor:
         """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.images.ahead import read_ahead
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
@@ -30,6 +30,9 @@ SEVERAL = 4  # dimensions of an array that holds several images
 
 ImageInput = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
 """One image: a path, an open file, a PIL image, an HWC uint8 array or a CHW float tensor in [0, 1]."""
+
+OnError = Literal["raise", "skip", "yield"]
+"""What becomes of an image that cannot be read: the stream ends, leaves it out, or holds its error."""
 
 ReadImage = tuple[Path | None, Image.Image]
 """An image with the file it comes from; None for an image in memory."""
@@ -51,34 +54,68 @@ def read(source: Any) -> ReadImage:
     Raises:
         ImageReadError: the image cannot be read.
     """
-    path = Path(source) if isinstance(source, (str, Path)) else None
+    path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
     return path, read_image(source)
 
 
 def read_batches(
-    images: Iterator[tuple[ImageInput, str | None]], batch_size: int
-) -> Generator[tuple[tuple[ReadImage, ...], tuple[str | None, ...]], None, None]:
+    images: Iterator[tuple[ImageInput, str | None]], batch_size: int, *, are_named: bool = True
+) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
     """Reads a stream of images in batches, each batch while the one before it is used.
 
     Args:
         images: images with their class names.
         batch_size: number of images in a batch; the last batch may be smaller.
+        are_named: whether the names of files tell the images apart; otherwise an error begins with the
+            position of the image ("inputs[2]: ").
 
     Yields:
-        The images of a batch and their class names.
+        The images of a batch, each with its class name; in place of an image that cannot be read, the error.
+    """
+    numbered = enumerate(images)
+    batches = iter(lambda: list(itertools.islice(numbered, batch_size)), [])
+
+    def read_one(
+        item: tuple[int, tuple[ImageInput, str | None]],
+    ) -> tuple[ReadImage | ImageReadError, str | None]:
+        position, (image, name) = item
+        try:
+            return read(image), name
+        except ImageReadError as error:
+            return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
+
+    with contextlib.closing(read_ahead(read_one, batches)) as reading:
+        yield from reading
+
+
+def in_their_places(
+    batch: Sequence[tuple[ReadImage | ImageReadError, str | None]],
+    score: Callable[[Sequence[ReadImage], Sequence[str | None]], Sequence[Any]],
+    on_error: OnError,
+) -> Iterator[Any]:
+    """Scores the readable images of a batch, and does with the others what the user wishes.
+
+    Args:
+        batch: images or errors with class names, from `read_batches`.
+        score: gives one result for each image.
+        on_error: what becomes of an image that could not be read.
+
+    Yields:
+        Results in the order of the images; with "yield", errors in the place of images.
 
     Raises:
-        ImageReadError: an image cannot be read.
+        ImageReadError: with "raise", an image could not be read.
     """
-    batches = iter(lambda: list(itertools.islice(images, batch_size)), [])
-
-    def read_pair(pair: tuple[ImageInput, str | None]) -> tuple[ReadImage, str | None]:
-        return read(pair[0]), pair[1]
-
-    with contextlib.closing(read_ahead(read_pair, batches)) as reading:
-        for batch in reading:
-            found, names = zip(*batch, strict=True)
-            yield found, names
+    readable = [(image, name) for image, name in batch if not isinstance(image, ImageReadError)]
+    errors = [image for image, _ in batch if isinstance(image, ImageReadError)]
+    if errors and on_error == "raise":
+        raise errors[0]
+    results = iter(score(*zip(*readable, strict=True)) if readable else ())
+    for image, _ in batch:
+        if not isinstance(image, ImageReadError):
+            yield next(results)
+        elif on_error == "yield":
+            yield image
 
 
 def stack(images: Sequence[Image.Image], preparation: Preparation) -> Tensor:
@@ -131,12 +168,15 @@ def check_trained(method: Method, is_trained: bool) -> None:
         )
 
 
-def check_stream(source: Any, batch_size: int) -> None:
+def check_stream(source: Any, batch_size: int, on_error: str) -> None:
     """Refuses what `Detector.predict_iter` cannot iterate over in batches.
 
     Raises:
-        ConfigError: the source is a single image, or the batch size is not a whole number above 0.
+        ConfigError: the source is a single image, the batch size is not a whole number above 0, or
+            `on_error` is unknown.
     """
+    if on_error not in get_args(OnError):
+        raise unknown_name("on_error", str(on_error), get_args(OnError))
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size must be a whole number of images above 0, got {batch_size!r}")
     if isinstance(source, Image.Image) or getattr(source, "ndim", SEVERAL) < SEVERAL:

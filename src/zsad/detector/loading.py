@@ -66,6 +66,7 @@ def load(
         ImageReadError: a reference image cannot be read.
         DataError: the calibration is damaged.
     """
+    method = None if method is None else registry.known_name(method)
     if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
         calibration = read_calibration(calibration)
     if isinstance(calibration, Calibration) and checkpoint is None:

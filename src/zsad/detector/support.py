@@ -13,7 +13,7 @@ from PIL import Image
 
 from zsad.errors import ConfigError, DataError, ZsadError
 from zsad.images.finding import find_images
-from zsad.images.names import is_pattern
+from zsad.images.names import RemoteFile, is_pattern
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def images_given(source: Images | None) -> list[Any]:
     items: list[Any] = [source] if is_one else list(source)  # type: ignore[arg-type]
     found: list[Any] = []
     for item in items:
-        is_path = isinstance(item, (str, os.PathLike))
-        if is_path and (os.path.isdir(item) or is_pattern(os.fspath(item))):
+        is_path = isinstance(item, (str, os.PathLike)) and not isinstance(item, RemoteFile)
+        if is_path and (os.path.isdir(os.path.expanduser(item)) or is_pattern(os.fspath(item))):
             found.extend(find_images(item))
         else:
             found.append(item)

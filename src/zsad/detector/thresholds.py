@@ -176,7 +176,7 @@ def read_calibration(path: str | Path) -> Calibration:
             no calibration.
         OSError: the file cannot be read.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise ConfigError(f"{path}: no such file; make a calibration with zsad calibrate")
     if path.suffix == ".safetensors":

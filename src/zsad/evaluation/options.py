@@ -74,7 +74,7 @@ class EvaluateOptions:
     allow_overlap: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "out", Path(self.out))  # a plain string is accepted too
+        object.__setattr__(self, "out", Path(self.out).expanduser())  # a plain string is accepted too
         check_pro(self.pro, self.fpr_limit)
         for name, least in LEAST.items():
             value = getattr(self, name)

@@ -152,7 +152,9 @@ def spread(samples: Sequence[Sample], limit: int | None) -> tuple[Sample, ...]:
 
 def _methods(names: Iterable[str]) -> list[str]:
     known = registry.list_methods()
-    wanted = [each for name in names for each in (known if name == ALL_METHODS else [name])]
+    wanted = [
+        each for name in names for each in (known if name == ALL_METHODS else [registry.known_name(name)])
+    ]
     return list(dict.fromkeys(wanted))
 
 

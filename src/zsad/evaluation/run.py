@@ -33,6 +33,7 @@ from zsad.evaluation.scoring import joint_note, make_batches
 from zsad.evaluation.workers import LocalScorer, ProcessScorer, Scorer
 from zsad.evaluation.worst import worst_of_run
 from zsad.files.plain import to_plain
+from zsad.files.run_lock import only_writer
 from zsad.metrics import METRIC_NAMES
 from zsad.metrics.bootstrap import IMAGE_METRICS, bootstrap_draws, interval
 
@@ -70,9 +71,21 @@ def evaluate(
     runs = plan_runs(options)
     devices = device_names(options.devices, options.device) if options.devices > 1 else None
     check_directory(options.out)
+    with only_writer(options.out):
+        return _evaluate(options, runs, devices, progress or (lambda done, total: None), command)
+
+
+def _evaluate(
+    options: EvaluateOptions,
+    runs: Sequence[PlannedRun],
+    devices: tuple[str, ...] | None,
+    progress: Progress,
+    command: str | None,
+) -> EvaluationResult:
+    """Evaluates planned runs into a folder that is locked for them."""
     started = time.perf_counter()
     provenance = describe_environment(command)
-    counter = _Counter(options, runs, progress or (lambda done, total: None))
+    counter = _Counter(options, runs, progress)
     finished: list[RunResult] = []
     failed: list[FailedRun] = []
 

@@ -48,9 +48,9 @@ def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: 
         now: settings of this run.
 
     Raises:
-        ConfigError: settings differ; the message names each of them, with both values.
+        ConfigError: settings differ; the message names each of them ("config.sigma"), with both values.
     """
-    now = to_plain(now)  # tuples and lists are the same once they are written
+    earlier, now = _flat(earlier), _flat(to_plain(now))  # written, tuples and lists are the same
     differing = [
         f"{name} was {earlier.get(name)!r} and is now {now.get(name)!r}"
         for name in sorted(earlier.keys() | now.keys())
@@ -61,3 +61,12 @@ def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: 
             f"cannot resume in {directory}: {'; '.join(differing)}. "
             "Give the same settings, choose another --out, or omit --resume to start over"
         )
+
+
+def _flat(settings: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Settings without nesting, so that only those that differ are shown: {"config.sigma": 4}."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = value if isinstance(value, Mapping) and value else None
+        flat |= {f"{start}{name}": value} if inner is None else _flat(inner, f"{start}{name}.")
+    return flat

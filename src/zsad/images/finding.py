@@ -96,7 +96,7 @@ def search_images(
     unmatched = []
     left_out = None if include_results else LeftOut()
     for given in wanted:
-        item = given if isinstance(given, RemoteFile) else os.fsdecode(given)
+        item = given if isinstance(given, RemoteFile) else os.path.expanduser(os.fsdecode(given))
         if not item:
             raise ConfigError("an empty path was given; name a file, a folder or a pattern")
         paths = list(_expand(item, recursive, left_out))

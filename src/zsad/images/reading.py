@@ -117,7 +117,7 @@ def _name(source: Any) -> str:
 def _read(source: Any, reading: Reading) -> Image.Image:
     """Reads one image; `reading` collects the notes about it."""
     if isinstance(source, (str, os.PathLike)) and not isinstance(source, RemoteFile):
-        return _read_path(os.fsdecode(source), reading)
+        return _read_path(os.path.expanduser(os.fsdecode(source)), reading)
     with _named(_name(source)):
         if isinstance(source, RemoteFile):
             return _read_remote(source, reading)

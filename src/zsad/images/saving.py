@@ -108,14 +108,20 @@ def write_file(
     return path
 
 
-def save_jpeg(image: Image.Image, file: IO[bytes], quality: int) -> None:
+def save_jpeg(image: Image.Image, file: IO[bytes], quality: int, note: bytes = b"") -> None:
     """Writes an RGB image as JPEG with full colour resolution, which keeps thin coloured structures.
 
-    A comment marks the file as one that zsad wrote.
+    A comment marks the file as one that zsad wrote; `note` follows in the same comment.
     """
     # Without a profile or EXIF of the input, which would come first, the marker stays near the file's start.
     image.save(
-        file, format="JPEG", quality=quality, subsampling=0, comment=MARKER, exif=b"", icc_profile=None
+        file,
+        format="JPEG",
+        quality=quality,
+        subsampling=0,
+        comment=MARKER.encode() + note,
+        exif=b"",
+        icc_profile=None,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -36,6 +37,25 @@ def list_methods() -> list[str]:
     return sorted({*_shipped(), *_plugins()})
 
 
+def known_name(name: str) -> str:
+    """The registry name that a user means: letter case, hyphens, spaces and underscores do not count.
+
+    Raises:
+        ConfigError: no method has such a name; the message holds the nearest one.
+
+    Example:
+        >>> known_name("AnomalyCLIP"), known_name("April-GAN"), known_name("AA CLIP")
+        ('anomalyclip', 'april_gan', 'aa_clip')
+    """
+    names = list_methods()
+    if name in names:
+        return name
+    by_letters = {_letters(each): each for each in names}
+    if _letters(name) in by_letters:
+        return by_letters[_letters(name)]
+    raise unknown_name("method", name, names)
+
+
 def method_class(name: str) -> type[Method]:
     """Imports a method and returns its class.
 
@@ -59,6 +79,10 @@ def method_class(name: str) -> type[Method]:
         found = _plugins()[name].load()
         return _only_method(found) if inspect.ismodule(found) else found
     raise unknown_name("method", name, list_methods())
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_ ]+", "", name.casefold())
 
 
 @lru_cache(maxsize=1)

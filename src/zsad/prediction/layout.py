@@ -8,9 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
+from PIL import Image
+
+from zsad.files.cache import sha256_of
 from zsad.images.names import as_path, file_and_part, is_uri
+from zsad.images.results import MARKER
 from zsad.images.saving import FILE_SUFFIXES, FileKind
 
 _LONGEST_STEM = 180  # bytes; file systems allow 255 for a name, and a suffix follows
@@ -82,23 +86,50 @@ class RunLayout:
                 return candidate
         return None
 
+    def files(self, path: str) -> list[Path]:
+        """The paths of all files, of every kind, that a run may have written for an input image."""
+        expected = [self.file(path, cast("FileKind", kind)) for kind in self._FOLDER_OF]
+        too_large_for_jpeg = [file.with_suffix(".png") for file in expected if file.suffix == ".jpg"]
+        return [*expected, *too_large_for_jpeg, self.thumbnail(path)]
+
     def thumbnail(self, path: str) -> Path:
         """The path of the thumbnail of an input image."""
         return self._place("thumbnails", path, ".jpg")
 
     def is_complete(self, path: str, formats: Sequence[FileKind]) -> bool:
-        """Whether all files of an input exist and the input has not changed since they were written."""
+        """Whether all files of an input exist and were made from the input's present content.
+
+        The thumbnail, which is written last, says what it was made from. Time stamps do not count: a copy or
+        a moved file may be older than the result.
+        """
         thumbnail = self.thumbnail(path)
         if not thumbnail.exists() or any(self.existing_file(path, kind) is None for kind in formats):
             return False
+        if not os.path.exists(file_and_part(path)[0]):
+            return True  # the image has been moved away, or lies in a bucket; its result stays
         try:
-            return Path(file_and_part(path)[0]).stat().st_mtime_ns <= thumbnail.stat().st_mtime_ns
+            with Image.open(thumbnail) as image:
+                written = image.info.get("comment", b"").removeprefix(MARKER.encode())
+            size, _, _ = written.partition(b" ")
+            if size != str(os.path.getsize(file_and_part(path)[0])).encode():
+                return False  # without reading the whole file
+            return bool(written == content_stamp(path))
         except OSError:
-            return True  # the image has been moved away; its result stays
+            return False
 
     def _place(self, folder: str, path: str, suffix: str) -> Path:
         name = self.names[path]
         return self.directory / folder / name.with_name(name.name + suffix)
+
+
+def content_stamp(path: str) -> bytes:
+    """Size and SHA-256 of the file of an image, which a thumbnail remembers; empty if there is no such file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    file = Path(file_and_part(path)[0])
+    return f"{file.stat().st_size} {sha256_of(file)}".encode() if file.is_file() else b""
 
 
 def common_folder(paths: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from zsad.errors import ConfigError, unknown_name
+from zsad.files.csv_tables import checked_delimiter
 from zsad.images.drawing import SCALES, Scale
 from zsad.images.limits import Bits, checked_bits
 from zsad.images.saving import FILE_SUFFIXES, FileKind
@@ -31,6 +32,7 @@ class PredictOptions:
         scale: colour scale of the overlays: "fixed" (comparable between images) or "image" (its own range).
         explain: defect phrases for `Prediction.explain`; their ranking for each image is written to
             `explanations.jsonl`.
+        csv_delimiter: what separates the cells of `results.csv`: ",", ";", "|" or "tab".
         batch_size: number of images that go through the network at once. A method that scores all images
             together gets them as one batch.
         bits: depth of the values in 16-bit files, 1 to 16, such as 12 for a 12-bit camera; "auto": the
@@ -60,6 +62,7 @@ class PredictOptions:
     formats: Sequence[FileKind] | None = None
     scale: Scale = "fixed"
     explain: Sequence[str] | None = None
+    csv_delimiter: str = ","
     batch_size: int = 8
     bits: Bits = None
     recursive: bool = True
@@ -72,6 +75,7 @@ class PredictOptions:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out).expanduser())
         if self.scale not in SCALES:
             raise unknown_name("scale", str(self.scale), SCALES)
         for kind in self.formats or ():
@@ -81,6 +85,7 @@ class PredictOptions:
             value = getattr(self, name)
             if value is not None and not np.isfinite(value):
                 raise ConfigError(f"the {name.replace('_', ' ')} must be a finite number, got {value!r}")
+        checked_delimiter(self.csv_delimiter)
         if self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
         checked_bits(self.bits)

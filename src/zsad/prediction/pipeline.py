@@ -22,6 +22,7 @@ from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
 from zsad.images.saving import save_jpeg
+from zsad.prediction.layout import content_stamp
 from zsad.prediction.options import PredictOptions
 from zsad.prediction.records import ResultRecord
 from zsad.types import PhraseFit, Prediction
@@ -69,6 +70,7 @@ class _Read:
     image: Image.Image | None
     error: str
     seconds: float
+    stamp: bytes
 
 
 class PredictionPipeline:
@@ -161,7 +163,7 @@ class PredictionPipeline:
         if isinstance(outcome, Prediction):
             if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
                 prediction = dataclasses.replace(outcome, path=read.path)
-                self._write(prediction, str(read.path))
+                self._write(prediction, str(read.path), read.stamp)
                 score = float(prediction.score)
                 decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
                 height, width = prediction.anomaly_map.shape
@@ -186,13 +188,13 @@ class PredictionPipeline:
             in_calibration=in_calibration,
         )
 
-    def _write(self, prediction: Prediction, path: str) -> None:
+    def _write(self, prediction: Prediction, path: str, stamp: bytes) -> None:
         scale = self.options.scale
         for kind in self.options.formats or ():
             prediction.write(kind, self.layout.file(path, kind), scale=scale)
         heat = overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale)
         with atomic_file(self.layout.thumbnail(path)) as file:
-            save_jpeg(thumbnail(heat), file, quality=82)
+            save_jpeg(thumbnail(heat), file, quality=82, note=stamp)
 
 
 def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Sequence[Path]]:
@@ -223,9 +225,10 @@ def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Se
 
 def _read(path: Path) -> _Read:
     started = time.perf_counter()
-    image, reason = None, ""
+    image, reason, stamp = None, "", b""
     try:
+        stamp = content_stamp(str(path))  # before the image, so that a change in between is seen on --resume
         image = read_image(path)
     except Exception as error:  # whatever a decoder raises, the other files are still scored
         reason = one_line(error)
-    return _Read(path, image, reason, time.perf_counter() - started)
+    return _Read(path, image, reason, time.perf_counter() - started, stamp)

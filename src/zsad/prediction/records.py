@@ -7,18 +7,17 @@ line. At the end the file is rewritten as a whole, in input order, with `results
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated
 
 from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
+from zsad.files.csv_tables import csv_text, write_csv_file
 from zsad.files.fields import AtLeast, Count, Share
 from zsad.files.plain import from_plain, parse_json, parse_object
 from zsad.types import PhraseFit
@@ -107,7 +106,11 @@ class ResultsWriter:
     """
 
     def __init__(
-        self, directory: str | Path, kept: Sequence[ResultRecord] = (), order: Sequence[str] = ()
+        self,
+        directory: str | Path,
+        kept: Sequence[ResultRecord] = (),
+        order: Sequence[str] = (),
+        csv_delimiter: str = ",",
     ) -> None:
         """Starts the files of a run; older ones of the same folder are replaced.
 
@@ -115,12 +118,14 @@ class ResultsWriter:
             directory: results' folder; created if missing.
             kept: records of an earlier run that stay.
             order: paths in the order of the finished files; other records come before them.
+            csv_delimiter: character between two cells of `results.csv`.
 
         Raises:
             OSError: the folder cannot be written.
         """
         self.directory = Path(directory)
         self._records = {record.path: record for record in kept}
+        self._delimiter = csv_delimiter
         self._order = {path: place for place, path in enumerate(order)}
         write_jsonl(self.directory / RESULTS_FILE, self.records)
         self._file = (self.directory / RESULTS_FILE).open("ab")
@@ -144,7 +149,7 @@ class ResultsWriter:
         """Writes `results.jsonl` in order and `results.csv`, each whole."""
         self._close()
         write_jsonl(self.directory / RESULTS_FILE, self.records)
-        write_csv(self.directory / TABLE_FILE, self.records)
+        write_csv(self.directory / TABLE_FILE, self.records, self._delimiter)
 
     def __enter__(self) -> ResultsWriter:
         return self
@@ -175,20 +180,12 @@ def write_jsonl(path: str | Path, records: Iterable[ResultRecord]) -> None:
             file.write(record.to_json().encode() + b"\n")
 
 
-def write_csv(path: str | Path, records: Iterable[ResultRecord]) -> None:
+def write_csv(path: str | Path, records: Iterable[ResultRecord], delimiter: str = ",") -> None:
     """Writes records as CSV with the columns of `results.jsonl`; None becomes an empty field."""
     records = list(records)
     calibrated = any(record.relative_score is not None for record in records)
     columns = COLUMNS + CALIBRATED_COLUMNS if calibrated else COLUMNS
-    with atomic_file(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
-        table = csv.writer(text)
-        table.writerow(columns)
-        for record in records:
-            values = asdict(record)
-            table.writerow(["" if values[column] is None else _cell(values[column]) for column in columns])
-        text.flush()
-        text.detach()
+    write_csv_file(path, csv_text(columns, map(asdict, records), delimiter))
 
 
 def read_results(path: str | Path) -> list[ResultRecord]:
@@ -221,12 +218,6 @@ def read_results(path: str | Path) -> list[ResultRecord]:
             raise DataError(f"{path}, line {number}: {error}") from error
         records[record.path] = record
     return list(records.values())
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"  # as in the JSON file
-    return repr(value) if isinstance(value, float) else str(value)
 
 
 def _is_unicode(text: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, DataError
 from zsad.files.run_settings import check_same_settings, read_settings
 from zsad.prediction.companions import COMPANIONS_KEY
 from zsad.prediction.layout import RunLayout
@@ -48,7 +48,31 @@ def resumed_layout(
         )
     layout = RunLayout.plan(directory, [record.path for record in earlier] + list(names), root)
     wanted = set(names)
-    return layout, [r for r in earlier if r.path not in wanted or layout.is_complete(r.path, formats)]
+    kept = [r for r in earlier if r.path not in wanted or layout.is_complete(r.path, formats)]
+    for path in {record.path for record in earlier} - {record.path for record in kept}:
+        for file in layout.files(path):  # an image that has changed may be unreadable now
+            file.unlink(missing_ok=True)
+    return layout, kept
+
+
+def earlier_files(directory: Path) -> list[Path]:
+    """Lists overlays, maps, masks and thumbnails of the images in the tables of an earlier run.
+
+    A run that replaces the tables removes them, or else the folder would hold a mixture of two runs.
+    Files that zsad has not written are not listed.
+    """
+    try:
+        settings = read_settings(directory)
+        records = read_results(directory / RESULTS_FILE)
+    except DataError:  # no tables of zsad
+        return []
+    if settings is None or not records:
+        return []
+    root = settings.get("root")
+    scored = [record.path for record in records if record.error is None]
+    planned = ([record.path for record in records], scored)  # whether failed images existed is unknown
+    layouts = [RunLayout.plan(directory, paths, root if isinstance(root, str) else None) for paths in planned]
+    return [file for layout in layouts for path in scored for file in layout.files(path)]
 
 
 def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list[ResultRecord], str | None]:

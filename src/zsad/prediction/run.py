@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from zsad.detector.calibration.wording import summary
 from zsad.errors import ConfigError, DataError
+from zsad.files.csv_tables import checked_delimiter
+from zsad.files.run_lock import only_writer
 from zsad.files.run_settings import write_settings
 from zsad.images.finding import ImageSearch, search_images
 from zsad.images.limits import AUTO, bits_for_all, checked_bits
@@ -33,7 +35,7 @@ from zsad.prediction.records import (
     read_explanations,
     write_explanations,
 )
-from zsad.prediction.resuming import resumed_layout
+from zsad.prediction.resuming import earlier_files, resumed_layout
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -117,21 +119,21 @@ def predict_folder(
     files = cast("list[Path]", search.images)  # a RemoteFile goes where a path goes
     _make_folder(directory)
     bits = common_bits(files) if checked_bits(options.bits) == AUTO else checked_bits(options.bits)
-    with bits_for_all(cast("int | None", bits)):
-        result = _predict(files, detector, dataclasses.replace(options, bits=bits), engine, progress)
+    with only_writer(directory), bits_for_all(cast("int | None", bits)):
+        options = dataclasses.replace(options, bits=bits)
+        result = _predict(files, _loaded(detector, files, options), options, engine, progress)
     return dataclasses.replace(result, left_out=str(search.left_out))
 
 
 def _predict(
     files: list[Path],
-    detector: Detector | Loader,
+    detector: Detector,
     options: PredictOptions,
     engine: Engine,
     progress: Callable[[int, int], None] | None,
 ) -> PredictResult:
-    """Loads the detector and scores the files of a run."""
+    """Scores images into a folder that is locked for this run."""
     directory = Path(options.out)
-    detector = _loaded(detector, files, options)
     started = time.perf_counter()
     detector = _deciding(detector, options)
     options = _completed(options, detector)
@@ -144,13 +146,17 @@ def _predict(
         asked = {str(path) for path in files}
         kept = [record for record in kept if record.path in explanations or record.path not in asked]
     for_page = page_settings(detector.map_range, detector.calibration)
+    replaced = [] if options.resume else earlier_files(directory)
     write_settings(directory, {**known, "root": layout.root, PAGE_KEY: for_page, COMPANIONS_KEY: companions})
 
     scorer = engine(detector, layout, options)
     done = {record.path for record in kept}
     to_do = [path for path in files if str(path) not in done]
     batches = in_batches(to_do, len(to_do) if detector.scores_jointly else options.batch_size)
-    with ResultsWriter(directory, kept, [str(path) for path in files]) as writer:
+    delimiter = checked_delimiter(options.csv_delimiter)
+    with ResultsWriter(directory, kept, [str(path) for path in files], delimiter) as writer:
+        for file in replaced:  # with the table that named them
+            file.unlink(missing_ok=True)
         interrupted = _score_all(scorer, batches, writer, len(to_do), progress)
     if options.explain is None:
         (directory / EXPLANATIONS_FILE).unlink(missing_ok=True)  # of an earlier run

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from zsad.data.fingerprints import file_digests, pack_digests
 from zsad.detector.loading import load
 from zsad.errors import ConfigError
+from zsad.files.run_lock import only_writer
 from zsad.methods._registry import method_class
 from zsad.methods.base import TrainingDefaults
 from zsad.training.cache import cacheable_features
@@ -84,10 +85,11 @@ def train(
         kind.TRAINING, options, data.sets, "cpu"
     )  # says what does not go together before anything is loaded
     work = functools.partial(_train, options, data, show_progress)
-    if options.devices == 1:
-        losses, resumed_from, fields = work(Ranks(), options.device)
-    else:
-        losses, resumed_from, fields = on_devices(work, options.devices, options.device)
+    with only_writer(options.out):
+        if options.devices == 1:
+            losses, resumed_from, fields = work(Ranks(), options.device)
+        else:
+            losses, resumed_from, fields = on_devices(work, options.devices, options.device)
     recipe = TrainingDefaults(**fields)
     return TrainResult(
         Path(options.out),

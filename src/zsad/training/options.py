@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
-from zsad.methods._registry import list_methods
+from zsad.methods._registry import known_name
 from zsad.types import Optimizer, Schedule, TrainingPrecision
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ class TrainOptions:
             raise ConfigError(f"seed must be 0 or more, got {self.seed!r}")
 
     def _check_names(self) -> None:
-        if self.method not in list_methods():
-            raise unknown_name("method", self.method, list_methods())
+        object.__setattr__(self, "method", known_name(self.method))
+        object.__setattr__(self, "out", Path(self.out).expanduser())
         for name, kind in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):

@@ -41,19 +41,21 @@ from zsad.detector.calibration.statistics import (
     threshold_above,
 )
 from zsad.detector.calibration.wording import counted, percent
+from zsad.detector.support import images_given
 from zsad.detector.thresholds import Calibration, MapRule
 from zsad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.detector.support import Images
 
 FEWEST_NORMAL = 2
 
 
 def calibrate(
     detector: Detector,
-    normal: Sequence[Any],
-    anomalous: Sequence[Any] = (),
+    normal: Images,
+    anomalous: Images = (),
     options: CalibrateOptions = CalibrateOptions(),
     *,
     masks: Sequence[Any] | None = None,
@@ -63,8 +65,9 @@ def calibrate(
 
     Args:
         detector: the detector with the weights, settings and references that it will be used with.
-        normal: normal images, as `Detector.predict` takes them, that are not used for anything else.
-        anomalous: anomalous images, as `Detector.predict` takes them. Rules "f1" and "cost" need them; rule
+        normal: a folder, a pattern, an image as `Detector.predict` takes it, or several of these, that are
+            not used for anything else.
+        anomalous: anomalous images, given as the normal ones are. Rules "f1" and "cost" need them; rule
             "rate" only counts how many of them it finds.
         options: what the thresholds are to achieve, and how the images are scored.
         masks: one mask for each anomalous image, a file, an (H, W) array or None; for the map threshold of
@@ -89,12 +92,12 @@ def calibrate(
         >>> detector.apply_calibration(calibration).predict(good[0]).is_anomalous
         False
     """
-    if masks is not None and len(masks) != len(anomalous):
-        raise ConfigError(f"{len(masks)} masks for {len(anomalous)} anomalous images: give one for each")
-    examples = [Example(image) for image in normal]
+    good, bad = images_given(normal), images_given(anomalous)
+    if masks is not None and len(masks) != len(bad):
+        raise ConfigError(f"{len(masks)} masks for {len(bad)} anomalous images: give one for each")
+    examples = [Example(image) for image in good]
     examples += [
-        Example(image, True, mask)
-        for image, mask in zip(anomalous, masks or [None] * len(anomalous), strict=True)
+        Example(image, True, mask) for image, mask in zip(bad, masks or [None] * len(bad), strict=True)
     ]
     return choose_thresholds(measure(detector, examples, options, progress), options)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from zsad.evaluation.report.notes import source_key, source_numbers
 from zsad.evaluation.report.tables import COUNTS, METRIC_TITLES, Cell, ResultTable
+from zsad.files.csv_tables import csv_text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -155,7 +154,7 @@ def to_markdown(table: ResultTable, level: int = 2) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_csv(table: ResultTable) -> str:
+def to_csv(table: ResultTable, delimiter: str = ",") -> str:
     """Formats a table as CSV at full precision: values in percent, undefined values empty.
 
     Each metric has a column. Columns with the suffixes `_std` (several seeds), `_low` and `_high` (95 %
@@ -171,15 +170,13 @@ def to_csv(table: ResultTable) -> str:
             columns += [f"{metric}_low", f"{metric}_high"]
         if any(cell.published is not None for cell in column):
             columns += [f"{metric}_published", f"{metric}_source"]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, [*table.labels, *columns], lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    rows = []
     for row in table.rows:
-        values = dict(zip(table.labels, row.labels, strict=True))
+        values: dict[str, object] = dict(zip(table.labels, row.labels, strict=True))
         for metric, cell in zip(table.metrics, row.cells, strict=True):
             values |= _csv_values(metric, cell)
-        writer.writerow(values)
-    return file.getvalue()
+        rows.append(values)
+    return csv_text([*table.labels, *columns], rows, delimiter)
 
 
 def to_latex(table: ResultTable) -> str:
@@ -230,8 +227,8 @@ def _superscript(number: int) -> str:
     return str(number).translate(_SUPERSCRIPTS)
 
 
-def _csv_values(metric: str, cell: Cell) -> dict[str, str]:
-    values = {metric: _full(cell.value)}
+def _csv_values(metric: str, cell: Cell) -> dict[str, object]:
+    values: dict[str, object] = {metric: _full(cell.value)}
     if cell.deviation is not None:
         values[f"{metric}_std"] = _full(cell.deviation)
     if cell.interval is not None:
@@ -242,8 +239,8 @@ def _csv_values(metric: str, cell: Cell) -> dict[str, str]:
     return values
 
 
-def _full(value: float) -> str:
-    return "" if math.isnan(value) else repr(value)
+def _full(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _markdown(text: str) -> str:

@@ -17,6 +17,7 @@ from zsad.evaluation.report.tables import (
     overview_table,
 )
 from zsad.files.atomic import atomic_file
+from zsad.files.csv_tables import write_csv_file
 
 if TYPE_CHECKING:
     from zsad.evaluation.report.reading import EvaluationFolder
@@ -46,6 +47,8 @@ def write_report_files(
     formats: Sequence[ReportFormat] = ("html",),
     metrics: Iterable[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    csv_delimiter: str = ",",
 ) -> list[Path]:
     """Writes page and tables of one or several evaluations.
 
@@ -56,6 +59,7 @@ def write_report_files(
             "latex" (tables.tex).
         metrics: columns; None for all seven.
         progress: called with the numbers of finished and of all run sections of the page.
+        csv_delimiter: character between two cells of the CSV files.
 
     Returns:
         Paths of the files, in the order of the formats.
@@ -83,8 +87,9 @@ def write_report_files(
             text = "\n".join([to_latex(overview), *map(to_latex, tables)])
             written.append(_write(directory / LATEX_FILE, text))
         else:
-            written.append(_write(directory / OVERVIEW_FILE, to_csv(overview)))
-            written.append(_write(directory / CATEGORIES_FILE, to_csv(categories_table(runs, chosen))))
+            written.append(write_csv_file(directory / OVERVIEW_FILE, to_csv(overview, csv_delimiter)))
+            text = to_csv(categories_table(runs, chosen), csv_delimiter)
+            written.append(write_csv_file(directory / CATEGORIES_FILE, text))
     return written
 
 
