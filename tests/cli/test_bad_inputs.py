@@ -268,7 +268,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown method": (("good.png", "--method", "anomalyclp", *BACKBONE), "did you mean 'anomalyclip'"),
     "unknown backbone": (("good.png", "--backbone", "ViT-L-41"), "unknown backbone 'ViT-L-41'"),
     "malformed hub name": (("good.png", "--backbone", "hf-hub:nothing"), "hf-hub:ORG/REPO"),
-    "unknown device": (("good.png", *WEIGHTS, "--device", "gpu"), "device 'gpu' is not available"),
+    "unknown device": (("good.png", *WEIGHTS, "--device", "tpu"), "device 'tpu' is not available"),
     "device not here": (("good.png", *WEIGHTS, "--device", "cuda:99"), "device 'cuda:99' is not available"),
     "unknown format": (("good.png", *WEIGHTS, "--format", "overlay,pdf"), "unknown format 'pdf'"),
     "unknown precision": (("good.png", *WEIGHTS, "--precision", "int4"), "unknown precision 'int4'"),

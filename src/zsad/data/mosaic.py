@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.data.masks import read_mask
-from zsad.data.samples import PreparedSample, prepare_sample
+from zsad.data.samples import PreparedSample, load_sample, prepare_sample
 from zsad.errors import DataError
 from zsad.images.reading import read_image
+from zsad.types import Sample
 
 if TYPE_CHECKING:
     from zsad.images.preparing import Preparation
-    from zsad.types import Sample
 
 STREAM = 1  # keeps these random numbers apart from those that decide the order of the images
 
@@ -125,3 +125,30 @@ def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
             f"{shape[1]} x {shape[0]}; both must be of one size"
         )
     return image, mask
+
+
+def prepare_item(item: Any, preparation: Preparation) -> PreparedSample:
+    """Makes an item of the training data ready for a batch.
+
+    Args:
+        item: a `Sample`, a `Mosaic` of them, or (image, mask, label, class name).
+        preparation: size of the network's input and normalisation of its values.
+
+    Returns:
+        The image with its mask.
+
+    Raises:
+        ImageReadError: image or mask cannot be read.
+        DataError: the mask is missing or does not have the size of the image.
+    """
+    if isinstance(item, Mosaic):
+        return load_mosaic(item, preparation)
+    if isinstance(item, Sample):
+        prepared = load_sample(item, preparation)
+    else:
+        image, mask, label, class_name = item
+        mask = None if mask is None else np.asarray(mask)
+        prepared = prepare_sample(image, mask, int(label), str(class_name), preparation)
+    if prepared.mask is None:
+        raise DataError("an anomalous image of the dataset has no mask, which training needs")
+    return prepared

@@ -13,14 +13,13 @@ from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
 from zsad.images.budget import check_decoding, check_jpeg
-from zsad.images.conversion import rgb_from_pillow
+from zsad.images.conversion import rgb_from_array, rgb_from_pillow
 from zsad.images.deep_png import is_deep_png, note_depth, read_deep_png
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.netpbm import read_netpbm
 from zsad.images.quiet import quiet_decoders
-from zsad.images.tiff import is_tiff, read_tiff
-from zsad.images.unreadable import is_dicom, is_heif, what_it_is
+from zsad.images.unreadable import is_dicom, is_heif, is_tiff, what_it_is
 
 # Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
 _FORMATS = frozenset(
@@ -121,6 +120,8 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
 def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -> Image.Image:
     """Decodes one page of a file that is no medical one."""
     if is_tiff(start):
+        from zsad.images.tiff import read_tiff  # only TIFF needs it
+
         decoded = read_tiff(stream, reading, page)
         if decoded is not None:
             return _upright(*decoded)
@@ -143,7 +144,9 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
         return _rgb(image, reading)
     check_size(*image.size, reading)
     if reading.bits is not None:
-        return _upright(read_deep_png(stream, image.size, reading), _orientation(image))
+        return _upright(
+            rgb_from_array(read_deep_png(stream, image.size, reading), reading), _orientation(image)
+        )
     shown = _rgb(image, reading)
     note_depth(shown, reading)
     return shown

@@ -6,10 +6,10 @@ import importlib
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError
-from zsad.images.conversion import rgb_from_array
 from zsad.images.depth import CONTAINER, shown_bits
 from zsad.images.limits import Reading, check_bytes
 
@@ -22,13 +22,16 @@ def is_deep_png(start: bytes) -> bool:
     return start.startswith(b"\x89PNG") and start[_DEPTH] == CONTAINER and start[_COLOUR_TYPE] in _COLOURS
 
 
-def read_deep_png(stream: IO[bytes], size: tuple[int, int], reading: Reading) -> Image.Image:
+def read_deep_png(stream: IO[bytes], size: tuple[int, int], reading: Reading) -> NDArray[np.uint16]:
     """Decodes a colour PNG of 16 bits at the depth that `reading` wishes.
 
     Args:
         stream: seekable stream of the whole file.
         size: width and height in pixels, which have been checked.
         reading: limits and depth; its depth is not None.
+
+    Returns:
+        (H, W, 3) or (H, W, 4) uint16.
 
     Raises:
         ImageReadError: imagecodecs is not installed, or the image would take too much memory.
@@ -40,7 +43,8 @@ def read_deep_png(stream: IO[bytes], size: tuple[int, int], reading: Reading) ->
         missing = MissingExtraError("imagecodecs", "tiff", "the depth of colour PNG files of 16 bits")
         raise ImageReadError(str(missing)) from error
     stream.seek(0)
-    return rgb_from_array(imagecodecs.png_decode(stream.read()), reading)
+    pixels: NDArray[np.uint16] = imagecodecs.png_decode(stream.read())
+    return pixels
 
 
 def note_depth(shown: Image.Image, reading: Reading) -> None:

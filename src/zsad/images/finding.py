@@ -11,7 +11,6 @@ from pathlib import Path
 
 from zsad.errors import ConfigError, DataError, ImageReadError, printable
 from zsad.images.mask_folders import is_mask_folder, masks_among
-from zsad.images.medical import slices_of
 from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
 from zsad.images.remote import list_remote
 from zsad.images.results import is_result
@@ -147,6 +146,8 @@ def _expand(item: str, recursive: bool, left_out: LeftOut | None) -> Iterator[Pa
 
 def _all_slices(item: str) -> Iterator[Path]:
     """Yields the slices of a NIfTI file, or an unreadable file itself, so that reading it tells why."""
+    from zsad.images.medical import slices_of  # volumes are rare
+
     volume = re.sub(r"[#,]slice=all$", "", item)
     try:
         yield from map(Path, slices_of(volume))

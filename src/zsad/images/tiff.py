@@ -24,7 +24,6 @@ from zsad.images.limits import Reading, check_bytes, check_size
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5  # values of the tag PhotometricInterpretation
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of the tag SampleFormat
 _PILLOW_KINDS = {
@@ -37,11 +36,6 @@ _PILLOW_KINDS = {
 _ALPHA = (1, 2)  # values of the tag ExtraSamples
 _ORIENTATION = 274
 _COPIES = 3  # of the values while they become levels
-
-
-def is_tiff(start: bytes) -> bool:
-    """Whether a file begins like TIFF or BigTIFF; takes its first 4 bytes or more."""
-    return start.startswith(_SIGNATURES)
 
 
 def read_tiff(stream: IO[bytes], reading: Reading, number: int | None) -> tuple[Image.Image, int] | None:

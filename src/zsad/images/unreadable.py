@@ -126,3 +126,11 @@ def _is_text(start: bytes) -> bool:
         and lost <= 3
         and all(character.isprintable() or character in "\t\r\n\f" for character in text)
     )
+
+
+_TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+def is_tiff(start: bytes) -> bool:
+    """Whether a file begins like TIFF or BigTIFF; takes its first 4 bytes or more."""
+    return start.startswith(_TIFF_SIGNATURES)

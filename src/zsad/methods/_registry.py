@@ -44,8 +44,8 @@ def known_name(name: str) -> str:
         ConfigError: no method has such a name; the message holds the nearest one.
 
     Example:
-        >>> known_name("AnomalyCLIP"), known_name("April-GAN"), known_name("AA CLIP")
-        ('anomalyclip', 'april_gan', 'aa_clip')
+        >>> known_name("AnomalyCLIP"), known_name("April-GAN"), known_name("Clip AC")
+        ('anomalyclip', 'april_gan', 'clip_ac')
     """
     names = list_methods()
     if name in names:

@@ -114,7 +114,7 @@ class PredictionPipeline:
             while self._writing:
                 yield self._oldest()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True)  # what has been scored is written, also after Ctrl-C
 
     def written(self) -> Iterator[ResultRecord]:
         """Yields, after an interruption, records with complete files that `records` did not yield."""

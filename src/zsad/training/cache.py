@@ -36,12 +36,11 @@ from torch import Tensor
 
 from zsad._version import __version__
 from zsad.backbones.transformer import Mlp
-from zsad.data.mosaic import Mosaic
+from zsad.data.mosaic import Mosaic, prepare_item
 from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
 from zsad.files.atomic import atomic_file
 from zsad.files.plain import parse_object
 from zsad.images.names import file_and_part
-from zsad.training.items import prepare_item
 from zsad.types import Sample
 
 if TYPE_CHECKING:
