@@ -163,8 +163,8 @@ def test_device_names(monkeypatch):
     assert device_names(1, "cuda:2") == ("cuda:2",)
     for count, device, message in (
         (4, "cuda", r"this machine has 3 GPUs: use --devices 3"),
-        (2, "cuda:1", "is a single one"),
-        (2, "mps", "is a single one"),
+        (2, "cuda:1", "is a single device"),
+        (2, "mps", "is a single device"),
         (0, None, "at least 1"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -51,8 +51,7 @@ class Materials:
 
         Args:
             folder: folder with `textures/` (surfaces, RGB), `objects/` (cut-outs, RGBA PNG) and `scenes/`
-                (photographs), not all of which need exist. The words before "__" in the name of a file say
-                what it shows.
+                (photographs); some may be missing. The words before "__" in a file name say what it shows.
             cache_bytes: upper bound of the memory for decoded images, in bytes.
 
         Raises:
