@@ -103,6 +103,8 @@ def imports_in(text, module, at_import=False):
 def edges(at_import=False):
     """(file, module, imported module) of every import."""
     for path in sources():
+        if at_import and path.suffix == ".pyi":
+            continue  # read by type checkers; its names are imported when they are first used
         module = module_of(path)
         for imported in imports_in(path.read_text(encoding="utf-8"), module, at_import):
             if imported != module:

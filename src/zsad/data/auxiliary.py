@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from zsad.data.catalog import dataset_record, find_dataset, list_datasets
 from zsad.data.fingerprints import unpack_digests
-from zsad.data.folder import Dataset
 from zsad.images.names import file_and_part
 
 if TYPE_CHECKING:

@@ -62,7 +62,14 @@ from zsad.methods.functional.maps import gaussian_filter, to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use
 from zsad.methods.functional.semantic_fusion import semantic_fusion
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
-from zsad.methods.prompts.hybrid import HybridPrompter, LinearHeads, encode_prompted, prompt_tokens
+from zsad.methods.prompts.hybrid import (
+    HybridPrompter,
+    LinearHeads,
+    dynamic_prompts,
+    encode_prompted,
+    prompt_tokens,
+    resolve_depth,
+)
 from zsad.methods.prompts.hybrid_file import (
     UNUSED_IN_FILE,
     official_parameters,
@@ -83,7 +90,6 @@ if TYPE_CHECKING:
 
     from zsad.backbones.clip import CLIP, ClipConfig
 
-PAPER_DEPTH = 4
 CLUSTERED_SHARE = 0.2  # share of the fused feature in the feature of the image
 PROMPTS = PromptSet(NORMAL_STATES, APRIL_GAN_ABNORMAL_STATES, APRIL_GAN_TEMPLATES[:4])
 NORMAL_PROMPTS = len(PROMPTS.normal_states) * len(PROMPTS.templates)
@@ -181,25 +187,6 @@ class Config(MethodConfig):
         layers = sorted(layers_to_use(self.features_list, towers.vision.layers))
         depth = resolve_depth(self.prompting_depth, self.prompting_branch, towers)
         return replace(self, features_list=tuple(layers), prompting_depth=depth)
-
-
-def resolve_depth(prompting_depth: int | None, branches: str, towers: ClipConfig) -> int:
-    """Last prompted layer of the prompted encoders.
-
-    Args:
-        prompting_depth: value of the setting; None for 4, or for the number of layers if that is smaller.
-        branches: "V", "L" or "VL".
-        towers: shape of the image encoder and the text encoder.
-
-    Raises:
-        ConfigError: an encoder has fewer layers.
-    """
-    layers = {"V": towers.vision.layers, "L": towers.text.layers}
-    deepest = min(layers[branch] for branch in branches)
-    depth = min(PAPER_DEPTH, deepest) if prompting_depth is None else prompting_depth
-    if not 1 <= depth <= deepest:
-        raise ConfigError(f"prompting_depth {depth}: these encoders can be prompted in 1 to {deepest} layers")
-    return depth
 
 
 @dataclass(frozen=True)
@@ -332,9 +319,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Prompt tokens, their generators and the projections, by the names of the authors' file."""
-        for name, parameter in self.named_parameters():
-            if not name.startswith("backbone."):
-                yield name, parameter
+        yield from (each for each in self.named_parameters() if not each[0].startswith("backbone."))
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the flat file `clip_model.<module>...` that the authors' training writes.
@@ -394,7 +379,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
         visual, images = self.backbone.visual, features.images
         prompts = None
         if self.visual_prompter is not None:
-            dynamic = dynamic_prompts(self.dynamic_visual_prompt_generator, features)
+            dynamic = dynamic_prompts(self.dynamic_visual_prompt_generator, features.frozen_features)
             prompts = self.visual_prompter(dynamic, len(images))
         output = visual(images, taps=self.layers, deep_prompts=prompts)
         patches = self.patch_token_layer.each([output.tokens[layer][:, 1:].float() for layer in self.layers])
@@ -405,7 +390,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
         """(C or B, 2, E) float32 of length 1, normal then abnormal; encoded here if they depend on images."""
         if isinstance(state, TextState):
             return state.text_features
-        dynamic = dynamic_prompts(self.dynamic_text_prompt_generator, features)
+        dynamic = dynamic_prompts(self.dynamic_text_prompt_generator, features.frozen_features)
         return encode_prompted(self.backbone, state.token_ids, NORMAL_PROMPTS, self.text_prompter, dynamic)
 
     def _dice(self, probabilities: Tensor, masks: Tensor) -> Tensor:
@@ -413,8 +398,3 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
         if self.config.row_wise_dice:
             return dice_loss(probabilities.flatten(0, 1), masks.flatten(0, 1))
         return dice_loss(probabilities, masks)
-
-
-def dynamic_prompts(generator: LinearHeads | None, features: Features) -> Tensor | None:
-    """(B, n, D) prompt tokens computed from the images; None without a generator."""
-    return None if generator is None else generator(features.frozen_features)

@@ -40,7 +40,7 @@ from zsad.data.mosaic import Mosaic
 from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
 from zsad.files.atomic import atomic_file
 from zsad.images.names import file_and_part
-from zsad.training.data import prepare_item
+from zsad.training.items import prepare_item
 from zsad.types import Sample
 
 if TYPE_CHECKING:

@@ -10,22 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from zsad.data.auxiliary import AuxiliarySet, auxiliary_set, described, fingerprint
 from zsad.data.folder import open_datasets
 from zsad.data.layouts import Split, refuse_problems
-from zsad.data.mosaic import Mosaic, Mosaics, load_mosaic
-from zsad.data.samples import PreparedSample, load_sample, prepare_sample
+from zsad.data.mosaic import Mosaics
 from zsad.errors import ConfigError, DataError
 from zsad.images.ahead import read_ahead
 from zsad.training.devices import Ranks
-from zsad.types import Sample
-
-if TYPE_CHECKING:
-    from zsad.images.preparing import Preparation
 
 Prepared = TypeVar("Prepared")
 
@@ -184,30 +179,3 @@ def _epoch_items(items: Any, seed: int, epoch: int, mosaics: Mosaics | None) -> 
 
 def _itself(item: Any) -> Any:
     return item
-
-
-def prepare_item(item: Any, preparation: Preparation) -> PreparedSample:
-    """Makes an item of the training data ready for a batch.
-
-    Args:
-        item: a `Sample`, a `Mosaic` of them, or (image, mask, label, class name).
-        preparation: size of the network's input and normalisation of its values.
-
-    Returns:
-        The image with its mask.
-
-    Raises:
-        ImageReadError: image or mask cannot be read.
-        DataError: the mask is missing or does not have the size of the image.
-    """
-    if isinstance(item, Mosaic):
-        return load_mosaic(item, preparation)
-    if isinstance(item, Sample):
-        prepared = load_sample(item, preparation)
-    else:
-        image, mask, label, class_name = item
-        mask = None if mask is None else np.asarray(mask)
-        prepared = prepare_sample(image, mask, int(label), str(class_name), preparation)
-    if prepared.mask is None:
-        raise DataError("an anomalous image of the dataset has no mask, which training needs")
-    return prepared

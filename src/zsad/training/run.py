@@ -18,7 +18,8 @@ from zsad.errors import ConfigError, DataError, ZsadError
 from zsad.files.plain import to_plain
 from zsad.methods.prompts.learners import PromptLearner
 from zsad.training.cache import CachedSample, FeatureCache
-from zsad.training.data import Batch, TrainingData, batches, prepare_item
+from zsad.training.data import Batch, TrainingData, batches
+from zsad.training.items import prepare_item
 from zsad.training.recipe import choose, make_optimizer, rate_factor
 from zsad.training.state import TrainingState
 

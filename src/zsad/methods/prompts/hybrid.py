@@ -16,13 +16,22 @@ from torch import Tensor, nn
 
 from zsad.backbones.attention import DeepPrompts
 from zsad.backbones.tokenizer import tokenize
+from zsad.errors import ConfigError
 from zsad.methods.prompts.learners import fresh_parameter
+from zsad.methods.prompts.templates import (
+    PromptSet,
+)
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP, ClipConfig
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
     from zsad.methods.prompts.templates import PromptSet
 
 MOST_NAMES_KEPT = 1024
+
+PAPER_DEPTH = 4
 
 
 class LinearHeads(nn.Module):
@@ -157,3 +166,35 @@ def encode_prompted(
     unit = F.normalize(vectors, dim=-1).reshape(rows, count, -1)
     means = [part.mean(dim=1) for part in (unit[:, :normal], unit[:, normal:])]
     return F.normalize(torch.stack(means, dim=1), dim=-1)
+
+
+def resolve_depth(prompting_depth: int | None, branches: str, towers: ClipConfig) -> int:
+    """Last prompted layer of the prompted encoders.
+
+    Args:
+        prompting_depth: value of the setting; None for 4, or for the number of layers if that is smaller.
+        branches: "V", "L" or "VL".
+        towers: shape of the image encoder and the text encoder.
+
+    Raises:
+        ConfigError: an encoder has fewer layers.
+    """
+    layers = {"V": towers.vision.layers, "L": towers.text.layers}
+    deepest = min(layers[branch] for branch in branches)
+    depth = min(PAPER_DEPTH, deepest) if prompting_depth is None else prompting_depth
+    if not 1 <= depth <= deepest:
+        raise ConfigError(f"prompting_depth {depth}: these encoders can be prompted in 1 to {deepest} layers")
+    return depth
+
+
+def dynamic_prompts(generator: LinearHeads | None, frozen_features: Tensor) -> Tensor | None:
+    """Prompt tokens computed from the images.
+
+    Args:
+        generator: heads that compute n tokens of width D; None for prompts without dynamic tokens.
+        frozen_features: (B, E) features of the images from CLIP's own encoder.
+
+    Returns:
+        (B, n, D); None without a generator.
+    """
+    return None if generator is None else generator(frozen_features)
