@@ -58,7 +58,7 @@ def plain_variant(detector: Detector, size: int) -> Variant:
         positions,
         text_features,
         visual.config.heads,
-        method.value_value_from,
+        method.prompts.value_value_from,
         method.config.temperature,
         method.config.sigma,
     )

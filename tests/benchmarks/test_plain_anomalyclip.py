@@ -33,7 +33,7 @@ def test_the_same_answers(plain, golden_clip, size):
             visual.positions(size // visual.config.patch_size),
             method.prepare(["object"]).text_features[0],
             visual.config.heads,
-            method.value_value_from,
+            method.prompts.value_value_from,
             method.config.temperature,
             method.config.sigma,
         )

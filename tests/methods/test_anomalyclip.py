@@ -171,7 +171,7 @@ def test_constants_follow_the_number_of_layers(make_small_clip):
         ({"features_list": (4,)}, "layers 1 to 3"),
         ({"features_list": (2, 2)}, "twice"),
         ({"dpam_layer": 1}, "use 2"),
-        ({"dpam_layer": 5}, r"to 4 \(all blocks\)"),
+        ({"dpam_layer": 5}, r"to 4 \(all layers\)"),
         ({"depth": 3}, "use 1 to 2"),
         ({"depth": 0}, "use 1 to 2"),
         ({"n_ctx": 0}, "use 1 to 7"),

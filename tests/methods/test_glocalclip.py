@@ -222,7 +222,7 @@ def test_constants_follow_the_number_of_blocks(make_small_clip):
     [
         ({"features_list": (4,)}, "layers 1 to 3"),
         ({"features_list": (2, 2)}, "twice"),
-        ({"dpam_layer": 5}, r"to 4 \(all blocks\)"),
+        ({"dpam_layer": 5}, r"to 4 \(all layers\)"),
         ({"depth": 3}, "use 1 to 2"),
         ({"n_ctx": 0}, "n_ctx 0: use 1 or more"),
         ({"ab_ctx": 0}, "ab_ctx 0: use 1 or more"),

@@ -162,9 +162,9 @@ def test_device_names(monkeypatch):
     assert device_names(2, "cpu") == ("cpu", "cpu")
     assert device_names(1, "cuda:2") == ("cuda:2",)
     for count, device, message in (
-        (4, "cuda", r"this machine has 3 GPUs: --devices 3"),
-        (2, "cuda:1", "is a single one"),
-        (2, "mps", "is a single one"),
+        (4, "cuda", r"this machine has 3 GPUs: use --devices 3"),
+        (2, "cuda:1", "is a single device"),
+        (2, "mps", "is a single device"),
         (0, None, "at least 1"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -207,16 +207,16 @@ def test_in_batches():
 
 
 @pytest.mark.parametrize("method", ["anomalyclip", "adaclip", "april_gan", "glocalclip", "winclip"])
-def test_a_detector_answers_the_same_after_being_sent(method, make_small_clip, pictures):
+def test_a_detector_answers_the_same_after_being_sent(method, make_small_clip, uint8_images):
     import pickle
 
     needs_training = zsad.methods._registry.method_class(method).INFO.needs_training
     checkpoint = "fresh" if needs_training else None
     detector = zsad.load(method, make_small_clip(layers=4), checkpoint=checkpoint, device="cpu")
     detector.is_trained = True
-    expected = detector.predict(pictures)
+    expected = detector.predict(uint8_images)
     copy = pickle.loads(pickle.dumps(detector)).to("cpu")
-    for found, prediction in zip(copy.predict(pictures), expected, strict=True):
+    for found, prediction in zip(copy.predict(uint8_images), expected, strict=True):
         assert found.score == prediction.score
         assert (found.anomaly_map == prediction.anomaly_map).all()
 
