@@ -56,7 +56,8 @@ from zsad.methods.functional.patches import (
     value_value_features,
 )
 from zsad.methods.functional.similarity import similarity_softmax
-from zsad.methods.prompts.learners import GlocalPromptLearner, deep_prompt_settings, official_prompts
+from zsad.methods.prompts.learners import GlocalPromptLearner
+from zsad.methods.prompts.learners_file import deep_prompt_settings, official_prompts
 from zsad.methods.prompts.object_agnostic import ObjectAgnosticConfig, prompt_losses, resolve_depth
 from zsad.types import MethodInfo, RawOutput
 

@@ -23,7 +23,8 @@ from zsad.methods.functional.losses import pixel_losses
 from zsad.methods.functional.maps import to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use, resolve_dpam_layer, value_value_features
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
-from zsad.methods.prompts.learners import PromptPairLearner, deep_prompt_settings, official_prompts
+from zsad.methods.prompts.learners import PromptPairLearner
+from zsad.methods.prompts.learners_file import deep_prompt_settings, official_prompts
 
 if TYPE_CHECKING:
     from typing_extensions import Self
