@@ -4,7 +4,7 @@ Methods whose paper says how references are used do that (`MethodInfo.references
 follow this general rule, which is WinCLIP+'s: the mean of the method's own answer and of the distance.
 
 Patches are described by several layers, as in APRIL-GAN, and by the levels of a hybrid stem. Measured with
-anomalyclip on the backbone "tiny" and 4 references, on the 8 sets that this choice of levels was made on: mean
+anomalyclip on the backbone "tiny" and 4 references, the 8 sets that this choice of levels was made on: mean
 image AUROC 0.746 without references, 0.803 with these levels, 0.749 with the last layer alone.
 
 Shapes: B images, R references, L levels of description, N = G*G patches in row-major order, D_l feature width
