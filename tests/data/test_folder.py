@@ -216,7 +216,10 @@ def test_bad_rows_are_named_and_the_rest_is_read(parts):
         "a.png,1,,\n",
     )
     dataset = open_dataset(path)
-    assert [s.path.name for s in dataset.samples] == ["a.png"]
+    assert [(s.path.name, s.label, s.mask_path) for s in dataset.samples] == [
+        ("a.png", 0, None),
+        ("b.png", 1, None),  # a missing mask leaves the label
+    ]
     expected = [
         "line 3: image gone.png is not there; looked in",
         "line 4: names no image",

@@ -155,7 +155,7 @@ def _all_slices(item: str) -> Iterator[Path]:
         yield Path(volume)
 
 
-def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
+def images_below(folder: Path, recursive: bool = True, *, include_results: bool = False) -> Iterator[Path]:
     """Yields the images of a folder in natural order, then those of its sub-folders.
 
     A folder that may not be listed is yielded itself, so that reading it reports the reason.
@@ -163,8 +163,9 @@ def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
     Args:
         folder: an existing folder.
         recursive: also look into sub-folders; links to folders are followed, each folder once.
+        include_results: also yield images that zsad wrote itself, and masks.
     """
-    yield from _walk(folder, recursive, LeftOut())
+    yield from _walk(folder, recursive, None if include_results else LeftOut())
 
 
 def left_out_below(folder: Path, *, masks: bool) -> LeftOut:
@@ -214,15 +215,15 @@ def _without_others(files: list[Path], left_out: LeftOut) -> list[Path]:
     return [path for path in images if path not in masks]
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path, *, include_results: bool = False) -> list[Path]:
     """Lists the image files right in a folder, sorted by name; empty if the folder does not exist.
 
-    Images that zsad wrote itself are left out.
+    Images that zsad wrote itself are left out, unless they are asked for.
 
     Raises:
         OSError: the folder may not be listed.
     """
-    return [path for path in masks_in(folder) if not is_result(path)]
+    return [path for path in masks_in(folder) if include_results or not is_result(path)]
 
 
 def masks_in(folder: Path) -> list[Path]:
@@ -234,16 +235,16 @@ def masks_in(folder: Path) -> list[Path]:
     return sorted(folder / name for name in _contents(folder)[0]) if folder.is_dir() else []
 
 
-def folders_in(folder: Path) -> list[str]:
+def folders_in(folder: Path, *, include_results: bool = False) -> list[str]:
     """Lists the names of the folders right in a folder, sorted; empty if the folder does not exist.
 
-    Folders with nothing but images that zsad wrote itself are left out.
+    Folders with nothing but images that zsad wrote itself are left out, unless they are asked for.
 
     Raises:
         OSError: the folder may not be listed.
     """
     names = sorted(_contents(folder)[1]) if folder.is_dir() else []
-    return [name for name in names if not _holds_only_results(folder / name)]
+    return [name for name in names if include_results or not _holds_only_results(folder / name)]
 
 
 def _holds_only_results(folder: Path) -> bool:

@@ -6,9 +6,7 @@ The same vocabulary serves folders and lists. Whatever is not known is never gue
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -17,6 +15,12 @@ from zsad.errors import DataError
 
 Meaning = Literal["normal", "anomalous"]
 
+SPLIT_WORDS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing", "query", "eval", "evaluation"), "test"),
+}
+_SHOWN = 10
 _FREE = frozenset({"free", "frei", "vrij"})
 _ALONE = {"no": "normal", "false": "normal", "yes": "anomalous", "true": "anomalous"}
 
@@ -30,35 +34,34 @@ def _words(kind: str) -> frozenset[str]:
     return frozenset(yaml.safe_load(text)[kind])
 
 
-# The wish of a user reaches every layout, whose readers are called by name from tables, without being a
-# parameter of each of them.
-_named_normal: ContextVar[frozenset[str]] = ContextVar("named_normal", default=frozenset())
+def spaced(folder: str) -> str:
+    """Returns a folder name as a word for prompts, with spaces for underscores."""
+    return folder.replace("_", " ").strip()
 
 
-@contextmanager
-def normal_labels_are(labels: Iterable[str] | None) -> Iterator[None]:
-    """Within the block, only these labels mean "normal", and all others "anomalous"; None: words decide."""
-    token = _named_normal.set(frozenset(label.strip().casefold() for label in labels or ()))
-    try:
-        yield
-    finally:
-        _named_normal.reset(token)
+def folded(label: str) -> str:
+    """Returns a label as labels are compared: without spaces around it, case does not count."""
+    return label.strip().casefold()
 
 
-def meaning(text: str) -> Meaning | None:
+def meaning(text: str, normal_labels: Set[str] = frozenset()) -> Meaning | None:
     """Returns what a label or the name of a folder says; None if it is not known, as for a kind of defect.
+
+    Args:
+        text: the label.
+        normal_labels: labels, folded, that alone mean "normal", so that all others mean "anomalous"; without
+            any, the vocabulary decides.
 
     Example:
         >>> [meaning(text) for text in ("0 - OK", "n.i.O.", "no_defect", "not ok", "normal_test", "scratch")]
         ['normal', 'anomalous', 'normal', 'anomalous', 'normal', None]
     """
-    named = _named_normal.get()
-    folded = text.strip().casefold()
-    if named:
-        return "normal" if folded in named else "anomalous"
-    if folded in _ALONE:
-        return "normal" if _ALONE[folded] == "normal" else "anomalous"
-    words = re.findall(r"[^\W_]+", folded)
+    label = folded(text)
+    if normal_labels:
+        return "normal" if label in normal_labels else "anomalous"
+    if label in _ALONE:
+        return "normal" if _ALONE[label] == "normal" else "anomalous"
+    words = re.findall(r"[^\W_]+", label)
     return _known("".join(words)) or _of_words(words)
 
 
@@ -84,31 +87,50 @@ def _shared(words: list[str]) -> Meaning | None:
     return meanings.pop() if len(meanings) == 1 else None
 
 
-def is_normal(name: str) -> bool:
-    """Whether a label or the name of a folder says that an image is normal."""
-    return meaning(name) == "normal"
+def is_normal(name: str, normal_labels: Set[str] = frozenset()) -> bool:
+    """Whether a label or the name of a folder says that an image is normal, as `meaning` tells."""
+    return meaning(name, normal_labels) == "normal"
 
 
-def check_labels(labels: Iterable[str], place: object) -> None:
-    """Refuses labels of which none, or more than one and all, can be taken for "normal".
+def undecided(labels: Iterable[str], normal_labels: Set[str] = frozenset(), *, kind: str = "label") -> str:
+    """Returns why labels leave open which of them mean "normal", and how to name them; "" if they do not.
+
+    Args:
+        labels: all labels of a list, or the names of all folders that hold the images of a class.
+        normal_labels: labels, folded, that alone mean "normal"; without any, the vocabulary decides.
+        kind: word for a label in the sentence.
+
+    Returns:
+        A sentence with the labels if none of them is known to mean "normal", or if all of several do.
+    """
+    once = {folded(label): label.strip() for label in labels}
+    meanings = {label: meaning(label, normal_labels) for label in once.values()}
+    normal = [label for label, found in meanings.items() if found == "normal"]
+    is_unknown = not normal and (bool(normal_labels) or None in meanings.values())
+    is_double = len(normal) > 1 and len(normal) == len(meanings) and not normal_labels
+    if not meanings or not (is_unknown or is_double):
+        return ""
+    shown = ", ".join(sorted(meanings)[:_SHOWN])
+    why = f"each {kind} could mean normal" if is_double else f"none of the {kind}s is known to mean normal"
+    if normal_labels:
+        why = f"none of the {kind}s is {' or '.join(map(repr, sorted(normal_labels)))}"
+    first = sorted(meanings)[0]
+    return (
+        f"{why} ({kind}s: {shown}); name the normal ones, as in --normal-labels {first!r} or "
+        f"normal_labels=[{first!r}]"
+    )
+
+
+def check_labels(labels: Iterable[str], place: object, normal_labels: Set[str] = frozenset()) -> None:
+    """Refuses labels that leave open which of them mean "normal".
 
     Args:
         labels: labels of a list that are words; those without a value are left out.
-        place: list or folder, for the message.
+        place: file of the list, for the message.
+        normal_labels: labels, folded, that alone mean "normal".
 
     Raises:
         DataError: what is normal would have to be guessed; the message shows the labels and how to map them.
     """
-    once = {label.strip().casefold(): label.strip() for label in labels}
-    meanings = {label: meaning(label) for label in once.values()}
-    normal = [label for label, found in meanings.items() if found == "normal"]
-    is_unknown = None in meanings.values() and not normal
-    is_double = len(normal) > 1 and len(normal) == len(meanings)
-    if is_unknown or is_double:
-        shown = ", ".join(sorted(meanings)[:10])
-        why = "none of the labels is known to mean normal" if is_unknown else "each label could mean normal"
-        first = sorted(meanings)[0]
-        raise DataError(
-            f"{place}: {why} (labels: {shown}); name the normal ones, as in --normal-labels {first!r} or "
-            f"normal_labels=[{first!r}]"
-        )
+    if why := undecided(labels, normal_labels):
+        raise DataError(f"{place}: {why}")
