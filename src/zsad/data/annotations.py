@@ -109,7 +109,7 @@ class CocoMasks:
 def coco_masks(folders: Iterable[Path]) -> CocoMasks:
     """Reads the COCO files right in some folders."""
     by_name: dict[str, list[Annotated]] = defaultdict(list)
-    for path in json_files(folders):
+    for path in json_files(dict.fromkeys(folders)):
         for entry in coco_of(path) or ():
             by_name[PurePosixPath(entry.name.replace("\\", "/")).name].append(entry)
     return CocoMasks(dict(by_name))

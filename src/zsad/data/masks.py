@@ -19,6 +19,8 @@ _LEVEL_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _LOSSY_FORMATS = ("JPEG", "MPO")
 _JPEG_NOISE = 40  # levels that JPEG adds around black
 _MOST_COLOURS = 16
+MOST_MARKED = 0.5
+"""Share of an image, in [0, 1], that the masks of a category mark at most unless they seem to be inverted."""
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
@@ -51,6 +53,19 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     if is_annotation(path):
         return read_annotation(path)
     return _united(path) if path.is_dir() else _mask_of_file(path)
+
+
+def ask_if_inverted(masks_of: str, share: float) -> str:
+    """Returns the question that masks which mark most of the image raise.
+
+    Args:
+        masks_of: category or kind of defect that the masks belong to.
+        share: median share of the image that they mark, in [0, 1].
+    """
+    return (
+        f"{masks_of}: the masks mark {share:.0%} of the image (median); are they inverted? What is "
+        "not black counts as the defect, so normal pixels must be black"
+    )
 
 
 def _mask_of_file(path: Path) -> NDArray[np.bool_]:
