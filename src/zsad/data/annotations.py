@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from zsad.data.layouts.vocabulary import is_normal
 from zsad.data.run_lengths import decode_run_lengths
+from zsad.data.vocabulary import is_normal
 from zsad.errors import ImageReadError, ZsadError
 from zsad.files.plain import read_json
 from zsad.images.limits import check_size, chosen_reading

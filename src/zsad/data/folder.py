@@ -25,7 +25,7 @@ from zsad.data.layouts import (
     read_directories,
     read_list,
 )
-from zsad.data.layouts.vocabulary import undecided
+from zsad.data.vocabulary import undecided
 from zsad.errors import ConfigError, DataError
 from zsad.images.finding import folders_in, left_out_below
 from zsad.types import UNLABELLED
@@ -117,7 +117,7 @@ def open_datasets(
             file that names folders, a folder of datasets, or a folder of images without labels.
         split: "test" (what the papers train and evaluate on), "train" (normal images) or "all".
         normal_labels: labels and names of class folders that alone mean "normal"; None: those of the
-            vocabulary of `zsad.data.layouts.vocabulary`.
+            vocabulary of `zsad.data.vocabulary`.
         include_results: whether images that zsad wrote itself count as images of the dataset.
 
     Returns:

@@ -10,7 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,8 +113,9 @@ def evaluate_category(
             if error is not None:
                 failed.append((image.index, error))
             elif image.score is not None and image.anomaly_map is not None:
+                drawn = replace(sample, mask_path=None) if image.mask_fault else sample
                 # A view would keep the maps of the whole batch alive.
-                worst.add(Candidate(image.score, sample, image.anomaly_map.copy()))
+                worst.add(Candidate(image.score, drawn, image.anomaly_map.copy()))
         on_images(len(batch))
     lines = [records[index] for index in sorted(records)]
     labels = [line["label"] for line in lines if line["error"] is None]

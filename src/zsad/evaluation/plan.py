@@ -72,7 +72,13 @@ def plan_runs(options: EvaluateOptions) -> list[PlannedRun]:
         if not dataset.samples:
             raise DataError(f"{dataset.root}: no usable image; {'; '.join(dataset.problems[:3])}")
         if all(sample.label == UNLABELLED for sample in dataset.samples):
-            dataset.require_labels()
+            if why := dataset.undecided:
+                raise DataError(f"{dataset.root}: {why}")
+            raise DataError(
+                f"{dataset.root}: no image has a label to compare scores with; put the normal ones into a "
+                "folder 'good' and the anomalous ones into others beside it, or give a CSV list with the "
+                "columns path,label (`zsad predict` needs none)"
+            )
     good = _reference_candidates(options, datasets)
     digests = DatasetDigests()
     runs: list[PlannedRun] = []

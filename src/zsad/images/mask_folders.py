@@ -89,11 +89,12 @@ def is_mask_folder(folder: Path, siblings: Iterable[Path] = ()) -> bool:
     if not images or not all(shows_mask(path, strictly=True) for path in sample):
         return False
     stems = {_stem(path) for path in images}
+    possible = {stem for path in images for stem in (_stem(path), *_shorter_stems(path))}
     for sibling in siblings:
         if sibling == folder:
             continue
         others = [path for path in _images_below(sibling) if folder not in path.parents]
-        partners = [path for path in others if _stem(path) in stems]
+        partners = [path for path in others if _stem(path) in possible]
         if 2 * len(partners) >= len(stems) and not any(map(shows_mask, partners[:_SAMPLE])):
             return True
     return False
@@ -128,8 +129,8 @@ def _belongs_to(path: Path, by_stem: dict[str, list[Path]]) -> bool:
     named = _stem(path)
     if named != path.stem and named in by_stem:
         return shows_mask(path)
-    shorter = (path.stem[: found.start()] + path.stem[found.end() :] for found in _AFFIX.finditer(path.stem))
-    others = [other for stem in (path.stem, *shorter) for other in by_stem.get(stem, ()) if other != path]
+    stems = (path.stem, *_shorter_stems(path))
+    others = [other for stem in stems for other in by_stem.get(stem, ()) if other != path]
     return bool(others) and shows_mask(path, strictly=True) and not any(map(shows_mask, others))
 
 
@@ -145,3 +146,8 @@ def _images_below(folder: Path) -> list[Path]:
 def _stem(path: Path) -> str:
     """Returns the stem of the image that a mask belongs to; for an image, its own stem."""
     return _NAMED.sub("", path.stem) or path.stem
+
+
+def _shorter_stems(path: Path) -> list[str]:
+    """Returns the stem without the word at its end, or at its beginning: "000" for "000_m"."""
+    return [path.stem[: found.start()] + path.stem[found.end() :] for found in _AFFIX.finditer(path.stem)]

@@ -39,7 +39,7 @@ from zsad.data.layouts.mvtec import (
     read_mvtec_layout,
 )
 from zsad.data.layouts.opening import ClassName, Opening, Split, check_split, folded_labels
-from zsad.data.layouts.vocabulary import spaced
+from zsad.data.vocabulary import spaced
 
 __all__ = [
     "LAYOUTS",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from zsad.data.annotations import coco_masks
 from zsad.data.layouts.listing import Listing, joined
 from zsad.data.layouts.truth import class_images, mask_folders, read_defects
-from zsad.data.layouts.vocabulary import undecided
+from zsad.data.vocabulary import undecided
 from zsad.errors import DataError
 from zsad.images.finding import images_below
 from zsad.images.mask_folders import is_truth_folder

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from zsad.data.annotations import Annotated, coco_of, ends_with, json_files
 from zsad.data.layouts.listing import Listing
-from zsad.data.layouts.vocabulary import SPLIT_WORDS
+from zsad.data.vocabulary import SPLIT_WORDS
 from zsad.images.finding import folders_in, images_below
 from zsad.images.names import ANNOTATION_SUFFIXES
 from zsad.types import Sample

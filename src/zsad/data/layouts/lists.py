@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad.data.layouts.listing import Listing, joined
 from zsad.data.layouts.rows import Row, check_columns, column_of, read_rows
-from zsad.data.layouts.vocabulary import SPLIT_WORDS
+from zsad.data.vocabulary import SPLIT_WORDS
 from zsad.errors import DataError
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from zsad.data.annotations import coco_masks
 from zsad.data.layouts.listing import PROBLEMS_SHOWN, Listing, joined, refuse_problems
 from zsad.data.layouts.opening import ClassName, Opening, Split, check_split
 from zsad.data.layouts.truth import class_images, mask_folders, read_defects
-from zsad.data.layouts.vocabulary import spaced, undecided
+from zsad.data.vocabulary import spaced, undecided
 from zsad.errors import DataError
 from zsad.images.finding import folders_in
 from zsad.types import UNLABELLED, Sample

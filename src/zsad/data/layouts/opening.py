@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from zsad.data.layouts.vocabulary import Meaning, folded, meaning, spaced
+from zsad.data.vocabulary import Meaning, folded, meaning, spaced
 from zsad.errors import unknown_name
 from zsad.images.finding import folders_in, images_in
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from zsad.data.layouts.listing import Listing
-from zsad.data.layouts.vocabulary import SPLIT_WORDS, Meaning, check_labels
+from zsad.data.vocabulary import SPLIT_WORDS, Meaning, check_labels
 from zsad.errors import DataError
 from zsad.images.names import file_and_part
 from zsad.types import UNLABELLED, Sample
