@@ -13,7 +13,7 @@ from zsad.errors import ConfigError, DataError, ImageReadError, printable
 from zsad.images.mask_folders import is_mask_folder, masks_among
 from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
 from zsad.images.remote import list_remote
-from zsad.images.results import is_result
+from zsad.images.results import is_result, is_run_folder
 
 _HIDDEN = (".", "__MACOSX")  # names that begin like this do not count; archives from a Mac hold the second
 
@@ -248,13 +248,13 @@ def folders_in(folder: Path, *, include_results: bool = False) -> list[str]:
 
 
 def _holds_only_results(folder: Path) -> bool:
-    """Whether all images at and below a folder are such that zsad wrote, and there are some."""
+    """Whether all images at and below a folder are such that zsad wrote; without images, files of it tell."""
     found = False
     for path in _walk(folder, True, None):
         if not is_result(path):
             return False
         found = True
-    return found
+    return found or is_run_folder(folder)
 
 
 def _contents(folder: Path) -> tuple[list[str], list[str]]:
