@@ -142,7 +142,8 @@ def test_layout_of_mvtec_3d(tmp_path, is_3d):
         ("d.yml", "normal_dir: good\nabnormal_dir: [crack]\nmask_dir:\n  - mask\n"),
         ("d.json", '{"normal_dir": "good", "abnormal_dir": ["crack"], "mask_dir": "mask/crack"}'),
         ("cfg/d.yaml", "data:\n  class_path: anomalib.data.Folder\n  init_args:\n    name: parts\n"
-                       "    root: ..\n    normal_dir: good\n    abnormal_dir: crack\n    mask_dir: mask/crack\n"),
+                       "    root: ..\n    normal_dir: good\n    abnormal_dir: crack\n"
+                       "    mask_dir: mask/crack\n"),
     ],
 )  # fmt: skip
 def test_files_that_name_folders(tmp_path, name, text):

@@ -20,19 +20,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from zsad.data.canvas import Canvas, Point
 from zsad.data.run_lengths import decode_run_lengths
 from zsad.data.vocabulary import is_normal
 from zsad.errors import ImageReadError, ZsadError
 from zsad.files.plain import read_json
-from zsad.images.limits import check_size, chosen_reading
 from zsad.images.names import ANNOTATION_SUFFIXES, file_and_part, suffix_of
 
 _BACKGROUND = frozenset({"background", "_background_", "ignore", "__ignore__", "hintergrund"})
-_SCALE = 2  # outlines are drawn this much larger, so that the centre of each pixel can be looked up
 _FILES_KEPT = 4
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def _marking_regions(document: Mapping[str, Any], names: Mapping[Any, str]) -> l
 
 
 def _mask_of_labelme(document: Mapping[str, Any]) -> NDArray[np.bool_]:
-    canvas = _Canvas(document.get("imageWidth"), document.get("imageHeight"))
+    canvas = Canvas(document.get("imageWidth"), document.get("imageHeight"))
     for shape in _marking_shapes(document):
         points = [_point(each) for each in shape["points"]]
         kind = shape.get("shape_type") or "polygon"
@@ -213,7 +211,7 @@ def _mask_of_coco(document: Mapping[str, Any], identity: str) -> NDArray[np.bool
     found = [each for each in document["images"] if str(each.get("id")) == identity]
     if not found:
         raise ValueError(f"no image with the id {identity!r}")
-    canvas = _Canvas(found[0].get("width"), found[0].get("height"))
+    canvas = Canvas(found[0].get("width"), found[0].get("height"))
     for region in _marking_regions(document, _category_names(document)):
         if str(region.get("image_id")) != identity:
             continue
@@ -242,63 +240,3 @@ def _embedded(text: str) -> NDArray[np.bool_]:
             return np.asarray(image.convert("L")) > 0
     except (binascii.Error, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the mask of a region is damaged: {error}") from error
-
-
-class _Canvas:
-    """Draws the regions of one image.
-
-    Args:
-        width: width of the image, in pixels.
-        height: height of the image, in pixels.
-
-    Raises:
-        ValueError: a size is missing or no positive whole number.
-        ImageReadError: the image has more pixels than images may have.
-    """
-
-    def __init__(self, width: object, height: object) -> None:
-        if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
-            raise ValueError(f"the size of the image must be given, got {width!r} x {height!r}")
-        check_size(width, height, chosen_reading())
-        self._drawn = Image.new("L", (width * _SCALE, height * _SCALE))
-        self._added = np.zeros((height, width), dtype=np.bool_)
-        self._pen = ImageDraw.Draw(self._drawn)
-
-    def polygon(self, points: Sequence[Point]) -> None:
-        """Fills a polygon; fewer than three points enclose nothing and are drawn as a line."""
-        if len(points) < 3:
-            self.line(points)
-        else:
-            self._pen.polygon(_scaled(points), fill=1)
-
-    def circle(self, centre: Point, radius: float) -> None:
-        """Fills a circle."""
-        x, y = centre
-        self._pen.ellipse(_scaled([(x - radius, y - radius), (x + radius, y + radius)]), fill=1)
-
-    def line(self, points: Sequence[Point]) -> None:
-        """Draws a line one pixel wide, or a point."""
-        for x, y in points:
-            self._pen.rectangle(_scaled([(math.floor(x), math.floor(y)), (x + 1, y + 1)]), fill=1)
-        self._pen.line(_scaled(points), fill=1, width=2 * _SCALE)
-
-    def paste(self, region: NDArray[np.bool_], corner: Point) -> None:
-        """Adds a region whose upper left corner lies at a point."""
-        left, top = (max(0, round(value)) for value in corner)
-        place = self._added[top : top + region.shape[0], left : left + region.shape[1]]
-        place |= region[: place.shape[0], : place.shape[1]]
-
-    def add(self, region: NDArray[np.bool_]) -> None:
-        """Adds a mask of the size of the image."""
-        if region.shape != self._added.shape:
-            raise ValueError(f"a region is of size {region.shape}, its image of size {self._added.shape}")
-        self._added |= region
-
-    def mask(self) -> NDArray[np.bool_]:
-        """Returns the mask of all regions."""
-        centres = np.asarray(self._drawn)[1::_SCALE, 1::_SCALE] > 0
-        return np.asarray(centres | self._added)
-
-
-def _scaled(points: Sequence[Point]) -> list[Point]:
-    return [(x * _SCALE, y * _SCALE) for x, y in points]

@@ -140,8 +140,6 @@ def load_for_scoring(sample: Sample, preparation: Preparation) -> PreparedSample
     mask, fault = _usable_mask(sample)
     try:
         prepared = prepare_sample(sample.path, mask, sample.label, sample.category, preparation)
-    except ImageReadError:
-        raise
     except DataError as error:
         if mask is None:
             raise DataError(f"{sample.path}: {error}") from error

@@ -154,10 +154,11 @@ def _labelled(
             "image, give --class-name NAME"
         )
     samples = categories[class_name if class_name in categories else names[0]]
-    labelled = [one for one in samples if one.label != UNLABELLED]
-    if not labelled:
+    examples = [
+        Example(one.path, one.label == 1, one.mask_path) for one in samples if one.label != UNLABELLED
+    ]
+    if not examples:
         dataset.require_labels()
-    examples = [Example(one.path, one.label == 1, one.mask_path) for one in labelled]
-    without = len(samples) - len(labelled)
-    notes = (f"left out: {without} images without a label",) if without else ()
+    without = len(samples) - len(examples)
+    notes = [f"left out: {without} images without a label"] if without else []
     return examples, class_name, (*dataset.left_out, *notes, *dataset.problems)
