@@ -134,6 +134,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         backbone: the method's view of the CLIP network; its parameters never require gradients.
         config: the method's frozen `Config`.
         WEIGHTS: records of the files of learnt weights that the authors published.
+        OFFICIAL_FILES: names that the authors' code gives its files of learnt weights, if there are several.
         SHAPE_FIELDS: the `Config` fields that decide the shapes of the learnt tensors; a setting that
             contradicts a checkpoint in one of them is refused, and any other setting overrides it.
         AUTHORS_ACTIVATION: what the authors' code ran on OpenAI's weights, whatever those were trained with;
@@ -156,6 +157,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     INFO: ClassVar[MethodInfo]
     Config: ClassVar[type[MethodConfig]]
     WEIGHTS: ClassVar[tuple[WeightRecord, ...]] = ()
+    OFFICIAL_FILES: ClassVar[tuple[str, ...]] = ()
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
     NATIVE_SIZE_KEEPS_ACTIVATION: ClassVar[bool] = False

@@ -1,8 +1,8 @@
 """k-means as scikit-learn runs it with a fixed seed, in tensor operations alone.
 
 AdaCLIP's authors cluster with scikit-learn, for which a GPU has to wait and which no exporter can follow.
-Here the random numbers of its seed are constants, and the number of rounds is fixed. The groups equal those of
-scikit-learn (a test compares them on random points), except where two distances are equal to rounding.
+Here the random numbers of its seed are constants, and the number of rounds is fixed. The groups equal those
+of scikit-learn (a test compares them on random points), except where two distances are equal to rounding.
 
 Deviations: `ROUNDS` rounds instead of at most 300, since the hundred patches of an image settle in a few; a
 cluster that loses all its points keeps its centre, where scikit-learn moves it to a far point.

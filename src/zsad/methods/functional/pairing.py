@@ -132,9 +132,8 @@ def visual_scores(visual_tokens: Tensor, partners: Partners, best_share: float) 
         counted = max(1, int(best_share * len(others)))
         for layer in range(layers):
             found, compared = visual_tokens[index, layer][None], visual_tokens[:, layer]
-            distances = torch.cat(
-                [nearest_distance(found, compared.index_select(0, other)[0]) for other in others.split(1)]
-            )
+            apart = [compared.index_select(0, other)[0] for other in torch.split(others, 1)]
+            distances = torch.cat([nearest_distance(found, other) for other in apart])
             scores[index] += distances.topk(counted, dim=0, largest=False).values.mean(dim=0) / layers
     return scores
 
