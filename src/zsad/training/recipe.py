@@ -121,13 +121,15 @@ def make_optimizer(chosen: TrainingDefaults, parameters: Mapping[str, nn.Paramet
 
     Args:
         chosen: recipe from `choose`.
-        parameters: learnt parameters by name; one group each.
+        parameters: learnt parameters by name.
     """
     kind: Any = OPTIMIZERS[chosen.optimizer]
-    groups = [
-        {"params": [parameter], "factor": own_factor(chosen.rates, name)}
-        for name, parameter in parameters.items()
-    ]
+    groups = [{"params": list(parameters.values()), "factor": 1.0}]
+    if chosen.rates:  # a group each, because the state on disk follows the order of the parameters
+        groups = [
+            {"params": [parameter], "factor": own_factor(chosen.rates, name)}
+            for name, parameter in parameters.items()
+        ]
     optimizer: torch.optim.Optimizer = kind(
         groups, lr=chosen.learning_rate, betas=chosen.betas, weight_decay=chosen.weight_decay
     )
