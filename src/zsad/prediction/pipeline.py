@@ -158,7 +158,7 @@ class PredictionPipeline:
         """Writes the files of an image and makes its record; runs in a thread."""
         started = time.perf_counter()
         options = self.options
-        score = width = height = decision = relative = p_value = in_calibration = None
+        score = width = height = decision = relative = p_value = in_calibration = best = None
         error = outcome if isinstance(outcome, str) else None
         if isinstance(outcome, Prediction):
             if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
@@ -168,6 +168,7 @@ class PredictionPipeline:
                 decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
                 height, width = prediction.anomaly_map.shape
                 relative, p_value = prediction.relative_score, prediction.p_value
+                best = next(iter(self.explanations.get(str(read.path), ())), None)
                 if self.detector.calibration is not None:
                     in_calibration = self.detector.calibration.saw(prediction.image)
             else:
@@ -186,6 +187,8 @@ class PredictionPipeline:
             relative_score=relative,
             p_value=p_value,
             in_calibration=in_calibration,
+            phrase=None if best is None else best.phrase,
+            phrase_share=None if best is None else best.share,
         )
 
     def _write(self, prediction: Prediction, path: str, stamp: bytes) -> None:
