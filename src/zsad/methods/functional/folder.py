@@ -181,8 +181,8 @@ class Companions:
             return f"visual_weight is 0, so images are not compared with each other: {prompts_only}"
         if trust == 0 and drawn - copies < LEAST_COMPANIONS:
             return (
-                f"{copies} of the {drawn} images drawn from the folder are copies of others, which leaves too "
-                f"few to compare with: {prompts_only}"
+                f"{copies} of the {drawn} images drawn from the folder are copies of others, which leaves "
+                f"too few to compare with: {prompts_only}"
             )
         found = f"each image was compared with others of the folder ({drawn} drawn"
         found += f", {copies} of them copies of others, which do not count)" if copies else ")"
