@@ -24,6 +24,7 @@ from zsad.cli.options import (
     PrecisionOption,
     QuietOption,
     ReferencesOption,
+    RoiOption,
     SettingsOption,
     StateWordsOption,
     comma_list,
@@ -104,6 +105,7 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
+    roi: RoiOption = None,
     state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
@@ -166,6 +168,7 @@ def calibrate(
             references=references,
             include_results=include_results,
             calibration="none",
+            roi=roi,
             quiet=quiet,
             **config,
         )

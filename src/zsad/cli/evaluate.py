@@ -18,6 +18,7 @@ from zsad.cli.options import (
     OfflineOption,
     PrecisionOption,
     QuietOption,
+    RoiOption,
     SettingsOption,
     comma_list,
     fail_interrupted,
@@ -86,6 +87,7 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of images per category, evenly spread.")
     ] = None,
+    roi: RoiOption = None,
     image_size: ImageSizeOption = None,
     batch_size: BatchSizeOption = 8,
     settings: SettingsOption = None,
@@ -135,6 +137,7 @@ def evaluate(
         bootstrap=bootstrap,
         references=reference,
         limit=limit,
+        roi=roi,
         image_size=image_size,
         batch_size=batch_size,
         settings=config,

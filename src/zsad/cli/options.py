@@ -147,6 +147,16 @@ BitsOption = Annotated[
         show_default=False,
     ),
 ]
+RoiOption = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|X,Y,W,H",
+        help="Look only here: x,y,width,height in pixels or shares of the image (10%,10%,80%,80%), or a mask "
+        "that is white where to look.",
+        show_default=False,
+    ),
+]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 

@@ -21,6 +21,7 @@ from zsad.cli.options import (
     PrecisionOption,
     QuietOption,
     ReferencesOption,
+    RoiOption,
     SettingsOption,
     StateWordsOption,
     comma_list,
@@ -87,6 +88,7 @@ def predict(
     scale: Annotated[
         str, typer.Option(help="Colour scale of the overlays: fixed (comparable) or image (its own range).")
     ] = "fixed",
+    roi: RoiOption = None,
     state_words: StateWordsOption = None,
     explain: Annotated[
         str | None,
@@ -150,6 +152,7 @@ def predict(
         formats=None if formats is None else comma_list(formats),  # type: ignore[arg-type] # checked inside
         scale=scale,  # type: ignore[arg-type] # checked inside
         explain=None if explain is None else comma_list(explain),
+        roi=roi,
         csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
@@ -178,6 +181,7 @@ def predict(
             recursive=recursive,
             include_results=include_results,
             calibration=calibration,
+            roi=options.roi,
             quiet=quiet,
             **config,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad.backbones.devices import PRECISIONS
 from zsad.data.layouts import Split, check_split
+from zsad.detector.looking import RegionInput, as_region
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
 from zsad.methods._registry import list_methods
@@ -40,6 +41,7 @@ class EvaluateOptions:
         bootstrap: number of resamples for the 95 % intervals of the image metrics; 0 for none.
         references: number of normal training images per category that each method is given; 0 for zero-shot.
         limit: maximum number of images per category, evenly spread; None for all.
+        roi: region of interest, as `Detector.with_roi` takes it; pixels outside count in no metric.
         image_size: side of the network's input, in pixels; None as for `zsad.load`.
         batch_size: number of images that go through the network at once.
         settings: settings of the methods, by the names of their `Config`; every method must know them.
@@ -64,6 +66,7 @@ class EvaluateOptions:
     bootstrap: int = 0
     references: int = 0
     limit: int | None = None
+    roi: RegionInput = None
     image_size: int | None = None
     batch_size: int = 8
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +86,7 @@ class EvaluateOptions:
         for name in self.methods:
             if name not in (ALL_METHODS, *list_methods()):
                 raise unknown_name("method", name, [*list_methods(), ALL_METHODS])
+        object.__setattr__(self, "roi", as_region(self.roi))
         check_split(self.split)
         if self.precision is not None and self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)

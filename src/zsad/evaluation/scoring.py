@@ -69,6 +69,7 @@ class ScoredImage:
         score: image score; None after an error.
         anomaly_map: (S, S) float32; None after an error.
         mask: (S, S) bool; None if unknown, or after an error.
+        inside: (S, S) bool, pixels of the region of interest; None for all.
         error: one line that begins with the path of the file at fault; None if the image was scored.
     """
 
@@ -77,6 +78,7 @@ class ScoredImage:
     score: float | None = None
     anomaly_map: NDArray[np.float32] | None = None
     mask: NDArray[np.bool_] | None = None
+    inside: NDArray[np.bool_] | None = None
     error: str | None = None
 
 
@@ -167,7 +169,7 @@ class _Read:
 def _read(detector: Detector, sample: Sample) -> _Read:
     started = time.perf_counter()
     try:
-        prepared = load_sample(sample, detector.preparation)
+        prepared = load_sample(sample, detector.preparation, detector.roi)
     except (ZsadError, OSError, MemoryError) as error:
         return _Read(None, one_line(error), time.perf_counter() - started)
     return _Read(prepared, None, time.perf_counter() - started)
@@ -177,7 +179,8 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
     """Scores the images of a batch that could be read."""
     side = detector.image_size
     images = torch.empty(len(batch.samples), 3, side, side)
-    masks: dict[int, NDArray[np.bool_] | None] = {}  # of the readable images, by place in the batch
+    # Mask and region of the readable images, by place in the batch.
+    marks: dict[int, tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]] = {}
     outcomes: dict[int, _ScoreAndMap | str] = {}
     seconds = []
     # Each image is released once it is copied, so that a large batch is not held twice.
@@ -186,9 +189,10 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
         if read.prepared is None:
             outcomes[place] = read.error or ""
             continue
-        images[len(masks)] = torch.from_numpy(read.prepared.image)
-        masks[place] = None if read.prepared.mask is None else read.prepared.mask.astype(np.bool_)
-    places = list(masks)
+        images[len(marks)] = torch.from_numpy(read.prepared.image)
+        mask = None if read.prepared.mask is None else read.prepared.mask.astype(np.bool_)
+        marks[place] = mask, read.prepared.inside
+    places = list(marks)
     started = time.perf_counter()
     names = [batch.samples[place].category for place in places]
     scored = _score(detector, batch, images[: len(places)], names)
@@ -197,7 +201,7 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
         outcomes[place] = outcome
         seconds[place] += share
     return [
-        _record(batch, place, outcomes[place], seconds[place], masks.get(place))
+        _record(batch, place, outcomes[place], seconds[place], *marks.get(place, (None, None)))
         for place in range(len(batch.samples))
     ]
 
@@ -223,14 +227,19 @@ def _score(
 
 
 def _record(
-    batch: Batch, place: int, outcome: _ScoreAndMap | str, seconds: float, mask: NDArray[np.bool_] | None
+    batch: Batch,
+    place: int,
+    outcome: _ScoreAndMap | str,
+    seconds: float,
+    mask: NDArray[np.bool_] | None,
+    inside: NDArray[np.bool_] | None,
 ) -> ScoredImage:
     """The result of the image at a place of a batch."""
     index = batch.indices[place]
     if isinstance(outcome, str):
         return ScoredImage(index, seconds, error=_about(batch.samples[place], outcome))
     score, anomaly_map = outcome
-    return ScoredImage(index, seconds, score, anomaly_map, mask)
+    return ScoredImage(index, seconds, score, anomaly_map, mask, inside)
 
 
 def _about(sample: Sample, text: str) -> str:

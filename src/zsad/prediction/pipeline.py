@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from zsad.detector.inputs import check_region
 from zsad.detector.scoring import score_batch
 from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from zsad.detector.detector import Detector
+    from zsad.images.region import Region
     from zsad.prediction.layout import RunLayout
 
 MOST_PIXELS_AT_ONCE = 64_000_000
@@ -105,7 +108,7 @@ class PredictionPipeline:
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
         parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
         try:
-            with closing(read_ahead(_read, parts)) as reading:
+            with closing(read_ahead(partial(_read, self.detector.roi), parts)) as reading:
                 for batch in reading:
                     for read, outcome, seconds in self._predict(batch):
                         self._writing.append(pool.submit(self._finish, read, outcome, seconds))
@@ -195,7 +198,8 @@ class PredictionPipeline:
         scale = self.options.scale
         for kind in self.options.formats or ():
             prediction.write(kind, self.layout.file(path, kind), scale=scale)
-        heat = overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale)
+        values = (prediction.image, prediction.anomaly_map, prediction.map_range)
+        heat = overlay(*values, scale=scale, roi=prediction.roi)
         with atomic_file(self.layout.thumbnail(path)) as file:
             save_jpeg(thumbnail(heat), file, quality=82, note=stamp)
 
@@ -226,12 +230,13 @@ def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Se
         yield part
 
 
-def _read(path: Path) -> _Read:
+def _read(roi: Region | None, path: Path) -> _Read:
     started = time.perf_counter()
     image, reason, stamp = None, "", b""
     try:
         stamp = content_stamp(str(path))  # before the image, so that a change in between is seen on --resume
         image = read_image(path)
+        check_region(image, roi, path)
     except Exception as error:  # whatever a decoder raises, the other files are still scored
         reason = one_line(error)
     return _Read(path, image, reason, time.perf_counter() - started, stamp)
