@@ -235,8 +235,9 @@ def _read(roi: Region | None, path: Path) -> _Read:
     image, reason, stamp = None, "", b""
     try:
         stamp = content_stamp(str(path))  # before the image, so that a change in between is seen on --resume
-        image = read_image(path)
-        check_region(image, roi, path)
+        read = read_image(path)
+        check_region(read, roi, path)
+        image = read
     except Exception as error:  # whatever a decoder raises, the other files are still scored
         reason = one_line(error)
     return _Read(path, image, reason, time.perf_counter() - started, stamp)
