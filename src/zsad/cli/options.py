@@ -250,13 +250,19 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def fail_interrupted(out: object) -> NoReturn:
-    """Ends a command after Ctrl-C and says how to continue it.
+def fail_interrupted(out: object, what: str = "results") -> NoReturn:
+    """Ends a command after Ctrl-C and names the command that continues it.
 
     Args:
         out: folder that holds the finished part.
+        what: what has been finished, in the plural.
     """
-    fail(f"interrupted: finished results are in {out}; the same command with --resume continues", INTERRUPTED)
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    command = shlex.join(["zsad", *words, "--resume"])
+    message = (
+        f"interrupted: finished {what} are in {out}; the same command with --resume continues: {command}"
+    )
+    fail(message, INTERRUPTED)
 
 
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}

@@ -210,7 +210,7 @@ def _print_comparison(options: ReproduceOptions, found: Reproduction) -> None:
     console = stdout()
     table = table_of("percent", "ours", "published", "difference")
     for metric, cell in found.comparison.items():
-        gap = difference(cell)
+        gap = difference(cell, is_whole=found.is_whole)
         spread = "" if cell.deviation is None else f" ± {cell.deviation:.1f}"
         table.add_row(
             METRIC_TITLES[metric],

@@ -17,6 +17,7 @@ from zsad.cli.options import (
     QuietOption,
     SettingsOption,
     comma_list,
+    fail_interrupted,
     go_offline,
     method_settings,
 )
@@ -136,7 +137,10 @@ def train(
     )
     from zsad.training.loop import train as run
 
-    result = run(options, show_progress=not quiet)
+    try:
+        result = run(options, show_progress=not quiet)
+    except KeyboardInterrupt:
+        fail_interrupted(options.folder, "epochs")
     if not quiet:
         _print_result(result)
 

@@ -199,7 +199,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     write_json(path, calibration.to_dict())
     return path
 

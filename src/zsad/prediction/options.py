@@ -11,6 +11,7 @@ import numpy as np
 
 from zsad.errors import ConfigError, unknown_name
 from zsad.files.csv_tables import checked_delimiter
+from zsad.files.settings import one_or_more
 from zsad.images.drawing import SCALES, Scale
 from zsad.images.limits import Bits, checked_bits
 from zsad.images.saving import FILE_SUFFIXES, FileKind
@@ -81,6 +82,8 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out).expanduser())
+        for name in ("formats", "explain"):
+            object.__setattr__(self, name, one_or_more(getattr(self, name)))
         if self.scale not in SCALES:
             raise unknown_name("scale", str(self.scale), SCALES)
         for kind in self.formats or ():

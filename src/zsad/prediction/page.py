@@ -128,7 +128,7 @@ def rebuild_page(directory: str | Path) -> Path:
     """
     from zsad.detector.thresholds import Calibration
 
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     records = read_results(directory / RESULTS_FILE)
     settings = read_settings(directory) or {}
     page, root, _ = (settings.pop(key, None) for key in (PAGE_KEY, "root", COMPANIONS_KEY))

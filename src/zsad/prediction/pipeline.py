@@ -175,7 +175,7 @@ class PredictionPipeline:
                 if self.detector.calibration is not None:
                     in_calibration = self.detector.calibration.saw(prediction.image)
             else:
-                error = "the method gave values that are not finite (try --precision float32)"
+                error = "the method gave values that are not finite (try --precision fp32)"
         return ResultRecord(
             path=str(read.path),
             score=score,
