@@ -259,10 +259,10 @@ def fail_interrupted(out: object, what: str = "results") -> NoReturn:
     """
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     command = shlex.join(["zsad", *words, "--resume"])
-    message = (
-        f"interrupted: finished {what} are in {out}; the same command with --resume continues: {command}"
+    fail(
+        f"interrupted: finished {what} are in {out}; the same command with --resume continues: {command}",
+        INTERRUPTED,
     )
-    fail(message, INTERRUPTED)
 
 
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}
