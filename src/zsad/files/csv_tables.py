@@ -15,9 +15,9 @@ DELIMITERS = {",": ",", ";": ";", "|": "|", "\t": "\t", "\\t": "\t"}
 DELIMITERS |= {"comma": ",", "semicolon": ";", "pipe": "|", "tab": "\t"}
 """Delimiters by what a user may type."""
 
-# Spreadsheets also take the full-width forms. A spreadsheet that expects another delimiter, or meets a quotation
-# mark, begins a cell in the middle of a text.
-_BEGINS = r"[=+\-@＝＋－＠]"  # noqa: RUF001
+# Spreadsheets also take the full-width forms. One that expects another delimiter, or meets a quotation mark,
+# begins a cell in the middle of a text.
+_BEGINS = "[-=+@＝＋－＠]"  # noqa: RUF001
 _FORMULA = re.compile(rf'^(?=\s*{_BEGINS}|[\t\r\n])|(?<=[,;|\t\r\n"])(?={_BEGINS})')
 
 
