@@ -19,7 +19,8 @@ HOLD = "import sys, time; from zsad.files.run_lock import only_writer\n"
 HOLD += "with only_writer(sys.argv[1]): print('held', flush=True); time.sleep(60)"
 WRITE = "import sys, time; from pathlib import Path; from zsad.files.atomic import atomic_file\n"
 WRITE += "from zsad.files.run_lock import only_writer\n"
-WRITE += "with only_writer(sys.argv[1]), atomic_file(sys.argv[2]) as file:\n    print('held', flush=True); time.sleep(60)"
+WRITE += "with only_writer(sys.argv[1]), atomic_file(sys.argv[2]):\n"
+WRITE += "    print('held', flush=True); time.sleep(60)"
 
 
 @pytest.mark.parametrize("name", ["out", "deep/out", "calibration.json", "run.2"])

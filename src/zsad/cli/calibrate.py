@@ -154,7 +154,7 @@ def calibrate(
         split=split,
         class_name=class_name,
         include_results=include_results,
-        normal_labels=None if normal_labels is None else comma_list(normal_labels),
+        normal_labels=comma_list(normal_labels),
     )
     options = replace(options, class_name=name)
     with only_writer(out):

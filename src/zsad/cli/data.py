@@ -88,7 +88,7 @@ def check(
     from zsad.data.checking import check_datasets
     from zsad.errors import DataError
 
-    labels = None if normal_labels is None else comma_list(normal_labels)
+    labels = comma_list(normal_labels)
     try:
         with Bar(stderr(), "Checking") as bar:
             checks = check_datasets(

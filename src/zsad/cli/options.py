@@ -6,7 +6,8 @@ import ast
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, overload
 
 import typer
 
@@ -157,6 +158,16 @@ RoiOption = Annotated[
         show_default=False,
     ),
 ]
+DevicesOption = Annotated[
+    int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the work.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Maximum number of test images per category, evenly spread, of both labels from 2 on."
+    ),
+]
+OutFolderOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
@@ -194,8 +205,18 @@ CsvDelimiterOption = Annotated[
 ]
 
 
-def comma_list(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated option; "none" stands for no part."""
+@overload
+def comma_list(text: str) -> tuple[str, ...]: ...
+
+
+@overload
+def comma_list(text: str | None) -> tuple[str, ...] | None: ...
+
+
+def comma_list(text: str | None) -> tuple[str, ...] | None:
+    """The parts of a comma-separated option; "none" stands for no part. None if the option is not given."""
+    if text is None:
+        return None
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
 
 
