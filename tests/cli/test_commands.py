@@ -51,6 +51,8 @@ class FakeConfig:
 class FakeDetector(Decided):
     """The score is the image's mean brightness and the map its red channel."""
 
+    roi = None
+
     def __init__(self, clip, joint=False):
         self.backbone = clip
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")

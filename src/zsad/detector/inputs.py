@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
-from zsad.errors import ConfigError, ImageReadError, printable, unknown_name
+from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.images.ahead import read_ahead
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
+from zsad.images.region import check_region
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -60,19 +61,6 @@ def read(source: Any, roi: Region | None = None) -> ReadImage:
     image = read_image(source)
     check_region(image, roi, path)
     return path, image
-
-
-def check_region(image: Image.Image, roi: Region | None, path: Path | None) -> None:
-    """Refuses an image that the region of interest lies outside of.
-
-    Raises:
-        ImageReadError: the message begins with the path, if there is one.
-    """
-    try:
-        if roi is not None:
-            roi.window(image.size)
-    except ImageReadError as error:
-        raise error if path is None else ImageReadError(f"{printable(path)}: {error}") from None
 
 
 def read_batches(

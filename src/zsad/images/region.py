@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.errors import ConfigError, ImageReadError
+from zsad.errors import ConfigError, ImageReadError, printable
 
 Pixels = NDArray[np.bool_]
 
@@ -157,6 +158,19 @@ class Region:
                 f"the region {self.identity} lies outside of this image of {size[0]} x {size[1]} pixels"
             )
         return found
+
+
+def check_region(image: Image.Image, roi: Region | None, path: Path | None) -> None:
+    """Refuses an image that the region of interest lies outside of.
+
+    Raises:
+        ImageReadError: the message begins with the path, if there is one.
+    """
+    try:
+        if roi is not None:
+            roi.window(image.size)
+    except ImageReadError as error:
+        raise error if path is None else ImageReadError(f"{printable(path)}: {error}") from None
 
 
 def _window_of_box(box: tuple[tuple[float, bool], ...], size: tuple[int, int]) -> Window | None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from zsad.detector.inputs import check_region
 from zsad.detector.scoring import score_batch
 from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
@@ -23,6 +22,7 @@ from zsad.images.ahead import THREADS, read_ahead
 from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
+from zsad.images.region import check_region
 from zsad.images.saving import save_jpeg
 from zsad.prediction.layout import content_stamp
 from zsad.prediction.options import PredictOptions
