@@ -166,7 +166,7 @@ def test_options_reach_the_library(run, folder, detector):
     assert run.loads == [
         {
             "method": "winclip", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
-            "device": "cpu", "precision": "fp32", "references": None, "calibration": None,
+            "device": "cpu", "precision": "fp32", "references": None, "calibration": None, "roi": None,
             "sigma": 8, "features_list": [1, 2],
         }
     ]  # fmt: skip
