@@ -87,7 +87,7 @@ def train(
         kind.TRAINING, options, data.sets, "cpu"
     )  # says what does not go together before anything is loaded
     work = functools.partial(_train, options, data, show_progress)
-    with only_writer(options.out):
+    with only_writer(options.out, options.folder):
         if options.devices == 1:
             losses, resumed_from, fields = work(Ranks(), options.device)
         else:

@@ -31,6 +31,8 @@ class FakeConfig:
 class FakeDetector:
     """The score is the image's mean brightness and the map its red channel."""
 
+    roi = None
+
     def __init__(self, clip, joint=False, uses_class_names=False):
         self.backbone = clip
         self.fingerprint = "0"
