@@ -15,7 +15,8 @@ from zsad._version import __version__
 from zsad.errors import DataError, WeightsError
 from zsad.files.atomic import atomic_file
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
-from zsad.files.plain import from_plain, parse_object, to_plain
+from zsad.files.json_text import parse_object
+from zsad.files.plain import from_plain, to_plain
 from zsad.files.tensors import file_kind, read_checkpoint
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
 from zsad.files.csv_tables import csv_text, write_csv_file
 from zsad.files.fields import AtLeast, Count, Share
-from zsad.files.plain import from_plain, parse_json, parse_object
+from zsad.files.json_text import parse_json, parse_object
+from zsad.files.plain import from_plain
 from zsad.types import PhraseFit
 
 RESULTS_FILE = "results.jsonl"

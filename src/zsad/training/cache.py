@@ -39,7 +39,7 @@ from zsad.backbones.transformer import Mlp
 from zsad.data.mosaic import Mosaic, prepare_item
 from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
 from zsad.files.atomic import atomic_file
-from zsad.files.plain import parse_object
+from zsad.files.json_text import parse_object
 from zsad.images.names import file_and_part
 from zsad.types import Sample
 

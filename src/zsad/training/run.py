@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from zsad.backbones.loading import backbone_fingerprint
 from zsad.data.mosaic import prepare_item
-from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.errors import ConfigError, DataError, WeightsError, ZsadError
+from zsad.files.fields import shortened
 from zsad.files.plain import to_plain
+from zsad.files.run_settings import differences
 from zsad.methods.prompts.learners import PromptLearner
 from zsad.training.cache import CachedSample, FeatureCache
 from zsad.training.data import Batch, TrainingData, batches
@@ -37,6 +39,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # these infinite and wastes the first steps.
 FIRST_SCALE = 256.0
 CHECKPOINT_NAME = "last.safetensors"
+OPTIMIZER_STATE = {"step", "exp_avg", "exp_avg_sq"}  # of Adam and AdamW, for each parameter
 
 
 class TrainingRun:
@@ -237,14 +240,11 @@ class TrainingRun:
         if not self.config.resume or not path.exists():
             return 0
         found = TrainingState.read(path)
-        wanted = self.setup()
-        names = [*wanted, *(name for name in found.setup if name not in wanted)]
-        differing = [name for name in names if wanted.get(name) != found.setup.get(name)]
+        differing = differences(found.setup, self.setup())
         if differing:
-            name = differing[0]
             raise ConfigError(
-                f"{path} belongs to another training: {', '.join(differing)} differ ({name} was "
-                f"{found.setup.get(name)!r}, is {wanted.get(name)!r}); use the same settings, or --overwrite"
+                f"{path} belongs to another training: {'; '.join(differing)}; use the same settings, or "
+                "--overwrite"
             )
         self._restore(found)
         return found.epoch
@@ -255,12 +255,25 @@ class TrainingRun:
         positions = {name: index for index, name in enumerate(self.parameters)}
         for key, tensor in found.optimizer.items():
             kind, _, name = key.partition("/")
+            if kind not in OPTIMIZER_STATE or name not in positions:
+                raise self._damaged(f"the optimiser's tensor {shortened(key)} is unknown")
+            if tensor.numel() != 1 and tensor.shape != self.parameters[name].shape:
+                raise self._damaged(f"the optimiser's tensor {key} has the shape {tuple(tensor.shape)}")
             states[positions[name]][kind] = tensor
+        if any(state.keys() != OPTIMIZER_STATE for state in states if state):
+            raise self._damaged("tensors of the optimiser are missing")
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
         if found.scaler:
+            missing = self.scaler.state_dict().keys() - found.scaler.keys()
+            if missing:
+                raise self._damaged(f"scaler.{min(missing)} is missing")
             self.scaler.load_state_dict(dict(found.scaler))
         self.losses = list(found.losses)
+
+    def _damaged(self, problem: str) -> WeightsError:
+        path = self.config.folder / CHECKPOINT_NAME
+        return WeightsError(f"{path} is damaged ({problem}); train from scratch with --overwrite")
 
     def _diverged(self, what: str, epoch: int) -> ZsadError:
         kept = (
