@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from zsad.errors import WeightsError, ZsadError
+from zsad.errors import WeightsError, ZsadError, one_line
 from zsad.files.atomic import atomic_file
 from zsad.files.fields import Count, shortened
 from zsad.files.json_text import parse_object
@@ -80,7 +80,7 @@ class TrainingState:
                     groups[group][name] = file.get_tensor(key)
         except (SafetensorError, OSError, ZsadError) as error:
             raise WeightsError(
-                f"{path} is not a training checkpoint of zsad ({error}); train from scratch with --overwrite"
+                f"{path} is not a training checkpoint of zsad ({one_line(error)[:300]}); train from scratch with --overwrite"
             ) from error
         return cls(
             header.epoch,

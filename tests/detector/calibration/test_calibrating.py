@@ -528,8 +528,8 @@ def test_no_number_of_a_calibration_may_be_undefined(tmp_path, text):
     path.write_text(json.dumps(values))
     assert read_calibration(path).threshold == 0.5
     good = json.dumps(values)
-    for number in sorted(set(re.findall(r"\d+\.\d+|32", good))):
-        path.write_text(good.replace(number, text, 1))
+    for number in re.finditer(r"\d+\.\d+|32", good):
+        path.write_text(f"{good[: number.start()]}{text}{good[number.end() :]}")
         with pytest.raises(DataError) as caught:
             read_calibration(path)
         assert str(caught.value).startswith(str(path))
