@@ -37,7 +37,10 @@ IMAGES_AT_ONCE = 25
 SLOWEST = 30.0  # seconds of one case on a busy machine; most take a tenth of a second
 LONGEST_LINE = 2100
 SETTINGS = {"features_list": [1, 2, 3], "dpam_layer": 2, "depth": 2}
-YAML = "title: own\nextends: anomalyclip\nsettings: {n_ctx: 12, depth: 9}\ntrain: {data: [mvtec]}\ntest: {data: visa, seeds: [0, 1]}\n"
+YAML = (
+    "title: own\nextends: anomalyclip\nsettings: {n_ctx: 12, depth: 9}\n"
+    "train: {data: [mvtec]}\ntest: {data: visa, seeds: [0, 1]}\n"
+)
 WORDS = "normal: [new, 'without rust']\nabnormal:\n  - cracked\n  - bent\ntemplates: ['a photo of a {}.']\n"
 LIST = [
     {"path": "a.png", "label": 0, "mask": None, "category": "nut", "split": "test"},

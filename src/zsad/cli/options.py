@@ -217,9 +217,14 @@ def load_detector(
         return zsad.load(references=found, **arguments)
 
 
+def typed_words() -> list[str]:
+    """The words of the command line as they were typed, beginning with "zsad"."""
+    return ["zsad", *sys.argv[1:]]
+
+
 def typed_command() -> str:
     """The command line as it was typed, quoted for a shell."""
-    return shlex.join(["zsad", *sys.argv[1:]])
+    return shlex.join(typed_words())
 
 
 def go_offline(wanted: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zsad.cli.options import (
+    INTERRUPTED,
     BackboneOption,
     BitsOption,
     DeviceOption,
@@ -17,13 +19,15 @@ from zsad.cli.options import (
     QuietOption,
     SettingsOption,
     comma_list,
+    fail,
     go_offline,
     method_settings,
+    typed_words,
 )
 from zsad.cli.printing import counted, stdout
 
 if TYPE_CHECKING:
-    from zsad.training.options import TrainResult
+    from zsad.training.options import TrainOptions, TrainResult
 
 AS_AUTHORS = "Default: as the authors."
 
@@ -100,6 +104,8 @@ def train(
 ) -> None:
     """Learn the weights of a method from images with masks, by default as the authors of the method do.
 
+    Of an anomalous image without a mask only the label counts, for methods that learn from labels too.
+
     Use the result with `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds
     the state after the last finished epoch, log.csv with the loss of every step, and TensorBoard's files.
     """
@@ -136,9 +142,22 @@ def train(
     )
     from zsad.training.loop import train as run
 
-    result = run(options, show_progress=not quiet)
+    try:
+        result = run(options, show_progress=not quiet)
+    except KeyboardInterrupt:
+        fail(_interrupted(options), INTERRUPTED)
     if not quiet:
         _print_result(result)
+
+
+def _interrupted(options: TrainOptions) -> str:
+    """What is kept after Ctrl-C, and the command that continues."""
+    words = [word for word in typed_words() if word not in ("--resume", "--overwrite")]
+    has_epoch = (options.folder / "last.safetensors").exists()
+    kept = f"finished epochs are in {options.folder}" if has_epoch else "no epoch was finished"
+    if options.cache is not None:
+        kept += f", computed features are in {options.cache}"
+    return f"interrupted: {kept}; continue with: {shlex.join([*words, '--resume'])}"
 
 
 def _print_result(result: TrainResult) -> None:

@@ -137,6 +137,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
             on disk; None if the image encoder runs in every step, because learnt tensors enter it.
         FEATURE_FIELDS: the `Config` fields that `features` depends on, besides those of `MethodConfig`.
+        IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
     """
 
@@ -152,6 +153,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     FEATURES: ClassVar[type[Any] | None] = None
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     TRAINING: ClassVar[TrainingDefaults | None] = None
+    IMAGE_TERMS: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes `INFO`, `Config` and `WEIGHTS` from the module that defines the method."""

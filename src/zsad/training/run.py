@@ -22,6 +22,7 @@ from zsad.files.run_settings import differences
 from zsad.methods.prompts.learners import PromptLearner
 from zsad.training.cache import CachedSample, FeatureCache
 from zsad.training.data import Batch, TrainingData, batches
+from zsad.training.labels import partial_loss
 from zsad.training.recipe import choose, make_optimizer, rate_factor
 from zsad.training.state import TrainingState
 
@@ -127,11 +128,9 @@ class TrainingRun:
     def _step(self, batch: Batch[PreparedSample | CachedSample]) -> dict[str, float]:
         """Takes one step; returns the terms of the loss before it, over the images of all processes."""
         samples = batch.images
-        masks = torch.from_numpy(np.stack([sample.mask for sample in samples if sample.mask is not None]))
-        labels = torch.tensor([sample.label for sample in samples], device=self.device)
         dtype = AUTOCAST.get(self.recipe.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            terms = self._terms(samples, masks.to(self.device), labels)
+            terms = partial_loss(samples, self._terms, self.data.masks, self.method.IMAGE_TERMS)
         values = batch.weight * torch.stack([term.float() for term in terms.values()])
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(values.sum()).backward()  # type: ignore[no-untyped-call]
@@ -143,10 +142,12 @@ class TrainingRun:
         told: list[float] = self.ranks.add_up(values.detach().double()).tolist()
         return dict(zip(terms, told, strict=True))
 
-    def _terms(
-        self, samples: Sequence[PreparedSample | CachedSample], masks: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
-        """The terms of the loss, from images or from their cached features."""
+    def _terms(self, samples: Sequence[PreparedSample | CachedSample]) -> dict[str, Tensor]:
+        """The terms of the loss, from images or cached features; a missing mask counts as empty."""
+        empty = np.zeros((self.detector.image_size, self.detector.image_size), dtype=np.uint8)
+        levels = np.stack([empty if sample.mask is None else sample.mask for sample in samples])
+        masks = torch.from_numpy(levels).to(self.device)
+        labels = torch.tensor([sample.label for sample in samples], device=self.device)
         names = [sample.class_name for sample in samples]
         if self.cache is not None:
             known = [sample for sample in samples if isinstance(sample, CachedSample)]
@@ -202,6 +203,8 @@ class TrainingRun:
             "seed": config.seed,
             "data": self.data.fingerprint,
         }
+        if self.data.masks is not None and self.data.masks.missing:
+            setup["images_without_mask"] = self.data.masks.missing
         if self.cache is not None:
             setup["cache_precision"] = config.cache_precision
         if recipe.schedule != "constant":

@@ -79,8 +79,9 @@ class TrainingState:
                         raise WeightsError(f"the tensor {shortened(key)} is unknown")
                     groups[group][name] = file.get_tensor(key)
         except (SafetensorError, OSError, ZsadError) as error:
+            problem = one_line(error)[:300]
             raise WeightsError(
-                f"{path} is not a training checkpoint of zsad ({one_line(error)[:300]}); train from scratch with --overwrite"
+                f"{path} is not a training checkpoint of zsad ({problem}); train from scratch with --overwrite"
             ) from error
         return cls(
             header.epoch,
