@@ -47,13 +47,13 @@ class MaskCount:
             >>> MaskCount(4, 0).note
             'image labels only: no anomalous image has a mask'
             >>> MaskCount(4, 3).note
-            '1 of 4 anomalous images without mask, of which only the label counts'
+            '1 of 4 anomalous images without mask: only their label counts'
         """
         if not self.missing:
             return ""
         if not self.masked:
             return "image labels only: no anomalous image has a mask"
-        return f"{self.missing} of {self.anomalous} anomalous images without mask, of which only the label counts"
+        return f"{self.missing} of {self.anomalous} anomalous images without mask: only their label counts"
 
 
 def count_masks(items: Iterable[tuple[int, bool]]) -> MaskCount:
@@ -78,8 +78,8 @@ def refuse_unusable(method: type[Method], masks: MaskCount, devices: int) -> Non
     missing = f"{masks.missing} of {masks.anomalous} anomalous images have no mask"
     if not method.IMAGE_TERMS:
         raise DataError(
-            f"{missing}, and {method.INFO.name} learns from masks only: add the masks, or choose a method that "
-            "learns from image labels too, such as --method anomalyclip"
+            f"{missing}, and {method.INFO.name} learns from masks only: add the masks, or choose a method "
+            "that learns from image labels too, such as --method anomalyclip"
         )
     if masks.masked and devices > 1:
         raise ConfigError(

@@ -81,7 +81,7 @@ class TrainingState:
         except (SafetensorError, OSError, ZsadError) as error:
             problem = one_line(error)[:300]
             raise WeightsError(
-                f"{path} is not a training checkpoint of zsad ({problem}); train from scratch with --overwrite"
+                f"{path} is not a training checkpoint of zsad ({problem}): train anew with --overwrite"
             ) from error
         return cls(
             header.epoch,
