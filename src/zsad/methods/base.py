@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic
 
 import torch
@@ -20,11 +20,14 @@ from typing_extensions import TypeVar
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import Above, AtLeast, check_bounds
 from zsad.methods.functional.checks import check_names
+from zsad.methods.functional.references import remember
 from zsad.types import Activation, PositionInterpolation  # noqa: TC001 - `check_bounds` reads the annotations
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.types import MethodInfo, Optimizer, RawOutput, Schedule, TrainingPrecision, WeightRecord
+    from zsad.methods.functional.references import ReferenceMemory
+    from zsad.methods.training import TrainingDefaults
+    from zsad.types import MethodInfo, RawOutput, WeightRecord
 
 DEFAULT_CLASS = "object"
 OPENAI_L14_336_SIZE = 336
@@ -58,25 +61,33 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class Support:
-    """The images that others are compared with, resized and normalised.
+    """What images are compared with.
 
     Attributes:
-        normal: references, (R, 3, S, S) known-normal images; None without any.
+        normal: references, (R, 3, S, S) known-normal images, resized and normalised; None without any.
         unlabelled: companions, (M, 3, S, S) images of the same folder, normal or not; None without any.
+        memory: what `Method.remember` kept of the references. It stands for all of them, so that `normal` is
+            not looked at, and may be None; None: `normal` has not been remembered yet.
     """
 
     normal: Tensor | None = None
     unlabelled: Tensor | None = None
+    memory: ReferenceMemory | None = None
 
     def __bool__(self) -> bool:
-        return self.normal is not None or self.unlabelled is not None
+        return self.has_references or self.unlabelled is not None
+
+    @property
+    def has_references(self) -> bool:
+        """Whether there are known-normal images, or a memory of some."""
+        return self.normal is not None or self.memory is not None
 
     def to(self, device: torch.device) -> Support:
-        """The same images on another device."""
-        normal, unlabelled = (
-            None if images is None else images.to(device) for images in (self.normal, self.unlabelled)
+        """The same support on another device."""
+        normal, unlabelled, memory = (
+            None if part is None else part.to(device) for part in (self.normal, self.unlabelled, self.memory)
         )
-        return Support(normal, unlabelled)
+        return Support(normal, unlabelled, memory)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +134,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         backbone: the method's view of the CLIP network; its parameters never require gradients.
         config: the method's frozen `Config`.
         WEIGHTS: records of the files of learnt weights that the authors published.
+        OFFICIAL_FILES: names that the authors' code gives its files of learnt weights, if there are several.
         SHAPE_FIELDS: the `Config` fields that decide the shapes of the learnt tensors; a setting that
             contradicts a checkpoint in one of them is refused, and any other setting overrides it.
         AUTHORS_ACTIVATION: what the authors' code ran on OpenAI's weights, whatever those were trained with;
@@ -139,11 +151,14 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         FEATURE_FIELDS: the `Config` fields that `features` depends on, besides those of `MethodConfig`.
         IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
+        LOSS_IS_MEAN: whether each term of `loss` is a mean over the images or does not depend on them, so
+            that several devices can share the images of a step.
     """
 
     INFO: ClassVar[MethodInfo]
     Config: ClassVar[type[MethodConfig]]
     WEIGHTS: ClassVar[tuple[WeightRecord, ...]] = ()
+    OFFICIAL_FILES: ClassVar[tuple[str, ...]] = ()
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
     NATIVE_SIZE_KEEPS_ACTIVATION: ClassVar[bool] = False
@@ -154,6 +169,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     TRAINING: ClassVar[TrainingDefaults | None] = None
     IMAGE_TERMS: ClassVar[frozenset[str]] = frozenset()
+    LOSS_IS_MEAN: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes `INFO`, `Config` and `WEIGHTS` from the module that defines the method."""
@@ -223,12 +239,26 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
         Args:
             classes: one class name for all images, or one for each image of the batch that follows.
-            support: `normal` holds references only if `INFO.references` is "own", because the detector adds
-                the general rule itself; `unlabelled` holds companions only if `MOST_COMPANIONS` is above 0.
+            support: references are in it only if `INFO.references` is "own", because the detector adds the
+                general rule itself; `unlabelled` holds companions only if `MOST_COMPANIONS` is above 0.
 
         Returns:
             A `State`; its rows match `classes`, and a single row serves a whole batch.
         """
+
+    def remember(self, images: Tensor) -> ReferenceMemory:
+        """What the method keeps of known-normal images; by default the patches of the general rule.
+
+        Args:
+            images: (R, 3, S, S) resized and normalised images.
+        """
+        return remember(self.backbone.visual, images)
+
+    def memory_of(self, support: Support | None) -> ReferenceMemory | None:
+        """The memory of the references of a support, made if need be; None without references."""
+        if support is None or support.memory is not None or support.normal is None:
+            return None if support is None else support.memory
+        return self.remember(support.normal)
 
     @abstractmethod
     def features(self, images: Tensor) -> FeaturesT:
@@ -261,7 +291,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """The named terms whose sum training minimises.
 
         Each term is a mean over the images, or does not depend on them, so that the images of a step can
-        be shared out between devices.
+        be shared out between devices; a method for which that does not hold sets `LOSS_IS_MEAN`.
 
         Args:
             images: (B, 3, S, S) resized and normalised images.
@@ -287,6 +317,15 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name and parameter of everything that is learnt; empty for training-free methods."""
         yield from ()
+
+    @classmethod
+    def training_defaults(cls, settings: Mapping[str, Any]) -> TrainingDefaults | None:
+        """How the authors train it with some settings; a method of two stages tells them apart.
+
+        Args:
+            settings: settings of the method that the user chose, by name.
+        """
+        return cls.TRAINING
 
     def learned_state(self) -> dict[str, Tensor]:
         """The tensors that `Detector.save` writes: exactly the trainable parameters."""
@@ -324,44 +363,3 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 def is_openai(record: WeightRecord | None) -> bool:
     """Whether weights are OpenAI's, or in OpenAI's format, which the authors' code treats the same way."""
     return record is not None and "openai" in f"{record.name} {record.source} {record.notes}".lower()
-
-
-@dataclass(frozen=True)
-class TrainingDefaults:
-    """How the authors of a method train it: what `zsad train` does where the user says nothing.
-
-    Attributes:
-        epochs: passes over the data; the weights of the last one are the result.
-        batch_size: images per step.
-        learning_rate: learning rate of the optimiser at the start.
-        optimizer: "adam", or "adamw" (weight decay apart from the gradients).
-        betas: decay rates of the optimiser's two moments.
-        weight_decay: weight decay of the optimiser.
-        schedule: "constant", or "cosine": down to 0 along half a wave over all steps.
-        precision: precision of the network on a CUDA GPU (autocast, weights stay fp32); fp32 elsewhere.
-        mosaic: probability that a 2 x 2 mosaic of images of its category replaces an image.
-        on: settings that differ on an auxiliary dataset, by the name of the dataset in the catalogue.
-        notes: whatever else the authors do, and what is done differently here.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    optimizer: Optimizer = "adam"
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 0.0
-    schedule: Schedule = "constant"
-    precision: TrainingPrecision = "fp32"
-    mosaic: float = 0.0
-    on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    notes: str = ""
-
-    def for_dataset(self, name: str | None) -> TrainingDefaults:
-        """The defaults with the settings for a dataset filled in; None stands for a dataset of no paper.
-
-        Example:
-            >>> defaults = TrainingDefaults(15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
-            >>> defaults.for_dataset("mvtec").epochs, defaults.for_dataset(None).epochs
-            (3, 15)
-        """
-        return replace(self, **self.on.get(name or "", {}))
