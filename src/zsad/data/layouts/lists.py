@@ -35,6 +35,7 @@ LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 VISA_LIST = "split_csv/1cls.csv"
 META_FILE = "meta.json"
 REAL_IAD_IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
+LONGEST_CELL = 1000  # characters; a path on the common systems has at most some hundred
 REAL_IAD_LISTS = ("realiad_jsons/realiad_jsons", "realiad_jsons")
 
 NumberedRow = tuple[str, Row]
@@ -163,8 +164,13 @@ def _parsed(text: str, place: str) -> Any:
 
 
 def _check_cells(row: Row, place: str) -> None:
-    """Refuses a list or an object where a column that zsad reads holds text or a number."""
+    """Refuses a list, an object or an endless text where a column that zsad reads holds text or a number."""
     for name, value in row.items():
+        if isinstance(value, str) and len(value) > LONGEST_CELL and column_of(name):
+            raise DataError(
+                f"{place}: {shortened(name)} must be a text of at most {LONGEST_CELL} characters, got "
+                f"{len(value)}, {shortened(value)}"
+            )
         if isinstance(value, list | dict) and column_of(name):
             raise DataError(f"{place}: {name} must be a text or a number, got {shortened(value)}")
 
