@@ -26,7 +26,10 @@ def spaced(name):
         ('{"path": ' + "[" * 5000 + "]" * 5000 + "}", "is nested deeper than 64 levels"),
         ('{"path": ' + "9" * 5000 + "}", "is not JSON (Exceeds the limit"),
         ('{"path": "a.png"', "is not JSON ("),
-        ('{"path": "a.png", "split": "' + "x" * 9999 + '"}', "split must be a text of at most 1000 characters"),
+        (
+            '{"path": "a.png", "split": "' + "x" * 9999 + '"}',
+            "split must be a text of at most 1000 characters",
+        ),
     ],
 )
 def test_a_damaged_list_is_named_by_file_and_field(tmp_path, name, row, message):
