@@ -28,7 +28,7 @@ def spaced(name):
         ('{"path": "a.png"', "is not JSON ("),
         (
             '{"path": "a.png", "split": "' + "x" * 9999 + '"}',
-            "split must be a text of at most 1000 characters",
+            "'split' must be a text of at most 1000",
         ),
     ],
 )
