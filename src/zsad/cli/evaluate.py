@@ -171,7 +171,7 @@ def _run(options: EvaluateOptions, quiet: bool) -> EvaluationResult:
     except KeyboardInterrupt:
         if not bar.is_started:
             raise
-        fail_interrupted(options.out)
+        fail_interrupted(f"finished results are in {options.out}")
 
 
 def _print_tables(result: EvaluationResult, out: Path) -> None:

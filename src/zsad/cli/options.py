@@ -248,9 +248,14 @@ def load_detector(
         return zsad.load(references=found, **arguments)
 
 
+def typed_words() -> list[str]:
+    """The words of the command line as they were typed, beginning with "zsad"."""
+    return ["zsad", *sys.argv[1:]]
+
+
 def typed_command() -> str:
     """The command line as it was typed, quoted for a shell."""
-    return shlex.join(["zsad", *sys.argv[1:]])
+    return shlex.join(typed_words())
 
 
 def go_offline(wanted: bool) -> None:
@@ -271,19 +276,14 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def fail_interrupted(out: object, what: str = "results") -> NoReturn:
+def fail_interrupted(kept: str) -> NoReturn:
     """Ends a command after Ctrl-C and names the command that continues it.
 
     Args:
-        out: folder that holds the finished part.
-        what: what has been finished, in the plural.
+        kept: what is on disk, as in "finished results are in RUN".
     """
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    command = shlex.join(["zsad", *words, "--resume"])
-    fail(
-        f"interrupted: finished {what} are in {out}; the same command with --resume continues: {command}",
-        INTERRUPTED,
-    )
+    words = [word for word in typed_words() if word not in ("--resume", "--overwrite")]
+    fail(f"interrupted: {kept}; continue with: {shlex.join([*words, '--resume'])}", INTERRUPTED)
 
 
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}

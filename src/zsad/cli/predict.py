@@ -209,4 +209,4 @@ def _run(inputs: list[str], load: Loader, options: PredictOptions, quiet: bool) 
     except KeyboardInterrupt:
         if not bar.is_started:
             raise
-        fail_interrupted(options.out)
+        fail_interrupted(f"finished results are in {options.out}")
