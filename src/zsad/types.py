@@ -45,6 +45,8 @@ class MethodInfo:
         references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
             by the rule of `zsad.methods.functional.references`.
         is_composite: whether it joins other systems instead of being one of the literature.
+        is_reconstruction: whether parts that the paper leaves open, or that could not be read, are zsad's own
+            design; the module's description says which.
     """
 
     name: str
@@ -57,6 +59,7 @@ class MethodInfo:
     scores_batch_jointly: bool
     references: Literal["own", "general"] = "general"
     is_composite: bool = False
+    is_reconstruction: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Shapes: P prompts, L tokens, D text width, n context vectors, m deep prompt vect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,7 @@ from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zsad.backbones.clip import CLIP
+    from zsad.backbones.clip import CLIP, TextConfig
 
 INITIAL_STD = 0.02
 ENDINGS = ("object.", "damaged object.")
@@ -79,6 +79,48 @@ def round_to_half(deep_prompts: Tensor, copies: int) -> Tensor:
     return deep_prompts.expand(copies, -1, -1).half().to(deep_prompts.dtype)
 
 
+def fresh_deep_prompts(
+    text: TextConfig, depth: int, t_n_ctx: int, generator: torch.Generator | None = None
+) -> nn.ParameterList:
+    """Deep prompts of the layers 2 to `depth` of a text encoder, drawn from N(0, 0.02^2).
+
+    Args:
+        text: shape of the text encoder.
+        depth: last layer with a deep prompt; 1 for none.
+        t_n_ctx: m, number of deep prompt vectors in a layer.
+        generator: source of the random numbers; None for torch's global one.
+
+    Returns:
+        depth - 1 tensors (m, D).
+
+    Raises:
+        ConfigError: depth or t_n_ctx is impossible for this text encoder.
+    """
+    if not 1 <= depth <= text.layers:
+        raise ConfigError(
+            f"depth {depth}: this text encoder has {text.layers} layers, use 1 to {text.layers}"
+        )
+    if not 1 <= t_n_ctx < text.context_length:
+        raise ConfigError(f"t_n_ctx {t_n_ctx}: use 1 to {text.context_length - 1}")
+    return nn.ParameterList(fresh_parameter((t_n_ctx, text.width), generator) for _ in range(depth - 1))
+
+
+def from_layer_2(deep_prompts: Iterable[Tensor], copies: int, rounded: bool) -> DeepPrompts:
+    """Deep prompts in the form that the text encoder takes.
+
+    Args:
+        deep_prompts: tensors (m, D) for the layers 2, 3, ...
+        copies: number of prompts that enter the text encoder.
+        rounded: whether they pass through half precision, as `round_to_half` does it.
+    """
+    return DeepPrompts(
+        {
+            layer: round_to_half(vectors, copies) if rounded else vectors
+            for layer, vectors in enumerate(deep_prompts, start=2)
+        }
+    )
+
+
 def unchanged(features: Tensor) -> Tensor:
     """Returns its argument; the default when there is only one device."""
     return features
@@ -128,22 +170,14 @@ class PromptLearner(nn.Module):
         """
         super().__init__()
         self.joined: Callable[[Tensor], Tensor] = unchanged
-        text = backbone.config.text
-        if not 1 <= depth <= text.layers:
-            raise ConfigError(
-                f"depth {depth}: this text encoder has {text.layers} layers, use 1 to {text.layers}"
-            )
-        if not 1 <= t_n_ctx < text.context_length:
-            raise ConfigError(f"t_n_ctx {t_n_ctx}: use 1 to {text.context_length - 1}")
         self.round_prompts_to_half = round_prompts_to_half
         whole = torch.cat(list(tokens))
         longest = int(whole.argmax(dim=-1).max()) + 1
         self.register_buffer("tokens", whole[:, :longest], persistent=False)
+        text = backbone.config.text
         for name, length in contexts.items():
             self.register_parameter(name, fresh_parameter((1, 1, length, text.width), generator))
-        self.compound_prompts_text = nn.ParameterList(
-            fresh_parameter((t_n_ctx, text.width), generator) for _ in range(depth - 1)
-        )
+        self.compound_prompts_text = fresh_deep_prompts(text, depth, t_n_ctx, generator)
 
     def contexts(self) -> Sequence[Tensor]:
         """The context vectors (n, D) of each of the P prompts."""
@@ -163,13 +197,8 @@ class PromptLearner(nn.Module):
             splice_context(prompt[None], context[None].to(embeddings.dtype))
             for prompt, context in zip(embeddings, self.contexts(), strict=True)
         ]
-        deep_prompts = {
-            layer: round_to_half(vectors, len(embeddings)) if self.round_prompts_to_half else vectors
-            for layer, vectors in enumerate(self.compound_prompts_text, start=2)
-        }
-        features = backbone.encode_embeddings(
-            torch.cat(spliced), self.tokens.argmax(dim=-1), DeepPrompts(deep_prompts)
-        )
+        deep_prompts = from_layer_2(self.compound_prompts_text, len(embeddings), self.round_prompts_to_half)
+        features = backbone.encode_embeddings(torch.cat(spliced), self.tokens.argmax(dim=-1), deep_prompts)
         return self.joined(features.float())
 
 
