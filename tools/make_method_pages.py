@@ -146,6 +146,7 @@ def answers(kind: type[Method]) -> dict[str, str]:
         "class names": yes(info.uses_class_names),
         "references": "own rule" if info.references == "own" else "general rule",
         "scores a batch together": yes(info.scores_batch_jointly),
+        "reconstruction": yes(info.is_reconstruction),
         "checked against": checked_against(kind),
         f"weights on `{PACKAGED_BACKBONE}`": shipped_weights(kind),
         "takes the authors' files": yes(takes_authors_files(kind)) if info.needs_training else "has none",
@@ -248,7 +249,8 @@ def comparison(names: list[str]) -> str:
         'score depends on `--class-name`, which is "object" by default. *References*: how known-normal images '
         "(`--reference`) are used: by the paper's own rule, or by zsad's general rule, the mean of the method's answer "
         "and of the distance to the nearest reference patch. *Scores a batch together*: the score of an image depends "
-        "on the other images. *Checked against*: the source of the numbers that `tests/methods` compares with; a "
+        "on the other images. *Reconstruction*: the paper leaves parts open, or could not be read, and these parts are zsad's own; "
+        "the method's page says which. *Checked against*: the source of the numbers that `tests/methods` compares with; a "
         "re-implementation if the authors published no code, and plain loops if nothing was recorded. *Weights on "
         f"`{PACKAGED_BACKBONE}`*: whether the learnt weights for the small model inside the package are shipped.",
         "",

@@ -433,6 +433,8 @@ def test_methods(monkeypatch):
     result = CliRunner().invoke(app, ["methods"])
     assert result.exit_code == 0
     assert all(name in result.stdout for name in registry.list_methods())
+    assert "KAnoCLIP (reconstruction)" in result.stdout
+    assert "AnomalyCLIP (reconstruction)" not in result.stdout
 
 
 def test_backbones(monkeypatch, tmp_path):

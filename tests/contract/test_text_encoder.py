@@ -9,7 +9,10 @@ import zsad
 from zsad.backbones.clip import CLIP
 from zsad.methods import _registry as registry
 
-IMAGE_DEPENDENT = {"adaclip", "genclip"}  # dynamic prompts and vision prompts put the image into the sentences, by design
+IMAGE_DEPENDENT = {
+    "adaclip",
+    "genclip",
+}  # dynamic prompts and vision prompts put the image into the sentences, by design
 
 
 @pytest.fixture

@@ -19,12 +19,14 @@ def methods() -> None:
             "all images": info.scores_batch_jointly,
         }
         asked = ", ".join(want for want, is_wanted in wants.items() if is_wanted) or "nothing"
-        table.add_row(name, info.title, str(info.year), asked, info.paper.removeprefix("https://"))
+        title = f"{info.title} (reconstruction)" if info.is_reconstruction else info.title
+        table.add_row(name, title, str(info.year), asked, info.paper.removeprefix("https://"))
     console = stdout()
     console.print(table)
     console.print(
         "training: needs learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
-        "all images: the score of an image depends on the others. Every method takes known-normal images:"
+        "all images: the score of an image depends on the others; reconstruction: the paper leaves parts open, "
+        "which are zsad's own. Every method takes known-normal images:"
         " --reference.",
         style="dim",
     )

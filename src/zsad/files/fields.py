@@ -1,7 +1,7 @@
 """Checks values against the type hints of dataclass fields; `settings` and `plain` build on it. No torch.
 
-A hint may be `float`, `int`, `str`, `bool`, `None`, `Any`, `Literal`, a union, a tuple, a sequence,
-a mapping, a dataclass, or one of these with bounds: `Annotated[float, Above(0)]`.
+A hint may be `float`, `int`, `str`, `bool`, `Path`, `None`, `Any`, `Literal`, a union, a tuple, a sequence,
+a mapping, a function, a dataclass, or one of these with bounds: `Annotated[float, Above(0)]`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 from zsad.errors import ConfigError
@@ -129,6 +130,8 @@ def fit(value: Any, hint: Any, path: str, build: Build) -> Any:  # noqa: PLR0911
         return _fit_bounded(value, hint, path, build)
     if origin in (Union, types.UnionType):
         return _fit_union(value, hint, path, build)
+    if origin is Callable and callable(value):
+        return value
     if origin in (tuple, Sequence) and isinstance(value, list | tuple):
         return _fit_tuple(value, hint, path, build)
     if origin in (Mapping, dict) and isinstance(value, Mapping):
@@ -262,6 +265,8 @@ def describe(hint: Any) -> str:  # noqa: PLR0911 - one for each kind of hint
         return f"a list of {count}{_PLURAL.get(arguments[0], describe(arguments[0]))}"
     if origin in (Mapping, dict):
         return "a mapping of names to values"
+    if origin is Callable:
+        return "a function"
     if dataclasses.is_dataclass(hint):
         return f"a mapping with some of {', '.join(field.name for field in dataclasses.fields(hint))}"
     return _SINGULAR.get(hint, str(hint))
@@ -272,6 +277,7 @@ _SINGULAR = {
     float: "a number",
     str: "a text",
     bool: "True or False",
+    Path: "a path",
     type(None): "None",
 }
 _PLURAL = {int: "whole numbers", float: "numbers", str: "texts"}

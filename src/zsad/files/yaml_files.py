@@ -1,7 +1,8 @@
-"""Reads YAML files that a user wrote: recipes and state words."""
+"""Reads YAML files that a user wrote: recipes, state words and knowledge."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,22 @@ def read_yaml(path: str | Path, example: str) -> dict[str, Any]:
     except MisfitError as error:
         raise ConfigError(f"{path}: {error}") from error
     return content
+
+
+def line_of(path: str | Path, place: Sequence[str | int]) -> int:
+    """Number of the line on which a value of a YAML file begins, from 1.
+
+    Args:
+        path: path of a file that `read_yaml` has read.
+        place: names and list places that lead to the value; none for the whole file.
+    """
+    import yaml
+
+    node: Any = yaml.compose(Path(path).read_bytes().decode("utf-8-sig"), Loader=yaml.SafeLoader)
+    for step in place:
+        children = {name.value: value for name, value in node.value} if isinstance(step, str) else node.value
+        node = children[step]
+    return 1 + int(node.start_mark.line)
 
 
 def _parsed(text: str) -> Any:

@@ -81,6 +81,7 @@ INFO = MethodInfo(
     needs_training=False,
     uses_class_names=True,
     scores_batch_jointly=True,
+    is_reconstruction=True,
 )
 
 

@@ -1,19 +1,20 @@
 """GenCLIP: generalising CLIP prompts for zero-shot anomaly detection; a reconstruction.
 
-Kim et al., 2025, https://arxiv.org/abs/2504.14919; the authors published no code and no weights, and this file
-was written without the full text of the paper. Its numbers are not the paper's.
+Kim et al., 2025, https://arxiv.org/abs/2504.14919; the authors published no code and no weights, and this
+file was written without the full text of the paper. Its numbers are not the paper's.
 
-Idea: a normal and an abnormal prompt share learnt query tokens. During training a second copy of the tokens is
-shifted by what each layer of the image encoder says about the image, so that the tokens themselves learn what
-does not depend on the image. Two branches score an image: the vision branch with shifts and class name, and the
-query branch with neither; their maps are averaged. Class names that mean little to CLIP ("pcb1") are replaced by
-a general word.
+Idea: a normal and an abnormal prompt share learnt query tokens. During training a second copy of the tokens
+is shifted by what each layer of the image encoder says about the image, so that the tokens themselves learn
+what does not depend on the image. Two branches score an image: the vision branch with shifts and class name,
+and the query branch with neither; their maps are averaged. Class names that mean little to CLIP ("pcb1") are
+replaced by a general word.
 
 Confirmed (abstract, repository page and summaries of the paper):
 
 * general query prompts: learnable tokens that the normal and the abnormal prompt share;
-* multi-layer vision prompts: for each layer, one linear layer of the mean over all tokens of that layer (class
-  token included), added to the query tokens; each layer's patches are compared with prompts of their own;
+* multi-layer vision prompts: for each layer, one linear layer of the mean over all tokens of that layer
+  (class token included), added to the query tokens; each layer's patches are compared with prompts of their
+  own;
 * training with focal and Dice losses on the maps of the layers; CLIP stays frozen;
 * two branches at inference, vision-enhanced with class name and query-only, joined for the map;
 * class name filtering by an automatic criterion;
@@ -31,8 +32,8 @@ Our design, where nothing is known:
   about inference alone;
 * the score of the image is the mean of the largest 1 % of the map before smoothing (`top_ratio`).
 
-The journal version (Pattern Recognition 178, 2026) replaces filtering by an adaptive alignment of terms, whose
-details are not known; it is not built.
+The journal version (Pattern Recognition 178, 2026) replaces filtering by an adaptive alignment of terms,
+whose details are not known; it is not built.
 
 The prompts of the vision branch depend on the image, so the text encoder runs for each image.
 """
@@ -76,7 +77,7 @@ INFO = MethodInfo(
     is_reconstruction=True,
 )
 
-# The two prompts that class name filtering compares an image with, for the given name and for the general word.
+# Class name filtering compares an image with both: the given name and the general word.
 NAME_PROMPTS = PromptSet(("a photo of a {}",), (f"a photo of an {DEFAULT_CLASS}",), ("{}",))
 
 
@@ -237,8 +238,8 @@ class GenCLIP(Method[Config, Features, NamedPrompts]):
 
         L = sum over branches and layers of Focal(P, G) + Dice(P_abnormal, G) + Dice(P_normal, 1 - G)
 
-        Source: focal and Dice losses on the maps of the layers are GenCLIP's (2504.14919); both Dice losses and
-        equal weights are ours.
+        Source: focal and Dice losses on the maps of the layers are GenCLIP's (2504.14919); that there are two
+        Dice losses, and the equal weights, are ours.
 
         Args:
             features: features of the batch.
@@ -251,7 +252,9 @@ class GenCLIP(Method[Config, Features, NamedPrompts]):
         """
         size = self._image_size(features)
         masks = check_masks(masks, len(features.patch_features), size)
-        branches = self._probabilities(features, self.prepare(classes or [DEFAULT_CLASS]), ("vision", "query"))
+        branches = self._probabilities(
+            features, self.prepare(classes or [DEFAULT_CLASS]), ("vision", "query")
+        )
         return {
             f"{branch}_{name}": term
             for branch, patches in branches.items()
