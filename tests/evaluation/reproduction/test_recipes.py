@@ -46,6 +46,8 @@ SYSTEMS = (
     "clip_ac",
     "anovl",
     "musc",
+    "genclip",
+    "kanoclip",
 )
 SIDE = 64
 OTHER = ["--backbone", "tiny", "--image-size", str(SIDE), "--device", "cpu"]

@@ -39,8 +39,8 @@ class Knowledge:
         (['a photo of an intact bag.'], ['a photo of a torn bag.'])
     """
 
-    normal: tuple[str, ...]
-    abnormal: tuple[str, ...]
+    normal: tuple[str, ...] = ()
+    abnormal: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         fault = find_fault(vars(self))

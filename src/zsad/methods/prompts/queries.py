@@ -50,6 +50,14 @@ def query_token_ids(names: Sequence[str], n_query: int, context_length: int) -> 
     return rows.reshape(len(names), len(ENDINGS), -1)
 
 
+def fresh_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer with weights from N(0, 0.02^2) and a bias of 0."""
+    linear = nn.Linear(inputs, outputs)
+    nn.init.normal_(linear.weight, std=INITIAL_STD)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
 class QueryPrompts(nn.Module):
     """Query tokens, their shifts by an image, and deep prompts of the text encoder.
 
@@ -89,11 +97,8 @@ class QueryPrompts(nn.Module):
         self.round_prompts_to_half = round_prompts_to_half
         self.query = fresh_parameter((n_query, text.width))
         self.projection = nn.ModuleDict(
-            {str(layer): nn.Linear(backbone.config.vision.width, text.width) for layer in layers}
+            {str(layer): fresh_linear(backbone.config.vision.width, text.width) for layer in layers}
         )
-        for linear in self.projection.values():
-            nn.init.normal_(linear.weight, std=INITIAL_STD)
-            nn.init.zeros_(linear.bias)
         self.compound_prompts_text = fresh_deep_prompts(text, depth, t_n_ctx)
 
     def shifts(self, layer_means: Tensor) -> Tensor:
