@@ -163,7 +163,7 @@ def predict(
         device=device,
     )
 
-    def load(files: list[Path], device: str | None) -> Detector:
+    def load(files: list[Path], device: str | None, bits: int | None) -> Detector:
         from zsad.detector.support import default_method
 
         is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
@@ -174,6 +174,7 @@ def predict(
             image_size=image_size,
             device=device,
             precision=precision,
+            bits=bits,
             references=references,
             recursive=recursive,
             include_results=include_results,

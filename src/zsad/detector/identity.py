@@ -65,7 +65,7 @@ def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
 
 
 def scoring_settings(
-    method: Method, image_size: int, fingerprint: str, references: Sequence[str]
+    method: Method, image_size: int, fingerprint: str, references: Sequence[str], bits: int | None = None
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -74,10 +74,11 @@ def scoring_settings(
         image_size: pixels a side of the network's input.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
+        bits: depth at which 16-bit files are read; None for what each file states.
 
     Returns:
-        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references` and
-        `weights` (short digest of the backbone and of everything that was learnt).
+        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
+        `weights` (short digest of the backbone and of everything that was learnt) and `bits`.
     """
     backbone = method.backbone
     return {
@@ -88,4 +89,5 @@ def scoring_settings(
         "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
+        "bits": bits,
     }

@@ -24,10 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.errors import ImageReadError, ImageWarning, one_line, printable
+from zsad.errors import ConfigError, ImageReadError, ImageWarning, one_line, printable
 from zsad.images.conversion import rgb_from_array
 from zsad.images.decoding import decode_image, decode_medical, decode_stream
-from zsad.images.limits import AUTO, Bits, Reading, check_size, chosen_reading
+from zsad.images.limits import (
+    AUTO,
+    Bits,
+    Reading,
+    check_size,
+    checked_bits,
+    chosen_reading,
+    common_depth,
+)
 from zsad.images.names import (
     NIFTI_SUFFIXES,
     RemoteFile,
@@ -99,6 +107,29 @@ def common_bits(sources: Iterable[Any]) -> int | None:
             _read(source, reading).close()
             depths += reading.depths
     return max(depths, default=None)
+
+
+def depth_of(bits: Bits, sources: Any) -> int | None:
+    """Finds the depth at which several images are read together, so that they share one scale.
+
+    Args:
+        bits: depth of the values in 16-bit files, 1 to 16; "auto" for the one that `common_bits` finds.
+        sources: a list of what `read_image` takes; read for "auto" only.
+
+    Returns:
+        1 to 16; None if "auto" finds no image of more than 8 bits.
+
+    Raises:
+        ConfigError: the depth is impossible, or "auto" is to look at a stream, which can be read only once.
+    """
+    if checked_bits(bits) != AUTO:
+        return common_depth(bits)
+    if not hasattr(sources, "__len__"):
+        raise ConfigError(
+            "bits='auto' has to look at all images first, and a stream can be read only once; give a list or "
+            "a folder, or the depth of the camera, as in bits=12"
+        )
+    return common_bits(sources)
 
 
 def _name(source: Any) -> str:
