@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
 from zsad.images.budget import check_decoding, check_jpeg
-from zsad.images.conversion import rgb_from_array, rgb_from_pillow
-from zsad.images.deep_png import is_deep_png, note_depth, read_deep_png
+from zsad.images.conversion import STATED_BITS, rgb_from_pillow
+from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, read_deep
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.netpbm import read_netpbm
@@ -140,15 +140,15 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
     if image.format in ("JPEG", "MPO"):
         check_size(*image.size, reading)
         check_jpeg(image, stream)
-    if not is_deep_png(start):
-        return _rgb(image, reading)
-    check_size(*image.size, reading)
-    if reading.bits is not None:
-        return _upright(
-            rgb_from_array(read_deep_png(stream, image.size, reading), reading), _orientation(image)
-        )
+    if image.format == "JPEG2000":
+        image.info[STATED_BITS] = jpeg2000_bits(start)
+    stated = colour_bits(image, start)
+    if stated > 8 and reading.bits is not None:
+        check_size(*image.size, reading)
+        return _upright(read_deep(stream, image, stated, reading), _orientation(image))
     shown = _rgb(image, reading)
-    note_depth(shown, reading)
+    if stated > 8:
+        note_depth(shown, stated, reading)
     return shown
 
 
@@ -175,7 +175,7 @@ def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     """Converts a Pillow image, loaded or not, to upright RGB."""
     check_size(*image.size, reading)
     check_decoding(image, reading)
-    converted = read_netpbm(image)
+    converted = read_netpbm(image, reading)
     if converted is None:
         image.load()
         converted = rgb_from_pillow(image, reading)

@@ -34,7 +34,7 @@ from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError, printable
 from zsad.images.budget import check_deflated
-from zsad.images.depth import shown_bits
+from zsad.images.depth import CONTAINER, eight_bits, shown_bits, shown_levels
 from zsad.images.limits import Reading, check_bytes, check_size
 from zsad.images.names import (
     AXIAL,
@@ -91,9 +91,9 @@ def read_dicom(content: bytes, reading: Reading, frame: int | None = None) -> Im
     kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind == "PALETTE COLOR":
         coloured = pixels.apply_color_lut(values, dataset)
-        return Image.fromarray(_eight_bits(coloured, 8 * coloured.dtype.itemsize)[..., :3])
+        return Image.fromarray(eight_bits(coloured, 8 * coloured.dtype.itemsize)[..., :3])
     if values.ndim == 3:  # pydicom has converted the YBR kinds to RGB
-        return Image.fromarray(_eight_bits(values, int(dataset.BitsStored)))
+        return Image.fromarray(_colour_levels(values, int(dataset.BitsStored), reading))
     shown = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dataset), dataset)
     levels = _levels(shown, *_range_shown(dataset, values, reading))
     return Image.fromarray(255 - levels if kind == "MONOCHROME1" else levels).convert("RGB")
@@ -192,10 +192,11 @@ def _range_shown(dataset: Any, values: NDArray[Any], reading: Reading) -> tuple[
     return lowest, highest
 
 
-def _eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    if bits <= _BYTE:
-        return np.ascontiguousarray(values.astype(np.uint8))
-    return _levels(values, 0.0, float(2**bits - 1))
+def _colour_levels(values: NDArray[Any], bits: int, reading: Reading) -> NDArray[np.uint8]:
+    """Scales RGB values, of which the file states the depth."""
+    if bits > CONTAINER:
+        return _levels(values, 0.0, float(2**bits - 1))
+    return eight_bits(values, bits) if bits <= _BYTE else shown_levels(values, bits, reading)
 
 
 def _levels(values: NDArray[Any], lowest: float, highest: float) -> NDArray[np.uint8]:
