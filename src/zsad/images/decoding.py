@@ -143,7 +143,7 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
     if image.format == "JPEG2000":
         image.info[STATED_BITS] = jpeg2000_bits(start)
     stated = colour_bits(image, start)
-    if stated > 8 and reading.bits is not None:
+    if stated > 8 and (reading.bits is not None or image.format == "JPEG2000"):
         check_size(*image.size, reading)
         return _upright(read_deep(stream, image, stated, reading), _orientation(image))
     shown = _rgb(image, reading)

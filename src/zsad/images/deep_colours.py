@@ -1,4 +1,7 @@
-"""Keeps the depth of colour PNG and JPEG 2000 files of more than 8 bits, of which Pillow keeps 8."""
+"""Keeps the depth of colour PNG and JPEG 2000 files of more than 8 bits, of which Pillow keeps 8.
+
+Pillow 13 also wraps white to black in JPEG 2000 of 12 bits, because it rounds up beyond 255.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def read_deep(stream: IO[bytes], image: Image.Image, stated: int, reading: Readi
         stream: seekable stream of the whole file.
         image: image whose header has been read, and whose size has been checked.
         stated: depth that the file states, 9 to 16 bits.
-        reading: limits and depth; its depth is not None.
+        reading: limits and depth of the values.
 
     Returns:
         Image of mode "RGB".
