@@ -121,6 +121,13 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    pages: Annotated[
+        str,
+        typer.Option(
+            help="Images of a file with several: first (of a volume the middle slice), or all: every page, "
+            "frame and slice.",
+        ),
+    ] = "first",
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     include_results: IncludeResultsOption = False,
     resume: Annotated[
@@ -153,6 +160,7 @@ def predict(
         csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
+        pages=pages,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         include_results=include_results,
         resume=resume,

@@ -46,7 +46,8 @@ def decode_stream(stream: IO[bytes], reading: Reading, page: int | None = None) 
     Args:
         stream: seekable stream at its start that holds the whole file.
         reading: limits, checked before the pixels are decoded, and depth of the values.
-        page: number of the page or frame, from 0; None for the first, with a note if there are more.
+        page: number of the page or frame, from 0; None for the first, with a note if there are more. A
+            DICOM file of several frames needs it.
 
     Returns:
         Upright image of mode "RGB".
@@ -59,7 +60,7 @@ def decode_stream(stream: IO[bytes], reading: Reading, page: int | None = None) 
     if not start:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
     if is_dicom(start):
-        return _guarded(lambda: read_dicom(start + stream.read(), reading))
+        return _guarded(lambda: read_dicom(start + stream.read(), reading, page))
     return _guarded(lambda: _page(stream, start, reading, page))
 
 
@@ -135,7 +136,8 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
             raise ImageReadError(f"holds {frames} pages, counted from 0; there is no page {page}") from error
     elif page is None and image.format in _ANIMATED and getattr(image, "is_animated", False):
         reading.notes.append(
-            "holds several frames, of which the first is read; name another, as in FILE#page=1"
+            "holds several frames, of which the first is read; name another, as in FILE#page=1, or take all "
+            "with --pages all or FILE#page=all"
         )
     if image.format in ("JPEG", "MPO"):
         check_size(*image.size, reading)

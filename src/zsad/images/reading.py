@@ -37,7 +37,7 @@ from zsad.images.limits import (
     common_depth,
 )
 from zsad.images.names import (
-    NIFTI_SUFFIXES,
+    MedicalPath,
     RemoteFile,
     file_and_part,
     is_medical,
@@ -190,10 +190,10 @@ def _read_path(path: str, reading: Reading) -> Image.Image:
                 raise ImageReadError("is a folder, expected an image file; name a file in it")
             if not stat.S_ISREG(kind):
                 raise ImageReadError("is a device or a pipe, expected an image file; save it as a file first")
-            if place and is_medical(path) and (place.options or place.is_nifti):
+            if place and place.is_nifti:
                 return decode_medical(path, reading)
             with open(place.file if place else path, "rb") as stream:
-                return decode_stream(stream, reading, place.options.get("page") if place else None)
+                return decode_stream(stream, reading, _number(place))
         except ImageReadError:
             raise
         except FileNotFoundError as error:
@@ -212,19 +212,25 @@ def _read_path(path: str, reading: Reading) -> Image.Image:
 
 def _read_remote(file: RemoteFile, reading: Reading) -> Image.Image:
     """Fetches a file and reads it; every error of its file system becomes an `ImageReadError`."""
+    place = medical_path(file)
     try:
-        content = read_remote(file)
+        content = read_remote(place.file)
     except Exception as error:  # each file system raises the errors of its own library
         raise ImageReadError(
             f"cannot be fetched ({printable(error)}); check the address and the credentials"
         ) from error
-    suffix = suffix_of(file)
-    if suffix not in NIFTI_SUFFIXES:
-        return decode_stream(io.BytesIO(content), reading)
+    if not place.is_nifti:
+        return decode_stream(io.BytesIO(content), reading, _number(place))
     with tempfile.TemporaryDirectory(prefix="zsad-") as folder:  # nibabel reads from a file only
-        copy = Path(folder, f"volume{suffix}")
+        copy = Path(folder, f"volume{suffix_of(place.file)}")
         copy.write_bytes(content)
-        return decode_medical(str(copy), reading)
+        part = file.removeprefix(place.file)
+        return decode_medical(f"{copy}{part}", reading)
+
+
+def _number(place: MedicalPath | None) -> int | None:
+    """The number of the page or frame that a name asks for."""
+    return place.options.get("page", place.options.get("frame")) if place else None
 
 
 def _why_missing(path: str) -> str:

@@ -39,6 +39,7 @@ from zsad.prediction.resuming import earlier_files, resumed_layout
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.images.names import Pages
     from zsad.images.saving import FileKind
     from zsad.prediction.pipeline import Engine, Scorer
 
@@ -116,7 +117,13 @@ def predict_folder(
     """
     directory = Path(options.out)
     engine = choose_engine(options, _workers_device(options, detector))
-    search = images_to_score(inputs, directory, options.recursive, include_results=options.include_results)
+    search = images_to_score(
+        inputs,
+        directory,
+        options.recursive,
+        include_results=options.include_results,
+        pages=options.pages,
+    )
     files = cast("list[Path]", search.images)  # a RemoteFile goes where a path goes
     _make_folder(directory)
     is_auto = checked_bits(options.bits) == AUTO
@@ -178,6 +185,7 @@ def images_to_score(
     recursive: bool = True,
     *,
     include_results: bool = False,
+    pages: Pages = "first",
 ) -> ImageSearch:
     """Finds the images of a run, without the images that the run writes itself.
 
@@ -186,6 +194,7 @@ def images_to_score(
         directory: the results' folder, which may lie inside an input.
         recursive: whether to search sub-folders too.
         include_results: whether to take what other runs wrote, and masks.
+        pages: which images of a file with several count, as `search_images` takes it.
 
     Returns:
         Images as `search_images` finds them; some may not exist if others do.
@@ -194,7 +203,7 @@ def images_to_score(
         ConfigError: none of the inputs exists.
         DataError: the inputs hold no image.
     """
-    search = search_images(inputs, recursive, include_results=include_results)
+    search = search_images(inputs, recursive, include_results=include_results, pages=pages)
     found = search.images
     if not any(isinstance(path, RemoteFile) or _exists(path) for path in found):
         listed = ", ".join(str(path) for path in found[:3]) + (" and others" if len(found) > 3 else "")
