@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -110,7 +110,7 @@ class Comparing(Decided):
             self.bits = depth
             self._compare_with(unlabelled=None)
         found = [read(item, self.bits)[1] for item in given]
-        self._compare_with(normal=self._stack(found) if found else None)
+        self._compare_with(normal=self._stack(found) if found else None, memory=None)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
         if self.calibration is not None:
             self.apply_calibration(None)
@@ -160,8 +160,8 @@ class Comparing(Decided):
             class_names(self.decision.class_name, 1), learned_versions(self.method)
         )
 
-    def _compare_with(self, **support: Tensor | None) -> None:
-        """Replaces the references (`normal`) or the companions (`unlabelled`)."""
+    def _compare_with(self, **support: Any) -> None:
+        """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
         self._states = States(self.method, replace(self._states.support, **support))
 
     def _stack(self, images: Sequence[Image.Image]) -> Tensor:

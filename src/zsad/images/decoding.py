@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
 from zsad.images.budget import check_decoding, check_jpeg
-from zsad.images.conversion import STATED_BITS, rgb_from_pillow
+from zsad.images.conversion import STATED_BITS, rgb_from_array, rgb_from_pillow
 from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, read_deep
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
@@ -147,7 +147,8 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
     stated = colour_bits(image, start)
     if stated > 8 and (reading.bits is not None or image.format == "JPEG2000"):
         check_size(*image.size, reading)
-        return _upright(read_deep(stream, image, stated, reading), _orientation(image))
+        levels = read_deep(stream, image, stated, reading)
+        return _upright(rgb_from_array(levels), _orientation(image))
     shown = _rgb(image, reading)
     if stated > 8:
         note_depth(shown, stated, reading)
