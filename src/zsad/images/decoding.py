@@ -18,7 +18,7 @@ from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, rea
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.netpbm import read_netpbm
-from zsad.images.quiet import quiet_decoders
+from zsad.images.quiet import quiet_decoders, silence_libtiff
 from zsad.images.unreadable import is_dicom, is_heif, is_tiff, what_it_is
 
 # Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
@@ -121,6 +121,7 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
 def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -> Image.Image:
     """Decodes one page of a file that is no medical one."""
     if is_tiff(start):
+        silence_libtiff()
         from zsad.images.tiff import read_tiff  # only TIFF needs it
 
         decoded = read_tiff(stream, reading, page)
