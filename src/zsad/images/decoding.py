@@ -12,7 +12,7 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
-from zsad.images.budget import check_decoding, check_jpeg
+from zsad.images.budget import check_decoding, check_jpeg, in_turn
 from zsad.images.conversion import STATED_BITS, rgb_from_array, rgb_from_pillow
 from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, read_deep
 from zsad.images.limits import Reading, check_size
@@ -178,13 +178,13 @@ def _register_plugin(start: bytes) -> None:
 def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     """Converts a Pillow image, loaded or not, to upright RGB."""
     check_size(*image.size, reading)
-    check_decoding(image, reading)
-    converted = read_netpbm(image, reading)
-    if converted is None:
-        image.load()
-        converted = rgb_from_pillow(image, reading)
-    if converted.mode != "RGB":
-        converted = converted.convert("RGB")
+    with in_turn(check_decoding(image, reading), reading):
+        converted = read_netpbm(image, reading)
+        if converted is None:
+            image.load()
+            converted = rgb_from_pillow(image, reading)
+        if converted.mode != "RGB":
+            converted = converted.convert("RGB")
     return _upright(converted, _orientation(image))
 
 
