@@ -231,7 +231,7 @@ def _loaded(detector: Detector | Loader, files: list[Path], options: PredictOpti
     """The detector; one that other processes copy to their own devices is loaded on the CPU."""
     bits = cast("int | None", options.bits)  # the depth of all images, found by now
     if _is_detector(detector):
-        return detector.at_depth(bits)
+        return detector if bits is None else detector.at_depth(bits)
     load = cast("Loader", detector)
     return load(files, "cpu" if options.scores_elsewhere else options.device, bits)
 
