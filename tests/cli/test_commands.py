@@ -55,6 +55,7 @@ class FakeDetector(Decided):
         self.backbone = clip
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
+        self.bits = None
         self.decision = Decision()
         self.map_range = (0.0, 1.0)
         self.learned = {"prompt": torch.zeros(3)}
@@ -164,7 +165,7 @@ def test_options_reach_the_library(run, folder, detector):
     assert run.loads == [
         {
             "method": "winclip", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
-            "device": "cpu", "precision": "fp32", "references": None, "calibration": None,
+            "device": "cpu", "precision": "fp32", "bits": None, "references": None, "calibration": None,
             "sigma": 8, "features_list": [1, 2],
         }
     ]  # fmt: skip
