@@ -373,7 +373,8 @@ def test_progress_counts_to_the_end(detector, folder):
 
 def test_the_library_gives_what_the_command_prints(detector, folder):
     Path("in/a/0.png").write_bytes(b"")
-    summary = predict_folder(["in"], lambda files, device: detector, PredictOptions(out="out", threshold=0.5))
+    options = PredictOptions(out="out", threshold=0.5)
+    summary = predict_folder(["in"], lambda files, device, bits: detector, options)
     assert [record.path for record in summary.scored] == [
         "in/a/2.png",
         "in/b/1.jpg",
