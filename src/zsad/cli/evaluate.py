@@ -139,6 +139,7 @@ def evaluate(
         limit=limit,
         roi=roi,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
         batch_size=batch_size,
         settings=config,
         precision=precision,

@@ -99,7 +99,7 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
         ImageReadError: an image or mask cannot be read.
         DataError: a mask has another size than its image; the message names the file.
     """
-    loaded = [_load_tile(sample) for sample in mosaic.tiles]
+    loaded = [_load_tile(sample, preparation.bits) for sample in mosaic.tiles]
     width, height = loaded[0][0].size
     image, mask = Image.new("RGB", (2 * width, 2 * height)), Image.new("L", (2 * width, 2 * height))
     for number, (tile, tile_mask) in enumerate(loaded):
@@ -115,9 +115,9 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
     return prepared if is_known else dataclasses.replace(prepared, mask=None)
 
 
-def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_] | None]:
+def _load_tile(sample: Sample, bits: int | None) -> tuple[Image.Image, NDArray[np.bool_] | None]:
     """Reads the image of a sample and its (H, W) mask, at the size of the image; None if it is not known."""
-    image = read_image(sample.path)
+    image = read_image(sample.path, bits=bits)
     shape = (image.height, image.width)
     if sample.mask_path is None:
         return image, None if sample.label else np.zeros(shape, dtype=bool)
