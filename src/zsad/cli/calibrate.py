@@ -24,6 +24,7 @@ from zsad.cli.options import (
     PrecisionOption,
     QuietOption,
     ReferencesOption,
+    RoiOption,
     SettingsOption,
     StateWordsOption,
     comma_list,
@@ -104,6 +105,7 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
+    roi: RoiOption = None,
     state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
@@ -152,7 +154,7 @@ def calibrate(
         split=split,
         class_name=class_name,
         include_results=include_results,
-        normal_labels=None if normal_labels is None else comma_list(normal_labels),
+        normal_labels=comma_list(normal_labels),
     )
     options = replace(options, class_name=name)
     with only_writer(out):
@@ -161,11 +163,13 @@ def calibrate(
             backbone=backbone,
             checkpoint=checkpoint,
             image_size=image_size,
+            bits=bits,
             device=device,
             precision=precision,
             references=references,
             include_results=include_results,
             calibration="none",
+            roi=roi,
             quiet=quiet,
             **config,
         )
@@ -177,7 +181,7 @@ def calibrate(
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)
-        print_problems("note", left_out)
+    print_problems("note", left_out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
 
