@@ -84,7 +84,12 @@ ImageSizeOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    str | None, typer.Option(help="Learnt weights: a file written by zsad or by the method's authors.")
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        help="Learnt weights: a file written by zsad or by the method's authors. Repeatable for files that "
+        "they publish apart.",
+    ),
 ]
 ClassNameOption = Annotated[
     str | None, typer.Option("--class-name", "-c", help='Name of what the images show, e.g. "metal nut".')
@@ -212,6 +217,13 @@ def comma_list(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
+
+
+def checkpoint_given(paths: list[str] | None) -> str | tuple[str, ...] | None:
+    """The value of --checkpoint as `zsad.load` takes it."""
+    if not paths:
+        return None
+    return paths[0] if len(paths) == 1 else tuple(paths)
 
 
 def load_detector(

@@ -25,6 +25,7 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    checkpoint_given,
     comma_list,
     fail_interrupted,
     go_offline,
@@ -182,7 +183,7 @@ def predict(
         return load_detector(
             method=method if is_chosen else default_method(files),
             backbone=backbone,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
             device=device,
             precision=precision,
