@@ -213,6 +213,7 @@ class Prediction:
         class_name: class name in the prompts; None if the method uses none or the caller gave none.
         ranker: answers `explain` with the network of the detector; None after pickling and deep copies.
         score_scale: score scale of the calibration; None while uncalibrated.
+        tile: side in pixels of the tiles that the image was cut into; None for an image scored as a whole.
     """
 
     score: float
@@ -225,6 +226,7 @@ class Prediction:
     class_name: str | None = None
     ranker: PhraseRanker | None = field(default=None, repr=False, compare=False)
     score_scale: ScoreScale | None = field(default=None, repr=False)
+    tile: int | None = None
 
     @property
     def is_anomalous(self) -> bool | None:

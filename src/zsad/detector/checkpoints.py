@@ -17,6 +17,7 @@ from zsad.files.atomic import atomic_file
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
 from zsad.files.plain import from_plain, parse_object, to_plain
 from zsad.files.tensors import file_kind, read_checkpoint
+from zsad.images.tiles import Tile  # noqa: TC001 - read by from_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ class CheckpointInfo:
         calibration: calibration that gave the thresholds, from `Calibration.to_dict`; None for thresholds
             set by hand.
         class_name: class name of the images that the thresholds are for; None for images of any name.
+        tile: tile setting of the scores that the thresholds are for; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
     """
 
@@ -62,6 +64,7 @@ class CheckpointInfo:
     map_threshold: float | None = None
     calibration: dict[str, Any] | None = None
     class_name: str | None = None
+    tile: Tile = None
     format: int = FORMAT
 
 

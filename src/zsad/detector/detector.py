@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,9 +20,10 @@ from zsad.backbones.devices import check_device
 from zsad.detector import checkpoints
 from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
-from zsad.detector.decision import Decided, Decision
+from zsad.detector.comparing import Comparing
+from zsad.detector.decision import Decision
 from zsad.detector.explanation import RegionRanker
-from zsad.detector.identity import image_fingerprint, learned_versions, scoring_settings
+from zsad.detector.identity import learned_versions, scoring_settings
 from zsad.detector.inputs import (
     ImageInput,
     OnError,
@@ -35,26 +36,24 @@ from zsad.detector.inputs import (
     in_their_places,
     read,
     read_batches,
-    stack,
 )
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
-from zsad.detector.support import images_given, methods_with_companions, readable
+from zsad.detector.tiling import TILES_AT_ONCE, check_tileable, chosen_tile, score_images
 from zsad.errors import ConfigError, ImageReadError
 from zsad.files.plain import to_plain
 from zsad.images.finding import find_images
-from zsad.images.preparing import Preparation, to_array
-from zsad.methods.base import Method, Support
+from zsad.images.preparing import Preparation
 from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
-    from zsad.detector.support import Images
-    from zsad.methods.base import State
+    from zsad.images.tiles import Tile
+    from zsad.methods.base import Method
 
 MOST_AT_ONCE = 16
 
 
-class Detector(Decided):
+class Detector(Comparing):
     """A method on a backbone that scores images.
 
     Attributes:
@@ -83,28 +82,20 @@ class Detector(Decided):
         if method.backbone.record is None:
             raise ConfigError("the method's backbone needs a record, which says how images are prepared")
         check_size(image_size, method.backbone)
-        self.method = method
+        super().__init__(method, image_size)
         self.backbone = method.backbone
         self.record: WeightRecord = method.backbone.record
-        self.image_size = image_size
         self.is_trained = is_trained or not any(True for _ in method.trainable())
         self.decision = Decision()
-        self.reference_fingerprints: tuple[str, ...] = ()
         self.auxiliary_data = auxiliary_data
         self.auxiliary_pictures = auxiliary_pictures
         self.fingerprint = fingerprint
         self._ranker = RegionRanker(self.backbone, image_size)
-        self._states = States(method, Support())
 
     @property
     def preparation(self) -> Preparation:
         """How images become the network's input: its size, and mean and standard deviation of the weights."""
         return Preparation(self.image_size, self.record.mean, self.record.std)
-
-    @property
-    def device(self) -> torch.device:
-        """Device that the network is on."""
-        return self.backbone.text_projection.device
 
     def to(self, device: str | torch.device) -> Detector:
         """Moves network, learnt parameters and references to another device.
@@ -121,6 +112,7 @@ class Detector(Decided):
         place = check_device(device)
         self.method.to(place)
         self._states = States(self.method, self._states.support.to(place))
+        self._tiled_states = {}
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,20 +123,19 @@ class Detector(Decided):
         vars(self).update(state)
         self._ranker = RegionRanker(self.backbone, self.image_size)
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Smallest and largest value that a map can take, with the present references and companions."""
-        state = self._state_with_support()
-        return self.method.map_range if state is None or state.map_range is None else state.map_range
-
     @overload
     def predict(
-        self, inputs: ImageInput, classes: Classes = None, batch_size: int | None = None
+        self, inputs: ImageInput, classes: Classes = ..., batch_size: int | None = ..., *, tile: Tile = ...
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, inputs: list[Any] | tuple[Any, ...], classes: Classes = None, batch_size: int | None = None
+        self,
+        inputs: list[Any] | tuple[Any, ...],
+        classes: Classes = ...,
+        batch_size: int | None = ...,
+        *,
+        tile: Tile = ...,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -152,6 +143,8 @@ class Detector(Decided):
         inputs: ImageInput | list[Any] | tuple[Any, ...],
         classes: Classes = None,
         batch_size: int | None = None,
+        *,
+        tile: Tile = None,
     ) -> Prediction | list[Prediction]:
         """Scores one image or several.
 
@@ -161,21 +154,26 @@ class Detector(Decided):
             classes: class names: one for all images, or one per image; None for the class name of the
                 calibration if it has one, or "object".
             batch_size: number of images that go through the network at once; None for all, at most 16.
+            tile: side in pixels of the overlapping tiles that larger images are cut into; "auto" cuts large
+                and long images (`zsad.images.tiles.tile_side`), "none" none; None as the calibration was
+                made, or else none. References are cut in the same way.
 
         Returns:
             A `Prediction` for one image, a list of predictions for several.
 
         Raises:
             ImageReadError: an image cannot be read.
-            ConfigError: names and images differ in number, or the method has not been trained.
+            ConfigError: names and images differ in number, the method has not been trained, or the tile
+                setting is impossible or not that of the calibration.
         """
         if holds_several(inputs):
             whole = max(1, len(inputs))
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
-            return list(self.predict_iter(inputs, batch_size, classes))
+            return list(self.predict_iter(inputs, batch_size, classes, tile=tile))
         check_trained(self.method, self.is_trained)
-        return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1))[0]
+        chosen = self._tile(tile)
+        return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1), chosen)[0]
 
     def predict_iter(
         self,
@@ -183,6 +181,7 @@ class Detector(Decided):
         batch_size: int = 8,
         classes: Classes = None,
         *,
+        tile: Tile = None,
         include_results: bool = False,
         on_error: OnError = "raise",
     ) -> Iterator[Any]:
@@ -192,6 +191,7 @@ class Detector(Decided):
             source: a folder, a glob pattern, or an iterable of images as `predict` takes them.
             batch_size: number of images that go through the network at once.
             classes: class names, as `predict` takes them.
+            tile: how images are cut, as `predict` takes it.
             include_results: whether to take the images of a folder that zsad wrote itself, and masks.
             on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
                 image out, "yield" puts the `ImageReadError` in its place.
@@ -202,8 +202,8 @@ class Detector(Decided):
         Raises:
             ImageReadError: with "raise", an image cannot be read; all earlier batches have been yielded.
             DataError: the folder or pattern holds no image.
-            ConfigError: names and images differ in number, the batch size is impossible, or the method has
-                not been trained.
+            ConfigError: names and images differ in number, the batch size or the tile setting is impossible,
+                or the method has not been trained.
         """
         check_stream(source, batch_size, on_error)
         check_trained(self.method, self.is_trained)
@@ -216,7 +216,7 @@ class Detector(Decided):
         batches = read_batches(
             with_class_names(images, self._classes(classes)), batch_size, are_named=are_named
         )
-        return self._predict_stream(batches, on_error)
+        return self._predict_stream(batches, self._tile(tile), on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores images that are already resized and normalised.
@@ -233,75 +233,7 @@ class Detector(Decided):
             ConfigError: the shape or type of the tensor is wrong, or names and images differ in number.
         """
         check_tensors(images)
-        return self._score(images, class_names(self._classes(classes), len(images)))
-
-    def set_references(self, references: Images | None) -> None:
-        """Gives the detector known-normal images to compare with, in place of those it has.
-
-        A method with a few-shot rule of its own follows it; every other method follows the general rule of
-        `zsad.methods.functional.references`. Companions stay as they are. A calibration that was made with
-        other references no longer holds and is removed. References are not written into checkpoints.
-
-        Args:
-            references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
-                class; None or an empty list returns to zero-shot scoring.
-
-        Raises:
-            ImageReadError: an image cannot be read.
-            DataError: a folder or pattern holds no image.
-        """
-        found = [read(item)[1] for item in images_given(references)]
-        self._compare_with(normal=self._stack(found) if found else None, memory=None)
-        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
-        if self.calibration is not None:
-            self.apply_calibration(None)
-
-    def set_companions(self, images: Images | None) -> list[int]:
-        """Gives the detector unlabelled images of the folder that it is going to score.
-
-        The method then compares each image with them and scores it by itself. References stay as they are.
-
-        Args:
-            images: one image as `predict` takes it, a folder, a pattern, or a list of these; None or an
-                empty list makes the images of a batch each other's companions again. An image that cannot be
-                read is left out.
-
-        Returns:
-            Positions of the images that could be read, in the list that folders and patterns expand to.
-
-        Raises:
-            ConfigError: the method takes no companions.
-            DataError: a folder or pattern holds no image.
-        """
-        given = images_given(images)
-        if given and not self.method.MOST_COMPANIONS:
-            able = ", ".join(methods_with_companions())
-            raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
-        prepared = readable(given, lambda item: self._stack([read(item)[1]]))
-        self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
-        return list(prepared)
-
-    @property
-    def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once, because each score depends on the other images."""
-        state = self._state_with_support()
-        if state is None or state.scores_jointly is None:
-            return self.method.scores_jointly
-        return state.scores_jointly
-
-    @property
-    def about_companions(self) -> str:
-        """A line on what the companions do to the scores; empty without companions."""
-        state = self._state_with_support()
-        return "" if state is None else state.about
-
-    def _state_with_support(self) -> State | None:
-        """A state that shows what references and companions change; None where the method has none."""
-        return self._states.with_support(class_names(self._classes(None), 1), learned_versions(self.method))
-
-    def _compare_with(self, **support: Any) -> None:
-        """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
-        self._states = States(self.method, replace(self._states.support, **support))
+        return self._score(images, class_names(self._classes(classes), len(images)), self._states)
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
@@ -350,30 +282,37 @@ class Detector(Decided):
         self.is_trained = True
         self.auxiliary_data, self.auxiliary_pictures = auxiliary_data, auxiliary_pictures
 
-    def _classes(self, given: Classes) -> Classes:
-        """The class names that are given, or else the class name that the decision is for."""
-        return self.decision.class_name if given is None else given
+    def _tile(self, given: Tile) -> Tile:
+        """The tile setting of a call, checked against calibration and method."""
+        tile = chosen_tile(given, self.decision)
+        check_tileable(self.method, tile, is_joint=self.scores_jointly)
+        return tile
 
     def _predict_stream(
         self,
         batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
+        tile: Tile,
         on_error: OnError,
     ) -> Iterator[Any]:
         """Predictions for a stream of batches; the next batch is read while one is scored."""
         with contextlib.closing(batches):
             for batch in batches:
-                yield from in_their_places(batch, self._predict_batch, on_error)
+                yield from in_their_places(batch, partial(self._predict_batch, tile=tile), on_error)
 
-    def _stack(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
-        return stack(images, self.preparation).to(self.device)
-
-    def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
+    def _predict_batch(
+        self, images: Sequence[ReadImage], names: Sequence[str | None], tile: Tile
+    ) -> list[Prediction]:
         """Predictions for images that have been read."""
+
+        def score(some: Sequence[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
+            return self._score(self._stack(some), names, self._states_of(tile if is_tile else None))
+
+        at_once = 1 if self.scores_jointly else TILES_AT_ONCE
+        rgb = [image for _, image in images]
         return predictions(
             images,
             names,
-            self._score(self._stack([image for _, image in images]), names),
+            score_images(rgb, names, score, tile=tile, network=self.image_size, at_once=at_once),
             decision=self.decision,
             map_range=self.map_range,
             keeps_names=self.method.INFO.uses_class_names,
@@ -381,10 +320,9 @@ class Detector(Decided):
         )
 
     @torch.inference_mode()
-    def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
+    def _score(self, images: Tensor, names: Sequence[str | None], states: States) -> RawOutput:
         """Scores and maps of a batch, float32."""
         images = images.to(self.device)
-        states = self._states  # one support for the whole batch, even if another thread replaces it
         state = states.prepared(names, learned_versions(self.method))
         raw = self.method.score(self.method.features(images), state)
         return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)

@@ -115,7 +115,9 @@ def load(
     elif info is not None and info.calibration is not None:
         detector.apply_calibration(Calibration.from_dict(info.calibration, "the checkpoint's calibration"))
     elif info is not None:
-        detector.decision = Decision(info.threshold, info.map_threshold, class_name=info.class_name)
+        detector.decision = Decision(
+            info.threshold, info.map_threshold, class_name=info.class_name, tile=info.tile
+        )
     return detector
 
 

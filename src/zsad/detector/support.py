@@ -62,6 +62,19 @@ def images_given(source: Images | None) -> list[Any]:
     return found
 
 
+def again_readable(items: Sequence[Any]) -> tuple[Any, ...]:
+    """The same images, such that each can be read more than once: open files are replaced by their bytes."""
+    return tuple(_content(item) if hasattr(item, "read") else item for item in items)
+
+
+def _content(file: Any) -> Any:
+    """The bytes of an open file; the file itself if it cannot be read, so that reading the image says why."""
+    with contextlib.suppress(Exception):
+        file.seek(0)
+        return file.read()
+    return file
+
+
 def readable(items: Sequence[Any], read: Callable[[Any], ReadT]) -> dict[int, ReadT]:
     """What could be read, by position; whatever cannot be read is left out.
 

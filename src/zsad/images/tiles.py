@@ -1,9 +1,9 @@
 """Cuts an image into overlapping tiles and blends their anomaly maps without a seam; NumPy only.
 
 Neighbouring tiles share at least `OVERLAP` of their side. In the shared strip the map passes smoothly from
-one tile to the next, by a Hann window over each tile. The windows of rows and columns are normalised one axis
-at a time, so that the weights of all tiles sum to one at every pixel. Maps are added up one row of tiles after
-another, so that besides the finished map only one such row is in memory.
+one tile to the next, by a Hann window over each tile. The windows of rows and columns are normalised one
+axis at a time, so that the weights of all tiles sum to one at every pixel. Maps are added up one row of
+tiles after another, so that besides the finished map only one such row is in memory.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ def checked_tile(tile: object) -> Tile:
 def tile_side(height: int, width: int, tile: Tile, network: int) -> int | None:
     """The side of the tiles that an image is cut into.
 
-    "auto" cuts an image whose longer side is more than `MOST_TIMES_REDUCED` times the network's input, or that
-    is larger than the input and more than `MOST_TIMES_AS_LONG` times as long as it is wide or high. Tiles then
-    have the size of the network's input, so that nothing is made smaller. In a narrow strip they are squares
-    as wide as the strip, but at least half the input; where there would be more than `MOST_TILES`, their side
-    is doubled until there are not.
+    "auto" cuts an image whose longer side is more than `MOST_TIMES_REDUCED` times the network's input, or
+    that is larger than the input and more than `MOST_TIMES_AS_LONG` times as long as its shorter side. Tiles
+    then have the size of the network's input, so that nothing is made smaller. In a narrow strip they are
+    squares as wide as the strip, but at least half the input. Where there would be more than `MOST_TILES`,
+    their side is doubled until there are not.
 
     Args:
         height: height of the image in pixels.
@@ -113,8 +113,8 @@ def tile_side(height: int, width: int, tile: Tile, network: int) -> int | None:
         ConfigError: the tiles would be much smaller than the network's input.
 
     Example:
-        >>> tile_side(480, 640, "auto", 320), tile_side(3000, 4000, "auto", 320), tile_side(256, 4096, "auto", 320)
-        (None, 320, 256)
+        >>> [tile_side(*size, "auto", 320) for size in ((480, 640), (3000, 4000), (256, 4096))]
+        [None, 320, 256]
     """
     longer, shorter = max(height, width), min(height, width)
     if tile is None or tile == WHOLE:
@@ -122,8 +122,8 @@ def tile_side(height: int, width: int, tile: Tile, network: int) -> int | None:
     if tile != AUTO:
         if tile * MOST_TIMES_ENLARGED < network:
             raise ConfigError(
-                f"tiles of {tile} pixels would be enlarged {network / tile:.0f} times to the network's input of "
-                f"{network}: give at least tile={math.ceil(network / MOST_TIMES_ENLARGED)}, or auto"
+                f"tiles of {tile} pixels would be enlarged {network / tile:.0f} times to the network's input "
+                f"of {network}: give at least tile={math.ceil(network / MOST_TIMES_ENLARGED)}, or auto"
             )
         return tile if tile < longer else None
     is_strip = longer > network and longer > MOST_TIMES_AS_LONG * shorter
@@ -152,15 +152,19 @@ def tile_grid(height: int, width: int, side: int, overlap: float = OVERLAP) -> T
     return TileGrid(height, width, tile, _starts(height, tile[0], overlap), _starts(width, tile[1], overlap))
 
 
-def blend(grid: TileGrid, maps: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+def blend(
+    grid: TileGrid, maps: Iterable[NDArray[np.float32]], whole: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Joins the anomaly maps of all tiles into the map of the image.
 
-    Each map is resized bilinearly to its tile and weighted by its window. Where all tiles agree, the result is
-    what they say; everywhere it lies between the values of the tiles that cover the pixel.
+    Each map is resized bilinearly to its tile and weighted by its window. Everywhere, the result lies between
+    the values of the tiles that cover the pixel.
 
     Args:
         grid: tiles of the image.
         maps: (S, S) float32 maps of the tiles, row by row, all of one size; taken one after another.
+        whole: (S, S) float32 map of the whole image, which then counts for one half; None for the tiles
+            alone.
 
     Returns:
         (height, width) float32 map.
@@ -171,20 +175,19 @@ def blend(grid: TileGrid, maps: Iterable[NDArray[np.float32]]) -> NDArray[np.flo
                [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]], dtype=float32)
     """
     blended = np.zeros((grid.height, grid.width), np.float32)
+    share = 1.0 if whole is None else 0.5
     waiting = iter(maps)
     across = seam_weights(grid.width, grid.tile[1], grid.lefts)
     down = seam_weights(grid.height, grid.tile[0], grid.tops)
     for top, row_weights in zip(grid.tops, down, strict=True):
-        band: NDArray[np.float32] | None = None
-        for left, weights in zip(grid.lefts, across, strict=True):
-            tile_map = np.asarray(next(waiting), dtype=np.float32)
-            if band is None:
-                band = np.zeros((len(tile_map), grid.width), np.float32)
-            columns = weights[:, None] * _interpolation(tile_map.shape[1], grid.tile[1])
-            band[:, left : left + grid.tile[1]] += tile_map @ columns.T
-        if band is not None:
-            rows = row_weights[:, None] * _interpolation(len(band), grid.tile[0])
-            _add_product(blended[top : top + grid.tile[0]], rows, band)
+        parts = [_widened(next(waiting), grid.tile[1]) for _ in grid.lefts]
+        band = np.zeros((len(parts[0]), grid.width), np.float32)
+        for left, weights, part in zip(grid.lefts, across, parts, strict=True):
+            band[:, left : left + grid.tile[1]] += weights * part
+        _add_heightened(blended[top : top + grid.tile[0]], band, np.float32(share) * row_weights)
+    if whole is not None:
+        once = np.full(grid.height, 1 - share, np.float32)
+        _add_heightened(blended, _widened(whole, grid.width), once)
     return blended
 
 
@@ -220,22 +223,31 @@ def _starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
     return tuple(round(index * (length - side) / (count - 1)) for index in range(count))
 
 
-def _interpolation(size: int, length: int) -> NDArray[np.float32]:
-    """(length, size) matrix that resizes a column of values bilinearly; values are those of areas."""
-    places = np.clip((np.arange(length) + 0.5) * size / length - 0.5, 0, size - 1)
-    lower = np.minimum(places.astype(int), max(0, size - 2))
-    matrix = np.zeros((length, size), np.float32)
-    rows = np.arange(length)
-    matrix[rows, lower] = 1 - (places - lower)
-    matrix[rows, np.minimum(lower + 1, size - 1)] += places - lower
-    return matrix
+def _widened(values: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """(S, width) map, resized bilinearly along its rows; values are those of areas."""
+    lower, upper, fraction = _neighbours(values.shape[1], width)
+    return values[:, lower] * (1 - fraction) + values[:, upper] * fraction
 
 
-def _add_product(total: NDArray[np.float32], rows: NDArray[np.float32], band: NDArray[np.float32]) -> None:
-    """Adds `rows @ band` to `total`, a few rows at a time, so that the product is never there as a whole."""
+def _add_heightened(
+    total: NDArray[np.float32], values: NDArray[np.float32], weights: NDArray[np.float32]
+) -> None:
+    """Adds a map, resized along its columns to the height of `total`, with a weight for each row.
+
+    A few rows at a time, so that the resized map is never in memory as a whole.
+    """
+    lower, upper, fraction = _neighbours(len(values), len(total))
     for start in range(0, len(total), _ROWS_AT_A_TIME):
-        part = slice(start, start + _ROWS_AT_A_TIME)
-        total[part] += rows[part] @ band
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        below, above = weights[rows] * (1 - fraction[rows]), weights[rows] * fraction[rows]
+        total[rows] += values[lower[rows]] * below[:, None] + values[upper[rows]] * above[:, None]
+
+
+def _neighbours(size: int, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """The two of `size` values that each of `length` places lies between, and its distance from the first."""
+    places = np.clip((np.arange(length) + 0.5) * size / length - 0.5, 0, size - 1)
+    lower = places.astype(np.intp)
+    return lower, np.minimum(lower + 1, size - 1), (places - lower).astype(np.float32)
 
 
 _ROWS_AT_A_TIME = 256

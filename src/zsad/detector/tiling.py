@@ -1,0 +1,222 @@
+"""Scores images by tiles: which images are cut, how tiles are joined, and what their references are.
+
+The tiles show small defects, and the whole image, seen at the network's input, shows what belongs where. Both
+count for one half: the score is the mean of the largest score of a tile and of the score of the whole image,
+the map is the mean of the blended maps of the tiles and of the enlarged map of the whole image.
+
+References and companions are cut in the same way, and tiles are compared with tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from zsad.errors import ConfigError
+from zsad.images.tiles import WHOLE, Tile, blend, checked_tile, tile_grid, tile_side
+from zsad.methods.base import Support
+from zsad.methods.functional.maps import upsample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zsad.detector.decision import Decision
+    from zsad.methods.base import Method
+    from zsad.methods.functional.references import ReferenceMemory
+    from zsad.types import RawOutput
+
+TILES_AT_ONCE = 16
+
+Score = Callable[[Sequence[Image.Image], Sequence[str | None], bool], "RawOutput"]
+"""Scores images at once, given their class names and whether they are tiles: (B,) scores, (B, S, S) maps."""
+
+
+@dataclass(frozen=True)
+class ImageAnswer:
+    """What a method says about one image.
+
+    Attributes:
+        score: image anomaly score.
+        anomaly_map: (H, W) float32 at the image's size.
+        tile: side of the tiles in pixels; None for an image that was not cut.
+    """
+
+    score: float
+    anomaly_map: NDArray[np.float32]
+    tile: int | None = None
+
+
+def chosen_tile(given: object, decision: Decision) -> Tile:
+    """The tile setting of a call: what is given, or else what the thresholds were made for.
+
+    Args:
+        given: argument of the user; None for the setting of the decision.
+        decision: thresholds that the predictions will have.
+
+    Returns:
+        Pixels, "auto", or None for whole images.
+
+    Raises:
+        ConfigError: the setting is impossible, or the calibration was made with another one.
+    """
+    wanted = checked_tile(given)
+    if wanted is None:
+        return decision.tile
+    tile = None if wanted == WHOLE else wanted
+    if decision.calibration is not None and tile != decision.tile:
+        raise ConfigError(
+            f"the calibration was made with tile {decision.tile or WHOLE}, and tile {wanted} gives other "
+            "scores: leave tile out, run zsad calibrate with this tile, or continue without a calibration "
+            '(calibration="none")'
+        )
+    return tile
+
+
+def check_tileable(method: Method, tile: Tile, *, is_joint: bool) -> None:
+    """Refuses to cut images for a method that compares whole images with each other.
+
+    Raises:
+        ConfigError: the method scores images together and takes no companions.
+    """
+    if tile is not None and is_joint and not method.MOST_COMPANIONS:
+        raise ConfigError(
+            f"{method.INFO.name} scores all images together, and tiles of different images cannot be "
+            "compared so: leave tile out, or take a method that scores each image by itself (`zsad methods`)"
+        )
+
+
+def score_images(
+    images: Sequence[Image.Image],
+    names: Sequence[str | None],
+    score: Score,
+    *,
+    tile: Tile,
+    network: int,
+    at_once: int = TILES_AT_ONCE,
+) -> list[ImageAnswer]:
+    """Scores images: those that are not cut together, each of the others by its tiles.
+
+    Args:
+        images: RGB images; at least one.
+        names: class name of each image; None stands for "object".
+        score: asks the method.
+        tile: tile setting.
+        network: side of the network's input in pixels.
+        at_once: number of tiles that go through the network together.
+
+    Returns:
+        One answer per image, in order.
+
+    Raises:
+        ConfigError: the tiles would be much smaller than the network's input.
+    """
+    sides = [tile_side(image.height, image.width, tile, network) for image in images]
+    whole = [place for place, side in enumerate(sides) if side is None]
+    found: dict[int, ImageAnswer] = {}
+    if whole:
+        raw = score([images[place] for place in whole], [names[place] for place in whole], False)
+        for place, value, raw_map in zip(whole, raw.scores.tolist(), raw.maps, strict=True):
+            size = images[place].height, images[place].width
+            found[place] = ImageAnswer(value, upsample(raw_map, size).cpu().numpy())
+    for place, side in enumerate(sides):
+        if side is not None:
+            found[place] = _by_tiles(images[place], names[place], side, score, at_once)
+    return [found[place] for place in range(len(images))]
+
+
+def _by_tiles(image: Image.Image, name: str | None, side: int, score: Score, at_once: int) -> ImageAnswer:
+    """The answer for an image from its tiles and from the whole of it, each for one half."""
+    grid = tile_grid(image.height, image.width, side)
+    whole = score([image], [name], False)
+    scores: list[float] = []
+
+    def maps() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(grid), at_once):
+            tiles = [image.crop(box) for box in grid.boxes[start : start + at_once]]
+            raw = score(tiles, [name] * len(tiles), True)
+            scores.extend(raw.scores.tolist())
+            yield from raw.maps.cpu().numpy()
+
+    joined = blend(grid, maps(), whole.maps[0].cpu().numpy())
+    return ImageAnswer((max(scores) + float(whole.scores[0])) / 2, joined, side)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The images that others are compared with, as the user gave them, so that they can be cut later.
+
+    Attributes:
+        references: known-normal images, as `Detector.predict` takes them.
+        companions: unlabelled images of the same folder.
+    """
+
+    references: tuple[Any, ...] = ()
+    companions: tuple[Any, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.references or self.companions)
+
+    def support(
+        self, method: Method, tile: Tile, network: int, read: Callable[[Any], Image.Image], stack: Stack
+    ) -> Support:
+        """References and companions, cut like the images that are compared with them.
+
+        Args:
+            method: remembers the references.
+            tile: tile setting.
+            network: side of the network's input in pixels.
+            read: reads one of the images.
+            stack: prepares images as (B, 3, S, S) on the detector's device.
+        """
+        memory = None
+        for source in self.references:
+            more = remember_tiles(method, read(source), tile, network, stack)
+            memory = more if memory is None else memory.joined_with(more)
+        drawn: list[Tensor] = []
+        each = -(-method.MOST_COMPANIONS // max(1, len(self.companions)))
+        for number, source in enumerate(self.companions):
+            tiles = cut(read(source), tile, network)
+            # Evenly spread over the image, and other places in the next one.
+            places = {(number + count * len(tiles) // each) % len(tiles) for count in range(each)}
+            drawn.append(stack([tiles[place] for place in sorted(places)]))
+        unlabelled = torch.cat(drawn)[: method.MOST_COMPANIONS] if drawn else None
+        return Support(unlabelled=unlabelled, memory=memory)
+
+
+Stack = Callable[[Sequence[Image.Image]], "Tensor"]
+
+
+def cut(image: Image.Image, tile: Tile, network: int) -> list[Image.Image]:
+    """The tiles of an image, row by row; only the image itself if it is not cut."""
+    side = tile_side(image.height, image.width, tile, network)
+    if side is None:
+        return [image]
+    return [image.crop(box) for box in tile_grid(image.height, image.width, side).boxes]
+
+
+@torch.inference_mode()
+def remember_tiles(
+    method: Method, image: Image.Image, tile: Tile, network: int, stack: Stack
+) -> ReferenceMemory:
+    """What a method keeps of one known-normal image, cut by a tile setting, as reference number 0.
+
+    Args:
+        method: remembers the tiles.
+        image: RGB image.
+        tile: tile setting; None remembers the whole image.
+        network: side of the network's input in pixels.
+        stack: prepares images as (B, 3, S, S) on the method's device.
+    """
+    tiles = cut(image, tile, network)
+    memory = None
+    for start in range(0, len(tiles), TILES_AT_ONCE):
+        more = method.remember(stack(tiles[start : start + TILES_AT_ONCE]))
+        memory = more if memory is None else memory.joined_with(more)
+    assert memory is not None  # noqa: S101 - an image has at least one tile
+    return replace(memory, owners=tuple(torch.zeros_like(owner) for owner in memory.owners))
