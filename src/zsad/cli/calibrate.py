@@ -161,6 +161,7 @@ def calibrate(
             backbone=backbone,
             checkpoint=checkpoint,
             image_size=image_size,
+            bits=bits,
             device=device,
             precision=precision,
             references=references,

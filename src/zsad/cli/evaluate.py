@@ -136,6 +136,7 @@ def evaluate(
         references=reference,
         limit=limit,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
         batch_size=batch_size,
         settings=config,
         precision=precision,

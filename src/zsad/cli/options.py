@@ -30,21 +30,15 @@ def known_method(name: str | None) -> str | None:
     return None if name is None else known_name(name)
 
 
-def read_at_depth(context: typer.Context, text: str | None) -> str | None:
-    """Sets the depth of 16-bit files for a whole command; as a callback of an option.
+def known_depth(text: str | None) -> str | None:
+    """Refuses a depth that cannot hold for many images; as a callback of an option, before torch is imported.
 
     Raises:
         ConfigError: the depth is not a whole number from 1 to 16.
     """
-    from zsad.images.limits import AUTO, bits_for_all, checked_bits
+    from zsad.images.limits import common_depth
 
-    bits = checked_bits(text)
-    if bits == AUTO:
-        raise ConfigError(
-            "--bits auto is for predict, which sees all images at once; give the depth of the camera, as in"
-            " --bits 12"
-        )
-    context.with_resource(bits_for_all(bits))
+    common_depth(text)
     return text
 
 
@@ -141,7 +135,7 @@ BitsOption = Annotated[
     typer.Option(
         "--bits",
         metavar="N",
-        callback=read_at_depth,
+        callback=known_depth,
         help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera. Default: what the files "
         "state.",
         show_default=False,

@@ -121,6 +121,13 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    pages: Annotated[
+        str,
+        typer.Option(
+            help="Images of a file with several: first (of a volume the middle slice), or all: every page, "
+            "frame and slice.",
+        ),
+    ] = "first",
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     include_results: IncludeResultsOption = False,
     resume: Annotated[
@@ -153,6 +160,7 @@ def predict(
         csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
+        pages=pages,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         include_results=include_results,
         resume=resume,
@@ -163,7 +171,7 @@ def predict(
         device=device,
     )
 
-    def load(files: list[Path], device: str | None) -> Detector:
+    def load(files: list[Path], device: str | None, bits: int | None) -> Detector:
         from zsad.detector.support import default_method
 
         is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
@@ -174,6 +182,7 @@ def predict(
             image_size=image_size,
             device=device,
             precision=precision,
+            bits=bits,
             references=references,
             recursive=recursive,
             include_results=include_results,

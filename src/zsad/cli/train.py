@@ -123,6 +123,7 @@ def train(
         mosaic=mosaic,
         seed=seed,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
         device=device,
         devices=devices,
         precision=precision,  # type: ignore[arg-type] # checked inside

@@ -98,7 +98,7 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
         ImageReadError: an image or mask cannot be read.
         DataError: a mask is missing or has another size than its image; the message names the file.
     """
-    loaded = [_load_tile(sample) for sample in mosaic.tiles]
+    loaded = [_load_tile(sample, preparation.bits) for sample in mosaic.tiles]
     width, height = loaded[0][0].size
     image, mask = Image.new("RGB", (2 * width, 2 * height)), Image.new("L", (2 * width, 2 * height))
     for number, (tile, tile_mask) in enumerate(loaded):
@@ -110,9 +110,9 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
     return prepare_sample(image, np.asarray(mask), replaced.label, replaced.category, preparation)
 
 
-def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
+def _load_tile(sample: Sample, bits: int | None) -> tuple[Image.Image, NDArray[np.bool_]]:
     """Reads the image of a sample and its (H, W) mask, at the size of the image."""
-    image = read_image(sample.path)
+    image = read_image(sample.path, bits=bits)
     shape = (image.height, image.width)
     if sample.mask_path is None:
         if sample.label:

@@ -48,7 +48,8 @@ class CheckpointInfo:
         calibration: calibration that gave the thresholds, from `Calibration.to_dict`; None for thresholds
             set by hand.
         class_name: class name of the images that the thresholds are for; None for images of any name.
-        tile: tile setting of the scores that the thresholds are for; None for whole images.
+        bits: depth at which the detector reads 16-bit files; None for what each file states.
+        tile: how the detector cuts images; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
     """
 
@@ -64,6 +65,7 @@ class CheckpointInfo:
     map_threshold: float | None = None
     calibration: dict[str, Any] | None = None
     class_name: str | None = None
+    bits: int | None = None
     tile: Tile = None
     format: int = FORMAT
 

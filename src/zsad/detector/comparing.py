@@ -1,49 +1,59 @@
-"""`Comparing`: base of a detector that compares images with references and companions."""
+"""`Comparing`, the base of `Detector`: the images that others are compared with, and the depth of all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
-from zsad.detector.class_names import Classes, class_names
+from zsad.detector.class_names import class_names
 from zsad.detector.decision import Decided
 from zsad.detector.identity import image_fingerprint, learned_versions
 from zsad.detector.inputs import read, stack
 from zsad.detector.states import States
 from zsad.detector.support import again_readable, images_given, methods_with_companions, readable
-from zsad.detector.tiling import Sources
+from zsad.detector.tiling import Cutting, Sources, setting_of
 from zsad.errors import ConfigError
-from zsad.images.preparing import to_array
-from zsad.methods.base import Method, Support
+from zsad.images.limits import Bits, common_depth
+from zsad.images.preparing import Preparation, to_array
+from zsad.images.reading import depth_of
+from zsad.methods.base import Method
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeVar
+
+    from PIL import Image
+    from torch import Tensor
+
     from zsad.detector.support import Images
-    from zsad.images.preparing import Preparation
     from zsad.images.tiles import Tile
-    from zsad.methods.base import State
+    from zsad.methods.base import Method, State
+
+    SelfT = TypeVar("SelfT", bound="Comparing")
 
 
 class Comparing(Decided):
-    """Base of a detector: holds references and companions, cut like the images that they are compared with.
+    """References, companions, and what they change; all images are read at one depth.
 
     Attributes:
         method: system that scores.
+        bits: depth of the values in 16-bit files, of all images; None for what each file states.
+        tile: how large images are cut into tiles, references too; None for whole images.
         image_size: pixels a side of the network's input.
         reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
     """
 
-    def __init__(self, method: Method, image_size: int) -> None:
-        self.method = method
-        self.image_size = image_size
-        self.reference_fingerprints: tuple[str, ...] = ()
-        self._sources = Sources()
-        self._states = States(method, Support())
-        self._tiled_states: dict[Tile, States] = {}  # the same support, cut by other tile settings
+    method: Method
+    bits: int | None
+    tile: Tile
+    image_size: int
+    reference_fingerprints: tuple[str, ...]
+    _states: States
+    _tiled_states: dict[Tile, States]  # the same references and companions, cut by other settings
+    _sources: Sources
 
     @property
     def preparation(self) -> Preparation:
@@ -61,24 +71,75 @@ class Comparing(Decided):
         state = self._state_with_support()
         return self.method.map_range if state is None or state.map_range is None else state.map_range
 
-    def set_references(self, references: Images | None) -> None:
+    def at_depth(self: SelfT, bits: Bits) -> SelfT:
+        """This detector, or a copy on the same network that reads 16-bit files at another depth.
+
+        The copy keeps no calibration that was made at another depth.
+
+        Args:
+            bits: depth of the values, 1 to 16; None keeps the depth.
+
+        Raises:
+            ConfigError: the depth is impossible, or the references or companions were read at another one.
+        """
+        if bits is None or (depth := common_depth(bits)) == self.bits:
+            return self
+        if self._states.support:
+            known = self.bits or "what the files state"
+            raise ConfigError(
+                f"the references or companions were read at a depth of {known}, "
+                f"got bits={depth}; give the depth with them, as in zsad.load(..., bits={depth})"
+            )
+        other = copy.copy(self)
+        other.bits = depth
+        other.decision = self.decision.valid_for(other.scoring_settings())
+        return other
+
+    def with_tile(self: SelfT, tile: Tile) -> SelfT:
+        """This detector, or a copy on the same network that cuts large images otherwise.
+
+        A large image is scored by overlapping tiles and as a whole, each for one half
+        (`zsad.detector.tiling`). References and companions are cut in the same way.
+
+        Args:
+            tile: side of the tiles in pixels; "auto" cuts large and long images only, into tiles of a size
+                that it chooses (`zsad.images.tiles.tile_side`); "none" cuts none; None keeps the setting.
+
+        Raises:
+            ConfigError: the setting is impossible, or the calibration was made with another one.
+        """
+        if tile is None or (setting := setting_of(tile)) == self.tile:
+            return self
+        other = copy.copy(self)
+        other.tile = setting
+        if self.calibration is not None:
+            self.calibration.check_fits(other.scoring_settings())
+        return other
+
+    def set_references(self, references: Images | None, *, bits: Bits = None) -> None:
         """Gives the detector known-normal images to compare with, in place of those it has.
 
         A method with a few-shot rule of its own follows it; every other method follows the general rule of
-        `zsad.methods.functional.references`. Companions stay as they are. A calibration that was made with
-        other references no longer holds and is removed. References are not written into checkpoints.
+        `zsad.methods.functional.references`. Companions stay as they are, unless the depth changes. A
+        calibration that was made with other references no longer holds and is removed. References are not
+        written into checkpoints.
 
         Args:
             references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
                 class; None or an empty list returns to zero-shot scoring.
+            bits: depth of 16-bit files, or "auto" for one that all references fit in, which then holds for
+                all images of this detector; None keeps the depth.
 
         Raises:
             ImageReadError: an image cannot be read.
             DataError: a folder or pattern holds no image.
         """
-        sources = again_readable(images_given(references))
-        found = [read(item)[1] for item in sources]
-        self._sources = replace(self._sources, references=sources)
+        given = again_readable(images_given(references))
+        if bits is not None and (depth := depth_of(bits, given)) != self.bits:
+            self.bits = depth
+            self._compare_with(unlabelled=None)
+        found = [read(item, self.bits)[1] for item in given]
+        self._sources = replace(self._sources, references=given)
         self._compare_with(normal=self._stack(found) if found else None, memory=None)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
         if self.calibration is not None:
@@ -105,7 +166,7 @@ class Comparing(Decided):
         if given and not self.method.MOST_COMPANIONS:
             able = ", ".join(methods_with_companions())
             raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
-        prepared = readable(given, lambda item: self._stack([read(item)[1]]))
+        prepared = readable(given, lambda item: self._stack([read(item, self.bits)[1]]))
         self._sources = replace(self._sources, companions=tuple(given[place] for place in prepared))
         self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
         return list(prepared)
@@ -126,30 +187,27 @@ class Comparing(Decided):
 
     def _state_with_support(self) -> State | None:
         """A state that shows what references and companions change; None where the method has none."""
-        names = class_names(self._classes(None), 1)
-        return self._states.with_support(names, learned_versions(self.method))
+        return self._states.with_support(
+            class_names(self.decision.class_name, 1), learned_versions(self.method)
+        )
 
     def _compare_with(self, **support: Any) -> None:
         """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
-        self._states = States(self.method, replace(self._states.support, **support))
-        self._tiled_states = {}
+        self._states, self._tiled_states = States(self.method, replace(self._states.support, **support)), {}
 
-    def _states_of(self, tile: Tile) -> States:
-        """States with references and companions that are cut by a tile setting."""
+    def _states_of(self, is_tile: bool) -> States:
+        """States for whole images, or for tiles, which references and companions are cut into as well."""
         # one support for the whole batch, even if another thread replaces it
         whole, tiled, sources = self._states, self._tiled_states, self._sources
-        if tile is None or not sources:
+        if not (is_tile and sources):
             return whole
-        if tile not in tiled:
+        if self.tile not in tiled:
+            cutting = Cutting(self.tile, self.image_size)
             support = sources.support(
-                self.method, tile, self.image_size, lambda source: read(source)[1], self._stack
+                self.method, cutting, lambda item: read(item, self.bits)[1], self._stack
             )
-            tiled[tile] = States(self.method, support)
-        return tiled[tile]
-
-    def _classes(self, given: Classes) -> Classes:
-        """The class names that are given, or else the class name that the decision is for."""
-        return self.decision.class_name if given is None else given
+            tiled[self.tile] = States(self.method, support)
+        return tiled[self.tile]
 
     def _stack(self, images: Sequence[Image.Image]) -> Tensor:
         """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""

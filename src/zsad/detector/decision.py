@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zsad.detector.thresholds import Calibration, read_calibration
-from zsad.images.tiles import Tile  # noqa: TC001 - part of a dataclass
 
 if TYPE_CHECKING:
     from zsad.types import ScoreScale
@@ -27,7 +26,6 @@ class Decision:
         scale: turns scores into relative scores and p-values; None without a calibration.
         calibration: calibration that promises what the thresholds keep; None for thresholds set by hand.
         class_name: class name of the images that the decision is for; None for images of any name.
-        tile: tile setting of the scores that the decision is for; None for whole images.
     """
 
     threshold: float | None = None
@@ -35,7 +33,6 @@ class Decision:
     scale: ScoreScale | None = field(default=None, repr=False)
     calibration: Calibration | None = field(default=None, repr=False)
     class_name: str | None = None
-    tile: Tile = None
 
     @classmethod
     def from_calibration(cls, calibration: Calibration | None) -> Decision:
@@ -48,7 +45,6 @@ class Decision:
             calibration.scale,
             calibration,
             calibration.class_name,
-            calibration.tile,
         )
 
     def is_for(self, class_name: str) -> bool:
@@ -90,13 +86,13 @@ class Decision:
     def by_hand(self, threshold: float | None, map_threshold: float | None) -> Decision:
         """Thresholds that the user sets: the calibration promises nothing about them and is dropped.
 
-        The score scale goes with it. Class name and tile setting stay, because scores depend on them.
+        The score scale goes with it. The class name stays, because scores depend on it.
 
         Example:
             >>> Decision(0.5, 0.7, class_name="screw").by_hand(0.6, 0.7)
-            Decision(threshold=0.6, map_threshold=0.7, class_name='screw', tile=None)
+            Decision(threshold=0.6, map_threshold=0.7, class_name='screw')
         """
-        return Decision(threshold, map_threshold, class_name=self.class_name, tile=self.tile)
+        return Decision(threshold, map_threshold, class_name=self.class_name)
 
 
 class Decided:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.devices import check_device
@@ -39,16 +37,20 @@ from zsad.detector.inputs import (
 )
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
-from zsad.detector.tiling import TILES_AT_ONCE, check_tileable, chosen_tile, score_images
+from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images, setting_of
 from zsad.errors import ConfigError, ImageReadError
 from zsad.files.plain import to_plain
 from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation
+from zsad.images.reading import depth_of
+from zsad.methods.base import Method, Support
 from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from zsad.images.limits import Bits
     from zsad.images.tiles import Tile
-    from zsad.methods.base import Method
 
 MOST_AT_ONCE = 16
 
@@ -67,6 +69,8 @@ class Detector(Comparing):
         auxiliary_data: description of the training data, for the checkpoint; see `mark_trained`.
         auxiliary_pictures: digests of the training image files, for the checkpoint; see `mark_trained`.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
+        bits: depth of the values in 16-bit files, of all images; None for what each file states.
+        tile: how large images are cut into tiles, references too; None for whole images.
     """
 
     def __init__(
@@ -78,24 +82,31 @@ class Detector(Comparing):
         is_trained: bool = True,
         auxiliary_data: str = "",
         auxiliary_pictures: str = "",
+        bits: int | None = None,
+        tile: Tile = None,
     ) -> None:
         if method.backbone.record is None:
             raise ConfigError("the method's backbone needs a record, which says how images are prepared")
         check_size(image_size, method.backbone)
-        super().__init__(method, image_size)
+        self.method = method
         self.backbone = method.backbone
         self.record: WeightRecord = method.backbone.record
+        self.image_size = image_size
         self.is_trained = is_trained or not any(True for _ in method.trainable())
         self.decision = Decision()
+        self.reference_fingerprints: tuple[str, ...] = ()
         self.auxiliary_data = auxiliary_data
         self.auxiliary_pictures = auxiliary_pictures
         self.fingerprint = fingerprint
+        self.bits = bits
+        self.tile = setting_of(tile)
         self._ranker = RegionRanker(self.backbone, image_size)
+        self._states, self._tiled_states, self._sources = States(method, Support()), {}, Sources()
 
     @property
     def preparation(self) -> Preparation:
         """How images become the network's input: its size, and mean and standard deviation of the weights."""
-        return Preparation(self.image_size, self.record.mean, self.record.std)
+        return Preparation(self.image_size, self.record.mean, self.record.std, self.bits)
 
     def to(self, device: str | torch.device) -> Detector:
         """Moves network, learnt parameters and references to another device.
@@ -111,8 +122,7 @@ class Detector(Comparing):
         """
         place = check_device(device)
         self.method.to(place)
-        self._states = States(self.method, self._states.support.to(place))
-        self._tiled_states = {}
+        self._states, self._tiled_states = States(self.method, self._states.support.to(place)), {}
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,17 +135,24 @@ class Detector(Comparing):
 
     @overload
     def predict(
-        self, inputs: ImageInput, classes: Classes = ..., batch_size: int | None = ..., *, tile: Tile = ...
+        self,
+        inputs: ImageInput,
+        classes: Classes = None,
+        batch_size: int | None = None,
+        *,
+        bits: Bits = None,
+        tile: Tile = None,
     ) -> Prediction: ...
 
     @overload
     def predict(
         self,
         inputs: list[Any] | tuple[Any, ...],
-        classes: Classes = ...,
-        batch_size: int | None = ...,
+        classes: Classes = None,
+        batch_size: int | None = None,
         *,
-        tile: Tile = ...,
+        bits: Bits = None,
+        tile: Tile = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -144,6 +161,7 @@ class Detector(Comparing):
         classes: Classes = None,
         batch_size: int | None = None,
         *,
+        bits: Bits = None,
         tile: Tile = None,
     ) -> Prediction | list[Prediction]:
         """Scores one image or several.
@@ -154,9 +172,8 @@ class Detector(Comparing):
             classes: class names: one for all images, or one per image; None for the class name of the
                 calibration if it has one, or "object".
             batch_size: number of images that go through the network at once; None for all, at most 16.
-            tile: side in pixels of the overlapping tiles that larger images are cut into; "auto" cuts large
-                and long images (`zsad.images.tiles.tile_side`), "none" none; None as the calibration was
-                made, or else none. References are cut in the same way.
+            bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for all these images.
+            tile: how large images are cut into tiles, as `with_tile` takes it.
 
         Returns:
             A `Prediction` for one image, a list of predictions for several.
@@ -166,14 +183,16 @@ class Detector(Comparing):
             ConfigError: names and images differ in number, the method has not been trained, or the tile
                 setting is impossible or not that of the calibration.
         """
+        if bits is not None or tile is not None:
+            depth = depth_of(bits, inputs if holds_several(inputs) else [inputs])
+            return self.at_depth(depth).with_tile(tile).predict(inputs, classes, batch_size)
         if holds_several(inputs):
             whole = max(1, len(inputs))
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
-            return list(self.predict_iter(inputs, batch_size, classes, tile=tile))
+            return list(self.predict_iter(inputs, batch_size, classes))
         check_trained(self.method, self.is_trained)
-        chosen = self._tile(tile)
-        return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1), chosen)[0]
+        return self._predict_batch([read(inputs, self.bits)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self,
@@ -181,9 +200,10 @@ class Detector(Comparing):
         batch_size: int = 8,
         classes: Classes = None,
         *,
-        tile: Tile = None,
         include_results: bool = False,
         on_error: OnError = "raise",
+        bits: Bits = None,
+        tile: Tile = None,
     ) -> Iterator[Any]:
         """Scores a stream of images, and reads the next batch while the network works.
 
@@ -191,10 +211,11 @@ class Detector(Comparing):
             source: a folder, a glob pattern, or an iterable of images as `predict` takes them.
             batch_size: number of images that go through the network at once.
             classes: class names, as `predict` takes them.
-            tile: how images are cut, as `predict` takes it.
             include_results: whether to take the images of a folder that zsad wrote itself, and masks.
             on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
                 image out, "yield" puts the `ImageReadError` in its place.
+            bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for a folder or list.
+            tile: how large images are cut into tiles, as `with_tile` takes it.
 
         Yields:
             Predictions in the order of the images; with "yield", errors among them.
@@ -202,8 +223,8 @@ class Detector(Comparing):
         Raises:
             ImageReadError: with "raise", an image cannot be read; all earlier batches have been yielded.
             DataError: the folder or pattern holds no image.
-            ConfigError: names and images differ in number, the batch size or the tile setting is impossible,
-                or the method has not been trained.
+            ConfigError: names and images differ in number, the batch size is impossible, or the method has
+                not been trained.
         """
         check_stream(source, batch_size, on_error)
         check_trained(self.method, self.is_trained)
@@ -213,10 +234,10 @@ class Detector(Comparing):
             if isinstance(source, (str, Path))
             else source
         )
-        batches = read_batches(
-            with_class_names(images, self._classes(classes)), batch_size, are_named=are_named
-        )
-        return self._predict_stream(batches, self._tile(tile), on_error)
+        reader = self.at_depth(depth_of(bits, images)).with_tile(tile)
+        named = with_class_names(images, reader._classes(classes))
+        batches = read_batches(named, batch_size, bits=reader.bits, are_named=are_named)
+        return reader._predict_stream(batches, on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores images that are already resized and normalised.
@@ -237,7 +258,14 @@ class Detector(Comparing):
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
-        return scoring_settings(self.method, self.image_size, self.fingerprint, self.reference_fingerprints)
+        return scoring_settings(
+            self.method,
+            self.image_size,
+            self.fingerprint,
+            self.reference_fingerprints,
+            bits=self.bits,
+            tile=self.tile,
+        )
 
     def save(self, path: str | Path) -> Path:
         """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, except backbone weights.
@@ -266,6 +294,8 @@ class Detector(Comparing):
             map_threshold=decision.map_threshold,
             calibration=None if decision.calibration is None else decision.calibration.to_dict(),
             class_name=decision.class_name,
+            bits=self.bits,
+            tile=self.tile,
         )
         path = Path(path).expanduser()
         checkpoints.write(path, self.method.learned_state(), info)
@@ -282,37 +312,33 @@ class Detector(Comparing):
         self.is_trained = True
         self.auxiliary_data, self.auxiliary_pictures = auxiliary_data, auxiliary_pictures
 
-    def _tile(self, given: Tile) -> Tile:
-        """The tile setting of a call, checked against calibration and method."""
-        tile = chosen_tile(given, self.decision)
-        check_tileable(self.method, tile, is_joint=self.scores_jointly)
-        return tile
+    def _classes(self, given: Classes) -> Classes:
+        """The class names that are given, or else the class name that the decision is for."""
+        return self.decision.class_name if given is None else given
 
     def _predict_stream(
         self,
         batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
-        tile: Tile,
         on_error: OnError,
     ) -> Iterator[Any]:
         """Predictions for a stream of batches; the next batch is read while one is scored."""
         with contextlib.closing(batches):
             for batch in batches:
-                yield from in_their_places(batch, partial(self._predict_batch, tile=tile), on_error)
+                yield from in_their_places(batch, self._predict_batch, on_error)
 
-    def _predict_batch(
-        self, images: Sequence[ReadImage], names: Sequence[str | None], tile: Tile
-    ) -> list[Prediction]:
+    def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""
 
         def score(some: Sequence[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
-            return self._score(self._stack(some), names, self._states_of(tile if is_tile else None))
+            return self._score(self._stack(some), names, self._states_of(is_tile))
 
+        check_tileable(self.method, self.tile, is_joint=self.scores_jointly)
         at_once = 1 if self.scores_jointly else TILES_AT_ONCE
-        rgb = [image for _, image in images]
+        cutting = Cutting(self.tile, self.image_size)
         return predictions(
             images,
             names,
-            score_images(rgb, names, score, tile=tile, network=self.image_size, at_once=at_once),
+            score_images([image for _, image in images], names, score, cutting, at_once),
             decision=self.decision,
             map_range=self.map_range,
             keeps_names=self.method.INFO.uses_class_names,

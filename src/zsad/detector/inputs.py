@@ -45,27 +45,33 @@ def holds_several(inputs: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
-def read(source: Any) -> ReadImage:
+def read(source: Any, bits: int | None = None) -> ReadImage:
     """Reads an image.
 
     Args:
         source: an `ImageInput`.
+        bits: depth of the values in 16-bit files; None for what the file states.
 
     Raises:
         ImageReadError: the image cannot be read.
     """
     path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-    return path, read_image(source)
+    return path, read_image(source, bits=bits)
 
 
 def read_batches(
-    images: Iterator[tuple[ImageInput, str | None]], batch_size: int, *, are_named: bool = True
+    images: Iterator[tuple[ImageInput, str | None]],
+    batch_size: int,
+    *,
+    bits: int | None = None,
+    are_named: bool = True,
 ) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
     """Reads a stream of images in batches, each batch while the one before it is used.
 
     Args:
         images: images with their class names.
         batch_size: number of images in a batch; the last batch may be smaller.
+        bits: depth of the values in 16-bit files; None for what each file states.
         are_named: whether the names of files tell the images apart; otherwise an error begins with the
             position of the image ("inputs[2]: ").
 
@@ -80,7 +86,7 @@ def read_batches(
     ) -> tuple[ReadImage | ImageReadError, str | None]:
         position, (image, name) = item
         try:
-            return read(image), name
+            return read(image, bits), name
         except ImageReadError as error:
             return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from zsad.errors import ConfigError, DataError, ZsadError
 from zsad.images.finding import find_images
-from zsad.images.names import RemoteFile, is_pattern
+from zsad.images.names import RemoteFile, file_and_part, is_pattern
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def methods_with_companions() -> list[str]:
 
 def default_method(files: Sequence[Path]) -> str | None:
     """What scores images if the user chose nothing: "auto" from 8 files on, else `zsad.load`'s own."""
-    here = sum(os.path.isfile(path) for path in files)
+    here = sum(os.path.isfile(file_and_part(path)[0]) for path in files)
     return FOLDER_METHOD if here >= LEAST_PICTURES else None
 
 

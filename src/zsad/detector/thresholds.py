@@ -21,7 +21,6 @@ from zsad.detector.calibration.options import Aim
 from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
 from zsad.files.plain import from_plain, read_json, to_plain, write_json
-from zsad.images.tiles import Tile, checked_tile
 from zsad.types import ScoreScale
 
 MapRule = Literal["rate", "f1"]
@@ -42,7 +41,6 @@ class Calibration(Aim):
         normal_scores: scores of the normal calibration images in rising order, each image once.
         anomalous_scores: scores of the anomalous calibration images in rising order; may be empty.
         class_name: class name of the images; None if the method uses no class names.
-        tile: how the images were cut, as `Detector.predict` takes it; None for whole images.
         settings: everything that the detector's scores depend on, from `scoring_settings`.
         pictures: fingerprints of all calibration images, from `image_fingerprint`.
         warnings: sentences on the limits of the calibration.
@@ -56,7 +54,6 @@ class Calibration(Aim):
     normal_scores: tuple[float, ...] = field(repr=False)
     anomalous_scores: tuple[float, ...] = field(default=(), repr=False)
     class_name: str | None = None
-    tile: Tile = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     pictures: tuple[str, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
@@ -73,7 +70,6 @@ class Calibration(Aim):
         for name, scores in (("normal", self.normal_scores), ("anomalous", self.anomalous_scores)):
             if any(lower > upper for lower, upper in itertools.pairwise(scores)):
                 raise DataError(f"{name}_scores of a calibration must be in rising order")
-        checked_tile(self.tile)
         if not isinstance(self.settings.get("config", {}), Mapping):
             raise DataError("settings.config of a calibration must be a mapping of names to values")
 
@@ -209,15 +205,18 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
 
 
 _WORDING = {
+    "bits": "bits of 16-bit files",
     "image_size": "image size",
     "references": "the reference images",
+    "tile": "tile",
     "weights": "the weights (backbone, checkpoint) of digest",
 }
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with those of the method beside the others."""
+    """The settings with those of the method beside the others; without a tile setting, images were whole."""
     return {
+        "tile": None,
         **{name: value for name, value in settings.items() if name != "config"},
         **settings.get("config", {}),
     }

@@ -26,7 +26,6 @@ from zsad.methods.functional.maps import upsample
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zsad.detector.decision import Decision
     from zsad.methods.base import Method
     from zsad.methods.functional.references import ReferenceMemory
     from zsad.types import RawOutput
@@ -52,30 +51,42 @@ class ImageAnswer:
     tile: int | None = None
 
 
-def chosen_tile(given: object, decision: Decision) -> Tile:
-    """The tile setting of a call: what is given, or else what the thresholds were made for.
+@dataclass(frozen=True)
+class Cutting:
+    """How images are cut.
 
-    Args:
-        given: argument of the user; None for the setting of the decision.
-        decision: thresholds that the predictions will have.
+    Attributes:
+        tile: tile setting; None for whole images.
+        network: side of the network's input in pixels.
+    """
 
-    Returns:
-        Pixels, "auto", or None for whole images.
+    tile: Tile
+    network: int
+
+    def side(self, image: Image.Image) -> int | None:
+        """Side of the tiles of an image in pixels; None for an image that is not cut.
+
+        Raises:
+            ConfigError: the tiles would be much smaller than the network's input.
+        """
+        return tile_side(image.height, image.width, self.tile, self.network)
+
+    def tiles(self, image: Image.Image) -> list[Image.Image]:
+        """The tiles of an image, row by row; only the image itself if it is not cut."""
+        side = self.side(image)
+        if side is None:
+            return [image]
+        return [image.crop(box) for box in tile_grid(image.height, image.width, side).boxes]
+
+
+def setting_of(tile: object) -> Tile:
+    """A tile setting of a user as a detector keeps it: pixels, "auto", or None for whole images.
 
     Raises:
-        ConfigError: the setting is impossible, or the calibration was made with another one.
+        ConfigError: the setting is impossible.
     """
-    wanted = checked_tile(given)
-    if wanted is None:
-        return decision.tile
-    tile = None if wanted == WHOLE else wanted
-    if decision.calibration is not None and tile != decision.tile:
-        raise ConfigError(
-            f"the calibration was made with tile {decision.tile or WHOLE}, and tile {wanted} gives other "
-            "scores: leave tile out, run zsad calibrate with this tile, or continue without a calibration "
-            '(calibration="none")'
-        )
-    return tile
+    checked = checked_tile(tile)
+    return None if checked == WHOLE else checked
 
 
 def check_tileable(method: Method, tile: Tile, *, is_joint: bool) -> None:
@@ -95,9 +106,7 @@ def score_images(
     images: Sequence[Image.Image],
     names: Sequence[str | None],
     score: Score,
-    *,
-    tile: Tile,
-    network: int,
+    cutting: Cutting,
     at_once: int = TILES_AT_ONCE,
 ) -> list[ImageAnswer]:
     """Scores images: those that are not cut together, each of the others by its tiles.
@@ -106,8 +115,7 @@ def score_images(
         images: RGB images; at least one.
         names: class name of each image; None stands for "object".
         score: asks the method.
-        tile: tile setting.
-        network: side of the network's input in pixels.
+        cutting: how images are cut.
         at_once: number of tiles that go through the network together.
 
     Returns:
@@ -116,7 +124,7 @@ def score_images(
     Raises:
         ConfigError: the tiles would be much smaller than the network's input.
     """
-    sides = [tile_side(image.height, image.width, tile, network) for image in images]
+    sides = [cutting.side(image) for image in images]
     whole = [place for place, side in enumerate(sides) if side is None]
     found: dict[int, ImageAnswer] = {}
     if whole:
@@ -163,25 +171,24 @@ class Sources:
         return bool(self.references or self.companions)
 
     def support(
-        self, method: Method, tile: Tile, network: int, read: Callable[[Any], Image.Image], stack: Stack
+        self, method: Method, cutting: Cutting, read: Callable[[Any], Image.Image], stack: Stack
     ) -> Support:
         """References and companions, cut like the images that are compared with them.
 
         Args:
             method: remembers the references.
-            tile: tile setting.
-            network: side of the network's input in pixels.
+            cutting: how images are cut.
             read: reads one of the images.
             stack: prepares images as (B, 3, S, S) on the detector's device.
         """
         memory = None
         for source in self.references:
-            more = remember_tiles(method, read(source), tile, network, stack)
+            more = remember_tiles(method, cutting.tiles(read(source)), stack)
             memory = more if memory is None else memory.joined_with(more)
         drawn: list[Tensor] = []
         each = -(-method.MOST_COMPANIONS // max(1, len(self.companions)))
         for number, source in enumerate(self.companions):
-            tiles = cut(read(source), tile, network)
+            tiles = cutting.tiles(read(source))
             # Evenly spread over the image, and other places in the next one.
             places = {(number + count * len(tiles) // each) % len(tiles) for count in range(each)}
             drawn.append(stack([tiles[place] for place in sorted(places)]))
@@ -192,31 +199,16 @@ class Sources:
 Stack = Callable[[Sequence[Image.Image]], "Tensor"]
 
 
-def cut(image: Image.Image, tile: Tile, network: int) -> list[Image.Image]:
-    """The tiles of an image, row by row; only the image itself if it is not cut."""
-    side = tile_side(image.height, image.width, tile, network)
-    if side is None:
-        return [image]
-    return [image.crop(box) for box in tile_grid(image.height, image.width, side).boxes]
-
-
 @torch.inference_mode()
-def remember_tiles(
-    method: Method, image: Image.Image, tile: Tile, network: int, stack: Stack
-) -> ReferenceMemory:
-    """What a method keeps of one known-normal image, cut by a tile setting, as reference number 0.
+def remember_tiles(method: Method, tiles: Sequence[Image.Image], stack: Stack) -> ReferenceMemory:
+    """What a method keeps of the tiles of one known-normal image, as reference number 0.
 
     Args:
         method: remembers the tiles.
-        image: RGB image.
-        tile: tile setting; None remembers the whole image.
-        network: side of the network's input in pixels.
+        tiles: tiles of the image, from `Cutting.tiles`; at least one.
         stack: prepares images as (B, 3, S, S) on the method's device.
     """
-    tiles = cut(image, tile, network)
-    memory = None
-    for start in range(0, len(tiles), TILES_AT_ONCE):
-        more = method.remember(stack(tiles[start : start + TILES_AT_ONCE]))
-        memory = more if memory is None else memory.joined_with(more)
-    assert memory is not None  # noqa: S101 - an image has at least one tile
+    memory = method.remember(stack(tiles[:TILES_AT_ONCE]))
+    for start in range(TILES_AT_ONCE, len(tiles), TILES_AT_ONCE):
+        memory = memory.joined_with(method.remember(stack(tiles[start : start + TILES_AT_ONCE])))
     return replace(memory, owners=tuple(torch.zeros_like(owner) for owner in memory.owners))

@@ -11,6 +11,7 @@ from zsad.backbones.devices import PRECISIONS
 from zsad.data.layouts import Split, check_split
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
+from zsad.images.limits import common_depth
 from zsad.methods._registry import list_methods
 from zsad.metrics.pro import check_pro
 
@@ -42,6 +43,7 @@ class EvaluateOptions:
         limit: maximum number of images per category, evenly spread; None for all.
         image_size: side of the network's input, in pixels; None as for `zsad.load`.
         batch_size: number of images that go through the network at once.
+        bits: depth of the values in 16-bit files, 1 to 16; None for what the files state.
         settings: settings of the methods, by the names of their `Config`; every method must know them.
         precision: precision of the backbone; None for fp32.
         device: device as for `zsad.load`.
@@ -66,6 +68,7 @@ class EvaluateOptions:
     limit: int | None = None
     image_size: int | None = None
     batch_size: int = 8
+    bits: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     precision: str | None = None
     device: str | None = None
@@ -75,6 +78,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out).expanduser())  # a plain string is accepted too
+        object.__setattr__(self, "bits", common_depth(self.bits))
         check_pro(self.pro, self.fpr_limit)
         for name, least in LEAST.items():
             value = getattr(self, name)

@@ -120,6 +120,7 @@ class RunResult:
         seconds: wall time of the run.
         references: normal reference images per category; 0 for zero-shot.
         limit: largest number of images per category; None for all.
+        bits: depth at which 16-bit files were read; None for what each file states.
         overlap: what auxiliary data and test data share, "" if nothing; only with `--allow-overlap`.
         mean_intervals: 95 % bootstrap intervals of the means.
         notes: lines on how the run was done that a reader of its numbers should know.
@@ -148,6 +149,7 @@ class RunResult:
     seconds: float
     references: int = 0
     limit: int | None = None
+    bits: int | None = None
     overlap: str = ""
     mean_intervals: Mapping[str, tuple[Undefinable, Undefinable]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

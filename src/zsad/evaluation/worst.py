@@ -46,7 +46,8 @@ class Candidate:
 class WorstOfCategory:
     """Keeps the anomalous images with the lowest scores and the normal ones with the highest."""
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int | None = None) -> None:
+        self._bits = bits  # depth at which 16-bit files are drawn
         self._candidates: dict[int, list[Candidate]] = {0: [], 1: []}
         self._scores: dict[int, list[float]] = {0: [], 1: []}
 
@@ -78,7 +79,7 @@ class WorstOfCategory:
                 if outranked == 0:
                     continue
                 file = f"{stem}_{mistake.replace(' ', '-')}_{rank}.png"
-                if not _draw(candidate, directory / file, map_range):
+                if not _draw(candidate, directory / file, map_range, self._bits):
                     continue
                 sample = candidate.sample
                 found.append(
@@ -123,11 +124,11 @@ def _outranked(candidate: Candidate, others: Sequence[float]) -> float:
     return float(above if candidate.sample.label else 1 - above)
 
 
-def _draw(candidate: Candidate, file: Path, map_range: tuple[float, float]) -> bool:
+def _draw(candidate: Candidate, file: Path, map_range: tuple[float, float], bits: int | None) -> bool:
     """Writes an image with its heat map and the contour of its mask; False if a file cannot be read."""
     sample = candidate.sample
     try:
-        image = read_image(sample.path)
+        image = read_image(sample.path, bits=bits)
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         heat = Image.fromarray(candidate.anomaly_map).resize(image.size, Image.Resampling.BILINEAR)
         drawn = overlay(np.asarray(image), np.asarray(heat), map_range)

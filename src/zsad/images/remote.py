@@ -7,17 +7,23 @@ packages document. A key is written as it is, without escapes such as %20.
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from zsad.errors import ConfigError, MissingExtraError
-from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, natural_key, suffix_of
+from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, file_and_part, natural_key, suffix_of
 
 
 def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
     """Lists the images that a URI stands for.
 
     Args:
-        uri: URI of a file, which is taken whatever its suffix is, or of a folder.
+        uri: URI of a file, which is taken whatever its suffix is, of a page in it ("s3://bucket/a.tif#page=1"),
+            or of a folder.
         recursive: also look into sub-folders.
 
     Returns:
@@ -28,7 +34,7 @@ def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
         ConfigError: the place does not exist or cannot be reached.
         MissingExtraError: the scheme needs a package that is not installed.
     """
-    files, path = _file_system(uri)
+    files, path = _file_system(file_and_part(uri)[0])
     try:
         if files.info(path)["type"] == "file":
             return [RemoteFile(uri)]
@@ -42,6 +48,24 @@ def list_remote(uri: str, recursive: bool = True) -> list[RemoteFile]:
     names = [key[len(path.rstrip("/")) :].lstrip("/") for key in keys]
     folder = uri if uri.endswith("/") else f"{uri}/"
     return [RemoteFile(folder + name) for name in sorted(filter(_is_shown_image, names), key=_walking_order)]
+
+
+@contextmanager
+def local_copy(file: str) -> Iterator[str]:
+    """Gives the path of a local copy of a remote file while it is needed; a local file is its own copy.
+
+    Raises:
+        OSError: the file does not exist or cannot be read; some file systems raise other errors.
+        ConfigError: the scheme is unknown.
+        MissingExtraError: the scheme needs a package that is not installed.
+    """
+    if not isinstance(file, RemoteFile):
+        yield os.path.expanduser(file)
+        return
+    with tempfile.TemporaryDirectory(prefix="zsad-") as folder:
+        copy = Path(folder, f"image{suffix_of(file)}")
+        copy.write_bytes(read_remote(file))
+        yield str(copy)
 
 
 def read_remote(uri: str) -> bytes:

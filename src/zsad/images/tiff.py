@@ -91,7 +91,8 @@ def _page(file: TiffFile, reading: Reading, number: int | None) -> TiffPage:
         ) from error
     if number is None and _has_another(file):
         reading.notes.append(
-            "holds several pages, of which the first is read; name another, as in FILE#page=1"
+            "holds several pages, of which the first is read; name another, as in FILE#page=1, or take all "
+            "with --pages all or FILE#page=all"
         )
     return page  # type: ignore[no-any-return] # the first access gives a whole page
 

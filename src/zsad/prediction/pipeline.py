@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -105,7 +106,7 @@ class PredictionPipeline:
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
         parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
         try:
-            with closing(read_ahead(_read, parts)) as reading:
+            with closing(read_ahead(partial(_read, bits=self.detector.bits), parts)) as reading:
                 for batch in reading:
                     for read, outcome, seconds in self._predict(batch):
                         self._writing.append(pool.submit(self._finish, read, outcome, seconds))
@@ -223,12 +224,12 @@ def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Se
         yield part
 
 
-def _read(path: Path) -> _Read:
+def _read(path: Path, bits: int | None) -> _Read:
     started = time.perf_counter()
     image, reason, stamp = None, "", b""
     try:
         stamp = content_stamp(str(path))  # before the image, so that a change in between is seen on --resume
-        image = read_image(path)
+        image = read_image(path, bits=bits)
     except Exception as error:  # whatever a decoder raises, the other files are still scored
         reason = one_line(error)
     return _Read(path, image, reason, time.perf_counter() - started, stamp)

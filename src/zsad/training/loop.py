@@ -175,6 +175,7 @@ def _fresh_detector(options: TrainOptions, device: str | None) -> Detector:
         "fresh",
         image_size=options.image_size,
         device=device,
+        bits=options.bits,
         **options.settings,
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
+from zsad.images.limits import common_depth
 from zsad.methods._registry import known_name
 from zsad.types import Optimizer, Schedule, TrainingPrecision
 
@@ -50,6 +51,7 @@ class TrainOptions:
             train, which may differ between datasets.
         seed: seed of the initial weights, the data order and everything else that is random.
         image_size: side of the network's input, in pixels; None as for `zsad.load`.
+        bits: depth of the values in 16-bit files, 1 to 16; None for what the files state.
         device: device as for `zsad.load`; with several devices "cuda" or "cpu".
         devices: number of GPUs, or of processes on the CPU, that share the images of each step. The result
             equals that of one device to rounding.
@@ -84,6 +86,7 @@ class TrainOptions:
     mosaic: float | None = None
     seed: int = 111
     image_size: int | None = None
+    bits: int | None = None
     device: str | None = None
     devices: int = 1
     precision: TrainingPrecision | None = None
@@ -97,6 +100,7 @@ class TrainOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", common_depth(self.bits))
         self._check_names()
         self._check_numbers()
         if isinstance(self.data, str | Path):

@@ -188,6 +188,7 @@ class TrainingRun:
             "backbone": backbone_fingerprint(self.detector.backbone),
             "settings": dataclasses.asdict(self.method.config),
             "image_size": self.detector.image_size,
+            "bits": self.detector.bits,
             "precision": recipe.precision,
             "batch_size": recipe.batch_size,
             "optimizer": recipe.optimizer,

@@ -217,7 +217,7 @@ def _outcomes(
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
         try:
-            images[number] = read_image(example.image)
+            images[number] = read_image(example.image, bits=detector.bits)
         except ImageReadError as error:
             outcomes[number] = str(error)
 
