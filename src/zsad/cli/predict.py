@@ -23,6 +23,7 @@ from zsad.cli.options import (
     ReferencesOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
     comma_list,
     fail_interrupted,
     go_offline,
@@ -128,6 +129,7 @@ def predict(
             "frame and slice.",
         ),
     ] = "first",
+    tile: TileOption = None,
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     include_results: IncludeResultsOption = False,
     resume: Annotated[
@@ -161,6 +163,7 @@ def predict(
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
         pages=pages,  # type: ignore[arg-type] # checked inside
+        tile=tile,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         include_results=include_results,
         resume=resume,
@@ -183,6 +186,7 @@ def predict(
             device=device,
             precision=precision,
             bits=bits,
+            tile=tile,
             references=references,
             recursive=recursive,
             include_results=include_results,

@@ -14,11 +14,12 @@ from zsad.detector.identity import image_fingerprint, learned_versions
 from zsad.detector.inputs import read, stack
 from zsad.detector.states import States
 from zsad.detector.support import again_readable, images_given, methods_with_companions, readable
-from zsad.detector.tiling import Cutting, Sources, setting_of
+from zsad.detector.tiling import Cutting, Sources
 from zsad.errors import ConfigError
 from zsad.images.limits import Bits, common_depth
 from zsad.images.preparing import Preparation, to_array
 from zsad.images.reading import depth_of
+from zsad.images.tiles import setting_of
 from zsad.methods.base import Method
 
 if TYPE_CHECKING:

@@ -37,12 +37,13 @@ from zsad.detector.inputs import (
 )
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
-from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images, setting_of
+from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images
 from zsad.errors import ConfigError, ImageReadError
 from zsad.files.plain import to_plain
 from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
+from zsad.images.tiles import setting_of
 from zsad.methods.base import Method, Support
 from zsad.types import Prediction, RawOutput, WeightRecord
 

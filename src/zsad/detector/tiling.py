@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ConfigError
-from zsad.images.tiles import WHOLE, Tile, blend, checked_tile, tile_grid, tile_side
+from zsad.images.tiles import Tile, blend, tile_grid, tile_side
 from zsad.methods.base import Support
 from zsad.methods.functional.maps import upsample
 
@@ -77,16 +77,6 @@ class Cutting:
         if side is None:
             return [image]
         return [image.crop(box) for box in tile_grid(image.height, image.width, side).boxes]
-
-
-def setting_of(tile: object) -> Tile:
-    """A tile setting of a user as a detector keeps it: pixels, "auto", or None for whole images.
-
-    Raises:
-        ConfigError: the setting is impossible.
-    """
-    checked = checked_tile(tile)
-    return None if checked == WHOLE else checked
 
 
 def check_tileable(method: Method, tile: Tile, *, is_joint: bool) -> None:

@@ -199,6 +199,7 @@ def _network(
         device=options.device if devices is None else "cpu",
         precision=options.precision,
         bits=options.bits,
+        tile=options.tile,
         calibration=NO_CALIBRATION,  # metrics need none, and its class name is not that of every category
         **options.settings,
     )
@@ -285,6 +286,7 @@ def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) ->
         "references": options.references,
         "limit": options.limit,
         "bits": detector.bits,
+        "tile": detector.tile,
     }
 
 

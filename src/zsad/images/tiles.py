@@ -9,7 +9,7 @@ tiles after another, so that besides the finished map only one such row is in me
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,6 +91,16 @@ def checked_tile(tile: object) -> Tile:
     return int(text)
 
 
+def setting_of(tile: object) -> Tile:
+    """A tile setting of a user as a detector keeps it: pixels, "auto", or None for whole images.
+
+    Raises:
+        ConfigError: the setting is impossible.
+    """
+    checked = checked_tile(tile)
+    return None if checked == WHOLE else checked
+
+
 def tile_side(height: int, width: int, tile: Tile, network: int) -> int | None:
     """The side of the tiles that an image is cut into.
 
@@ -133,6 +143,29 @@ def tile_side(height: int, width: int, tile: Tile, network: int) -> int | None:
     while len(tile_grid(height, width, side)) > MOST_TILES:
         side *= 2
     return side
+
+
+def tiling_note(sides: Sequence[int | None], tile: Tile, network: int) -> str:
+    """A line that says how many images were cut into tiles, and why; empty if none was.
+
+    Args:
+        sides: side of the tiles of each image in pixels; None for an image that was not cut.
+        tile: setting of the user.
+        network: side of the network's input in pixels.
+
+    Example:
+        >>> tiling_note([None, 320, 320], "auto", 320)
+        '2 of 3 images cut into tiles of 320 pixels (auto: a side above 640 pixels, or 3 times the other one)'
+    """
+    cut = [side for side in sides if side is not None]
+    if not cut:
+        return ""
+    listed = " or ".join(map(str, sorted(set(cut))[:3]))
+    why = "larger than the tiles asked for"
+    if tile == AUTO:
+        limit = MOST_TIMES_REDUCED * network
+        why = f"auto: a side above {limit} pixels, or {MOST_TIMES_AS_LONG} times the other one"
+    return f"{len(cut)} of {len(sides)} images cut into tiles of {listed} pixels ({why})"
 
 
 def tile_grid(height: int, width: int, side: int, overlap: float = OVERLAP) -> TileGrid:

@@ -159,7 +159,7 @@ class PredictionPipeline:
         """Writes the files of an image and makes its record; runs in a thread."""
         started = time.perf_counter()
         options = self.options
-        score = width = height = decision = relative = p_value = in_calibration = None
+        score = width = height = decision = relative = p_value = in_calibration = tile = None
         error = outcome if isinstance(outcome, str) else None
         if isinstance(outcome, Prediction):
             if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
@@ -169,6 +169,7 @@ class PredictionPipeline:
                 decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
                 height, width = prediction.anomaly_map.shape
                 relative, p_value = prediction.relative_score, prediction.p_value
+                tile = prediction.tile
                 if self.detector.calibration is not None:
                     in_calibration = self.detector.calibration.saw(prediction.image)
             else:
@@ -187,6 +188,7 @@ class PredictionPipeline:
             relative_score=relative,
             p_value=p_value,
             in_calibration=in_calibration,
+            tile=tile,
         )
 
     def _write(self, prediction: Prediction, path: str, stamp: bytes) -> None:

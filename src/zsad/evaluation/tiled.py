@@ -1,0 +1,84 @@
+"""Scores labelled images by tiles; maps and masks have the size of the image, so that small defects count."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zsad.data.masks import read_mask
+from zsad.detector.scoring import score_batch
+from zsad.errors import DataError, ZsadError, one_line
+from zsad.images.ahead import read_ahead
+from zsad.images.reading import read_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from zsad.detector.detector import Detector
+    from zsad.types import Sample
+
+
+@dataclass(frozen=True)
+class ReadSample:
+    """An image with its mask, or the line that says why they cannot be read.
+
+    Attributes:
+        image: RGB image; None after an error.
+        mask: (H, W) bool; None if unknown, or after an error.
+        error: one line; None if everything was read.
+        seconds: time to read both.
+    """
+
+    image: Image.Image | None
+    mask: NDArray[np.bool_] | None
+    error: str | None
+    seconds: float
+
+
+def read_samples(samples: Iterable[Sample], bits: int | None) -> Generator[ReadSample, None, None]:
+    """Reads images with their masks, one ahead of the one that is used, because they may be very large."""
+    with closing(read_ahead(partial(_read, bits), ([sample] for sample in samples))) as reading:
+        for (read,) in reading:
+            yield read
+
+
+def predict_sample(
+    detector: Detector, image: Image.Image, category: str, seed: int
+) -> tuple[float, NDArray[np.float32]] | str:
+    """Score and map of one image, or the line that says why there are none.
+
+    Raises:
+        ConfigError: the detector refuses its settings, which would be the same for every image.
+    """
+
+    def score(images: Sequence[Image.Image]) -> list[tuple[float, NDArray[np.float32]]]:
+        torch.manual_seed(seed)
+        found = detector.predict(list(images), classes=category)
+        return [(each.score, each.anomaly_map) for each in found]
+
+    return score_batch(score, [image])[0]
+
+
+def _read(bits: int | None, sample: Sample) -> ReadSample:
+    started = time.perf_counter()
+    try:
+        image = read_image(sample.path, bits=bits)
+        mask = None if sample.mask_path is None else read_mask(sample.mask_path)
+        if mask is not None and mask.shape != (image.height, image.width):
+            raise DataError(
+                f"{sample.mask_path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
+                f"{image.width} x {image.height}; both must be of one size"
+            )
+        if mask is None and sample.label == 0:
+            mask = np.zeros((image.height, image.width), np.bool_)
+    except (ZsadError, OSError, MemoryError) as error:
+        return ReadSample(None, None, one_line(error), time.perf_counter() - started)
+    return ReadSample(image, mask, None, time.perf_counter() - started)
