@@ -12,6 +12,7 @@ from zsad.detector.calibration.calibrating import calibrate
 from zsad.detector.calibration.options import CalibrateOptions
 from zsad.detector.tiling import Cutting, ImageAnswer, score_images
 from zsad.errors import ConfigError
+from zsad.images.tiles import WHOLE_SHARE
 from zsad.types import RawOutput
 
 
@@ -30,25 +31,25 @@ def detector(make_small_clip):
     return zsad.load("clip_ac", backbone=make_small_clip())
 
 
-def test_the_score_is_the_mean_of_the_brightest_tile_and_of_the_whole():
+def test_score_and_map_join_the_tiles_with_the_whole():
     image = np.zeros((64, 96, 3), np.uint8)
     image[:, 64:] = 255
     (answer,) = score_images([Image.fromarray(image)], [None], brightness, Cutting(64, 32))
     boxes = [image[:, :64].mean() / 255, image[:, 32:].mean() / 255]
-    assert answer.score == pytest.approx((max(boxes) + image.mean() / 255) / 2)
+    whole = WHOLE_SHARE * image.mean() / 255
+    assert answer.score == pytest.approx((1 - WHOLE_SHARE) * max(boxes) + whole)
     assert answer.tile == 64
     assert answer.anomaly_map.shape == (64, 96)
     left, right = answer.anomaly_map[0, 0], answer.anomaly_map[0, -1]
-    assert left == pytest.approx((boxes[0] + image.mean() / 255) / 2, abs=1e-5)
-    assert right == pytest.approx((boxes[1] + image.mean() / 255) / 2, abs=1e-5)
+    assert left == pytest.approx((1 - WHOLE_SHARE) * boxes[0] + whole, abs=1e-5)
+    assert right == pytest.approx((1 - WHOLE_SHARE) * boxes[1] + whole, abs=1e-5)
 
 
 def test_tiles_go_through_the_network_a_few_at_a_time_and_whole_images_together():
     sizes = []
 
     def score(images, names, is_tile):
-        sizes.append((len(images), is_tile))
-        assert len(names) == len(images)
+        sizes.append((len(names), is_tile))
         return brightness(images, names, is_tile)
 
     images = [

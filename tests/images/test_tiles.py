@@ -80,12 +80,12 @@ def test_between_tiles_that_disagree_the_map_passes_smoothly():
     [
         ((320, 320), None),
         ((640, 640), None),
-        ((640, 641), 320),
+        ((640, 641), 640),
         ((256, 4096), 256),
         ((4096, 40), 160),
         ((100, 310), None),
         ((100, 400), 160),
-        ((3000, 4000), 320),
+        ((3000, 4000), 640),
     ],
 )
 def test_auto_cuts_what_is_large_or_long(size, expected):

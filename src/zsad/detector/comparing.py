@@ -23,12 +23,13 @@ from zsad.images.tiles import setting_of
 from zsad.methods.base import Method
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from typing import TypeVar
 
     from PIL import Image
     from torch import Tensor
 
+    from zsad.detector.inputs import ReadImage
     from zsad.detector.support import Images
     from zsad.images.tiles import Tile
     from zsad.methods.base import Method, State
@@ -99,8 +100,8 @@ class Comparing(Decided):
     def with_tile(self: SelfT, tile: Tile) -> SelfT:
         """This detector, or a copy on the same network that cuts large images otherwise.
 
-        A large image is scored by overlapping tiles and as a whole, each for one half
-        (`zsad.detector.tiling`). References and companions are cut in the same way.
+        A large image is scored by overlapping tiles and as a whole (`zsad.detector.tiling`). References and
+        companions are cut in the same way.
 
         Args:
             tile: side of the tiles in pixels; "auto" cuts large and long images only, into tiles of a size
@@ -139,7 +140,7 @@ class Comparing(Decided):
         if bits is not None and (depth := depth_of(bits, given)) != self.bits:
             self.bits = depth
             self._compare_with(unlabelled=None)
-        found = [read(item, self.bits)[1] for item in given]
+        found = [self._read(item)[1] for item in given]
         self._sources = replace(self._sources, references=given)
         self._compare_with(normal=self._stack(found) if found else None, memory=None)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
@@ -167,7 +168,7 @@ class Comparing(Decided):
         if given and not self.method.MOST_COMPANIONS:
             able = ", ".join(methods_with_companions())
             raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
-        prepared = readable(given, lambda item: self._stack([read(item, self.bits)[1]]))
+        prepared = readable(given, lambda item: self._stack([self._read(item)[1]]))
         self._sources = replace(self._sources, companions=tuple(given[place] for place in prepared))
         self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
         return list(prepared)
@@ -204,12 +205,14 @@ class Comparing(Decided):
             return whole
         if self.tile not in tiled:
             cutting = Cutting(self.tile, self.image_size)
-            support = sources.support(
-                self.method, cutting, lambda item: read(item, self.bits)[1], self._stack
-            )
+            support = sources.support(self.method, cutting, lambda item: self._read(item)[1], self._stack)
             tiled[self.tile] = States(self.method, support)
         return tiled[self.tile]
 
-    def _stack(self, images: Sequence[Image.Image]) -> Tensor:
+    def _read(self, source: Any) -> ReadImage:
+        """An image at the detector's depth; one that will be cut may be larger."""
+        return read(source, self.bits, for_tiles=self.tile is not None)
+
+    def _stack(self, images: Iterable[Image.Image]) -> Tensor:
         """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
         return stack(images, self.preparation).to(self.device)

@@ -32,7 +32,6 @@ from zsad.detector.inputs import (
     check_trained,
     holds_several,
     in_their_places,
-    read,
     read_batches,
 )
 from zsad.detector.predictions import predictions
@@ -193,7 +192,7 @@ class Detector(Comparing):
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         check_trained(self.method, self.is_trained)
-        return self._predict_batch([read(inputs, self.bits)], class_names(self._classes(classes), 1))[0]
+        return self._predict_batch([self._read(inputs)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self,
@@ -237,7 +236,9 @@ class Detector(Comparing):
         )
         reader = self.at_depth(depth_of(bits, images)).with_tile(tile)
         named = with_class_names(images, reader._classes(classes))
-        batches = read_batches(named, batch_size, bits=reader.bits, are_named=are_named)
+        batches = read_batches(
+            named, batch_size, bits=reader.bits, for_tiles=reader.tile is not None, are_named=are_named
+        )
         return reader._predict_stream(batches, on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
@@ -330,7 +331,7 @@ class Detector(Comparing):
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""
 
-        def score(some: Sequence[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
+        def score(some: Iterable[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
             return self._score(self._stack(some), names, self._states_of(is_tile))
 
         check_tileable(self.method, self.tile, is_joint=self.scores_jointly)

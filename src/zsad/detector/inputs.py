@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
@@ -45,18 +45,19 @@ def holds_several(inputs: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
-def read(source: Any, bits: int | None = None) -> ReadImage:
+def read(source: Any, bits: int | None = None, *, for_tiles: bool = False) -> ReadImage:
     """Reads an image.
 
     Args:
         source: an `ImageInput`.
         bits: depth of the values in 16-bit files; None for what the file states.
+        for_tiles: whether the image will be cut into tiles and may therefore be larger.
 
     Raises:
         ImageReadError: the image cannot be read.
     """
     path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-    return path, read_image(source, bits=bits)
+    return path, read_image(source, bits=bits, for_tiles=for_tiles)
 
 
 def read_batches(
@@ -64,6 +65,7 @@ def read_batches(
     batch_size: int,
     *,
     bits: int | None = None,
+    for_tiles: bool = False,
     are_named: bool = True,
 ) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
     """Reads a stream of images in batches, each batch while the one before it is used.
@@ -72,6 +74,7 @@ def read_batches(
         images: images with their class names.
         batch_size: number of images in a batch; the last batch may be smaller.
         bits: depth of the values in 16-bit files; None for what each file states.
+        for_tiles: whether the images will be cut into tiles and may therefore be larger.
         are_named: whether the names of files tell the images apart; otherwise an error begins with the
             position of the image ("inputs[2]: ").
 
@@ -86,7 +89,7 @@ def read_batches(
     ) -> tuple[ReadImage | ImageReadError, str | None]:
         position, (image, name) = item
         try:
-            return read(image, bits), name
+            return read(image, bits, for_tiles=for_tiles), name
         except ImageReadError as error:
             return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
 
@@ -124,11 +127,11 @@ def in_their_places(
             yield image
 
 
-def stack(images: Sequence[Image.Image], preparation: Preparation) -> Tensor:
+def stack(images: Iterable[Image.Image], preparation: Preparation) -> Tensor:
     """A batch as the network takes it.
 
     Args:
-        images: RGB images of any sizes; at least one.
+        images: RGB images of any sizes, at least one; each is taken when the one before it is prepared.
         preparation: size S and normalisation of the network's input.
 
     Returns:

@@ -1,16 +1,20 @@
 """Scores images by tiles: which images are cut, how tiles are joined, and what their references are.
 
-The tiles show small defects, and the whole image, seen at the network's input, shows what belongs where. Both
-count for one half: the score is the mean of the largest score of a tile and of the score of the whole image,
-the map is the mean of the blended maps of the tiles and of the enlarged map of the whole image.
+The tiles show small defects, and the whole image, made as small as the network's input, shows what belongs
+where. The score is the weighted mean of the largest score of a tile (3/4) and of the score of the whole image
+(1/4); the map is that of the blended maps of the tiles and of the enlarged map of the whole image.
+benchmarks/tiling.py compares this with the tiles alone and with other weights.
 
-References and companions are cut in the same way, and tiles are compared with tiles.
+References and companions are cut in the same way, and tiles are compared with tiles: with at most
+`MOST_REFERENCE_TILES` tiles of references, and as many tiles of companions as a method takes images, evenly
+spread over all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ConfigError
-from zsad.images.tiles import Tile, blend, tile_grid, tile_side
+from zsad.images.tiles import WHOLE_SHARE, Box, Tile, blend, tile_grid, tile_side
 from zsad.methods.base import Support
 from zsad.methods.functional.maps import upsample
 
@@ -31,9 +35,13 @@ if TYPE_CHECKING:
     from zsad.types import RawOutput
 
 TILES_AT_ONCE = 16
+MOST_REFERENCE_TILES = 256
 
-Score = Callable[[Sequence[Image.Image], Sequence[str | None], bool], "RawOutput"]
+Score = Callable[[Iterable[Image.Image], Sequence[str | None], bool], "RawOutput"]
 """Scores images at once, given their class names and whether they are tiles: (B,) scores, (B, S, S) maps."""
+
+Stack = Callable[[Iterable[Image.Image]], "Tensor"]
+"""Prepares images, each taken when the one before it is done, as (B, 3, S, S) on the detector's device."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +79,10 @@ class Cutting:
         """
         return tile_side(image.height, image.width, self.tile, self.network)
 
-    def tiles(self, image: Image.Image) -> list[Image.Image]:
+    def boxes(self, image: Image.Image) -> list[Box]:
         """The tiles of an image, row by row; only the image itself if it is not cut."""
-        side = self.side(image)
-        if side is None:
-            return [image]
-        return [image.crop(box) for box in tile_grid(image.height, image.width, side).boxes]
+        side = self.side(image) or max(image.size)
+        return tile_grid(image.height, image.width, side).boxes
 
 
 def check_tileable(method: Method, tile: Tile, *, is_joint: bool) -> None:
@@ -129,20 +135,21 @@ def score_images(
 
 
 def _by_tiles(image: Image.Image, name: str | None, side: int, score: Score, at_once: int) -> ImageAnswer:
-    """The answer for an image from its tiles and from the whole of it, each for one half."""
+    """The answer for an image from its tiles and from the whole of it."""
     grid = tile_grid(image.height, image.width, side)
     whole = score([image], [name], False)
     scores: list[float] = []
 
     def maps() -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(grid), at_once):
-            tiles = [image.crop(box) for box in grid.boxes[start : start + at_once]]
-            raw = score(tiles, [name] * len(tiles), True)
+            boxes = grid.boxes[start : start + at_once]
+            raw = score(map(image.crop, boxes), [name] * len(boxes), True)
             scores.extend(raw.scores.tolist())
             yield from raw.maps.cpu().numpy()
 
     joined = blend(grid, maps(), whole.maps[0].cpu().numpy())
-    return ImageAnswer((max(scores) + float(whole.scores[0])) / 2, joined, side)
+    score_of_tiles, score_of_whole = max(scores), float(whole.scores[0])
+    return ImageAnswer(score_of_tiles + WHOLE_SHARE * (score_of_whole - score_of_tiles), joined, side)
 
 
 @dataclass(frozen=True)
@@ -171,34 +178,43 @@ class Sources:
             read: reads one of the images.
             stack: prepares images as (B, 3, S, S) on the detector's device.
         """
+        each = max(1, MOST_REFERENCE_TILES // max(1, len(self.references)))
         memory = None
-        for source in self.references:
-            more = remember_tiles(method, cutting.tiles(read(source)), stack)
+        for number, source in enumerate(self.references):
+            image = read(source)
+            boxes = _evenly(cutting.boxes(image), each, first=number)
+            more = remember_tiles(method, image, boxes, stack)
             memory = more if memory is None else memory.joined_with(more)
         drawn: list[Tensor] = []
         each = -(-method.MOST_COMPANIONS // max(1, len(self.companions)))
         for number, source in enumerate(self.companions):
-            tiles = cutting.tiles(read(source))
-            # Evenly spread over the image, and other places in the next one.
-            places = {(number + count * len(tiles) // each) % len(tiles) for count in range(each)}
-            drawn.append(stack([tiles[place] for place in sorted(places)]))
+            image = read(source)
+            boxes = _evenly(cutting.boxes(image), each, first=number)
+            drawn.append(stack(map(image.crop, boxes)))
         unlabelled = torch.cat(drawn)[: method.MOST_COMPANIONS] if drawn else None
         return Support(unlabelled=unlabelled, memory=memory)
 
 
-Stack = Callable[[Sequence[Image.Image]], "Tensor"]
+def _evenly(boxes: Sequence[Box], most: int, first: int) -> list[Box]:
+    """At most `most` tiles, evenly spread over an image, beginning with another one in each image."""
+    count = min(most, len(boxes))
+    places = sorted((first + number * len(boxes) // count) % len(boxes) for number in range(count))
+    return [boxes[place] for place in places]
 
 
 @torch.inference_mode()
-def remember_tiles(method: Method, tiles: Sequence[Image.Image], stack: Stack) -> ReferenceMemory:
-    """What a method keeps of the tiles of one known-normal image, as reference number 0.
+def remember_tiles(method: Method, image: Image.Image, boxes: Sequence[Box], stack: Stack) -> ReferenceMemory:
+    """What a method keeps of one known-normal image, as reference number 0.
 
     Args:
         method: remembers the tiles.
-        tiles: tiles of the image, from `Cutting.tiles`; at least one.
-        stack: prepares images as (B, 3, S, S) on the method's device.
+        image: RGB image.
+        boxes: its tiles, from `Cutting.boxes`; at least one.
+        stack: prepares images.
     """
-    memory = method.remember(stack(tiles[:TILES_AT_ONCE]))
-    for start in range(TILES_AT_ONCE, len(tiles), TILES_AT_ONCE):
-        memory = memory.joined_with(method.remember(stack(tiles[start : start + TILES_AT_ONCE])))
+    starts = range(0, len(boxes), TILES_AT_ONCE)
+    parts = [
+        method.remember(stack(map(image.crop, boxes[start : start + TILES_AT_ONCE]))) for start in starts
+    ]
+    memory = reduce(lambda known, more: known.joined_with(more), parts)
     return replace(memory, owners=tuple(torch.zeros_like(owner) for owner in memory.owners))

@@ -70,7 +70,7 @@ def predict_sample(
 def _read(bits: int | None, sample: Sample) -> ReadSample:
     started = time.perf_counter()
     try:
-        image = read_image(sample.path, bits=bits)
+        image = read_image(sample.path, bits=bits, for_tiles=True)
         mask = None if sample.mask_path is None else read_mask(sample.mask_path)
         if mask is not None and mask.shape != (image.height, image.width):
             raise DataError(

@@ -30,13 +30,16 @@ OVERLAP = 0.25
 MOST_TIMES_ENLARGED = 8
 """The network's input may be at most this many times the side of a tile."""
 
+WHOLE_SHARE = 0.25
+"""Weight of the whole image beside its tiles, in score and map."""
+
 MOST_TIMES_REDUCED = 2
-"""Longer side of an image over the network's input, above which "auto" cuts it."""
+"""Longer side of an image over the network's input, above which "auto" cuts it; also that of its tiles."""
 
 MOST_TIMES_AS_LONG = 3
 """Longer side of an image over its shorter one, above which "auto" cuts it."""
 
-MOST_TILES = 256
+MOST_TILES = 512
 """Tiles of an image above which "auto" doubles their side."""
 
 Box = tuple[int, int, int, int]
@@ -106,9 +109,9 @@ def tile_side(height: int, width: int, tile: Tile, network: int) -> int | None:
 
     "auto" cuts an image whose longer side is more than `MOST_TIMES_REDUCED` times the network's input, or
     that is larger than the input and more than `MOST_TIMES_AS_LONG` times as long as its shorter side. Tiles
-    then have the size of the network's input, so that nothing is made smaller. In a narrow strip they are
-    squares as wide as the strip, but at least half the input. Where there would be more than `MOST_TILES`,
-    their side is doubled until there are not.
+    are `MOST_TIMES_REDUCED` times as large as the input; in a narrow strip they are squares as wide as the
+    strip, but at least half the input. Where there would be more than `MOST_TILES`, their side is doubled
+    until there are not.
 
     Args:
         height: height of the image in pixels.
@@ -124,7 +127,7 @@ def tile_side(height: int, width: int, tile: Tile, network: int) -> int | None:
 
     Example:
         >>> [tile_side(*size, "auto", 320) for size in ((480, 640), (3000, 4000), (256, 4096))]
-        [None, 320, 256]
+        [None, 640, 256]
     """
     longer, shorter = max(height, width), min(height, width)
     if tile is None or tile == WHOLE:
@@ -139,7 +142,7 @@ def tile_side(height: int, width: int, tile: Tile, network: int) -> int | None:
     is_strip = longer > network and longer > MOST_TIMES_AS_LONG * shorter
     if longer <= MOST_TIMES_REDUCED * network and not is_strip:
         return None
-    side = max(min(network, shorter), math.ceil(network / 2))
+    side = max(min(MOST_TIMES_REDUCED * network, shorter), math.ceil(network / 2))
     while len(tile_grid(height, width, side)) > MOST_TILES:
         side *= 2
     return side
@@ -154,8 +157,8 @@ def tiling_note(sides: Sequence[int | None], tile: Tile, network: int) -> str:
         network: side of the network's input in pixels.
 
     Example:
-        >>> tiling_note([None, 320, 320], "auto", 320)
-        '2 of 3 images cut into tiles of 320 pixels (auto: a side above 640 pixels, or 3 times the other one)'
+        >>> tiling_note([None, 640, 640], "auto", 320)
+        '2 of 3 images cut into tiles of 640 pixels (auto: a side above 640 pixels, or 3 times the other one)'
     """
     cut = [side for side in sides if side is not None]
     if not cut:
@@ -196,8 +199,8 @@ def blend(
     Args:
         grid: tiles of the image.
         maps: (S, S) float32 maps of the tiles, row by row, all of one size; taken one after another.
-        whole: (S, S) float32 map of the whole image, which then counts for one half; None for the tiles
-            alone.
+        whole: (S, S) float32 map of the whole image, which then has the weight `WHOLE_SHARE`; None for the
+            tiles alone.
 
     Returns:
         (height, width) float32 map.
@@ -208,7 +211,7 @@ def blend(
                [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]], dtype=float32)
     """
     blended = np.zeros((grid.height, grid.width), np.float32)
-    share = 1.0 if whole is None else 0.5
+    share = 1.0 if whole is None else 1 - WHOLE_SHARE
     waiting = iter(maps)
     across = seam_weights(grid.width, grid.tile[1], grid.lefts)
     down = seam_weights(grid.height, grid.tile[0], grid.tops)

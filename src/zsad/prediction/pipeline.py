@@ -106,7 +106,7 @@ class PredictionPipeline:
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
         parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
         try:
-            with closing(read_ahead(partial(_read, bits=self.detector.bits), parts)) as reading:
+            with closing(read_ahead(partial(_read, self.detector), parts)) as reading:
                 for batch in reading:
                     for read, outcome, seconds in self._predict(batch):
                         self._writing.append(pool.submit(self._finish, read, outcome, seconds))
@@ -226,12 +226,12 @@ def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Se
         yield part
 
 
-def _read(path: Path, bits: int | None) -> _Read:
+def _read(detector: Detector, path: Path) -> _Read:
     started = time.perf_counter()
     image, reason, stamp = None, "", b""
     try:
         stamp = content_stamp(str(path))  # before the image, so that a change in between is seen on --resume
-        image = read_image(path, bits=bits)
+        image = read_image(path, bits=detector.bits, for_tiles=detector.tile is not None)
     except Exception as error:  # whatever a decoder raises, the other files are still scored
         reason = one_line(error)
     return _Read(path, image, reason, time.perf_counter() - started, stamp)

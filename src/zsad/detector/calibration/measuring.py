@@ -217,7 +217,9 @@ def _outcomes(
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
         try:
-            images[number] = read_image(example.image, bits=detector.bits)
+            images[number] = read_image(
+                example.image, bits=detector.bits, for_tiles=detector.tile is not None
+            )
         except ImageReadError as error:
             outcomes[number] = str(error)
 
