@@ -237,7 +237,12 @@ class Detector(Comparing):
         reader = self.at_depth(depth_of(bits, images)).with_tile(tile)
         named = with_class_names(images, reader._classes(classes))
         batches = read_batches(
-            named, batch_size, bits=reader.bits, for_tiles=reader.tile is not None, are_named=are_named
+            named,
+            batch_size,
+            bits=reader.bits,
+            for_tiles=reader.tile is not None,
+            are_named=are_named,
+            is_joint=self.scores_jointly,
         )
         return reader._predict_stream(batches, on_error)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
 from zsad.errors import ConfigError, ImageReadError, unknown_name
-from zsad.images.ahead import read_ahead
+from zsad.images.ahead import MOST_PIXELS_AT_ONCE, parts_by_size, read_ahead
+from zsad.images.decoding import header_pixels
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
 
@@ -67,6 +68,7 @@ def read_batches(
     bits: int | None = None,
     for_tiles: bool = False,
     are_named: bool = True,
+    is_joint: bool = False,
 ) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
     """Reads a stream of images in batches, each batch while the one before it is used.
 
@@ -77,12 +79,16 @@ def read_batches(
         for_tiles: whether the images will be cut into tiles and may therefore be larger.
         are_named: whether the names of files tell the images apart; otherwise an error begins with the
             position of the image ("inputs[2]: ").
+        is_joint: whether the images of a batch belong together; otherwise a batch of very large files comes
+            in several parts.
 
     Yields:
         The images of a batch, each with its class name; in place of an image that cannot be read, the error.
     """
     numbered = enumerate(images)
     batches = iter(lambda: list(itertools.islice(numbered, batch_size)), [])
+    most_pixels = None if is_joint else MOST_PIXELS_AT_ONCE
+    parts = (part for batch in batches for part in parts_by_size(batch, _pixels, most_pixels))
 
     def read_one(
         item: tuple[int, tuple[ImageInput, str | None]],
@@ -93,8 +99,14 @@ def read_batches(
         except ImageReadError as error:
             return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
 
-    with contextlib.closing(read_ahead(read_one, batches)) as reading:
+    with contextlib.closing(read_ahead(read_one, parts)) as reading:
         yield from reading
+
+
+def _pixels(item: tuple[int, tuple[ImageInput, str | None]]) -> int:
+    """Number of pixels of a file; 0 for an image that is in memory already."""
+    image = item[1][0]
+    return header_pixels(image) if isinstance(image, str | Path) else 0
 
 
 def in_their_places(

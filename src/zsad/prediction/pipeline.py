@@ -18,7 +18,7 @@ import numpy as np
 from zsad.detector.scoring import score_batch
 from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
-from zsad.images.ahead import THREADS, read_ahead
+from zsad.images.ahead import MOST_PIXELS_AT_ONCE, THREADS, parts_by_size, read_ahead
 from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     from zsad.detector.detector import Detector
     from zsad.prediction.layout import RunLayout
-
-MOST_PIXELS_AT_ONCE = 64_000_000
-"""Most pixels of a batch: 190 MB as read, about five times that with maps and overlays."""
 
 
 class Scorer(Protocol):
@@ -104,7 +101,7 @@ class PredictionPipeline:
         """
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zsad-write")
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
-        parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
+        parts = (part for batch in batches for part in parts_by_size(batch, header_pixels, most_pixels))
         try:
             with closing(read_ahead(partial(_read, self.detector), parts)) as reading:
                 for batch in reading:
@@ -198,32 +195,6 @@ class PredictionPipeline:
         heat = overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale)
         with atomic_file(self.layout.thumbnail(path)) as file:
             save_jpeg(thumbnail(heat), file, quality=82, note=stamp)
-
-
-def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Sequence[Path]]:
-    """Splits a batch of very large images into parts, so that only few are in memory at once.
-
-    Args:
-        batch: paths of images.
-        most_pixels: largest number of pixels of a part with several images; None keeps the batch whole.
-
-    Yields:
-        The paths of each part, at least one, in order.
-    """
-    if most_pixels is None:
-        yield batch
-        return
-    part: list[Path] = []
-    pixels = 0
-    for path in batch:
-        size = header_pixels(path)
-        if part and pixels + size > most_pixels:
-            yield part
-            part, pixels = [], 0
-        part.append(path)
-        pixels += size
-    if part:
-        yield part
 
 
 def _read(detector: Detector, path: Path) -> _Read:
