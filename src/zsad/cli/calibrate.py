@@ -181,7 +181,7 @@ def calibrate(
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)
-        print_problems("note", left_out)
+    print_problems("note", left_out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
 

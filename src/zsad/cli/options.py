@@ -224,13 +224,16 @@ def load_detector(
         **arguments: every other argument of `zsad.load`.
     """
     import zsad
-    from zsad.cli.printing import stderr
-    from zsad.images.finding import find_images
+    from zsad.cli.printing import print_problems, stderr
+    from zsad.images.finding import search_images
 
     with stderr(quiet).status("Loading the method..."):
         found = None
         if references:
-            found = find_images(references, recursive, include_results=include_results)
+            search = search_images(references, recursive, include_results=include_results)
+            if left_out := str(search.left_out):
+                print_problems("note", [f"references: {left_out} (--include-results takes them)"])
+            found = search.images
         return zsad.load(references=found, **arguments)
 
 

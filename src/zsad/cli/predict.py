@@ -201,6 +201,8 @@ def predict(
             typer.echo(record.to_json())
     elif not quiet:
         print_prediction(result)
+    if (json_lines or quiet) and result.left_out:
+        print_problems("note", [f"{result.left_out} (--include-results takes them)"])
     print_problems("failed", failure_lines(result), "see results.csv")
     if result.failed:
         raise typer.Exit(SOME_FAILED)

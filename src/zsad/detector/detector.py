@@ -36,10 +36,10 @@ from zsad.detector.inputs import (
 )
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
+from zsad.detector.support import find_and_tell
 from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images
 from zsad.errors import ConfigError, ImageReadError
 from zsad.files.plain import to_plain
-from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
 from zsad.images.tiles import setting_of
@@ -230,7 +230,7 @@ class Detector(Comparing):
         check_trained(self.method, self.is_trained)
         are_named = isinstance(source, (str, Path))
         images: Iterable[Any] = (
-            find_images(source, include_results=include_results)
+            find_and_tell(source, include_results=include_results)
             if isinstance(source, (str, Path))
             else source
         )

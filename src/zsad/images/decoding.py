@@ -12,13 +12,13 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
-from zsad.images.budget import check_decoding, check_jpeg
-from zsad.images.conversion import STATED_BITS, rgb_from_pillow
+from zsad.images.budget import check_decoding, check_jpeg, in_turn
+from zsad.images.conversion import STATED_BITS, rgb_from_array, rgb_from_pillow
 from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, read_deep
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.netpbm import read_netpbm
-from zsad.images.quiet import quiet_decoders
+from zsad.images.quiet import quiet_decoders, silence_libtiff
 from zsad.images.unreadable import is_dicom, is_heif, is_tiff, what_it_is
 
 # Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
@@ -121,6 +121,7 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
 def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -> Image.Image:
     """Decodes one page of a file that is no medical one."""
     if is_tiff(start):
+        silence_libtiff()
         from zsad.images.tiff import read_tiff  # only TIFF needs it
 
         decoded = read_tiff(stream, reading, page)
@@ -147,7 +148,8 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
     stated = colour_bits(image, start)
     if stated > 8 and (reading.bits is not None or image.format == "JPEG2000"):
         check_size(*image.size, reading)
-        return _upright(read_deep(stream, image, stated, reading), _orientation(image))
+        levels = read_deep(stream, image, stated, reading)
+        return _upright(rgb_from_array(levels), _orientation(image))
     shown = _rgb(image, reading)
     if stated > 8:
         note_depth(shown, stated, reading)
@@ -176,13 +178,13 @@ def _register_plugin(start: bytes) -> None:
 def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     """Converts a Pillow image, loaded or not, to upright RGB."""
     check_size(*image.size, reading)
-    check_decoding(image, reading)
-    converted = read_netpbm(image, reading)
-    if converted is None:
-        image.load()
-        converted = rgb_from_pillow(image, reading)
-    if converted.mode != "RGB":
-        converted = converted.convert("RGB")
+    with in_turn(check_decoding(image, reading), reading):
+        converted = read_netpbm(image, reading)
+        if converted is None:
+            image.load()
+            converted = rgb_from_pillow(image, reading)
+        if converted.mode != "RGB":
+            converted = converted.convert("RGB")
     return _upright(converted, _orientation(image))
 
 

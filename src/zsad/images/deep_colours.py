@@ -9,10 +9,10 @@ import importlib
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError
-from zsad.images.conversion import rgb_from_pillow
 from zsad.images.depth import CONTAINER, eight_bits, shown_bits, shown_levels
 from zsad.images.limits import Reading, check_bytes
 
@@ -43,7 +43,7 @@ def colour_bits(image: Image.Image, start: bytes) -> int:
     return 8
 
 
-def read_deep(stream: IO[bytes], image: Image.Image, stated: int, reading: Reading) -> Image.Image:
+def read_deep(stream: IO[bytes], image: Image.Image, stated: int, reading: Reading) -> NDArray[np.uint8]:
     """Decodes a colour image at the depth that `reading` wishes.
 
     Args:
@@ -53,7 +53,7 @@ def read_deep(stream: IO[bytes], image: Image.Image, stated: int, reading: Readi
         reading: limits and depth of the values.
 
     Returns:
-        Image of mode "RGB".
+        (H, W, 3) or, with alpha, (H, W, 4) levels.
 
     Raises:
         ImageReadError: imagecodecs is not installed, or the image would take too much memory.
@@ -69,7 +69,7 @@ def read_deep(stream: IO[bytes], image: Image.Image, stated: int, reading: Readi
     levels = shown_levels(values, stated, reading)
     if levels.shape[2] == 4:
         levels[..., 3] = eight_bits(values[..., 3], stated)  # alpha has the depth of the file
-    return rgb_from_pillow(Image.fromarray(np.ascontiguousarray(levels)))
+    return levels
 
 
 def note_depth(shown: Image.Image, stated: int, reading: Reading) -> None:

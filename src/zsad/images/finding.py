@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zsad.errors import ConfigError, DataError, printable
+from zsad.images.bare_dicom import is_bare_dicom
 from zsad.images.mask_folders import is_mask_folder, masks_among
 from zsad.images.names import (
     IMAGE_SUFFIXES,
@@ -82,7 +83,8 @@ def search_images(
     * An existing file is taken whatever its suffix is.
     * A folder stands for its files with a suffix of `IMAGE_SUFFIXES`, in natural order ("2.png" before
       "10.png"), and then for those of its sub-folders. Names that begin with a dot are left out. Links to
-      folders are followed, each folder once. Images that zsad wrote itself, and masks of other images in
+      folders are followed, each folder once. DICOM files without a suffix, as archives export them, are
+      recognised by their content. Images that zsad wrote itself, and masks of other images in
       folders of their own or beside their images ("1_mask.png"), are left out and counted.
     * A pattern ("shots/**/*.png", quoted from the shell) stands for the files that it matches and for the
       images of the folders that it matches. Unless it ends in a literal suffix, only image suffixes count.
@@ -145,7 +147,10 @@ def _expand(item: str, recursive: bool, left_out: LeftOut | None) -> Iterator[Pa
     if isinstance(item, RemoteFile):
         yield item  # it has been listed already
     elif is_uri(item):
-        yield from list_remote(item, recursive)
+        remote, results = list_remote(item, recursive, include_results=left_out is None)
+        if left_out is not None:
+            left_out.results += results
+        yield from remote
     elif os.path.isdir(item):
         yield from _walk(Path(item), recursive, left_out)
     elif is_pattern(item) and not os.path.lexists(item):
@@ -153,7 +158,7 @@ def _expand(item: str, recursive: bool, left_out: LeftOut | None) -> Iterator[Pa
         for match in sorted(glob.iglob(item, recursive=True), key=natural_key):
             if os.path.isdir(match):
                 yield from _walk(Path(match), recursive, left_out)
-            elif any_suffix or suffix_of(match) in IMAGE_SUFFIXES:
+            elif any_suffix or _is_image(match):
                 if left_out is not None and is_result(Path(match)):
                     left_out.results += 1
                 else:
@@ -278,8 +283,13 @@ def _contents(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the names of the images and of the sub-folders of a folder, unsorted, without hidden ones."""
     with os.scandir(folder) as listing:
         shown = [(entry.name, _is_folder(entry)) for entry in listing if not entry.name.startswith(_HIDDEN)]
-    images = [name for name, is_folder in shown if not is_folder and suffix_of(name) in IMAGE_SUFFIXES]
+    images = [name for name, is_folder in shown if not is_folder and _is_image(os.path.join(folder, name))]
     return images, [name for name, is_folder in shown if is_folder]
+
+
+def _is_image(path: str) -> bool:
+    """Whether a file in a folder counts: by its suffix, or as DICOM without one by its content."""
+    return suffix_of(path) in IMAGE_SUFFIXES or is_bare_dicom(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
