@@ -55,6 +55,7 @@ class FakeDetector(Decided):
         self.backbone = clip
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
+        self.bits = self.tile = None
         self.decision = Decision()
         self.map_range = (0.0, 1.0)
         self.learned = {"prompt": torch.zeros(3)}
@@ -70,6 +71,10 @@ class FakeDetector(Decided):
 
     def scoring_settings(self):
         return {"method": "fake", "backbone": "toy", "weights": repr(self.learned)}
+
+    def with_tile(self, tile):
+        assert tile is None
+        return self
 
     def predict(self, images, classes=None, batch_size=None):
         if not isinstance(images, list):
