@@ -41,6 +41,7 @@ from zsad.metrics.ranking import image_auroc, pixel_ap, pixel_auroc
 
 SIDE = 1040
 STRIP = 256
+KINDS = ("surface", "scene", "aitex", "strip", "circuitboard")
 OBJECT_SCENES = ("pattern", "assembly", "one_object", "many_objects")
 SHARES = (0.0, 0.25, 0.5, 1.0)  # weight of the whole image; 1 leaves the tiles out
 Bytes = NDArray[np.uint8]
@@ -123,6 +124,18 @@ def labelled(category: Path, most: int) -> Iterator[Field]:
             yield Field(_rgb(path), is_anomalous, None)
 
 
+def fields_of(kind: str, data: Path, pairs: int) -> tuple[Iterator[Field], tuple[int, ...]]:
+    """The fields of a kind, and the sides of the tiles to compare."""
+    if kind in ("surface", "scene"):
+        return synthetic(kind, pairs), (320, 640)
+    if kind == "circuitboard":
+        return labelled(data / "aws_circuitboard" / kind, 2 * pairs), (256,)
+    fabric = data / "aitex" / "fabric"
+    if kind == "aitex":
+        return pasted(fabric, pairs, seed=9), (320, 640)
+    return strips(pasted(fabric, pairs, seed=10)), (256,)
+
+
 def compare(detector: zsad.Detector, fields: Iterator[Field], sides: tuple[int, ...]) -> dict[str, Any]:
     """Figures by way of scoring: "whole", and "SIDE/SHARE" for tiles joined with the whole image."""
     found: dict[str, list[tuple[bool, float, float, float]]] = {}
@@ -158,23 +171,20 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="folder with aitex and aws_circuitboard")
     parser.add_argument("--out", type=Path, required=True, help="files to write, without their suffix")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="others keep their figures")
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     detector = zsad.load()
-    kinds = {kind: (synthetic(kind, options.pairs), (320, 640)) for kind in ("surface", "scene")}
-    if options.data:
-        fabric = options.data / "aitex" / "fabric"
-        board = options.data / "aws_circuitboard" / "circuitboard"
-        kinds["aitex"] = pasted(fabric, options.pairs, seed=9), (320, 640)
-        kinds["strip"] = strips(pasted(fabric, options.pairs, seed=10)), (256,)
-        kinds["circuitboard"] = labelled(board, 2 * options.pairs), (256,)
-    result = {}
-    for kind, (fields, sides) in kinds.items():
-        result[kind] = compare(detector, fields, sides)
-        print(kind, json.dumps(result[kind]), flush=True)
-        options.out.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    record = options.out.with_suffix(".json")
+    result = json.loads(record.read_text()) if record.exists() else {}
+    for kind in options.kinds:
+        if kind in ("surface", "scene") or options.data:
+            fields, sides = fields_of(kind, options.data, options.pairs)
+            result[kind] = compare(detector, fields, sides)
+            print(kind, json.dumps(result[kind]), flush=True)
+            record.write_text(json.dumps(result, indent=2) + "\n")
     lines = [
         "| fields | tiles / weight of the whole | image AUROC | pixel AUROC | pixel AP |",
         "|---|---|---|---|---|",
