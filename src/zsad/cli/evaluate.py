@@ -14,6 +14,7 @@ from zsad.cli.options import (
     BitsOption,
     DeviceOption,
     ImageSizeOption,
+    IncludeResultsOption,
     NormalLabelsOption,
     OfflineOption,
     PrecisionOption,
@@ -110,6 +111,7 @@ def evaluate(
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of tables.")] = False,
     normal_labels: NormalLabelsOption = None,
+    include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Evaluate methods on datasets as the papers do, and write results, curves and the worst mistakes.
@@ -126,6 +128,7 @@ def evaluate(
     options = EvaluateOptions(
         data=tuple(data),
         normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
+        include_results=include_results,
         out=out,
         methods=tuple(method or EvaluateOptions.methods),
         backbones=tuple(backbone or EvaluateOptions.backbones),

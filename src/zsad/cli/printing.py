@@ -98,7 +98,9 @@ def left_out_lines(result: EvaluationResult) -> list[str]:
     """One line for each run and each image that an evaluation left out."""
     lines = [f"{run.id}: {run.error}" for run in result.failed_runs]
     # All runs on a dataset leave out the same files.
-    lines += dict.fromkeys(line for run in result.runs for line in (*run.problems, *run.failed))
+    lines += dict.fromkeys(
+        line for run in result.runs for line in (*run.problems, *run.failed, *run.unmasked)
+    )
     return lines
 
 

@@ -12,6 +12,7 @@ from zsad.cli.options import (
     BitsOption,
     DeviceOption,
     ImageSizeOption,
+    IncludeResultsOption,
     NormalLabelsOption,
     OfflineOption,
     QuietOption,
@@ -96,6 +97,7 @@ def train(
     bits: BitsOption = None,
     offline: OfflineOption = False,
     normal_labels: NormalLabelsOption = None,
+    include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Learn the weights of a method from images with masks, by default as the authors of the method do.
@@ -111,6 +113,7 @@ def train(
         out=out,
         data=tuple(data),
         normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
+        include_results=include_results,
         split=split,  # type: ignore[arg-type] # checked inside
         method=method,
         backbone=backbone,

@@ -7,7 +7,7 @@ bilinear filter (antialiased) at 8 bits, `> 0.5`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,12 +33,15 @@ class PreparedSample:
         mask: (S, S) uint8 in {0, 1}, 1 where anomalous; None for an anomalous image without a mask.
         label: 1 anomalous, 0 normal.
         class_name: name of the category for prompts ("metal nut").
+        mask_fault: line that begins with the file of a mask that cannot be used, and says why; None if the
+            mask is used, or if there is none.
     """
 
     image: NDArray[np.float32]
     mask: NDArray[np.uint8] | None
     label: int
     class_name: str
+    mask_fault: str | None = None
 
 
 def resize_mask(mask: NDArray[Any], size: int) -> NDArray[np.uint8]:
@@ -117,3 +120,42 @@ def load_sample(sample: Sample, preparation: Preparation) -> PreparedSample:
         raise
     except DataError as error:
         raise DataError(f"{sample.mask_path or sample.path}: {error}") from error
+
+
+def load_for_scoring(sample: Sample, preparation: Preparation) -> PreparedSample:
+    """Reads and prepares a sample whose image counts even if its mask cannot be used.
+
+    Args:
+        sample: sample of a dataset.
+        preparation: size of the network's input and normalisation of its values.
+
+    Returns:
+        Image and mask at (size, size). A mask that cannot be read, has another size than its image, or marks
+        nothing in an anomalous image is None, and `mask_fault` says so.
+
+    Raises:
+        ImageReadError: the image cannot be read.
+        DataError: the sample has no label.
+    """
+    mask, fault = usable_mask(sample)
+    try:
+        prepared = prepare_sample(sample.path, mask, sample.label, sample.category, preparation)
+    except DataError as error:
+        if mask is None:
+            raise DataError(f"{sample.path}: {error}") from error
+        fault = f"{sample.mask_path}: {error}"
+        prepared = prepare_sample(sample.path, None, sample.label, sample.category, preparation)
+    return replace(prepared, mask_fault=fault)
+
+
+def usable_mask(sample: Sample) -> tuple[NDArray[np.bool_] | None, str | None]:
+    """Returns the mask of a sample, or None and the line that says why it cannot be used."""
+    if sample.mask_path is None:
+        return None, None
+    try:
+        mask = read_mask(sample.mask_path)
+    except ImageReadError as error:
+        return None, str(error)
+    if sample.label == 1 and not mask.any():
+        return None, f"{sample.mask_path}: marks nothing, but {sample.path} is anomalous; mark the defect"
+    return mask, None

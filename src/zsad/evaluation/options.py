@@ -30,6 +30,7 @@ class EvaluateOptions:
     Attributes:
         data: datasets, each as `zsad.data.folder.open_datasets` takes it.
         normal_labels: labels and names of class folders that alone mean "normal"; None: known words.
+        include_results: whether images that zsad wrote itself count as images of a dataset.
         out: folder for the results.
         methods: names of methods; "all" stands for every method.
         backbones: backbones as for `zsad.load`; None: the backbone of the checkpoint, or "tiny" without one.
@@ -58,6 +59,7 @@ class EvaluateOptions:
 
     data: tuple[str | Path, ...]
     normal_labels: tuple[str, ...] | None = None
+    include_results: bool = False
     out: Path = Path("zsad-evaluation")
     methods: tuple[str, ...] = (DEFAULT_METHOD,)
     backbones: tuple[str | None, ...] = (None,)

@@ -72,6 +72,8 @@ def plan_runs(options: EvaluateOptions) -> list[PlannedRun]:
         if not dataset.samples:
             raise DataError(f"{dataset.root}: no usable image; {'; '.join(dataset.problems[:3])}")
         if all(sample.label == UNLABELLED for sample in dataset.samples):
+            if why := dataset.undecided:
+                raise DataError(f"{dataset.root}: {why}")
             raise DataError(
                 f"{dataset.root}: no image has a label to compare scores with; put the normal ones into a "
                 "folder 'good' and the anomalous ones into others beside it, or give a CSV list with the "
@@ -104,7 +106,9 @@ def _opened(options: EvaluateOptions, split: Split) -> list[Dataset]:
     return [
         dataset
         for spec in options.data
-        for dataset in open_datasets(spec, split, normal_labels=options.normal_labels)
+        for dataset in open_datasets(
+            spec, split, normal_labels=options.normal_labels, include_results=options.include_results
+        )
     ]
 
 

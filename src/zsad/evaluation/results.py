@@ -56,6 +56,9 @@ class CategoryResult:
         seconds: median time to read, prepare and score an image.
         failed: one line for each image that was left out, beginning with the path of the file at fault.
         references: files of the normal reference images; () for zero-shot.
+        unmasked: one line for each mask that could not be used, beginning with its path. Its image counts in
+            the image metrics only.
+        notes: lines on the masks that a reader of the numbers should know.
     """
 
     category: str
@@ -69,6 +72,8 @@ class CategoryResult:
     seconds: Undefinable = math.nan
     failed: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    unmasked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,11 @@ class RunResult:
     def failed(self) -> tuple[str, ...]:
         """The lines of all images that were left out."""
         return tuple(line for category in self.categories for line in category.failed)
+
+    @property
+    def unmasked(self) -> tuple[str, ...]:
+        """The lines of all masks that could not be used."""
+        return tuple(line for category in self.categories for line in category.unmasked)
 
 
 @dataclass(frozen=True)

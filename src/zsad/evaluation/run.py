@@ -262,7 +262,12 @@ def _evaluate_run(
         curves_file=folder.curves_file,
         seconds=round(sum(outcome.seconds for outcome in outcomes), 3),
         overlap=run.overlap,
-        notes=run.notes + run.dataset.left_out + ((note,) if note else ()),
+        notes=(
+            *run.notes,
+            *run.dataset.left_out,
+            *((note,) if note else ()),
+            *(line for outcome in outcomes for line in outcome.result.notes),
+        ),
         worst=worst,
         problems=run.dataset.problems,
     )

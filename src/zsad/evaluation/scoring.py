@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zsad.data.samples import PreparedSample, load_sample
+from zsad.data.samples import PreparedSample, load_for_scoring
 from zsad.detector.scoring import score_batch
 from zsad.errors import ConfigError, ZsadError, one_line
 from zsad.evaluation.tiled import predict_sample, read_samples
@@ -71,6 +71,7 @@ class ScoredImage:
         anomaly_map: (S, S) float32; None after an error.
         mask: (S, S) bool; None if unknown, or after an error.
         error: one line that begins with the path of the file at fault; None if the image was scored.
+        mask_fault: one line that begins with the path of a mask that cannot be used; None otherwise.
     """
 
     index: int
@@ -79,6 +80,7 @@ class ScoredImage:
     anomaly_map: NDArray[np.float32] | None = None
     mask: NDArray[np.bool_] | None = None
     error: str | None = None
+    mask_fault: str | None = None
 
 
 def make_batches(
@@ -173,7 +175,7 @@ def _score_by_tiles(detector: Detector, batches: Iterable[Batch]) -> Iterator[li
                 if read.image is not None:
                     outcome = predict_sample(detector, read.image, sample.category, batch.seed)
                 seconds = read.seconds + time.perf_counter() - started
-                scored.append(_record(batch, place, outcome, seconds, read.mask))
+                scored.append(_record(batch, place, outcome, seconds, read.mask, read.mask_fault))
             yield scored
 
 
@@ -189,7 +191,7 @@ class _Read:
 def _read(detector: Detector, sample: Sample) -> _Read:
     started = time.perf_counter()
     try:
-        prepared = load_sample(sample, detector.preparation)
+        prepared = load_for_scoring(sample, detector.preparation)
     except (ZsadError, OSError, MemoryError) as error:
         return _Read(None, one_line(error), time.perf_counter() - started)
     return _Read(prepared, None, time.perf_counter() - started)
@@ -200,6 +202,7 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
     side = detector.image_size
     images = torch.empty(len(batch.samples), 3, side, side)
     masks: dict[int, NDArray[np.bool_] | None] = {}  # of the readable images, by place in the batch
+    faults: dict[int, str | None] = {}  # of their masks
     outcomes: dict[int, _ScoreAndMap | str] = {}
     seconds = []
     # Each image is released once it is copied, so that a large batch is not held twice.
@@ -210,6 +213,7 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
             continue
         images[len(masks)] = torch.from_numpy(read.prepared.image)
         masks[place] = None if read.prepared.mask is None else read.prepared.mask.astype(np.bool_)
+        faults[place] = read.prepared.mask_fault
     places = list(masks)
     started = time.perf_counter()
     names = [batch.samples[place].category for place in places]
@@ -219,7 +223,7 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
         outcomes[place] = outcome
         seconds[place] += share
     return [
-        _record(batch, place, outcomes[place], seconds[place], masks.get(place))
+        _record(batch, place, outcomes[place], seconds[place], masks.get(place), faults.get(place))
         for place in range(len(batch.samples))
     ]
 
@@ -245,14 +249,19 @@ def _score(
 
 
 def _record(
-    batch: Batch, place: int, outcome: _ScoreAndMap | str, seconds: float, mask: NDArray[np.bool_] | None
+    batch: Batch,
+    place: int,
+    outcome: _ScoreAndMap | str,
+    seconds: float,
+    mask: NDArray[np.bool_] | None,
+    mask_fault: str | None,
 ) -> ScoredImage:
     """The result of the image at a place of a batch."""
     index = batch.indices[place]
     if isinstance(outcome, str):
         return ScoredImage(index, seconds, error=_about(batch.samples[place], outcome))
     score, anomaly_map = outcome
-    return ScoredImage(index, seconds, score, anomaly_map, mask)
+    return ScoredImage(index, seconds, score, anomaly_map, mask, mask_fault=mask_fault)
 
 
 def _about(sample: Sample, text: str) -> str:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zsad.data.masks import read_mask
+from zsad.data.samples import usable_mask
 from zsad.detector.scoring import score_batch
-from zsad.errors import DataError, ZsadError, one_line
+from zsad.errors import ZsadError, one_line
 from zsad.images.ahead import read_ahead
 from zsad.images.reading import read_image
 
@@ -28,19 +28,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadSample:
-    """An image with its mask, or the line that says why they cannot be read.
+    """An image with its mask, or the line that says why it cannot be read.
 
     Attributes:
-        image: RGB image; None after an error.
-        mask: (H, W) bool; None if unknown, or after an error.
-        error: one line; None if everything was read.
         seconds: time to read both.
+        image: RGB image; None after an error.
+        mask: (H, W) bool; None if unknown or unusable, or after an error.
+        mask_fault: line that says why the mask cannot be used; None if it can, or there is none.
+        error: one line; None if the image was read.
     """
 
-    image: Image.Image | None
-    mask: NDArray[np.bool_] | None
-    error: str | None
     seconds: float
+    image: Image.Image | None = None
+    mask: NDArray[np.bool_] | None = None
+    mask_fault: str | None = None
+    error: str | None = None
 
 
 def read_samples(samples: Iterable[Sample], bits: int | None) -> Generator[ReadSample, None, None]:
@@ -71,14 +73,15 @@ def _read(bits: int | None, sample: Sample) -> ReadSample:
     started = time.perf_counter()
     try:
         image = read_image(sample.path, bits=bits, for_tiles=True)
-        mask = None if sample.mask_path is None else read_mask(sample.mask_path)
-        if mask is not None and mask.shape != (image.height, image.width):
-            raise DataError(
-                f"{sample.mask_path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
-                f"{image.width} x {image.height}; both must be of one size"
-            )
-        if mask is None and sample.label == 0:
-            mask = np.zeros((image.height, image.width), np.bool_)
     except (ZsadError, OSError, MemoryError) as error:
-        return ReadSample(None, None, one_line(error), time.perf_counter() - started)
-    return ReadSample(image, mask, None, time.perf_counter() - started)
+        return ReadSample(time.perf_counter() - started, error=one_line(error))
+    mask, fault = usable_mask(sample)
+    if mask is not None and mask.shape != (image.height, image.width):
+        fault = (
+            f"{sample.mask_path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image "
+            f"{image.width} x {image.height}; both must be of one size"
+        )
+        mask = None
+    if mask is None and fault is None and sample.label == 0:
+        mask = np.zeros((image.height, image.width), np.bool_)
+    return ReadSample(time.perf_counter() - started, image, mask, fault)

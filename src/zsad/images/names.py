@@ -21,6 +21,10 @@ NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 PAGED_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp"})
 
 
+ANNOTATION_SUFFIXES = frozenset({".json"})
+"""Suffixes of files with outlines of regions in one or many images."""
+
+
 IMAGE_SUFFIXES = (
     frozenset(
         {
@@ -55,7 +59,7 @@ def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
     """
     text = os.fspath(path)
     file, mark, part = text.rpartition("#")
-    has_parts = suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES | PAGED_SUFFIXES
+    has_parts = suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES | PAGED_SUFFIXES | ANNOTATION_SUFFIXES
     is_part = mark and (has_parts or _FRAME.fullmatch(part)) and not os.path.exists(text)
     return (file, part) if is_part else (text, "")
 

@@ -77,7 +77,9 @@ def train(
     if dataset is not None and options.data:
         raise ConfigError("give folders (data) or a dataset, not both")
     if dataset is None:
-        data = data_on_disk(options.data, options.split, options.normal_labels)
+        data = data_on_disk(
+            options.data, options.split, options.normal_labels, include_results=options.include_results
+        )
     else:
         data = data_in_memory(dataset)
     refuse_to_replace(options)

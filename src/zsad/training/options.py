@@ -36,6 +36,7 @@ class TrainOptions:
         out: file to write the learnt weights to (.safetensors).
         data: datasets to train on together, each as `zsad.data.folder.open_datasets` takes it.
         normal_labels: labels and names of class folders that alone mean "normal"; None: known words.
+        include_results: whether images that zsad wrote itself count as images of a dataset.
         split: "test", the protocol of the papers (normal and anomalous images, with masks), or "all", which
             adds the normal training images.
         method: name of the method.
@@ -73,6 +74,7 @@ class TrainOptions:
     out: str | Path
     data: tuple[str | Path, ...] = ()
     normal_labels: tuple[str, ...] | None = None
+    include_results: bool = False
     split: Split = "test"
     method: str = DEFAULT_METHOD
     backbone: str | Path | CLIP | None = None

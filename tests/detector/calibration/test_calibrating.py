@@ -226,7 +226,7 @@ def test_bad_images_are_left_out_and_named(detector, good, tmp_path):
     assert calibration.warnings[-1].endswith("and 3 more")
 
 
-def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
+def test_a_mask_of_another_size_leaves_the_score_of_its_image(detector, good):
     calibration = calibrate(
         detector,
         good,
@@ -234,7 +234,7 @@ def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
         masks=[np.ones((3, 3)), None],
         options=CalibrateOptions(rule="f1"),
     )
-    assert len(calibration.anomalous_scores) == 1
+    assert len(calibration.anomalous_scores) == 2
     assert "(3, 3)" in calibration.warnings[-1]
 
 

@@ -140,8 +140,7 @@ def measure(
                 try:
                     pixels.add(outcome.anomaly_map, example, name)
                 except ZsadError as error:
-                    failed.append(str(error))
-                    continue
+                    failed.append(f"{error}; the score of the image counts")
                 height = map_height(outcome.anomaly_map, options.tolerated_area)
                 kept[fingerprint] = Measured(
                     name, example.is_anomalous, float(outcome.score), height, fingerprint
@@ -193,6 +192,8 @@ class _PixelPool:
         mask = np.zeros(anomaly_map.shape, np.bool_) if not example.is_anomalous else _mask(example.mask)
         if mask.shape != anomaly_map.shape:
             raise DataError(f"{name}: the mask is {mask.shape} and the image {anomaly_map.shape} pixels")
+        if example.is_anomalous and not mask.any():
+            raise DataError(f"{name}: the mask marks nothing, but the image is anomalous; mark the defect")
         marked = anomaly_map[mask].astype(np.float64)
         groups = group_pixels(marked, np.ones(marked.size), anomaly_map[~mask].astype(np.float64))
         both = groups if self._groups is None else join([self._groups, groups])
