@@ -147,7 +147,7 @@ def compare(detector: zsad.Detector, fields: Iterator[Field], sides: tuple[int, 
             scores, maps = _ask(detector, [image.crop(box) for box in grid.boxes])
             enlarged = blend(tile_grid(*field.image.shape[:2], max(image.size)), whole_maps)
             joined = blend(grid, maps)
-            for share in SHARES:
+            for share in SHARES if side == sides[0] else SHARES[:-1]:
                 score = (1 - share) * float(scores.max()) + share * float(whole_scores[0])
                 pixels = (np.nan, np.nan)
                 if field.mask is not None and field.is_anomalous:
