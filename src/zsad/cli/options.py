@@ -6,7 +6,8 @@ import ast
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, overload
 
 import typer
 
@@ -164,6 +165,26 @@ TileOption = Annotated[
         show_default=False,
     ),
 ]
+RoiOption = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|X,Y,W,H",
+        help="Look only here: x,y,width,height in pixels or shares of the image (10%,10%,80%,80%), or a mask "
+        "that is white where to look.",
+        show_default=False,
+    ),
+]
+DevicesOption = Annotated[
+    int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the work.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Maximum number of test images per category, evenly spread, of both labels from 2 on."
+    ),
+]
+OutFolderOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
@@ -201,8 +222,18 @@ CsvDelimiterOption = Annotated[
 ]
 
 
-def comma_list(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated option; "none" stands for no part."""
+@overload
+def comma_list(text: str) -> tuple[str, ...]: ...
+
+
+@overload
+def comma_list(text: str | None) -> tuple[str, ...] | None: ...
+
+
+def comma_list(text: str | None) -> tuple[str, ...] | None:
+    """The parts of a comma-separated option; "none" stands for no part. None if the option is not given."""
+    if text is None:
+        return None
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
 
 
@@ -237,9 +268,14 @@ def load_detector(
         return zsad.load(references=found, **arguments)
 
 
+def typed_words() -> list[str]:
+    """The words of the command line as they were typed, beginning with "zsad"."""
+    return ["zsad", *sys.argv[1:]]
+
+
 def typed_command() -> str:
     """The command line as it was typed, quoted for a shell."""
-    return shlex.join(["zsad", *sys.argv[1:]])
+    return shlex.join(typed_words())
 
 
 def go_offline(wanted: bool) -> None:
@@ -260,13 +296,14 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def fail_interrupted(out: object) -> NoReturn:
-    """Ends a command after Ctrl-C and says how to continue it.
+def fail_interrupted(kept: str) -> NoReturn:
+    """Ends a command after Ctrl-C and names the command that continues it.
 
     Args:
-        out: folder that holds the finished part.
+        kept: what is on disk, as in "finished results are in RUN".
     """
-    fail(f"interrupted: finished results are in {out}; the same command with --resume continues", INTERRUPTED)
+    words = [word for word in typed_words() if word not in ("--resume", "--overwrite")]
+    fail(f"interrupted: {kept}; continue with: {shlex.join([*words, '--resume'])}", INTERRUPTED)
 
 
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zsad.detector.class_names import class_names
-from zsad.detector.decision import Decided
 from zsad.detector.identity import image_fingerprint, learned_versions
 from zsad.detector.inputs import read, stack
+from zsad.detector.looking import Looking, cut
 from zsad.detector.states import States
-from zsad.detector.support import again_readable, images_given, methods_with_companions, readable
+from zsad.detector.support import again_readable, check_companions, images_given, readable
 from zsad.detector.tiling import Cutting, Sources
 from zsad.errors import ConfigError
 from zsad.images.limits import Bits, common_depth
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     SelfT = TypeVar("SelfT", bound="Comparing")
 
 
-class Comparing(Decided):
+class Comparing(Looking):
     """References, companions, and what they change; all images are read at one depth.
 
     Attributes:
@@ -54,7 +54,7 @@ class Comparing(Decided):
     image_size: int
     reference_fingerprints: tuple[str, ...]
     _states: States
-    _tiled_states: dict[Tile, States]  # the same references and companions, cut by other settings
+    _tiled_states: dict[tuple[Tile, str | None], States]  # the same support, by tile setting and region
     _sources: Sources
 
     @property
@@ -165,9 +165,7 @@ class Comparing(Decided):
             DataError: a folder or pattern holds no image.
         """
         given = again_readable(images_given(images))
-        if given and not self.method.MOST_COMPANIONS:
-            able = ", ".join(methods_with_companions())
-            raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
+        check_companions(given, self.method)
         prepared = readable(given, lambda item: self._stack([self._read(item)[1]]))
         self._sources = replace(self._sources, companions=tuple(given[place] for place in prepared))
         self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
@@ -203,16 +201,23 @@ class Comparing(Decided):
         whole, tiled, sources = self._states, self._tiled_states, self._sources
         if not (is_tile and sources):
             return whole
-        if self.tile not in tiled:
+        key = self.tile, None if self.roi is None else self.roi.identity
+        if key not in tiled:
             cutting = Cutting(self.tile, self.image_size)
-            support = sources.support(self.method, cutting, lambda item: self._read(item)[1], self._stack)
-            tiled[self.tile] = States(self.method, support)
-        return tiled[self.tile]
+            support = sources.support(
+                self.method, cutting, lambda item: cut(self._read(item)[1], self.roi), self._prepared
+            )
+            tiled[key] = States(self.method, support)
+        return tiled[key]
 
     def _read(self, source: Any) -> ReadImage:
         """An image at the detector's depth; one that will be cut may be larger."""
-        return read(source, self.bits, for_tiles=self.tile is not None)
+        return read(source, self.roi, self.bits, for_tiles=self.tile is not None)
 
     def _stack(self, images: Iterable[Image.Image]) -> Tensor:
-        """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
+        """Images, cut to the region of interest, for the network: (B, 3, S, S) float32 on its device."""
+        return self._prepared(cut(image, self.roi) for image in images)
+
+    def _prepared(self, images: Iterable[Image.Image]) -> Tensor:
+        """Images or tiles as they are, for the network: (B, 3, S, S) float32 on its device."""
         return stack(images, self.preparation).to(self.device)

@@ -6,8 +6,7 @@ device, references and thresholds. It encodes the prompts of a class name once a
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -31,14 +30,15 @@ from zsad.detector.inputs import (
     check_tensors,
     check_trained,
     holds_several,
-    in_their_places,
     read_batches,
+    scored_stream,
 )
+from zsad.detector.looking import RegionInput, look
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
 from zsad.detector.support import find_and_tell
 from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images
-from zsad.errors import ConfigError, ImageReadError
+from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
@@ -140,6 +140,7 @@ class Detector(Comparing):
         classes: Classes = None,
         batch_size: int | None = None,
         *,
+        roi: RegionInput = None,
         bits: Bits = None,
         tile: Tile = None,
     ) -> Prediction: ...
@@ -151,6 +152,7 @@ class Detector(Comparing):
         classes: Classes = None,
         batch_size: int | None = None,
         *,
+        roi: RegionInput = None,
         bits: Bits = None,
         tile: Tile = None,
     ) -> list[Prediction]: ...
@@ -161,6 +163,7 @@ class Detector(Comparing):
         classes: Classes = None,
         batch_size: int | None = None,
         *,
+        roi: RegionInput = None,
         bits: Bits = None,
         tile: Tile = None,
     ) -> Prediction | list[Prediction]:
@@ -172,6 +175,7 @@ class Detector(Comparing):
             classes: class names: one for all images, or one per image; None for the class name of the
                 calibration if it has one, or "object".
             batch_size: number of images that go through the network at once; None for all, at most 16.
+            roi: region of interest in place of the detector's, as `with_roi` takes it.
             bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for all these images.
             tile: how large images are cut into tiles, as `with_tile` takes it.
 
@@ -183,6 +187,8 @@ class Detector(Comparing):
             ConfigError: names and images differ in number, the method has not been trained, or the tile
                 setting is impossible or not that of the calibration.
         """
+        if roi is not None:
+            return self.with_roi(roi).predict(inputs, classes, batch_size, bits=bits, tile=tile)
         if bits is not None or tile is not None:
             depth = depth_of(bits, inputs if holds_several(inputs) else [inputs])
             return self.at_depth(depth).with_tile(tile).predict(inputs, classes, batch_size)
@@ -243,8 +249,9 @@ class Detector(Comparing):
             for_tiles=reader.tile is not None,
             are_named=are_named,
             is_joint=self.scores_jointly,
+            roi=self.roi,
         )
-        return reader._predict_stream(batches, on_error)
+        return scored_stream(batches, reader._predict_batch, on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores images that are already resized and normalised.
@@ -272,6 +279,7 @@ class Detector(Comparing):
             self.reference_fingerprints,
             bits=self.bits,
             tile=self.tile,
+            roi=None if self.roi is None else self.roi.identity,
         )
 
     def save(self, path: str | Path) -> Path:
@@ -323,33 +331,27 @@ class Detector(Comparing):
         """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
 
-    def _predict_stream(
-        self,
-        batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
-        on_error: OnError,
-    ) -> Iterator[Any]:
-        """Predictions for a stream of batches; the next batch is read while one is scored."""
-        with contextlib.closing(batches):
-            for batch in batches:
-                yield from in_their_places(batch, self._predict_batch, on_error)
-
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""
 
         def score(some: Iterable[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
-            return self._score(self._stack(some), names, self._states_of(is_tile))
+            return self._score(self._prepared(some), names, self._states_of(is_tile))
 
         check_tileable(self.method, self.tile, is_joint=self.scores_jointly)
         at_once = 1 if self.scores_jointly else TILES_AT_ONCE
         cutting = Cutting(self.tile, self.image_size)
-        return predictions(
+        return look(
             images,
-            names,
-            score_images([image for _, image in images], names, score, cutting, at_once),
-            decision=self.decision,
-            map_range=self.map_range,
-            keeps_names=self.method.INFO.uses_class_names,
-            ranker=self._ranker,
+            self.roi,
+            lambda parts: predictions(
+                parts,
+                names,
+                score_images([image for _, image in parts], names, score, cutting, at_once),
+                decision=self.decision,
+                map_range=self.map_range,
+                keeps_names=self.method.INFO.uses_class_names,
+                ranker=self._ranker,
+            ),
         )
 
     @torch.inference_mode()

@@ -73,6 +73,7 @@ def scoring_settings(
     *,
     bits: int | None = None,
     tile: Tile = None,
+    roi: str | None = None,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -83,10 +84,12 @@ def scoring_settings(
         references: fingerprints of the reference images.
         bits: depth at which 16-bit files are read; None for what each file states.
         tile: how images are cut; None for whole images.
+        roi: identity of the region of interest; None for whole images.
 
     Returns:
         `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
-        `weights` (short digest of the backbone and of everything that was learnt), `bits` and `tile`.
+        `weights` (short digest of the backbone and of everything that was learnt), `bits`, `tile` and, if
+        there is one, `roi`.
     """
     backbone = method.backbone
     return {
@@ -99,4 +102,5 @@ def scoring_settings(
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
         "bits": bits,
         "tile": tile,
+        **({} if roi is None else {"roi": roi}),
     }

@@ -20,9 +20,11 @@ from zsad.images.ahead import MOST_PIXELS_AT_ONCE, parts_by_size, read_ahead
 from zsad.images.decoding import header_pixels
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
+from zsad.images.region import check_region
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
+    from zsad.images.region import Region
     from zsad.methods.base import Method
 
 MOST_TIMES_NATIVE = 8  # sides of the input over the side that the position table was made for
@@ -46,19 +48,24 @@ def holds_several(inputs: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
-def read(source: Any, bits: int | None = None, *, for_tiles: bool = False) -> ReadImage:
+def read(
+    source: Any, roi: Region | None = None, bits: int | None = None, *, for_tiles: bool = False
+) -> ReadImage:
     """Reads an image.
 
     Args:
         source: an `ImageInput`.
+        roi: region of interest that the image must have; None for none.
         bits: depth of the values in 16-bit files; None for what the file states.
         for_tiles: whether the image will be cut into tiles and may therefore be larger.
 
     Raises:
-        ImageReadError: the image cannot be read.
+        ImageReadError: the image cannot be read, or the region lies outside of it.
     """
     path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-    return path, read_image(source, bits=bits, for_tiles=for_tiles)
+    image = read_image(source, bits=bits, for_tiles=for_tiles)
+    check_region(image, roi, path)
+    return path, image
 
 
 def read_batches(
@@ -69,6 +76,7 @@ def read_batches(
     for_tiles: bool = False,
     are_named: bool = True,
     is_joint: bool = False,
+    roi: Region | None = None,
 ) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
     """Reads a stream of images in batches, each batch while the one before it is used.
 
@@ -81,6 +89,7 @@ def read_batches(
             position of the image ("inputs[2]: ").
         is_joint: whether the images of a batch belong together; otherwise a batch of very large files comes
             in several parts.
+        roi: region of interest that each image must have; None for none.
 
     Yields:
         The images of a batch, each with its class name; in place of an image that cannot be read, the error.
@@ -95,7 +104,7 @@ def read_batches(
     ) -> tuple[ReadImage | ImageReadError, str | None]:
         position, (image, name) = item
         try:
-            return read(image, bits, for_tiles=for_tiles), name
+            return read(image, roi, bits, for_tiles=for_tiles), name
         except ImageReadError as error:
             return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
 
@@ -107,6 +116,17 @@ def _pixels(item: tuple[int, tuple[ImageInput, str | None]]) -> int:
     """Number of pixels of a file; 0 for an image that is in memory already."""
     image = item[1][0]
     return header_pixels(image) if isinstance(image, str | Path) else 0
+
+
+def scored_stream(
+    batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
+    score: Callable[[Sequence[ReadImage], Sequence[str | None]], Sequence[Any]],
+    on_error: OnError,
+) -> Iterator[Any]:
+    """Scores a stream of batches as `in_their_places` does each; the next one is read meanwhile."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield from in_their_places(batch, score, on_error)
 
 
 def in_their_places(

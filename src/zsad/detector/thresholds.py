@@ -199,7 +199,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     write_json(path, calibration.to_dict())
     return path
 
@@ -209,6 +209,7 @@ _WORDING = {
     "image_size": "image size",
     "references": "the reference images",
     "tile": "tile",
+    "roi": "the region of interest",
     "weights": "the weights (backbone, checkpoint) of digest",
 }
 
@@ -217,6 +218,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with those of the method beside the others; without a tile setting, images were whole."""
     return {
         "tile": None,
+        "roi": None,  # left out for whole images
         **{name: value for name, value in settings.items() if name != "config"},
         **settings.get("config", {}),
     }

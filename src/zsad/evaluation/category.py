@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.data.masks import MOST_MARKED, ask_if_inverted
+from zsad.detector.looking import as_region
 from zsad.errors import DataError, one_line
 from zsad.evaluation.results import CategoryResult, WorstPicture
 from zsad.evaluation.worst import Candidate, WorstOfCategory
@@ -144,7 +145,7 @@ def evaluate_category(
         name: {"x": curve.x.round(6).tolist(), "y": curve.y.round(6).tolist()}
         for name, curve in suite.curves().items()
     }
-    mistakes = worst.write(options.out, stem, map_range)
+    mistakes = worst.write(options.out, stem, map_range, as_region(options.roi))
     return CategoryOutcome(result, tuple(lines), curves, tuple(mistakes), time.perf_counter() - started, data)
 
 
@@ -210,6 +211,7 @@ def _add(suite: MetricSuite, image: ScoredImage, sample: Sample, *, has_masks: b
             image.mask if is_masked else None,
             image.score,
             sample.label,
+            image.inside,
         )
     except DataError as error:  # NaN from a network in too low a precision
         return f"{sample.path}: {one_line(error)}"

@@ -128,6 +128,7 @@ class RunResult:
         limit: largest number of images per category; None for all.
         bits: depth at which 16-bit files were read; None for what each file states.
         tile: how images were cut; None for whole images.
+        roi: region of interest, as `zsad.images.region.Region.identity`; None for whole images.
         overlap: what auxiliary data and test data share, "" if nothing; only with `--allow-overlap`.
         mean_intervals: 95 % bootstrap intervals of the means.
         notes: lines on how the run was done that a reader of its numbers should know.
@@ -158,6 +159,7 @@ class RunResult:
     limit: int | None = None
     bits: int | None = None
     tile: Tile = None
+    roi: str | None = None
     overlap: str = ""
     mean_intervals: Mapping[str, tuple[Undefinable, Undefinable]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -200,6 +200,7 @@ def _network(
         precision=options.precision,
         bits=options.bits,
         tile=options.tile,
+        roi=options.roi,
         calibration=NO_CALIBRATION,  # metrics need none, and its class name is not that of every category
         **options.settings,
     )
@@ -292,6 +293,7 @@ def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) ->
         "limit": options.limit,
         "bits": detector.bits,
         "tile": detector.tile,
+        "roi": None if detector.roi is None else detector.roi.identity,
     }
 
 

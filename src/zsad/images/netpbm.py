@@ -66,7 +66,7 @@ def read_netpbm(image: Image.Image, reading: Reading) -> Image.Image | None:
 def _numbers(text: bytes, count: int, reading: Reading) -> NDArray[np.uint16]:
     """The numbers of a plain file, in ASCII digits between white space and comments."""
     check_bytes(2 * len(text) + 8 * count, reading)
-    found = np.fromstring(_without_comments(text).decode("latin-1"), np.int32, count, sep=" ")
+    found = np.fromstring(_without_comments(text).decode("latin-1"), np.int32, sep=" ")[:count]
     if len(found) < count:
         raise ImageReadError(_CUT_SHORT)
     if found.min() < 0:

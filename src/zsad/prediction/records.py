@@ -18,8 +18,9 @@ from typing import Annotated
 from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
 from zsad.files.csv_tables import csv_text, write_csv_file
-from zsad.files.fields import AtLeast, Count, Share
-from zsad.files.plain import from_plain, parse_json, parse_object
+from zsad.files.fields import AtLeast, AtMost, Count, Share
+from zsad.files.json_text import parse_json, parse_object
+from zsad.files.plain import from_plain
 from zsad.types import PhraseFit
 
 RESULTS_FILE = "results.jsonl"
@@ -46,10 +47,12 @@ class ResultRecord:
         in_calibration: whether the calibration was made with this image, so that its decision says nothing
             about new images; written if calibrated.
         tile: side in pixels of the tiles that the image was cut into; written if it was.
+        phrase: phrase of `--explain` that fits the anomalous region best; written with `--explain`.
+        phrase_share: share of that phrase in [0, 1]; the shares of all phrases add up to 1.
     """
 
     path: str
-    score: float | None
+    score: Annotated[float, AtLeast(-1e6), AtMost(1e6)] | None
     is_anomalous: bool | None
     threshold: float | None
     width: Count | None
@@ -62,6 +65,8 @@ class ResultRecord:
     p_value: Share | None = None
     in_calibration: bool | None = None
     tile: Count | None = None
+    phrase: str | None = None
+    phrase_share: Share | None = None
 
     def to_json(self) -> str:
         """The record as one line of JSON without its line end."""
@@ -91,7 +96,7 @@ class ResultRecord:
         return record
 
 
-OPTIONAL_COLUMNS = ("relative_score", "p_value", "in_calibration", "tile")
+OPTIONAL_COLUMNS = ("relative_score", "p_value", "in_calibration", "tile", "phrase", "phrase_share")
 COLUMNS = tuple(field.name for field in fields(ResultRecord) if field.name not in OPTIONAL_COLUMNS)
 
 

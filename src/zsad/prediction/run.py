@@ -147,7 +147,7 @@ def _predict(
     """Scores images into a folder that is locked for this run."""
     directory = Path(options.out)
     started = time.perf_counter()
-    detector = _deciding(detector, options)
+    detector = _deciding(_looking(detector, options), options)
     options = _completed(options, detector)
     companions = give_companions(detector, files, directory if options.resume else None)
     note = folder_note(detector)
@@ -236,10 +236,11 @@ def _loaded(detector: Detector | Loader, files: list[Path], options: PredictOpti
     """The detector; one that other processes copy to their own devices is loaded on the CPU."""
     bits = cast("int | None", options.bits)  # the depth of all images, found by now
     if _is_detector(detector):
-        return detector.at_depth(bits).with_tile(options.tile)
+        detector = detector if bits is None else detector.at_depth(bits)
+        return detector if options.tile is None else detector.with_tile(options.tile)
     load = cast("Loader", detector)
     loaded = load(files, "cpu" if options.scores_elsewhere else options.device, bits)
-    return loaded.with_tile(options.tile)
+    return loaded if options.tile is None else loaded.with_tile(options.tile)
 
 
 def _workers_device(options: PredictOptions, detector: Detector | Loader) -> str | None:
@@ -251,6 +252,15 @@ def _workers_device(options: PredictOptions, detector: Detector | Loader) -> str
 
 def _is_detector(detector: Detector | Loader) -> TypeGuard[Detector]:
     return hasattr(detector, "predict")
+
+
+def _looking(detector: Detector, options: PredictOptions) -> Detector:
+    """The detector with the region of interest of the options, if there is one."""
+    if options.roi is None:
+        return detector
+    if detector.method.MOST_COMPANIONS:
+        detector.set_companions(None)  # those of an earlier run; this run draws its own
+    return detector.with_roi(options.roi)
 
 
 def _deciding(detector: Detector, options: PredictOptions) -> Detector:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
+from zsad.files.settings import one_or_more
 from zsad.images.limits import common_depth
 from zsad.methods._registry import known_name
 from zsad.types import Optimizer, Schedule, TrainingPrecision
@@ -105,8 +106,6 @@ class TrainOptions:
         object.__setattr__(self, "bits", common_depth(self.bits))
         self._check_names()
         self._check_numbers()
-        if isinstance(self.data, str | Path):
-            raise ConfigError(f"data must be a list of datasets, got {str(self.data)!r}: put it into a list")
         if self.cache is None and self.cache_precision != "fp32":
             raise ConfigError(
                 f"cache precision {self.cache_precision} without a cache: give a folder, as in --cache DIR"
@@ -143,6 +142,9 @@ class TrainOptions:
     def _check_names(self) -> None:
         object.__setattr__(self, "method", known_name(self.method))
         object.__setattr__(self, "out", Path(self.out).expanduser())
+        object.__setattr__(self, "data", one_or_more(self.data))
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache).expanduser())
         for name, kind in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):
