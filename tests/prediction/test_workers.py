@@ -268,7 +268,7 @@ def test_a_detector_that_is_yet_to_be_loaded_goes_where_it_scores(
     """In the calling process it takes the device asked for; copies for other processes start on the CPU."""
     asked = []
 
-    def load(paths, device):
+    def load(paths, device, bits):
         asked.append(device)
         raise KeyboardInterrupt
 

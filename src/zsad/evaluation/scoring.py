@@ -167,7 +167,7 @@ def _score_by_tiles(detector: Detector, batches: Iterable[Batch]) -> Iterator[li
     """Scores batches whose images are cut into tiles, image by image; maps have the size of the image."""
     batches, coming = itertools.tee(batches)
     samples = (sample for batch in coming for sample in batch.samples)
-    with closing(read_samples(samples, detector.bits)) as reading:
+    with closing(read_samples(samples, detector.bits, detector.roi)) as reading:
         for batch in batches:
             scored = []
             for place, sample in enumerate(batch.samples):
@@ -177,7 +177,8 @@ def _score_by_tiles(detector: Detector, batches: Iterable[Batch]) -> Iterator[li
                 if read.image is not None:
                     outcome = predict_sample(detector, read.image, sample.category, batch.seed)
                 seconds = read.seconds + time.perf_counter() - started
-                scored.append(_record(batch, place, outcome, seconds, read.mask, read.mask_fault))
+                marks = _Marks(read.mask, read.inside, read.mask_fault)
+                scored.append(_record(batch, place, outcome, seconds, marks))
             yield scored
 
 
