@@ -153,12 +153,14 @@ def test_a_checkpoint_keeps_the_setting(detector, make_small_clip, tmp_path):
 
 
 def test_a_texture_in_tiles_differs_little_from_the_whole_and_shows_no_seam():
-    """On `tiny`: less than 0.05 of the map's range on average; no step where tiles end is the largest."""
+    """On `tiny`: less than 0.05 of the map's range on average; where tiles end, steps are as beside."""
     levels = gaussian_filter(np.random.default_rng(0).normal(size=(480, 480)), 4)
     image = np.repeat((120 + 25 * levels / levels.std()).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     detector = zsad.load()
     whole, tiled = (detector.predict(image, tile=tile).anomaly_map for tile in (None, 320))
     assert np.abs(whole - tiled).mean() < 0.05
     borders = [159, 319]  # between two pixels: the second tile begins, the first one ends
-    for steps in (np.abs(np.diff(tiled, axis=0)), np.abs(np.diff(tiled, axis=1)).T):
-        assert steps[borders].max() < np.delete(steps, borders, axis=0).max()
+    for steps in (np.diff(tiled, axis=0), np.diff(tiled, axis=1).T):
+        for border in borders:
+            beside = (steps[border - 1] + steps[border + 1]) / 2
+            assert np.abs(steps[border] - beside).max() < 0.002
