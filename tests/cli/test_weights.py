@@ -74,6 +74,11 @@ def test_list_names_everything(run):
         assert record.source in answer.stdout
         assert record.licence in answer.stdout
         assert record.sha256 is None or record.sha256 in answer.stdout
+    said = answer.stdout.split("No weights are published by the authors of")[1]
+    assert "GenCLIP" in said
+    assert "KAnoCLIP" in said
+    assert "AnomalyCLIP" not in said
+    assert "Folder mode" not in said
 
 
 def test_list_as_json(run):

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -217,3 +218,20 @@ def test_a_json_file_of_a_gigabyte_is_not_read(tmp_path):
 def test_a_field_that_stands_twice_is_refused():
     with pytest.raises(DataError, match=r"^a\.json: 'rate' stands twice in one object$"):
         parse_json('{"rate": 0.1, "rate": 0.9}', "a.json")
+
+
+@dataclass(frozen=True)
+class Asking:
+    source: str | Path | Callable[[str], str] | None = None
+
+
+@pytest.mark.parametrize("source", ["words", Path("words.yaml"), str.upper, None])
+def test_settings_may_be_paths_and_functions(source):
+    assert build_config(Asking, {"source": source}, "demo").source == source
+
+
+def test_settings_that_are_neither_are_refused():
+    with pytest.raises(
+        ConfigError, match="source of demo must be a text or a path or a function or None, got 3"
+    ):
+        build_config(Asking, {"source": 3}, "demo")

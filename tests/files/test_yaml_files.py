@@ -7,7 +7,7 @@ import pytest
 
 from zsad.errors import ConfigError
 from zsad.evaluation.reproduction.finding import find_recipe, list_recipes
-from zsad.files.yaml_files import read_yaml
+from zsad.files.yaml_files import line_of, read_yaml
 from zsad.methods.prompts.state_words import read_state_words
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -115,3 +115,15 @@ def test_every_field_of_a_recipe_has_a_type_and_bounds(tmp_path, section, field,
 
 def test_the_recipes_that_ship_keep_the_bounds():
     assert all(find_recipe(name).name == name for name in list_recipes()[::10])
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [((), 2), (("scales",), 3), (("scales", 1), 5), (("test", "data"), 6), (("test", "shots"), 7)],
+)
+def test_the_line_of_a_value(tmp_path, place, line):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "# scales\nname: x\nscales: [2,\n # three\n 3]\ntest: {data: visa,\n  shots: 1}\n", encoding="utf-8"
+    )
+    assert line_of(path, place) == line

@@ -31,7 +31,7 @@ def list_weights(
     from rich.text import Text
 
     from zsad.cli.doctor import human_bytes
-    from zsad.detector.weights import files_of, manifest
+    from zsad.detector.weights import files_of, manifest, without_published_weights
 
     found = [(record, files_of(record)) for record in manifest()]
     if as_json:
@@ -56,6 +56,11 @@ def list_weights(
         for fact, value in facts.items():
             if value:
                 console.print(Text.assemble((f"  {fact:12}", "dim"), value), soft_wrap=True)
+    titles = ", ".join(kind.INFO.title for kind in without_published_weights())
+    console.print(
+        f"No weights are published by the authors of {titles}; zsad train --method NAME makes some.",
+        style="dim",
+    )
 
 
 @weights_app.command()
