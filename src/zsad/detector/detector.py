@@ -45,11 +45,12 @@ from zsad.files.plain import to_plain
 from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation, to_array
 from zsad.methods.base import Method, Support
-from zsad.types import Prediction, RawOutput, WeightRecord
+from zsad.methods.functional.reference_rule import MAP_RANGE
 
 if TYPE_CHECKING:
     from zsad.detector.support import Images
     from zsad.methods.base import State
+    from zsad.types import Prediction, RawOutput, WeightRecord
 
 MOST_AT_ONCE = 16
 
@@ -134,6 +135,8 @@ class Detector(Decided):
     @property
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value that a map can take, with the present references and companions."""
+        if self._states.follows_general_rule:
+            return MAP_RANGE
         state = self._state_with_support()
         return self.method.map_range if state is None or state.map_range is None else state.map_range
 
@@ -235,23 +238,26 @@ class Detector(Decided):
         check_tensors(images)
         return self._score(images, class_names(self._classes(classes), len(images)))
 
-    def set_references(self, references: Images | None) -> None:
+    def set_references(self, references: Images | None, *, augment: bool = False) -> None:
         """Gives the detector known-normal images to compare with, in place of those it has.
 
         A method with a few-shot rule of its own follows it; every other method follows the general rule of
-        `zsad.methods.functional.references`. Companions stay as they are. A calibration that was made with
-        other references no longer holds and is removed. References are not written into checkpoints.
+        `zsad.methods.functional.reference_rule`. Companions stay as they are. A calibration that was made
+        with other references no longer holds and is removed. References are not written into checkpoints.
 
         Args:
             references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
                 class; None or an empty list returns to zero-shot scoring.
+            augment: whether each reference also counts in the other seven ways that quarter turns and a flip
+                give, for parts that lie in any direction.
 
         Raises:
             ImageReadError: an image cannot be read.
             DataError: a folder or pattern holds no image.
         """
         found = [read(item)[1] for item in images_given(references)]
-        self._compare_with(normal=self._stack(found) if found else None, memory=None)
+        normal = self._stack(found) if found else None
+        self._compare_with(normal=normal, memory=None, answers=None, turned=augment)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
         if self.calibration is not None:
             self.apply_calibration(None)
@@ -284,6 +290,8 @@ class Detector(Decided):
     @property
     def scores_jointly(self) -> bool:
         """Whether images have to be scored all at once, because each score depends on the other images."""
+        if self._states.follows_general_rule and self.method.MOST_COMPANIONS:
+            return False
         state = self._state_with_support()
         if state is None or state.scores_jointly is None:
             return self.method.scores_jointly
@@ -384,7 +392,4 @@ class Detector(Decided):
     def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
         """Scores and maps of a batch, float32."""
         images = images.to(self.device)
-        states = self._states  # one support for the whole batch, even if another thread replaces it
-        state = states.prepared(names, learned_versions(self.method))
-        raw = self.method.score(self.method.features(images), state)
-        return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)
+        return self._states.scored(images, names, learned_versions(self.method))

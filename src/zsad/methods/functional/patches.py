@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.backbones.vision import VisionOutput
 from zsad.errors import ConfigError
 from zsad.methods.functional.maps import grid_side
 
 if TYPE_CHECKING:
-    from zsad.backbones.vision import VisionConfig, VisionOutput, VisionTower
+    from zsad.backbones.recording import Recording
+    from zsad.backbones.vision import VisionConfig, VisionTower
 
 PAPER_VALUE_VALUE_SHARE = 19 / 24
 
@@ -97,6 +99,16 @@ def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Ten
     ]
     kept = torch.float32 if encoded[0].dtype == torch.float32 else torch.float16
     return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *encoded))
+
+
+def recorded_patches(recording: Recording) -> tuple[Tensor, ...] | None:
+    """`comparable_patches` of the recorded layers; None if a method did not pass the images themselves."""
+    found = recording.result()
+    if found is None:
+        return None
+    tokens, stem_levels = found
+    last = tokens[recording.taps[-1]]
+    return comparable_patches(VisionOutput(last[:, 0], tokens, {}, stem_levels), recording.taps)
 
 
 def last_layer_features(visual: VisionTower, images: Tensor) -> JointFeatures:
