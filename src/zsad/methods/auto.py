@@ -107,9 +107,9 @@ class Config(ObjectAgnosticConfig):
             the first layer of an image encoder with a hybrid stem, whose levels are compared as well, and for
             the ends of the quarters of any other.
         lam: weight of the pixel losses against the image loss.
-        image_score: what scores an image, "class_token" as in AnomalyCLIP, or "both" for the mean logit of the
-            class token and of the most anomalous 5 % of the patches; None for "both" on `tiny` and
-            "class_token" on all other weights.
+        image_score: what scores an image without companions and references, "class_token" as in AnomalyCLIP,
+            or "both" for the mean logit of the class token and of the most anomalous 5 % of the patches; None
+            for "both" on `tiny` and "class_token" on all other weights.
     """
 
     companions: Annotated[int, AtLeast(LEAST_COMPANIONS)] = 32
