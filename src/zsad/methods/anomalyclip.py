@@ -49,6 +49,7 @@ from zsad.methods.prompts.object_agnostic import (
     official_settings,
     official_tensors,
 )
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, RawOutput
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ import torch
 from torch import Tensor, nn
 
 from zsad.files.fields import Above, AtLeast, AtMost
-from zsad.methods.base import Method, State, Support, TrainingDefaults, Weight
+from zsad.methods.base import Method, State, Support, Weight
 from zsad.methods.functional.folder import LEAST_COMPANIONS, Companions, Logits, Weighting
 from zsad.methods.functional.image_score import ImageScore, image_logits, image_score_for
 from zsad.methods.functional.maps import abnormal_map
@@ -72,6 +72,7 @@ from zsad.methods.prompts.object_agnostic import (
     official_settings,
     official_tensors,
 )
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, RawOutput
 
 if TYPE_CHECKING:

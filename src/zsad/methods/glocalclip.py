@@ -60,6 +60,7 @@ from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.learners import GlocalPromptLearner
 from zsad.methods.prompts.learners_file import deep_prompt_settings, official_prompts
 from zsad.methods.prompts.object_agnostic import ObjectAgnosticConfig, prompt_losses, resolve_depth
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, RawOutput
 
 if TYPE_CHECKING:
