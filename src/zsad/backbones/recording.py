@@ -45,8 +45,8 @@ class Recording:
         if row is not None:
             self._parts[row] = (*(tokens[tap] for tap in self.taps), *stem_levels)
 
-    def result(self) -> tuple[dict[int, Tensor], tuple[Tensor, ...]] | None:
-        """Tokens (B, 1 + N, D) by block and levels of the stem; None if an image has not passed."""
+    def result(self) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
+        """Tokens (B, 1 + N, D) of each block and levels of the stem; None if an image has not passed."""
         rows, parts = 0, []
         for row, part in sorted(self._parts.items(), key=lambda item: item[0]):
             if row == rows:
@@ -55,7 +55,7 @@ class Recording:
         if rows < len(self.images):
             return None
         joined = tuple(torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True))
-        return dict(zip(self.taps, joined, strict=False)), joined[len(self.taps) :]
+        return joined[: len(self.taps)], joined[len(self.taps) :]
 
 
 _RECORDING: ContextVar[Recording | None] = ContextVar("recording", default=None)

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from zsad.backbones.catalog import MVTEC, VISA, authors_weights
-from zsad.methods.base import Method, Support, TextState, TrainingDefaults, Weight
+from zsad.methods.base import Method, Support, TextState, Weight
 from zsad.methods.functional.image_score import ImageScore, image_score_for, image_scores
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import JointFeatures

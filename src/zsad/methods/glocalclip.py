@@ -44,7 +44,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad.methods.base import Method, Sigma, State, Support, TrainingDefaults, Weight
+from zsad.methods.base import Method, Sigma, State, Support, Weight
 from zsad.methods.functional.image_score import ImageScore, image_score_for, image_scores
 from zsad.methods.functional.losses import triplet_loss
 from zsad.methods.functional.maps import abnormal_map
