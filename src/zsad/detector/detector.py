@@ -313,7 +313,8 @@ class Detector(Decided):
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
-        return scoring_settings(self.method, self.image_size, self.fingerprint, self.reference_fingerprints)
+        found = scoring_settings(self.method, self.image_size, self.fingerprint, self.reference_fingerprints)
+        return {**found, "augment_references": True} if self._states.support.turned else found
 
     def save(self, path: str | Path) -> Path:
         """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, except backbone weights.

@@ -35,6 +35,7 @@ def load(
     device: str | torch.device | None = None,
     precision: str | None = None,
     references: Images | None = None,
+    augment_references: bool = False,
     calibration: Calibration | str | Path | None = None,
     **config: Any,
 ) -> Detector:
@@ -55,6 +56,8 @@ def load(
         precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
             folder, a pattern or a list.
+        augment_references: whether each reference also counts in the other seven ways that quarter turns and
+            a flip give, for parts that lie in any direction.
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.
@@ -112,7 +115,7 @@ def load(
         fingerprint=fingerprint,
     )
     if references is not None:
-        detector.set_references(references)
+        detector.set_references(references, augment=augment_references)
     if calibration is not None:
         detector.apply_calibration(None if isinstance(calibration, str) else calibration)
     elif info is not None and info.calibration is not None:
