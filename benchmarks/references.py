@@ -129,9 +129,12 @@ def table(found: dict[str, dict[str, Any]]) -> list[str]:
         cells = []
         for metric in ("image", "pixel"):
             known = [each for each in draws if metric in each[0]]
+            if not known:
+                cells.append("-")
+                continue
             means = [np.mean([each[draw % len(each)][metric] for each in known]) for draw in range(DRAWS)]
             spread = f" ({min(means):.3f} to {max(means):.3f})" if max(means) > min(means) else ""
-            cells.append(f"{np.mean(means):.3f}{spread}" if known else "-")
+            cells.append(f"{np.mean(means):.3f}{spread}")
         lines.append(f"| {setting} | {len(draws)} | {' | '.join(cells)} |")
     return lines
 
