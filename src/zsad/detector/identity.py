@@ -65,7 +65,12 @@ def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
 
 
 def scoring_settings(
-    method: Method, image_size: int, fingerprint: str, references: Sequence[str]
+    method: Method,
+    image_size: int,
+    fingerprint: str,
+    references: Sequence[str],
+    roi: str | None = None,
+    are_turned: bool = False,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -74,10 +79,13 @@ def scoring_settings(
         image_size: pixels a side of the network's input.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
+        roi: identity of the region of interest; None for whole images.
+        are_turned: whether references also count turned and flipped.
 
     Returns:
-        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references` and
-        `weights` (short digest of the backbone and of everything that was learnt).
+        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
+        `weights` (short digest of the backbone and of everything that was learnt) and, if there is one,
+        `roi`, and `augment_references` if references are turned.
     """
     backbone = method.backbone
     return {
@@ -88,4 +96,6 @@ def scoring_settings(
         "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
+        **({} if roi is None else {"roi": roi}),
+        **({"augment_references": True} if are_turned else {}),
     }

@@ -13,6 +13,7 @@ from zsad.backbones.loading import backbone_fingerprint, load_backbone
 from zsad.detector import choosing
 from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
+from zsad.detector.looking import as_region
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
 from zsad.errors import ConfigError
 from zsad.files.settings import build_config
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zsad.detector.checkpoints import Checkpoint
+    from zsad.detector.looking import RegionInput
     from zsad.detector.support import Images
     from zsad.types import Activation
 
@@ -37,6 +39,7 @@ def load(
     references: Images | None = None,
     augment_references: bool = False,
     calibration: Calibration | str | Path | None = None,
+    roi: RegionInput = None,
     **config: Any,
 ) -> Detector:
     """Builds a detector, which is ready to predict if there are weights for its method and backbone.
@@ -61,6 +64,8 @@ def load(
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.
+        roi: region of interest, "x,y,width,height" in pixels or shares of the image ("10%,10%,80%,80%") or a
+            mask; see `Detector.with_roi`. References are cut to it, too.
         **config: settings of the method, by the paper's terms; the settings in a checkpoint are the defaults.
 
     Returns:
@@ -73,6 +78,7 @@ def load(
         DataError: the calibration is damaged.
     """
     method = None if method is None else registry.known_name(method)
+    region = as_region(roi)
     if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
         calibration = read_calibration(calibration)
     if isinstance(calibration, Calibration) and checkpoint is None:
@@ -114,6 +120,7 @@ def load(
         auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
     )
+    detector.roi = region
     if references is not None:
         detector.set_references(references, augment=augment_references)
     if calibration is not None:
