@@ -304,9 +304,8 @@ class Detector(Looking):
         if self._states.follows_general_rule and self.method.MOST_COMPANIONS:
             return False
         state = self._state_with_support()
-        if state is None or state.scores_jointly is None:
-            return self.method.scores_jointly
-        return state.scores_jointly
+        joint = None if state is None else state.scores_jointly
+        return self.method.scores_jointly if joint is None else joint
 
     @property
     def about_companions(self) -> str:
