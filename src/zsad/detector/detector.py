@@ -44,10 +44,10 @@ from zsad.files.plain import to_plain
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
 from zsad.methods.base import Method, Support
-from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
     from zsad.images.limits import Bits
+    from zsad.types import Prediction, RawOutput, WeightRecord
 
 MOST_AT_ONCE = 16
 
