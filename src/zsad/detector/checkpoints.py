@@ -18,6 +18,7 @@ from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
 from zsad.files.json_text import parse_object
 from zsad.files.plain import from_plain, to_plain
 from zsad.files.tensors import file_kind, read_checkpoint
+from zsad.images.tiles import Tile  # noqa: TC001 - read by from_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,7 @@ class CheckpointInfo:
             set by hand.
         class_name: class name of the images that the thresholds are for; None for images of any name.
         bits: depth at which the detector reads 16-bit files; None for what each file states.
+        tile: how the detector cuts images; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
     """
 
@@ -65,6 +67,7 @@ class CheckpointInfo:
     calibration: dict[str, Any] | None = None
     class_name: str | None = None
     bits: int | None = None
+    tile: Tile = None
     format: int = FORMAT
 
 
