@@ -77,8 +77,7 @@ class States:
             names: class names to prepare for, if nothing has been prepared yet.
             stamp: versions of what was learnt, from `learned_versions`.
         """
-        is_used = self.method.INFO.references == "own" and self.support.has_references
-        if not is_used and self.support.unlabelled is None:
+        if not self.support or (self.follows_general_rule and self.support.unlabelled is None):
             return None
         with self._lock:
             latest = next(reversed(self._kept.values()), None)
