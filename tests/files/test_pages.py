@@ -29,6 +29,7 @@ PREDICTION = {
     "fixed_scale": True,
     "map_low": "0",
     "map_high": "1",
+    "folder_mode": "",
 }
 
 
