@@ -17,11 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.devices import check_device
-from zsad.detector import checkpoints
-from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
-from zsad.detector.decision import Decided, Decision
+from zsad.detector.decision import Decision
 from zsad.detector.explanation import RegionRanker
+from zsad.detector.fitted import Fitted
 from zsad.detector.identity import image_fingerprint, learned_versions, scoring_settings
 from zsad.detector.inputs import (
     ImageInput,
@@ -38,23 +37,24 @@ from zsad.detector.inputs import (
     stack,
 )
 from zsad.detector.predictions import predictions
+from zsad.detector.scoring import one_by_one
 from zsad.detector.states import States
 from zsad.detector.support import images_given, methods_with_companions, readable
 from zsad.errors import ConfigError, ImageReadError
-from zsad.files.plain import to_plain
 from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation, to_array
 from zsad.methods.base import Method, Support
 from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
+    from zsad.detector.fitting.good_images import GoodImages
     from zsad.detector.support import Images
     from zsad.methods.base import State
 
 MOST_AT_ONCE = 16
 
 
-class Detector(Decided):
+class Detector(Fitted):
     """A method on a backbone that scores images.
 
     Attributes:
@@ -65,6 +65,7 @@ class Detector(Decided):
         is_trained: whether the learnt parameters mean anything; True for a method that learns nothing.
         decision: thresholds and score scale of the predictions, with the calibration that they rest on.
         reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
+        good_images: what `fit` kept of the good images; None for a detector that is not fitted.
         auxiliary_data: description of the training data, for the checkpoint; see `mark_trained`.
         auxiliary_pictures: digests of the training image files, for the checkpoint; see `mark_trained`.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
@@ -90,6 +91,7 @@ class Detector(Decided):
         self.is_trained = is_trained or not any(True for _ in method.trainable())
         self.decision = Decision()
         self.reference_fingerprints: tuple[str, ...] = ()
+        self.good_images: GoodImages | None = None
         self.auxiliary_data = auxiliary_data
         self.auxiliary_pictures = auxiliary_pictures
         self.fingerprint = fingerprint
@@ -121,6 +123,7 @@ class Detector(Decided):
         place = check_device(device)
         self.method.to(place)
         self._states = States(self.method, self._states.support.to(place))
+        self.good_images = None if self.good_images is None else self.good_images.to(place)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -253,6 +256,7 @@ class Detector(Decided):
         found = [read(item)[1] for item in images_given(references)]
         self._compare_with(normal=self._stack(found) if found else None, memory=None)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
+        self.good_images = None
         if self.calibration is not None:
             self.apply_calibration(None)
 
@@ -270,10 +274,16 @@ class Detector(Decided):
             Positions of the images that could be read, in the list that folders and patterns expand to.
 
         Raises:
-            ConfigError: the method takes no companions.
+            ConfigError: the method takes no companions, or the detector is fitted, so that each image is
+                scored by itself.
             DataError: a folder or pattern holds no image.
         """
         given = images_given(images)
+        if given and self.good_images is not None:
+            raise ConfigError(
+                "a fitted detector scores each image by itself, because its threshold holds for that: for "
+                "companions, load a detector with references= instead"
+            )
         if given and not self.method.MOST_COMPANIONS:
             able = ", ".join(methods_with_companions())
             raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
@@ -283,7 +293,15 @@ class Detector(Decided):
 
     @property
     def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once, because each score depends on the other images."""
+        """Whether images have to be scored all at once, because each score depends on the other images.
+
+        A fitted detector scores each image by itself, whatever the method.
+        """
+        return self.good_images is None and self._would_score_jointly
+
+    @property
+    def _would_score_jointly(self) -> bool:
+        """Whether the method with its support compares the images of a batch."""
         state = self._state_with_support()
         if state is None or state.scores_jointly is None:
             return self.method.scores_jointly
@@ -305,39 +323,13 @@ class Detector(Decided):
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
-        return scoring_settings(self.method, self.image_size, self.fingerprint, self.reference_fingerprints)
-
-    def save(self, path: str | Path) -> Path:
-        """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, except backbone weights.
-
-        A calibration that was made before the weights changed is left out, with its thresholds.
-
-        Args:
-            path: file to write, ".safetensors" by custom; an older file is replaced in one step.
-
-        Returns:
-            Path of the file.
-
-        Raises:
-            WeightsError: the file cannot be written.
-        """
-        decision = self.decision.valid_for(self.scoring_settings())
-        info = CheckpointInfo(
-            method=self.method.INFO.name,
-            backbone=self.record.name,
-            fingerprint=self.fingerprint,
-            image_size=self.image_size,
-            config=to_plain(self.method.config),
-            auxiliary_data=self.auxiliary_data,
-            auxiliary_pictures=self.auxiliary_pictures,
-            threshold=decision.threshold,
-            map_threshold=decision.map_threshold,
-            calibration=None if decision.calibration is None else decision.calibration.to_dict(),
-            class_name=decision.class_name,
+        return scoring_settings(
+            self.method,
+            self.image_size,
+            self.fingerprint,
+            self.reference_fingerprints,
+            is_lone=self.good_images is not None,
         )
-        path = Path(path).expanduser()
-        checkpoints.write(path, self.method.learned_state(), info)
-        return path
 
     def mark_trained(self, auxiliary_data: str, auxiliary_pictures: str = "") -> None:
         """Records that the method has been trained, and on which data.
@@ -383,6 +375,8 @@ class Detector(Decided):
     @torch.inference_mode()
     def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
         """Scores and maps of a batch, float32."""
+        if self.good_images is not None and len(images) > 1 and self._would_score_jointly:
+            return one_by_one(self._score, images, names)
         images = images.to(self.device)
         states = self._states  # one support for the whole batch, even if another thread replaces it
         state = states.prepared(names, learned_versions(self.method))

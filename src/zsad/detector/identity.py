@@ -65,7 +65,7 @@ def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
 
 
 def scoring_settings(
-    method: Method, image_size: int, fingerprint: str, references: Sequence[str]
+    method: Method, image_size: int, fingerprint: str, references: Sequence[str], *, is_lone: bool = False
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -74,13 +74,16 @@ def scoring_settings(
         image_size: pixels a side of the network's input.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
+        is_lone: whether each image is scored by itself although the method compares the images of a batch.
 
     Returns:
         `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references` and
-        `weights` (short digest of the backbone and of everything that was learnt).
+        `weights` (short digest of the backbone and of everything that was learnt); `companions`, "none", if
+        `is_lone`.
     """
     backbone = method.backbone
     return {
+        **({"companions": "none"} if is_lone else {}),
         "method": method.INFO.name,
         "backbone": backbone.record.name if backbone.record else None,
         "image_size": image_size,

@@ -13,8 +13,9 @@ from zsad.backbones.loading import backbone_fingerprint, load_backbone
 from zsad.detector import choosing
 from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
+from zsad.detector.fitting.good_images import GoodImages
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, WeightsError
 from zsad.files.settings import build_config
 from zsad.methods import _registry as registry
 
@@ -51,7 +52,7 @@ def load(
         device: device name; None for a CUDA GPU if there is one, then Apple's GPU, then the CPU.
         precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
-            folder, a pattern or a list.
+            folder, a pattern or a list; they replace the good images of a fitted checkpoint.
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.
@@ -108,6 +109,7 @@ def load(
         auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
     )
+    _take_good_images(detector, found)
     if references is not None:
         detector.set_references(references)
     if calibration is not None:
@@ -122,6 +124,18 @@ def load(
 def _first_given(*sizes: int | None) -> int:
     """The first size that is not None; the last one is always a number."""
     return next(size for size in sizes if size is not None)
+
+
+def _take_good_images(detector: Detector, found: Checkpoint | None) -> None:
+    """Gives a detector the good images of a fitted checkpoint, if it is one."""
+    if found is None or found.info is None or not found.info.good_images:
+        return
+    choosing.check_fitted(found.path, found.info, detector.method, detector.image_size)
+    try:
+        good = GoodImages.from_tensors(found.info.good_images, found.good_images, detector.method)
+    except WeightsError as error:
+        raise WeightsError(f"{found.path}: {error}") from error
+    detector.keep_good_images(good.to(detector.device))
 
 
 def _find_backbone(

@@ -143,8 +143,21 @@ def reference_distances(visual: VisionTower, images: Tensor, memory: ReferenceMe
     Returns:
         (B, G, G) float32 in [0, 1].
     """
+    return patch_distances(_patches(visual, images), memory)
+
+
+def patch_distances(patches: Sequence[Tensor], memory: ReferenceMemory) -> Tensor:
+    """`reference_distances` for patches that are already there.
+
+    Args:
+        patches: L tensors (B, N, D_l) of unit vectors.
+        memory: patches of the references.
+
+    Returns:
+        (B, G, G) float32 in [0, 1].
+    """
     found = []
-    for level, known in zip(_patches(visual, images), memory.levels, strict=True):
+    for level, known in zip(patches, memory.levels, strict=True):
         similarity = nearest_similarity(level.flatten(0, 1), known[None])[0].float()
         found.append(((1 - similarity) / 2).clamp(0, 1).reshape(level.shape[:2]))
     return to_grid(torch.stack(found).mean(dim=0)[..., None])[:, 0]
