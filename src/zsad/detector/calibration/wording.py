@@ -124,8 +124,8 @@ def _map_sentence(calibration: Calibration) -> str:
     reached = promised_confidence(count, allowed, rate)
     about = "about " if calibration.left_out else ""
     return (
-        f"{start}: with {about}{percent(reached)} confidence at most {percent(rate)} of new normal images have "
-        f"{marked} marked."
+        f"{start}: with {about}{percent(reached)} confidence at most {percent(rate)} of new normal images "
+        f"have {marked} marked."
     )
 
 

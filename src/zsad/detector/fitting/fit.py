@@ -19,6 +19,7 @@ from zsad.detector.fitting.encoding import encode
 from zsad.detector.fitting.good_images import joined
 from zsad.detector.fitting.leaving_out import scores_left_out
 from zsad.detector.fitting.statistics import OUTLIER, folds, near_copies, robust_z
+from zsad.detector.fitting.wording import near_copy_warning, outlier_warning
 from zsad.detector.identity import scoring_settings
 from zsad.detector.support import images_given
 from zsad.errors import DataError
@@ -212,8 +213,15 @@ def _calibration(
         class_name=options.class_name,
     )
     calibration = choose_thresholds(measurement, options)
+    names = [image.name for image in good.images]
+    warnings = list(calibration.warnings)
+    if outliers := scored.outliers():
+        warnings.append(outlier_warning([names[number] for number in outliers], len(names)))
+    if twins := _of_several(scored.groups):
+        warnings.append(near_copy_warning([[names[number] for number in group] for group in twins]))
     return replace(
         calibration,
+        warnings=tuple(warnings),
         left_out=scored.together,
         pictures=tuple(image.fingerprint for image in good.images),
     )

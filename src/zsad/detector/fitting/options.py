@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from zsad.detector.calibration.options import CalibrateOptions
 from zsad.errors import ConfigError
@@ -29,3 +30,41 @@ class FitOptions(CalibrateOptions):
                 f'fit has good images only and chooses by "rate", not by "{self.rule}": use calibrate with '
                 "references for labelled images"
             )
+
+
+def check_files(
+    out: Path, *, add: Path | None, checkpoint: str | None, has_good: bool, has_false_alarms: bool
+) -> None:
+    """Refuses files that `zsad fit` cannot work with, before anything is loaded.
+
+    Args:
+        out: file to write.
+        add: file of an earlier fit; None to begin.
+        checkpoint: learnt weights to begin with; None for those that zsad ships.
+        has_good: whether good images are named.
+        has_false_alarms: whether images that were wrongly called anomalous are named.
+
+    Raises:
+        ConfigError: the files do not go together; the message says what to type.
+    """
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out} must end in .safetensors: it holds features, thresholds and weights")
+    if add is None:
+        if has_false_alarms:
+            raise ConfigError(
+                "--false-alarm needs the detector that raised it: zsad fit --add line3.safetensors "
+                "--false-alarm image.png"
+            )
+        if not has_good:
+            raise ConfigError("give good images: zsad fit good/ --out line3.safetensors")
+        return
+    if checkpoint is not None:
+        raise ConfigError(
+            "--add names the file to begin with, and --checkpoint another one: give one of them"
+        )
+    if not add.is_file():
+        what = "is a folder" if add.is_dir() else "does not exist"
+        raise ConfigError(
+            f"--add {add} {what}: it takes the file of an earlier fit, as in zsad fit more_good/ --add "
+            "line3.safetensors"
+        )
