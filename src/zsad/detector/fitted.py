@@ -10,7 +10,6 @@ from zsad.detector import checkpoints
 from zsad.detector.calibration.options import Aim
 from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.decision import Decided
-from zsad.detector.fitting.fit import fit
 from zsad.detector.fitting.options import FitOptions
 from zsad.detector.inputs import check_trained
 from zsad.detector.states import States
@@ -83,6 +82,8 @@ class Fitted(Decided):
                 single image, or `add` and the detector has not been fitted.
             DataError: fewer than three different images can be read, or all have the same score.
         """
+        from zsad.detector.fitting.fit import fit  # most detectors are never fitted
+
         check_trained(self.method, self.is_trained)
         if add and self.good_images is None:
             raise ConfigError("add=True needs a detector that has been fitted: call fit without it first")

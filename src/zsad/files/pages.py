@@ -1,7 +1,8 @@
 """Writes HTML pages: one file that opens from disk, makes no request, and escapes everything it shows.
 
-A page `NAME` consists of `templates/NAME.html`, which extends `base.html`, and perhaps `templates/NAME.js`.
-The base holds the head, the common styles, and a content security policy that admits only the page's own script.
+A page `NAME` is `templates/NAME.html`, which extends `base.html`, and `templates/NAME.js`, if it has one.
+The base holds the head, the common styles, and a content security policy that admits only the page's
+own script.
 """
 
 from __future__ import annotations

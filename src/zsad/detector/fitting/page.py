@@ -68,7 +68,7 @@ def write_fit_page(path: Path, fitting: Fitting, lines: Sequence[str]) -> None:
         "title": TITLE,
         "about": f"{counted(len(fitting.good.images), 'good image')}. {summary(fitting.calibration)}.",
         "lines": [*lines],
-        "warnings": [*fitting.calibration.warnings, *fitting.failed],
+        "warnings": fitting.calibration.warnings,
         "places": [f"{100 * (score - low) / width:.2f}" for score in scores],
         "mark": f"{100 * (fitting.calibration.threshold - low) / width:.2f}",
         "low": f"{low:.4g}",

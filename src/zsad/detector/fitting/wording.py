@@ -41,8 +41,8 @@ def more_sentence(calibration: Calibration) -> str:
     if count >= needed:
         more = _next_alarm(count, rate, confidence)
         return (
-            f"{counted(more - count, 'more good image')} ({more} in all) would keep the promise with one more "
-            "of them above the threshold, so that the threshold falls and more defects are found."
+            f"{counted(more - count, 'more good image')} ({more} in all) would keep the promise with one "
+            "more of them above the threshold, so that the threshold falls and more defects are found."
         )
     soon = count + MORE_IMAGES
     start = f"{counted(needed - count, 'more good image')} ({needed} in all) would promise at most"
