@@ -18,7 +18,7 @@ from zsad.detector.calibration.measurement import Measured, Measurement, map_hei
 from zsad.detector.fitting.encoding import encode
 from zsad.detector.fitting.good_images import joined
 from zsad.detector.fitting.leaving_out import scores_left_out
-from zsad.detector.fitting.statistics import OUTLIER, folds, near_copies, robust_z
+from zsad.detector.fitting.statistics import OUTLIER, folds, log_odds, near_copies, robust_z
 from zsad.detector.fitting.wording import near_copy_warning, outlier_warning
 from zsad.detector.identity import scoring_settings
 from zsad.detector.support import images_given
@@ -93,7 +93,7 @@ class _Scored:
     def outliers(self) -> tuple[int, ...]:
         """The images that stand out, from the highest score on."""
         numbers = self.numbers
-        apart = robust_z([self.scores[number] for number in numbers])
+        apart = robust_z(log_odds([self.scores[number] for number in numbers]))
         found = [number for number, z in zip(numbers, apart, strict=True) if z >= OUTLIER]
         return tuple(sorted(found, key=lambda number: -self.scores[number]))
 

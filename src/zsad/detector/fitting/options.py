@@ -47,8 +47,6 @@ def check_files(
     Raises:
         ConfigError: the files do not go together; the message says what to type.
     """
-    if out.suffix != ".safetensors":
-        raise ConfigError(f"--out {out} must end in .safetensors: it holds features, thresholds and weights")
     if add is None:
         if has_false_alarms:
             raise ConfigError(
@@ -57,14 +55,15 @@ def check_files(
             )
         if not has_good:
             raise ConfigError("give good images: zsad fit good/ --out line3.safetensors")
-        return
-    if checkpoint is not None:
+    elif checkpoint is not None:
         raise ConfigError(
             "--add names the file to begin with, and --checkpoint another one: give one of them"
         )
-    if not add.is_file():
+    elif not add.is_file():
         what = "is a folder" if add.is_dir() else "does not exist"
         raise ConfigError(
             f"--add {add} {what}: it takes the file of an earlier fit, as in zsad fit more_good/ --add "
             "line3.safetensors"
         )
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out} must end in .safetensors: it holds features, thresholds and weights")

@@ -32,6 +32,7 @@ OUTLIER = 3.5
 
 MAD_TO_DEVIATION = 1.4826
 SMALLEST_DEVIATION = 1e-6
+SMALLEST_SCORE = 1e-6
 
 
 def left_out_rate(images: int, alarms: int, fold: int = 1) -> float:
@@ -52,7 +53,7 @@ def left_out_rate(images: int, alarms: int, fold: int = 1) -> float:
     return min(1.0, (2 * alarms + fold) / (images + fold))
 
 
-def robust_z(scores: Sequence[float]) -> NDArray[np.float64]:
+def robust_z(scores: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """How many standard deviations each score lies above the median, both estimated from the middle half.
 
     z_i = (s_i - median s) / (1.4826 median |s - median s|)
@@ -73,6 +74,17 @@ def robust_z(scores: Sequence[float]) -> NDArray[np.float64]:
     if deviation < SMALLEST_DEVIATION:
         return np.zeros_like(values)
     return np.asarray(distances / deviation)
+
+
+def log_odds(scores: Sequence[float]) -> NDArray[np.float64]:
+    """log(s / (1 - s)) of scores in [0, 1], on which the long upper tail of good scores is shorter.
+
+    Example:
+        >>> log_odds([0.5, 0.9]).round(4).tolist()
+        [0.0, 2.1972]
+    """
+    values = np.clip(np.asarray(scores, dtype=np.float64), SMALLEST_SCORE, 1 - SMALLEST_SCORE)
+    return np.asarray(np.log(values / (1 - values)))
 
 
 def near_copies(distances: NDArray[np.floating], share: float) -> list[int]:
