@@ -120,7 +120,8 @@ def rows_of(detector: Detector, folder: Path, options: argparse.Namespace) -> li
 def table(rows: list[Row]) -> str:
     """A Markdown table, one line for each category, over all draws."""
     lines = [
-        "| category | fitted to | promised on average | with 95 % confidence | seen | 95 % interval | defects found |",
+        "| category | fitted to | promised on average | with 95 % confidence | seen | 95 % interval "
+        "| defects found |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row.category for row in rows):
