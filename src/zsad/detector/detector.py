@@ -36,8 +36,7 @@ from zsad.detector.inputs import (
     read_batches,
     stack,
 )
-from zsad.detector.predictions import predictions
-from zsad.detector.scoring import one_by_one
+from zsad.detector.predictions import one_by_one, predictions
 from zsad.detector.states import States
 from zsad.detector.support import images_given, methods_with_companions, readable
 from zsad.errors import ConfigError, ImageReadError

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
-
-import torch
+from typing import TypeVar
 
 from zsad.errors import ConfigError, ZsadError, one_line
-from zsad.types import RawOutput
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # What may go wrong with one image while the others are fine. A lack of GPU memory is a RuntimeError.
 IMAGE_ERRORS = (ZsadError, OSError, MemoryError, RuntimeError)
@@ -52,17 +46,3 @@ def score_batch(
     if is_joint or len(items) == 1:
         return [reason] * len(items)
     return [outcome for item in items for outcome in score_batch(score, [item])]
-
-
-def one_by_one(
-    score: Callable[[Tensor, Sequence[str | None]], RawOutput], images: Tensor, names: Sequence[str | None]
-) -> RawOutput:
-    """Scores the images of a batch as if each came alone.
-
-    Args:
-        score: scores (B, 3, S, S) images with their class names.
-        images: (B, 3, S, S).
-        names: class names, one for each image.
-    """
-    parts = [score(image[None], [name]) for image, name in zip(images, names, strict=True)]
-    return RawOutput(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))
