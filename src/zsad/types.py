@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 Activation = Literal["quick_gelu", "gelu"]
 PositionInterpolation = Literal["bilinear", "bicubic", "bicubic_antialias"]
 Optimizer = Literal["adam", "adamw"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "steps"]
+Augmentation = Literal["none", "shifted", "shifted_coloured", "varied"]
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
 
 

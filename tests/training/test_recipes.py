@@ -12,7 +12,7 @@ from zsad.data.auxiliary import AuxiliarySet
 from zsad.data.mosaic import Mosaic
 from zsad.errors import ConfigError, DataError
 from zsad.methods._registry import list_methods, method_class
-from zsad.methods.base import TrainingDefaults
+from zsad.methods.training import TrainingDefaults
 from zsad.training.data import data_on_disk
 from zsad.training.options import TrainOptions
 from zsad.training.recipe import choose, described

@@ -6,7 +6,7 @@ zsad writes safetensors with a description (`CheckpointInfo`) in the metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +127,59 @@ def read(path: str | Path) -> Checkpoint:
     good = {name.removeprefix(GOOD_IMAGES): content[name] for name in content if name.startswith(GOOD_IMAGES)}
     learned = {name: content[name] for name in content if not name.startswith(GOOD_IMAGES)}
     return Checkpoint(path, learned, info, good_images=good)
+
+
+def joined(parts: Sequence[Checkpoint]) -> Checkpoint:
+    """Files that the authors of a method publish apart, as one.
+
+    Args:
+        parts: checkpoints in any order; their entries must have different names, "epoch" apart.
+
+    Raises:
+        WeightsError: none is given, one of them was written by zsad, which always writes a single file, or
+            two hold the same entry.
+    """
+    if not parts:
+        raise WeightsError("checkpoint is an empty list: give one file, or the files of the method's authors")
+    content: dict[str, Any] = {}
+    for part in parts:
+        if part.info is not None:
+            raise WeightsError(f"{part.path} holds everything that zsad saved: give it alone as checkpoint")
+        repeated = sorted(content.keys() & part.content.keys() - {"epoch"})
+        if repeated:
+            raise WeightsError(
+                f"{part.path} holds {repeated[0]!r}, as another of the files does: give each once"
+            )
+        content.update(part.content)
+    return Checkpoint(Path(" and ".join(str(part.path) for part in parts)), content, None)
+
+
+def official_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of a method's authors in a folder.
+
+    A file may stand under its name, or under its name with the number of an epoch ("image_adapter_15.pth") if
+    there is only one such file. A file that is missing is left out: the method says which one it needs.
+
+    Args:
+        folder: folder to look in.
+        names: the names that the authors' code gives its files.
+
+    Raises:
+        WeightsError: the method has no such files, none is there, or several numbered ones are.
+    """
+    if not names:
+        raise WeightsError(f"{folder} is a folder: give the file of the weights in it")
+    found = []
+    for name in names:
+        plain, stem = folder / name, Path(name)
+        numbered = sorted(folder.glob(f"{stem.stem}_[0-9]*{stem.suffix}"))
+        if not plain.is_file() and len(numbered) > 1:
+            listed = ", ".join(path.name for path in numbered)
+            raise WeightsError(f"{folder} holds several: {listed}; give the two files by name")
+        found += [plain] if plain.is_file() else numbered
+    if not found:
+        raise WeightsError(f"{folder} holds none of {', '.join(names)}")
+    return found
 
 
 def write(

@@ -20,6 +20,8 @@ from zsad.files.settings import build_config
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zsad.detector.checkpoints import Checkpoint
     from zsad.detector.support import Images
     from zsad.types import Activation
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 def load(
     method: str | None = None,
     backbone: str | Path | CLIP | None = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Sequence[str | Path] | None = None,
     *,
     image_size: int | None = None,
     device: str | torch.device | None = None,
@@ -44,7 +46,8 @@ def load(
         backbone: whatever `zsad.backbones.loading.load_backbone` accepts, or a network that it returned,
             which stays as it is and may serve several detectors; None for the backbone of the checkpoint, or
             "tiny", which zsad ships.
-        checkpoint: file from `Detector.save` or from the authors of the method, or the name of a fetched
+        checkpoint: file from `Detector.save` or from the authors of the method, a list or a folder of the
+            files that they publish apart, or the name of a fetched
             authors' file in `zsad weights list`; None for the weights that zsad ships for method and
             backbone, if any; "fresh" for new random parameters to be trained.
         image_size: pixels a side that images are resized to, a multiple of the patch size; None for the size

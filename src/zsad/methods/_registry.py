@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PLUGIN_GROUP = "zsad.methods"
 METHODS_FOLDER = Path(__file__).parent
-NOT_A_METHOD = "base"
+NO_METHODS = ("base", "training")
 
 
 def list_methods() -> list[str]:
@@ -89,7 +89,7 @@ def _letters(name: str) -> str:
 def _shipped() -> frozenset[str]:
     """Module names in the `methods` folder; a module with a leading underscore is no method."""
     names = (module.name for module in pkgutil.iter_modules([str(METHODS_FOLDER)]) if not module.ispkg)
-    return frozenset(name for name in names if name != NOT_A_METHOD and not name.startswith("_"))
+    return frozenset(name for name in names if name not in NO_METHODS and not name.startswith("_"))
 
 
 @lru_cache(maxsize=1)

@@ -54,7 +54,6 @@ from zsad.methods.base import (
     Support,
     Temperature,
     TextState,
-    TrainingDefaults,
 )
 from zsad.methods.functional.checks import check_masks, check_names
 from zsad.methods.functional.losses import dice_loss, focal_loss
@@ -83,6 +82,7 @@ from zsad.methods.prompts.templates import (
     PromptSet,
     TextEnsemble,
 )
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from zsad.detector.loading import load
 from zsad.errors import ConfigError
 from zsad.files.run_lock import only_writer
 from zsad.methods._registry import method_class
-from zsad.methods.base import TrainingDefaults
+from zsad.methods.training import TrainingDefaults
 from zsad.training.cache import cacheable_features
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices

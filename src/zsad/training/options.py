@@ -15,7 +15,7 @@ from zsad.types import Optimizer, Schedule, TrainingPrecision
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.methods.base import TrainingDefaults
+    from zsad.methods.training import TrainingDefaults
 
 Split = Literal["test", "all"]
 CHOICES = {

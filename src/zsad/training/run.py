@@ -78,7 +78,7 @@ class TrainingRun:
                 f"the {self.recipe.schedule} schedule needs to know how many images there are; give a "
                 "dataset with a length"
             )
-        self.optimizer = make_optimizer(self.recipe, self.parameters.values())
+        self.optimizer = make_optimizer(self.recipe, self.parameters)
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=FIRST_SCALE, enabled=self.recipe.precision == "fp16"
         )
@@ -117,9 +117,9 @@ class TrainingRun:
     def _set_rate(self, epoch: int, step: int) -> None:
         """Sets the learning rate of a step; both numbers count from 1."""
         steps = self.steps or 1
-        factor = rate_factor(self.recipe.schedule, (epoch - 1) * steps + step - 1, steps * self.recipe.epochs)
+        factor = rate_factor(self.recipe, (epoch - 1) * steps + step - 1, steps * self.recipe.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * factor
+            group["lr"] = self.recipe.learning_rate * factor * group["factor"]
 
     def _step(self, batch: Batch[PreparedSample | CachedSample]) -> dict[str, float]:
         """Takes one step; returns the terms of the loss before it, over the images of all processes."""
