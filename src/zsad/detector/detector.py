@@ -43,12 +43,13 @@ from zsad.errors import ConfigError, ImageReadError
 from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation, to_array
 from zsad.methods.base import Method, Support
-from zsad.types import Prediction, RawOutput, WeightRecord
+from zsad.methods.functional.reference_rule import MAP_RANGE
 
 if TYPE_CHECKING:
     from zsad.detector.fitting.good_images import GoodImages
     from zsad.detector.support import Images
     from zsad.methods.base import State
+    from zsad.types import Prediction, RawOutput, WeightRecord
 
 MOST_AT_ONCE = 16
 
@@ -136,6 +137,8 @@ class Detector(Fitted):
     @property
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value that a map can take, with the present references and companions."""
+        if self._states.follows_general_rule:
+            return MAP_RANGE
         state = self._state_with_support()
         return self.method.map_range if state is None or state.map_range is None else state.map_range
 
@@ -237,23 +240,26 @@ class Detector(Fitted):
         check_tensors(images)
         return self._score(images, class_names(self._classes(classes), len(images)))
 
-    def set_references(self, references: Images | None) -> None:
+    def set_references(self, references: Images | None, *, augment: bool = False) -> None:
         """Gives the detector known-normal images to compare with, in place of those it has.
 
         A method with a few-shot rule of its own follows it; every other method follows the general rule of
-        `zsad.methods.functional.references`. Companions stay as they are. A calibration that was made with
-        other references no longer holds and is removed. References are not written into checkpoints.
+        `zsad.methods.functional.reference_rule`. Companions stay as they are. A calibration that was made
+        with other references no longer holds and is removed. References are not written into checkpoints.
 
         Args:
             references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
                 class; None or an empty list returns to zero-shot scoring.
+            augment: whether each reference also counts in the other seven ways that quarter turns and a flip
+                give, for parts that lie in any direction.
 
         Raises:
             ImageReadError: an image cannot be read.
             DataError: a folder or pattern holds no image.
         """
         found = [read(item)[1] for item in images_given(references)]
-        self._compare_with(normal=self._stack(found) if found else None, memory=None)
+        normal = self._stack(found) if found else None
+        self._compare_with(normal=normal, memory=None, answers=None, turned=augment)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
         self.good_images = None
         if self.calibration is not None:
@@ -301,6 +307,8 @@ class Detector(Fitted):
     @property
     def _would_score_jointly(self) -> bool:
         """Whether the method with its support compares the images of a batch."""
+        if self._states.follows_general_rule and self.method.MOST_COMPANIONS:
+            return False
         state = self._state_with_support()
         if state is None or state.scores_jointly is None:
             return self.method.scores_jointly
@@ -377,7 +385,4 @@ class Detector(Fitted):
         if self.good_images is not None and len(images) > 1 and self._would_score_jointly:
             return one_by_one(self._score, images, names)
         images = images.to(self.device)
-        states = self._states  # one support for the whole batch, even if another thread replaces it
-        state = states.prepared(names, learned_versions(self.method))
-        raw = self.method.score(self.method.features(images), state)
-        return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)
+        return self._states.scored(images, names, learned_versions(self.method))

@@ -109,7 +109,7 @@ class Fitted(Decided):
         Args:
             good: images from `fit` on the same method, backbone and image size, on the detector's device.
         """
-        self._states = States(self.method, Support(memory=good.references))
+        self._states = States(self.method, Support(memory=good.references, answers=good.reference_maps))
         self.reference_fingerprints = good.reference_fingerprints
         self.good_images = good
 

@@ -57,6 +57,7 @@ from torch import Tensor, nn
 from zsad.files.fields import Above, AtLeast, AtMost
 from zsad.methods.base import Method, State, Support, Weight
 from zsad.methods.functional.folder import LEAST_COMPANIONS, Companions, Logits, Weighting
+from zsad.methods.functional.image_score import ImageScore, image_logits, image_score_for
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import (
     JointFeatures,
@@ -107,6 +108,9 @@ class Config(ObjectAgnosticConfig):
             the first layer of an image encoder with a hybrid stem, whose levels are compared as well, and for
             the ends of the quarters of any other.
         lam: weight of the pixel losses against the image loss.
+        image_score: what scores an image without companions and references, "class_token" as in AnomalyCLIP,
+            or "both" for the mean logit of the class token and of the most anomalous 5 % of the patches; None
+            for "both" on `tiny` and "class_token" on all other weights.
     """
 
     companions: Annotated[int, AtLeast(LEAST_COMPANIONS)] = 32
@@ -114,6 +118,7 @@ class Config(ObjectAgnosticConfig):
     visual_weight: Weight = 1.5
     visual_layers: tuple[int, ...] | None = None
     lam: Weight = 4.0
+    image_score: ImageScore | None = None
 
     def resolved(self, towers: ClipConfig) -> Self:
         """The same settings with everything that depends on the backbone filled in.
@@ -169,6 +174,7 @@ class Auto(Method[Config, Features, AutoState]):
         """
         super().__init__(backbone, config.resolved(backbone.config))
         self.prompts = ObjectAgnosticPrompts(self.backbone, self.config)
+        self.image_score = image_score_for(self.config.image_score, backbone.record)
         self.visual_layers = layers_compared(self.config.visual_layers, backbone.config.vision)
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> AutoState:
@@ -207,6 +213,15 @@ class Auto(Method[Config, Features, AutoState]):
         once = [1.0] * len(self.prompts.layers)
         size = features.image_size(self.backbone.config.vision.patch_size)
         return RawOutput(logits.images.sigmoid(), abnormal_map(chances, once, size, self.config.sigma))
+
+    def companion_distances(self, features: Features, state: AutoState) -> Tensor | None:
+        """Mean distance of each patch over the levels, above what is usual, times the trust."""
+        companions = state.companions
+        if companions is None or len(companions.patches) == 0:
+            return None
+        comparison = companions.compared(features.levels)
+        above = companions.patch_distances_of(comparison) - 1
+        return companions.likeness(comparison)[:, None] * above
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -264,7 +279,8 @@ class Auto(Method[Config, Features, AutoState]):
         for vectors in (features.image_features, features.patch_features):
             cosines = cosine_similarity(vectors, text)
             ahead.append((cosines[..., 1] - cosines[..., 0]) / self.config.temperature)
-        return Logits(*ahead)
+        image, patches = ahead
+        return Logits(image_logits(image, patches, self.image_score), patches)
 
     def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
         """Images as companions of others, and how they compare with each other."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zsad.detector.fitting.good_images import GoodImage, GoodImages, joined
-from zsad.detector.fitting.leaving_out import lone_answers
+from zsad.detector.fitting.leaving_out import remembered
 from zsad.detector.identity import image_fingerprint
 from zsad.detector.inputs import stack
 from zsad.detector.scoring import score_batch
@@ -112,11 +112,7 @@ def encode(
 def _encoded(method: Method, images: Tensor, class_name: str) -> list[GoodImages]:
     """Memory and answer of each image; the images have no names here."""
     images = images.to(method.backbone.text_projection.device)
-    memory = method.remember(images)
-    if method.INFO.references == "own":
-        answers = method.features(images)
-    else:
-        answers = lone_answers(method, images, class_name)
+    memory, answers = remembered(method, images, class_name)
     batch = GoodImages(tuple(GoodImage("", "", 1, 1) for _ in images), memory, answers)
     return [batch.only([number]) for number in range(len(images))]
 

@@ -66,9 +66,21 @@ class GoodImages:
         return self.memory.without(self.held_out) if self.held_out else self.memory
 
     @property
+    def reference_maps(self) -> Tensor | None:
+        """(R, S, S) the method's own maps of the references; None for a method with a rule of its own."""
+        return self.maps_without(self.held_out)
+
+    @property
     def reference_fingerprints(self) -> tuple[str, ...]:
         """Fingerprints of the references."""
         return tuple(image.fingerprint for image in self.images if not image.is_held_out)
+
+    def maps_without(self, numbers: Collection[int]) -> Tensor | None:
+        """The method's own maps (n - m, S, S) of all but m images; None for a rule of the method's own."""
+        if not isinstance(self.answers, RawOutput):
+            return None
+        kept = [number for number in range(len(self.images)) if number not in numbers]
+        return self.answers.maps[kept]
 
     def answer(self, number: int) -> Any:
         """The answer of one image, (1, ...) tensors."""

@@ -1,14 +1,23 @@
-"""Scores each good image with references that it is not among."""
+"""Encodes good images, and scores each of them with references that it is not among."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zsad.backbones.recording import recorded
 from zsad.methods.base import Support
-from zsad.methods.functional.references import patch_distances, with_references
+from zsad.methods.functional.patches import layers_compared, recorded_patches
+from zsad.methods.functional.reference_rule import (
+    MOST_VECTORS,
+    SMALLEST_UNIT,
+    ReferenceRule,
+    usual_distance,
+    usual_logits,
+)
+from zsad.methods.functional.references import ReferenceMemory, patches
 from zsad.types import RawOutput
 
 if TYPE_CHECKING:
@@ -16,12 +25,11 @@ if TYPE_CHECKING:
 
     from zsad.detector.fitting.good_images import GoodImages
     from zsad.methods.base import Method
-    from zsad.methods.functional.references import ReferenceMemory
 
 
 @torch.inference_mode()
-def lone_answers(method: Method, images: Tensor, class_name: str) -> RawOutput:
-    """A method's own answer to each image by itself, without references and without companions.
+def remembered(method: Method, images: Tensor, class_name: str) -> tuple[ReferenceMemory, Any]:
+    """Memory of good images, and what else their scores are computed from, see `GoodImages.answers`.
 
     Args:
         method: the system.
@@ -31,12 +39,17 @@ def lone_answers(method: Method, images: Tensor, class_name: str) -> RawOutput:
     Raises:
         ConfigError: the method cannot score a single image.
     """
-    state = method.prepare((class_name,))
-    at_once = 1 if method.scores_jointly else len(images)
-    parts = [method.score(method.features(part), state) for part in torch.split(images, at_once)]
-    return RawOutput(
-        torch.cat([part.scores for part in parts]).float(), torch.cat([part.maps for part in parts]).float()
-    )
+    if method.INFO.references == "own":
+        return method.remember(images), method.features(images)
+    visual, state = method.backbone.visual, method.prepare((class_name,))
+    raws, levels = [], []
+    for part in torch.split(images, 1 if method.scores_jointly else len(images)):
+        with recorded(part, layers_compared(None, visual.config)) as recording:
+            raws.append(method.score(method.features(part), state))
+        levels.append(recorded_patches(recording) or patches(visual, part))
+    scores, maps = (torch.cat([getattr(raw, name) for raw in raws]).float() for name in ("scores", "maps"))
+    memory = ReferenceMemory.of([torch.cat(level) for level in zip(*levels, strict=True)])
+    return memory, RawOutput(scores, maps)
 
 
 @torch.inference_mode()
@@ -57,19 +70,41 @@ def scores_left_out(
     Raises:
         ConfigError: no reference is left for a fold.
     """
+    is_own = method.INFO.references == "own"
+    thinned = good.memory if is_own else good.references.thinned(MOST_VECTORS)
     for fold in left_out:
-        memory = good.memory.without({*fold, *good.held_out})
+        absent = {*fold, *good.held_out}
+        memory = good.memory.without(absent)
+        state = method.prepare((class_name,), Support(memory=memory)) if is_own else None
+        rule = None if is_own else _rule_of(memory, thinned.without(absent))
         for number in fold:
-            raw = _compared(method, good, number, memory, class_name)
+            if rule is None:
+                raw = method.score(good.answer(number), state)
+            else:
+                raw = _compared(method, good, number, rule, absent)
             yield number, float(raw.scores[0]), raw.maps[0].float()
 
 
+def _rule_of(memory: ReferenceMemory, thinned: ReferenceMemory) -> ReferenceRule:
+    """The general rule for some references, whose vectors were thinned together with those left out.
+
+    Thinning again for each fold would take minutes. A vector that stood for others and is left out with its
+    image leaves a gap, so that scores can only be a little higher.
+    """
+    units = [
+        usual_distance(*level)
+        for level in zip(memory.levels, memory.owners, thinned.levels, thinned.owners, strict=True)
+    ]
+    return ReferenceRule(thinned, torch.stack(units).clamp(min=SMALLEST_UNIT))
+
+
 def _compared(
-    method: Method, good: GoodImages, number: int, memory: ReferenceMemory, class_name: str
+    method: Method, good: GoodImages, number: int, rule: ReferenceRule, absent: set[int]
 ) -> RawOutput:
-    """The answer to one image, compared with a memory by the rule that the method follows."""
-    if method.INFO.references == "own":
-        state = method.prepare((class_name,), Support(memory=memory))
-        return method.score(good.answer(number), state)
-    distances = patch_distances([level[None] for level in good.levels(number)], memory)
-    return with_references(good.answer(number), distances, method.map_range)
+    """The answer to one image by the general rule, with what is usual for the references that are left."""
+    raw, maps = good.answer(number), good.maps_without(absent)
+    side = raw.maps.shape[-1] // method.backbone.config.vision.patch_size
+    usual = None if maps is None else usual_logits(maps, side, method.map_range)
+    levels = [level[None] for level in good.levels(number)]
+    joined: RawOutput = rule.joined(raw, levels, usual, method.map_range)
+    return joined
