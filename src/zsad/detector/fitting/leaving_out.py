@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from zsad.backbones.recording import recorded
 from zsad.methods.base import Support
+from zsad.methods.functional.matching import SIMILARITIES_AT_ONCE
 from zsad.methods.functional.patches import layers_compared, recorded_patches
 from zsad.methods.functional.reference_rule import (
+    MOST_MEASURED,
     MOST_VECTORS,
     SMALLEST_UNIT,
     ReferenceRule,
-    usual_distance,
+    half_cosine,
     usual_logits,
 )
 from zsad.methods.functional.references import ReferenceMemory, patches
@@ -71,31 +73,59 @@ def scores_left_out(
         ConfigError: no reference is left for a fold.
     """
     is_own = method.INFO.references == "own"
-    thinned = good.memory if is_own else good.references.thinned(MOST_VECTORS)
+    rules = None if is_own else _Rules(good.references)
     for fold in left_out:
         absent = {*fold, *good.held_out}
-        memory = good.memory.without(absent)
-        state = method.prepare((class_name,), Support(memory=memory)) if is_own else None
-        rule = None if is_own else _rule_of(memory, thinned.without(absent))
-        for number in fold:
-            if rule is None:
-                raw = method.score(good.answer(number), state)
-            else:
-                raw = _compared(method, good, number, rule, absent)
+        if rules is None:
+            state = method.prepare((class_name,), Support(memory=good.memory.without(absent)))
+            raws = [method.score(good.answer(number), state) for number in fold]
+        else:
+            rule = rules.without(absent)
+            raws = [_compared(method, good, number, rule, absent) for number in fold]
+        for number, raw in zip(fold, raws, strict=True):
             yield number, float(raw.scores[0]), raw.maps[0].float()
 
 
-def _rule_of(memory: ReferenceMemory, thinned: ReferenceMemory) -> ReferenceRule:
-    """The general rule for some references, whose vectors were thinned together with those left out.
+class _Rules:
+    """The general rule for all references but some; what the folds share is computed once.
 
-    Thinning again for each fold would take minutes. A vector that stood for others and is left out with its
-    image leaves a gap, so that scores can only be a little higher.
+    Vectors are thinned together with those that are left out later: thinning again for each fold would
+    take minutes. A vector that stood for others and is left out with its image leaves a gap, so that scores
+    can only be a little higher.
     """
-    units = [
-        usual_distance(*level)
-        for level in zip(memory.levels, memory.owners, thinned.levels, thinned.owners, strict=True)
-    ]
-    return ReferenceRule(thinned, torch.stack(units).clamp(min=SMALLEST_UNIT))
+
+    def __init__(self, references: ReferenceMemory) -> None:
+        self._thinned = references.thinned(MOST_VECTORS)
+        self._askers: list[Tensor] = []
+        self._nearest: list[Tensor] = []  # L tensors (P, R), similarity of a vector to each reference
+        for level, owners, known, known_owners in zip(
+            references.levels, references.owners, self._thinned.levels, self._thinned.owners, strict=True
+        ):
+            count = min(len(level), MOST_MEASURED)
+            rows = torch.arange(count, device=level.device) * len(level) // count
+            self._askers.append(owners[rows])
+            self._nearest.append(_nearest_by_owner(level[rows], known, known_owners, references.count))
+
+    def without(self, absent: Collection[int]) -> ReferenceRule:
+        """The rule for the references that are left, with what is usual between these."""
+        units = []
+        for askers, nearest in zip(self._askers, self._nearest, strict=True):
+            gone = [number for number in absent if number < nearest.shape[1]]
+            similarity = nearest.scatter(1, askers[:, None], -1.0)
+            similarity[:, gone] = -1.0
+            asked = ~torch.isin(askers, torch.tensor(gone, dtype=askers.dtype, device=askers.device))
+            units.append(half_cosine(similarity[asked].amax(dim=1)).mean())
+        return ReferenceRule(self._thinned.without(absent), torch.stack(units).clamp(min=SMALLEST_UNIT))
+
+
+def _nearest_by_owner(asked: Tensor, known: Tensor, owners: Tensor, count: int) -> Tensor:
+    """(P, R) similarity of each vector (P, D) to the most similar of (K, D) vectors of each of R owners."""
+    found = []
+    for part in torch.split(asked, max(1, SIMILARITIES_AT_ONCE // len(known))):
+        similarity = (part @ known.T).float()
+        nearest = similarity.new_full((len(part), count), -1.0)
+        found.append(nearest.scatter_reduce(1, owners.expand_as(similarity), similarity, "amax"))
+    return torch.cat(found)
 
 
 def _compared(
