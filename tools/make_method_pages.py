@@ -246,8 +246,8 @@ def comparison(names: list[str]) -> str:
         "",
         "*Learns*: needs weights learnt on an auxiliary set, never on the images to be scored. *Class names*: the "
         'score depends on `--class-name`, which is "object" by default. *References*: how known-normal images '
-        "(`--references`) are used: by the paper's own rule, or by zsad's general rule, the mean of the method's answer "
-        "and of the distance to the nearest reference patch. *Scores a batch together*: the score of an image depends "
+        "(`--references`) are used: by the paper's own rule, or by zsad's general rule, the distance to the nearest reference "
+        "patch in units of what is usual between references, joined with the method's own answer. *Scores a batch together*: the score of an image depends "
         "on the other images. *Checked against*: the source of the numbers that `tests/methods` compares with; a "
         "re-implementation if the authors published no code, and plain loops if nothing was recorded. *Weights on "
         f"`{PACKAGED_BACKBONE}`*: whether the learnt weights for the small model inside the package are shipped.",

@@ -51,6 +51,8 @@ class FakeConfig:
 class FakeDetector(Decided):
     """The score is the image's mean brightness and the map its red channel."""
 
+    roi = None
+
     def __init__(self, clip, joint=False):
         self.backbone = clip
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
@@ -164,7 +166,7 @@ def test_options_reach_the_library(run, folder, detector):
     assert run.loads == [
         {
             "method": "winclip", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
-            "device": "cpu", "precision": "fp32", "references": None, "calibration": None,
+            "device": "cpu", "precision": "fp32", "references": None, "calibration": None, "roi": None,
             "sigma": 8, "features_list": [1, 2],
         }
     ]  # fmt: skip

@@ -92,6 +92,19 @@ def test_train_resume_and_predict(method, backbone, folder, tmp_path):
     assert all(0 <= record["score"] <= 1 for record in records)
 
 
+def test_ctrl_c_names_the_command_that_continues(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zsad.training.loop.train", interrupted)
+    typed = ["train", "--data", "my data", "--overwrite", "--out", str(tmp_path / "w.safetensors")]
+    monkeypatch.setattr("sys.argv", ["zsad", *typed])
+    stopped = CliRunner().invoke(app, typed)
+    assert stopped.exit_code == 130
+    assert f"zsad train --data 'my data' --out {tmp_path / 'w.safetensors'} --resume" in stopped.output
+    assert "w.training" in stopped.output
+
+
 def test_the_options_reach_the_training(backbone, folder, tmp_path):
     told = run(
         "train", "--method", "april_gan", "--data", folder, "--out", tmp_path / "out.safetensors",

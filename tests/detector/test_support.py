@@ -92,6 +92,16 @@ def test_references_are_remembered_once_and_the_memory_stands_for_them(
     assert encoded == [2]
 
 
+def test_references_in_any_direction_are_another_setting(make_small_clip, folder):
+    clip, good = make_small_clip(image_size=64), folder / "0.png"
+    plain = zsad.load("clip_ac", clip, device="cpu", references=good)
+    turned = zsad.load("clip_ac", clip, device="cpu", references=good, augment_references=True)
+    assert plain.scoring_settings() != turned.scoring_settings()
+    assert plain.reference_fingerprints == turned.reference_fingerprints
+    lying = np.rot90(np.asarray(Image.open(good))).copy()
+    assert turned.predict(lying).score < plain.predict(lying).score
+
+
 def test_companions_leave_references_alone(auto, folder):
     """Both shared one slot once: setting companions threw the references away but not their fingerprints."""
     auto.set_references(folder / "0.png")

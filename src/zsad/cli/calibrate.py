@@ -24,6 +24,7 @@ from zsad.cli.options import (
     PrecisionOption,
     QuietOption,
     ReferencesOption,
+    RoiOption,
     SettingsOption,
     StateWordsOption,
     comma_list,
@@ -104,6 +105,7 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
+    roi: RoiOption = None,
     state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
@@ -152,7 +154,7 @@ def calibrate(
         split=split,
         class_name=class_name,
         include_results=include_results,
-        normal_labels=None if normal_labels is None else comma_list(normal_labels),
+        normal_labels=comma_list(normal_labels),
     )
     options = replace(options, class_name=name)
     with only_writer(out):
@@ -166,6 +168,7 @@ def calibrate(
             references=references,
             include_results=include_results,
             calibration="none",
+            roi=roi,
             quiet=quiet,
             **config,
         )

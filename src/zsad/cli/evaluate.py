@@ -13,11 +13,16 @@ from zsad.cli.options import (
     BatchSizeOption,
     BitsOption,
     DeviceOption,
+    DevicesOption,
     ImageSizeOption,
+    IncludeResultsOption,
+    LimitOption,
     NormalLabelsOption,
     OfflineOption,
+    OutFolderOption,
     PrecisionOption,
     QuietOption,
+    RoiOption,
     SettingsOption,
     comma_list,
     fail_interrupted,
@@ -83,20 +88,15 @@ def evaluate(
             help="Number of normal training images per category that a method compares with (few-shot).",
         ),
     ] = 0,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of images per category, evenly spread.")
-    ] = None,
+    limit: LimitOption = None,
+    roi: RoiOption = None,
     image_size: ImageSizeOption = None,
     batch_size: BatchSizeOption = 8,
     settings: SettingsOption = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    devices: Annotated[
-        int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the images.")
-    ] = 1,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
-        "zsad-evaluation"
-    ),
+    devices: DevicesOption = 1,
+    out: OutFolderOption = Path("zsad-evaluation"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an earlier evaluation; finished runs are kept.")
     ] = False,
@@ -108,6 +108,7 @@ def evaluate(
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of tables.")] = False,
     normal_labels: NormalLabelsOption = None,
+    include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Evaluate methods on datasets as the papers do, and write results, curves and the worst mistakes.
@@ -123,7 +124,8 @@ def evaluate(
 
     options = EvaluateOptions(
         data=tuple(data),
-        normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
+        normal_labels=comma_list(normal_labels),
+        include_results=include_results,
         out=out,
         methods=tuple(method or EvaluateOptions.methods),
         backbones=tuple(backbone or EvaluateOptions.backbones),
@@ -135,6 +137,7 @@ def evaluate(
         bootstrap=bootstrap,
         references=reference,
         limit=limit,
+        roi=roi,
         image_size=image_size,
         batch_size=batch_size,
         settings=config,

@@ -21,6 +21,7 @@ from zsad.cli.options import (
     OfflineOption,
     PrecisionOption,
     QuietOption,
+    RoiOption,
     SettingsOption,
     StateWordsOption,
     go_offline,
@@ -125,6 +126,7 @@ def fit(
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    roi: RoiOption = None,
     settings: SettingsOption = None,
     bits: BitsOption = None,
     offline: OfflineOption = False,
@@ -168,6 +170,7 @@ def fit(
             device=device,
             precision=precision,
             references=None,
+            roi=roi,
             quiet=quiet,
             **config,
         )

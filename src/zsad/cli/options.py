@@ -6,7 +6,8 @@ import ast
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, overload
 
 import typer
 
@@ -147,6 +148,26 @@ BitsOption = Annotated[
         show_default=False,
     ),
 ]
+RoiOption = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|X,Y,W,H",
+        help="Look only here: x,y,width,height in pixels or shares of the image (10%,10%,80%,80%), or a mask "
+        "that is white where to look.",
+        show_default=False,
+    ),
+]
+DevicesOption = Annotated[
+    int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the work.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Maximum number of test images per category, evenly spread, of both labels from 2 on."
+    ),
+]
+OutFolderOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
@@ -184,8 +205,18 @@ CsvDelimiterOption = Annotated[
 ]
 
 
-def comma_list(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated option; "none" stands for no part."""
+@overload
+def comma_list(text: str) -> tuple[str, ...]: ...
+
+
+@overload
+def comma_list(text: str | None) -> tuple[str, ...] | None: ...
+
+
+def comma_list(text: str | None) -> tuple[str, ...] | None:
+    """The parts of a comma-separated option; "none" stands for no part. None if the option is not given."""
+    if text is None:
+        return None
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
 
 
@@ -240,13 +271,19 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def fail_interrupted(out: object) -> NoReturn:
-    """Ends a command after Ctrl-C and says how to continue it.
+def fail_interrupted(out: object, what: str = "results") -> NoReturn:
+    """Ends a command after Ctrl-C and names the command that continues it.
 
     Args:
         out: folder that holds the finished part.
+        what: what has been finished, in the plural.
     """
-    fail(f"interrupted: finished results are in {out}; the same command with --resume continues", INTERRUPTED)
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    command = shlex.join(["zsad", *words, "--resume"])
+    fail(
+        f"interrupted: finished {what} are in {out}; the same command with --resume continues: {command}",
+        INTERRUPTED,
+    )
 
 
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}

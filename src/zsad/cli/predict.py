@@ -18,9 +18,11 @@ from zsad.cli.options import (
     ImageSizeOption,
     IncludeResultsOption,
     OfflineOption,
+    OutFolderOption,
     PrecisionOption,
     QuietOption,
     ReferencesOption,
+    RoiOption,
     SettingsOption,
     StateWordsOption,
     comma_list,
@@ -44,7 +46,7 @@ def predict(
         typer.Argument(metavar="FILE|FOLDER|PATTERN|URI...", help="Images to score.", show_default=False),
     ],
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),
+    out: OutFolderOption = Path("zsad-results"),
     method: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +89,7 @@ def predict(
     scale: Annotated[
         str, typer.Option(help="Colour scale of the overlays: fixed (comparable) or image (its own range).")
     ] = "fixed",
+    roi: RoiOption = None,
     state_words: StateWordsOption = None,
     explain: Annotated[
         str | None,
@@ -147,9 +150,10 @@ def predict(
         class_name=class_name,
         threshold=threshold,
         map_threshold=map_threshold,
-        formats=None if formats is None else comma_list(formats),  # type: ignore[arg-type] # checked inside
+        formats=comma_list(formats),  # type: ignore[arg-type] # checked inside
         scale=scale,  # type: ignore[arg-type] # checked inside
-        explain=None if explain is None else comma_list(explain),
+        explain=comma_list(explain),
+        roi=roi,
         csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
@@ -178,6 +182,7 @@ def predict(
             recursive=recursive,
             include_results=include_results,
             calibration=calibration,
+            roi=options.roi,
             quiet=quiet,
             **config,
         )

@@ -11,12 +11,15 @@ from zsad.cli.options import (
     BackboneOption,
     BitsOption,
     DeviceOption,
+    DevicesOption,
     ImageSizeOption,
+    IncludeResultsOption,
     NormalLabelsOption,
     OfflineOption,
     QuietOption,
     SettingsOption,
     comma_list,
+    fail_interrupted,
     go_offline,
     method_settings,
 )
@@ -68,9 +71,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of the initial weights and the data order.")] = 111,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
-    devices: Annotated[
-        int, typer.Option(help="Number of GPUs, or of CPU processes, that share each step.")
-    ] = 1,
+    devices: DevicesOption = 1,
     precision: Annotated[
         str | None,
         typer.Option(help=f"fp32, or autocast in bf16 or fp16. {AS_AUTHORS[:-1]} on a GPU, else fp32."),
@@ -96,6 +97,7 @@ def train(
     bits: BitsOption = None,
     offline: OfflineOption = False,
     normal_labels: NormalLabelsOption = None,
+    include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Learn the weights of a method from images with masks, by default as the authors of the method do.
@@ -110,7 +112,8 @@ def train(
     options = TrainOptions(
         out=out,
         data=tuple(data),
-        normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
+        normal_labels=comma_list(normal_labels),
+        include_results=include_results,
         split=split,  # type: ignore[arg-type] # checked inside
         method=method,
         backbone=backbone,
@@ -136,7 +139,10 @@ def train(
     )
     from zsad.training.loop import train as run
 
-    result = run(options, show_progress=not quiet)
+    try:
+        result = run(options, show_progress=not quiet)
+    except KeyboardInterrupt:
+        fail_interrupted(options.folder, "epochs")
     if not quiet:
         _print_result(result)
 

@@ -6,8 +6,7 @@ device, references and thresholds. It encodes the prompts of a class name once a
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -31,15 +30,16 @@ from zsad.detector.inputs import (
     check_tensors,
     check_trained,
     holds_several,
-    in_their_places,
     read,
     read_batches,
+    scored_stream,
     stack,
 )
+from zsad.detector.looking import RegionInput, cut, look
 from zsad.detector.predictions import one_by_one, predictions
 from zsad.detector.states import States
-from zsad.detector.support import images_given, methods_with_companions, readable
-from zsad.errors import ConfigError, ImageReadError
+from zsad.detector.support import check_companions, images_given, readable
+from zsad.errors import ConfigError
 from zsad.images.finding import find_images
 from zsad.images.preparing import Preparation, to_array
 from zsad.methods.base import Method, Support
@@ -144,12 +144,22 @@ class Detector(Fitted):
 
     @overload
     def predict(
-        self, inputs: ImageInput, classes: Classes = None, batch_size: int | None = None
+        self,
+        inputs: ImageInput,
+        classes: Classes = None,
+        batch_size: int | None = None,
+        *,
+        roi: RegionInput = None,
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, inputs: list[Any] | tuple[Any, ...], classes: Classes = None, batch_size: int | None = None
+        self,
+        inputs: list[Any] | tuple[Any, ...],
+        classes: Classes = None,
+        batch_size: int | None = None,
+        *,
+        roi: RegionInput = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -157,6 +167,8 @@ class Detector(Fitted):
         inputs: ImageInput | list[Any] | tuple[Any, ...],
         classes: Classes = None,
         batch_size: int | None = None,
+        *,
+        roi: RegionInput = None,
     ) -> Prediction | list[Prediction]:
         """Scores one image or several.
 
@@ -166,6 +178,7 @@ class Detector(Fitted):
             classes: class names: one for all images, or one per image; None for the class name of the
                 calibration if it has one, or "object".
             batch_size: number of images that go through the network at once; None for all, at most 16.
+            roi: region of interest in place of the detector's, as `with_roi` takes it.
 
         Returns:
             A `Prediction` for one image, a list of predictions for several.
@@ -174,13 +187,15 @@ class Detector(Fitted):
             ImageReadError: an image cannot be read.
             ConfigError: names and images differ in number, or the method has not been trained.
         """
+        if roi is not None:
+            return self.with_roi(roi).predict(inputs, classes, batch_size)
         if holds_several(inputs):
             whole = max(1, len(inputs))
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         check_trained(self.method, self.is_trained)
-        return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1))[0]
+        return self._predict_batch([read(inputs, self.roi)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self,
@@ -218,10 +233,9 @@ class Detector(Fitted):
             if isinstance(source, (str, Path))
             else source
         )
-        batches = read_batches(
-            with_class_names(images, self._classes(classes)), batch_size, are_named=are_named
-        )
-        return self._predict_stream(batches, on_error)
+        named = with_class_names(images, self._classes(classes))
+        batches = read_batches(named, batch_size, are_named=are_named, roi=self.roi)
+        return scored_stream(batches, self._predict_batch, on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores images that are already resized and normalised.
@@ -245,13 +259,12 @@ class Detector(Fitted):
 
         A method with a few-shot rule of its own follows it; every other method follows the general rule of
         `zsad.methods.functional.reference_rule`. Companions stay as they are. A calibration that was made
-        with other references no longer holds and is removed. References are not written into checkpoints.
+        with other references no longer holds and is removed.
 
         Args:
             references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
                 class; None or an empty list returns to zero-shot scoring.
-            augment: whether each reference also counts in the other seven ways that quarter turns and a flip
-                give, for parts that lie in any direction.
+            augment: whether references also count turned and flipped, for parts that lie in any direction.
 
         Raises:
             ImageReadError: an image cannot be read.
@@ -289,9 +302,7 @@ class Detector(Fitted):
                 "a fitted detector scores each image by itself, because its threshold holds for that: for "
                 "companions, load a detector with references= instead"
             )
-        if given and not self.method.MOST_COMPANIONS:
-            able = ", ".join(methods_with_companions())
-            raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
+        check_companions(given, self.method)
         prepared = readable(given, lambda item: self._stack([read(item)[1]]))
         self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
         return list(prepared)
@@ -310,9 +321,8 @@ class Detector(Fitted):
         if self._states.follows_general_rule and self.method.MOST_COMPANIONS:
             return False
         state = self._state_with_support()
-        if state is None or state.scores_jointly is None:
-            return self.method.scores_jointly
-        return state.scores_jointly
+        joint = None if state is None else state.scores_jointly
+        return self.method.scores_jointly if joint is None else joint
 
     @property
     def about_companions(self) -> str:
@@ -335,6 +345,8 @@ class Detector(Fitted):
             self.image_size,
             self.fingerprint,
             self.reference_fingerprints,
+            roi=None if self.roi is None else self.roi.identity,
+            are_turned=self._states.support.turned,
             is_lone=self.good_images is not None,
         )
 
@@ -353,30 +365,24 @@ class Detector(Fitted):
         """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
 
-    def _predict_stream(
-        self,
-        batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
-        on_error: OnError,
-    ) -> Iterator[Any]:
-        """Predictions for a stream of batches; the next batch is read while one is scored."""
-        with contextlib.closing(batches):
-            for batch in batches:
-                yield from in_their_places(batch, self._predict_batch, on_error)
-
     def _stack(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
-        return stack(images, self.preparation).to(self.device)
+        """Images, cut to the region of interest, for the network: (B, 3, S, S) float32 on its device."""
+        return stack([cut(image, self.roi) for image in images], self.preparation).to(self.device)
 
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""
-        return predictions(
+        return look(
             images,
-            names,
-            self._score(self._stack([image for _, image in images]), names),
-            decision=self.decision,
-            map_range=self.map_range,
-            keeps_names=self.method.INFO.uses_class_names,
-            ranker=self._ranker,
+            self.roi,
+            lambda parts: predictions(
+                parts,
+                names,
+                self._score(stack([image for _, image in parts], self.preparation), names),
+                decision=self.decision,
+                map_range=self.map_range,
+                keeps_names=self.method.INFO.uses_class_names,
+                ranker=self._ranker,
+            ),
         )
 
     @torch.inference_mode()
@@ -384,5 +390,4 @@ class Detector(Fitted):
         """Scores and maps of a batch, float32."""
         if self.good_images is not None and len(images) > 1 and self._would_score_jointly:
             return one_by_one(self._score, images, names)
-        images = images.to(self.device)
-        return self._states.scored(images, names, learned_versions(self.method))
+        return self._states.scored(images.to(self.device), names, learned_versions(self.method))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from zsad.detector import checkpoints
 from zsad.detector.calibration.options import Aim
 from zsad.detector.checkpoints import CheckpointInfo
-from zsad.detector.decision import Decided
 from zsad.detector.fitting.options import FitOptions
-from zsad.detector.inputs import check_trained
+from zsad.detector.inputs import check_trained, read
+from zsad.detector.looking import Looking, cut
 from zsad.detector.states import States
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
@@ -20,6 +21,8 @@ from zsad.methods.base import Support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from PIL import Image
 
     from zsad.detector.fitting.fit import Fitting
     from zsad.detector.fitting.good_images import GoodImages
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from zsad.types import WeightRecord
 
 
-class Fitted(Decided):
+class Fitted(Looking):
     """Base of a detector that can be fitted to good images and saved; `Detector` documents the attributes."""
 
     method: Method
@@ -93,7 +96,8 @@ class Fitted(Decided):
         found = fit(
             self.method,
             self.preparation,
-            self.fingerprint,
+            self._look,
+            self._settings_with,
             good,
             build_config(FitOptions, given, "fit"),
             self.good_images if add else None,
@@ -102,6 +106,17 @@ class Fitted(Decided):
         self.keep_good_images(found.good)
         self.apply_calibration(found.calibration)
         return found
+
+    def _look(self, item: Any) -> tuple[Image.Image, Image.Image]:
+        """Reads an image; the whole, and the part in the region of interest."""
+        image = read(item, self.roi)[1]
+        return image, cut(image, self.roi)
+
+    def _settings_with(self, good: GoodImages) -> dict[str, Any]:
+        """Everything that the scores depend on once the detector has these good images."""
+        other = copy.copy(self)
+        other.keep_good_images(good)
+        return other.scoring_settings()
 
     def keep_good_images(self, good: GoodImages) -> None:
         """Compares new images with the references among these images, in place of any other support.

@@ -65,7 +65,14 @@ def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
 
 
 def scoring_settings(
-    method: Method, image_size: int, fingerprint: str, references: Sequence[str], *, is_lone: bool = False
+    method: Method,
+    image_size: int,
+    fingerprint: str,
+    references: Sequence[str],
+    *,
+    roi: str | None = None,
+    are_turned: bool = False,
+    is_lone: bool = False,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -74,12 +81,14 @@ def scoring_settings(
         image_size: pixels a side of the network's input.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
+        roi: identity of the region of interest; None for whole images.
+        are_turned: whether references also count turned and flipped.
         is_lone: whether each image is scored by itself although the method compares the images of a batch.
 
     Returns:
-        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references` and
-        `weights` (short digest of the backbone and of everything that was learnt); `companions`, "none", if
-        `is_lone`.
+        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
+        `weights` (short digest of the backbone and of everything that was learnt) and, if there is one,
+        `roi`, `augment_references` if references are turned, and `companions`, "none", if `is_lone`.
     """
     backbone = method.backbone
     return {
@@ -91,4 +100,6 @@ def scoring_settings(
         "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
+        **({} if roi is None else {"roi": roi}),
+        **({"augment_references": True} if are_turned else {}),
     }

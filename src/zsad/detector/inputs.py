@@ -19,9 +19,11 @@ from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.images.ahead import read_ahead
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
+from zsad.images.region import check_region
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
+    from zsad.images.region import Region
     from zsad.methods.base import Method
 
 MOST_TIMES_NATIVE = 8  # sides of the input over the side that the position table was made for
@@ -45,21 +47,28 @@ def holds_several(inputs: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
-def read(source: Any) -> ReadImage:
+def read(source: Any, roi: Region | None = None) -> ReadImage:
     """Reads an image.
 
     Args:
         source: an `ImageInput`.
+        roi: region of interest that the image must have; None for none.
 
     Raises:
-        ImageReadError: the image cannot be read.
+        ImageReadError: the image cannot be read, or the region lies outside of it.
     """
     path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-    return path, read_image(source)
+    image = read_image(source)
+    check_region(image, roi, path)
+    return path, image
 
 
 def read_batches(
-    images: Iterator[tuple[ImageInput, str | None]], batch_size: int, *, are_named: bool = True
+    images: Iterator[tuple[ImageInput, str | None]],
+    batch_size: int,
+    *,
+    are_named: bool = True,
+    roi: Region | None = None,
 ) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
     """Reads a stream of images in batches, each batch while the one before it is used.
 
@@ -68,6 +77,7 @@ def read_batches(
         batch_size: number of images in a batch; the last batch may be smaller.
         are_named: whether the names of files tell the images apart; otherwise an error begins with the
             position of the image ("inputs[2]: ").
+        roi: region of interest that each image must have; None for none.
 
     Yields:
         The images of a batch, each with its class name; in place of an image that cannot be read, the error.
@@ -80,12 +90,23 @@ def read_batches(
     ) -> tuple[ReadImage | ImageReadError, str | None]:
         position, (image, name) = item
         try:
-            return read(image), name
+            return read(image, roi), name
         except ImageReadError as error:
             return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
 
     with contextlib.closing(read_ahead(read_one, batches)) as reading:
         yield from reading
+
+
+def scored_stream(
+    batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
+    score: Callable[[Sequence[ReadImage], Sequence[str | None]], Sequence[Any]],
+    on_error: OnError,
+) -> Iterator[Any]:
+    """Scores a stream of batches as `in_their_places` does each; the next one is read meanwhile."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield from in_their_places(batch, score, on_error)
 
 
 def in_their_places(

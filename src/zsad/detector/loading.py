@@ -14,6 +14,7 @@ from zsad.detector import choosing
 from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
 from zsad.detector.fitting.good_images import GoodImages
+from zsad.detector.looking import as_region
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.settings import build_config
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zsad.detector.checkpoints import Checkpoint
+    from zsad.detector.looking import RegionInput
     from zsad.detector.support import Images
     from zsad.types import Activation
 
@@ -36,7 +38,9 @@ def load(
     device: str | torch.device | None = None,
     precision: str | None = None,
     references: Images | None = None,
+    augment_references: bool = False,
     calibration: Calibration | str | Path | None = None,
+    roi: RegionInput = None,
     **config: Any,
 ) -> Detector:
     """Builds a detector, which is ready to predict if there are weights for its method and backbone.
@@ -56,9 +60,13 @@ def load(
         precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
             folder, a pattern or a list; they replace the good images of a fitted checkpoint.
+        augment_references: whether each reference also counts in the other seven ways that quarter turns and
+            a flip give, for parts that lie in any direction.
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.
+        roi: region of interest, "x,y,width,height" in pixels or shares of the image ("10%,10%,80%,80%") or a
+            mask; see `Detector.with_roi`. References are cut to it, too.
         **config: settings of the method, by the paper's terms; the settings in a checkpoint are the defaults.
 
     Returns:
@@ -71,6 +79,7 @@ def load(
         DataError: the calibration is damaged.
     """
     method = None if method is None else registry.known_name(method)
+    region = as_region(roi)
     if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
         calibration = read_calibration(calibration)
     if isinstance(calibration, Calibration) and checkpoint is None:
@@ -112,9 +121,10 @@ def load(
         auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
     )
+    detector.roi = region
     _take_good_images(detector, found)
     if references is not None:
-        detector.set_references(references)
+        detector.set_references(references, augment=augment_references)
     if calibration is not None:
         detector.apply_calibration(None if isinstance(calibration, str) else calibration)
     elif info is not None and info.calibration is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from zsad.methods.base import Method
     from zsad.types import Sample
 
     OneImage = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
@@ -76,9 +77,15 @@ def readable(items: Sequence[Any], read: Callable[[Any], ReadT]) -> dict[int, Re
     return found
 
 
-def methods_with_companions() -> list[str]:
-    """Names of the methods that compare an image with unlabelled images of its folder, one by one."""
-    return [name for name in registry.list_methods() if registry.method_class(name).MOST_COMPANIONS]
+def check_companions(given: Sequence[Any], method: Method) -> None:
+    """Refuses unlabelled images of the folder for a method that does not compare images one by one.
+
+    Raises:
+        ConfigError: the method takes no companions; the message names those that do.
+    """
+    if given and not method.MOST_COMPANIONS:
+        able = [name for name in registry.list_methods() if registry.method_class(name).MOST_COMPANIONS]
+        raise ConfigError(f"{method.INFO.name} takes no companions; methods that do: {', '.join(able)}")
 
 
 def default_method(files: Sequence[Path]) -> str | None:

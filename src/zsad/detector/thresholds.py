@@ -202,7 +202,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     write_json(path, calibration.to_dict())
     return path
 
@@ -210,6 +210,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
 _WORDING = {
     "image_size": "image size",
     "references": "the reference images",
+    "roi": "the region of interest",
     "weights": "the weights (backbone, checkpoint) of digest",
 }
 
@@ -217,6 +218,7 @@ _WORDING = {
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with those of the method beside the others."""
     return {
+        "roi": None,  # left out for whole images
         **{name: value for name, value in settings.items() if name != "config"},
         **settings.get("config", {}),
     }

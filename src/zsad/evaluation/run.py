@@ -198,6 +198,7 @@ def _network(
         image_size=options.image_size,
         device=options.device if devices is None else "cpu",
         precision=options.precision,
+        roi=options.roi,
         calibration=NO_CALIBRATION,  # metrics need none, and its class name is not that of every category
         **options.settings,
     )
@@ -259,7 +260,12 @@ def _evaluate_run(
         curves_file=folder.curves_file,
         seconds=round(sum(outcome.seconds for outcome in outcomes), 3),
         overlap=run.overlap,
-        notes=run.notes + run.dataset.left_out + ((note,) if note else ()),
+        notes=(
+            *run.notes,
+            *run.dataset.left_out,
+            *((note,) if note else ()),
+            *(line for outcome in outcomes for line in outcome.result.notes),
+        ),
         worst=worst,
         problems=run.dataset.problems,
     )
@@ -282,6 +288,7 @@ def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) ->
         "fpr_limit": options.fpr_limit,
         "references": options.references,
         "limit": options.limit,
+        "roi": None if detector.roi is None else detector.roi.identity,
     }
 
 

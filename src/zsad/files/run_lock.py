@@ -11,19 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zsad.errors import ConfigError
+from zsad.files.atomic import remove_unfinished
 
 LOCK_FILE = ".zsad.lock"
 
 
 @contextlib.contextmanager
-def only_writer(target: str | Path) -> Iterator[None]:
+def only_writer(target: str | Path, *more: Path) -> Iterator[None]:
     """Keeps other runs of zsad, of this process and of others, from writing to the same place meanwhile.
 
-    The lock belongs to the process and ends with it, also when it is killed.
+    The lock belongs to the process and ends with it, also when it is killed. The next run then removes the
+    unfinished files that the killed one left.
 
     Args:
         target: folder of a run, which is created if it is missing; or a file to write, which has a suffix
             and does not exist as a folder.
+        *more: other places that the run writes to, which the lock of `target` protects too.
 
     Raises:
         ConfigError: another run writes there; the message names its process.
@@ -43,6 +46,9 @@ def only_writer(target: str | Path) -> Iterator[None]:
         raise ConfigError(
             f"another run is writing to {target}{_holder(note)}: wait until it ends, or choose another --out"
         ) from None
+    if note.exists():  # whoever wrote it was killed
+        for place in (target, *more):
+            remove_unfinished(place)
     try:
         written = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
         note.write_text(json.dumps(written), encoding="utf-8")

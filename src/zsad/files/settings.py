@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from zsad.errors import ConfigError, unknown_name
@@ -47,6 +48,19 @@ def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner
     return config_class(
         **{name: _checked(value, hints[name], name, owner) for name, value in settings.items()}
     )
+
+
+def one_or_more(value: Any) -> Any:
+    """A tuple of what a user gave, one value or several; None stays None.
+
+    Example:
+        >>> one_or_more("winclip"), one_or_more(["winclip", "musc"]), one_or_more(3)
+        (('winclip',), ('winclip', 'musc'), (3,))
+    """
+    if value is None:
+        return None
+    is_one = isinstance(value, str | bytes | os.PathLike) or not isinstance(value, Iterable)
+    return (value,) if is_one else tuple(value)
 
 
 def _checked(value: Any, hint: Any, name: str, owner: str) -> Any:

@@ -13,7 +13,7 @@ from zsad.errors import ConfigError, DataError, ImageReadError, printable
 from zsad.images.mask_folders import is_mask_folder, masks_among
 from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
 from zsad.images.remote import list_remote
-from zsad.images.results import is_result
+from zsad.images.results import is_result, is_run_folder
 
 _HIDDEN = (".", "__MACOSX")  # names that begin like this do not count; archives from a Mac hold the second
 
@@ -155,7 +155,7 @@ def _all_slices(item: str) -> Iterator[Path]:
         yield Path(volume)
 
 
-def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
+def images_below(folder: Path, recursive: bool = True, *, include_results: bool = False) -> Iterator[Path]:
     """Yields the images of a folder in natural order, then those of its sub-folders.
 
     A folder that may not be listed is yielded itself, so that reading it reports the reason.
@@ -163,8 +163,9 @@ def images_below(folder: Path, recursive: bool = True) -> Iterator[Path]:
     Args:
         folder: an existing folder.
         recursive: also look into sub-folders; links to folders are followed, each folder once.
+        include_results: also yield images that zsad wrote itself, and masks.
     """
-    yield from _walk(folder, recursive, LeftOut())
+    yield from _walk(folder, recursive, None if include_results else LeftOut())
 
 
 def left_out_below(folder: Path, *, masks: bool) -> LeftOut:
@@ -214,15 +215,15 @@ def _without_others(files: list[Path], left_out: LeftOut) -> list[Path]:
     return [path for path in images if path not in masks]
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path, *, include_results: bool = False) -> list[Path]:
     """Lists the image files right in a folder, sorted by name; empty if the folder does not exist.
 
-    Images that zsad wrote itself are left out.
+    Images that zsad wrote itself are left out, unless they are asked for.
 
     Raises:
         OSError: the folder may not be listed.
     """
-    return [path for path in masks_in(folder) if not is_result(path)]
+    return [path for path in masks_in(folder) if include_results or not is_result(path)]
 
 
 def masks_in(folder: Path) -> list[Path]:
@@ -234,26 +235,26 @@ def masks_in(folder: Path) -> list[Path]:
     return sorted(folder / name for name in _contents(folder)[0]) if folder.is_dir() else []
 
 
-def folders_in(folder: Path) -> list[str]:
+def folders_in(folder: Path, *, include_results: bool = False) -> list[str]:
     """Lists the names of the folders right in a folder, sorted; empty if the folder does not exist.
 
-    Folders with nothing but images that zsad wrote itself are left out.
+    Folders with nothing but images that zsad wrote itself are left out, unless they are asked for.
 
     Raises:
         OSError: the folder may not be listed.
     """
     names = sorted(_contents(folder)[1]) if folder.is_dir() else []
-    return [name for name in names if not _holds_only_results(folder / name)]
+    return [name for name in names if include_results or not _holds_only_results(folder / name)]
 
 
 def _holds_only_results(folder: Path) -> bool:
-    """Whether all images at and below a folder are such that zsad wrote, and there are some."""
+    """Whether all images at and below a folder are such that zsad wrote; without images, files of it tell."""
     found = False
     for path in _walk(folder, True, None):
         if not is_result(path):
             return False
         found = True
-    return found
+    return found or is_run_folder(folder)
 
 
 def _contents(folder: Path) -> tuple[list[str], list[str]]:

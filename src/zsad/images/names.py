@@ -20,6 +20,10 @@ NIFTI_SUFFIXES = frozenset({".nii", ".nii.gz"})
 PAGED_SUFFIXES = frozenset({".tif", ".tiff", ".gif", ".webp"})
 
 
+ANNOTATION_SUFFIXES = frozenset({".json"})
+"""Suffixes of files with outlines of regions in one or many images."""
+
+
 IMAGE_SUFFIXES = (
     frozenset(
         {
@@ -47,7 +51,7 @@ def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
     file, mark, part = text.rpartition("#")
     is_part = (
         mark
-        and suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES | PAGED_SUFFIXES
+        and suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES | PAGED_SUFFIXES | ANNOTATION_SUFFIXES
         and not os.path.exists(text)
     )
     return (file, part) if is_part else (text, "")

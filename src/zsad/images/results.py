@@ -18,6 +18,7 @@ _NAMED_LIKE = re.compile(
     r"(?:overlays/.*_overlay|maps/.*_map|masks/.*_mask|contours/.*_contour|thumbnails/.*)\.(?:jpg|png)"
 )
 _RUN_FILES = frozenset({"results.jsonl", "settings.json"})
+_FOLDER_FILES = ("results.jsonl", "results.json")
 _MARKERS = (MARKER.encode(), b"zsad:map_range")  # maps of earlier versions have the second one only
 _HEAD = 4096  # bytes; both formats keep text before the pixels
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -37,6 +38,13 @@ def is_result(path: str | os.PathLike[str]) -> bool:
         path: path of an image; a file that cannot be read is none that zsad wrote.
     """
     return _is_marked(path) or _lies_in_run(Path(path))
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether zsad wrote a folder: files of a run, of an evaluation or of a training lie in it."""
+    return any((folder / name).is_file() for name in _FOLDER_FILES) or (
+        folder.suffix == ".training" and (folder / "log.csv").is_file()
+    )
 
 
 def _is_marked(path: str | os.PathLike[str]) -> bool:

@@ -43,6 +43,17 @@ Synthetic products with recurring faults showed the same, and the present number
 the other products.
 
 The scores of one folder are comparable with each other, not with those of another folder.
+
+With known-normal images, the general rule (`zsad.methods.functional.reference_rule`) scores each image: a
+patch that matches a reference is trusted, and distances to the companions given by `Detector.set_companions`
+are added with the weight 1 / sqrt(R) for R references, because a companion may share the fault. The answer
+from the prompts is the lone one. On validation data (seven real products, mean image AUROC, on `tiny`): the
+folder alone 0.857 (six of them); 1 reference 0.852, with the folder 0.866; 4 references 0.893, with the
+folder 0.895; 16 references 0.904, with the folder 0.900 to 0.904. What else was tried stands in the module of
+the general rule.
+
+The image's logit from the prompts is, on `tiny`, the mean of the class token's logit and of the mean logit of
+the most anomalous 5 % of the patches (`image_score`); in folders it gives 0.863 instead of 0.857.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from zsad.images.names import as_path, is_uri
 from zsad.prediction.companions import COMPANIONS_KEY
 from zsad.prediction.layout import RunLayout, common_folder
 from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
+from zsad.prediction.wording import explanation, ranks, score_decimals
 
 if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
@@ -46,6 +47,8 @@ class Card:
         name: file name.
         folder: folder relative to the common folder of all images; "" for that folder itself.
         score: image anomaly score.
+        rank: place of the score, 1 for the highest; equal scores share a place.
+        explanation: phrase that fits the anomalous region best, with its share; "" without `--explain`.
         is_decided: whether the page opens with a threshold.
         is_over: whether the score reaches that threshold.
         size: width and height of the image, in words.
@@ -59,6 +62,8 @@ class Card:
     name: str
     folder: str
     score: float
+    rank: int
+    explanation: str
     is_decided: bool
     is_over: bool
     size: str
@@ -138,7 +143,7 @@ def rebuild_page(directory: str | Path) -> Path:
     """
     from zsad.detector.thresholds import Calibration
 
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     records = read_results(directory / RESULTS_FILE)
     settings = read_settings(directory) or {}
     page, root, _ = (settings.pop(key, None) for key in (PAGE_KEY, "root", COMPANIONS_KEY))
@@ -202,8 +207,11 @@ def write_prediction_page(
         "calibration": calibration and _calibration_panel(calibration, threshold),
         "failed": [(record.path, _reason(record)) for record in records if record.error is not None],
         "embedded": embedded,
+        "decimals": score_decimals(scores),
+        "folder_mode": settings.get("folder_mode", ""),
         "cards": [
-            _card(layout, record, source, threshold, settings["formats"], embed=embedded) for record in scored
+            _card(layout, record, rank, source, threshold, settings["formats"], embed=embedded)
+            for record, rank in zip(scored, ranks(scores), strict=True)
         ],
         "settings": _settings_facts(source, settings),
         "fixed_scale": settings["scale"] == "fixed",
@@ -255,6 +263,7 @@ def histogram_bars(scores: Sequence[float], low: float, high: float) -> list[tup
 def _card(
     layout: RunLayout,
     record: ResultRecord,
+    rank: int,
     root: str,
     threshold: float | None,
     formats: Sequence[str],
@@ -271,6 +280,8 @@ def _card(
         name=path.name,
         folder="" if folder == "." else folder,
         score=_score(record),
+        rank=rank,
+        explanation=explanation(record),
         is_decided=threshold is not None,
         is_over=threshold is not None and _score(record) >= threshold,
         size=f"{record.width} by {record.height} pixels",
@@ -317,7 +328,7 @@ def _about(number: int, settings: Mapping[str, Any]) -> str:
 
 def _settings_facts(source: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = f"zsad {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}"
-    named = ((name.replace("_", " "), value) for name, value in settings.items())
+    named = ((name.replace("_", " "), value) for name, value in settings.items() if name != "folder_mode")
     return facts([("folder", source), *named, ("versions", versions)])
 
 

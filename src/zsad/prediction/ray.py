@@ -31,7 +31,7 @@ from zsad.files.atomic import atomic_file
 from zsad.images.names import RemoteFile, as_path, is_uri
 from zsad.images.remote import read_remote
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.pipeline import PredictionPipeline
+from zsad.prediction.pipeline import PredictionPipeline, record_of
 from zsad.prediction.records import ResultRecord
 from zsad.types import PhraseFit
 
@@ -173,19 +173,11 @@ class RayPrediction:
         return None if name is None else str(name)
 
     def _failed(self, path: str) -> ResultRecord:
-        return ResultRecord(
-            path=path,
-            score=None,
-            is_anomalous=None,
-            threshold=self._options.threshold,
-            width=None,
-            height=None,
-            seconds=0.0,
-            method=self._detector.method.INFO.name,
-            backbone=self._detector.record.name,
-            error=f"{path}: its worker died each time it was read or scored, often for lack of memory; give "
-            "workers with more memory, a smaller --image-size, or leave the image out",
+        reason = (
+            f"{path}: its worker died each time it was read or scored, often for lack of memory; give "
+            "workers with more memory, a smaller --image-size, or leave the image out"
         )
+        return record_of(path, self._detector, self._options, error=reason)
 
 
 class Ledger:

@@ -135,7 +135,7 @@ def _predict(
     """Scores images into a folder that is locked for this run."""
     directory = Path(options.out)
     started = time.perf_counter()
-    detector = _deciding(detector, options)
+    detector = _deciding(_looking(detector, options), options)
     options = _completed(options, detector)
     companions = give_companions(detector, files, directory if options.resume else None)
     note = folder_note(detector)
@@ -233,6 +233,15 @@ def _workers_device(options: PredictOptions, detector: Detector | Loader) -> str
 
 def _is_detector(detector: Detector | Loader) -> TypeGuard[Detector]:
     return hasattr(detector, "predict")
+
+
+def _looking(detector: Detector, options: PredictOptions) -> Detector:
+    """The detector with the region of interest of the options, if there is one."""
+    if options.roi is None:
+        return detector
+    if detector.method.MOST_COMPANIONS:
+        detector.set_companions(None)  # those of an earlier run; this run draws its own
+    return detector.with_roi(options.roi)
 
 
 def _deciding(detector: Detector, options: PredictOptions) -> Detector:

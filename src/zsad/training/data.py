@@ -100,7 +100,11 @@ def data_in_memory(dataset: Iterable[Any]) -> TrainingData:
 
 
 def data_on_disk(
-    specs: Sequence[str | Path], split: Split, normal_labels: Sequence[str] | None = None
+    specs: Sequence[str | Path],
+    split: Split,
+    normal_labels: Sequence[str] | None = None,
+    *,
+    include_results: bool = False,
 ) -> TrainingData:
     """Joins datasets on disk.
 
@@ -108,6 +112,7 @@ def data_on_disk(
         specs: specifications as `zsad.data.folder.open_datasets` takes them: NAME:PATH, a folder or a list.
         split: "test" or "all".
         normal_labels: labels that alone mean "normal", as `open_datasets` takes them.
+        include_results: whether images that zsad wrote itself count as images of a dataset.
 
     Raises:
         ConfigError: no specification, or an image that occurs twice.
@@ -118,8 +123,14 @@ def data_on_disk(
             "no training data: give a dataset, as in `zsad train --data mvtec:FOLDER` or `--data FOLDER`"
         )
     datasets = [
-        dataset for spec in specs for dataset in open_datasets(spec, split, normal_labels=normal_labels)
+        dataset
+        for spec in specs
+        for dataset in open_datasets(
+            spec, split, normal_labels=normal_labels, include_results=include_results
+        )
     ]
+    for dataset in datasets:
+        dataset.require_labels()
     refuse_problems([problem for dataset in datasets for problem in dataset.problems])
     samples = [sample for dataset in datasets for sample in dataset.samples]
     unmasked = [sample.path for sample in samples if sample.label and sample.mask_path is None]

@@ -77,7 +77,9 @@ def train(
     if dataset is not None and options.data:
         raise ConfigError("give folders (data) or a dataset, not both")
     if dataset is None:
-        data = data_on_disk(options.data, options.split, options.normal_labels)
+        data = data_on_disk(
+            options.data, options.split, options.normal_labels, include_results=options.include_results
+        )
     else:
         data = data_in_memory(dataset)
     refuse_to_replace(options)
@@ -85,7 +87,7 @@ def train(
         kind.TRAINING, options, data.sets, "cpu"
     )  # says what does not go together before anything is loaded
     work = functools.partial(_train, options, data, show_progress)
-    with only_writer(options.out):
+    with only_writer(options.out, options.folder):
         if options.devices == 1:
             losses, resumed_from, fields = work(Ranks(), options.device)
         else:

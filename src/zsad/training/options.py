@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
+from zsad.files.settings import one_or_more
 from zsad.methods._registry import known_name
 from zsad.types import Optimizer, Schedule, TrainingPrecision
 
@@ -35,6 +36,7 @@ class TrainOptions:
         out: file to write the learnt weights to (.safetensors).
         data: datasets to train on together, each as `zsad.data.folder.open_datasets` takes it.
         normal_labels: labels and names of class folders that alone mean "normal"; None: known words.
+        include_results: whether images that zsad wrote itself count as images of a dataset.
         split: "test", the protocol of the papers (normal and anomalous images, with masks), or "all", which
             adds the normal training images.
         method: name of the method.
@@ -71,6 +73,7 @@ class TrainOptions:
     out: str | Path
     data: tuple[str | Path, ...] = ()
     normal_labels: tuple[str, ...] | None = None
+    include_results: bool = False
     split: Split = "test"
     method: str = DEFAULT_METHOD
     backbone: str | Path | CLIP | None = None
@@ -99,8 +102,6 @@ class TrainOptions:
     def __post_init__(self) -> None:
         self._check_names()
         self._check_numbers()
-        if isinstance(self.data, str | Path):
-            raise ConfigError(f"data must be a list of datasets, got {str(self.data)!r}: put it into a list")
         if self.cache is None and self.cache_precision != "fp32":
             raise ConfigError(
                 f"cache precision {self.cache_precision} without a cache: give a folder, as in --cache DIR"
@@ -137,6 +138,9 @@ class TrainOptions:
     def _check_names(self) -> None:
         object.__setattr__(self, "method", known_name(self.method))
         object.__setattr__(self, "out", Path(self.out).expanduser())
+        object.__setattr__(self, "data", one_or_more(self.data))
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache).expanduser())
         for name, kind in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):

@@ -31,6 +31,8 @@ class FakeConfig:
 class FakeDetector:
     """The score is the image's mean brightness and the map its red channel."""
 
+    roi = None
+
     def __init__(self, clip, joint=False, uses_class_names=False):
         self.backbone = clip
         self.fingerprint = "0"
@@ -225,7 +227,7 @@ def test_bad_images_are_left_out_and_named(detector, good, tmp_path):
     assert calibration.warnings[-1].endswith("and 3 more")
 
 
-def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
+def test_a_mask_of_another_size_leaves_the_score_of_its_image(detector, good):
     calibration = calibrate(
         detector,
         good,
@@ -233,7 +235,7 @@ def test_a_mask_of_another_size_leaves_its_image_out(detector, good):
         masks=[np.ones((3, 3)), None],
         options=CalibrateOptions(rule="f1"),
     )
-    assert len(calibration.anomalous_scores) == 1
+    assert len(calibration.anomalous_scores) == 2
     assert "(3, 3)" in calibration.warnings[-1]
 
 

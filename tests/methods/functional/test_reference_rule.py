@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -132,3 +134,23 @@ def test_a_part_that_lies_otherwise_is_known_with_turned_references(make_small_c
 def test_spreads_are_stacked_by_class_name():
     spreads = [Spread.of(torch.tensor([[1.0, 3.0 + more]]), (0, 1)) for more in (0, 2)]
     assert Spread.stacked(spreads).mean.tolist() == [[2.0], [3.0]]
+
+
+@pytest.mark.slow
+def test_sixteen_references_cost_at_most_half_a_lone_image():
+    """Time on the processor, which other processes do not change."""
+    detector = zsad.load("anomalyclip", device="cpu")
+    images = torch.randn(17, 3, 320, 320, generator=torch.Generator().manual_seed(0))
+
+    def seconds():
+        detector.score_tensors(images[16:])
+        times = []
+        for _ in range(9):
+            start = time.process_time()
+            detector.score_tensors(images[16:])
+            times.append(time.process_time() - start)
+        return min(times)
+
+    lone = seconds()
+    detector._compare_with(normal=images[:16])
+    assert seconds() < 1.5 * lone

@@ -24,11 +24,15 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zsad.data.layouts.listing import ClassName, Listing, Split, joined
-from zsad.data.layouts.rows import SPLIT_WORDS, Row, check_columns, column_of, read_rows
+from zsad.data.layouts.listing import Listing, joined
+from zsad.data.layouts.rows import Row, check_columns, column_of, read_rows
+from zsad.data.vocabulary import SPLIT_WORDS
 from zsad.errors import DataError
+
+if TYPE_CHECKING:
+    from zsad.data.layouts.opening import Opening
 
 LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 VISA_LIST = "split_csv/1cls.csv"
@@ -39,13 +43,12 @@ REAL_IAD_LISTS = ("realiad_jsons/realiad_jsons", "realiad_jsons")
 NumberedRow = tuple[str, Row]
 
 
-def read_list(path: Path, split: Split, class_name: ClassName, base: Path | None = None) -> Listing:
+def read_list(path: Path, opening: Opening, base: Path | None = None) -> Listing:
     """Reads the samples of a list file.
 
     Args:
-        path: path of a CSV, TSV, JSON or JSON-lines file.
-        split: "test", "train" or "all"; rows that name no split belong to "test".
-        class_name: turns the name of a category in the list into the word for prompts.
+        path: path of a CSV, TSV, JSON or JSON-lines file with a row for each image.
+        opening: how the user wants the list read; rows that name no split belong to "test".
         base: folder that relative paths start from; None: the folder of the list.
 
     Returns:
@@ -56,7 +59,7 @@ def read_list(path: Path, split: Split, class_name: ClassName, base: Path | None
     """
     folder = path.parent if base is None else base
     rows = rows_of_file(path)
-    return read_rows(rows, split, base=folder, category=folder.resolve().name, class_name=class_name)
+    return read_rows(rows, opening, file=path, base=folder, category=folder.resolve().name)
 
 
 def rows_of_file(path: Path) -> list[NumberedRow]:
@@ -175,32 +178,32 @@ def _nested(node: Any, known: Mapping[str, str], place: str, depth: int = 0) -> 
         yield from _nested(child, deeper, f"{place}, {key}", depth + 1)
 
 
-def is_visa(folder: Path) -> bool:
+def is_visa(folder: Path, opening: Opening) -> bool:
     """Whether a folder holds VisA's official split."""
     return (folder / VISA_LIST).is_file()
 
 
-def read_visa(folder: Path, split: Split, class_name: ClassName) -> Listing:
+def read_visa(folder: Path, opening: Opening) -> Listing:
     """Reads VisA by its official one-class split."""
-    return read_list(folder / VISA_LIST, split, class_name, base=folder)
+    return read_list(folder / VISA_LIST, opening, base=folder)
 
 
-def is_meta(folder: Path) -> bool:
+def is_meta(folder: Path, opening: Opening) -> bool:
     """Whether a folder holds a `meta.json` of the reference repositories."""
     return (folder / META_FILE).is_file()
 
 
-def read_meta(folder: Path, split: Split, class_name: ClassName) -> Listing:
+def read_meta(folder: Path, opening: Opening) -> Listing:
     """Reads a prepared folder by its `meta.json`."""
-    return read_list(folder / META_FILE, split, class_name)
+    return read_list(folder / META_FILE, opening)
 
 
-def is_real_iad(folder: Path) -> bool:
+def is_real_iad(folder: Path, opening: Opening) -> bool:
     """Whether a folder holds Real-IAD's lists."""
     return (folder / "realiad_jsons").is_dir()
 
 
-def read_real_iad(folder: Path, split: Split, class_name: ClassName) -> Listing:
+def read_real_iad(folder: Path, opening: Opening) -> Listing:
     """Reads Real-IAD by its own lists (all views), with the largest images up to 1024 pixels that exist.
 
     Raises:
@@ -219,21 +222,21 @@ def read_real_iad(folder: Path, split: Split, class_name: ClassName) -> Listing:
         if not (images / path.stem).is_dir():
             listings.append(Listing((), (f"{images / path.stem}: is not there, but {path.name} lists it",)))
             continue
-        listings.append(read_list(path, split, class_name, base=images / path.stem))
+        listings.append(read_list(path, opening, base=images / path.stem))
     return joined(listings)
 
 
-def is_head_ct(folder: Path) -> bool:
+def is_head_ct(folder: Path, opening: Opening) -> bool:
     """Whether a folder holds HeadCT's labels and images."""
     return (folder / "labels.csv").is_file() and (folder / "head_ct").is_dir()
 
 
-def read_head_ct(folder: Path, split: Split, class_name: ClassName) -> Listing:
+def read_head_ct(folder: Path, opening: Opening) -> Listing:
     """Reads HeadCT, whose labels belong to numbers of images."""
     images = folder / "head_ct"
     if (images / "head_ct").is_dir():
         images = images / "head_ct"
-    if split == "train":
+    if opening.split == "train":
         return Listing()
     path = folder / "labels.csv"
     rows: list[NumberedRow] = []
@@ -243,4 +246,4 @@ def read_head_ct(folder: Path, split: Split, class_name: ClassName) -> Listing:
             name = f"{int(cells[0]):03d}.png" if cells[0].isdigit() else cells[0]
             label = cells[1] if len(cells) > 1 else ""
             rows.append((f"{path}, line {number}", {"path": name, "label": label}))
-    return read_rows(rows, split, base=images, category="head_ct", class_name=class_name)
+    return read_rows(rows, opening, file=path, base=images, category="head_ct")

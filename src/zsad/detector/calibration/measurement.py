@@ -61,7 +61,7 @@ def map_height(anomaly_map: NDArray[np.floating], tolerated_area: float) -> floa
     """The smallest map value above which no more than a given share of the pixels lies.
 
     Args:
-        anomaly_map: (H, W) finite map values.
+        anomaly_map: finite map values, of any shape.
         tolerated_area: share of the pixels in [0, 1); 0 gives the highest value.
 
     Example:

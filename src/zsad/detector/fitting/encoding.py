@@ -17,7 +17,6 @@ from zsad.detector.scoring import score_batch
 from zsad.errors import DataError, ImageReadError, printable
 from zsad.images.drawing import thumbnail
 from zsad.images.preparing import to_array
-from zsad.images.reading import read_image
 from zsad.images.saving import save_jpeg
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     from zsad.images.preparing import Preparation
     from zsad.methods.base import Method
+
+    Look = Callable[[Any], tuple[Image.Image, Image.Image]]
 
 THUMBNAIL_SIDE = 240  # pixels
 THUMBNAIL_QUALITY = 85
@@ -51,6 +52,7 @@ class Encoded:
 def encode(
     method: Method,
     preparation: Preparation,
+    look: Look,
     items: Sequence[Any],
     class_name: str,
     batch_size: int,
@@ -62,6 +64,7 @@ def encode(
     Args:
         method: the system, with what it has learnt.
         preparation: how images become the network's input.
+        look: reads an image; gives the whole, and the part that the detector looks at.
         items: images as `Detector.predict` takes them.
         class_name: name of what the images show.
         batch_size: number of images that go through the network at once.
@@ -83,11 +86,11 @@ def encode(
                 printable(item) if isinstance(item, str) or hasattr(item, "__fspath__") else f"image {number}"
             )
             try:
-                image = read_image(item)
+                whole, image = look(item)
             except ImageReadError as error:
                 failed.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
                 continue
-            fingerprint = image_fingerprint(to_array(image))
+            fingerprint = image_fingerprint(to_array(whole))
             if fingerprint in known or fingerprint in thumbnails:
                 copies += 1
                 continue

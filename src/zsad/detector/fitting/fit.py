@@ -20,13 +20,13 @@ from zsad.detector.fitting.good_images import joined
 from zsad.detector.fitting.leaving_out import scores_left_out
 from zsad.detector.fitting.statistics import OUTLIER, folds, log_odds, near_copies, robust_z
 from zsad.detector.fitting.wording import near_copy_warning, outlier_warning
-from zsad.detector.identity import scoring_settings
 from zsad.detector.support import images_given
 from zsad.errors import DataError
 from zsad.methods.base import DEFAULT_CLASS
 from zsad.methods.functional.maps import upsample
 
 if TYPE_CHECKING:
+    from zsad.detector.fitting.encoding import Look
     from zsad.detector.fitting.good_images import GoodImage, GoodImages
     from zsad.detector.fitting.options import FitOptions
     from zsad.detector.support import Images
@@ -101,7 +101,8 @@ class _Scored:
 def fit(
     method: Method,
     preparation: Preparation,
-    fingerprint: str,
+    look: Look,
+    settings_with: Callable[[GoodImages], dict[str, Any]],
     source: Images | None,
     options: FitOptions,
     earlier: GoodImages | None = None,
@@ -112,7 +113,8 @@ def fit(
     Args:
         method: the system, with what it has learnt.
         preparation: how images become the network's input.
-        fingerprint: digest of the backbone's weights.
+        look: reads an image; gives the whole, and the part that the detector looks at.
+        settings_with: everything that the scores depend on once a detector has some good images.
         source: good images, given as to `Detector.set_references`; may be None with earlier ones.
         options: what the thresholds are to achieve.
         earlier: good images that the detector has been fitted to and that remain; None to begin.
@@ -131,7 +133,7 @@ def fit(
     if earlier is not None and not items:
         good = earlier
     else:
-        new = encode(method, preparation, items, name, options.batch_size, known, progress)
+        new = encode(method, preparation, look, items, name, options.batch_size, known, progress)
         failed, thumbnails, copies = new.failed, new.thumbnails, new.copies
         good = new.good if earlier is None else joined([earlier, new.good])
     scored, good = _scored(method, good, options, name)
@@ -141,13 +143,10 @@ def fit(
         dropped = tuple(good.images[number] for number in outliers)
         scored, good = _scored(method, good.without(outliers), options, name)
         outliers = scored.outliers()
-    settings = scoring_settings(
-        method, preparation.size, fingerprint, good.reference_fingerprints, is_lone=True
-    )
     uses_names = method.INFO.uses_class_names
     options = replace(options, class_name=name if uses_names else None)
     return Fitting(
-        calibration=_calibration(scored, good, settings, options, failed, copies),
+        calibration=_calibration(scored, good, settings_with(good), options, failed, copies),
         good=good,
         scores=tuple(scored.scores),
         outliers=outliers,

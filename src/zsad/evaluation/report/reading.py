@@ -33,7 +33,7 @@ def open_evaluation(path: str | Path) -> EvaluationFolder:
     Raises:
         DataError: the file does not exist or is damaged.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     return EvaluationFolder(read_evaluation(path), path if path.is_dir() else path.parent)
 
 

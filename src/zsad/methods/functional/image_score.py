@@ -57,11 +57,7 @@ def image_scores(image: Tensor, patches: Tensor, rule: ImageScore) -> Tensor:
     """
     if rule == "class_token":
         return image[:, 1]
-    least = torch.finfo(image.dtype).tiny
-    ahead = [
-        each[..., 1].clamp(min=least).log() - each[..., 0].clamp(min=least).log() for each in (image, patches)
-    ]
-    return image_logits(*ahead, rule).sigmoid()
+    return image_logits(_ahead(image), _ahead(patches), rule).sigmoid()
 
 
 def image_logits(image: Tensor, patches: Tensor, rule: ImageScore) -> Tensor:
@@ -81,3 +77,9 @@ def image_logits(image: Tensor, patches: Tensor, rule: ImageScore) -> Tensor:
         return image
     count = max(1, round(patches.shape[-1] * LARGEST_SHARE))
     return (image + patches.mean(dim=1).topk(count, dim=-1).values.mean(dim=-1)) / 2
+
+
+def _ahead(probabilities: Tensor) -> Tensor:
+    """How far abnormal is ahead of normal, finite: (..., 2) probabilities to (...) logits."""
+    logs = probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+    return logs[..., 1] - logs[..., 0]

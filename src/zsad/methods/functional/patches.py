@@ -93,7 +93,7 @@ def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Ten
 
 
 def _unit_patches(tokens: Sequence[Tensor], stem_levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What `comparable_patches` returns, from (B, 1 + N, D) tokens of its layers and the levels of the stem."""
+    """What `comparable_patches` returns, from (B, 1 + N, D) tokens of its layers and the stem's levels."""
     encoded = [each[:, 1:] for each in tokens]
     side = grid_side(encoded[0].shape[1])
     stem = [
