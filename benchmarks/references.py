@@ -75,18 +75,17 @@ class Images:
             found["pixel"] = pixel_auroc(small, np.stack(masks)[:, ::step, ::step])
         return found
 
-    def compared(self, references: Sequence[int], rows: Sequence[int], companions: Any) -> RawOutput:
+    def compared(self, references: Sequence[int], rows: Sequence[int], near: Any) -> RawOutput:
         """The general rule's answer to some images, with others as references."""
-        rule = ReferenceRule.of(ReferenceMemory.of([level[list(references)] for level in self.levels]))
+        known = list(references)
+        rule = ReferenceRule.of(ReferenceMemory.of([level[known] for level in self.levels]))
         side, own_range = int(self.levels[0].shape[1] ** 0.5), self.method.map_range
-        usual = usual_logits(self.raw.maps[list(references)], side, own_range)
-        parts = []
-        for row in rows:
-            raw = RawOutput(self.raw.scores[[row]], self.raw.maps[[row]])
-            levels = [level[[row]] for level in self.levels]
-            near = None if companions is None else self.method.companion_distances(self.one(row), companions)
-            parts.append(rule.joined(raw, levels, usual, own_range, near))
-        return RawOutput(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))
+        usual = usual_logits(self.raw.maps[known], side, own_range)
+        return rule.joined(self.alone(rows), [level[rows] for level in self.levels], usual, own_range, near)
+
+    def alone(self, rows: Sequence[int]) -> RawOutput:
+        """What the method says of some images, each alone."""
+        return RawOutput(self.raw.scores[rows], self.raw.maps[rows])
 
     def one(self, row: int) -> Any:
         """Features of one image."""
@@ -106,18 +105,19 @@ def _row(value: Any, row: int) -> Any:
 
 def measure(images: Images, pool: Sequence[int], test: Sequence[int], companions: Any) -> dict[str, Any]:
     """All settings on one category; a setting without enough references is left out."""
-    lone = RawOutput(images.raw.scores[list(test)], images.raw.maps[list(test)])
-    found: dict[str, Any] = {"lone": [images.measured(lone, test)]}
+    found: dict[str, Any] = {"lone": [images.measured(images.alone(test), test)]}
+    kinds: dict[str, Any] = {"": None}
     if companions is not None:
         parts = [images.method.score(images.one(row), companions) for row in test]
         folder = RawOutput(torch.cat([p.scores for p in parts]), torch.cat([p.maps for p in parts]))
         found["folder"] = [images.measured(folder, test)]
+        near = [images.method.companion_distances(images.one(row), companions) for row in test]
+        kinds[" + folder"] = torch.cat([each for each in near if each is not None])
     for count in (count for count in COUNTS if count <= len(pool)):
         draws = [np.random.default_rng([seed, count]).permutation(pool)[:count] for seed in range(DRAWS)]
-        for name, state in {"": None, " + folder": companions}.items():
-            if state is not None or not name:
-                answers = [images.compared(draw.tolist(), test, state) for draw in draws]
-                found[f"{count}{name}"] = [images.measured(answer, test) for answer in answers]
+        for name, distances in kinds.items():
+            answers = [images.compared(draw.tolist(), test, distances) for draw in draws]
+            found[f"{count}{name}"] = [images.measured(answer, test) for answer in answers]
     return found
 
 

@@ -163,6 +163,7 @@ def calibrate(
             backbone=backbone,
             checkpoint=checkpoint,
             image_size=image_size,
+            bits=bits,
             device=device,
             precision=precision,
             references=references,
@@ -180,7 +181,7 @@ def calibrate(
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)
-        print_problems("note", left_out)
+    print_problems("note", left_out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -167,6 +167,7 @@ def fit(
             backbone=backbone,
             checkpoint=start or checkpoint,
             image_size=image_size,
+            bits=bits,
             device=device,
             precision=precision,
             references=None,

@@ -26,7 +26,7 @@ from zsad.cli.options import (
 from zsad.cli.printing import counted, stdout
 
 if TYPE_CHECKING:
-    from zsad.training.options import TrainResult
+    from zsad.training.options import TrainOptions, TrainResult
 
 AS_AUTHORS = "Default: as the authors."
 
@@ -102,6 +102,8 @@ def train(
 ) -> None:
     """Learn the weights of a method from images with masks, by default as the authors of the method do.
 
+    Of an anomalous image without a mask only the label counts, for methods that learn from labels too.
+
     Use the result with `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds
     the state after the last finished epoch, log.csv with the loss of every step, and TensorBoard's files.
     """
@@ -126,6 +128,7 @@ def train(
         mosaic=mosaic,
         seed=seed,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
         device=device,
         devices=devices,
         precision=precision,  # type: ignore[arg-type] # checked inside
@@ -142,9 +145,18 @@ def train(
     try:
         result = run(options, show_progress=not quiet)
     except KeyboardInterrupt:
-        fail_interrupted(options.folder, "epochs")
+        fail_interrupted(_kept(options))
     if not quiet:
         _print_result(result)
+
+
+def _kept(options: TrainOptions) -> str:
+    """What is on disk after Ctrl-C."""
+    has_epoch = (options.folder / "last.safetensors").exists()
+    kept = f"finished epochs are in {options.folder}" if has_epoch else "no epoch was finished"
+    if options.cache is not None:
+        kept += f", computed features are in {options.cache}"
+    return kept
 
 
 def _print_result(result: TrainResult) -> None:

@@ -11,6 +11,7 @@ or one with another number of threads or devices, therefore sees the same mosaic
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -92,32 +93,34 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
         preparation: size of the network's input and normalisation of its values.
 
     Returns:
-        Image and mask at (size, size).
+        Image and mask at (size, size); no mask if that of an anomalous tile is not known.
 
     Raises:
         ImageReadError: an image or mask cannot be read.
-        DataError: a mask is missing or has another size than its image; the message names the file.
+        DataError: a mask has another size than its image; the message names the file.
     """
-    loaded = [_load_tile(sample) for sample in mosaic.tiles]
+    loaded = [_load_tile(sample, preparation.bits) for sample in mosaic.tiles]
     width, height = loaded[0][0].size
     image, mask = Image.new("RGB", (2 * width, 2 * height)), Image.new("L", (2 * width, 2 * height))
     for number, (tile, tile_mask) in enumerate(loaded):
         corner = (number % 2 * width, number // 2 * height)
         image.paste(tile.resize((width, height), Image.Resampling.BICUBIC), corner)
+        if tile_mask is None:
+            continue
         levels = Image.fromarray(tile_mask.astype(np.uint8) * np.uint8(255))
         mask.paste(levels.resize((width, height), Image.Resampling.NEAREST), corner)
     replaced = mosaic.replaced
-    return prepare_sample(image, np.asarray(mask), replaced.label, replaced.category, preparation)
+    prepared = prepare_sample(image, np.asarray(mask), replaced.label, replaced.category, preparation)
+    is_known = all(tile_mask is not None for _, tile_mask in loaded)
+    return prepared if is_known else dataclasses.replace(prepared, mask=None)
 
 
-def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
-    """Reads the image of a sample and its (H, W) mask, at the size of the image."""
-    image = read_image(sample.path)
+def _load_tile(sample: Sample, bits: int | None) -> tuple[Image.Image, NDArray[np.bool_] | None]:
+    """Reads the image of a sample and its (H, W) mask, at the size of the image; None if it is not known."""
+    image = read_image(sample.path, bits=bits)
     shape = (image.height, image.width)
     if sample.mask_path is None:
-        if sample.label:
-            raise DataError(f"{sample.path}: anomalous without a mask, which a mosaic needs")
-        return image, np.zeros(shape, dtype=bool)
+        return image, None if sample.label else np.zeros(shape, dtype=bool)
     mask = read_mask(sample.mask_path)
     if mask.shape != shape:
         raise DataError(
@@ -135,20 +138,16 @@ def prepare_item(item: Any, preparation: Preparation) -> PreparedSample:
         preparation: size of the network's input and normalisation of its values.
 
     Returns:
-        The image with its mask.
+        The image with its mask, if it has one.
 
     Raises:
         ImageReadError: image or mask cannot be read.
-        DataError: the mask is missing or does not have the size of the image.
+        DataError: the mask does not have the size of the image.
     """
     if isinstance(item, Mosaic):
         return load_mosaic(item, preparation)
     if isinstance(item, Sample):
-        prepared = load_sample(item, preparation)
-    else:
-        image, mask, label, class_name = item
-        mask = None if mask is None else np.asarray(mask)
-        prepared = prepare_sample(image, mask, int(label), str(class_name), preparation)
-    if prepared.mask is None:
-        raise DataError("an anomalous image of the dataset has no mask, which training needs")
-    return prepared
+        return load_sample(item, preparation)
+    image, mask, label, class_name = item
+    mask = None if mask is None else np.asarray(mask)
+    return prepare_sample(image, mask, int(label), str(class_name), preparation)

@@ -78,7 +78,7 @@ def prepare_sample(
             no pixel is anomalous, or for an anomalous one whose anomalous pixels are unknown.
         label: 1 anomalous, 0 normal.
         class_name: name of the category for prompts ("metal nut").
-        preparation: size of the network's input and normalisation of its values.
+        preparation: size of the network's input, normalisation of its values, depth of 16-bit files.
         roi: region of interest, to whose bounding box image and mask are cut; None for the whole image.
 
     Returns:
@@ -92,7 +92,7 @@ def prepare_sample(
         raise DataError("has no label; say in a CSV list whether it is normal or anomalous")
     if label not in (0, 1):
         raise DataError(f"label must be 0 (normal) or 1 (anomalous), got {label!r}")
-    image = read_image(source)
+    image = read_image(source, bits=preparation.bits)
     if mask is not None and mask.shape != (image.height, image.width):
         raise DataError(
             f"the mask is {' x '.join(map(str, mask.shape[::-1]))} pixels, its image {image.width} x "
@@ -115,7 +115,7 @@ def load_sample(sample: Sample, preparation: Preparation, roi: Region | None = N
 
     Args:
         sample: sample of a dataset.
-        preparation: size of the network's input and normalisation of its values.
+        preparation: size of the network's input, normalisation of its values, depth of 16-bit files.
         roi: region of interest, as `prepare_sample` takes it.
 
     Returns:

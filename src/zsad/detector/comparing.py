@@ -1,106 +1,172 @@
-"""Applies the general rule for references to a method that has no rule of its own for them."""
+"""`Comparing`, the base of `Detector`: the images that others are compared with, and the depth of all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zsad.backbones.recording import recorded
-from zsad.methods.functional.joining import Spread
-from zsad.methods.functional.patches import layers_compared, recorded_patches
-from zsad.methods.functional.reference_rule import ReferenceRule, usual_logits
-from zsad.methods.functional.references import IMAGES_AT_ONCE, patches
-from zsad.types import RawOutput
+from zsad.detector.class_names import class_names
+from zsad.detector.identity import image_fingerprint, learned_versions
+from zsad.detector.inputs import read, stack
+from zsad.detector.looking import Looking, cut
+from zsad.detector.states import States
+from zsad.detector.support import check_companions, images_given, readable
+from zsad.errors import ConfigError
+from zsad.images.limits import Bits, common_depth
+from zsad.images.preparing import Preparation, to_array
+from zsad.images.reading import depth_of
+from zsad.methods.base import Method
+from zsad.methods.functional.reference_rule import MAP_RANGE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeVar
+
+    from PIL import Image
     from torch import Tensor
 
-    from zsad.methods.base import Method, State, Support
-    from zsad.methods.functional.references import ReferenceMemory
+    from zsad.detector.support import Images
+    from zsad.methods.base import Method, State
 
-    LoneState = Callable[[Sequence[str]], State]
-    """The state of a method without support, for the class names of a batch."""
+    SelfT = TypeVar("SelfT", bound="Comparing")
 
 
-class Comparing:
-    """Scores images by the distance to references, by the method's lone answer, and by companions.
+class Comparing(Looking):
+    """References, companions, and what they change; all images are read at one depth.
 
     Attributes:
-        method: system whose answer is joined.
-        support: references, and companions if there are any.
-        rule: the references, and what is usual between them.
+        method: system that scores.
+        bits: depth of the values in 16-bit files, of all images; None for what each file states.
+        reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
     """
 
-    def __init__(self, method: Method, support: Support, memory: ReferenceMemory) -> None:
-        self.method = method
-        self.support = support
-        self.rule = ReferenceRule.of(memory)
-        self._usual: dict[object, Spread | None] = {}
+    method: Method
+    bits: int | None
+    reference_fingerprints: tuple[str, ...]
+    _states: States
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images become the network's input."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Device that the network is on."""
+        return self.method.backbone.text_projection.device
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """Smallest and largest value that a map can take, with the present references and companions."""
+        if self._states.follows_general_rule:
+            return MAP_RANGE
+        state = self._state_with_support()
+        return self.method.map_range if state is None or state.map_range is None else state.map_range
+
+    def at_depth(self: SelfT, bits: Bits) -> SelfT:
+        """This detector, or a copy on the same network that reads 16-bit files at another depth.
+
+        The copy keeps no calibration that was made at another depth.
+
+        Args:
+            bits: depth of the values, 1 to 16; None keeps the depth.
+
+        Raises:
+            ConfigError: the depth is impossible, or the references or companions were read at another one.
+        """
+        if bits is None or (depth := common_depth(bits)) == self.bits:
+            return self
+        if self._states.support:
+            known = self.bits or "what the files state"
+            raise ConfigError(
+                f"the references or companions were read at a depth of {known}, "
+                f"got bits={depth}; give the depth with them, as in zsad.load(..., bits={depth})"
+            )
+        other = copy.copy(self)
+        other.bits = depth
+        other.decision = self.decision.valid_for(other.scoring_settings())
+        return other
+
+    def set_references(self, references: Images | None, *, augment: bool = False, bits: Bits = None) -> None:
+        """Gives the detector known-normal images to compare with, in place of those it has.
+
+        A method with a few-shot rule of its own follows it; every other method follows the general rule of
+        `zsad.methods.functional.reference_rule`. Companions stay as they are, unless the depth changes. A
+        calibration that was made with other references no longer holds and is removed.
+
+        Args:
+            references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
+                class; None or an empty list returns to zero-shot scoring.
+            augment: whether references also count turned and flipped, for parts that lie in any direction.
+            bits: depth of 16-bit files, or "auto" for one that all references fit in, which then holds for
+                all images of this detector; None keeps the depth.
+
+        Raises:
+            ImageReadError: an image cannot be read.
+            DataError: a folder or pattern holds no image.
+        """
+        given = images_given(references)
+        if bits is not None and (depth := depth_of(bits, given)) != self.bits:
+            self.bits = depth
+            self._compare_with(unlabelled=None)
+        found = [read(item, self.roi, self.bits)[1] for item in given]
+        normal = self._stack(found) if found else None
+        self._compare_with(normal=normal, memory=None, answers=None, turned=augment)
+        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
+        if self.calibration is not None:
+            self.apply_calibration(None)
+
+    def set_companions(self, images: Images | None) -> list[int]:
+        """Gives the detector unlabelled images of the folder that it is going to score.
+
+        The method then compares each image with them and scores it by itself. References stay as they are.
+
+        Args:
+            images: one image as `predict` takes it, a folder, a pattern, or a list of these; None or an
+                empty list makes the images of a batch each other's companions again. An image that cannot be
+                read is left out.
+
+        Returns:
+            Positions of the images that could be read, in the list that folders and patterns expand to.
+
+        Raises:
+            ConfigError: the method takes no companions.
+            DataError: a folder or pattern holds no image.
+        """
+        given = images_given(images)
+        check_companions(given, self.method)
+        prepared = readable(given, lambda item: self._stack([read(item, self.roi, self.bits)[1]]))
+        self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
+        return list(prepared)
 
     @property
     def scores_jointly(self) -> bool:
-        """Whether the method's answer to an image depends on the other images of its batch.
+        """Whether images have to be scored all at once, because each score depends on the other images."""
+        if self._states.follows_general_rule and self.method.MOST_COMPANIONS:
+            return False
+        state = self._state_with_support()
+        joint = None if state is None else state.scores_jointly
+        return self.method.scores_jointly if joint is None else joint
 
-        A method that takes companions answers each image by itself, and is told of companions separately.
-        """
-        return self.method.scores_jointly and not self.method.MOST_COMPANIONS
+    @property
+    def about_companions(self) -> str:
+        """A line on what the companions do to the scores; empty without companions."""
+        state = self._state_with_support()
+        return "" if state is None else state.about
 
-    def scored(
-        self,
-        images: Tensor,
-        classes: Sequence[str],
-        lone: LoneState,
-        companions: State | None,
-        stamp: object,
-    ) -> RawOutput:
-        """The joined answer; one pass through the image encoder serves both sides.
+    def _state_with_support(self) -> State | None:
+        """A state that shows what references and companions change; None where the method has none."""
+        return self._states.with_support(
+            class_names(self.decision.class_name, 1), learned_versions(self.method)
+        )
 
-        Args:
-            images: (B, 3, S, S) resized and normalised images.
-            classes: class names, one for all images or one for each.
-            lone: the method's states without support.
-            companions: state with companions; None without any.
-            stamp: anything that changes whenever the method's answers do.
+    def _compare_with(self, **support: Any) -> None:
+        """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
+        self._states = States(self.method, replace(self._states.support, **support))
 
-        Returns:
-            Scores (B,) and maps (B, S, S) in [0, 1], float32.
-        """
-        method, state = self.method, lone(classes)
-        with recorded(images, layers_compared(None, method.backbone.visual.config)) as recording:
-            features = method.features(images)
-            raw = method.score(features, state)
-        raw = RawOutput(raw.scores.float(), raw.maps.float())
-        levels = recorded_patches(recording) or patches(method.backbone.visual, images)
-        if self.support.answers is None and self.scores_jointly:
-            usual: Spread | None = self._usual_in(raw.maps)
-        else:
-            usual = self._usual_of(classes, lone, stamp)
-        distances = None if companions is None else method.companion_distances(features, companions)
-        return self.rule.joined(raw, levels, usual, method.map_range, distances)
-
-    def _usual_of(self, classes: Sequence[str], lone: LoneState, stamp: object) -> Spread | None:
-        """What the method usually says of the references, a row for each class name; None if unknown."""
-        found = []
-        for name in classes:
-            key = (name, stamp)
-            if key not in self._usual:
-                maps = self.support.answers
-                if maps is None and self.support.normal is not None:
-                    maps = self._maps(self.support.normal, lone((name,)))
-                self._usual[key] = None if maps is None else self._usual_in(maps)
-            found.append(self._usual[key])
-        known = [each for each in found if each is not None]
-        return Spread.stacked(known) if len(known) == len(found) else None
-
-    def _usual_in(self, maps: Tensor) -> Spread:
-        """Mean and deviation of the method's own logits in some maps (R, S, S)."""
-        side = maps.shape[-1] // self.method.backbone.config.vision.patch_size
-        return usual_logits(maps, side, self.method.map_range)
-
-    def _maps(self, images: Tensor, state: State) -> Tensor:
-        """The method's own maps (R, S, S) of images (R, 3, S, S)."""
-        at_once = 1 if self.method.scores_jointly else IMAGES_AT_ONCE
-        parts = map(self.method.features, torch.split(images, at_once))
-        return torch.cat([self.method.score(part, state).maps for part in parts])
+    def _stack(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images, cut to the region of interest, for the network: (B, 3, S, S) float32 on its device."""
+        return stack([cut(image, self.roi) for image in images], self.preparation).to(self.device)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from zsad.detector import checkpoints
 from zsad.detector.calibration.options import Aim
 from zsad.detector.checkpoints import CheckpointInfo
+from zsad.detector.comparing import Comparing
 from zsad.detector.fitting.options import FitOptions
 from zsad.detector.inputs import check_trained, read
-from zsad.detector.looking import Looking, cut
+from zsad.detector.looking import cut
 from zsad.detector.states import States
+from zsad.detector.support import images_given
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
 from zsad.files.settings import build_config
@@ -28,29 +30,20 @@ if TYPE_CHECKING:
     from zsad.detector.fitting.good_images import GoodImages
     from zsad.detector.support import Images
     from zsad.detector.thresholds import Calibration
-    from zsad.images.preparing import Preparation
-    from zsad.methods.base import Method
+    from zsad.images.limits import Bits
     from zsad.types import WeightRecord
 
 
-class Fitted(Looking):
+class Fitted(Comparing):
     """Base of a detector that can be fitted to good images and saved; `Detector` documents the attributes."""
 
-    method: Method
     record: WeightRecord
     image_size: int
     is_trained: bool
-    reference_fingerprints: tuple[str, ...]
     good_images: GoodImages | None
     auxiliary_data: str
     auxiliary_pictures: str
     fingerprint: str
-    _states: States
-
-    @property
-    def preparation(self) -> Preparation:
-        """How images become the network's input."""
-        raise NotImplementedError
 
     def fit(
         self,
@@ -107,9 +100,37 @@ class Fitted(Looking):
         self.apply_calibration(found.calibration)
         return found
 
+    def set_references(self, references: Images | None, *, augment: bool = False, bits: Bits = None) -> None:
+        """See `Comparing.set_references`; the references replace the good images of a fitted detector."""
+        super().set_references(references, augment=augment, bits=bits)
+        self.good_images = None
+
+    def set_companions(self, images: Images | None) -> list[int]:
+        """See `Comparing.set_companions`; refused by a fitted detector.
+
+        Raises:
+            ConfigError: the detector is fitted.
+        """
+        if self.good_images is not None and images_given(images):
+            raise ConfigError(
+                "a fitted detector scores each image by itself, because its threshold holds for that: for "
+                "companions, load a detector with references= instead"
+            )
+        return super().set_companions(images)
+
+    @property
+    def scores_jointly(self) -> bool:
+        """Whether images have to be scored all at once; a fitted detector scores each by itself."""
+        return self.good_images is None and self._method_scores_jointly
+
+    @property
+    def _method_scores_jointly(self) -> bool:
+        """Whether the method with its support compares the images of a batch."""
+        return super().scores_jointly
+
     def _look(self, item: Any) -> tuple[Image.Image, Image.Image]:
         """Reads an image; the whole, and the part in the region of interest."""
-        image = read(item, self.roi)[1]
+        image = read(item, self.roi, self.bits)[1]
         return image, cut(image, self.roi)
 
     def _settings_with(self, good: GoodImages) -> dict[str, Any]:
@@ -157,6 +178,7 @@ class Fitted(Looking):
             map_threshold=decision.map_threshold,
             calibration=None if decision.calibration is None else decision.calibration.to_dict(),
             class_name=decision.class_name,
+            bits=self.bits,
             good_images=() if good is None else good.images,
         )
         path = Path(path).expanduser()

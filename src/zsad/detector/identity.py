@@ -70,6 +70,7 @@ def scoring_settings(
     fingerprint: str,
     references: Sequence[str],
     *,
+    bits: int | None = None,
     roi: str | None = None,
     are_turned: bool = False,
     is_lone: bool = False,
@@ -81,14 +82,15 @@ def scoring_settings(
         image_size: pixels a side of the network's input.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
+        bits: depth at which 16-bit files are read; None for what each file states.
         roi: identity of the region of interest; None for whole images.
         are_turned: whether references also count turned and flipped.
         is_lone: whether each image is scored by itself although the method compares the images of a batch.
 
     Returns:
         `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
-        `weights` (short digest of the backbone and of everything that was learnt) and, if there is one,
-        `roi`, `augment_references` if references are turned, and `companions`, "none", if `is_lone`.
+        `weights` (short digest of the backbone and of everything that was learnt), `bits` and, if there is
+        one, `roi`, `augment_references` if references are turned, and `companions`, "none", if `is_lone`.
     """
     backbone = method.backbone
     return {
@@ -100,6 +102,7 @@ def scoring_settings(
         "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
+        "bits": bits,
         **({} if roi is None else {"roi": roi}),
         **({"augment_references": True} if are_turned else {}),
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zsad.detector.comparing import Comparing
+from zsad.detector.general_rule import GeneralRule
 from zsad.methods.base import DEFAULT_CLASS, Support
 from zsad.types import RawOutput
 
@@ -40,7 +40,7 @@ class States:
         self.support = support
         self._kept: OrderedDict[tuple[tuple[str, ...], Stamp], State] = OrderedDict()
         self._memory: ReferenceMemory | None = None
-        self._compared: Comparing | None = None
+        self._general: GeneralRule | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> tuple[Method, Support]:
@@ -98,13 +98,13 @@ class States:
             names: class name of each image; None stands for "object".
             stamp: versions of what was learnt, from `learned_versions`.
         """
-        method, comparing = self.method, self._comparing()
-        if comparing is None:
+        method, general = self.method, self._general_rule()
+        if general is None:
             raw = method.score(method.features(images), self.prepared(names, stamp))
             return RawOutput(raw.scores.float(), raw.maps.float())
         at_once = 1 if method.MOST_COMPANIONS else len(images)  # a lone answer to each image
         parts = [
-            comparing.scored(
+            general.scored(
                 images[rows],
                 self._classes(names[rows]),
                 lambda classes: self._alone.prepared(classes, stamp),
@@ -117,15 +117,15 @@ class States:
             return parts[0]
         return RawOutput(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))
 
-    def _comparing(self) -> Comparing | None:
+    def _general_rule(self) -> GeneralRule | None:
         """What applies the general rule; None where it does not apply."""
         memory = self.memory if self.follows_general_rule else None
         if memory is None:
             return None
         with self._lock:
-            if self._compared is None:
-                self._compared = Comparing(self.method, self.support, memory)
-            return self._compared
+            if self._general is None:
+                self._general = GeneralRule(self.method, self.support, memory)
+            return self._general
 
     @cached_property
     def _alone(self) -> States:

@@ -29,6 +29,7 @@ from zsad.methods.training import TrainingDefaults
 from zsad.training.cache import cacheable_features
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices
+from zsad.training.labels import refuse_unusable
 from zsad.training.logs import StepLog, TensorBoardLog
 from zsad.training.options import TrainOptions, TrainResult
 from zsad.training.recipe import choose, described
@@ -51,7 +52,8 @@ def train(
         options: what to train, and how.
         dataset: replaces `options.data`: (image, mask, label, class name) tuples or `Sample`s. Images
             are what `zsad.images.reading.read_image` takes, masks (H, W) of the image's size, anomalous
-            where above 0, or None for a normal image. A dataset with `__len__` and `__getitem__` (called
+            where above 0, or None for a normal image; in a list or tuple also for an anomalous image, of
+            which then only the label counts. A dataset with `__len__` and `__getitem__` (called
             from several threads) is shuffled in each epoch; any other is iterated over once per epoch, in its
             own order. With several devices, each gets a copy by pickle.
         show_progress: whether to print what is trained on what, and to draw a progress bar.
@@ -83,6 +85,8 @@ def train(
     else:
         data = data_in_memory(dataset)
     refuse_to_replace(options)
+    if data.masks is not None:
+        refuse_unusable(kind, data.masks, options.devices)
     choose(
         kind.TRAINING, options, data.sets, "cpu"
     )  # says what does not go together before anything is loaded
@@ -100,7 +104,7 @@ def train(
         resumed_from,
         time.monotonic() - started,
         recipe,
-        described(recipe, kind.TRAINING, kind.INFO.title),
+        "; ".join(filter(None, (described(recipe, kind.TRAINING, kind.INFO.title), data.note))),
         data.left_out,
     )
 
@@ -124,7 +128,8 @@ def _train(
             _train_epochs(run, resumed_from, logs, progress)
     if ranks.is_first:
         run.detector.mark_trained(
-            options.auxiliary_data or data.description, pack_digests(file_digests(data.files()))
+            "; ".join(filter(None, (options.auxiliary_data or data.description, data.note))),
+            pack_digests(file_digests(data.files())),
         )
         run.detector.save(options.out)
     return tuple(run.losses), resumed_from, dataclasses.asdict(run.recipe)
@@ -164,6 +169,8 @@ def _announcement(run: TrainingRun) -> list[str]:
             f"{each.name}: {each.normal} normal and {each.anomalous} anomalous images, {kinds} "
             f"({', '.join(names)})"
         )
+    if run.data.note:
+        lines.append(run.data.note)
     if run.ranks.count > 1:
         lines.append(f"{run.ranks.count} devices ({run.device.type}) share each step")
     return lines
@@ -177,6 +184,7 @@ def _fresh_detector(options: TrainOptions, device: str | None) -> Detector:
         "fresh",
         image_size=options.image_size,
         device=device,
+        bits=options.bits,
         **options.settings,
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
 from zsad.files.settings import one_or_more
+from zsad.images.limits import common_depth
 from zsad.methods._registry import known_name
 from zsad.types import Optimizer, Schedule, TrainingPrecision
 
@@ -52,6 +53,7 @@ class TrainOptions:
             train, which may differ between datasets.
         seed: seed of the initial weights, the data order and everything else that is random.
         image_size: side of the network's input, in pixels; None as for `zsad.load`.
+        bits: depth of the values in 16-bit files, 1 to 16; None for what the files state.
         device: device as for `zsad.load`; with several devices "cuda" or "cpu".
         devices: number of GPUs, or of processes on the CPU, that share the images of each step. The result
             equals that of one device to rounding.
@@ -87,6 +89,7 @@ class TrainOptions:
     mosaic: float | None = None
     seed: int = 111
     image_size: int | None = None
+    bits: int | None = None
     device: str | None = None
     devices: int = 1
     precision: TrainingPrecision | None = None
@@ -100,6 +103,7 @@ class TrainOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", common_depth(self.bits))
         self._check_names()
         self._check_numbers()
         if self.cache is None and self.cache_precision != "fp32":

@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 from zsad.backbones.loading import backbone_fingerprint
 from zsad.data.mosaic import prepare_item
-from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.errors import ConfigError, DataError, WeightsError, ZsadError
+from zsad.files.fields import shortened
 from zsad.files.plain import to_plain
+from zsad.files.run_settings import differences
 from zsad.methods.prompts.learners import PromptLearner
 from zsad.training.cache import CachedSample, FeatureCache
 from zsad.training.data import Batch, TrainingData, batches
+from zsad.training.labels import partial_loss
 from zsad.training.recipe import choose, make_optimizer, rate_factor
 from zsad.training.state import TrainingState
 
@@ -37,6 +40,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # these infinite and wastes the first steps.
 FIRST_SCALE = 256.0
 CHECKPOINT_NAME = "last.safetensors"
+OPTIMIZER_STATE = {"step", "exp_avg", "exp_avg_sq"}  # of Adam and AdamW, for each parameter
 
 
 class TrainingRun:
@@ -124,11 +128,9 @@ class TrainingRun:
     def _step(self, batch: Batch[PreparedSample | CachedSample]) -> dict[str, float]:
         """Takes one step; returns the terms of the loss before it, over the images of all processes."""
         samples = batch.images
-        masks = torch.from_numpy(np.stack([sample.mask for sample in samples if sample.mask is not None]))
-        labels = torch.tensor([sample.label for sample in samples], device=self.device)
         dtype = AUTOCAST.get(self.recipe.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            terms = self._terms(samples, masks.to(self.device), labels)
+            terms = partial_loss(samples, self._terms, self.data.masks, self.method.IMAGE_TERMS)
         values = batch.weight * torch.stack([term.float() for term in terms.values()])
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(values.sum()).backward()  # type: ignore[no-untyped-call]
@@ -140,10 +142,12 @@ class TrainingRun:
         told: list[float] = self.ranks.add_up(values.detach().double()).tolist()
         return dict(zip(terms, told, strict=True))
 
-    def _terms(
-        self, samples: Sequence[PreparedSample | CachedSample], masks: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
-        """The terms of the loss, from images or from their cached features."""
+    def _terms(self, samples: Sequence[PreparedSample | CachedSample]) -> dict[str, Tensor]:
+        """The terms of the loss, from images or cached features; a missing mask counts as empty."""
+        empty = np.zeros((self.detector.image_size, self.detector.image_size), dtype=np.uint8)
+        levels = np.stack([empty if sample.mask is None else sample.mask for sample in samples])
+        masks = torch.from_numpy(levels).to(self.device)
+        labels = torch.tensor([sample.label for sample in samples], device=self.device)
         names = [sample.class_name for sample in samples]
         if self.cache is not None:
             known = [sample for sample in samples if isinstance(sample, CachedSample)]
@@ -188,6 +192,7 @@ class TrainingRun:
             "backbone": backbone_fingerprint(self.detector.backbone),
             "settings": dataclasses.asdict(self.method.config),
             "image_size": self.detector.image_size,
+            "bits": self.detector.bits,
             "precision": recipe.precision,
             "batch_size": recipe.batch_size,
             "optimizer": recipe.optimizer,
@@ -199,6 +204,8 @@ class TrainingRun:
             "seed": config.seed,
             "data": self.data.fingerprint,
         }
+        if self.data.masks is not None and self.data.masks.missing:
+            setup["images_without_mask"] = self.data.masks.missing
         if self.cache is not None:
             setup["cache_precision"] = config.cache_precision
         if recipe.schedule != "constant":
@@ -237,14 +244,11 @@ class TrainingRun:
         if not self.config.resume or not path.exists():
             return 0
         found = TrainingState.read(path)
-        wanted = self.setup()
-        names = [*wanted, *(name for name in found.setup if name not in wanted)]
-        differing = [name for name in names if wanted.get(name) != found.setup.get(name)]
+        differing = differences(found.setup, self.setup())
         if differing:
-            name = differing[0]
             raise ConfigError(
-                f"{path} belongs to another training: {', '.join(differing)} differ ({name} was "
-                f"{found.setup.get(name)!r}, is {wanted.get(name)!r}); use the same settings, or --overwrite"
+                f"{path} belongs to another training: {'; '.join(differing)}; use the same settings, or "
+                "--overwrite"
             )
         self._restore(found)
         return found.epoch
@@ -255,12 +259,25 @@ class TrainingRun:
         positions = {name: index for index, name in enumerate(self.parameters)}
         for key, tensor in found.optimizer.items():
             kind, _, name = key.partition("/")
+            if kind not in OPTIMIZER_STATE or name not in positions:
+                raise self._damaged(f"the optimiser's tensor {shortened(key)} is unknown")
+            if tensor.numel() != 1 and tensor.shape != self.parameters[name].shape:
+                raise self._damaged(f"the optimiser's tensor {key} has the shape {tuple(tensor.shape)}")
             states[positions[name]][kind] = tensor
+        if any(state.keys() != OPTIMIZER_STATE for state in states if state):
+            raise self._damaged("tensors of the optimiser are missing")
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
         if found.scaler:
+            missing = self.scaler.state_dict().keys() - found.scaler.keys()
+            if missing:
+                raise self._damaged(f"scaler.{min(missing)} is missing")
             self.scaler.load_state_dict(dict(found.scaler))
         self.losses = list(found.losses)
+
+    def _damaged(self, problem: str) -> WeightsError:
+        path = self.config.folder / CHECKPOINT_NAME
+        return WeightsError(f"{path} is damaged ({problem}); train from scratch with --overwrite")
 
     def _diverged(self, what: str, epoch: int) -> ZsadError:
         kept = (
