@@ -214,6 +214,7 @@ class Prediction:
         class_name: class name in the prompts; None if the method uses none or the caller gave none.
         ranker: answers `explain` with the network of the detector; None after pickling and deep copies.
         score_scale: score scale of the calibration; None while uncalibrated.
+        tile: side in pixels of the tiles that the image was cut into; None for an image scored as a whole.
         roi: (H, W) bool, the region of interest; outside of it the map holds the lowest value of `map_range`,
             and nothing counts. None for the whole image.
     """
@@ -228,6 +229,7 @@ class Prediction:
     class_name: str | None = None
     ranker: PhraseRanker | None = field(default=None, repr=False, compare=False)
     score_scale: ScoreScale | None = field(default=None, repr=False)
+    tile: int | None = None
     roi: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @property

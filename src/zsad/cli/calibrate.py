@@ -27,6 +27,8 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
+    checkpoint_given,
     comma_list,
     go_offline,
     load_detector,
@@ -113,6 +115,7 @@ def calibrate(
     precision: PrecisionOption = None,
     settings: SettingsOption = None,
     bits: BitsOption = None,
+    tile: TileOption = None,
     offline: OfflineOption = False,
     normal_labels: NormalLabelsOption = None,
     include_results: IncludeResultsOption = False,
@@ -146,7 +149,7 @@ def calibrate(
     from zsad.detector.calibration.measuring import measure
     from zsad.files.run_lock import only_writer
 
-    check_out(out, checkpoint)
+    check_out(out, checkpoint[0] if checkpoint else None)
     examples, name, left_out = find_examples(
         normal or [],
         anomalous or [],
@@ -161,9 +164,10 @@ def calibrate(
         detector = load_detector(
             method=method,
             backbone=backbone,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
             bits=bits,
+            tile=tile,
             device=device,
             precision=precision,
             references=references,

@@ -24,6 +24,7 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    checkpoint_given,
     go_offline,
     known_method,
     load_detector,
@@ -120,6 +121,7 @@ def fit(
     ] = None,
     backbone: BackboneOption = None,
     checkpoint: CheckpointOption = None,
+    checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
@@ -150,7 +152,7 @@ def fit(
     out = out or add or DEFAULT_OUT
     start = None if add is None else str(add)
     check_files(out, add=add, checkpoint=checkpoint, has_good=bool(good), has_false_alarms=bool(false_alarm))
-    check_out(out, start or checkpoint)
+    check_out(out, start or (checkpoint[0] if checkpoint else None))
     page = out.with_suffix(".html")
     check_page(page)
     search = search_images(good, include_results=include_results) if good else None
@@ -165,7 +167,7 @@ def fit(
         detector = load_detector(
             method=method or (DEFAULT_METHOD if start is None and checkpoint is None else None),
             backbone=backbone,
-            checkpoint=start or checkpoint,
+            checkpoint=start or checkpoint_given(checkpoint),
             image_size=image_size,
             bits=bits,
             device=device,

@@ -43,6 +43,18 @@ def known_depth(text: str | None) -> str | None:
     return text
 
 
+def known_tile(text: str | None) -> str | None:
+    """Refuses a tile setting that is none; as a callback of an option, before torch is imported.
+
+    Raises:
+        ConfigError: the setting is neither a number of pixels nor auto nor none.
+    """
+    from zsad.images.tiles import checked_tile
+
+    checked_tile(text)
+    return text
+
+
 def known_precision(name: str | None) -> str | None:
     """Refuses a precision that does not exist; as a callback of an option, before torch is imported.
 
@@ -84,7 +96,12 @@ ImageSizeOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    str | None, typer.Option(help="Learnt weights: a file written by zsad or by the method's authors.")
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        help="Learnt weights: a file written by zsad or by the method's authors. Repeatable for files that "
+        "they publish apart.",
+    ),
 ]
 ClassNameOption = Annotated[
     str | None, typer.Option("--class-name", "-c", help='Name of what the images show, e.g. "metal nut".')
@@ -139,6 +156,17 @@ BitsOption = Annotated[
         callback=known_depth,
         help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera. Default: what the files "
         "state.",
+        show_default=False,
+    ),
+]
+TileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        metavar="PIXELS|auto|none",
+        callback=known_tile,
+        help="Cut larger images into overlapping tiles of this side; auto: only large and long images. "
+        "Default: as the checkpoint or calibration was made, else none.",
         show_default=False,
     ),
 ]
@@ -212,6 +240,13 @@ def comma_list(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
+
+
+def checkpoint_given(paths: list[str] | None) -> str | tuple[str, ...] | None:
+    """The value of --checkpoint as `zsad.load` takes it."""
+    if not paths:
+        return None
+    return paths[0] if len(paths) == 1 else tuple(paths)
 
 
 def load_detector(

@@ -19,6 +19,7 @@ from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
 from zsad.files.json_text import parse_object
 from zsad.files.plain import from_plain, to_plain
 from zsad.files.tensors import file_kind, read_checkpoint
+from zsad.images.tiles import Tile  # noqa: TC001 - read by from_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +54,7 @@ class CheckpointInfo:
         good_images: known-normal images that the detector was fitted to; their features are among the
             tensors.
         bits: depth at which the detector reads 16-bit files; None for what each file states.
+        tile: how the detector cuts images; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
     """
 
@@ -70,6 +72,7 @@ class CheckpointInfo:
     class_name: str | None = None
     good_images: tuple[GoodImage, ...] = ()
     bits: int | None = None
+    tile: Tile = None
     format: int = FORMAT
 
 

@@ -13,22 +13,26 @@ from zsad.detector.identity import image_fingerprint, learned_versions
 from zsad.detector.inputs import read, stack
 from zsad.detector.looking import Looking, cut
 from zsad.detector.states import States
-from zsad.detector.support import check_companions, images_given, readable
+from zsad.detector.support import again_readable, check_companions, images_given, readable
+from zsad.detector.tiling import Cutting, Sources
 from zsad.errors import ConfigError
 from zsad.images.limits import Bits, common_depth
 from zsad.images.preparing import Preparation, to_array
 from zsad.images.reading import depth_of
+from zsad.images.tiles import setting_of
 from zsad.methods.base import Method
 from zsad.methods.functional.reference_rule import MAP_RANGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from typing import TypeVar
 
     from PIL import Image
     from torch import Tensor
 
+    from zsad.detector.inputs import ReadImage
     from zsad.detector.support import Images
+    from zsad.images.tiles import Tile
     from zsad.methods.base import Method, State
 
     SelfT = TypeVar("SelfT", bound="Comparing")
@@ -40,13 +44,19 @@ class Comparing(Looking):
     Attributes:
         method: system that scores.
         bits: depth of the values in 16-bit files, of all images; None for what each file states.
+        tile: how large images are cut into tiles, references too; None for whole images.
+        image_size: pixels a side of the network's input.
         reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
     """
 
     method: Method
     bits: int | None
+    tile: Tile
+    image_size: int
     reference_fingerprints: tuple[str, ...]
     _states: States
+    _tiled_states: dict[tuple[Tile, str | None], States]  # the same support, by tile setting and region
+    _sources: Sources
 
     @property
     def preparation(self) -> Preparation:
@@ -90,6 +100,27 @@ class Comparing(Looking):
         other.decision = self.decision.valid_for(other.scoring_settings())
         return other
 
+    def with_tile(self: SelfT, tile: Tile) -> SelfT:
+        """This detector, or a copy on the same network that cuts large images otherwise.
+
+        A large image is scored by overlapping tiles and as a whole (`zsad.detector.tiling`). References and
+        companions are cut in the same way.
+
+        Args:
+            tile: side of the tiles in pixels; "auto" cuts large and long images only, into tiles of a size
+                that it chooses (`zsad.images.tiles.tile_side`); "none" cuts none; None keeps the setting.
+
+        Raises:
+            ConfigError: the setting is impossible, or the calibration was made with another one.
+        """
+        if tile is None or (setting := setting_of(tile)) == self.tile:
+            return self
+        other = copy.copy(self)
+        other.tile = setting
+        if self.calibration is not None:
+            self.calibration.check_fits(other.scoring_settings())
+        return other
+
     def set_references(self, references: Images | None, *, augment: bool = False, bits: Bits = None) -> None:
         """Gives the detector known-normal images to compare with, in place of those it has.
 
@@ -108,11 +139,12 @@ class Comparing(Looking):
             ImageReadError: an image cannot be read.
             DataError: a folder or pattern holds no image.
         """
-        given = images_given(references)
+        given = again_readable(images_given(references))
         if bits is not None and (depth := depth_of(bits, given)) != self.bits:
             self.bits = depth
             self._compare_with(unlabelled=None)
-        found = [read(item, self.roi, self.bits)[1] for item in given]
+        found = [self._read(item)[1] for item in given]
+        self._sources = replace(self._sources, references=given)
         normal = self._stack(found) if found else None
         self._compare_with(normal=normal, memory=None, answers=None, turned=augment)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
@@ -136,9 +168,10 @@ class Comparing(Looking):
             ConfigError: the method takes no companions.
             DataError: a folder or pattern holds no image.
         """
-        given = images_given(images)
+        given = again_readable(images_given(images))
         check_companions(given, self.method)
-        prepared = readable(given, lambda item: self._stack([read(item, self.roi, self.bits)[1]]))
+        prepared = readable(given, lambda item: self._stack([self._read(item)[1]]))
+        self._sources = replace(self._sources, companions=tuple(given[place] for place in prepared))
         self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
         return list(prepared)
 
@@ -165,8 +198,35 @@ class Comparing(Looking):
 
     def _compare_with(self, **support: Any) -> None:
         """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
-        self._states = States(self.method, replace(self._states.support, **support))
+        self._states, self._tiled_states = States(self.method, replace(self._states.support, **support)), {}
 
-    def _stack(self, images: Sequence[Image.Image]) -> Tensor:
+    def _states_of(self, is_tile: bool) -> States:
+        """States for whole images, or for tiles, which references and companions are cut into as well."""
+        # one support for the whole batch, even if another thread replaces it
+        whole, tiled, sources = self._states, self._tiled_states, self._sources
+        if not (is_tile and sources):
+            return whole
+        key = self.tile, None if self.roi is None else self.roi.identity
+        if key not in tiled:
+            cutting = Cutting(self.tile, self.image_size)
+            support = sources.support(
+                self.method,
+                cutting,
+                lambda item: cut(self._read(item)[1], self.roi),
+                self._prepared,
+                are_turned=whole.support.turned,
+            )
+            tiled[key] = States(self.method, support)
+        return tiled[key]
+
+    def _read(self, source: Any) -> ReadImage:
+        """An image at the detector's depth; one that will be cut may be larger."""
+        return read(source, self.roi, self.bits, for_tiles=self.tile is not None)
+
+    def _stack(self, images: Iterable[Image.Image]) -> Tensor:
         """Images, cut to the region of interest, for the network: (B, 3, S, S) float32 on its device."""
-        return stack([cut(image, self.roi) for image in images], self.preparation).to(self.device)
+        return self._prepared(cut(image, self.roi) for image in images)
+
+    def _prepared(self, images: Iterable[Image.Image]) -> Tensor:
+        """Images or tiles as they are, for the network: (B, 3, S, S) float32 on its device."""
+        return stack(images, self.preparation).to(self.device)

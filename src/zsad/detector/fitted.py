@@ -16,6 +16,7 @@ from zsad.detector.inputs import check_trained, read
 from zsad.detector.looking import cut
 from zsad.detector.states import States
 from zsad.detector.support import images_given
+from zsad.detector.tiling import Sources
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
 from zsad.files.settings import build_config
@@ -81,6 +82,11 @@ class Fitted(Comparing):
         from zsad.detector.fitting.fit import fit  # most detectors are never fitted
 
         check_trained(self.method, self.is_trained)
+        if self.tile is not None:
+            raise ConfigError(
+                f"fit does not cut images into tiles, and this detector has tile={self.tile!r}: load it "
+                "without tile, or calibrate with references"
+            )
         if add and self.good_images is None:
             raise ConfigError("add=True needs a detector that has been fitted: call fit without it first")
         given = {**(_options_of(self.calibration) if add else {}), **options}
@@ -146,6 +152,7 @@ class Fitted(Comparing):
             good: images from `fit` on the same method, backbone and image size, on the detector's device.
         """
         self._states = States(self.method, Support(memory=good.references, answers=good.reference_maps))
+        self._tiled_states, self._sources = {}, Sources()
         self.reference_fingerprints = good.reference_fingerprints
         self.good_images = good
 
@@ -179,6 +186,7 @@ class Fitted(Comparing):
             calibration=None if decision.calibration is None else decision.calibration.to_dict(),
             class_name=decision.class_name,
             bits=self.bits,
+            tile=self.tile,
             good_images=() if good is None else good.images,
         )
         path = Path(path).expanduser()

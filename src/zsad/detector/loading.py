@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zsad.detector.checkpoints import Checkpoint
     from zsad.detector.looking import RegionInput
     from zsad.detector.support import Images
+    from zsad.images.tiles import Tile
     from zsad.types import Activation
 
 
@@ -39,6 +40,7 @@ def load(
     device: str | torch.device | None = None,
     precision: str | None = None,
     bits: int | None = None,
+    tile: Tile = None,
     references: Images | None = None,
     augment_references: bool = False,
     calibration: Calibration | str | Path | None = None,
@@ -62,6 +64,8 @@ def load(
         precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
         bits: depth of the values in 16-bit files, 1 to 16, such as 12 for a 12-bit camera, in references and
             in images to score; None for ZSAD_BITS, the depth in the checkpoint, or what the files state.
+        tile: how large images are cut into overlapping tiles, as `Detector.predict` takes it; None for the
+            setting of the checkpoint, or whole images.
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
             folder, a pattern or a list; they replace the good images of a fitted checkpoint.
         augment_references: whether each reference also counts in the other seven ways that quarter turns and
@@ -92,6 +96,7 @@ def load(
         method, backbone = method or made_with["method"], backbone or made_with["backbone"]
         image_size = image_size or made_with["image_size"]
         bits = common_depth(made_with.get("bits")) if bits is None else bits
+        tile = made_with.get("tile") if tile is None else tile
         config = {**made_with["config"], **config} if method == made_with["method"] else config
     found = choosing.find(method, backbone, checkpoint)
     name = choosing.method_name(method, found)
@@ -127,6 +132,7 @@ def load(
         auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
         bits=info.bits if bits is None and info is not None else bits,
+        tile=info.tile if tile is None and info is not None else tile,
     )
     detector.roi = region
     _take_good_images(detector, found)

@@ -211,14 +211,16 @@ _WORDING = {
     "bits": "bits of 16-bit files",
     "image_size": "image size",
     "references": "the reference images",
+    "tile": "tile",
     "roi": "the region of interest",
     "weights": "the weights (backbone, checkpoint) of digest",
 }
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with those of the method beside the others."""
+    """The settings with those of the method beside the others; without a tile setting, images were whole."""
     return {
+        "tile": None,
         "roi": None,  # left out for whole images
         **{name: value for name, value in settings.items() if name != "config"},
         **settings.get("config", {}),

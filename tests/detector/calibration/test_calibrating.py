@@ -39,7 +39,7 @@ class FakeDetector:
         self.fingerprint = "0"
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
-        self.bits = None
+        self.bits = self.tile = None
         self.reference_fingerprints = ()
         self.scores_jointly = joint
         self.method = SimpleNamespace(

@@ -159,7 +159,7 @@ def _outcomes(
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
         try:
-            image = read_image(example.image, bits=detector.bits)
+            image = read_image(example.image, bits=detector.bits, for_tiles=detector.tile is not None)
             check_region(image, detector.roi, None)
             images[number] = image
         except ImageReadError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class FitOptions(CalibrateOptions):
 
 
 def check_files(
-    out: Path, *, add: Path | None, checkpoint: str | None, has_good: bool, has_false_alarms: bool
+    out: Path, *, add: Path | None, checkpoint: Sequence[str] | None, has_good: bool, has_false_alarms: bool
 ) -> None:
     """Refuses files that `zsad fit` cannot work with, before anything is loaded.
 
