@@ -121,7 +121,6 @@ def fit(
     ] = None,
     backbone: BackboneOption = None,
     checkpoint: CheckpointOption = None,
-    checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
