@@ -20,7 +20,8 @@ from zsad._version import __version__
 from zsad.detector.calibration.options import Aim
 from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
-from zsad.files.plain import from_plain, read_json, to_plain, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, to_plain, write_json
 from zsad.types import ScoreScale
 
 MapRule = Literal["rate", "f1"]
