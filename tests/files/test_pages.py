@@ -21,6 +21,7 @@ PREDICTION = {
     "bars": [],
     "ticks": [],
     "threshold": "",
+    "verdict": None,
     "calibration": None,
     "failed": [(EVIL, EVIL)],
     "embedded": True,

@@ -10,7 +10,6 @@ import torch
 
 from zsad.detector.class_names import class_names
 from zsad.detector.identity import image_fingerprint, learned_versions
-from zsad.detector.inputs import read, stack
 from zsad.detector.looking import Looking, cut
 from zsad.detector.states import States
 from zsad.detector.support import again_readable, check_companions, images_given, readable
@@ -221,6 +220,8 @@ class Comparing(Looking):
 
     def _read(self, source: Any) -> ReadImage:
         """An image at the detector's depth; one that will be cut may be larger."""
+        from zsad.detector.inputs import read
+
         return read(source, self.roi, self.bits, for_tiles=self.tile is not None)
 
     def _stack(self, images: Iterable[Image.Image]) -> Tensor:
@@ -229,4 +230,6 @@ class Comparing(Looking):
 
     def _prepared(self, images: Iterable[Image.Image]) -> Tensor:
         """Images or tiles as they are, for the network: (B, 3, S, S) float32 on its device."""
+        from zsad.detector.inputs import stack
+
         return stack(images, self.preparation).to(self.device)

@@ -75,6 +75,7 @@ def scoring_settings(
     tile: Tile = None,
     roi: str | None = None,
     are_turned: bool = False,
+    is_lone: bool = False,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -87,14 +88,17 @@ def scoring_settings(
         tile: how images are cut; None for whole images.
         roi: identity of the region of interest; None for whole images.
         are_turned: whether references also count turned and flipped.
+        is_lone: whether each image is scored by itself although the method compares the images of a batch.
 
     Returns:
         `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
         `weights` (short digest of the backbone and of everything that was learnt), `bits`, `tile` and, if
-        there is one, `roi`, and `augment_references` if references are turned.
+        there is one, `roi`, `augment_references` if references are turned, and `companions`, "none", if
+        `is_lone`.
     """
     backbone = method.backbone
     return {
+        **({"companions": "none"} if is_lone else {}),
         "method": method.INFO.name,
         "backbone": backbone.record.name if backbone.record else None,
         "image_size": image_size,
