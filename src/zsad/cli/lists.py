@@ -26,8 +26,7 @@ def methods() -> None:
     console.print(
         "training: needs learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
         "all images: the score of an image depends on the others; reconstruction: the paper leaves parts "
-        "open, which are zsad's own. Every method takes known-normal images:"
-        " --reference.",
+        "open, which are zsad's own. Every method takes known-normal images: --references.",
         style="dim",
     )
 
