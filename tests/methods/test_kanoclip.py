@@ -232,3 +232,11 @@ def test_there_is_no_file_of_the_authors(make_small_clip, tmp_path):
         WeightsError, match=r"kanoclip\.pth.*KAnoCLIP publish no weights; train them with `zsad train"
     ):
         zsad.load("kanoclip", make_small_clip(), tmp_path / "kanoclip.pth", device="cpu")
+
+
+def test_heads_belong_to_the_weights(make_small_clip, tmp_path):
+    path = zsad.load("kanoclip", make_small_clip(), "fresh", device="cpu").save(
+        tmp_path / "saved.safetensors"
+    )
+    with pytest.raises(ConfigError, match="heads=2 contradicts"):
+        zsad.load(checkpoint=path, backbone=make_small_clip(), device="cpu", heads=2)

@@ -124,7 +124,7 @@ class Config(ObjectAgnosticConfig):
 class KAnoCLIP(Method[Config, JointFeatures, TextState]):
     """See the module's description."""
 
-    SHAPE_FIELDS = frozenset({"n_ctx", "depth", "t_n_ctx"})
+    SHAPE_FIELDS = frozenset({"n_ctx", "depth", "t_n_ctx", "heads"})
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"features_list", "dpam_layer"})
