@@ -34,7 +34,9 @@ Our design, where nothing is known:
 * loss of the image: cross entropy with the text after the exchange in the last used layer; loss of the
   pixels: focal and both Dice losses of each layer.
 
-Both modules start as good as switched off, so that an untrained method is AnomalyCLIP's skeleton.
+Both modules learn at a hundredth of the prompts' rate: at the same rate the cross-attention took over, and on
+synthetic images the maps fell to a pixel AUROC of 0.6 within two epochs (0.9 with the slower rate). Both
+start as good as switched off, so that an untrained method is AnomalyCLIP's skeleton.
 
 Not built: descriptions of the single image by a visual question answering system on Llama 3, which the paper
 adds to the general ones.
@@ -133,7 +135,9 @@ class KAnoCLIP(Method[Config, JointFeatures, TextState]):
         epochs=15,
         batch_size=8,
         learning_rate=1e-3,
-        notes="AnomalyCLIP's settings: the authors' own are not known.",
+        rates=(("interaction.", 0.01), ("adapter.", 0.01)),
+        notes="AnomalyCLIP's settings: the authors' own are not known. Cross-attention and adapter learn 100 "
+        "times more slowly than the prompts.",
     )
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
