@@ -32,7 +32,6 @@ from recipe import TINY_CONFIG, VALUE_VALUE_FROM
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from trunk import load_trunk
 
 from zsad.backbones.vision import VisionTower
@@ -170,8 +169,7 @@ def losses(
     """The named terms of the module docstring."""
     sentences = words.sample(nouns)
     tower = model.tower
-    # PyTorch's fused attention is three times slower than the plain one backwards on a CPU.
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    with torch.autocast("cpu", torch.bfloat16):
         value, original, class_token = model(levels)
         value, original = tower.project(value), tower.project(original)
         bare, normed = class_token @ tower.proj, tower.project(class_token)
@@ -278,7 +276,8 @@ def validation_sets(args: argparse.Namespace, synthetic: Cached) -> dict[str, tu
 def optimisation(
     model: PictureTower, lr: float, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW with 100 steps of warm-up and a cosine; the trunk learns at a tenth of the rate."""
+    """AdamW with a warm-up and a cosine; the trunk learns at a tenth of the rate."""
+    warm_up = min(100, steps // 8)
     learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for name, p in learnt if ".trunk." not in name]},
@@ -289,7 +288,7 @@ def optimisation(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
-        lambda s: min(1, (s + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1, s / steps)))),
+        lambda s: min(1, (s + 1) / warm_up) * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1, s / steps)))),
     )
     return optimiser, schedule
 
