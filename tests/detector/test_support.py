@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 import zsad
+from zsad.detector.states import States
 from zsad.detector.support import images_given
 from zsad.errors import DataError, ImageReadError
+from zsad.methods.base import Support
 
 
 @pytest.fixture
@@ -66,6 +68,25 @@ def test_both_kinds_at_once(auto, folder):
     auto.set_references(None)
     assert auto.predict(files[0]).score == plain
     assert auto.reference_fingerprints == ()
+
+
+@pytest.mark.parametrize("name", ["winclip", "april_gan"])
+def test_references_are_remembered_once_and_the_memory_stands_for_them(
+    make_small_clip, folder, monkeypatch, name
+):
+    """Both methods encoded all references again for each class name."""
+    detector = zsad.load(name, make_small_clip(image_size=64), "fresh", device="cpu")
+    detector.is_trained = True
+    method, encoded = detector.method, []
+    remember = method.remember
+    monkeypatch.setattr(method, "remember", lambda images: encoded.append(len(images)) or remember(images))
+    detector.set_references([folder / "0.png", folder / "1.png"])
+    before = detector.predict(folder / "2.png", classes="screw").score
+    detector.predict(folder / "2.png", classes="cable")
+    assert encoded == [2]
+    detector._states = States(method, Support(memory=detector._states.memory))
+    assert detector.predict(folder / "2.png", classes="screw").score == before
+    assert encoded == [2]
 
 
 def test_companions_leave_references_alone(auto, folder):

@@ -251,7 +251,7 @@ class Detector(Decided):
             DataError: a folder or pattern holds no image.
         """
         found = [read(item)[1] for item in images_given(references)]
-        self._compare_with(normal=self._stack(found) if found else None)
+        self._compare_with(normal=self._stack(found) if found else None, memory=None)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
         if self.calibration is not None:
             self.apply_calibration(None)
@@ -299,8 +299,8 @@ class Detector(Decided):
         """A state that shows what references and companions change; None where the method has none."""
         return self._states.with_support(class_names(self._classes(None), 1), learned_versions(self.method))
 
-    def _compare_with(self, **support: Tensor | None) -> None:
-        """Replaces the references (`normal`) or the companions (`unlabelled`)."""
+    def _compare_with(self, **support: Any) -> None:
+        """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
         self._states = States(self.method, replace(self._states.support, **support))
 
     def scoring_settings(self) -> dict[str, Any]:

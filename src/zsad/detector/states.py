@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from zsad.methods.base import DEFAULT_CLASS, Support
-from zsad.methods.functional.references import reference_distances, remember, with_references
+from zsad.methods.functional.references import reference_distances, with_references
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ class States:
     Attributes:
         method: the system.
         support: references and companions; other images need another instance.
+        memory: what the method keeps of the references, made when first asked for; None without references.
     """
 
     def __init__(self, method: Method, support: Support) -> None:
@@ -64,7 +65,7 @@ class States:
         key = (classes, stamp)
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = self.method.prepare(classes, self._own_support)
+                self._kept[key] = self.method.prepare(classes, self._own_support())
             self._kept.move_to_end(key)
             state = self._kept[key]
             while len(self._kept) > MOST_STATES_KEPT:
@@ -78,7 +79,8 @@ class States:
             names: class names to prepare for, if nothing has been prepared yet.
             stamp: versions of what was learnt, from `learned_versions`.
         """
-        if not self._own_support:
+        is_used = self.method.INFO.references == "own" and self.support.has_references
+        if not is_used and self.support.unlabelled is None:
             return None
         with self._lock:
             latest = next(reversed(self._kept.values()), None)
@@ -95,16 +97,29 @@ class States:
         Returns:
             `raw` itself without references, and for methods with a rule of their own.
         """
-        if self.support.normal is None or self.method.INFO.references == "own":
+        memory = None if self.method.INFO.references == "own" else self.memory
+        if memory is None:
             return raw
-        visual = self.method.backbone.visual
-        with self._lock:
-            if self._memory is None:
-                self._memory = remember(visual, self.support.normal)
-        return with_references(raw, reference_distances(visual, images, self._memory), map_range)
+        distances = reference_distances(self.method.backbone.visual, images, memory)
+        return with_references(raw, distances, map_range)
 
     @property
+    def memory(self) -> ReferenceMemory | None:
+        """See the class."""
+        with self._lock, torch.inference_mode():
+            return self._remembered()
+
+    def _remembered(self) -> ReferenceMemory | None:
+        """`memory`, for a caller that holds the lock."""
+        if self._memory is None:
+            self._memory = self.method.memory_of(self.support)
+        return self._memory
+
     def _own_support(self) -> Support:
-        """The part of the support that the method itself uses."""
-        is_own = self.method.INFO.references == "own"
-        return self.support if is_own else replace(self.support, normal=None)
+        """The part of the support that the method itself uses, for a caller that holds the lock.
+
+        References are remembered once, and not again for each class name.
+        """
+        if self.method.INFO.references == "own":
+            return replace(self.support, memory=self._remembered())
+        return replace(self.support, normal=None, memory=None)

@@ -63,6 +63,7 @@ from zsad.methods.functional.losses import dice_loss, focal_loss
 from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
 from zsad.methods.functional.matching import nearest_distance
 from zsad.methods.functional.patches import layers_to_use
+from zsad.methods.functional.references import ReferenceMemory
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
@@ -138,12 +139,11 @@ class AprilGANState(State):
 
     Attributes:
         text_features: (C, 2, E) float32 unit vectors, normal then abnormal.
-        memory: (T, R * N, D) float32 patches of all R references after each of the T used layers; None for
-            zero-shot scoring.
+        memory: patches of the references after each used layer; None for zero-shot scoring.
     """
 
     text_features: Tensor
-    memory: Tensor | None
+    memory: ReferenceMemory | None
 
 
 @dataclass(frozen=True)
@@ -199,26 +199,26 @@ class AprilGAN(Method[Config, Features, AprilGANState]):
         Raises:
             ConfigError: a setting is impossible for this backbone.
         """
-        vision = backbone.config.vision
-        chosen = layers_to_use(config.features_list, vision.layers)
+        chosen = layers_to_use(config.features_list, backbone.config.vision.layers)
         super().__init__(backbone, replace(config, features_list=chosen))
         self.layers = chosen
-        self.adapters = LinearAdapters(len(self.layers), vision.width, backbone.config.embed_dim)
+        self.adapters = LinearAdapters(len(chosen), backbone.config.vision.width, backbone.config.embed_dim)
         self.text = TextEnsemble(self.backbone, own_prompts(prompt_set("april_gan"), self.config.state_words))
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> AprilGANState:
         """Text features of the classes and, with references, the memory of their patches."""
-        text_features = self.text.encode(classes)
-        if support is None or support.normal is None:
+        text_features, memory = self.text.encode(classes), self.memory_of(support)
+        if memory is None:
             return AprilGANState(text_features, None)
-        parts = [self._read(part)[1] for part in torch.split(support.normal, REFERENCES_AT_ONCE)]
-        return AprilGANState(
-            text_features,
-            torch.cat(parts).transpose(0, 1).flatten(1, 2),
-            map_range=(0.0, self._few_shot_peak),
-            scores_jointly=self.config.few_shot_score == "batch",
-        )
+        joint, peak = self.config.few_shot_score == "batch", self._few_shot_peak
+        return AprilGANState(text_features, memory, map_range=(0.0, peak), scores_jointly=joint)
+
+    @torch.no_grad()
+    def remember(self, images: Tensor) -> ReferenceMemory:
+        """Patches after each of the T used layers, before the final layer norm."""
+        _, tokens = in_parts(self._read, images, REFERENCES_AT_ONCE)
+        return ReferenceMemory.of(tokens.unbind(dim=1))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
@@ -329,7 +329,7 @@ class AprilGAN(Method[Config, Features, AprilGANState]):
         maps = upsample(to_grid(logits), self._image_size(features), align_corners=True)
         return torch.softmax(maps, dim=2)
 
-    def _distance_maps(self, features: Features, memory: Tensor) -> Tensor:
+    def _distance_maps(self, features: Features, memory: ReferenceMemory) -> Tensor:
         """Cosine distance (B, S, S) of each pixel to the nearest reference patch, summed over the layers.
 
         D = sum_l upsample( min_r 1 - cos(F_l, r_l) )
@@ -338,7 +338,7 @@ class AprilGAN(Method[Config, Features, AprilGANState]):
         """
         distances = [
             2 * nearest_distance(tokens, known)
-            for tokens, known in zip(features.patch_tokens.unbind(dim=1), memory, strict=True)
+            for tokens, known in zip(features.patch_tokens.unbind(dim=1), memory.levels, strict=True)
         ]
         # Upsampling is linear, so the layers can be added up before it.
         grids = to_grid(torch.stack(distances).sum(dim=0)[..., None])[:, 0]

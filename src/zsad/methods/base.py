@@ -20,10 +20,12 @@ from typing_extensions import TypeVar
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import Above, AtLeast, check_bounds
 from zsad.methods.functional.checks import check_names
+from zsad.methods.functional.references import remember
 from zsad.types import Activation, PositionInterpolation  # noqa: TC001 - `check_bounds` reads the annotations
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
+    from zsad.methods.functional.references import ReferenceMemory
     from zsad.types import MethodInfo, Optimizer, RawOutput, Schedule, TrainingPrecision, WeightRecord
 
 DEFAULT_CLASS = "object"
@@ -58,25 +60,33 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class Support:
-    """The images that others are compared with, resized and normalised.
+    """What images are compared with.
 
     Attributes:
-        normal: references, (R, 3, S, S) known-normal images; None without any.
+        normal: references, (R, 3, S, S) known-normal images, resized and normalised; None without any.
         unlabelled: companions, (M, 3, S, S) images of the same folder, normal or not; None without any.
+        memory: what `Method.remember` kept of the references. It stands for all of them, so that `normal` is
+            not looked at, and may be None; None: `normal` has not been remembered yet.
     """
 
     normal: Tensor | None = None
     unlabelled: Tensor | None = None
+    memory: ReferenceMemory | None = None
 
     def __bool__(self) -> bool:
-        return self.normal is not None or self.unlabelled is not None
+        return self.has_references or self.unlabelled is not None
+
+    @property
+    def has_references(self) -> bool:
+        """Whether there are known-normal images, or a memory of some."""
+        return self.normal is not None or self.memory is not None
 
     def to(self, device: torch.device) -> Support:
-        """The same images on another device."""
-        normal, unlabelled = (
-            None if images is None else images.to(device) for images in (self.normal, self.unlabelled)
+        """The same support on another device."""
+        normal, unlabelled, memory = (
+            None if part is None else part.to(device) for part in (self.normal, self.unlabelled, self.memory)
         )
-        return Support(normal, unlabelled)
+        return Support(normal, unlabelled, memory)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,12 +231,26 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
         Args:
             classes: one class name for all images, or one for each image of the batch that follows.
-            support: `normal` holds references only if `INFO.references` is "own", because the detector adds
-                the general rule itself; `unlabelled` holds companions only if `MOST_COMPANIONS` is above 0.
+            support: references are in it only if `INFO.references` is "own", because the detector adds the
+                general rule itself; `unlabelled` holds companions only if `MOST_COMPANIONS` is above 0.
 
         Returns:
             A `State`; its rows match `classes`, and a single row serves a whole batch.
         """
+
+    def remember(self, images: Tensor) -> ReferenceMemory:
+        """What the method keeps of known-normal images; by default the patches of the general rule.
+
+        Args:
+            images: (R, 3, S, S) resized and normalised images.
+        """
+        return remember(self.backbone.visual, images)
+
+    def memory_of(self, support: Support | None) -> ReferenceMemory | None:
+        """The memory of the references of a support, made if need be; None without references."""
+        if support is None or support.memory is not None or support.normal is None:
+            return None if support is None else support.memory
+        return self.remember(support.normal)
 
     @abstractmethod
     def features(self, images: Tensor) -> FeaturesT:

@@ -39,6 +39,7 @@ from zsad.errors import ConfigError
 from zsad.methods.base import Method, MethodConfig, State, Support, Temperature
 from zsad.methods.functional.maps import grid_side, upsample
 from zsad.methods.functional.matching import nearest_distance
+from zsad.methods.functional.references import ReferenceMemory
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
@@ -89,29 +90,17 @@ class Config(MethodConfig):
 
 
 @dataclass(frozen=True)
-class References:
-    """Features of the references.
-
-    Attributes:
-        patch_tokens: (R * N, D) float32 patch tokens of all R references.
-        window_features: one (R * W, E) float32 tensor of window embeddings for each scale.
-    """
-
-    patch_tokens: Tensor
-    window_features: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
 class WinCLIPState(State):
     """Text and reference features.
 
     Attributes:
         text_features: (C, 2, E) float32, normal then abnormal.
-        references: None for zero-shot scoring.
+        memory: patch tokens of the references, then their window embeddings of each scale; None for
+            zero-shot scoring.
     """
 
     text_features: Tensor
-    references: References | None
+    memory: ReferenceMemory | None
 
 
 @dataclass(frozen=True)
@@ -140,10 +129,16 @@ class WinCLIP(Method[Config, Features, WinCLIPState]):
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> WinCLIPState:
-        """Text features of the classes and, with references, their memories."""
-        references = None if support is None else support.normal
-        memory = None if references is None else self._remember(references)
-        return WinCLIPState(self.text.encode(classes), memory)
+        """Text features of the classes and, with references, their memory."""
+        return WinCLIPState(self.text.encode(classes), self.memory_of(support))
+
+    @torch.no_grad()
+    def remember(self, images: Tensor) -> ReferenceMemory:
+        """Patch tokens (D), then window embeddings (E) of each scale."""
+        parts = [self.features(part) for part in torch.split(images, REFERENCES_AT_ONCE)]
+        tokens = torch.cat([part.patch_tokens for part in parts])
+        windows = torch.cat([part.window_features for part in parts])
+        return ReferenceMemory.of([tokens, *self._split(windows, grid_side(tokens.shape[1]))])
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
@@ -174,8 +169,8 @@ class WinCLIP(Method[Config, Features, WinCLIPState]):
         for scale, window_scores in zip(self.config.scales, self._split(windows, grid), strict=True):
             inverse = inverse + 1 / harmonic_window_mean(window_scores, grid, scale)
         maps = (1 + len(self.config.scales)) / inverse
-        if state.references is not None:
-            distances = self._distances(features, state.references, grid)
+        if state.memory is not None:
+            distances = self._distances(features, state.memory, grid)
             scores = (scores + distances.amax(dim=(1, 2))) / 2
             maps = (maps + distances) / 2
         return RawOutput(scores, upsample(maps, grid * self.backbone.config.vision.patch_size))
@@ -206,26 +201,16 @@ class WinCLIP(Method[Config, Features, WinCLIPState]):
         """Separates the windows (B, W, ...) of all scales by scale."""
         return torch.split(windows, [(grid - scale + 1) ** 2 for scale in self.config.scales], dim=1)
 
-    def _remember(self, references: Tensor) -> References:
-        """The memories of references (R, 3, S, S)."""
-        parts = [self.features(part) for part in torch.split(references, REFERENCES_AT_ONCE)]
-        tokens = torch.cat([part.patch_tokens for part in parts])
-        windows = torch.cat([part.window_features for part in parts])
-        return References(
-            tokens.flatten(0, 1),
-            tuple(scale.flatten(0, 1) for scale in self._split(windows, grid_side(tokens.shape[1]))),
-        )
-
-    def _distances(self, features: Features, references: References, grid: int) -> Tensor:
+    def _distances(self, features: Features, memory: ReferenceMemory, grid: int) -> Tensor:
         """Mean distance (B, G, G) to the nearest reference over single patches and all window sizes.
 
         Source: WinCLIP (2303.14814), section 4.3.
         """
-        patches = nearest_distance(features.patch_tokens, references.patch_tokens)
-        levels = [patches.reshape(-1, grid, grid)]
+        tokens, *known_windows = memory.levels
+        levels = [nearest_distance(features.patch_tokens, tokens).reshape(-1, grid, grid)]
         windows = self._split(features.window_features, grid)
-        for scale, found, memory in zip(self.config.scales, windows, references.window_features, strict=True):
-            levels.append(harmonic_window_mean(nearest_distance(found, memory), grid, scale))
+        for scale, found, known in zip(self.config.scales, windows, known_windows, strict=True):
+            levels.append(harmonic_window_mean(nearest_distance(found, known), grid, scale))
         return torch.stack(levels).mean(dim=0)
 
 

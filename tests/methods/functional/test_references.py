@@ -5,8 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from zsad.errors import ConfigError
 from zsad.methods.functional.patches import comparable_patches, layers_compared
-from zsad.methods.functional.references import reference_distances, remember, with_references
+from zsad.methods.functional.references import (
+    ReferenceMemory,
+    reference_distances,
+    remember,
+    with_references,
+)
 from zsad.types import RawOutput
 
 
@@ -31,6 +37,27 @@ def test_distances_equal_plain_loops(small_clip, images):
                 for level, memory in zip(asked, known, strict=True)
             ]
             assert float(found[image].flatten()[patch]) == pytest.approx(sum(nearest) / len(layers), abs=1e-5)
+
+
+def test_memory_without_some_references_is_that_of_the_others(small_clip, images):
+    memory = remember(small_clip.visual, images)
+    assert memory.count == 5
+    left, expected = memory.without({1, 4}), remember(small_clip.visual, images[[0, 2, 3]])
+    assert left.owners[0].unique().tolist() == [0, 2, 3]
+    for level, other in zip(left.levels, expected.levels, strict=True):
+        assert torch.allclose(level, other, atol=1e-5)
+    with pytest.raises(ConfigError, match="no reference is left of 5 without number 0, 1, 2, 3, 4"):
+        memory.without(range(5))
+
+
+def test_memories_join(small_clip, images):
+    whole, parts = remember(small_clip.visual, images), images.split([2, 3])
+    joined = remember(small_clip.visual, parts[0]).joined_with(remember(small_clip.visual, parts[1]))
+    assert joined.count == 5
+    for level, other in zip((*joined.levels, *joined.owners), (*whole.levels, *whole.owners), strict=True):
+        assert torch.allclose(level, other, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"lengths \[3\], expected \[32"):
+        whole.joined_with(ReferenceMemory.of([torch.ones(1, 4, 3)]))
 
 
 def test_a_reference_has_no_distance_to_itself(small_clip, images):

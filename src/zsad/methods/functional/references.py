@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zsad.errors import ConfigError
 from zsad.methods.functional.maps import to_grid, upsample
 from zsad.methods.functional.matching import nearest_similarity
 from zsad.methods.functional.patches import comparable_patches, layers_compared
 from zsad.types import RawOutput
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from zsad.backbones.vision import VisionTower
 
 IMAGES_AT_ONCE = 8
@@ -32,13 +35,87 @@ IMAGES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class ReferenceMemory:
-    """Patches of all references.
+    """What a method keeps of known-normal images: vectors, and never the images themselves.
 
     Attributes:
-        levels: L tensors (R * N, D_l) of unit vectors.
+        levels: L tensors (P_l, D_l), the vectors of all references on each level: patches, or windows.
+        owners: L tensors (P_l,) int64, the number of the reference that each vector belongs to, from 0 on.
     """
 
     levels: tuple[Tensor, ...]
+    owners: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, levels: Sequence[Tensor]) -> ReferenceMemory:
+        """The memory of some references.
+
+        Args:
+            levels: L tensors (R, N_l, D_l); N_l may differ between levels.
+        """
+        owners = tuple(
+            torch.arange(len(level), device=level.device).repeat_interleave(level.shape[1])
+            for level in levels
+        )
+        return cls(tuple(level.flatten(0, 1) for level in levels), owners)
+
+    @property
+    def count(self) -> int:
+        """Number of references: one more than the largest number of an owner."""
+        return 1 + max(int(owner.max()) for owner in self.owners)
+
+    def without(self, images: Collection[int]) -> ReferenceMemory:
+        """The memory without the vectors of some references, whose numbers stay free.
+
+        Args:
+            images: numbers of the references to leave out.
+
+        Raises:
+            ConfigError: no reference would be left.
+
+        Example:
+            >>> memory = ReferenceMemory.of([torch.tensor([[[1.0]], [[2.0]], [[3.0]]])])
+            >>> memory.without({1}).levels[0].flatten(), memory.without({1}).owners[0]
+            (tensor([1., 3.]), tensor([0, 2]))
+        """
+        kept = [
+            ~torch.isin(owner, torch.tensor(sorted(images), dtype=owner.dtype, device=owner.device))
+            for owner in self.owners
+        ]
+        if not all(bool(rows.any()) for rows in kept):
+            raise ConfigError(
+                f"no reference is left of {self.count} without number {', '.join(map(str, sorted(images)))}: "
+                "give at least one more known-normal image"
+            )
+        return ReferenceMemory(
+            tuple(level[rows] for level, rows in zip(self.levels, kept, strict=True)),
+            tuple(owner[rows] for owner, rows in zip(self.owners, kept, strict=True)),
+        )
+
+    def to(self, device: torch.device) -> ReferenceMemory:
+        """The same memory on another device."""
+        return ReferenceMemory(
+            tuple(level.to(device) for level in self.levels), tuple(owner.to(device) for owner in self.owners)
+        )
+
+    def joined_with(self, other: ReferenceMemory) -> ReferenceMemory:
+        """The references of both; those of `other` are numbered on from `count`.
+
+        Raises:
+            ConfigError: the levels differ in number or width, because another method or backbone made them.
+        """
+        ours, theirs = ([level.shape[-1] for level in memory.levels] for memory in (self, other))
+        if ours != theirs:
+            raise ConfigError(
+                f"references of another method or backbone: their vectors have the lengths {theirs}, "
+                f"expected {ours}; make both with the same settings"
+            )
+        first = self.count
+        return ReferenceMemory(
+            tuple(torch.cat(pair) for pair in zip(self.levels, other.levels, strict=True)),
+            tuple(
+                torch.cat([own, first + more]) for own, more in zip(self.owners, other.owners, strict=True)
+            ),
+        )
 
 
 def remember(visual: VisionTower, references: Tensor) -> ReferenceMemory:
@@ -48,7 +125,7 @@ def remember(visual: VisionTower, references: Tensor) -> ReferenceMemory:
         visual: the image encoder.
         references: (R, 3, S, S) resized and normalised images.
     """
-    return ReferenceMemory(tuple(level.flatten(0, 1) for level in _patches(visual, references)))
+    return ReferenceMemory.of(_patches(visual, references))
 
 
 def reference_distances(visual: VisionTower, images: Tensor, memory: ReferenceMemory) -> Tensor:
