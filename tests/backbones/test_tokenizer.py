@@ -105,6 +105,8 @@ def test_shape_and_truncation(length):
 
 def test_one_prompt_and_none():
     assert tokenize("a cat").shape == (1, 77)
+    assert tokenize(["a cat", "a striped cat"], cut=True).shape == (2, 5)
+    assert tokenize([], cut=True).shape == (0, 77)
     assert tokenize([]).shape == (0, 77)
 
 

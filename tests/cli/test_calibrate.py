@@ -200,3 +200,20 @@ def test_a_set_of_several_categories_needs_a_name(run, folders):
         *("--out", folders.root / "c.json"),
     )
     assert chosen.exit_code == 0, chosen.output
+
+
+def test_labels_that_are_not_known_are_never_taken_for_normal(run, folders):
+    (folders.labelled / "test" / "good").rename(folders.labelled / "test" / "foo")
+    for mask in (folders.labelled / "ground_truth").rglob("*.png"):
+        mask.unlink()
+    (folders.labelled / "ground_truth" / "hole").rmdir()
+    (folders.labelled / "ground_truth").rmdir()
+    refused = run("calibrate", "--data", folders.labelled, "--out", folders.root / "c.json")
+    assert refused.exit_code == 1
+    assert "none of the folders is known to mean normal (folders: foo, hole)" in refused.output
+    out = folders.root / "d.json"
+    taken = run(
+        "calibrate", "--data", folders.labelled, "--normal-labels", "foo", "--rate", "0.2", "--out", out
+    )
+    assert taken.exit_code == 0, taken.output
+    assert len(read_calibration(out).normal_scores) == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,9 +68,9 @@ def test_shapes_and_ranges(name, make, images):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_equals_its_images(name, make, images):
-    if kind(name).INFO.scores_batch_jointly:
-        pytest.skip("scores a whole batch together by design")
     detector, names = make(name), names_if_used(name)
+    if detector.scores_jointly:
+        pytest.skip("scores a whole batch together by design")
     together = detector.score_tensors(images, names)
     for index in range(len(images)):
         alone = detector.score_tensors(images[index : index + 1], names and [names[index]])
@@ -89,6 +90,17 @@ def test_a_image_alone_is_scored_or_refused_in_words(name, make, images):
     else:
         assert torch.isfinite(raw.scores).all()
         assert torch.isfinite(raw.maps).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_image_of_one_grey_level_has_a_finite_map(name, make):
+    """Patches that are all alike have no spread to divide by."""
+    detector = make(name)
+    detector.is_trained = True  # random parameters will do here
+    levels = [np.full((40, 40, 3), level, dtype=np.uint8) for level in (0, 128, 255, 128)]
+    for found in detector.predict(levels, "screw" if names_if_used(name) else None):
+        assert np.isfinite(found.anomaly_map).all()
+        assert 0 <= found.score <= 1
 
 
 @pytest.mark.parametrize("name", METHODS)

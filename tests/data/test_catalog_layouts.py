@@ -137,7 +137,7 @@ def test_rows_of_missing_files_are_named_and_the_rest_is_read(tmp_path):
     (tmp_path / "candle/Data/Images/Anomaly/000.JPG").unlink()
     (tmp_path / "pipe_fryum/Data/Masks/Anomaly/000.png").unlink()
     dataset = open_dataset(f"visa:{tmp_path}")
-    assert counts(dataset) == (2, 0, 0)
+    assert counts(dataset) == (2, 1, 0)  # an image without its mask still has a label
     image_line, mask_line = dataset.problems
     assert "1cls.csv, line 4: image candle/Data/Images/Anomaly/000.JPG is not there" in image_line
     assert "1cls.csv, line 7: mask pipe_fryum/Data/Masks/Anomaly/000.png is not there" in mask_line
@@ -177,7 +177,7 @@ def test_dagm_disorder(tmp_path):
     ):
         assert expected in text
     assert len(dataset.problems) == 6
-    assert counts(dataset) == (3, 2, 2)  # Class2 is labelled by its masks, Class1 lacks its anomalous image
+    assert counts(dataset) == (3, 3, 2)  # Class2 is labelled by its masks, Class1 lacks a mask
 
 
 def test_an_image_or_mask_without_its_counterpart_is_named(tmp_path):

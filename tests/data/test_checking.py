@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from helpers.miniature_trees import SIZE, brain_mri, image, mask, mvtec
@@ -13,6 +16,7 @@ from zsad.cli import app
 from zsad.data.catalog import list_datasets
 from zsad.data.checking import check_datasets
 from zsad.errors import DataError
+from zsad.images.results import png_marker
 
 
 def run(*arguments):
@@ -27,7 +31,8 @@ def test_a_whole_dataset_of_ones_own(tmp_path):
     assert (row.category, row.normal, row.anomalous, row.masks, row.train) == ("bottle", 2, 1, 1, 1)
     assert row.defects == {"broken_large": 1}
     (quick,) = check_datasets(tmp_path, quick=True)
-    assert (quick.decoded, quick.categories) == (0, found.categories)
+    unmeasured = tuple(replace(row, marked=None) for row in found.categories)
+    assert (quick.decoded, quick.categories) == (0, unmeasured)
 
 
 def test_every_kind_of_bad_file_is_named(tmp_path):
@@ -57,7 +62,7 @@ def test_every_kind_of_bad_file_is_named(tmp_path):
 
 
 def test_counts_and_missing_categories_of_a_known_dataset(tmp_path):
-    (found,) = check_datasets(f"mvtec:{mvtec(tmp_path)}")
+    (found,) = check_datasets(f"mvtec:{mvtec(tmp_path)}", purpose="train")
     missing, counts = found.problems
     assert "no test images of cable, capsule, carpet, grid, hazelnut and 8 more; get the whole" in missing
     assert "4 normal instead of 467, 2 anomalous instead of 1258, 2 train instead of 3629" in counts
@@ -91,6 +96,74 @@ def test_missing_training_images_are_no_problem_of_zero_shot_use(tmp_path):
     assert not any(" train" in problem or "train/" in problem for problem in found.problems)
     (own,) = check_datasets(tmp_path)
     assert own.problems == ()
+
+
+def test_training_images_count_when_training_is_asked_for(tmp_path):
+    mvtec(tmp_path)
+    shutil.rmtree(tmp_path / "bottle" / "train")
+    (tmp_path / "metal_nut/ground_truth/broken_large/000_mask.png").unlink()
+    (found,) = check_datasets(tmp_path, purpose="train")
+    assert "metal nut: 1 of 1 anomalous images have no mask, which training needs" in found.problems
+    assert any("bottle: no images in train/good" in line for line in found.problems)
+    assert run("check", tmp_path, "--for", "train").exit_code == 3
+    assert run("check", tmp_path, "--for", "trian").exit_code == 2
+
+
+def test_problems_come_one_a_line_the_gravest_first(tmp_path):
+    truth = mvtec(tmp_path) / "bottle/ground_truth/broken_large"
+    mask(truth / "009_mask.png")
+    (tmp_path / "bottle/test/good/000.png").write_bytes(b"")
+    shown = run("check", f"mvtec:{tmp_path}")
+    problems = [line for line in shown.output.splitlines() if line.startswith("problem: ")]
+    expected = ("no test images of", "instead of", "000.png: the file is empty", "belongs to no image")
+    assert len(problems) == len(expected)
+    assert all(text in line for text, line in zip(expected, problems, strict=True))
+
+
+@pytest.mark.parametrize("names", ["a b", "foo bar", "good ok"])
+@pytest.mark.parametrize("place", ["", "test/"])
+def test_folders_that_leave_it_open_are_named(tmp_path, names, place):
+    first, second = names.split()
+    for number, name in enumerate((first, second)):
+        image(tmp_path / f"{place}{name}/{number}.png")
+    shown = run("check", tmp_path)
+    assert shown.exit_code == 3
+    assert f"(folders: {', '.join(sorted(names.split()))})" in shown.output
+    assert f"--normal-labels {sorted(names.split())[0]!r}" in shown.output
+    mapped = run("check", tmp_path, "--normal-labels", second, "--json")
+    (row,) = json.loads(mapped.stdout)[0]["categories"]
+    assert (row["normal"], row["anomalous"]) == (1, 1)
+    unknown = run("check", tmp_path, "--normal-labels", "other", "-q")
+    assert unknown.exit_code == 3
+    assert "none of the folders is 'other'" in unknown.output
+
+
+def test_masks_that_seem_inverted_are_asked_about(tmp_path):
+    truth = mvtec(tmp_path) / "bottle/ground_truth/broken_large"
+    levels = np.full((SIZE[1], SIZE[0]), 255, np.uint8)
+    levels[:2, :2] = 0
+    Image.fromarray(levels).save(truth / "000_mask.png")
+    shown = run("check", tmp_path)
+    assert shown.exit_code == 3
+    assert "problem: bottle: the masks mark 96% of the image (median); are they inverted?" in shown.output
+    assert "metal nut 19 / 19 / 19 %" in shown.output
+    for number in (1, 2):
+        image(tmp_path / f"bottle/test/broken_large/00{number}.png")
+        mask(truth / f"00{number}_mask.png")
+    single = run("check", tmp_path)
+    assert single.exit_code == 0
+    assert f"note: {truth}/000_mask.png: marks 96% of the image; is it inverted?" in single.output
+
+
+def test_images_that_zsad_wrote_are_counted(tmp_path):
+    good = mvtec(tmp_path) / "bottle/test/good"
+    Image.new("L", SIZE).save(good / "x.png", pnginfo=png_marker())
+    assert (
+        "left out: 1 images that zsad wrote itself (--include-results takes them)"
+        in run("check", tmp_path).output
+    )
+    (found,) = check_datasets(tmp_path, include_results=True)
+    assert found.found.normal == 5
 
 
 def test_unlabelled_images_are_noted(tmp_path):

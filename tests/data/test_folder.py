@@ -11,6 +11,7 @@ from PIL import Image
 from helpers.miniature_trees import image, images_and_masks, mask, mvtec, visa
 from zsad.data.folder import open_dataset, open_datasets
 from zsad.errors import ConfigError, DataError
+from zsad.images.results import png_marker
 from zsad.types import UNLABELLED
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "evaluation"
@@ -72,6 +73,32 @@ def test_a_defect_without_mask_and_an_empty_class_are_named(tmp_path):
 def test_only_normal_images(tmp_path):
     image(tmp_path / "good/1.png")
     assert rows(open_dataset(tmp_path)) == [("1.png", 0, None, "good")]
+
+
+@pytest.mark.parametrize("place", ["", "test/"])
+@pytest.mark.parametrize(
+    "files", ["results.json", "results.jsonl", "results.json runs/r/maps/0.png", "0.png"]
+)
+@pytest.mark.parametrize("name", ["zsad-evaluation", "copied"])
+def test_runs_of_zsad_in_a_dataset_are_no_class(tmp_path, place, files, name):
+    image(tmp_path / place / "good/1.png")
+    image(tmp_path / place / "scratch/1.png")
+    for file in files.split():
+        path = tmp_path / place / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+        if file.endswith(".png"):
+            Image.new("RGB", (8, 8)).save(path, pnginfo=png_marker())
+    dataset = open_dataset(tmp_path)
+    assert not dataset.problems
+    assert [sample.defect for sample in dataset.samples] == ["good", "scratch"]
+    count = files.count(".png")
+    note = f"left out: {count} images that zsad wrote itself (--include-results takes them)"
+    assert dataset.left_out == ((note,) if count else ())
+    if files == "0.png":
+        taken = open_dataset(tmp_path, include_results=True)
+        assert sorted(sample.defect for sample in taken.samples) == sorted(["good", "scratch", name])
+        assert taken.left_out == ()
 
 
 # Plain folders
@@ -216,7 +243,10 @@ def test_bad_rows_are_named_and_the_rest_is_read(parts):
         "a.png,1,,\n",
     )
     dataset = open_dataset(path)
-    assert [s.path.name for s in dataset.samples] == ["a.png"]
+    assert [(s.path.name, s.label, s.mask_path) for s in dataset.samples] == [
+        ("a.png", 0, None),
+        ("b.png", 1, None),  # a missing mask leaves the label
+    ]
     expected = [
         "line 3: image gone.png is not there; looked in",
         "line 4: names no image",

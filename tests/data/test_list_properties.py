@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from zsad.data.folder import open_dataset
 from zsad.data.layouts.lists import rows_of_csv, rows_of_json, rows_of_json_lines
 from zsad.data.layouts.rows import COLUMNS, column_of, find_file
-from zsad.data.layouts.vocabulary import _words
+from zsad.data.vocabulary import _words
 from zsad.errors import DataError
 
 CELL = st.text("ab1é日😀,;\t\"'#/\\. -_{}[]:\u2028\x85", max_size=8)

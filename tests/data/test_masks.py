@@ -107,3 +107,57 @@ def test_number_0_of_a_palette_is_the_background(tmp_path, palette):
     image.putpalette(palette)
     image.save(tmp_path / "mask.png")
     assert np.array_equal(read_mask(tmp_path / "mask.png"), numbers > 0)
+
+
+def painted(mode, background, defect):
+    image = Image.new(mode, (24, 16), background)
+    image.paste(defect, (6, 4, 17, 10))
+    return image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        painted("RGBA", (255, 255, 255, 0), (0, 0, 0, 255)),  # black on a transparent sheet
+        painted("RGBA", (0, 0, 0, 0), (0, 0, 0, 90)),
+        painted("RGBA", (9, 9, 9, 0), (0, 0, 1, 255)),
+        painted("RGBA", (0, 0, 0, 0), (255, 0, 0, 255)),
+        painted("LA", (255, 0), (255, 255)),
+        painted("LA", (0, 255), (7, 255)),
+        painted("RGB", (0, 0, 0), (0, 0, 1)),  # so dark a blue that grey levels round it to black
+        painted("RGB", (0, 128, 0), (255, 255, 0)),  # no black: the commonest colour is the background
+        painted("L", 1, 2),
+        painted("L", 0, 3),
+    ],
+)
+def test_colours_and_transparency(tmp_path, image):
+    image.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), TRUTH)
+
+
+def test_an_unused_alpha_channel_says_nothing(tmp_path):
+    painted("RGBA", (0, 0, 0, 0), (255, 255, 255, 0)).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), TRUTH)
+
+
+def test_a_transparent_colour_of_a_palette_is_normal(tmp_path):
+    image = Image.fromarray(LEVELS + np.uint8(1), "P")
+    image.putpalette([0, 0, 0, 255, 255, 255, 255, 255, 255])
+    image.save(tmp_path / "m.png", transparency=1)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), TRUTH)
+
+
+def test_a_mask_of_one_colour_marks_everything(tmp_path):
+    Image.new("L", (24, 16), 255).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").all()
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("colours", [[(255, 0, 0), (0, 0, 255)], [(85, 85, 85), (255, 255, 255)]])
+def test_every_label_of_a_jpeg_counts(tmp_path, quality, colours):
+    image = Image.new("RGB", (96, 96))
+    image.paste(colours[0], (16, 16, 48, 48))
+    image.paste(colours[1], (56, 56, 88, 88))
+    image.save(tmp_path / "m.jpg", quality=quality)
+    truth = np.asarray(image).any(axis=-1)
+    assert (read_mask(tmp_path / "m.jpg") != truth).mean() < 0.02

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from zsad.data.folder import open_dataset
-from zsad.data.layouts.vocabulary import meaning
+from zsad.data.vocabulary import meaning
 from zsad.errors import DataError
 
 NORMAL = (
@@ -62,7 +63,7 @@ def test_labels_of_a_list(tmp_path, pair, column):
 @pytest.mark.parametrize(("labels", "why"), [("A B", "none of the labels"), ("ok clean", "each label could")])
 def test_labels_that_leave_it_open_are_refused(tmp_path, labels, why):
     path = listed(tmp_path, *labels.split())
-    with pytest.raises(DataError, match=rf"{why}.*labels: .*--normal-labels"):
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: {why}.*labels: .*--normal-labels"):
         open_dataset(path)
     samples = open_dataset(path, normal_labels=[labels.split()[0].lower()]).samples
     assert [sample.label for sample in samples] == [0, 1]
@@ -77,3 +78,23 @@ def test_folders_of_every_layout(tmp_path, normal, place):
         Image.effect_noise((8, 8), 50).save(folder / "0.png")
     labels = {sample.path.parent.name: sample.label for sample in open_dataset(tmp_path).samples}
     assert labels == {normal: 0, "crack": 1}
+
+
+def test_named_labels_that_do_not_occur_are_refused(tmp_path):
+    path = listed(tmp_path, "0", "1")
+    with pytest.raises(DataError, match=r"none of the labels is 'pass' \(labels: 0, 1\)"):
+        open_dataset(path, normal_labels=["pass"])
+    samples = open_dataset(path, normal_labels=["1"]).samples
+    assert [sample.label for sample in samples] == [1, 0]
+
+
+@pytest.mark.parametrize("place", ["", "test/"])
+def test_labels_are_required_of_unknown_folders(tmp_path, place):
+    for number, name in enumerate(("foo", "bar")):
+        (tmp_path / place / name).mkdir(parents=True)
+        Image.effect_noise((8, 8), 50).save(tmp_path / place / name / f"{number}.png")
+    with pytest.raises(DataError, match=r"none of the folders is known.*bar, foo.*--normal-labels 'bar'"):
+        open_dataset(tmp_path).require_labels()
+    dataset = open_dataset(tmp_path, normal_labels="FOO")
+    dataset.require_labels()
+    assert {sample.path.name: sample.label for sample in dataset.samples} == {"0.png": 0, "1.png": 1}

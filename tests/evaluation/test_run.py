@@ -260,16 +260,63 @@ def test_bad_images_and_masks_are_named_left_out_and_counted(tree, tmp_path):
     outcome = run("--data", tree, "--out", tmp_path / "out", code=3)
     (result,) = read_evaluation(tmp_path / "out").runs
     gear, lid = result.categories
-    assert (gear.normal, gear.anomalous) == (3, 4)
-    assert len(gear.failed) == 2
+    assert (gear.normal, gear.anomalous) == (3, 5)  # an image without a usable mask has a score
+    assert len(gear.failed) == 1
     assert gear.failed[0].startswith(str(tree / "gear" / "test" / "good" / "1.png"))
-    assert gear.failed[1].startswith(str(tree / "gear" / "ground_truth" / "scratch" / "2_mask.png"))
+    assert gear.unmasked[0].startswith(str(tree / "gear" / "ground_truth" / "scratch" / "2_mask.png"))
     assert 0 <= gear.metrics["pixel_aupro"] <= 1
-    assert (lid.normal, lid.anomalous) == (4, 4)  # the layout has left one out
+    assert (lid.normal, lid.anomalous) == (4, 5)
     assert len(result.problems) == 1
     records = lines_of(tmp_path / "out" / result.pictures_file)
-    assert sum(record["error"] is not None and record["score"] is None for record in records) == 2
+    assert sum(record["error"] is not None and record["score"] is None for record in records) == 1
     assert outcome.stderr.count("left out: ") == 3
+
+
+@pytest.mark.parametrize("fault", ["missing", "unreadable", "empty", "size"])
+def test_one_unusable_mask_takes_its_image_out_of_the_pixel_metrics_only(tree, tmp_path, fault):
+    path = tree / "gear" / "ground_truth" / "scratch" / "2_mask.png"
+    size = (7, 7) if fault == "size" else (48, 40)
+    path.write_bytes(b"no image")
+    if fault in ("empty", "size"):
+        Image.new("L", size, 255 if fault == "size" else 0).save(path)
+    if fault == "missing":
+        path.unlink()
+    shutil.rmtree(tree / "round_lid")
+    outcome = run("--data", tree, "--out", tmp_path / "out", code=3)
+    (result,) = read_evaluation(tmp_path / "out").runs
+    (gear,) = result.categories
+    note = "gear: 1 of 5 anomalous images have no usable mask and count in the image metrics only"
+    assert note in result.notes
+    assert note in " ".join(outcome.stdout.split())
+    assert (gear.normal, gear.anomalous, gear.masks, gear.failed) == (4, 5, True, ())
+    assert gear.metrics["pixel_auroc"] > 0
+    whole = tmp_path / "whole"
+    add_category(whole, "gear")
+    (whole / "gear" / "test" / "scratch" / "2.png").unlink()
+    (whole / "gear" / "ground_truth" / "scratch" / "2_mask.png").unlink()
+    run("--data", whole, "--out", tmp_path / "without")
+    expected = read_evaluation(tmp_path / "without").runs[0].categories[0].metrics
+    for name in ("pixel_auroc", "pixel_ap", "pixel_aupro"):
+        assert gear.metrics[name] == pytest.approx(expected[name], abs=1e-4)
+
+
+def test_inverted_masks_are_asked_about(tree, tmp_path):
+    shutil.rmtree(tree / "round_lid")
+    for path in (tree / "gear" / "ground_truth" / "scratch").iterdir():
+        Image.open(path).point(lambda level: 255 - level).save(path)
+    run("--data", tree, "--out", tmp_path / "out")
+    (result,) = read_evaluation(tmp_path / "out").runs
+    assert any("gear: the masks mark 94% of the image" in note for note in result.notes)
+
+
+def test_undecided_folders_name_the_option(tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("foo/0.png", "bar/1.png"):
+        add_picture(tmp_path / "own" / name, generator)
+    outcome = run("--data", tmp_path / "own", "--out", tmp_path / "out", code=1)
+    assert "none of the folders is known to mean normal (folders: bar, foo)" in outcome.stderr
+    assert "--normal-labels 'bar'" in outcome.stderr
+    run("--data", tmp_path / "own", "--out", tmp_path / "out", "--normal-labels", "foo")
 
 
 def test_a_map_that_is_not_finite_is_left_out_by_name(tree, tmp_path, monkeypatch):
@@ -357,7 +404,8 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(tree, tmp_path, mo
 
     monkeypatch.setattr(Detector, "score_tensors", counting)
     outcome = run(*call, "--out", out, code=130)
-    assert "--resume continues" in outcome.stderr
+    assert outcome.stderr.rstrip().endswith("--resume")
+    assert f"finished results are in {out}" in outcome.stderr
     assert read_evaluation(out).runs == ()
     scored[:] = [0] * 10
     run(*call, "--out", out, "--resume")

@@ -121,7 +121,8 @@ def test_fusion_with_the_authors_clusters(build, golden_inputs, golden, prefix, 
     selected = torch.stack([each[:, order] for each, order in zip(patches, chosen, strict=True)])
     labels = torch.as_tensor(expected[f"{prefix}.hsf_labels"]).long()
     near(
-        F.normalize(mean_of_clusters(selected.mean(dim=1), labels), dim=-1), expected[f"{prefix}.hsf_feature"]
+        F.normalize(mean_of_clusters(selected.mean(dim=1), labels, clusters), dim=-1),
+        expected[f"{prefix}.hsf_feature"],
     )
 
 

@@ -18,7 +18,8 @@ from zsad.methods.dual_image import (
     DualImageState,
     Features,
 )
-from zsad.methods.functional.pairing import choose_partners, neighbourhood_means, visual_scores
+from zsad.methods.functional import pairing
+from zsad.methods.functional.pairing import neighbourhood_means, visual_scores
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
@@ -39,6 +40,12 @@ def abnormal(patch, text, temperature):
     angles = [float(patch @ row) / float(np.linalg.norm(patch) * np.linalg.norm(row)) for row in text]
     powers = [np.exp(angle / temperature) for angle in angles]
     return powers[1] / sum(powers)
+
+
+def choose_partners(*args, **settings):
+    """The numbers of the companions as lists."""
+    draws = pairing.choose_partners(*args, **settings)
+    return [[numbers.tolist() for numbers in partners] for partners in draws]
 
 
 def naive_visual(tokens, partners, share):
@@ -128,7 +135,8 @@ def test_visual_scores():
     tokens = unit_vectors(8, 2, 4, 5)
     partners = [[j for j in range(8) if j != i] for i in range(6)] + [[0], []]
     for share in (0.0, 0.3, 1.0):
-        close(visual_scores(tokens, partners, share), naive_visual(tokens, partners, share))
+        numbers = [torch.tensor(found, dtype=torch.long) for found in partners]
+        close(visual_scores(tokens, numbers, share), naive_visual(tokens, partners, share))
 
 
 def test_neighbourhood_means():

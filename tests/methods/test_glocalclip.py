@@ -63,8 +63,9 @@ def test_features(build, golden_inputs, golden):
 def test_tokens_are_the_authors(build, golden):
     expected = golden("glocalclip")
     names = ("global_pos", "global_neg", "local_pos", "local_neg")
-    for row, name in zip(build().prompt_learner.tokens, names, strict=True):
-        assert (row.numpy() == expected[f"settings.prompt_tokens_{name}"][0, 0]).all()
+    for row, name in zip(build().prompt_learner.tokens.tolist(), names, strict=True):
+        authors = expected[f"settings.prompt_tokens_{name}"][0, 0].tolist()
+        assert row + [0] * (len(authors) - len(row)) == authors
 
 
 def check_losses(terms, expected, prefix, rtol):

@@ -218,7 +218,9 @@ class CLIP(nn.Module):
     ) -> Tensor:
         """Prompts in the joint space, from their token embeddings.
 
-        Attention is causal: what follows the last end mark of the batch has no influence and is not computed.
+        Attention is causal, so what follows the end mark of a prompt has no influence, and callers save time
+        if they cut the prompts after the longest one. They are not cut here, because a GPU would have to wait
+        for the positions.
 
         Args:
             embeddings: (B, L, D) without positions.
@@ -238,8 +240,7 @@ class CLIP(nn.Module):
             )
         if deep_prompts is not None:
             deep_prompts.check(self.config.text.layers)
-        length = int(end_positions.max()) + 1
-        x = embeddings[:, :length] + self.positional_embedding[:length]
+        x = embeddings + self.positional_embedding[: embeddings.shape[1]]
         for number, block in enumerate(self.transformer.blocks(), start=1):
             if deep_prompts is not None:
                 x = overwrite(x, deep_prompts.before(number, x.shape[0], x), deep_prompts.start)

@@ -34,12 +34,14 @@ WORD_END = "</w>"
 WORDS = r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
-def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:
+def tokenize(texts: str | Sequence[str], context_length: int = 77, *, cut: bool = False) -> Tensor:
     """Token ids of prompts, as CLIP's text encoder reads them.
 
     Args:
         texts: one prompt or several.
         context_length: L, number of tokens with both marks; longer prompts are cut before the end mark.
+        cut: whether L is the length of the longest prompt instead; the text encoder gives the same vectors
+            in less time, because what follows the end mark has no influence.
 
     Returns:
         (B, L) int64: start mark, words, end mark, zeros.
@@ -47,16 +49,29 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77) -> Tensor:
     Raises:
         ConfigError: a prompt is not a string, or the marks leave no room.
     """
+    rows = token_rows([texts] if isinstance(texts, str) else texts, context_length)
+    return padded(rows, None if cut and rows else context_length)
+
+
+def token_rows(texts: Sequence[str], context_length: int = 77) -> list[list[int]]:
+    """Token ids of each prompt from its start mark to its end mark, as Python numbers.
+
+    Raises:
+        ConfigError: a prompt is not a string, or the marks leave no room.
+    """
     if context_length < 2:
         raise ConfigError(f"context_length must leave room for start and end mark, got {context_length}")
-    prompts = [texts] if isinstance(texts, str) else list(texts)
-    ids = torch.zeros(len(prompts), context_length, dtype=torch.long)
-    for row, prompt in zip(ids, prompts, strict=True):
-        if not isinstance(prompt, str):
-            raise ConfigError(f"a prompt must be a string, got {type(prompt).__name__} {prompt!r}")
-        kept = [START_TOKEN, *encode(prompt)[: context_length - 2], END_TOKEN]
-        row[: len(kept)] = torch.tensor(kept)
-    return ids
+    for text in texts:
+        if not isinstance(text, str):
+            raise ConfigError(f"a prompt must be a string, got {type(text).__name__} {text!r}")
+    return [[START_TOKEN, *encode(text)[: context_length - 2], END_TOKEN] for text in texts]
+
+
+def padded(rows: Sequence[Sequence[int]], length: int | None = None) -> Tensor:
+    """(B, L) int64 token ids, filled up with zeros; L is the length given, or that of the longest row."""
+    width = max(map(len, rows)) if length is None else length
+    filled = [[*row, *[0] * (width - len(row))] for row in rows]
+    return torch.tensor(filled, dtype=torch.long).reshape(len(filled), width)
 
 
 def encode(text: str) -> list[int]:

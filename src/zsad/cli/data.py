@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zsad.cli.options import SOME_FAILED, NormalLabelsOption, QuietOption, comma_list, fail
-from zsad.cli.printing import Bar, counted, print_problems, stderr, stdout, table_of
+from zsad.cli.options import (
+    SOME_FAILED,
+    IncludeResultsOption,
+    NormalLabelsOption,
+    QuietOption,
+    comma_list,
+    fail,
+)
+from zsad.cli.printing import Bar, counted, stderr, stdout, table_of
 
 if TYPE_CHECKING:
     from zsad.data.checking import DatasetCheck
@@ -74,32 +81,52 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only look for the files; do not decode images and masks.")
     ] = False,
+    purpose: Annotated[
+        str,
+        typer.Option(
+            "--for", help="What the data are for: evaluate, which needs no training images, or train."
+        ),
+    ] = "evaluate",
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
     normal_labels: NormalLabelsOption = None,
+    include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Describe the dataset in a folder, and name missing and damaged files.
 
     Known layouts: every dataset of `zsad data list` as downloaded; MVTec AD (CATEGORY/test/good,
-    CATEGORY/test/DEFECT, ground_truth); good/ and one folder per defect; images/ and masks/; a CSV or JSON
-    list with the columns path, label, mask, category (only path is required); a folder of images.
+    CATEGORY/test/DEFECT, ground_truth); MVTec 3D-AD; good/ and one folder per defect; images/ and masks/;
+    outlines of COCO or labelme; a CSV or JSON list with the columns path, label, mask, category (only path is
+    required); a YAML or JSON file with normal_dir, abnormal_dir, mask_dir; a folder of images.
 
-    Exit code: 0 if there is no problem, 3 if there are problems, 2 for wrong usage.
+    Exit code: 0 if nothing makes a result wrong, 3 if there are problems, 2 for wrong usage.
     """
+    import json
+
     from zsad.data.checking import check_datasets
     from zsad.errors import DataError
+    from zsad.files.plain import to_plain
 
-    labels = None if normal_labels is None else comma_list(normal_labels)
+    labels = comma_list(normal_labels)
     try:
         with Bar(stderr(), "Checking") as bar:
             checks = check_datasets(
-                spec, quick=quick, normal_labels=labels, on_progress=None if quiet else bar.show
+                spec,
+                quick=quick,
+                purpose=purpose,  # type: ignore[arg-type] # checked inside
+                normal_labels=labels,
+                include_results=include_results,
+                on_progress=None if quiet else bar.show,
             )
     except DataError as error:
         fail(error, SOME_FAILED)
+    if as_json:
+        typer.echo(json.dumps(to_plain(checks), indent=2))
     for result in checks:
-        if not quiet:
+        if not quiet and not as_json:
             _print_check(result)
-        print_problems("problem", result.problems)
+        for problem in result.problems:
+            stderr().print(f"problem: {problem}", markup=False, soft_wrap=True)
     if any(result.problems for result in checks):
         raise typer.Exit(SOME_FAILED)
 
@@ -129,8 +156,16 @@ def _print_check(result: DatasetCheck) -> None:
         train = "?" if official.train is None else official.train
         line += f" (official: {official.normal}, {official.anomalous}, {train})"
     console.print(line, markup=False, soft_wrap=True)
+    if marked := [f"{row.category} {_marked(row.marked)}" for row in result.categories if row.marked]:
+        line = f"share of the image that masks mark (smallest, median, largest): {', '.join(marked)}"
+        console.print(line, markup=False, soft_wrap=True)
     for note in result.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not result.problems:
         decoded = f", {counted(result.decoded, 'file')} decoded" if result.decoded else ""
         console.print(Text(f"no problems{decoded}", style="green"))
+
+
+def _marked(shares: tuple[float, float, float]) -> str:
+    """Returns smallest, median and largest share in percent."""
+    return " / ".join(f"{100 * share:.2g}" for share in shares) + " %"

@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from zsad.data.layouts.listing import spaced
+from zsad.data.vocabulary import spaced
 from zsad.errors import unknown_name
 
 

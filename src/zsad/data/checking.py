@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from zsad.data.catalog import Counts, DatasetRecord
+from zsad.data.decoding import SampleCheck, decode_all
 from zsad.data.folder import Dataset, open_datasets
-from zsad.data.masks import read_mask
-from zsad.errors import DataError, ImageReadError
-from zsad.images.reading import read_image
-from zsad.types import UNLABELLED, Sample
+from zsad.data.masks import MOST_MARKED, ask_if_inverted
+from zsad.errors import unknown_name
+from zsad.types import UNLABELLED
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-THREADS = 4
-AHEAD = 64
+Purpose = Literal["evaluate", "train"]
+PURPOSES = ("evaluate", "train")
 NAMES_SHOWN = 5
 
 
@@ -36,6 +33,8 @@ class CategoryCheck:
         masks: anomalous images with a mask.
         train: images in the training split.
         defects: kind of defect -> images in the test split.
+        marked: smallest, median and largest share of the image that the masks mark, in [0, 1]; None if no
+            mask was decoded.
     """
 
     category: str
@@ -45,6 +44,7 @@ class CategoryCheck:
     masks: int
     train: int
     defects: dict[str, int]
+    marked: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class DatasetCheck:
         layout: name of the layout that was found.
         record: entry in the catalogue; None for a user's own dataset.
         categories: numbers of each category, in the order of the dataset.
-        problems: one line each: disorder, unreadable files, sizes that do not fit, missing images.
+        problems: one line each on what would make a result wrong, the gravest first: labels that are not
+            known, missing images, masks that seem to be inverted, unreadable files, disorder.
         notes: one line each: remarks that are no faults.
         decoded: number of images and masks that were decoded.
     """
@@ -85,7 +86,9 @@ def check_datasets(
     spec: str | Path,
     *,
     quick: bool = False,
+    purpose: Purpose = "evaluate",
     normal_labels: Sequence[str] | None = None,
+    include_results: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[DatasetCheck]:
     """Checks the datasets that a user names after `--data`.
@@ -93,19 +96,27 @@ def check_datasets(
     Args:
         spec: "NAME:PATH" or a path, as `zsad.data.folder.open_datasets` describes.
         quick: only look for files; otherwise every image and mask is decoded.
+        purpose: "evaluate" for zero-shot use, which needs no training images, or "train", for which missing
+            training images and masks are problems.
         normal_labels: labels that alone mean "normal", as `open_datasets` takes them.
+        include_results: whether images that zsad wrote itself count as images of the dataset.
         on_progress: called after each image with the number of images done and the number of all.
 
     Returns:
         One check for each dataset.
 
     Raises:
-        ConfigError: the name is unknown.
+        ConfigError: the name or the purpose is unknown.
         DataError: the path does not exist or holds no dataset.
     """
-    tests = open_datasets(spec, "test", normal_labels=normal_labels)
-    trains = {dataset.root: dataset for dataset in open_datasets(spec, "train", normal_labels=normal_labels)}
-    total = sum(len(each.samples) for each in (*tests, *trains.values()))
+    if purpose not in PURPOSES:
+        raise unknown_name("purpose", purpose, PURPOSES)
+    tests, training = (
+        open_datasets(spec, split, normal_labels=normal_labels, include_results=include_results)
+        for split in ("test", "train")
+    )
+    trains = {dataset.root: dataset for dataset in training}
+    total = sum(len(each.samples) for each in (*tests, *training))
     done = 0
 
     def step() -> None:
@@ -118,11 +129,15 @@ def check_datasets(
     for test in tests:
         train = trains.get(test.root)
         samples = (*test.samples, *(train.samples if train else ()))
-        # Zero-shot use needs no training images, so that their absence is no problem.
-        listed = dict.fromkeys((*test.problems, *(train.problems if train and train.samples else ())))
-        faults = [] if quick else [fault for fault in _decode_all(samples, step) if fault]
-        categories = _categories(test, train)
-        missing, notes = _compare(test, categories)
+        decoded = [] if quick else list(decode_all(samples, step))
+        categories = _categories(test, train, decoded)
+        missing, notes = _compare(test, categories, purpose)
+        inverted, suspicious = _compare_masks(categories, decoded)
+        disorder = dict.fromkeys(train.problems if train else ())
+        undecided = [f"{test.root}: {test.undecided}"] if test.undecided else []
+        listed = dict.fromkeys((*test.problems, *(disorder if purpose == "train" else ())))
+        aside = [line for line in disorder if line not in listed] if train and train.samples else []
+        faults = [found.fault for found in decoded if found.fault]
         checks.append(
             DatasetCheck(
                 test.name,
@@ -130,60 +145,45 @@ def check_datasets(
                 test.layout,
                 test.record,
                 categories,
-                (*listed, *faults, *missing),
-                (*test.left_out, *notes),
+                (*undecided, *missing, *inverted, *faults, *listed),
+                (*test.left_out, *notes, *suspicious, *aside),
                 0 if quick else len(samples) + sum(sample.mask_path is not None for sample in samples),
             )
         )
     return checks
 
 
-def check_sample(sample: Sample) -> str | None:
-    """Decodes the image and the mask of a sample and looks for faults.
-
-    Args:
-        sample: sample of a dataset.
-
-    Returns:
-        One line that begins with the path of the file (unreadable, mask of another size, empty mask of a
-        defect); None if there is no fault.
-    """
-    try:
-        image = read_image(sample.path)
-        if sample.mask_path is None:
-            return None
-        mask = read_mask(sample.mask_path)
-    except (ImageReadError, DataError) as error:
-        return str(error)
-    height, width = mask.shape
-    if (width, height) != image.size:
-        return (
-            f"{sample.mask_path}: {width} x {height} pixels, its image {sample.path.name} "
-            f"{image.width} x {image.height}; both must be of one size"
-        )
-    if sample.label == 1 and not mask.any():
-        return f"{sample.mask_path}: marks nothing, but {sample.path} is anomalous; mark the defect"
-    return None
+def _compare_masks(
+    categories: Sequence[CategoryCheck], decoded: Sequence[SampleCheck]
+) -> tuple[list[str], list[str]]:
+    """Returns problems (categories whose masks seem to be inverted) and notes (single suspicious masks)."""
+    inverted = {row.category: row.marked[1] for row in categories if row.marked}
+    inverted = {category: share for category, share in inverted.items() if share > MOST_MARKED}
+    problems = [ask_if_inverted(category, share) for category, share in inverted.items()]
+    single = [
+        f"{found.sample.mask_path}: marks {found.marked:.0%} of the image; is it inverted?"
+        for found in decoded
+        if found.marked and found.marked > MOST_MARKED and found.sample.category not in inverted
+    ]
+    more = (
+        [f"{len(single) - NAMES_SHOWN} more masks mark most of their image"] if single[NAMES_SHOWN:] else []
+    )
+    return problems, [*single[:NAMES_SHOWN], *more]
 
 
-def _decode_all(samples: Sequence[Sample], step: Callable[[], None]) -> Iterator[str | None]:
-    """Checks samples in order, some ahead in threads; Pillow decodes without the interpreter's lock."""
-    pending: list[Future[str | None]] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            for sample in samples:
-                pending.append(pool.submit(check_sample, sample))
-                if len(pending) >= AHEAD:
-                    yield pending.pop(0).result()
-                    step()
-            for future in pending:
-                yield future.result()
-                step()
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _shares(decoded: Sequence[SampleCheck]) -> dict[str, tuple[float, float, float]]:
+    """Returns smallest, median and largest share that the masks of each category mark."""
+    shares: dict[str, list[float]] = defaultdict(list)
+    for found in decoded:
+        if found.marked is not None:
+            shares[found.sample.category].append(found.marked)
+    return {name: (min(each), statistics.median(each), max(each)) for name, each in shares.items()}
 
 
-def _categories(test: Dataset, train: Dataset | None) -> tuple[CategoryCheck, ...]:
+def _categories(
+    test: Dataset, train: Dataset | None, decoded: Sequence[SampleCheck]
+) -> tuple[CategoryCheck, ...]:
+    shares = _shares(decoded)
     by_test = test.by_category()
     by_train = train.by_category() if train else {}
     rows = []
@@ -199,12 +199,15 @@ def _categories(test: Dataset, train: Dataset | None) -> tuple[CategoryCheck, ..
                 sum(sample.label == 1 and sample.mask_path is not None for sample in samples),
                 len(by_train.get(category, ())),
                 dict(Counter(sample.defect for sample in samples if sample.label == 1)),
+                shares.get(category),
             )
         )
     return tuple(rows)
 
 
-def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[list[str], list[str]]:
+def _compare(
+    dataset: Dataset, categories: Sequence[CategoryCheck], purpose: Purpose
+) -> tuple[list[str], list[str]]:
     """Returns problems (missing images) and notes (what limits the metrics)."""
     problems: list[str] = []
     notes: list[str] = []
@@ -220,7 +223,7 @@ def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[lis
                 f"{dataset.root}: no test images of {', '.join(absent[:NAMES_SHOWN])}{more}; "
                 f"get the whole dataset from {record.page}"
             )
-        lines, note = _compare_counts(dataset, record, categories)
+        lines, note = _compare_counts(dataset, record, categories, purpose)
         problems += lines
         notes += [note] if note else []
     unlabelled = sum(row.unlabelled for row in categories)
@@ -229,8 +232,18 @@ def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[lis
     for row in categories:
         if row.masks < row.anomalous and row.masks:
             notes.append(
-                f"{row.category}: {row.anomalous - row.masks} of {row.anomalous} anomalous without mask"
+                f"{row.category}: {row.anomalous - row.masks} of {row.anomalous} anomalous without mask; "
+                "they count in the metrics of images only"
             )
+    if purpose == "train":
+        problems += [
+            f"{row.category}: {row.anomalous - row.masks} of {row.anomalous} anomalous images have no mask, "
+            "which training needs"
+            for row in categories
+            if row.masks < row.anomalous
+        ]
+        if not any(row.train for row in categories):
+            problems.append(f"{dataset.root}: no training images; expected normal ones in train/good")
     if any(row.anomalous for row in categories) and not any(row.masks for row in categories):
         notes.append("no masks: metrics of images only, none of pixels")
     if any(row.anomalous for row in categories) and not any(row.normal for row in categories):
@@ -239,7 +252,7 @@ def _compare(dataset: Dataset, categories: Sequence[CategoryCheck]) -> tuple[lis
 
 
 def _compare_counts(
-    dataset: Dataset, record: DatasetRecord, categories: Sequence[CategoryCheck]
+    dataset: Dataset, record: DatasetRecord, categories: Sequence[CategoryCheck], purpose: Purpose
 ) -> tuple[list[str], str | None]:
     found = {
         "normal": sum(row.normal for row in categories),
@@ -248,8 +261,8 @@ def _compare_counts(
     }
 
     def differences(official: Counts) -> list[str]:
-        # Without any training image, the dataset is meant for zero-shot use, which needs none.
-        asked = {name: number for name, number in found.items() if number or name != "train"}
+        # Zero-shot use needs no training images.
+        asked = {name: number for name, number in found.items() if name != "train" or purpose == "train"}
         pairs = ((name, getattr(official, name), number) for name, number in asked.items())
         return [
             f"{number} {name} instead of {known}"

@@ -6,17 +6,19 @@ zsad writes safetensors with a description (`CheckpointInfo`) in the metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad._version import __version__
-from zsad.errors import DataError, WeightsError
+from zsad.errors import DataError, WeightsError, one_line
 from zsad.files.atomic import atomic_file
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
-from zsad.files.plain import from_plain, parse_object, to_plain
+from zsad.files.json_text import parse_object
+from zsad.files.plain import from_plain, to_plain
 from zsad.files.tensors import file_kind, read_checkpoint
+from zsad.images.tiles import Tile  # noqa: TC001 - read by from_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +49,8 @@ class CheckpointInfo:
         calibration: calibration that gave the thresholds, from `Calibration.to_dict`; None for thresholds
             set by hand.
         class_name: class name of the images that the thresholds are for; None for images of any name.
+        bits: depth at which the detector reads 16-bit files; None for what each file states.
+        tile: how the detector cuts images; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
     """
 
@@ -62,6 +66,8 @@ class CheckpointInfo:
     map_threshold: float | None = None
     calibration: dict[str, Any] | None = None
     class_name: str | None = None
+    bits: int | None = None
+    tile: Tile = None
     format: int = FORMAT
 
 
@@ -117,6 +123,59 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(path, read_checkpoint(path), info)
 
 
+def joined(parts: Sequence[Checkpoint]) -> Checkpoint:
+    """Files that the authors of a method publish apart, as one.
+
+    Args:
+        parts: checkpoints in any order; their entries must have different names, "epoch" apart.
+
+    Raises:
+        WeightsError: none is given, one of them was written by zsad, which always writes a single file, or
+            two hold the same entry.
+    """
+    if not parts:
+        raise WeightsError("checkpoint is an empty list: give one file, or the files of the method's authors")
+    content: dict[str, Any] = {}
+    for part in parts:
+        if part.info is not None:
+            raise WeightsError(f"{part.path} holds everything that zsad saved: give it alone as checkpoint")
+        repeated = sorted(content.keys() & part.content.keys() - {"epoch"})
+        if repeated:
+            raise WeightsError(
+                f"{part.path} holds {repeated[0]!r}, as another of the files does: give each once"
+            )
+        content.update(part.content)
+    return Checkpoint(Path(" and ".join(str(part.path) for part in parts)), content, None)
+
+
+def official_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The files of a method's authors in a folder.
+
+    A file may stand under its name, or under its name with the number of an epoch ("image_adapter_15.pth") if
+    there is only one such file. A file that is missing is left out: the method says which one it needs.
+
+    Args:
+        folder: folder to look in.
+        names: the names that the authors' code gives its files.
+
+    Raises:
+        WeightsError: the method has no such files, none is there, or several numbered ones are.
+    """
+    if not names:
+        raise WeightsError(f"{folder} is a folder: give the file of the weights in it")
+    found = []
+    for name in names:
+        plain, stem = folder / name, Path(name)
+        numbered = sorted(folder.glob(f"{stem.stem}_[0-9]*{stem.suffix}"))
+        if not plain.is_file() and len(numbered) > 1:
+            listed = ", ".join(path.name for path in numbered)
+            raise WeightsError(f"{folder} holds several: {listed}; give the two files by name")
+        found += [plain] if plain.is_file() else numbered
+    if not found:
+        raise WeightsError(f"{folder} holds none of {', '.join(names)}")
+    return found
+
+
 def write(path: str | Path, tensors: Mapping[str, Tensor], info: CheckpointInfo) -> None:
     """Writes learnt weights; the file appears under its name when it is complete.
 
@@ -151,7 +210,7 @@ def _read_info(path: Path) -> CheckpointInfo | None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from error
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {one_line(error)[:300]}") from error
     if METADATA_KEY not in metadata:
         return None
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad.backbones.catalog import PAPERS_BACKBONE
 from zsad.backbones.clip import CLIP
-from zsad.detector.checkpoints import Checkpoint, read
+from zsad.detector.checkpoints import Checkpoint, joined, official_files, read
 from zsad.detector.weights import fetched_file, published_weights
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.plain import to_plain
@@ -81,15 +81,17 @@ def merge_settings(
 
 
 def find(
-    method: str | None, backbone: str | Path | CLIP | None, checkpoint: str | Path | None
+    method: str | None,
+    backbone: str | Path | CLIP | None,
+    checkpoint: str | Path | Sequence[str | Path] | None,
 ) -> Checkpoint | None:
     """Finds and reads the weights that `zsad.load` takes.
 
     Args:
         method: registry name; None for the default method.
         backbone: name, path or network as for `zsad.load`.
-        checkpoint: file, name of `zsad weights list`, or "fresh" for new parameters; None for the weights
-            that zsad ships.
+        checkpoint: file, several files or a folder of files that authors publish apart, name of `zsad weights
+            list`, or "fresh" for new parameters; None for the weights that zsad ships.
 
     Returns:
         The checkpoint; None for new parameters.
@@ -99,8 +101,15 @@ def find(
     """
     if checkpoint == FRESH:
         return None
+    if checkpoint is not None and not isinstance(checkpoint, str | Path):
+        if len(checkpoint) != 1:
+            return joined([read(Path(each).expanduser()) for each in checkpoint])
+        [checkpoint] = checkpoint
     if checkpoint is not None:
         checkpoint = Path(checkpoint).expanduser() if str(checkpoint).startswith("~") else checkpoint
+        if Path(checkpoint).is_dir():
+            kind = registry.method_class(method or DEFAULT_METHOD)
+            return joined([read(path) for path in official_files(Path(checkpoint), kind.OFFICIAL_FILES)])
         published = None if Path(checkpoint).exists() else published_weights().get(str(checkpoint))
         if published is None:
             return read(checkpoint)

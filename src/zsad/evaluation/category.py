@@ -10,14 +10,17 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsad.data.masks import MOST_MARKED, ask_if_inverted
+from zsad.detector.looking import as_region
 from zsad.errors import DataError, one_line
 from zsad.evaluation.results import CategoryResult, WorstPicture
 from zsad.evaluation.worst import Candidate, WorstOfCategory
-from zsad.files.plain import from_plain, read_json, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, write_json
 from zsad.images.names import file_and_part
 from zsad.metrics import METRIC_NAMES, MetricSuite
 from zsad.metrics.bootstrap import IMAGE_METRICS
@@ -75,6 +78,7 @@ def evaluate_category(
     seed: int,
     references: Sequence[Path] = (),
     map_range: tuple[float, float] = (0.0, 1.0),
+    bits: int | None = None,
     stem: str,
     on_images: Callable[[int], None],
 ) -> CategoryOutcome:
@@ -88,6 +92,7 @@ def evaluate_category(
         seed: seed of the bootstrap.
         references: files of the reference images.
         map_range: smallest and largest value of a map, for the colours of the overlays.
+        bits: depth of the values in 16-bit files, for the overlays.
         stem: beginning of the names of the overlays, relative to the results' folder.
         on_images: called with the number of images of each finished batch.
 
@@ -97,22 +102,24 @@ def evaluate_category(
     started = time.perf_counter()
     data = data_digest(samples, references)
     suite = MetricSuite(options.pro, options.fpr_limit, bootstrap=options.bootstrap, seed=seed)
-    has_masks = any(sample.label for sample in samples) and all(
-        sample.mask_path is not None for sample in samples if sample.label
-    )
-    worst = WorstOfCategory()
+    has_masks = any(sample.mask_path is not None for sample in samples if sample.label == 1)
+    worst = WorstOfCategory(bits)
     records: dict[int, dict[str, Any]] = {}
     failed: list[tuple[int, str]] = []
+    masks = _Masks()
     for batch in scored:
         for image in batch:
             sample = samples[image.index]
             error = image.error or _add(suite, image, sample, has_masks=has_masks)
             records[image.index] = _record(sample, image, error)
+            if error is None and has_masks and sample.label == 1:
+                masks.add(image)
             if error is not None:
                 failed.append((image.index, error))
             elif image.score is not None and image.anomaly_map is not None:
+                drawn = replace(sample, mask_path=None) if image.mask_fault else sample
                 # A view would keep the maps of the whole batch alive.
-                worst.add(Candidate(image.score, sample, image.anomaly_map.copy()))
+                worst.add(Candidate(image.score, drawn, image.anomaly_map.copy()))
         on_images(len(batch))
     lines = [records[index] for index in sorted(records)]
     labels = [line["label"] for line in lines if line["error"] is None]
@@ -132,13 +139,46 @@ def evaluate_category(
         statistics.median(line["seconds"] for line in lines),
         tuple(error for _, error in sorted(failed)),
         tuple(str(path) for path in references),
+        tuple(fault for _, fault in sorted(masks.faults)),
+        masks.notes(category),
     )
     curves = {
         name: {"x": curve.x.round(6).tolist(), "y": curve.y.round(6).tolist()}
         for name, curve in suite.curves().items()
     }
-    mistakes = worst.write(options.out, stem, map_range)
+    mistakes = worst.write(options.out, stem, map_range, as_region(options.roi))
     return CategoryOutcome(result, tuple(lines), curves, tuple(mistakes), time.perf_counter() - started, data)
+
+
+class _Masks:
+    """Counts the masks of the anomalous images of a category that has masks."""
+
+    def __init__(self) -> None:
+        self.faults: list[tuple[int, str]] = []
+        self._shares: list[float] = []
+        self._missing = 0
+
+    def add(self, image: ScoredImage) -> None:
+        """Counts the mask of an anomalous image."""
+        if image.mask is None:
+            self._missing += 1
+        else:
+            self._shares.append(float(image.mask.mean()))
+        if image.mask_fault:
+            self.faults.append((image.index, f"{image.mask_fault}; counts in the image metrics only"))
+
+    def notes(self, category: str) -> tuple[str, ...]:
+        """Lines on images without a mask, and on masks that seem to be inverted."""
+        lines = []
+        if self._missing:
+            count = self._missing + len(self._shares)
+            lines.append(
+                f"{category}: {self._missing} of {count} anomalous images have no usable mask and count in "
+                "the image metrics only"
+            )
+        if self._shares and (share := statistics.median(self._shares)) > MOST_MARKED:
+            lines.append(ask_if_inverted(category, share))
+        return tuple(lines)
 
 
 def data_digest(samples: Sequence[Sample], references: Sequence[Path]) -> str:
@@ -172,6 +212,7 @@ def _add(suite: MetricSuite, image: ScoredImage, sample: Sample, *, has_masks: b
             image.mask if is_masked else None,
             image.score,
             sample.label,
+            image.inside,
         )
     except DataError as error:  # NaN from a network in too low a precision
         return f"{sample.path}: {one_line(error)}"

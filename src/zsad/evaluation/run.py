@@ -198,6 +198,9 @@ def _network(
         image_size=options.image_size,
         device=options.device if devices is None else "cpu",
         precision=options.precision,
+        bits=options.bits,
+        tile=options.tile,
+        roi=options.roi,
         calibration=NO_CALIBRATION,  # metrics need none, and its class name is not that of every category
         **options.settings,
     )
@@ -240,6 +243,7 @@ def _evaluate_run(
                 seed=run.seed,
                 references=references,
                 map_range=comparing.map_range,
+                bits=detector.bits,
                 stem=folder.map_stem(number),
                 on_images=counter.add,
             )
@@ -259,7 +263,12 @@ def _evaluate_run(
         curves_file=folder.curves_file,
         seconds=round(sum(outcome.seconds for outcome in outcomes), 3),
         overlap=run.overlap,
-        notes=run.notes + run.dataset.left_out + ((note,) if note else ()),
+        notes=(
+            *run.notes,
+            *run.dataset.left_out,
+            *((note,) if note else ()),
+            *(line for outcome in outcomes for line in outcome.result.notes),
+        ),
         worst=worst,
         problems=run.dataset.problems,
     )
@@ -282,6 +291,9 @@ def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) ->
         "fpr_limit": options.fpr_limit,
         "references": options.references,
         "limit": options.limit,
+        "bits": detector.bits,
+        "tile": detector.tile,
+        "roi": None if detector.roi is None else detector.roi.identity,
     }
 
 

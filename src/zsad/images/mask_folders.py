@@ -9,21 +9,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from zsad.images.bare_dicom import is_bare_dicom
 from zsad.images.names import IMAGE_SUFFIXES, suffix_of
 
 MASK_NAMES = frozenset(
     {
         *("mask", "masks", "gt", "gts", "groundtruth", "groundtruths", "label", "labels", "labelmap"),
-        *(
-            "labelmaps",
-            "annotation",
-            "annotations",
-            "segmentation",
-            "segmentations",
-            "seg",
-            "maske",
-            "masken",
-        ),
+        *("labelmaps", "annotation", "annotations", "segmentation", "segmentations", "seg", "segs"),
+        *("maske", "masken", "maskdir", "masksdir", "maskfolder", "annotationdir"),
         *("masque", "masques", "mascara", "mascaras", "maschera", "maschere", "maska", "maski", "masker"),
         *("掩码", "掩膜", "マスク", "마스크"),
     }
@@ -31,7 +24,9 @@ MASK_NAMES = frozenset(
 """Names of folders of masks, in small letters, without spaces and punctuation."""
 _MASK_WORDS = frozenset({"mask", "masks", "gt"})  # such a word may begin or end a name
 _CERTAIN = frozenset({"groundtruth", "mask", "masks", "gt"})
-_ENDING = re.compile(r"[_-](mask|gt|label|ground_?truth|seg|segmentation)$", re.IGNORECASE)
+_WORD = r"(?:masks?|gt|labels?|ground[ _-]?truth|seg|segmentation)"
+_NAMED = re.compile(rf"[ ._-]+{_WORD}$|^{_WORD}[ ._-]+", re.IGNORECASE)
+_AFFIX = re.compile(r"[ ._-]+[^\W\d_]+$|^[^\W\d_]+[ ._-]+")
 _MOST_COLOURS = 16
 _SAMPLE = 3  # files of a folder that are opened
 _NEAR = 40  # grey levels around black and white that the noise of JPEG reaches
@@ -95,11 +90,12 @@ def is_mask_folder(folder: Path, siblings: Iterable[Path] = ()) -> bool:
     if not images or not all(shows_mask(path, strictly=True) for path in sample):
         return False
     stems = {_stem(path) for path in images}
+    possible = {stem for path in images for stem in (_stem(path), *_shorter_stems(path))}
     for sibling in siblings:
         if sibling == folder:
             continue
         others = [path for path in _images_below(sibling) if folder not in path.parents]
-        partners = [path for path in others if _stem(path) in stems]
+        partners = [path for path in others if _stem(path) in possible]
         if 2 * len(partners) >= len(stems) and not any(map(shows_mask, partners[:_SAMPLE])):
             return True
     return False
@@ -117,10 +113,26 @@ def is_truth_folder(folder: Path) -> bool:
 
 
 def masks_among(files: Sequence[Path]) -> list[Path]:
-    """Returns the files of a folder that are masks of others beside them, such as 1_mask.png beside 1.png."""
-    stems = {path.stem for path in files}
-    named = [path for path in files if _stem(path) != path.stem and _stem(path) in stems]
-    return [path for path in named if shows_mask(path)]
+    """Returns the files of a folder that are masks of others beside them.
+
+    A file is a mask if its name is that of another with a word for masks ("1_mask.png" beside "1.png") and it
+    may be one, or if its name is that of another with any word or suffix ("1_m.png", "1.bmp"), it shows black
+    and few other colours, and the other does not.
+    """
+    by_stem: dict[str, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(path.stem, []).append(path)
+    return [path for path in files if _belongs_to(path, by_stem)]
+
+
+def _belongs_to(path: Path, by_stem: dict[str, list[Path]]) -> bool:
+    """Whether a file is the mask of one of the files beside it."""
+    named = _stem(path)
+    if named != path.stem and named in by_stem:
+        return shows_mask(path)
+    stems = (path.stem, *_shorter_stems(path))
+    others = [other for stem in stems for other in by_stem.get(stem, ()) if other != path]
+    return bool(others) and shows_mask(path, strictly=True) and not any(map(shows_mask, others))
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -128,10 +140,16 @@ def _images_below(folder: Path) -> list[Path]:
         Path(place, name)
         for place, _, names in os.walk(folder)
         for name in names
-        if suffix_of(name) in IMAGE_SUFFIXES and not name.startswith(".")
+        if (suffix_of(name) in IMAGE_SUFFIXES or is_bare_dicom(Path(place, name)))
+        and not name.startswith(".")
     )
 
 
 def _stem(path: Path) -> str:
     """Returns the stem of the image that a mask belongs to; for an image, its own stem."""
-    return _ENDING.sub("", path.stem) or path.stem
+    return _NAMED.sub("", path.stem) or path.stem
+
+
+def _shorter_stems(path: Path) -> list[str]:
+    """Returns the stem without the word at its end, or at its beginning: "000" for "000_m"."""
+    return [path.stem[: found.start()] + path.stem[found.end() :] for found in _AFFIX.finditer(path.stem)]

@@ -4,4 +4,4 @@ from zsad.methods.base import Method as Method
 from zsad.methods.base import MethodConfig as MethodConfig
 from zsad.methods.base import State as State
 from zsad.methods.base import Support as Support
-from zsad.methods.base import TrainingDefaults as TrainingDefaults
+from zsad.methods.training import TrainingDefaults as TrainingDefaults

@@ -54,7 +54,6 @@ from zsad.methods.base import (
     Support,
     Temperature,
     TextState,
-    TrainingDefaults,
 )
 from zsad.methods.functional.checks import check_masks, check_names
 from zsad.methods.functional.losses import dice_loss, focal_loss
@@ -83,6 +82,7 @@ from zsad.methods.prompts.templates import (
     PromptSet,
     TextEnsemble,
 )
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:
@@ -221,6 +221,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
         {"features_list", "prompting_depth", "prompting_length", "prompting_type", "prompting_branch"}
     )
     AUTHORS_ACTIVATION = "gelu"
+    IMAGE_TERMS = frozenset({"image"})
     TRAINING = TrainingDefaults(
         epochs=5,
         batch_size=1,
@@ -230,8 +231,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
         precision="fp16",
         on={"mvtec": {"mosaic": 0.2}},
         notes="The authors keep the epoch with the best pixel F1 on another dataset's test set; here the "
-        "last one is kept, because test labels choose nothing. Their half precision has no loss scaling; "
-        "zsad's has.",
+        "last one is kept: test labels choose nothing. zsad's half precision has loss scaling, theirs none.",
     )
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

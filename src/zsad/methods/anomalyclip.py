@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from zsad.backbones.catalog import MVTEC, VISA, authors_weights
-from zsad.methods.base import Method, Support, TextState, TrainingDefaults, Weight
+from zsad.methods.base import Method, Support, TextState, Weight
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import JointFeatures
 from zsad.methods.functional.similarity import similarity_softmax
@@ -48,6 +48,7 @@ from zsad.methods.prompts.object_agnostic import (
     official_settings,
     official_tensors,
 )
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, RawOutput
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class AnomalyCLIP(Method[Config, JointFeatures, TextState]):
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"features_list", "dpam_layer"})
+    IMAGE_TERMS = frozenset({"image"})
     TRAINING = TrainingDefaults(epochs=15, batch_size=8, learning_rate=1e-3)
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

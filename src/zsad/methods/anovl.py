@@ -45,6 +45,7 @@ from torch import Tensor
 from zsad.errors import ConfigError
 from zsad.files.fields import Above, AtLeast
 from zsad.methods.base import Method, MethodConfig, State, Support, Temperature
+from zsad.methods.functional.descent import AdamW
 from zsad.methods.functional.maps import to_grid, upsample
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.domain import TEXTURES, ClassTexts, DomainAwareTexts
@@ -221,7 +222,8 @@ def adapt_patches(patches: Tensor, texts: ClassTexts, config: Config) -> Tensor:
     loss = mean_p( -sum_c p_c log p_c ) + mean_p( -log q_abnormal - log p_normal ) / 2
 
     where p are the probabilities of z', q those of the adapted z + noise, and T the vectors of the single
-    prompts.
+    prompts. The gradients are written out, so that the steps are plain products: predictions run without
+    automatic gradients, and exporters can follow.
 
     Source: AnoVL (2308.15939), section 3.4, in the form of the released code.
 
@@ -233,37 +235,70 @@ def adapt_patches(patches: Tensor, texts: ClassTexts, config: Config) -> Tensor:
     Returns:
         (N, E), without gradient.
     """
-    # Predictions run in inference mode, whose tensors cannot be trained on: leave that mode, and copy.
-    with torch.inference_mode(False), torch.enable_grad():
-        z = patches.detach().clone()
-        means, single = texts.means.detach().clone(), texts.single.detach().clone()
-        width = z.shape[1]
-        rows = len(single) if config.adapter == "text" else width
-        generator = torch.Generator().manual_seed(config.seed)
-        # The default initialisation of a linear layer, drawn on the CPU: the same on every device.
-        bound = 1 / math.sqrt(width)
-        weight = _uniform((rows, width), bound, generator).to(z).requires_grad_()
-        bias = _uniform((rows,), bound, generator).to(z).requires_grad_()
-
-        def adapted(tokens: Tensor) -> Tensor:
-            moved = F.linear(F.normalize(tokens, dim=-1), weight, bias)
-            if config.adapter == "text":
-                moved = moved.tanh() @ single
-            return 0.5 * tokens + 0.5 * moved
-
-        optimiser = torch.optim.AdamW([weight, bias], lr=config.tta_lr)
-        for _ in range(config.tta_steps):
-            noise = config.noise_std * torch.randn(z.shape, generator=generator).to(z)
-            log_clean, log_noisy = (
-                torch.log_softmax(F.normalize(adapted(tokens), dim=-1) @ means.T / config.temperature, dim=-1)
-                for tokens in (z, z + noise)
+    z = patches.detach()
+    means, single = texts.means.detach(), texts.single.detach()
+    width = z.shape[1]
+    rows = len(single) if config.adapter == "text" else width
+    generator = torch.Generator().manual_seed(config.seed)
+    # The default initialisation of a linear layer, drawn on the CPU: the same on every device.
+    bound = 1 / math.sqrt(width)
+    weight = _uniform((rows, width), bound, generator).to(z)
+    bias = _uniform((rows,), bound, generator).to(z)
+    mix = single if config.adapter == "text" else None
+    steps = AdamW([weight, bias], config.tta_lr)
+    for _ in range(config.tta_steps):
+        noisy = z + config.noise_std * torch.randn(z.shape, generator=generator).to(z)
+        gradients = []
+        for tokens in (z, noisy):
+            log_chances = _log_chances(_adapted(tokens, weight, bias, mix), means, config.temperature)
+            chances = log_chances.exp()
+            if tokens is z:  # d/dlogits of the entropy, and of -log p_normal / 2
+                entropy = -(chances * log_chances).sum(dim=-1, keepdim=True)
+                wanted = chances.new_tensor([1.0, 0.0])
+                errors = -chances * (log_chances + entropy) + 0.5 * (chances - wanted)
+            else:  # d/dlogits of -log q_abnormal / 2
+                errors = 0.5 * (chances - chances.new_tensor([0.0, 1.0]))
+            gradients.append(
+                _gradients(tokens, errors / len(z), weight, bias, mix, means / config.temperature)
             )
-            entropy = -(log_clean.exp() * log_clean).sum(dim=-1).mean()
-            contrast = (-log_noisy[:, 1] - log_clean[:, 0]).mean()
-            optimiser.zero_grad()
-            (entropy + 0.5 * contrast).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        return adapted(z).detach()
+        steps.take([first + second for first, second in zip(*gradients, strict=True)])
+    return _adapted(z, weight, bias, mix)
+
+
+def _adapted(tokens: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None) -> Tensor:
+    """Z' of tokens z, both (N, E); `mix` holds the vectors T of the adapter "text"."""
+    moved = F.linear(F.normalize(tokens, dim=-1), weight, bias)
+    return 0.5 * tokens + 0.5 * (moved if mix is None else moved.tanh() @ mix)
+
+
+def _log_chances(tokens: Tensor, means: Tensor, temperature: float) -> Tensor:
+    """(N, 2) logarithms of the probabilities of normal and abnormal."""
+    return torch.log_softmax(F.normalize(tokens, dim=-1) @ means.T / temperature, dim=-1)
+
+
+def _gradients(
+    tokens: Tensor, errors: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None, means: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias by the chain rule.
+
+    Args:
+        tokens: (N, E) inputs of the adapter.
+        errors: (N, 2) gradients of the logits.
+        weight: (R, E) of the adapter.
+        bias: (R,) of the adapter.
+        mix: (R, E) vectors T of the adapter "text"; None for the adapter "linear".
+        means: (2, E) features of normal and abnormal, divided by the temperature.
+    """
+    unit = F.normalize(tokens, dim=-1)
+    moved = F.linear(unit, weight, bias)
+    bent = moved if mix is None else moved.tanh()
+    adapted = 0.5 * tokens + 0.5 * (bent if mix is None else bent @ mix)
+    length = adapted.norm(dim=-1, keepdim=True)
+    direction = adapted / length
+    pulled = errors @ means
+    of_adapted = (pulled - direction * (direction * pulled).sum(dim=-1, keepdim=True)) / length
+    of_moved = 0.5 * of_adapted if mix is None else 0.5 * (of_adapted @ mix.T) * (1 - bent.square())
+    return of_moved.T @ unit, of_moved.sum(dim=0)
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:

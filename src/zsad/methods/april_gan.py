@@ -49,15 +49,7 @@ from torch import Tensor, nn
 
 from zsad.backbones.catalog import MVTEC, VISA, authors_weights
 from zsad.errors import ConfigError, WeightsError
-from zsad.methods.base import (
-    DEFAULT_CLASS,
-    Method,
-    MethodConfig,
-    State,
-    Support,
-    Temperature,
-    TrainingDefaults,
-)
+from zsad.methods.base import DEFAULT_CLASS, Method, MethodConfig, State, Support, Temperature
 from zsad.methods.functional.checks import check_masks, check_tensors
 from zsad.methods.functional.losses import dice_loss, focal_loss
 from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
@@ -67,6 +59,7 @@ from zsad.methods.functional.references import ReferenceMemory
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
 from zsad.methods.prompts.templates import TextEnsemble, prompt_set
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ import torch
 from torch import Tensor, nn
 
 from zsad.files.fields import Above, AtLeast, AtMost
-from zsad.methods.base import Method, State, Support, TrainingDefaults, Weight
+from zsad.methods.base import Method, State, Support, Weight
 from zsad.methods.functional.folder import LEAST_COMPANIONS, Companions, Logits, Weighting
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import (
@@ -71,6 +71,7 @@ from zsad.methods.prompts.object_agnostic import (
     official_settings,
     official_tensors,
 )
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, RawOutput
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class Auto(Method[Config, Features, AutoState]):
     AUTHORS_ACTIVATION = "quick_gelu"
     WEIGHTS_OF = "anomalyclip"
     MOST_COMPANIONS = 64
+    IMAGE_TERMS = frozenset({"image"})
     TRAINING = TrainingDefaults(epochs=15, batch_size=8, learning_rate=1e-3)
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic
 
 import torch
@@ -26,7 +26,8 @@ from zsad.types import Activation, PositionInterpolation  # noqa: TC001 - `check
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
     from zsad.methods.functional.references import ReferenceMemory
-    from zsad.types import MethodInfo, Optimizer, RawOutput, Schedule, TrainingPrecision, WeightRecord
+    from zsad.methods.training import TrainingDefaults
+    from zsad.types import MethodInfo, RawOutput, WeightRecord
 
 DEFAULT_CLASS = "object"
 OPENAI_L14_336_SIZE = 336
@@ -133,6 +134,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         backbone: the method's view of the CLIP network; its parameters never require gradients.
         config: the method's frozen `Config`.
         WEIGHTS: records of the files of learnt weights that the authors published.
+        OFFICIAL_FILES: names that the authors' code gives its files of learnt weights, if there are several.
         SHAPE_FIELDS: the `Config` fields that decide the shapes of the learnt tensors; a setting that
             contradicts a checkpoint in one of them is refused, and any other setting overrides it.
         AUTHORS_ACTIVATION: what the authors' code ran on OpenAI's weights, whatever those were trained with;
@@ -147,12 +149,16 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
             on disk; None if the image encoder runs in every step, because learnt tensors enter it.
         FEATURE_FIELDS: the `Config` fields that `features` depends on, besides those of `MethodConfig`.
+        IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
+        LOSS_IS_MEAN: whether each term of `loss` is a mean over the images or does not depend on them, so
+            that several devices can share the images of a step.
     """
 
     INFO: ClassVar[MethodInfo]
     Config: ClassVar[type[MethodConfig]]
     WEIGHTS: ClassVar[tuple[WeightRecord, ...]] = ()
+    OFFICIAL_FILES: ClassVar[tuple[str, ...]] = ()
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
     NATIVE_SIZE_KEEPS_ACTIVATION: ClassVar[bool] = False
@@ -162,6 +168,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     FEATURES: ClassVar[type[Any] | None] = None
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     TRAINING: ClassVar[TrainingDefaults | None] = None
+    IMAGE_TERMS: ClassVar[frozenset[str]] = frozenset()
+    LOSS_IS_MEAN: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes `INFO`, `Config` and `WEIGHTS` from the module that defines the method."""
@@ -283,7 +291,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """The named terms whose sum training minimises.
 
         Each term is a mean over the images, or does not depend on them, so that the images of a step can
-        be shared out between devices.
+        be shared out between devices; a method for which that does not hold sets `LOSS_IS_MEAN`.
 
         Args:
             images: (B, 3, S, S) resized and normalised images.
@@ -309,6 +317,15 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Name and parameter of everything that is learnt; empty for training-free methods."""
         yield from ()
+
+    @classmethod
+    def training_defaults(cls, settings: Mapping[str, Any]) -> TrainingDefaults | None:
+        """How the authors train it with some settings; a method of two stages tells them apart.
+
+        Args:
+            settings: settings of the method that the user chose, by name.
+        """
+        return cls.TRAINING
 
     def learned_state(self) -> dict[str, Tensor]:
         """The tensors that `Detector.save` writes: exactly the trainable parameters."""
@@ -346,44 +363,3 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 def is_openai(record: WeightRecord | None) -> bool:
     """Whether weights are OpenAI's, or in OpenAI's format, which the authors' code treats the same way."""
     return record is not None and "openai" in f"{record.name} {record.source} {record.notes}".lower()
-
-
-@dataclass(frozen=True)
-class TrainingDefaults:
-    """How the authors of a method train it: what `zsad train` does where the user says nothing.
-
-    Attributes:
-        epochs: passes over the data; the weights of the last one are the result.
-        batch_size: images per step.
-        learning_rate: learning rate of the optimiser at the start.
-        optimizer: "adam", or "adamw" (weight decay apart from the gradients).
-        betas: decay rates of the optimiser's two moments.
-        weight_decay: weight decay of the optimiser.
-        schedule: "constant", or "cosine": down to 0 along half a wave over all steps.
-        precision: precision of the network on a CUDA GPU (autocast, weights stay fp32); fp32 elsewhere.
-        mosaic: probability that a 2 x 2 mosaic of images of its category replaces an image.
-        on: settings that differ on an auxiliary dataset, by the name of the dataset in the catalogue.
-        notes: whatever else the authors do, and what is done differently here.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    optimizer: Optimizer = "adam"
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 0.0
-    schedule: Schedule = "constant"
-    precision: TrainingPrecision = "fp32"
-    mosaic: float = 0.0
-    on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    notes: str = ""
-
-    def for_dataset(self, name: str | None) -> TrainingDefaults:
-        """The defaults with the settings for a dataset filled in; None stands for a dataset of no paper.
-
-        Example:
-            >>> defaults = TrainingDefaults(15, batch_size=8, learning_rate=1e-3, on={"mvtec": {"epochs": 3}})
-            >>> defaults.for_dataset("mvtec").epochs, defaults.for_dataset(None).epochs
-            (3, 15)
-        """
-        return replace(self, **self.on.get(name or "", {}))

@@ -225,7 +225,7 @@ class DualImage(Method[Config, Features, DualImageState]):
             draws=config.draws,
             seed=config.seed,
         )
-        alone = [not partners for partners in draws[0]]
+        alone = [not len(partners) for partners in draws[0]]
         if any(alone):
             warnings.warn(
                 f"dual_image: {sum(alone)} of {count} images have no other image of their class name "
@@ -248,12 +248,15 @@ class DualImage(Method[Config, Features, DualImageState]):
         if features.spoiled is not None:
             settings = Adaptation(config.tta_steps, config.tta_lr, config.temperature)
             rows = state.text_features.expand(count, -1, -1)
+            numbers = torch.arange(count, device=maps.device)
             adapted = torch.stack(
                 [
                     adapt_patches(
                         features.patch_features[index],
                         rows[index],
-                        features.spoiled.training_set([index, *draws[0][index][:1]], maps),
+                        features.spoiled.training_set(
+                            torch.cat([numbers[index : index + 1], draws[0][index][:1]]), maps
+                        ),
                         settings,
                     )
                     for index in range(count)

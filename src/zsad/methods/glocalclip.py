@@ -44,7 +44,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad.methods.base import Method, Sigma, State, Support, TrainingDefaults, Weight
+from zsad.methods.base import Method, Sigma, State, Support, Weight
 from zsad.methods.functional.losses import triplet_loss
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import (
@@ -59,6 +59,7 @@ from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.learners import GlocalPromptLearner
 from zsad.methods.prompts.learners_file import deep_prompt_settings, official_prompts
 from zsad.methods.prompts.object_agnostic import ObjectAgnosticConfig, prompt_losses, resolve_depth
+from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, RawOutput
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class GlocalCLIP(Method[Config, JointFeatures, GlocalCLIPState]):
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"features_list", "dpam_layer", "layer_aliasing"})
+    IMAGE_TERMS = frozenset({"image", "glocal"})
     TRAINING = TrainingDefaults(
         epochs=15,
         batch_size=8,

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -214,7 +213,6 @@ class WinCLIP(Method[Config, Features, WinCLIPState]):
         return torch.stack(levels).mean(dim=0)
 
 
-@lru_cache(maxsize=16)
 def window_indices(grid: int, window: int) -> Tensor:
     """The patches under each square window, stride 1.
 
@@ -236,9 +234,8 @@ def window_indices(grid: int, window: int) -> Tensor:
     """
     if not 1 <= window <= grid:
         raise ConfigError(f"a window of {window} patches does not fit into a grid of {grid}: use 1 to {grid}")
-    with torch.inference_mode(False):
-        numbers = torch.arange(grid * grid).reshape(1, 1, grid, grid).float()
-        return F.unfold(numbers, window)[0].T.long().contiguous()
+    numbers = torch.arange(grid * grid).reshape(1, 1, grid, grid).float()
+    return F.unfold(numbers, window)[0].T.long().contiguous()
 
 
 def harmonic_window_mean(window_scores: Tensor, grid: int, window: int) -> Tensor:

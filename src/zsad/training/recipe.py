@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from zsad.errors import ConfigError
-from zsad.methods.base import TrainingDefaults
+from zsad.methods.training import TrainingDefaults
 
 if TYPE_CHECKING:
     from zsad.data.auxiliary import AuxiliarySet
     from zsad.training.options import TrainOptions
-    from zsad.types import Schedule
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 TITLES = {"adam": "Adam", "adamw": "AdamW"}
@@ -48,7 +47,7 @@ def choose(
     variants = [published.for_dataset(name) for name in names]
     chosen = published
     for field in (each.name for each in fields(TrainingDefaults) if each.name not in NOT_CHOSEN):
-        wish = getattr(config, field)
+        wish = getattr(config, field, None)  # some fields are no options: they are as the authors train
         agreed = {getattr(variant, field) for variant in variants}
         value = wish if wish is not None else agreed.pop() if len(agreed) == 1 else getattr(published, field)
         chosen = replace(chosen, **{field: value})
@@ -96,6 +95,8 @@ def described(chosen: TrainingDefaults, published: TrainingDefaults, title: str)
         f"(betas {' and '.join(f'{beta:g}' for beta in chosen.betas)}"
         + (f", weight decay {chosen.weight_decay:g})" if chosen.weight_decay else ")"),
         *([] if chosen.schedule == "constant" else [f"{chosen.schedule} schedule"]),
+        *([f"warm-up over {chosen.warm_up:.0%} of the steps"] if chosen.warm_up else []),
+        *([] if chosen.augmentation == "none" else [f"images {chosen.augmentation.replace('_', ' and ')}"]),
         chosen.precision,
         *_mosaics(chosen),
     ]
@@ -115,30 +116,64 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), names[-1]])
 
 
-def make_optimizer(chosen: TrainingDefaults, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(chosen: TrainingDefaults, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
     """Makes the optimiser of a recipe.
 
     Args:
         chosen: recipe from `choose`.
-        parameters: learnt parameters.
+        parameters: learnt parameters by name.
     """
     kind: Any = OPTIMIZERS[chosen.optimizer]
+    groups = [{"params": list(parameters.values()), "factor": 1.0}]
+    if chosen.rates:  # a group each, because the state on disk follows the order of the parameters
+        groups = [
+            {"params": [parameter], "factor": own_factor(chosen.rates, name)}
+            for name, parameter in parameters.items()
+        ]
     optimizer: torch.optim.Optimizer = kind(
-        parameters, lr=chosen.learning_rate, betas=chosen.betas, weight_decay=chosen.weight_decay
+        groups, lr=chosen.learning_rate, betas=chosen.betas, weight_decay=chosen.weight_decay
     )
     return optimizer
 
 
-def rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """The factor of the learning rate in a step.
+def own_factor(rates: Sequence[tuple[str, float]], name: str) -> float:
+    """The multiple of the learning rate for a parameter.
 
     Args:
-        schedule: "constant" (1), or "cosine" ((1 + cos(pi step / steps)) / 2).
+        rates: multiples by the beginning of names; the first that fits counts.
+        name: name of the parameter.
+
+    Example:
+        >>> rates = (("prompts.", 10.0),)
+        >>> own_factor(rates, "prompts.context"), own_factor(rates, "head.bias")
+        (10.0, 1.0)
+    """
+    return next((factor for beginning, factor in rates if name.startswith(beginning)), 1.0)
+
+
+def rate_factor(recipe: TrainingDefaults, step: int, steps: int) -> float:
+    """The factor of the learning rate in a step.
+
+    The warm-up grows in a line to 1. After it the schedule "cosine" gives (1 + cos(pi t / T)) / 2 in step t
+    of the T that are left, and "steps" multiplies at each milestone.
+
+    Args:
+        recipe: recipe from `choose`.
         step: number of the step, from 0.
         steps: number of steps of the whole training.
 
     Example:
-        >>> [round(rate_factor("cosine", step, 4), 3) for step in range(4)]
+        >>> recipe = TrainingDefaults(1, batch_size=1, learning_rate=1.0, schedule="cosine")
+        >>> [round(rate_factor(recipe, step, 4), 3) for step in range(4)]
         [1.0, 0.854, 0.5, 0.146]
+        >>> [round(rate_factor(replace(recipe, warm_up=0.5), step, 4), 3) for step in range(4)]
+        [0.5, 1.0, 1.0, 0.5]
     """
-    return 1.0 if schedule == "constant" else (1 + math.cos(math.pi * step / steps)) / 2
+    warm = int(recipe.warm_up * steps)
+    if step < warm:
+        return (step + 1) / warm
+    if recipe.schedule == "steps":
+        return float(recipe.milestone_factor ** sum(step >= milestone for milestone in recipe.milestones))
+    if recipe.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2

@@ -13,52 +13,49 @@ spaces instead of tabs or a missing first line do no harm.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zsad.data.layouts.listing import (
-    ClassName,
-    Listing,
-    Split,
-    image_stem,
-    joined,
-    stem_of,
-)
-from zsad.images.finding import folders_in, images_in, masks_in
+from zsad.data.layouts.listing import Listing, image_stem, joined, stem_of
+from zsad.images.finding import masks_in
 from zsad.types import Sample
+
+if TYPE_CHECKING:
+    from zsad.data.layouts.opening import Opening
 
 LABEL_FOLDER = "Label"
 LABEL_FILE = "Labels.txt"
 PARTS = {"test": ("Test",), "train": ("Train",), "all": ("Train", "Test")}
 
 
-def is_dagm(folder: Path) -> bool:
+def is_dagm(folder: Path, opening: Opening) -> bool:
     """Whether a folder is a class of DAGM or holds classes."""
-    return bool(_classes(folder))
+    return bool(_classes(folder, opening))
 
 
-def read_dagm(folder: Path, split: Split, class_name: ClassName) -> Listing:
+def read_dagm(folder: Path, opening: Opening) -> Listing:
     """Reads the classes of DAGM in the order of their numbers."""
     listings = []
-    for category in _classes(folder):
-        for part in PARTS[split]:
-            found = _read_part(category / part, class_name(category.resolve().name))
-            if split == "train":
+    for category in _classes(folder, opening):
+        for part in PARTS[opening.split]:
+            found = _read_part(category / part, opening.class_name(category.resolve().name), opening)
+            if opening.split == "train":
                 found = Listing(tuple(sample for sample in found.samples if not sample.label), found.problems)
             listings.append(found)
     return joined(listings)
 
 
-def _classes(folder: Path) -> list[Path]:
+def _classes(folder: Path, opening: Opening) -> list[Path]:
     def is_class(path: Path) -> bool:
         return any((path / part / LABEL_FOLDER).is_dir() for part in PARTS["all"])
 
     if is_class(folder):
         return [folder]
-    found = [folder / name for name in folders_in(folder) if is_class(folder / name)]
+    found = [path for path in opening.folders(folder) if is_class(path)]
     return sorted(found, key=lambda path: (len(path.name), path.name))  # Class10 after Class9
 
 
-def _read_part(part: Path, word: str) -> Listing:
-    images = {path.name.casefold(): path for path in images_in(part)}
+def _read_part(part: Path, word: str, opening: Opening) -> Listing:
+    images = {path.name.casefold(): path for path in opening.images(part)}
     masks = {image_stem(path): path for path in masks_in(part / LABEL_FOLDER)}
     list_file = part / LABEL_FOLDER / LABEL_FILE
     problems: list[str] = []
@@ -76,6 +73,7 @@ def _read_part(part: Path, word: str) -> Listing:
             problems.append(f"{list_file}: lists {name}, which is not in {part}")
         elif label and stem_of(path) not in masks:
             problems.append(f"{path}: has no mask; expected {part / LABEL_FOLDER / stem_of(path)}_label.PNG")
+            samples.append(Sample(path, word, 1, None, "anomalous"))
         elif label:
             samples.append(Sample(path, word, 1, masks[stem_of(path)], "anomalous"))
         else:

@@ -27,23 +27,25 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zsad.data.layouts.listing import (
     MASK_SUFFIXES,
-    ClassName,
     Listing,
-    Split,
     image_stem,
     joined,
     masks_beside,
     pair_masks,
     stem_of,
 )
+from zsad.data.layouts.truth import IMAGE_NAMES, labelme_in, mask_files
 from zsad.data.masks import read_mask
 from zsad.errors import ImageReadError
-from zsad.images.finding import folders_in, images_in, masks_in
 from zsad.images.mask_folders import is_truth_folder
 from zsad.types import Sample
+
+if TYPE_CHECKING:
+    from zsad.data.layouts.opening import Opening
 
 FOLDER_PAIRS = (
     ("images", "masks"),
@@ -56,87 +58,90 @@ FOLDER_PAIRS = (
     ("test-image", "test-mask"),
     ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth"),
 )
-IMAGE_NAMES = frozenset({"images", "image", "imgs", "img", "original", "originals", "photos", "rgb"})
 
 
-def is_folder_pair(folder: Path) -> bool:
+def is_folder_pair(folder: Path, opening: Opening) -> bool:
     """Whether a folder, or each of the folders in it, holds images and masks in two folders."""
-    return bool(_pair_roots(folder))
+    return bool(_pair_roots(folder, opening))
 
 
-def read_folder_pairs(folder: Path, split: Split, class_name: ClassName) -> Listing:
+def read_folder_pairs(folder: Path, opening: Opening) -> Listing:
     """Reads images and masks in two folders; a folder of such folders has one category for each."""
-    if split == "train":
+    if opening.split == "train":
         return Listing()
     listings = []
-    for root in _pair_roots(folder):
-        images_folder, masks_folder = _pair_in(root) or (root, root)
+    for root in _pair_roots(folder, opening):
+        images_folder, masks_folder = _pair_in(root, opening) or (root, root)
         pairing = pair_masks(
-            images_in(images_folder), masks_in(masks_folder), str(masks_folder / "{stem}.png")
+            opening.images(images_folder), mask_files(masks_folder), str(masks_folder / "{stem}.png")
         )
-        word = class_name(root.resolve().name)
-        listings += [_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)]
+        word = opening.class_name(root.resolve().name)
+        listings += [_labelled_by_mask(pairing.masked, word), Listing((), pairing.problems)]
     return joined(listings)
 
 
-def is_kolektor(folder: Path) -> bool:
+def is_kolektor(folder: Path, opening: Opening) -> bool:
     """Whether a folder holds images beside their masks, itself or in its folders."""
-    return bool(_kolektor_folders(folder))
+    return bool(_kolektor_folders(folder, opening))
 
 
-def read_kolektor(folder: Path, split: Split, class_name: ClassName) -> Listing:
+def read_kolektor(folder: Path, opening: Opening) -> Listing:
     """Reads images beside their masks; a folder called "train" holds the training split."""
-    word = class_name(folder.resolve().name)
+    word = opening.class_name(folder.resolve().name)
     listings = []
-    for path in _kolektor_folders(folder):
+    for path in _kolektor_folders(folder, opening):
         is_training = path.name.casefold() == "train"
-        if split != "all" and is_training != (split == "train"):
+        if opening.split != "all" and is_training != (opening.split == "train"):
             continue
-        found = _read_mixed_folder(path, word)
-        if split == "train":  # "train" holds normal images only, so anomalous ones are left out
+        found = _read_mixed_folder(path, word, opening)
+        if opening.split == "train":  # "train" holds normal images only, so anomalous ones are left out
             found = Listing(tuple(sample for sample in found.samples if not sample.label), found.problems)
         listings.append(found)
     return joined(listings)
 
 
-def _pair_in(folder: Path) -> tuple[Path, Path] | None:
+def _pair_in(folder: Path, opening: Opening) -> tuple[Path, Path] | None:
     for images, masks in FOLDER_PAIRS:
         if (folder / images).is_dir() and (folder / masks).is_dir():
             return folder / images, folder / masks
-    inside = [folder / name for name in folders_in(folder)]
+    inside = opening.folders(folder)
     found = [path for path in inside if path.name.casefold() in IMAGE_NAMES]
     masked = [path for path in inside if is_truth_folder(path)]
     return (found[0], masked[0]) if len(found) == len(masked) == 1 else None
 
 
-def _pair_roots(folder: Path) -> list[Path]:
+def _pair_roots(folder: Path, opening: Opening) -> list[Path]:
     """Returns the folder itself, or those in it if all hold pairs, or those in the only folder in it."""
-    if _pair_in(folder):
+    if _pair_in(folder, opening):
         return [folder]
-    inside = [folder / name for name in folders_in(folder)]
-    if inside and all(map(_pair_in, inside)):
+    inside = opening.folders(folder)
+    if inside and all(_pair_in(path, opening) for path in inside):
         return inside
-    return _pair_roots(inside[0]) if len(inside) == 1 else []
+    return _pair_roots(inside[0], opening) if len(inside) == 1 else []
 
 
-def _kolektor_folders(folder: Path) -> list[Path]:
+def _kolektor_folders(folder: Path, opening: Opening) -> list[Path]:
     """Returns the folder itself, or the folders in it that hold images if all of them hold masks too."""
-    if images_in(folder):
-        return [folder] if _is_mixed(folder) else []
-    inside = [folder / name for name in folders_in(folder)]
-    with_images = [path for path in inside if images_in(path)]
-    return with_images if all(map(_is_mixed, with_images)) else []
+    if opening.images(folder):
+        return [folder] if _is_mixed(folder, opening) else []
+    inside = opening.folders(folder)
+    if any(opening.is_normal(path.name) for path in inside):  # the names of folders tell the labels
+        return []
+    with_images = [path for path in inside if opening.images(path)]
+    return with_images if all(_is_mixed(path, opening) for path in with_images) else []
 
 
-def _is_mixed(folder: Path) -> bool:
+def _is_mixed(folder: Path, opening: Opening) -> bool:
     """Whether masks lie beside their images; an image of CVC-ColonDB has four files."""
-    files = images_in(folder)
+    files = opening.images(folder)
     stems = {stem_of(path) for path in files}
-    return bool(masks_beside(files)) or any({f"p{stem}", f"s{stem}", f"c{stem}"} <= stems for stem in stems)
+    if masks_beside(files) or any(path.stem in stems for path in labelme_in(folder)):
+        return True
+    return any({f"p{stem}", f"s{stem}", f"c{stem}"} <= stems for stem in stems)
 
 
-def _read_mixed_folder(folder: Path, word: str) -> Listing:
-    files = images_in(folder)
+def _read_mixed_folder(folder: Path, word: str, opening: Opening) -> Listing:
+    files = opening.images(folder)
     if any(re.fullmatch(r"p\d+", stem_of(path)) for path in files):
         images = [path for path in files if stem_of(path).isdigit()]
         by_number = {stem_of(path): path for path in files}
@@ -146,10 +151,12 @@ def _read_mixed_folder(folder: Path, word: str) -> Listing:
         return joined([_labelled_by_mask(pairs, word), Listing((), problems)])
     masks = [path for path in files if image_stem(path) != stem_of(path)]
     images = [path for path in files if image_stem(path) == stem_of(path)]
+    masked = {image_stem(path) for path in masks}
+    masks += [path for path in labelme_in(folder) if path.stem not in masked]
     endings = [stem_of(path)[len(image_stem(path)) :] + path.suffix for path in masks]
     expected = max(endings, key=endings.count, default=f"{MASK_SUFFIXES[0]}.png")
     pairing = pair_masks(images, masks, str(folder / ("{stem}" + expected)))
-    return joined([_labelled_by_mask(list(pairing.pairs), word), Listing((), pairing.problems)])
+    return joined([_labelled_by_mask(pairing.masked, word), Listing((), pairing.problems)])
 
 
 def _labelled_by_mask(pairs: list[tuple[Path, Path]], word: str) -> Listing:

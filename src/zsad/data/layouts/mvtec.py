@@ -22,33 +22,24 @@ Which sets, and how sure (all sources are public code that reads the downloads; 
 * MVTec AD 2: test_public/good, test_public/bad, test_public/ground_truth/bad/STEM_mask.png, train/good,
   validation/good. Sure (anomalib's mvtecad2.py). test_private and test_private_mixed have no labels and are
   not read.
+* MVTec 3D-AD: test/good/rgb, test/DEFECT/rgb, their masks in test/DEFECT/gt, train/good/rgb; the point clouds
+  in xyz are not read. Sure (anomalib's mvtec_3d.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from zsad.data.layouts.listing import (
-    PROBLEMS_SHOWN,
-    ClassName,
-    Listing,
-    Split,
-    check_split,
-    image_stem,
-    joined,
-    pair_masks,
-    refuse_problems,
-    spaced,
-    stem_of,
-)
-from zsad.data.layouts.vocabulary import is_normal
+from zsad.data.annotations import coco_masks
+from zsad.data.layouts.listing import PROBLEMS_SHOWN, Listing, joined, refuse_problems
+from zsad.data.layouts.opening import ClassName, Opening, Split, check_split
+from zsad.data.layouts.truth import class_images, mask_folders, read_defects
+from zsad.data.vocabulary import spaced, undecided
 from zsad.errors import DataError
-from zsad.images.finding import folders_in, images_in, masks_in
-from zsad.images.mask_folders import is_mask_folder, is_truth_folder
-from zsad.types import Sample
+from zsad.images.finding import folders_in
+from zsad.types import UNLABELLED, Sample
 
 TEST_FOLDERS = ("test", "test_public")
 TRAIN_FOLDERS = {"test": (), "train": ("train",), "all": ("train", "validation")}
@@ -105,7 +96,7 @@ def find_categories(folder: str | Path) -> list[Category]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{folder}: no such folder; give a folder in MVTec AD layout")
-    found = _categories_below(root, SEARCH_DEPTH)
+    found = _categories_below(root, SEARCH_DEPTH, Opening())
     if not found:
         inside = ", ".join(folders_in(root)[:PROBLEMS_SHOWN]) or "no folders"
         raise DataError(
@@ -133,14 +124,19 @@ def list_category(
         ConfigError: the split is unknown.
     """
     check_split(split)
-    word = class_name(category.name)
-    parts = [_list_normal(category.folder / part, word) for part in TRAIN_FOLDERS[split]]
-    if split != "train":
-        parts.append(_list_test(category.folder, word))
+    return read_category(category, Opening(split, class_name))
+
+
+def read_category(category: Category, opening: Opening) -> CategoryListing:
+    """Lists the images of a category as `list_category` does, for any wishes of a user."""
+    word = opening.class_name(category.name)
+    parts = [_list_normal(category.folder / part, word, opening) for part in TRAIN_FOLDERS[opening.split]]
+    if opening.split != "train":
+        parts.append(_list_test(category.folder, word, opening))
     found = joined(parts)
     problems = found.problems
     if not found.samples and not problems:
-        part = "train" if split == "train" else "test"
+        part = "train" if opening.split == "train" else "test"
         problems = (f"{category.folder}: no images in {part}/good or {part}/DEFECT",)
     return CategoryListing(category, found.samples, problems)
 
@@ -164,27 +160,29 @@ def read_mvtec(folder: str | Path, split: Split = "test") -> list[Sample]:
     return [sample for listing in listings for sample in listing.samples]
 
 
-def is_mvtec(folder: Path) -> bool:
+def is_mvtec(folder: Path, opening: Opening) -> bool:
     """Whether a folder is a category in MVTec layout or holds one."""
-    return bool(_categories_below(folder, 1))
+    return bool(_categories_below(folder, 1, opening))
 
 
-def read_mvtec_layout(folder: Path, split: Split, class_name: ClassName) -> Listing:
+def read_mvtec_layout(folder: Path, opening: Opening) -> Listing:
     """Reads the categories of one dataset: the folder itself, or the folders right in it."""
-    listings = [list_category(category, split, class_name) for category in _categories_below(folder, 1)]
+    listings = [read_category(category, opening) for category in _categories_below(folder, 1, opening)]
     return joined([Listing(listing.samples, listing.problems) for listing in listings])
 
 
-def _categories_below(folder: Path, depth: int) -> list[Category]:
+def _categories_below(folder: Path, depth: int, opening: Opening) -> list[Category]:
     test = _test_folder(folder)
-    if folders_in(test) or images_in(test):
+    if opening.folders(test) or opening.images(test):
         # The name of "." or ".." is only known once the path is absolute; links keep the name that they have.
         absolute = Path(os.path.abspath(folder))
         return [Category(folder, absolute.name, absolute.parent.name)]
     if depth == 0:
         return []
     return [
-        category for name in folders_in(folder) for category in _categories_below(folder / name, depth - 1)
+        category
+        for inside in opening.folders(folder)
+        for category in _categories_below(inside, depth - 1, opening)
     ]
 
 
@@ -192,61 +190,53 @@ def _test_folder(category: Path) -> Path:
     return next((category / name for name in TEST_FOLDERS if (category / name).is_dir()), category / "test")
 
 
-def _list_normal(folder: Path, word: str) -> Listing:
+def _list_normal(folder: Path, word: str, opening: Opening) -> Listing:
     """Lists the normal images of a training folder; anything else in it is a problem."""
-    problems = _loose_images(folder)
+    problems = _loose_images(folder, opening)
     samples: list[Sample] = []
-    for name in folders_in(folder):
-        if is_normal(name):
-            samples += [Sample(path, word, 0) for path in images_in(folder / name)]
+    for inside in opening.folders(folder):
+        if opening.is_normal(inside.name):
+            samples += [Sample(path, word, 0) for path in class_images(inside, opening)]
         else:
-            problems.append(f"{folder / name}: training images are normal; expected only {folder / 'good'}")
+            problems.append(f"{inside}: training images are normal; expected only {folder / 'good'}")
     return Listing(tuple(samples), tuple(problems))
 
 
-def _list_test(category: Path, word: str) -> Listing:
+def _list_test(category: Path, word: str, opening: Opening) -> Listing:
     """Lists the normal and the anomalous images of the test folder."""
     test = _test_folder(category)
-    truth = _truth_folder(category, test)
-    stems = Counter(stem_of(path) for name in folders_in(test) for path in _defects_in(test / name, truth))
-    problems = _loose_images(test)
-    samples: list[Sample] = []
-    for defect in folders_in(test):
-        images = images_in(test / defect)
-        if test / defect == truth:
-            continue
-        if is_normal(defect):
-            samples += [Sample(path, word, 0) for path in images]
-        elif truth is None:
-            samples += [Sample(path, word, 1, None, defect) for path in images]
-        else:
-            own = truth / defect
-            masks = [*masks_in(own), *(own / name for name in folders_in(own))]
-            if not own.is_dir():  # all masks lie in one folder; a name that two defects share says nothing
-                once = {stem_of(path) for path in images if stems[stem_of(path)] == 1}
-                masks = [path for path in masks_in(truth) if image_stem(path) in once]
-                own = truth if masks else own
-            pairing = pair_masks(images, masks, str(own / "{stem}_mask.png"))
-            samples += [Sample(path, word, 1, mask, defect) for path, mask in pairing.pairs]
-            problems += pairing.problems
-    return Listing(tuple(samples), tuple(problems))
+    beside = [path for path in mask_folders(category, opening) if path != test]
+    truth = [*beside, *mask_folders(test, opening)]
+    coco = coco_masks([category, test, category / "annotations", *truth])
+    classes = [path for path in opening.folders(test) if path not in truth]
+    problems = _loose_images(test, opening)
+    normal = [path for path in classes if opening.is_normal(path.name)]
+    defects = [path for path in classes if path not in normal]
+    samples = [Sample(path, word, 0) for folder in normal for path in class_images(folder, opening)]
+    found = read_defects(defects, truth, coco, word, opening)
+    if _is_undecided(category, classes, found, opening):
+        paths = [(path, folder.name) for folder in classes for path in class_images(folder, opening)]
+        return Listing(tuple(Sample(path, word, UNLABELLED, None, name) for path, name in paths))
+    samples = sorted((*samples, *found.samples), key=lambda sample: sample.path.relative_to(test).parts[0])
+    return Listing(tuple(samples), (*problems, *found.problems))
 
 
-def _truth_folder(category: Path, test: Path) -> Path | None:
-    """Finds the folder of masks, beside the test folder or in it, under any name that such folders have."""
-    places = [place / name for place in (category, test) for name in folders_in(place)]
-    named = [path for path in places if path != test and is_truth_folder(path)]
-    tests = [path for path in places if path.parent == test]
-    shown = (path for path in tests if not is_normal(path.name) and is_mask_folder(path, tests))
-    return next(iter(named), None) or next(shown, None)
+def _is_undecided(category: Path, classes: list[Path], found: Listing, opening: Opening) -> bool:
+    """Whether nothing tells which class folders are normal: no name of one, no training folder, no mask.
+
+    A single folder that is not known to be normal holds defects.
+    """
+    if len(classes) < 2 and not opening.normal_labels:
+        return False
+    training = [name for part in TRAIN_FOLDERS["all"] for name in folders_in(category / part)]
+    if any(map(opening.is_normal, training)):
+        return False
+    is_masked = any(sample.mask_path for sample in found.samples)
+    return not is_masked and bool(undecided([path.name for path in classes], opening.normal_labels))
 
 
-def _defects_in(folder: Path, truth: Path | None) -> list[Path]:
-    return [] if folder == truth or is_normal(folder.name) else images_in(folder)
-
-
-def _loose_images(folder: Path) -> list[str]:
+def _loose_images(folder: Path, opening: Opening) -> list[str]:
     return [
         f"{path}: lies beside the defect folders; move it to {folder / 'good'} or {folder / 'DEFECT'}"
-        for path in images_in(folder)
+        for path in opening.images(folder)
     ]

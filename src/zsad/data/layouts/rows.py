@@ -16,13 +16,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zsad.data.layouts.listing import ClassName, Listing, Split
-from zsad.data.layouts.vocabulary import Meaning, check_labels, meaning
+from zsad.data.layouts.listing import Listing
+from zsad.data.vocabulary import SPLIT_WORDS, Meaning, check_labels
 from zsad.errors import DataError
 from zsad.images.names import file_and_part
 from zsad.types import UNLABELLED, Sample
+
+if TYPE_CHECKING:
+    from zsad.data.layouts.opening import Opening
 
 Row = Mapping[str, Any]
 
@@ -38,46 +41,40 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "phase", "set", "subset", "fold", "partition"),
 }
 NOTHING = frozenset({"", "-1", "?", "-", "nan", "na", "n/a", "none", "null", "unknown", "unlabelled"})
-SPLIT_WORDS: Mapping[str, str] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-    **dict.fromkeys(("test", "testing", "query", "eval", "evaluation"), "test"),
-}
 
 
 def read_rows(
-    rows: Iterable[tuple[str, Row]],
-    split: Split,
-    *,
-    base: Path,
-    category: str,
-    class_name: ClassName,
+    rows: Iterable[tuple[str, Row]], opening: Opening, *, file: Path, base: Path, category: str
 ) -> Listing:
     """Turns the rows of a list into samples.
 
     Args:
         rows: place for messages ("lists.csv, line 7") and column name -> cell, for each row; a cell is text,
             a number, a bool or None.
-        split: split of the rows to take; rows that name no split belong to "test".
+        opening: how the user wants the list read; rows that name no split belong to "test".
+        file: file of the list, for messages.
         base: folder that relative paths start from.
         category: category of the rows that name none.
-        class_name: turns the name of a category in the list into the word for prompts.
 
     Returns:
         Samples in the order of the list, and a problem for each row that has no path, whose image or mask
-        does not exist, whose label or split is not understood, or that names an image again.
+        does not exist, whose label or split is not understood, or that names an image again. An image whose
+        mask does not exist is a sample without a mask.
+
+    Raises:
+        DataError: the labels leave open what is normal.
     """
     rows = [(place, _columns(raw)) for place, raw in rows]
-    _check_meanings([row for _, row in rows], base)
+    _check_meanings([row for _, row in rows], file, opening)
     samples: list[Sample] = []
     problems: list[str] = []
     seen: dict[tuple[Path, str], str] = {}
     for place, row in rows:
         try:
             part = _split_of(row)
-            if split not in ("all", part):
+            if opening.split not in ("all", part):
                 continue
-            sample = _sample(row, base, category, class_name)
+            sample, missing = _sample(row, base, category, opening)
         except DataError as error:
             problems.append(f"{place}: {error}")
             continue
@@ -86,6 +83,7 @@ def read_rows(
             problems.append(f"{place}: {sample.path} is listed already in {earlier}; remove one of the two")
         else:
             samples.append(sample)
+            problems += [f"{place}: {missing}"] if missing else []
     return Listing(tuple(samples), tuple(problems))
 
 
@@ -98,15 +96,16 @@ def _columns(raw: Row) -> dict[str, str]:
     return row
 
 
-def _check_meanings(rows: Iterable[Mapping[str, str]], place: object) -> None:
+def _check_meanings(rows: Iterable[Mapping[str, str]], file: Path, opening: Opening) -> None:
     """Refuses labels that leave open what is normal; of labels that are numbers, rows complain themselves."""
     rows = list(rows)
     for column in ("label", "defect"):
         labels = {cell for row in rows if (cell := row.get(column, "")).casefold() not in NOTHING}
         if labels:
             break
-    if "0" not in labels:
-        check_labels({label for label in labels if not _is_number(label)}, place)
+    if "0" not in labels or opening.normal_labels:
+        words = {label for label in labels if opening.normal_labels or not _is_number(label)}
+        check_labels(words, file, opening.normal_labels)
 
 
 def column_of(name: object) -> str | None:
@@ -177,43 +176,49 @@ def _split_of(row: Mapping[str, str]) -> str:
     return SPLIT_WORDS[word]
 
 
-def _sample(row: Mapping[str, str], base: Path, category: str, class_name: ClassName) -> Sample:
+def _sample(row: Mapping[str, str], base: Path, category: str, opening: Opening) -> tuple[Sample, str]:
+    """Returns the sample of a row, and what is wrong with its mask."""
     text = row.get("path", "")
     if not text:
         raise DataError("names no image; fill in its path or remove the row")
     path = find_file(base, text, "image")
     mask_text = "" if row.get("mask", "").casefold() in NOTHING else row["mask"]
-    label, defect = _label(row, bool(mask_text))
-    mask = find_file(base, mask_text, "mask") if mask_text and label == 1 else None
+    label, defect = _label(row, bool(mask_text), opening)
+    mask, missing = None, ""
+    if mask_text and label == 1:
+        try:
+            mask = find_file(base, mask_text, "mask")
+        except DataError as error:
+            missing = str(error)
     named = row.get("category", "")
-    return Sample(path, class_name(named or category), label, mask, defect)
+    return Sample(path, opening.class_name(named or category), label, mask, defect), missing
 
 
-def _label(row: Mapping[str, str], has_mask: bool) -> tuple[int, str]:
+def _label(row: Mapping[str, str], has_mask: bool, opening: Opening) -> tuple[int, str]:
     """Returns label and kind of defect; the first column with a value decides: label, defect, mask."""
     said = row.get("label", "").casefold()
     kind = row.get("defect", "")
     kind = "" if kind.casefold() in NOTHING else kind
-    found = _meaning(said)
+    found = _meaning(said, opening)
     if said and found == "normal":
         return 0, "good"
     if said and found == "anomalous":
-        return 1, kind if kind and _meaning(kind) is None else "anomalous"
+        return 1, kind if kind and _meaning(kind, opening) is None else "anomalous"
     if said not in NOTHING:
         if _is_number(said):
             raise DataError(f"label {row['label']!r} is not known; expected 0 (normal) or 1 (anomalous)")
         return 1, row["label"]  # a kind of defect in the label column
     if kind:
-        return (0, "good") if _meaning(kind) == "normal" else (1, kind)
+        return (0, "good") if _meaning(kind, opening) == "normal" else (1, kind)
     if has_mask:
         return 1, "anomalous"
     # An empty cell in a column of masks means that the image is normal; without that column, it is unknown.
     return (0, "good") if "mask" in row and "label" not in row else (UNLABELLED, "unlabelled")
 
 
-def _meaning(label: str) -> Meaning | None:
+def _meaning(label: str, opening: Opening) -> Meaning | None:
     """Returns what a label says, numbers included."""
-    by_word = meaning(label)
+    by_word = opening.meaning(label)
     return by_word or {"0": "normal", "1": "anomalous"}.get(label)  # type: ignore[return-value]
 
 

@@ -12,6 +12,7 @@ from zsad.detector.checkpoints import read
 from zsad.detector.thresholds import Calibration, read_calibration, write_calibration
 from zsad.errors import ConfigError, DataError, ZsadError
 from zsad.images.finding import ImageSearch, search_images
+from zsad.types import UNLABELLED
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -58,7 +59,7 @@ def find_examples(
             "give normal images (zsad calibrate good/) or a labelled dataset (--data), and not both"
         )
     if data is not None:
-        return _labelled(data, split, class_name, normal_labels)
+        return _labelled(data, split, class_name, normal_labels, include_results)
     examples, left_out = _listed(normal, anomalous, include_results)
     return examples, class_name, left_out
 
@@ -126,12 +127,21 @@ def _listed(
 
 
 def _labelled(
-    spec: str, split: str, class_name: str | None, normal_labels: Sequence[str] | None
+    spec: str,
+    split: str,
+    class_name: str | None,
+    normal_labels: Sequence[str] | None,
+    include_results: bool,
 ) -> tuple[list[Example], str, tuple[str, ...]]:
     """Images, labels and masks of one category of a dataset, its name, and notes on what is left out."""
     from zsad.data.folder import open_dataset
 
-    dataset = open_dataset(spec, split, normal_labels=normal_labels)  # type: ignore[arg-type] # refuses others
+    dataset = open_dataset(
+        spec,
+        split,  # type: ignore[arg-type] # refuses others
+        normal_labels=normal_labels,
+        include_results=include_results,
+    )
     categories = dataset.by_category()
     names = sorted(categories)
     if class_name is None and len(names) == 1:
@@ -144,5 +154,11 @@ def _labelled(
             "image, give --class-name NAME"
         )
     samples = categories[class_name if class_name in categories else names[0]]
-    examples = [Example(one.path, one.label == 1, one.mask_path) for one in samples]
-    return examples, class_name, dataset.left_out
+    examples = [
+        Example(one.path, one.label == 1, one.mask_path) for one in samples if one.label != UNLABELLED
+    ]
+    if not examples:
+        dataset.require_labels()
+    without = len(samples) - len(examples)
+    notes = [f"left out: {without} images without a label"] if without else []
+    return examples, class_name, (*dataset.left_out, *notes, *dataset.problems)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.methods.functional.descent import AdamW
 from zsad.methods.functional.losses import dice_loss, focal_loss
 from zsad.methods.functional.similarity import similarity_softmax
 
@@ -64,11 +65,11 @@ class Spoiled:
     patch_features: Tensor
     labels: Tensor
 
-    def training_set(self, images: list[int], maps: Tensor) -> TrainingSet:
+    def training_set(self, images: Tensor, maps: Tensor) -> TrainingSet:
         """The copies of some images, and which of their patches are trusted.
 
         Args:
-            images: numbers of the images.
+            images: (n,) numbers of the images.
             maps: (B, N) joint maps of all images.
         """
         limits = torch.quantile(maps[images], TRUSTED_QUANTILE, dim=1, keepdim=True)
@@ -131,7 +132,7 @@ def adapt_patches(patches: Tensor, text: Tensor, training: TrainingSet, settings
         def adapted(tokens: Tensor) -> Tensor:
             return 0.5 * (tokens + F.linear(tokens, weight, bias))
 
-        optimiser = torch.optim.AdamW([weight, bias], lr=settings.learning_rate)
+        steps = AdamW([weight, bias], settings.learning_rate)
         for _ in range(settings.steps):
             chances = similarity_softmax(adapted(spoiled), text[None], settings.temperature)
             # The Dice sums then hold trusted patches alone, image by image; focal is a plain mean.
@@ -143,7 +144,5 @@ def adapt_patches(patches: Tensor, text: Tensor, training: TrainingSet, settings
                 + dice_loss(abnormal, mask * weights)
                 + dice_loss(normal, (1 - mask) * weights)
             )
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            steps.take(torch.autograd.grad(loss, [weight, bias]))
         return adapted(own).detach()

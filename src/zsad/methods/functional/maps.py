@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -97,11 +96,11 @@ def gaussian_filter(maps: Tensor, sigma: float) -> Tensor:
     """
     if sigma == 0:
         return maps
-    rows, columns = (
-        _gaussian_matrix(side, float(sigma)).to(device=maps.device, dtype=maps.dtype)
-        for side in maps.shape[-2:]
-    )
-    return rows @ maps @ columns.T
+    matrices = {
+        side: _gaussian_matrix(side, float(sigma)).to(device=maps.device, dtype=maps.dtype)
+        for side in set(maps.shape[-2:])
+    }
+    return matrices[maps.shape[-2]] @ maps @ matrices[maps.shape[-1]].T
 
 
 def abnormal_map(probabilities: Tensor, weights: Sequence[float], size: int, sigma: float) -> Tensor:
@@ -131,7 +130,6 @@ def abnormal_map(probabilities: Tensor, weights: Sequence[float], size: int, sig
     return gaussian_filter(upsample(weighted.sum(dim=0), size), sigma)
 
 
-@lru_cache(maxsize=16)
 def _gaussian_matrix(side: int, sigma: float) -> Tensor:
     """(side, side) matrix that smooths a column; row i holds the mirrored kernel around pixel i."""
     if not 0 < sigma < float("inf"):
@@ -143,9 +141,8 @@ def _gaussian_matrix(side: int, sigma: float) -> Tensor:
     # Mirroring has period 2 * side; the second half of a period runs backwards.
     position = (torch.arange(side)[:, None] + offsets) % (2 * side)
     source = torch.where(position < side, position, 2 * side - 1 - position)
-    with torch.inference_mode(False):  # kept for later calls, which may need gradients
-        matrix = torch.zeros(side, side, dtype=torch.float64)
-        return matrix.scatter_add_(1, source, kernel.expand(side, -1)).clone()
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    return matrix.scatter_add(1, source, kernel.expand(side, -1))
 
 
 def min_max(values: Tensor) -> Tensor:

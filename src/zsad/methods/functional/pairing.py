@@ -16,7 +16,9 @@ from zsad.methods.functional.maps import to_grid
 from zsad.methods.functional.matching import nearest_distance
 
 Pairing = Literal["nearest", "sequential", "random"]
-Partners = list[list[int]]
+Partners = list[Tensor]
+"""For each image the numbers of its companions, (k,) int64. They stay tensors, because a GPU would have to
+wait for numbers that Python reads."""
 
 
 def choose_partners(
@@ -40,20 +42,22 @@ def choose_partners(
         seed: seed of "sequential" and "random".
 
     Returns:
-        For each draw (one unless pairing is "random") B lists of image numbers, the most alike or first
-        drawn companion first; empty if no other image has the class name.
+        For each draw (one unless pairing is "random") the numbers of the companions of B images, the most
+        alike or first drawn companion first; empty if no other image has the class name.
 
     Example:
-        >>> choose_partners(["nut", "nut", "tile"], torch.eye(3), "nearest")
-        [[[1], [0], []]]
+        >>> [partners] = choose_partners(["nut", "nut", "tile"], torch.eye(3), "nearest")
+        >>> [numbers.tolist() for numbers in partners]
+        [[1], [0], []]
     """
+    device = image_features.device
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(class_names):
         groups.setdefault(name, []).append(index)
     generator = torch.Generator().manual_seed(seed)
     found: list[Partners] = []
     for _ in range(draws if pairing == "random" else 1):
-        partners: Partners = [[] for _ in class_names]
+        partners: Partners = [torch.empty(0, dtype=torch.long, device=device) for _ in class_names]
         for members in groups.values():
             wanted = len(members) - 1 if count is None else min(count, len(members) - 1)
             if wanted == 0:
@@ -64,39 +68,38 @@ def choose_partners(
                 chosen = _sequential(members, wanted, generator)
             else:
                 chosen = _random(members, wanted, generator)
-            for index, others in chosen.items():
-                partners[index] = others
+            for index, others in zip(members, chosen, strict=True):
+                partners[index] = others.to(device)
         found.append(partners)
     return found
 
 
-def _nearest(members: Sequence[int], image_features: Tensor, count: int) -> dict[int, list[int]]:
+def _nearest(members: Sequence[int], image_features: Tensor, count: int) -> list[Tensor]:
     """The images that are most alike to each image."""
-    rows = image_features[list(members)]
+    numbers = torch.tensor(list(members), device=image_features.device)
+    rows = image_features[numbers]
     similarity = (rows @ rows.T).fill_diagonal_(-torch.inf)
-    best = similarity.topk(count, dim=1).indices.tolist()
-    return {index: [members[place] for place in places] for index, places in zip(members, best, strict=True)}
+    return list(numbers[similarity.topk(count, dim=1).indices])
 
 
-def _sequential(members: Sequence[int], count: int, generator: torch.Generator) -> dict[int, list[int]]:
+def _sequential(members: Sequence[int], count: int, generator: torch.Generator) -> list[Tensor]:
     """The images shuffled and cut into groups of count + 1; the last is filled up with the first ones."""
-    order = [members[place] for place in torch.randperm(len(members), generator=generator).tolist()]
-    chosen = {}
+    places = torch.randperm(len(members), generator=generator)
+    order = torch.tensor(list(members))[places]
+    chosen = []
     for start in range(0, len(order), count + 1):
         group = order[start : start + count + 1]
-        filled = group + order[: count + 1 - len(group)]
-        for index in group:
-            chosen[index] = [other for other in filled if other != index]
-    return chosen
+        filled = torch.cat([group, order[: count + 1 - len(group)]])
+        chosen += [torch.cat([filled[:place], filled[place + 1 :]]) for place in range(len(group))]
+    return list(torch.stack(chosen)[places.argsort()])
 
 
-def _random(members: Sequence[int], count: int, generator: torch.Generator) -> dict[int, list[int]]:
+def _random(members: Sequence[int], count: int, generator: torch.Generator) -> list[Tensor]:
     """Other images, drawn for each image by itself."""
-    chosen = {}
+    chosen = []
     for index in members:
-        others = [other for other in members if other != index]
-        places = torch.randperm(len(others), generator=generator)[:count].tolist()
-        chosen[index] = [others[place] for place in places]
+        others = torch.tensor([other for other in members if other != index])
+        chosen.append(others[torch.randperm(len(others), generator=generator)[:count]])
     return chosen
 
 
@@ -108,7 +111,7 @@ def visual_scores(visual_tokens: Tensor, partners: Partners, best_share: float) 
 
     Args:
         visual_tokens: (B, T, N, D) unit vectors of T layers.
-        partners: numbers of the companions of each image.
+        partners: numbers of the companions of each image, as `choose_partners` gives them.
         best_share: share of the companions that counts, rounded down, at least one.
 
     Returns:
@@ -116,19 +119,21 @@ def visual_scores(visual_tokens: Tensor, partners: Partners, best_share: float) 
 
     Example:
         >>> here, there = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-        >>> visual_scores(torch.stack([here, there])[:, None, None], [[1], []], best_share=0.3)
+        >>> partners = [torch.tensor([1]), torch.tensor([], dtype=torch.long)]
+        >>> visual_scores(torch.stack([here, there])[:, None, None], partners, best_share=0.3)
         tensor([[0.5000],
                 [0.0000]])
     """
     count, layers, patches, _ = visual_tokens.shape
     scores = visual_tokens.new_zeros(count, patches)
     for index, others in enumerate(partners):
-        if not others:
+        if not len(others):
             continue
         counted = max(1, int(best_share * len(others)))
         for layer in range(layers):
-            found = visual_tokens[index, layer][None]
-            distances = torch.cat([nearest_distance(found, visual_tokens[other, layer]) for other in others])
+            found, compared = visual_tokens[index, layer][None], visual_tokens[:, layer]
+            apart = [compared.index_select(0, other)[0] for other in torch.split(others, 1)]
+            distances = torch.cat([nearest_distance(found, other) for other in apart])
             scores[index] += distances.topk(counted, dim=0, largest=False).values.mean(dim=0) / layers
     return scores
 

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.methods.functional.k_means import k_means_labels
+
 PATCHES_PER_CLUSTER = 5
-SEED = 0
 
 
 def semantic_fusion(patch_features: Tensor, logits: Tensor, clusters: int) -> Tensor:
@@ -33,7 +34,8 @@ def semantic_fusion(patch_features: Tensor, logits: Tensor, clusters: int) -> Te
     index = chosen[:, None, :, None].expand(-1, patch_features.shape[1], -1, width)
     selected = patch_features.gather(2, index)  # (B, T, n, E)
     labels = k_means_labels(selected.transpose(1, 2).flatten(2), clusters)
-    return F.normalize(mean_of_clusters(selected.mean(dim=1), labels), dim=-1)
+    count = max(clusters, labels.shape[1])  # fewer points than clusters are a cluster each
+    return F.normalize(mean_of_clusters(selected.mean(dim=1), labels, count), dim=-1)
 
 
 def most_anomalous(probabilities: Tensor, count: int) -> Tensor:
@@ -53,40 +55,22 @@ def most_anomalous(probabilities: Tensor, count: int) -> Tensor:
     return probabilities.topk(min(probabilities.shape[1], count), dim=1).indices
 
 
-def mean_of_clusters(features: Tensor, labels: Tensor) -> Tensor:
+def mean_of_clusters(features: Tensor, labels: Tensor, clusters: int) -> Tensor:
     """The mean of the means of the clusters, in which a small cluster weighs as much as a large one.
 
     Args:
         features: (B, n, E).
         labels: (B, n) int64 cluster numbers; an empty cluster does not count.
+        clusters: number of clusters, larger than every label.
 
     Returns:
         (B, E).
 
     Example:
-        >>> mean_of_clusters(torch.tensor([[[1.0], [3.0], [6.0]]]), torch.tensor([[0, 0, 1]]))
+        >>> mean_of_clusters(torch.tensor([[[1.0], [3.0], [6.0]]]), torch.tensor([[0, 0, 1]]), 2)
         tensor([[4.]])
     """
-    members = F.one_hot(labels).to(features.dtype)  # (B, n, k)
+    members = F.one_hot(labels, clusters).to(features.dtype)  # (B, n, k)
     sizes = members.sum(dim=1, keepdim=True)
     weights = (members / sizes.clamp(min=1)).sum(dim=-1) / (sizes > 0).sum(dim=-1)  # (B, n)
     return (weights[:, :, None] * features).sum(dim=1)
-
-
-def k_means_labels(points: Tensor, clusters: int) -> Tensor:
-    """Cluster numbers by scikit-learn's k-means, with a fixed seed and without gradients.
-
-    Args:
-        points: (B, n, F); the points of each image are clustered by themselves.
-        clusters: k; at most n are used.
-
-    Returns:
-        (B, n) int64 in 0 to k - 1.
-    """
-    if clusters >= points.shape[1]:
-        return torch.arange(points.shape[1], device=points.device).expand(points.shape[:2])
-    from sklearn.cluster import KMeans  # takes 1 s to import, and only this function needs it
-
-    k_means = KMeans(n_clusters=clusters, n_init="auto", random_state=SEED)
-    labels = [torch.from_numpy(k_means.fit_predict(each)) for each in points.detach().float().cpu().numpy()]
-    return torch.stack(labels).to(device=points.device, dtype=torch.int64)

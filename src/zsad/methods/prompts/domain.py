@@ -132,6 +132,6 @@ class DomainAwareTexts:
 
     def _encode(self, prompts: Sequence[str]) -> Tensor:
         """(P, E) float32 text vectors, not normalised, a few hundred prompts at a time."""
-        tokens = tokenize(prompts).to(self._backbone.text_projection.device)
+        tokens = tokenize(prompts, cut=True).to(self._backbone.text_projection.device)
         parts = torch.split(tokens, PROMPTS_AT_ONCE)
         return torch.cat([self._backbone.encode_text(part).float() for part in parts])

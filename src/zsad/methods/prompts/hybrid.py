@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.backbones.attention import DeepPrompts
-from zsad.backbones.tokenizer import tokenize
+from zsad.backbones.tokenizer import padded, token_rows
 from zsad.errors import ConfigError
 from zsad.methods.prompts.learners import fresh_parameter
 from zsad.methods.prompts.templates import (
@@ -127,16 +127,16 @@ def prompt_tokens(prompts: PromptSet, class_names: Sequence[str], context_length
     Raises:
         ConfigError: a name is empty.
     """
-    token_ids = torch.stack([_prompt_tokens(prompts, name, context_length) for name in class_names])
-    return token_ids[..., : int(token_ids.argmax(dim=-1).max()) + 1]
+    rows = [_prompt_rows(prompts, name, context_length) for name in class_names]
+    token_ids = padded([prompt for of_class in rows for prompt in of_class])
+    return token_ids.reshape(len(rows), -1, token_ids.shape[1])
 
 
 @lru_cache(maxsize=MOST_NAMES_KEPT)
-def _prompt_tokens(prompts: PromptSet, class_name: str, context_length: int) -> Tensor:
-    """(P, context_length) token ids of one class."""
+def _prompt_rows(prompts: PromptSet, class_name: str, context_length: int) -> list[list[int]]:
+    """Token ids of the P prompts of one class."""
     normal, abnormal = prompts.for_class(class_name)
-    with torch.inference_mode(False):  # kept for later calls, which may need gradients
-        return tokenize(normal + abnormal, context_length)
+    return token_rows(normal + abnormal, context_length)
 
 
 def encode_prompted(

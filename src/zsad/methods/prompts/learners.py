@@ -93,7 +93,8 @@ class PromptLearner(nn.Module):
     Source: AnomalyCLIP (2310.18961), section 3.2.
 
     Attributes:
-        tokens: (P, L) token ids of the prompts, with placeholders in the place of context vectors.
+        tokens: (P, L) token ids of the prompts, with placeholders in the place of context vectors, cut after
+            the longest prompt.
         compound_prompts_text: depth - 1 tensors (m, D), the deep prompts of layers 2 to depth.
         joined: hook applied to the encoded prompts; multi-device training sums gradients there.
     """
@@ -135,7 +136,9 @@ class PromptLearner(nn.Module):
         if not 1 <= t_n_ctx < text.context_length:
             raise ConfigError(f"t_n_ctx {t_n_ctx}: use 1 to {text.context_length - 1}")
         self.round_prompts_to_half = round_prompts_to_half
-        self.register_buffer("tokens", torch.cat(list(tokens)), persistent=False)
+        whole = torch.cat(list(tokens))
+        longest = int(whole.argmax(dim=-1).max()) + 1
+        self.register_buffer("tokens", whole[:, :longest], persistent=False)
         for name, length in contexts.items():
             self.register_parameter(name, fresh_parameter((1, 1, length, text.width), generator))
         self.compound_prompts_text = nn.ParameterList(

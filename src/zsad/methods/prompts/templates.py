@@ -238,7 +238,7 @@ def average_vector(backbone: CLIP, prompts: Sequence[str], *, normalise: bool = 
         normalise: whether each vector is brought to length 1 before averaging, and their mean after.
     """
     device = backbone.text_projection.device
-    vectors = backbone.encode_text(tokenize(prompts).to(device)).float()
+    vectors = backbone.encode_text(tokenize(prompts, cut=True).to(device)).float()
     if not normalise:
         return vectors.mean(dim=0)
     return F.normalize(F.normalize(vectors, dim=-1).mean(dim=0), dim=0)
