@@ -59,8 +59,8 @@ class Recipe:
 
 
 RECIPES = {
-    "anomalyclip": Recipe(steps=200),
-    "glocalclip": Recipe(steps=200),
+    "anomalyclip": Recipe(steps=120, judged_every=60),
+    "glocalclip": Recipe(steps=120, judged_every=60),
     "april_gan": Recipe(steps=50, learning_rate=3e-5, settings={"features_list": [3]}, start=start_april_gan),
     "adaclip": Recipe(steps=90, learning_rate=1e-4, judged_every=30, start=start_adaclip),
 }

@@ -35,16 +35,14 @@ class Judge:
     """Quality of an encoder on real validation images, with every number printed."""
 
     def __init__(self, trunk: Path, states: Path, real: Path) -> None:
-        self.data = Cached([real])
+        self.trunk, self.data = trunk, Cached([real])
         self.words = StateWords(states, np.random.default_rng(0))
-        self.model = PictureTower(trunk, 0.0, None, adapt=None)
-        self.model.standardise.running_var -= self.model.standardise.eps  # the encoders have it folded in
 
     def __call__(self, name: str, weights: Weights) -> float:
         """Mean of the image AUROC of the top 5 % patches and of the pixel AUROC; see `mean_quality`."""
-        self.model.tower.load_state_dict({key.removeprefix("visual."): t for key, t in weights.items()})
+        model = PictureTower.trained(self.trunk, weights)
         found = {
-            category: validate(self.model, self.data, self.data.rows(category), self.words)
+            category: validate(model, self.data, self.data.rows(category), self.words)
             for category in sorted(set(self.data.categories))
         }
         quality = mean_quality(found)

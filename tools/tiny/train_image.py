@@ -65,6 +65,16 @@ class PictureTower(nn.Module):
             self.tower.load_state_dict({name.removeprefix("visual."): t for name, t in trained.items()})
             self.standardise.eval()
 
+    @classmethod
+    def trained(cls, trunk_file: Path, weights: dict[str, Tensor]) -> PictureTower:
+        """An encoder that `state` returned, to be judged."""
+        model = cls(trunk_file, dropout=0.0, start=None, adapt=None).eval()
+        model.standardise.running_var -= (
+            model.standardise.eps
+        )  # the weights have the standardisation folded in
+        model.tower.load_state_dict({name.removeprefix("visual."): t for name, t in weights.items()})
+        return model
+
     def measure(self, levels: list[Tensor]) -> None:
         """Takes mean and spread of the stem's channels from a sample of images and fixes them."""
         self.standardise.train()
@@ -81,15 +91,21 @@ class PictureTower(nn.Module):
             middle = run(stages[3:COARSE_STAGES], fine)
         return [fine, middle, run(stages[COARSE_STAGES:], middle)]
 
+    def tokens(self, levels: list[Tensor]) -> Tensor:
+        """(B, 1 + N, D) tokens before the first block, for images of any size."""
+        tower = self.tower
+        channels = self.standardise(tower.stem.combine(*levels))
+        channels = F.dropout2d(channels, self.dropout, self.training)
+        patches = tower.stem.projection(channels)
+        positions = tower.positions(patches.shape[-1])
+        class_token = tower.class_embedding.expand(len(patches), 1, -1)
+        embedded = torch.cat([class_token, patches.flatten(2).transpose(1, 2)], 1)
+        return tower.ln_pre(embedded + positions)
+
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Value-value patch tokens, original patch tokens (B, N, D) and class token (B, D), before ln_post."""
-        tower = self.tower
-        channels = self.standardise(tower.stem.combine(*self.adapted(levels)))
-        channels = F.dropout2d(channels, self.dropout, self.training)
-        patches = tower.stem.projection(channels).flatten(2).transpose(1, 2)
-        tokens = torch.cat([tower.class_embedding.expand(len(patches), 1, -1), patches], 1)
-        x = value = tower.ln_pre(tokens + tower.positional_embedding)
-        for number, block in enumerate(tower.transformer.blocks(), start=1):
+        x = value = self.tokens(self.adapted(levels))
+        for number, block in enumerate(self.tower.transformer.blocks(), start=1):
             if number >= VALUE_VALUE_FROM:
                 x, step = block.forward_dual(x)
                 value = value + step
