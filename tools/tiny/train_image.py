@@ -240,6 +240,7 @@ def validate(model: PictureTower, data: Cached, rows: np.ndarray, words: StateWo
         "pixel_auroc": pixel_auroc(np.concatenate(maps), truth) if masked else math.nan,
         "image_auroc": image_auroc(found, labels),
         "top_auroc": image_auroc(top, labels),
+        "both_auroc": image_auroc(found + top, labels),
         # The share of pairs of one scene in which the defective image scores higher.
         "pair_auroc": float((top[:, None] > top[None])[pairs].mean()) if pairs.any() else math.nan,
     }
