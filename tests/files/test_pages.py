@@ -31,6 +31,7 @@ PREDICTION = {
     "map_low": "0",
     "map_high": "1",
     "folder_mode": "",
+    "decimals": 3,
 }
 
 
