@@ -97,9 +97,18 @@ class FineGrainedPromptLearner(PromptLearner):
         bias: Tensor = self.patch_meta_net(patches.flatten(1))
         return bias
 
-    def encode_normal(self, backbone: CLIP) -> Tensor:
-        """(1, E) float32 normal prompt in the joint space, not normalised."""
-        return self.encode_spliced(backbone, self.spliced(backbone)[:1], self.tokens[:1].argmax(dim=-1))
+    def encode_normal(self, backbone: CLIP, copies: int = 1) -> Tensor:
+        """The normal prompt in the joint space.
+
+        Args:
+            backbone: the network that the learner was made for.
+            copies: C, number of times that it is encoded; each has gradients of its own.
+
+        Returns:
+            (C, E) float32, not normalised.
+        """
+        prompts = self.spliced(backbone)[:1].expand(copies, -1, -1)
+        return self.encode_spliced(backbone, prompts, self.tokens[:1].argmax(dim=-1).expand(copies))
 
     def encode_abnormal(self, backbone: CLIP, bias: Tensor | None = None) -> Tensor:
         """The abnormal prompts in the joint space.
