@@ -92,19 +92,6 @@ def test_train_resume_and_predict(method, backbone, folder, tmp_path):
     assert all(0 <= record["score"] <= 1 for record in records)
 
 
-def test_ctrl_c_names_the_command_that_continues(tmp_path, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("zsad.training.loop.train", interrupted)
-    typed = ["train", "--data", "my data", "--overwrite", "--out", str(tmp_path / "w.safetensors")]
-    monkeypatch.setattr("sys.argv", ["zsad", *typed])
-    stopped = CliRunner().invoke(app, typed)
-    assert stopped.exit_code == 130
-    assert f"zsad train --data 'my data' --out {tmp_path / 'w.safetensors'} --resume" in stopped.output
-    assert "w.training" in stopped.output
-
-
 def test_the_options_reach_the_training(backbone, folder, tmp_path):
     told = run(
         "train", "--method", "april_gan", "--data", folder, "--out", tmp_path / "out.safetensors",
@@ -139,3 +126,26 @@ def test_impossible_options_end_in_one_line(options, message, backbone, folder, 
     assert result.exit_code == 2
     (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert message in line
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--overwrite", "--cache", "fea tures")])
+def test_ctrl_c_names_the_command_that_continues(tmp_path, monkeypatch, more):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    arguments = ["train", "-d", "my data", "-o", str(tmp_path / "p.safetensors"), *more]
+    monkeypatch.setattr("zsad.training.loop.train", interrupted)
+    monkeypatch.setattr("sys.argv", ["zsad", *arguments])
+    (tmp_path / "p.training").mkdir()
+    for kept in ("no epoch was finished", f"finished epochs are in {tmp_path / 'p.training'}"):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 130
+        (line,) = result.stderr.splitlines()
+        assert kept in line
+        assert ("computed features are in fea tures" in line) == ("--cache" in more)
+        command = line.partition("continue with: ")[2]
+        assert command.startswith(f"zsad train -d 'my data' -o {tmp_path / 'p.safetensors'}")
+        assert command.endswith("--resume")
+        assert command.count("--resume") == 1
+        assert "--overwrite" not in command
+        (tmp_path / "p.training" / "last.safetensors").touch()

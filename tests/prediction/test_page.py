@@ -186,3 +186,10 @@ def test_histogram_range_covers_the_scores(scores, inside):
 
 def test_relative_url_of_a_name_with_a_colon():
     assert relative_url(Path("out"), Path("out/c:d.png")) == "./c%3Ad.png"
+
+
+@pytest.mark.parametrize("scores", [[1e5], [-1e5], [1e6, 1e6], [0.5], [0.0], [1.0], [-1e6, 1e6]])
+def test_the_bins_have_a_width_whatever_the_scores(scores):
+    low, high = histogram_range(scores)
+    assert low < high
+    assert sum(count for count, _ in histogram_bars(scores, low, high)) == len(scores)

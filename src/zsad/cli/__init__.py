@@ -6,8 +6,10 @@ usage, 3 some inputs failed and all others are done, 130 after Ctrl-C, 1 any oth
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -52,6 +54,9 @@ class _OneLineErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         from zsad.errors import ConfigError, ImageWarning, ZsadError
 
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # file names may hold what no encoding can write
+                stream.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", ImageWarning)

@@ -27,6 +27,7 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    checkpoint_given,
     comma_list,
     go_offline,
     load_detector,
@@ -146,7 +147,7 @@ def calibrate(
     from zsad.detector.calibration.measuring import measure
     from zsad.files.run_lock import only_writer
 
-    check_out(out, checkpoint)
+    check_out(out, checkpoint[0] if checkpoint else None)
     examples, name, left_out = find_examples(
         normal or [],
         anomalous or [],
@@ -161,8 +162,9 @@ def calibrate(
         detector = load_detector(
             method=method,
             backbone=backbone,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
+            bits=bits,
             device=device,
             precision=precision,
             references=references,
@@ -180,7 +182,7 @@ def calibrate(
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)
-        print_problems("note", left_out)
+    print_problems("note", left_out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -139,6 +139,7 @@ def evaluate(
         limit=limit,
         roi=roi,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
         batch_size=batch_size,
         settings=config,
         precision=precision,
@@ -171,7 +172,7 @@ def _run(options: EvaluateOptions, quiet: bool) -> EvaluationResult:
     except KeyboardInterrupt:
         if not bar.is_started:
             raise
-        fail_interrupted(options.out)
+        fail_interrupted(f"finished results are in {options.out}")
 
 
 def _print_tables(result: EvaluationResult, out: Path) -> None:

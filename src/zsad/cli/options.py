@@ -31,21 +31,15 @@ def known_method(name: str | None) -> str | None:
     return None if name is None else known_name(name)
 
 
-def read_at_depth(context: typer.Context, text: str | None) -> str | None:
-    """Sets the depth of 16-bit files for a whole command; as a callback of an option.
+def known_depth(text: str | None) -> str | None:
+    """Refuses a depth that cannot hold for many images; as a callback of an option, before torch is imported.
 
     Raises:
         ConfigError: the depth is not a whole number from 1 to 16.
     """
-    from zsad.images.limits import AUTO, bits_for_all, checked_bits
+    from zsad.images.limits import common_depth
 
-    bits = checked_bits(text)
-    if bits == AUTO:
-        raise ConfigError(
-            "--bits auto is for predict, which sees all images at once; give the depth of the camera, as in"
-            " --bits 12"
-        )
-    context.with_resource(bits_for_all(bits))
+    common_depth(text)
     return text
 
 
@@ -90,7 +84,12 @@ ImageSizeOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    str | None, typer.Option(help="Learnt weights: a file written by zsad or by the method's authors.")
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        help="Learnt weights: a file written by zsad or by the method's authors. Repeatable for files that "
+        "they publish apart.",
+    ),
 ]
 ClassNameOption = Annotated[
     str | None, typer.Option("--class-name", "-c", help='Name of what the images show, e.g. "metal nut".')
@@ -142,7 +141,7 @@ BitsOption = Annotated[
     typer.Option(
         "--bits",
         metavar="N",
-        callback=read_at_depth,
+        callback=known_depth,
         help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera. Default: what the files "
         "state.",
         show_default=False,
@@ -220,6 +219,13 @@ def comma_list(text: str | None) -> tuple[str, ...] | None:
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
 
 
+def checkpoint_given(paths: list[str] | None) -> str | tuple[str, ...] | None:
+    """The value of --checkpoint as `zsad.load` takes it."""
+    if not paths:
+        return None
+    return paths[0] if len(paths) == 1 else tuple(paths)
+
+
 def load_detector(
     *,
     references: list[str] | None,
@@ -238,19 +244,27 @@ def load_detector(
         **arguments: every other argument of `zsad.load`.
     """
     import zsad
-    from zsad.cli.printing import stderr
-    from zsad.images.finding import find_images
+    from zsad.cli.printing import print_problems, stderr
+    from zsad.images.finding import search_images
 
     with stderr(quiet).status("Loading the method..."):
         found = None
         if references:
-            found = find_images(references, recursive, include_results=include_results)
+            search = search_images(references, recursive, include_results=include_results)
+            if left_out := str(search.left_out):
+                print_problems("note", [f"references: {left_out} (--include-results takes them)"])
+            found = search.images
         return zsad.load(references=found, **arguments)
+
+
+def typed_words() -> list[str]:
+    """The words of the command line as they were typed, beginning with "zsad"."""
+    return ["zsad", *sys.argv[1:]]
 
 
 def typed_command() -> str:
     """The command line as it was typed, quoted for a shell."""
-    return shlex.join(["zsad", *sys.argv[1:]])
+    return shlex.join(typed_words())
 
 
 def go_offline(wanted: bool) -> None:
@@ -271,19 +285,14 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def fail_interrupted(out: object, what: str = "results") -> NoReturn:
+def fail_interrupted(kept: str) -> NoReturn:
     """Ends a command after Ctrl-C and names the command that continues it.
 
     Args:
-        out: folder that holds the finished part.
-        what: what has been finished, in the plural.
+        kept: what is on disk, as in "finished results are in RUN".
     """
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    command = shlex.join(["zsad", *words, "--resume"])
-    fail(
-        f"interrupted: finished {what} are in {out}; the same command with --resume continues: {command}",
-        INTERRUPTED,
-    )
+    words = [word for word in typed_words() if word not in ("--resume", "--overwrite")]
+    fail(f"interrupted: {kept}; continue with: {shlex.join([*words, '--resume'])}", INTERRUPTED)
 
 
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}

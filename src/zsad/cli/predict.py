@@ -25,6 +25,7 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    checkpoint_given,
     comma_list,
     fail_interrupted,
     go_offline,
@@ -124,6 +125,13 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    pages: Annotated[
+        str,
+        typer.Option(
+            help="Images of a file with several: first (of a volume the middle slice), or all: every page, "
+            "frame and slice.",
+        ),
+    ] = "first",
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     include_results: IncludeResultsOption = False,
     resume: Annotated[
@@ -157,6 +165,7 @@ def predict(
         csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
+        pages=pages,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         include_results=include_results,
         resume=resume,
@@ -167,17 +176,18 @@ def predict(
         device=device,
     )
 
-    def load(files: list[Path], device: str | None) -> Detector:
+    def load(files: list[Path], device: str | None, bits: int | None) -> Detector:
         from zsad.detector.support import default_method
 
         is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
         return load_detector(
             method=method if is_chosen else default_method(files),
             backbone=backbone,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
             device=device,
             precision=precision,
+            bits=bits,
             references=references,
             recursive=recursive,
             include_results=include_results,
@@ -193,6 +203,8 @@ def predict(
             typer.echo(record.to_json())
     elif not quiet:
         print_prediction(result)
+    if (json_lines or quiet) and result.left_out:
+        print_problems("note", [f"{result.left_out} (--include-results takes them)"])
     print_problems("failed", failure_lines(result), "see results.csv")
     if result.failed:
         raise typer.Exit(SOME_FAILED)
@@ -209,4 +221,4 @@ def _run(inputs: list[str], load: Loader, options: PredictOptions, quiet: bool) 
     except KeyboardInterrupt:
         if not bar.is_started:
             raise
-        fail_interrupted(options.out)
+        fail_interrupted(f"finished results are in {options.out}")

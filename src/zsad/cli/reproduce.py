@@ -149,7 +149,7 @@ def _run(options: ReproduceOptions, quiet: bool) -> Reproduction:
         with Bar(stderr(quiet), "Evaluating") as bar:
             return run(options, show_training=not quiet, progress=bar.show, command=typed_command())
     except KeyboardInterrupt:
-        fail_interrupted(options.out)
+        fail_interrupted(f"finished results are in {options.out}")
 
 
 def _print_list(part: str) -> None:

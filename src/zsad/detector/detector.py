@@ -7,21 +7,20 @@ device, references and thresholds. It encodes the prompts of a class name once a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.devices import check_device
 from zsad.detector import checkpoints
 from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
+from zsad.detector.comparing import Comparing
 from zsad.detector.decision import Decision
 from zsad.detector.explanation import RegionRanker
-from zsad.detector.identity import image_fingerprint, learned_versions, scoring_settings
+from zsad.detector.identity import learned_versions, scoring_settings
 from zsad.detector.inputs import (
     ImageInput,
     OnError,
@@ -36,25 +35,24 @@ from zsad.detector.inputs import (
     scored_stream,
     stack,
 )
-from zsad.detector.looking import Looking, RegionInput, cut, look
+from zsad.detector.looking import RegionInput, look
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
-from zsad.detector.support import check_companions, images_given, readable
+from zsad.detector.support import find_and_tell
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
-from zsad.images.finding import find_images
-from zsad.images.preparing import Preparation, to_array
+from zsad.images.preparing import Preparation
+from zsad.images.reading import depth_of
 from zsad.methods.base import Method, Support
 from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
-    from zsad.detector.support import Images
-    from zsad.methods.base import State
+    from zsad.images.limits import Bits
 
 MOST_AT_ONCE = 16
 
 
-class Detector(Looking):
+class Detector(Comparing):
     """A method on a backbone that scores images.
 
     Attributes:
@@ -68,6 +66,7 @@ class Detector(Looking):
         auxiliary_data: description of the training data, for the checkpoint; see `mark_trained`.
         auxiliary_pictures: digests of the training image files, for the checkpoint; see `mark_trained`.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
+        bits: depth of the values in 16-bit files, of all images; None for what each file states.
     """
 
     def __init__(
@@ -79,6 +78,7 @@ class Detector(Looking):
         is_trained: bool = True,
         auxiliary_data: str = "",
         auxiliary_pictures: str = "",
+        bits: int | None = None,
     ) -> None:
         if method.backbone.record is None:
             raise ConfigError("the method's backbone needs a record, which says how images are prepared")
@@ -93,18 +93,14 @@ class Detector(Looking):
         self.auxiliary_data = auxiliary_data
         self.auxiliary_pictures = auxiliary_pictures
         self.fingerprint = fingerprint
+        self.bits = bits
         self._ranker = RegionRanker(self.backbone, image_size)
         self._states = States(method, Support())
 
     @property
     def preparation(self) -> Preparation:
         """How images become the network's input: its size, and mean and standard deviation of the weights."""
-        return Preparation(self.image_size, self.record.mean, self.record.std)
-
-    @property
-    def device(self) -> torch.device:
-        """Device that the network is on."""
-        return self.backbone.text_projection.device
+        return Preparation(self.image_size, self.record.mean, self.record.std, self.bits)
 
     def to(self, device: str | torch.device) -> Detector:
         """Moves network, learnt parameters and references to another device.
@@ -131,12 +127,6 @@ class Detector(Looking):
         vars(self).update(state)
         self._ranker = RegionRanker(self.backbone, self.image_size)
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Smallest and largest value that a map can take, with the present references and companions."""
-        state = self._state_with_support()
-        return self.method.map_range if state is None or state.map_range is None else state.map_range
-
     @overload
     def predict(
         self,
@@ -145,6 +135,7 @@ class Detector(Looking):
         batch_size: int | None = None,
         *,
         roi: RegionInput = None,
+        bits: Bits = None,
     ) -> Prediction: ...
 
     @overload
@@ -155,6 +146,7 @@ class Detector(Looking):
         batch_size: int | None = None,
         *,
         roi: RegionInput = None,
+        bits: Bits = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -164,6 +156,7 @@ class Detector(Looking):
         batch_size: int | None = None,
         *,
         roi: RegionInput = None,
+        bits: Bits = None,
     ) -> Prediction | list[Prediction]:
         """Scores one image or several.
 
@@ -174,6 +167,7 @@ class Detector(Looking):
                 calibration if it has one, or "object".
             batch_size: number of images that go through the network at once; None for all, at most 16.
             roi: region of interest in place of the detector's, as `with_roi` takes it.
+            bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for all these images.
 
         Returns:
             A `Prediction` for one image, a list of predictions for several.
@@ -183,14 +177,18 @@ class Detector(Looking):
             ConfigError: names and images differ in number, or the method has not been trained.
         """
         if roi is not None:
-            return self.with_roi(roi).predict(inputs, classes, batch_size)
+            return self.with_roi(roi).predict(inputs, classes, batch_size, bits=bits)
+        if bits is not None:
+            depth = depth_of(bits, inputs if holds_several(inputs) else [inputs])
+            return self.at_depth(depth).predict(inputs, classes, batch_size)
         if holds_several(inputs):
             whole = max(1, len(inputs))
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         check_trained(self.method, self.is_trained)
-        return self._predict_batch([read(inputs, self.roi)], class_names(self._classes(classes), 1))[0]
+        image = read(inputs, self.roi, self.bits)
+        return self._predict_batch([image], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self,
@@ -200,6 +198,7 @@ class Detector(Looking):
         *,
         include_results: bool = False,
         on_error: OnError = "raise",
+        bits: Bits = None,
     ) -> Iterator[Any]:
         """Scores a stream of images, and reads the next batch while the network works.
 
@@ -210,6 +209,7 @@ class Detector(Looking):
             include_results: whether to take the images of a folder that zsad wrote itself, and masks.
             on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
                 image out, "yield" puts the `ImageReadError` in its place.
+            bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for a folder or list.
 
         Yields:
             Predictions in the order of the images; with "yield", errors among them.
@@ -224,13 +224,14 @@ class Detector(Looking):
         check_trained(self.method, self.is_trained)
         are_named = isinstance(source, (str, Path))
         images: Iterable[Any] = (
-            find_images(source, include_results=include_results)
+            find_and_tell(source, include_results=include_results)
             if isinstance(source, (str, Path))
             else source
         )
-        named = with_class_names(images, self._classes(classes))
-        batches = read_batches(named, batch_size, are_named=are_named, roi=self.roi)
-        return scored_stream(batches, self._predict_batch, on_error)
+        reader = self if bits is None else self.at_depth(depth_of(bits, images))
+        named = with_class_names(images, reader._classes(classes))
+        batches = read_batches(named, batch_size, bits=reader.bits, are_named=are_named, roi=self.roi)
+        return scored_stream(batches, reader._predict_batch, on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores images that are already resized and normalised.
@@ -249,77 +250,15 @@ class Detector(Looking):
         check_tensors(images)
         return self._score(images, class_names(self._classes(classes), len(images)))
 
-    def set_references(self, references: Images | None) -> None:
-        """Gives the detector known-normal images to compare with, in place of those it has.
-
-        A method with a few-shot rule of its own follows it; every other method follows the general rule of
-        `zsad.methods.functional.references`. Companions stay as they are. A calibration that was made with
-        other references no longer holds and is removed. References are not written into checkpoints.
-
-        Args:
-            references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
-                class; None or an empty list returns to zero-shot scoring.
-
-        Raises:
-            ImageReadError: an image cannot be read.
-            DataError: a folder or pattern holds no image.
-        """
-        found = [read(item)[1] for item in images_given(references)]
-        self._compare_with(normal=self._stack(found) if found else None, memory=None)
-        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
-        if self.calibration is not None:
-            self.apply_calibration(None)
-
-    def set_companions(self, images: Images | None) -> list[int]:
-        """Gives the detector unlabelled images of the folder that it is going to score.
-
-        The method then compares each image with them and scores it by itself. References stay as they are.
-
-        Args:
-            images: one image as `predict` takes it, a folder, a pattern, or a list of these; None or an
-                empty list makes the images of a batch each other's companions again. An image that cannot be
-                read is left out.
-
-        Returns:
-            Positions of the images that could be read, in the list that folders and patterns expand to.
-
-        Raises:
-            ConfigError: the method takes no companions.
-            DataError: a folder or pattern holds no image.
-        """
-        given = images_given(images)
-        check_companions(given, self.method)
-        prepared = readable(given, lambda item: self._stack([read(item)[1]]))
-        self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
-        return list(prepared)
-
-    @property
-    def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once, because each score depends on the other images."""
-        state = self._state_with_support()
-        if state is None or state.scores_jointly is None:
-            return self.method.scores_jointly
-        return state.scores_jointly
-
-    @property
-    def about_companions(self) -> str:
-        """A line on what the companions do to the scores; empty without companions."""
-        state = self._state_with_support()
-        return "" if state is None else state.about
-
-    def _state_with_support(self) -> State | None:
-        """A state that shows what references and companions change; None where the method has none."""
-        return self._states.with_support(class_names(self._classes(None), 1), learned_versions(self.method))
-
-    def _compare_with(self, **support: Any) -> None:
-        """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
-        self._states = States(self.method, replace(self._states.support, **support))
-
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
-        roi = None if self.roi is None else self.roi.identity
         return scoring_settings(
-            self.method, self.image_size, self.fingerprint, self.reference_fingerprints, roi
+            self.method,
+            self.image_size,
+            self.fingerprint,
+            self.reference_fingerprints,
+            bits=self.bits,
+            roi=None if self.roi is None else self.roi.identity,
         )
 
     def save(self, path: str | Path) -> Path:
@@ -349,6 +288,7 @@ class Detector(Looking):
             map_threshold=decision.map_threshold,
             calibration=None if decision.calibration is None else decision.calibration.to_dict(),
             class_name=decision.class_name,
+            bits=self.bits,
         )
         path = Path(path).expanduser()
         checkpoints.write(path, self.method.learned_state(), info)
@@ -368,10 +308,6 @@ class Detector(Looking):
     def _classes(self, given: Classes) -> Classes:
         """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
-
-    def _stack(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images, cut to the region of interest, for the network: (B, 3, S, S) float32 on its device."""
-        return stack([cut(image, self.roi) for image in images], self.preparation).to(self.device)
 
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""

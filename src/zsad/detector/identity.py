@@ -65,7 +65,13 @@ def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
 
 
 def scoring_settings(
-    method: Method, image_size: int, fingerprint: str, references: Sequence[str], roi: str | None = None
+    method: Method,
+    image_size: int,
+    fingerprint: str,
+    references: Sequence[str],
+    *,
+    bits: int | None = None,
+    roi: str | None = None,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -74,12 +80,13 @@ def scoring_settings(
         image_size: pixels a side of the network's input.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
+        bits: depth at which 16-bit files are read; None for what each file states.
         roi: identity of the region of interest; None for whole images.
 
     Returns:
         `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
-        `weights` (short digest of the backbone and of everything that was learnt) and, if there is one,
-        `roi`.
+        `weights` (short digest of the backbone and of everything that was learnt), `bits` and, if there is
+        one, `roi`.
     """
     backbone = method.backbone
     return {
@@ -90,5 +97,6 @@ def scoring_settings(
         "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
+        "bits": bits,
         **({} if roi is None else {"roi": roi}),
     }

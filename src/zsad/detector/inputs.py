@@ -47,18 +47,19 @@ def holds_several(inputs: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
-def read(source: Any, roi: Region | None = None) -> ReadImage:
+def read(source: Any, roi: Region | None = None, bits: int | None = None) -> ReadImage:
     """Reads an image.
 
     Args:
         source: an `ImageInput`.
         roi: region of interest that the image must have; None for none.
+        bits: depth of the values in 16-bit files; None for what the file states.
 
     Raises:
         ImageReadError: the image cannot be read, or the region lies outside of it.
     """
     path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-    image = read_image(source)
+    image = read_image(source, bits=bits)
     check_region(image, roi, path)
     return path, image
 
@@ -67,6 +68,7 @@ def read_batches(
     images: Iterator[tuple[ImageInput, str | None]],
     batch_size: int,
     *,
+    bits: int | None = None,
     are_named: bool = True,
     roi: Region | None = None,
 ) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
@@ -75,6 +77,7 @@ def read_batches(
     Args:
         images: images with their class names.
         batch_size: number of images in a batch; the last batch may be smaller.
+        bits: depth of the values in 16-bit files; None for what each file states.
         are_named: whether the names of files tell the images apart; otherwise an error begins with the
             position of the image ("inputs[2]: ").
         roi: region of interest that each image must have; None for none.
@@ -90,7 +93,7 @@ def read_batches(
     ) -> tuple[ReadImage | ImageReadError, str | None]:
         position, (image, name) = item
         try:
-            return read(image, roi), name
+            return read(image, roi, bits), name
         except ImageReadError as error:
             return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
 

@@ -17,6 +17,7 @@ from zsad.detector.looking import as_region
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
 from zsad.errors import ConfigError
 from zsad.files.settings import build_config
+from zsad.images.limits import common_depth
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def load(
     image_size: int | None = None,
     device: str | torch.device | None = None,
     precision: str | None = None,
+    bits: int | None = None,
     references: Images | None = None,
     calibration: Calibration | str | Path | None = None,
     roi: RegionInput = None,
@@ -56,6 +58,8 @@ def load(
             in the checkpoint, or the size that the backbone's weights (or the method's paper) were made for.
         device: device name; None for a CUDA GPU if there is one, then Apple's GPU, then the CPU.
         precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
+        bits: depth of the values in 16-bit files, 1 to 16, such as 12 for a 12-bit camera, in references and
+            in images to score; None for ZSAD_BITS, the depth in the checkpoint, or what the files state.
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
             folder, a pattern or a list.
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
@@ -76,12 +80,14 @@ def load(
     """
     method = None if method is None else registry.known_name(method)
     region = as_region(roi)
+    bits = common_depth(bits)
     if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
         calibration = read_calibration(calibration)
     if isinstance(calibration, Calibration) and checkpoint is None:
         made_with = calibration.settings
         method, backbone = method or made_with["method"], backbone or made_with["backbone"]
         image_size = image_size or made_with["image_size"]
+        bits = common_depth(made_with.get("bits")) if bits is None else bits
         config = {**made_with["config"], **config} if method == made_with["method"] else config
     found = choosing.find(method, backbone, checkpoint)
     name = choosing.method_name(method, found)
@@ -116,6 +122,7 @@ def load(
         auxiliary_data="" if found is None else found.auxiliary_data,
         auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
+        bits=info.bits if bits is None and info is not None else bits,
     )
     detector.roi = region
     if references is not None:

@@ -205,6 +205,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
 
 
 _WORDING = {
+    "bits": "bits of 16-bit files",
     "image_size": "image size",
     "references": "the reference images",
     "roi": "the region of interest",

@@ -77,6 +77,7 @@ def evaluate_category(
     seed: int,
     references: Sequence[Path] = (),
     map_range: tuple[float, float] = (0.0, 1.0),
+    bits: int | None = None,
     stem: str,
     on_images: Callable[[int], None],
 ) -> CategoryOutcome:
@@ -90,6 +91,7 @@ def evaluate_category(
         seed: seed of the bootstrap.
         references: files of the reference images.
         map_range: smallest and largest value of a map, for the colours of the overlays.
+        bits: depth of the values in 16-bit files, for the overlays.
         stem: beginning of the names of the overlays, relative to the results' folder.
         on_images: called with the number of images of each finished batch.
 
@@ -100,7 +102,7 @@ def evaluate_category(
     data = data_digest(samples, references)
     suite = MetricSuite(options.pro, options.fpr_limit, bootstrap=options.bootstrap, seed=seed)
     has_masks = any(sample.mask_path is not None for sample in samples if sample.label == 1)
-    worst = WorstOfCategory()
+    worst = WorstOfCategory(bits)
     records: dict[int, dict[str, Any]] = {}
     failed: list[tuple[int, str]] = []
     masks = _Masks()

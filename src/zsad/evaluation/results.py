@@ -125,6 +125,7 @@ class RunResult:
         seconds: wall time of the run.
         references: normal reference images per category; 0 for zero-shot.
         limit: largest number of images per category; None for all.
+        bits: depth at which 16-bit files were read; None for what each file states.
         roi: region of interest, as `zsad.images.region.Region.identity`; None for whole images.
         overlap: what auxiliary data and test data share, "" if nothing; only with `--allow-overlap`.
         mean_intervals: 95 % bootstrap intervals of the means.
@@ -154,6 +155,7 @@ class RunResult:
     seconds: float
     references: int = 0
     limit: int | None = None
+    bits: int | None = None
     roi: str | None = None
     overlap: str = ""
     mean_intervals: Mapping[str, tuple[Undefinable, Undefinable]] = field(default_factory=dict)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, DataError, printable
 from zsad.files.atomic import remove_unfinished
+from zsad.files.plain import from_plain, read_json, write_json
 
 LOCK_FILE = ".zsad.lock"
+
+
+@dataclass(frozen=True)
+class _Note:
+    """Who holds a lock: process, host, and the time since when."""
+
+    process: int
+    host: str
+    since: str
 
 
 @contextlib.contextmanager
@@ -50,8 +60,7 @@ def only_writer(target: str | Path, *more: Path) -> Iterator[None]:
         for place in (target, *more):
             remove_unfinished(place)
     try:
-        written = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
-        note.write_text(json.dumps(written), encoding="utf-8")
+        write_json(note, _Note(os.getpid(), socket.gethostname(), time.strftime("%F %T")))
         yield
     finally:
         note.unlink(missing_ok=True)
@@ -61,7 +70,7 @@ def only_writer(target: str | Path, *more: Path) -> Iterator[None]:
 def _holder(note: Path) -> str:
     """Who holds the lock, for the message; empty if nobody has said so yet."""
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-        return f" (process {found['process']} on {found['host']}, since {found['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
+        found = from_plain(_Note, read_json(note), str(note))
+    except DataError:
         return ""
+    return f" (process {found.process} on {printable(found.host)}, since {printable(found.since)})"

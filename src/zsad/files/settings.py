@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from zsad.errors import ConfigError, unknown_name
-from zsad.files.fields import MisfitError, describe, field_hints, fit
+from zsad.files.fields import MisfitError, describe, field_hints, fit, shortened
 
 ConfigT = TypeVar("ConfigT")
 
@@ -70,7 +70,7 @@ def _checked(value: Any, hint: Any, name: str, owner: str) -> Any:
     except MisfitError:
         found = ()
     if found == ():
-        raise ConfigError(f"{name} of {owner} must be {describe(hint)}, got {value!r}")
+        raise ConfigError(f"{name} of {owner} must be {describe(hint)}, got {shortened(value)}")
     return found
 
 

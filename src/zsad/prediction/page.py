@@ -218,7 +218,8 @@ def histogram_range(scores: Sequence[float]) -> tuple[float, float]:
     if not scores:
         return 0.0, 1.0
     low, high = min(scores), max(scores)
-    margin = max(0.05 * (high - low), 0.005)
+    # The last keeps the ends apart when large scores are rounded below.
+    margin = max(0.05 * (high - low), 0.005, 0.001 * abs(low), 0.001 * abs(high))
     start = low - margin if low < 0 else max(0.0, low - margin)
     end = high + margin if high > 1 else min(1.0, high + margin)
     return float(f"{start:.4g}"), float(f"{end:.4g}")

@@ -108,7 +108,8 @@ class PredictionPipeline:
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
         parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
         try:
-            with closing(read_ahead(partial(_read, self.detector.roi), parts)) as reading:
+            reader = partial(_read, bits=self.detector.bits, roi=self.detector.roi)
+            with closing(read_ahead(reader, parts)) as reading:
                 for batch in reading:
                     for read, outcome, seconds in self._predict(batch):
                         self._writing.append(pool.submit(self._finish, read, outcome, seconds))
@@ -249,12 +250,12 @@ def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Se
         yield part
 
 
-def _read(roi: Region | None, path: Path) -> _Read:
+def _read(path: Path, bits: int | None, roi: Region | None) -> _Read:
     started = time.perf_counter()
     image, reason, stamp = None, "", b""
     try:
         stamp = content_stamp(str(path))  # before the image, so that a change in between is seen on --resume
-        read = read_image(path)
+        read = read_image(path, bits=bits)
         check_region(read, roi, path)
         image = read
     except Exception as error:  # whatever a decoder raises, the other files are still scored

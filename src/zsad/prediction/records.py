@@ -18,8 +18,9 @@ from typing import Annotated
 from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
 from zsad.files.csv_tables import csv_text, write_csv_file
-from zsad.files.fields import AtLeast, Count, Share
-from zsad.files.plain import from_plain, parse_json, parse_object
+from zsad.files.fields import AtLeast, AtMost, Count, Share
+from zsad.files.json_text import parse_json, parse_object
+from zsad.files.plain import from_plain
 from zsad.types import PhraseFit
 
 RESULTS_FILE = "results.jsonl"
@@ -50,7 +51,7 @@ class ResultRecord:
     """
 
     path: str
-    score: float | None
+    score: Annotated[float, AtLeast(-1e6), AtMost(1e6)] | None
     is_anomalous: bool | None
     threshold: float | None
     width: Count | None

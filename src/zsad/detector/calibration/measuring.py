@@ -222,7 +222,7 @@ def _outcomes(
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
         try:
-            image = read_image(example.image)
+            image = read_image(example.image, bits=detector.bits)
             check_region(image, detector.roi, None)
             images[number] = image
         except ImageReadError as error:
