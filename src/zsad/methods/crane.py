@@ -97,18 +97,19 @@ PAGE = "https://github.com/AlirezaSalehy/Crane"
 
 WEIGHTS = tuple(
     authors_weights(
-        f"{system}-trained-on-{dataset}",
+        f"{name}-trained-on-{dataset}{'-1-epoch' if epoch == 1 else ''}",
         f"{FILES}/trained_on_{dataset}_{folder}/epoch_{epoch}.pth",
         PAGE,
         auxiliary_data,
         activation="quick_gelu",
         notes=f"no checksum is known; {notes}",
     )
-    for system, folder, dataset, epoch, auxiliary_data, notes in (
+    for name, folder, dataset, epoch, auxiliary_data, notes in (
         ("crane", "crane", "visa", 5, VISA, "the paper's numbers on MVTec AD"),
         ("crane", "crane", "mvtec", 5, MVTEC, "the paper's numbers on all other sets"),
         ("crane-plus", "cranep", "visa", 5, VISA, "Crane+ on MVTec AD: set dino_model=dinov2"),
         ("crane-plus", "cranep", "mvtec", 5, MVTEC, "Crane+ on other industrial sets: set dino_model=dinov2"),
+        ("crane-plus", "cranep", "mvtec", 1, MVTEC, "Crane+ on medical sets: set dino_model=dinov2"),
     )
 )
 
@@ -189,6 +190,7 @@ class Crane(Method[Config, JointFeatures, TextState]):
 
     SHAPE_FIELDS = frozenset({"n_ctx", "depth", "t_n_ctx"})
     AUTHORS_ACTIVATION = "quick_gelu"
+    IMAGE_TERMS = frozenset({"image"})
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset(
         {
@@ -283,6 +285,11 @@ class Crane(Method[Config, JointFeatures, TextState]):
     def scores_jointly(self) -> bool:
         """Whether the mean of D-Attn is that of all images of a batch."""
         return bool(self.dattn_layers) and self.config.dattn_mean == "batch"
+
+    @property
+    def features_jointly(self) -> bool:
+        """The same: D-Attn is a part of the image encoder."""
+        return self.scores_jointly
 
     def loss_from_features(
         self, features: JointFeatures, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None

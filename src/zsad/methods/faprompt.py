@@ -170,6 +170,7 @@ class FAPrompt(Method[Config, JointFeatures, FAPromptState]):
 
     SHAPE_FIELDS = frozenset({"n_ctx_pos", "n_ctx_neg", "num_p", "k", "depth", "t_n_ctx"})
     AUTHORS_ACTIVATION = "quick_gelu"
+    IMAGE_TERMS = frozenset({"image", "image_focal", "orthogonal", "prior"})
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"dpam_layer"})
     LOSS_IS_MEAN = False
