@@ -3,10 +3,10 @@
 Salehi et al., 2025, https://arxiv.org/abs/2504.11055; code https://github.com/AlirezaSalehy/Crane.
 
 Idea: AnomalyCLIP with three changes. The patches come from a stream that attends by the correlation of
-queries, keys and values among themselves (E-Attn). While the prompts are learnt, the class token of the image is
-one of their tokens, so that they fit the image. The score of the image is that of its class token joined with
-its patches, each weighted by its abnormal probability. Crane+ (`dino_model="dinov2"`) adds a second set of
-patches: in the last layer, CLIP's values are gathered by the similarity of DINOv2's patches (D-Attn).
+queries, keys and values among themselves (E-Attn). While the prompts are learnt, the class token of the image
+is one of their tokens, so that they fit the image. The score of the image is that of its class token joined
+with its patches, each weighted by its abnormal probability. Crane+ (`dino_model="dinov2"`) adds a second set
+of patches: in the last layer, CLIP's values are gathered by the similarity of DINOv2's patches (D-Attn).
 
 DINOv2 is loaded when the first image is scored, and needs `pip install 'zsad[transformers]'`. Another network
 takes its place with `detector.method.vfm = network`: a function from images (B, 3, S, S), normalised with
@@ -25,8 +25,8 @@ What the released code does and the paper does not say (kept, because published 
 * D-Attn centres the similarities on their mean over the whole batch, so that a score depends on the other
   images (`dattn_mean="batch"`). The default, `"picture"`, takes the mean of each image.
 * The training compares images at a temperature of 0.01 and patches at 0.07; the scores use 0.07 for both.
-* Maps are the mean of the probabilities (`soft_mean=True`). The authors' test script, unlike their script that
-  reproduces the tables, takes the probability of the mean similarity for Crane+ on industrial sets.
+* Maps are the mean of the probabilities (`soft_mean=True`). The authors' test script takes the probability of
+  the mean similarity for Crane+ on industrial sets; their script that reproduces the tables does not.
 * The weights of the fifth epoch are used, and those of the first for Crane+ on medical sets.
 * Deep prompts are rounded to half precision inside a float32 network, and position tables are resized
   bilinearly.

@@ -3,14 +3,14 @@
 Zhu et al., ICCV 2025, https://arxiv.org/abs/2410.10289; code https://github.com/mala-lab/FAPrompt.
 
 Idea: AnomalyCLIP with ten abnormal prompts instead of one, which a loss keeps apart and whose mean stands for
-"abnormal". The prompts then adapt to the image: a first pass finds its most anomalous patches, a small network
-turns them into a vector that is added to the learnt tokens of the abnormal prompts, and a second pass scores
-with these. On normal images the vector is pulled to 0. Score and map join both passes.
+"abnormal". The prompts then adapt to the image: a first pass finds its most anomalous patches, a small
+network turns them into a vector that is added to the learnt tokens of the abnormal prompts, and a second pass
+scores with these. On normal images the vector is pulled to 0. Score and map join both passes.
 
 What the released code does and the paper does not say (kept, because published numbers depend on it):
 
-* The patches that adapt the prompts are not the most anomalous ones but the first ten of the image, row by row
-  from the top left, because the code counts instead of using the indices that it computed.
+* The patches that adapt the prompts are not the most anomalous ones but the first ten of the image, row by
+  row from the top left, because the code counts instead of using the indices that it computed.
   `topk_selection="as_published"`, the default, does just that; `"fixed"` takes the most anomalous ones.
 * Only the patches of the last layer are used, although the scripts name four layers.
 * The class token is projected without the final layer norm, the patches with it.
@@ -29,8 +29,8 @@ Deviations from the released code:
   image;
 * the normal prompt does not depend on the image and is encoded once;
 * its checkpoint holds linear layers that nothing uses; they are accepted and ignored;
-* on a backbone without 24 + 12 layers, the constants are carried over as in AnomalyCLIP, and the small network
-  has a sixteenth of its input's width inside, as in the code.
+* on a backbone without 24 + 12 layers, the constants are carried over as in AnomalyCLIP; on any backbone, the
+  small network has a sixteenth of its input's width inside, as in the code.
 """
 
 from __future__ import annotations
@@ -178,7 +178,8 @@ class FAPrompt(Method[Config, JointFeatures, FAPromptState]):
         epochs=7,
         batch_size=8,
         learning_rate=1e-3,
-        notes="The authors' script trains for 15 epochs, and their test command loads the weights of the seventh.",
+        notes="The authors' script trains for 15 epochs, and their test command loads the weights of the "
+        "seventh.",
     )
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

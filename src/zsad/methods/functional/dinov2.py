@@ -57,7 +57,7 @@ class DinoV2:
             images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True)
         tokens: Tensor = network(pixel_values=images.float()).last_hidden_state
         patches = tokens[:, 1 + network.config.num_register_tokens :]
-        return patches.transpose(1, 2).unflatten(-1, (grid, grid))
+        return patches.transpose(1, 2).reshape(len(images), -1, grid, grid)
 
 
 def load_network() -> Any:
@@ -72,9 +72,7 @@ def load_network() -> Any:
     except ImportError as error:
         raise MissingExtraError("transformers", "transformers", "dino_model='dinov2' ") from error
     try:
-        network = AutoModel.from_pretrained(
-            REPOSITORY, local_files_only=is_offline(), use_safetensors=True
-        )
+        network = AutoModel.from_pretrained(REPOSITORY, local_files_only=is_offline(), use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(

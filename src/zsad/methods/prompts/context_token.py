@@ -61,7 +61,7 @@ def encode_with_images(
     )
     ends = learner.tokens.argmax(dim=-1) + place.startswith("pad")
     encoded = learner.encode_spliced(backbone, prompts.flatten(0, 1), ends.repeat(images))
-    return encoded.unflatten(0, (images, len(spliced)))
+    return encoded.reshape(images, len(spliced), -1)
 
 
 def as_text_tokens(image_features: Tensor, text_projection: Tensor) -> Tensor:

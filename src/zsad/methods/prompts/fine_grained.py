@@ -131,4 +131,4 @@ class FineGrainedPromptLearner(PromptLearner):
         ]
         ends = self.tokens[1:].argmax(dim=-1).repeat(images * prompts)
         encoded = self.encode_spliced(backbone, torch.cat(rows, dim=2).flatten(0, 1), ends)
-        return encoded.unflatten(0, (images, prompts))
+        return encoded.reshape(images, prompts, -1)

@@ -18,7 +18,10 @@ DEEP_PROMPT_ENTRY = re.compile(r"(?:compound_prompts_text|compound_prompt_projec
 
 
 def official_prompts(
-    state_dict: Mapping[str, Any], whose: str, contexts: Sequence[str], others: Mapping[str, int] | None = None
+    state_dict: Mapping[str, Any],
+    whose: str,
+    contexts: Sequence[str],
+    others: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """The learnt tensors of a file {"prompt_learner": {...}}, which AnomalyCLIP's code and its heirs write.
 
