@@ -57,7 +57,7 @@ class FakeDetector(Decided):
         self.backbone = clip
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
-        self.bits = None
+        self.bits = self.tile = None
         self.decision = Decision()
         self.map_range = (0.0, 1.0)
         self.learned = {"prompt": torch.zeros(3)}
@@ -168,7 +168,7 @@ def test_options_reach_the_library(run, folder, detector):
         {
             "method": "winclip", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
             "device": "cpu", "precision": "fp32", "bits": None, "references": None, "calibration": None,
-            "roi": None,
+            "roi": None, "tile": None,
             "sigma": 8, "features_list": [1, 2],
         }
     ]  # fmt: skip

@@ -27,6 +27,7 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
     checkpoint_given,
     comma_list,
     go_offline,
@@ -114,6 +115,7 @@ def calibrate(
     precision: PrecisionOption = None,
     settings: SettingsOption = None,
     bits: BitsOption = None,
+    tile: TileOption = None,
     offline: OfflineOption = False,
     normal_labels: NormalLabelsOption = None,
     include_results: IncludeResultsOption = False,
@@ -142,7 +144,7 @@ def calibrate(
         class_name=class_name,
         batch_size=batch_size,
     )
-    from zsad.detector.calibration.calibrating import choose_thresholds
+    from zsad.detector.calibration.choice import choose_thresholds
     from zsad.detector.calibration.examples import check_out, find_examples, save
     from zsad.detector.calibration.measuring import measure
     from zsad.files.run_lock import only_writer
@@ -165,6 +167,7 @@ def calibrate(
             checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
             bits=bits,
+            tile=tile,
             device=device,
             precision=precision,
             references=references,

@@ -43,6 +43,18 @@ def known_depth(text: str | None) -> str | None:
     return text
 
 
+def known_tile(text: str | None) -> str | None:
+    """Refuses a tile setting that is none; as a callback of an option, before torch is imported.
+
+    Raises:
+        ConfigError: the setting is neither a number of pixels nor auto nor none.
+    """
+    from zsad.images.tiles import checked_tile
+
+    checked_tile(text)
+    return text
+
+
 def known_precision(name: str | None) -> str | None:
     """Refuses a precision that does not exist; as a callback of an option, before torch is imported.
 
@@ -97,8 +109,8 @@ ClassNameOption = Annotated[
 ReferencesOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--reference",
-        help="Image, folder or pattern of normal images to compare with (few-shot). Repeatable.",
+        "--references",
+        help="Image, folder or pattern of known-normal images to compare with. Repeatable.",
     ),
 ]
 IncludeResultsOption = Annotated[
@@ -144,6 +156,17 @@ BitsOption = Annotated[
         callback=known_depth,
         help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera. Default: what the files "
         "state.",
+        show_default=False,
+    ),
+]
+TileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        metavar="PIXELS|auto|none",
+        callback=known_tile,
+        help="Cut larger images into overlapping tiles of this side; auto: only large and long images. "
+        "Default: as the checkpoint or calibration was made, else none.",
         show_default=False,
     ),
 ]

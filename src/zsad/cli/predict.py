@@ -25,6 +25,7 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
     checkpoint_given,
     comma_list,
     fail_interrupted,
@@ -132,6 +133,7 @@ def predict(
             "frame and slice.",
         ),
     ] = "first",
+    tile: TileOption = None,
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     include_results: IncludeResultsOption = False,
     resume: Annotated[
@@ -166,6 +168,7 @@ def predict(
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
         pages=pages,  # type: ignore[arg-type] # checked inside
+        tile=tile,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         include_results=include_results,
         resume=resume,
@@ -188,6 +191,7 @@ def predict(
             device=device,
             precision=precision,
             bits=bits,
+            tile=tile,
             references=references,
             recursive=recursive,
             include_results=include_results,

@@ -163,7 +163,7 @@ def load_for_scoring(sample: Sample, preparation: Preparation, roi: Region | Non
         ImageReadError: the image cannot be read.
         DataError: the sample has no label.
     """
-    mask, fault = _usable_mask(sample)
+    mask, fault = usable_mask(sample)
     try:
         prepared = prepare_sample(sample.path, mask, sample.label, sample.category, preparation, roi)
     except DataError as error:
@@ -174,7 +174,7 @@ def load_for_scoring(sample: Sample, preparation: Preparation, roi: Region | Non
     return replace(prepared, mask_fault=fault)
 
 
-def _usable_mask(sample: Sample) -> tuple[NDArray[np.bool_] | None, str | None]:
+def usable_mask(sample: Sample) -> tuple[NDArray[np.bool_] | None, str | None]:
     """Returns the mask of a sample, or None and the line that says why it cannot be used."""
     if sample.mask_path is None:
         return None, None

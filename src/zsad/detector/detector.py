@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from zsad.backbones.devices import check_device
-from zsad.detector import checkpoints
-from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
-from zsad.detector.comparing import Comparing
 from zsad.detector.decision import Decision
 from zsad.detector.explanation import RegionRanker
+from zsad.detector.fitted import Fitted
 from zsad.detector.identity import learned_versions, scoring_settings
 from zsad.detector.inputs import (
     ImageInput,
@@ -30,29 +28,32 @@ from zsad.detector.inputs import (
     check_tensors,
     check_trained,
     holds_several,
-    read,
     read_batches,
     scored_stream,
-    stack,
 )
 from zsad.detector.looking import RegionInput, look
-from zsad.detector.predictions import predictions
+from zsad.detector.predictions import one_by_one, predictions
 from zsad.detector.states import States
 from zsad.detector.support import find_and_tell
+from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images
 from zsad.errors import ConfigError
-from zsad.files.plain import to_plain
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
+from zsad.images.tiles import setting_of
 from zsad.methods.base import Method, Support
-from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from zsad.detector.fitting.good_images import GoodImages
     from zsad.images.limits import Bits
+    from zsad.images.tiles import Tile
+    from zsad.types import Prediction, RawOutput, WeightRecord
 
 MOST_AT_ONCE = 16
 
 
-class Detector(Comparing):
+class Detector(Fitted):
     """A method on a backbone that scores images.
 
     Attributes:
@@ -63,10 +64,12 @@ class Detector(Comparing):
         is_trained: whether the learnt parameters mean anything; True for a method that learns nothing.
         decision: thresholds and score scale of the predictions, with the calibration that they rest on.
         reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
+        good_images: what `fit` kept of the good images; None for a detector that is not fitted.
         auxiliary_data: description of the training data, for the checkpoint; see `mark_trained`.
         auxiliary_pictures: digests of the training image files, for the checkpoint; see `mark_trained`.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         bits: depth of the values in 16-bit files, of all images; None for what each file states.
+        tile: how large images are cut into tiles, references too; None for whole images.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Detector(Comparing):
         auxiliary_data: str = "",
         auxiliary_pictures: str = "",
         bits: int | None = None,
+        tile: Tile = None,
     ) -> None:
         if method.backbone.record is None:
             raise ConfigError("the method's backbone needs a record, which says how images are prepared")
@@ -90,12 +94,14 @@ class Detector(Comparing):
         self.is_trained = is_trained or not any(True for _ in method.trainable())
         self.decision = Decision()
         self.reference_fingerprints: tuple[str, ...] = ()
+        self.good_images: GoodImages | None = None
         self.auxiliary_data = auxiliary_data
         self.auxiliary_pictures = auxiliary_pictures
         self.fingerprint = fingerprint
         self.bits = bits
+        self.tile = setting_of(tile)
         self._ranker = RegionRanker(self.backbone, image_size)
-        self._states = States(method, Support())
+        self._states, self._tiled_states, self._sources = States(method, Support()), {}, Sources()
 
     @property
     def preparation(self) -> Preparation:
@@ -116,7 +122,8 @@ class Detector(Comparing):
         """
         place = check_device(device)
         self.method.to(place)
-        self._states = States(self.method, self._states.support.to(place))
+        self._states, self._tiled_states = States(self.method, self._states.support.to(place)), {}
+        self.good_images = None if self.good_images is None else self.good_images.to(place)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,6 +143,7 @@ class Detector(Comparing):
         *,
         roi: RegionInput = None,
         bits: Bits = None,
+        tile: Tile = None,
     ) -> Prediction: ...
 
     @overload
@@ -147,6 +155,7 @@ class Detector(Comparing):
         *,
         roi: RegionInput = None,
         bits: Bits = None,
+        tile: Tile = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -157,6 +166,7 @@ class Detector(Comparing):
         *,
         roi: RegionInput = None,
         bits: Bits = None,
+        tile: Tile = None,
     ) -> Prediction | list[Prediction]:
         """Scores one image or several.
 
@@ -168,27 +178,28 @@ class Detector(Comparing):
             batch_size: number of images that go through the network at once; None for all, at most 16.
             roi: region of interest in place of the detector's, as `with_roi` takes it.
             bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for all these images.
+            tile: how large images are cut into tiles, as `with_tile` takes it.
 
         Returns:
             A `Prediction` for one image, a list of predictions for several.
 
         Raises:
             ImageReadError: an image cannot be read.
-            ConfigError: names and images differ in number, or the method has not been trained.
+            ConfigError: names and images differ in number, the method has not been trained, or the tile
+                setting is impossible or not that of the calibration.
         """
         if roi is not None:
-            return self.with_roi(roi).predict(inputs, classes, batch_size, bits=bits)
-        if bits is not None:
+            return self.with_roi(roi).predict(inputs, classes, batch_size, bits=bits, tile=tile)
+        if bits is not None or tile is not None:
             depth = depth_of(bits, inputs if holds_several(inputs) else [inputs])
-            return self.at_depth(depth).predict(inputs, classes, batch_size)
+            return self.at_depth(depth).with_tile(tile).predict(inputs, classes, batch_size)
         if holds_several(inputs):
             whole = max(1, len(inputs))
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         check_trained(self.method, self.is_trained)
-        image = read(inputs, self.roi, self.bits)
-        return self._predict_batch([image], class_names(self._classes(classes), 1))[0]
+        return self._predict_batch([self._read(inputs)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self,
@@ -199,6 +210,7 @@ class Detector(Comparing):
         include_results: bool = False,
         on_error: OnError = "raise",
         bits: Bits = None,
+        tile: Tile = None,
     ) -> Iterator[Any]:
         """Scores a stream of images, and reads the next batch while the network works.
 
@@ -210,6 +222,7 @@ class Detector(Comparing):
             on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
                 image out, "yield" puts the `ImageReadError` in its place.
             bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for a folder or list.
+            tile: how large images are cut into tiles, as `with_tile` takes it.
 
         Yields:
             Predictions in the order of the images; with "yield", errors among them.
@@ -228,9 +241,17 @@ class Detector(Comparing):
             if isinstance(source, (str, Path))
             else source
         )
-        reader = self if bits is None else self.at_depth(depth_of(bits, images))
+        reader = self.at_depth(depth_of(bits, images)).with_tile(tile)
         named = with_class_names(images, reader._classes(classes))
-        batches = read_batches(named, batch_size, bits=reader.bits, are_named=are_named, roi=self.roi)
+        batches = read_batches(
+            named,
+            batch_size,
+            bits=reader.bits,
+            for_tiles=reader.tile is not None,
+            are_named=are_named,
+            is_joint=self.scores_jointly,
+            roi=self.roi,
+        )
         return scored_stream(batches, reader._predict_batch, on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
@@ -248,7 +269,7 @@ class Detector(Comparing):
             ConfigError: the shape or type of the tensor is wrong, or names and images differ in number.
         """
         check_tensors(images)
-        return self._score(images, class_names(self._classes(classes), len(images)))
+        return self._score(images, class_names(self._classes(classes), len(images)), self._states)
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
@@ -258,41 +279,11 @@ class Detector(Comparing):
             self.fingerprint,
             self.reference_fingerprints,
             bits=self.bits,
+            tile=self.tile,
             roi=None if self.roi is None else self.roi.identity,
+            are_turned=self._states.support.turned,
+            is_lone=self.good_images is not None,
         )
-
-    def save(self, path: str | Path) -> Path:
-        """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, except backbone weights.
-
-        A calibration that was made before the weights changed is left out, with its thresholds.
-
-        Args:
-            path: file to write, ".safetensors" by custom; an older file is replaced in one step.
-
-        Returns:
-            Path of the file.
-
-        Raises:
-            WeightsError: the file cannot be written.
-        """
-        decision = self.decision.valid_for(self.scoring_settings())
-        info = CheckpointInfo(
-            method=self.method.INFO.name,
-            backbone=self.record.name,
-            fingerprint=self.fingerprint,
-            image_size=self.image_size,
-            config=to_plain(self.method.config),
-            auxiliary_data=self.auxiliary_data,
-            auxiliary_pictures=self.auxiliary_pictures,
-            threshold=decision.threshold,
-            map_threshold=decision.map_threshold,
-            calibration=None if decision.calibration is None else decision.calibration.to_dict(),
-            class_name=decision.class_name,
-            bits=self.bits,
-        )
-        path = Path(path).expanduser()
-        checkpoints.write(path, self.method.learned_state(), info)
-        return path
 
     def mark_trained(self, auxiliary_data: str, auxiliary_pictures: str = "") -> None:
         """Records that the method has been trained, and on which data.
@@ -311,13 +302,20 @@ class Detector(Comparing):
 
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""
+
+        def score(some: Iterable[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
+            return self._score(self._prepared(some), names, self._states_of(is_tile))
+
+        check_tileable(self.method, self.tile, is_joint=self.scores_jointly)
+        at_once = 1 if self.scores_jointly else TILES_AT_ONCE
+        cutting = Cutting(self.tile, self.image_size)
         return look(
             images,
             self.roi,
             lambda parts: predictions(
                 parts,
                 names,
-                self._score(stack([image for _, image in parts], self.preparation), names),
+                score_images([image for _, image in parts], names, score, cutting, at_once),
                 decision=self.decision,
                 map_range=self.map_range,
                 keeps_names=self.method.INFO.uses_class_names,
@@ -326,10 +324,8 @@ class Detector(Comparing):
         )
 
     @torch.inference_mode()
-    def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
+    def _score(self, images: Tensor, names: Sequence[str | None], states: States) -> RawOutput:
         """Scores and maps of a batch, float32."""
-        images = images.to(self.device)
-        states = self._states  # one support for the whole batch, even if another thread replaces it
-        state = states.prepared(names, learned_versions(self.method))
-        raw = self.method.score(self.method.features(images), state)
-        return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)
+        if self.good_images is not None and len(images) > 1 and self._method_scores_jointly:
+            return one_by_one(lambda one, name: self._score(one, name, states), images, names)
+        return states.scored(images.to(self.device), names, learned_versions(self.method))

@@ -64,6 +64,19 @@ def images_given(source: Images | None) -> list[Any]:
     return found
 
 
+def again_readable(items: Sequence[Any]) -> tuple[Any, ...]:
+    """The same images, such that each can be read more than once: open files are replaced by their bytes."""
+    return tuple(_content(item) if hasattr(item, "read") else item for item in items)
+
+
+def _content(file: Any) -> Any:
+    """The bytes of an open file; the file itself if it cannot be read, so that reading the image says why."""
+    with contextlib.suppress(Exception):
+        file.seek(0)
+        return file.read()
+    return file
+
+
 def find_and_tell(source: str | os.PathLike[str], *, include_results: bool = False) -> list[Any]:
     """The images that a folder or pattern stands for, with a warning if some are left out.
 

@@ -199,6 +199,7 @@ def _network(
         device=options.device if devices is None else "cpu",
         precision=options.precision,
         bits=options.bits,
+        tile=options.tile,
         roi=options.roi,
         calibration=NO_CALIBRATION,  # metrics need none, and its class name is not that of every category
         **options.settings,
@@ -291,6 +292,7 @@ def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) ->
         "references": options.references,
         "limit": options.limit,
         "bits": detector.bits,
+        "tile": detector.tile,
         "roi": None if detector.roi is None else detector.roi.identity,
     }
 

@@ -18,6 +18,9 @@ DEFAULT_MAX_PIXELS = 200_000_000
 DEFAULT_MAX_BYTES = 2 * 1024**3
 """Memory in bytes that decoding one image may take by default; enough for 200 megapixels of a JPEG file."""
 
+TIMES_FOR_TILES = 2
+"""Both limits are this many times as large for images that are read to be cut into tiles."""
+
 AUTO: Literal["auto"] = "auto"
 Bits = int | Literal["auto"] | None
 """Depth of the values in 16-bit files: 1 to 16, "auto" (what the images use), None (what the file states)."""
@@ -43,20 +46,28 @@ class Reading:
     depths: list[int] = field(default_factory=list)
 
 
-def chosen_reading(max_pixels: int | None = None, max_bytes: int | None = None, bits: Bits = None) -> Reading:
+def chosen_reading(
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    bits: Bits = None,
+    *,
+    for_tiles: bool = False,
+) -> Reading:
     """Fills in how an image is read: the argument, else the environment variable, else the default.
 
     Args:
         max_pixels: largest number of pixels to accept; None takes ZSAD_MAX_PIXELS.
         max_bytes: memory in bytes that decoding may take; None takes ZSAD_MAX_BYTES.
         bits: depth of the values in 16-bit files; None takes ZSAD_BITS.
+        for_tiles: whether the image will be cut into tiles, which makes the default limits larger.
 
     Raises:
         ConfigError: a limit is not a whole number above 0, or the depth is none of `Bits`.
     """
+    times = TIMES_FOR_TILES if for_tiles else 1
     return Reading(
-        _limit("max_pixels", max_pixels, MAX_PIXELS_VARIABLE, "pixels", DEFAULT_MAX_PIXELS),
-        _limit("max_bytes", max_bytes, MAX_BYTES_VARIABLE, "bytes", DEFAULT_MAX_BYTES),
+        _limit("max_pixels", max_pixels, MAX_PIXELS_VARIABLE, "pixels", times * DEFAULT_MAX_PIXELS),
+        _limit("max_bytes", max_bytes, MAX_BYTES_VARIABLE, "bytes", times * DEFAULT_MAX_BYTES),
         common_depth(None) if bits is None else checked_bits(bits),
     )
 
@@ -114,7 +125,7 @@ def check_size(width: int, height: int, limits: Reading) -> None:
     if pixels > limits.max_pixels:
         raise ImageReadError(
             f"{width} x {height} = {pixels} pixels are more than the limit of {limits.max_pixels}; make it "
-            f"smaller or cut it into tiles, or, if you trust it, raise the limit with "
+            f"smaller or cut it into tiles (tile=auto), or, if you trust it, raise the limit with "
             f"{MAX_PIXELS_VARIABLE}={pixels} or max_pixels={pixels}"
         )
 

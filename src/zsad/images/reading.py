@@ -49,7 +49,12 @@ from zsad.images.remote import read_remote
 
 
 def read_image(
-    source: Any, *, max_pixels: int | None = None, max_bytes: int | None = None, bits: Bits = None
+    source: Any,
+    *,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    bits: Bits = None,
+    for_tiles: bool = False,
 ) -> Image.Image:
     """Reads one image as 8-bit RGB, upright.
 
@@ -68,6 +73,8 @@ def read_image(
         bits: depth of the values in 16-bit files and arrays, 1 to 16, such as 12 for a 12-bit camera; "auto"
             takes the smallest usual depth that this image fits in, which differs between images
             (`common_bits` finds one for all); None takes ZSAD_BITS or what the file states.
+        for_tiles: whether the image will be cut into tiles, for which both default limits are
+            `TIMES_FOR_TILES` times as large.
 
     Returns:
         A new Pillow image of mode "RGB"; the source does not change.
@@ -84,7 +91,7 @@ def read_image(
         >>> read_image(np.zeros((4, 6), dtype=np.uint8)).size
         (6, 4)
     """
-    reading = chosen_reading(max_pixels, max_bytes, bits)
+    reading = chosen_reading(max_pixels, max_bytes, bits, for_tiles=for_tiles)
     image = _read(source, reading)
     for note in reading.notes:
         warnings.warn(ImageWarning(_name(source), note), stacklevel=2)

@@ -16,6 +16,7 @@ from zsad.images.drawing import SCALES, Scale
 from zsad.images.limits import Bits, checked_bits
 from zsad.images.names import Pages
 from zsad.images.saving import FILE_SUFFIXES, FileKind
+from zsad.images.tiles import Tile, checked_tile
 
 if TYPE_CHECKING:
     from zsad.detector.looking import RegionInput
@@ -46,6 +47,8 @@ class PredictOptions:
             what the files state. Companions, and references loaded for the run, are read at the same depth.
         pages: "first": the first page of a file with several, and the middle slice of a volume; "all": every
             page, frame and slice, each with a row under a name such as "scan.tif#page=3".
+        tile: how large images are cut into overlapping tiles, as `Detector.with_tile` takes it; None: as the
+            detector was calibrated or loaded.
         recursive: whether to search sub-folders too.
         include_results: whether to score the images that zsad wrote itself, and masks, in folders too.
         resume: whether to keep the results that an earlier run with the same settings left in `out`, and to
@@ -74,6 +77,7 @@ class PredictOptions:
     csv_delimiter: str = ","
     batch_size: int = 8
     bits: Bits = None
+    tile: Tile = None
     pages: Pages = "first"
     recursive: bool = True
     include_results: bool = False
@@ -105,6 +109,7 @@ class PredictOptions:
         if self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
         checked_bits(self.bits)
+        object.__setattr__(self, "tile", checked_tile(self.tile))
         if self.pages not in get_args(Pages):
             raise unknown_name("pages", str(self.pages), get_args(Pages))
         if self.explain is not None:

@@ -23,6 +23,7 @@ from zsad.images.finding import ImageSearch, search_images
 from zsad.images.limits import AUTO, checked_bits, common_depth
 from zsad.images.names import RemoteFile, file_and_part
 from zsad.images.reading import common_bits
+from zsad.images.tiles import tiling_note
 from zsad.prediction.companions import COMPANIONS_KEY, folder_note, give_companions
 from zsad.prediction.engines import choose_engine
 from zsad.prediction.layout import RunLayout
@@ -63,6 +64,7 @@ class PredictResult:
         resumed: number of records that an earlier run had written.
         seconds: wall time of this run, without loading the method.
         note: one line on how the images were scored together; empty if each was scored by itself.
+        tiling: one line on how many images were cut into tiles, and why; empty if none was.
         left_out: one line on how many images in the inputs were not scored, and why; empty if there are none.
     """
 
@@ -72,6 +74,7 @@ class PredictResult:
     resumed: int
     seconds: float
     note: str = ""
+    tiling: str = ""
     left_out: str = ""
 
     @property
@@ -176,7 +179,9 @@ def _predict(
     if interrupted is not None:
         raise interrupted
     seconds = time.perf_counter() - started
-    return PredictResult(directory, page, tuple(writer.records), len(kept), seconds, note)
+    records = tuple(writer.records)
+    tiling = tiling_note([record.tile for record in records], detector.tile, detector.image_size)
+    return PredictResult(directory, page, records, len(kept), seconds, note, tiling)
 
 
 def images_to_score(
@@ -231,9 +236,11 @@ def _loaded(detector: Detector | Loader, files: list[Path], options: PredictOpti
     """The detector; one that other processes copy to their own devices is loaded on the CPU."""
     bits = cast("int | None", options.bits)  # the depth of all images, found by now
     if _is_detector(detector):
-        return detector if bits is None else detector.at_depth(bits)
+        detector = detector if bits is None else detector.at_depth(bits)
+        return detector if options.tile is None else detector.with_tile(options.tile)
     load = cast("Loader", detector)
-    return load(files, "cpu" if options.scores_elsewhere else options.device, bits)
+    loaded = load(files, "cpu" if options.scores_elsewhere else options.device, bits)
+    return loaded if options.tile is None else loaded.with_tile(options.tile)
 
 
 def _workers_device(options: PredictOptions, detector: Detector | Loader) -> str | None:
