@@ -349,3 +349,14 @@ def test_imagenet_normalisation():
     found = imagenet_normalised(normalised, mean, std)[0, :, 0, 0]
     expected = (0.5 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(found, expected)
+
+
+def test_the_authors_file_through_the_public_functions(golden_clip, golden_inputs, golden, golden_path):
+    expected = golden("crane")
+    path = golden_path / "crane_official.pth"
+    detector = zsad.load("crane", golden_clip, path, device="cpu", image_size=70, **PLUS)
+    recorded = torch.as_tensor(expected["dattn.dino_features"])
+    detector.method.vfm = lambda images: recorded
+    raw = detector.score_tensors(golden_inputs["images"])
+    close(raw.scores, expected["dattn.scores"], atol=1e-5)
+    close(raw.maps, expected["dattn.map_mean_logits_gauss4"], atol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import zsad
 from helpers.clip_shapes import with_layers
 from helpers.golden_checks import adam, check_gradients, check_parameters, close, near
 from zsad.errors import ConfigError, WeightsError
@@ -211,3 +212,13 @@ def test_more_patches_than_there_are_are_refused(small_clip):
     method = FAPrompt(small_clip, Config(k=17))
     with pytest.raises(ConfigError, match="k 17: the images have 16 patches"):
         method.score(method.features(torch.zeros(1, 3, 32, 32)), method.prepare([]))
+
+
+def test_the_authors_file_through_the_public_functions(golden_clip, golden_inputs, golden, golden_path):
+    expected = golden("faprompt")
+    detector = zsad.load(
+        "faprompt", golden_clip, golden_path / "faprompt_official.pth", device="cpu", image_size=70
+    )
+    raw = detector.score_tensors(golden_inputs["images"])
+    close(raw.scores, expected["eval.scores"], atol=1e-5)
+    close(raw.maps, expected["eval.map_gauss10"], atol=1e-5)

@@ -99,6 +99,7 @@ def correlated_tokens(
         attention_layers: layers that gather with it, from `start` on.
     """
     last = visual.config.layers
+    wanted = range(start, max((start, *layers)) + 1)  # of the correlated stream
     original = correlated = visual.ln_pre(visual.embed(images))
     patches: dict[int, Tensor] = {}
     gathered: dict[int, Tensor] = {}
@@ -111,7 +112,9 @@ def correlated_tokens(
             rows = None if reads_all else LAST_ROWS
             attended = F.scaled_dot_product_attention(query[:, :, :rows], key, value)
             halfway = original[:, :rows] + block.attn.merge_heads(attended)
-            correlated = correlated + block.attn.merge_heads(correlated_attention(query, key, value, kind))
+            if number in wanted:
+                step = correlated_attention(query, key, value, kind)
+                correlated = correlated + block.attn.merge_heads(step)
             if attention is not None and number in attention_layers:
                 source = correlated if number == start else halfway
                 values = block.attn.project_heads(block.ln_1(source), rows=1)[2][:, :, 1:]
