@@ -2,43 +2,41 @@
 
 Qu et al., CVPR 2025, https://arxiv.org/abs/2503.10080; code https://github.com/xiaozhen228/Bayes-PFL.
 
-Idea: instead of one learnt prompt, learn distributions of prompts. A bank holds three pairs of learnt words before
-the class name: context vectors, which a pair shares, and state vectors of a normal and an abnormal object.
-Samples of three distributions move them: a shift of the context that depends on the image, and one shift for
-each state that does not. Each distribution is a Gaussian, computed by a small network, whose samples pass
-through planar flows. The patches of four layers attend to the prompts (residual cross attention), and each pair
-of prompts gives a probability for each pixel and for the image. The result is the mean over pairs, samples and
-layers.
+Idea: instead of one learnt prompt, learn distributions of prompts. A bank holds three pairs of learnt words
+before the class name: context vectors, which both prompts of a pair share, and state vectors of a normal and
+of an abnormal object. Samples of three distributions move them: a shift of the context that depends on the
+image, and one shift for each state that does not. Each distribution is a Gaussian, computed by a small
+network, whose samples pass through planar flows. The prompts attend to the patches of four layers (residual
+cross attention), and each pair gives a probability for each pixel and for the image. The result is the mean
+over pairs, samples and layers.
 
-Training has two stages, one `zsad train` run each, of which the second starts from the file of the first:
-`stage=1` learns the distributions, the bank, the attention and the maps; `stage=2` learns the score of the image,
-for which the patches are pooled and added to CLIP's image feature.
+Training has two stages, one `zsad train` run each; the second starts from the file of the first. `stage=1`
+learns the bank, the distributions, the attention and the maps. `stage=2` learns the score of the image, for
+which the patches are pooled and added to CLIP's image feature.
 
 What the released code does and the paper does not say (kept, because published weights depend on it):
 
 * the encoder of a distribution returns exp(v / 2), and the sampler takes that for the variance, so that the
   standard deviation is exp(v / 4);
-* the flows are not constrained to be invertible, and the logarithms of their determinants are divided by the
-  batch size even for the distributions that do not depend on the image;
-* normal and abnormal state share one encoder; a decoder and a reconstruction exist and enter no loss (accepted in
-  the authors' files and ignored);
+* the flows need not be invertible, and the logarithms of their determinants are divided by the batch size
+  even for the distributions that do not depend on the image;
+* normal and abnormal state share one encoder; a decoder exists that no loss uses (ignored in the files);
 * the attention is scaled by the full width, not by that of a head, and has no output projection;
-* focal and Dice losses are sums over the pixels of the whole batch, so the images of a step cannot be shared
-  out between devices;
+* focal and Dice losses are taken over the pixels of the whole batch, so that devices cannot share a step;
 * on OpenAI's weights both encoders run with the erf GELU, although they were trained with QuickGELU, and the
   position table is resized bicubically with antialiasing.
 
 Deviations from the released code:
 
-* the authors draw the context noise anew for each image, so that a score depends on the order of the images; here
+* the authors draw context noise for each image, so that a score depends on the order of the images; here
   noise is drawn once from `seed` and is the same for every image. `sample_num=0` takes the means instead, and
   `BayesPFL.set_draws` puts noise in from outside;
-* the published score of an image is scaled by the smallest and largest value of its category, and takes 20
-  pixels of the map for seven categories chosen by hand and 2000 for all others: `image_score="joint"`, with one
-  `top_k` for all images. The default, "prob", is the probability alone, and "mixed" adds the map without that scaling;
-* the authors stop early by the pixel AP (stage 1) or image AP (stage 2) on labels of the *test* dataset; here five categories of the
-  training data are held out instead;
-* a bias of the pooling, which its softmax cancels, is ignored;
+* the published score of an image is scaled by the smallest and largest value of its category, and reads 20
+  pixels of the map for seven categories chosen by hand and 2000 for all others: `image_score="joint"`, with
+  one `top_k` for all. The default, "prob", is the probability alone; "mixed" adds the map without scaling;
+* the authors stop early by labels of the *test* dataset, by pixel AP in stage 1 and image AP in stage 2; here
+  five categories of the training data are held out instead;
+* a bias of the pooling that its softmax cancels is ignored;
 * on a backbone without 24 layers, the ends of the four quarters of the image encoder give the patches.
 
 The authors' files (`train_visa.pth`, `train_mvtec.pth`, both of stage 2) are on Google Drive, which programs
@@ -47,7 +45,6 @@ cannot fetch from: follow the link on the repository's page and give the file as
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,9 +60,10 @@ from zsad.methods.functional.batch_losses import balanced_focal_loss, batch_dice
 from zsad.methods.functional.checks import check_masks, check_names
 from zsad.methods.functional.maps import gaussian_filter, grid_side, in_parts, min_max, to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use
+from zsad.methods.prompts.draws import Draws
 from zsad.methods.prompts.flow_file import official_parameters, official_settings
-from zsad.methods.prompts.prompt_bank import class_prompts, encode_prompts, shifted_vectors
-from zsad.methods.prompts.prompt_flow import AmortisedFlows, FlowSample, FreeFlows, GaussianEncoder
+from zsad.methods.prompts.flow_network import PromptFlowNetwork
+from zsad.methods.prompts.prompt_bank import class_prompts
 from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
@@ -74,8 +72,7 @@ if TYPE_CHECKING:
 
 IMAGES_AT_ONCE = 8  # of a batch that holds a whole category
 DIVERGENCE_WEIGHT = 0.01
-INITIAL_STD = 0.02
-FIRST_TEMPERATURE = 0.07
+DIVERGENCES = ("divergence_context", "divergence_normal", "divergence_abnormal")
 LEARNT_IN_STAGE_2 = ("class_mapping.", "image_mapping.", "fuse.")
 ONLY_IN_STAGE_2 = ("image_mapping.", "fuse.")
 
@@ -96,17 +93,17 @@ class Config(MethodConfig):
     """Settings, by the names of the authors' code.
 
     Attributes:
-        features_list: 1-based layers of the image encoder whose patches are used; None for the ends of the four
-            quarters, (6, 12, 18, 24) of 24 layers.
+        features_list: 1-based layers of the image encoder whose patches are used; None for the ends of the
+            four quarters, (6, 12, 18, 24) of 24 layers.
         prompt_num: number of pairs in the bank.
         prompt_context_len: number of context vectors in a prompt.
         prompt_state_len: number of state vectors in a prompt.
         num_flows: number of planar flows of each distribution.
-        sample_num: number of samples of each distribution that a score is averaged over; 0 for one sample at the
-            means, without noise.
+        sample_num: number of samples of each distribution that a score is averaged over; 0 for one sample at
+            the means, without noise.
         seed: seed of the noise.
-        stage: 1 for the score before the patches are pooled, 2 for the score after; also what `loss` and
-            `trainable` are about. None for 2 with an authors' file, and for 1 with new weights.
+        stage: 1 for scores without pooled patches, 2 with them; also the stage that `loss` and `trainable`
+            are about. None for 2 with an authors' file, and for 1 with new weights.
         image_score: "prob" for the mean probability, "mixed" for the mean of it and of the largest map values,
             "joint" for both scaled over the images of the batch, as published.
         top_k: number of pixels of the map, the largest ones, that "mixed" and "joint" average.
@@ -144,81 +141,12 @@ class Features:
 
     Attributes:
         image_features: (B, E) float32 image embedding, not normalised.
-        patch_tokens: (B, T, N, D) float32 patches after each of the T used layers, before the final layer norm.
+        patch_tokens: (B, T, N, D) float32 patches after each of the T used layers, before the final layer
+            norm.
     """
 
     image_features: Tensor
     patch_tokens: Tensor
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Noise of the three distributions, standard normal; R samples.
-
-    Attributes:
-        context: (1 or B, R, D).
-        states: (2, R, D), for the normal and the abnormal state.
-        prompt: (1,) int64, pair of the bank that a training step is about; None where all pairs are used.
-    """
-
-    context: Tensor
-    states: Tensor
-    prompt: Tensor | None = None
-
-
-class ResidualCrossAttention(nn.Module):
-    """Prompts attend to the patches of each layer, which come into the joint space.
-
-    Source: Bayes-PFL (2503.10080), section 3.4.
-
-    Attributes:
-        linear_proj: one linear layer for each used layer of the image encoder.
-    """
-
-    def __init__(self, layers: int, width: int, embed_dim: int) -> None:
-        super().__init__()
-        self.q_proj_pre = nn.Conv1d(embed_dim, embed_dim, 1)
-        self.linear_proj = nn.ModuleList(nn.Linear(width, embed_dim, bias=False) for _ in range(layers))
-        self.heads = math.gcd(4, embed_dim)
-
-    def forward(self, text: Tensor, patch_tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Prompts and patches of one layer after the other, all of length 1.
-
-        Args:
-            text: (B, M, E) prompts of length 1.
-            patch_tokens: (B, T, N, D).
-
-        Yields:
-            (B, M, E) prompts and (B, N, E) patches.
-        """
-        queries = self._split(self.q_proj_pre(text.transpose(1, 2)).transpose(1, 2))
-        for layer, tokens in zip(self.linear_proj, patch_tokens.unbind(dim=1), strict=True):
-            patches = F.normalize(layer(tokens), dim=-1)
-            values = self._split(patches)
-            scale = text.shape[-1] ** -0.5  # of the full width, not of a head's
-            attended = F.scaled_dot_product_attention(queries, values, values, scale=scale)
-            yield F.normalize(text + attended.transpose(1, 2).flatten(2), dim=-1), patches
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(B, L, E) -> (B, heads, L, E / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-class PatchFusion(nn.Module):
-    """Pools the patches of all layers into one vector, weighted by a softmax over the patches."""
-
-    def __init__(self, inputs: int, inner: int, embed_dim: int) -> None:
-        super().__init__()
-        self.fuse_modules = nn.Linear(inputs, inner)
-        self.compress = nn.Linear(inner, 1, bias=False)
-        self.post_process = nn.Linear(inner, embed_dim)
-
-    def forward(self, patch_tokens: Tensor) -> Tensor:
-        """(B, T, N, D) -> (B, E)."""
-        fused = self.fuse_modules(patch_tokens.transpose(1, 2).flatten(2))  # (B, N, inner)
-        weights = torch.softmax(self.compress(fused), dim=1)
-        pooled: Tensor = self.post_process((weights * fused).sum(dim=1))
-        return pooled
 
 
 class BayesPFL(Method[Config, Features, Prompts]):
@@ -262,33 +190,21 @@ class BayesPFL(Method[Config, Features, Prompts]):
         layers = layers_to_use(config.features_list, towers.vision.layers)
         super().__init__(backbone, replace(config, features_list=layers))
         self.layers = layers
-        width, text_width, joint = towers.vision.width, towers.text.width, towers.embed_dim
-        inner, flows, pairs = width // 2, config.num_flows, config.prompt_num
         self.learnt_tokens = config.prompt_context_len + config.prompt_state_len
         class_prompts([DEFAULT_CLASS], self.learnt_tokens, towers.text.context_length)  # refuses early
-        self.prompt_context = _vectors(0.0, pairs, config.prompt_context_len, text_width)
-        self.prompt_state_normal = _vectors(0.5, pairs, config.prompt_state_len, text_width)
-        self.prompt_state_abnormal = _vectors(-0.5, pairs, config.prompt_state_len, text_width)
-        self.temperature_pixel = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
-        self.temperature_image = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
-        self.context_encoder = GaussianEncoder(joint, inner, text_width)
-        self.state_encoder = GaussianEncoder(text_width, inner, text_width)
-        self.PFL_context = AmortisedFlows(joint, text_width, flows)
-        self.PFL_normal = FreeFlows(text_width, flows)
-        self.PFL_abnormal = FreeFlows(text_width, flows)
-        self.fuse = PatchFusion(len(layers) * width, inner, joint)
-        self.RCA = ResidualCrossAttention(len(layers), width, joint)
-        self.class_mapping = nn.Linear(joint, joint)
-        self.image_mapping = nn.Linear(joint, joint)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and not name.startswith("backbone."):
-                nn.init.normal_(module.weight, std=INITIAL_STD)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        generator = torch.Generator().manual_seed(config.seed)
-        noise = torch.randn(3, max(1, config.sample_num), text_width, generator=generator)
-        self.register_buffer("noise", noise if config.sample_num else 0 * noise, persistent=False)
+        self.network = PromptFlowNetwork(
+            towers,
+            len(layers),
+            pairs=config.prompt_num,
+            context=config.prompt_context_len,
+            state=config.prompt_state_len,
+            flows=config.num_flows,
+        )
+        drawn = Draws.once(config.sample_num, towers.text.width, config.seed)
+        self.register_buffer("noise", torch.cat([drawn.states, drawn.context]), persistent=False)
+        self._freeze_other_stage()
         self._given: Draws | None = None
+        self._given_pair: int | None = None
 
     @property
     def stage(self) -> Literal[1, 2]:
@@ -313,31 +229,22 @@ class BayesPFL(Method[Config, Features, Prompts]):
             context: (R, D), the same for all images, or (B, R, D).
             normal: (R, D).
             abnormal: (R, D).
-            prompt: pair of the bank that training steps are about; None for a random one, or for the first pair
-                outside training mode.
+            prompt: pair of the bank that training steps are about; None for a random one, or for the first
+                pair outside training mode.
 
         Raises:
             ConfigError: only some of the three are given, their shapes do not fit, or there is no such pair.
         """
-        found = [context, normal, abnormal]
-        given = [each for each in found if each is not None]
-        if prompt is not None and not 0 <= prompt < self.config.prompt_num:
-            raise ConfigError(f"prompt {prompt}: the bank has the pairs 0 to {self.config.prompt_num - 1}")
-        if len(given) not in (0, 3):
-            raise ConfigError("set_draws takes context, normal and abnormal together, or none of them")
-        if not given and prompt is None:
+        pairs = self.config.prompt_num
+        if prompt is not None and not 0 <= prompt < pairs:
+            raise ConfigError(f"prompt {prompt}: the bank has the pairs 0 to {pairs - 1}")
+        if context is not None and normal is not None and abnormal is not None:
+            self._given = Draws.given(context, normal, abnormal, self.noise.shape[-1])
+        elif context is normal is abnormal is None:
             self._given = None
-            return
-        drawn, normal, abnormal = given or (self.noise[0], self.noise[1], self.noise[2])
-        shape = (drawn.shape[-2] if drawn.ndim > 1 else 0, self.noise.shape[-1])
-        if drawn.ndim not in (2, 3) or not drawn.shape[-2:] == normal.shape == abnormal.shape == shape:
-            raise ConfigError(
-                f"draws must be context (R, {shape[1]}) or (B, R, {shape[1]}), normal and abnormal (R, {shape[1]}), "
-                f"got {[tuple(each.shape) for each in (drawn, normal, abnormal)]}"
-            )
-        rows = drawn if drawn.ndim == 3 else drawn[None]
-        pair = None if prompt is None else torch.tensor([prompt])
-        self._given = Draws(rows, torch.stack([normal, abnormal]), pair)
+        else:
+            raise ConfigError("set_draws takes context, normal and abnormal together, or none of them")
+        self._given_pair = prompt
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> Prompts:
         """The tokens of the prompts; what is learnt enters them with the image."""
@@ -358,25 +265,27 @@ class BayesPFL(Method[Config, Features, Prompts]):
         Raises:
             ConfigError: `image_score="joint"` with a single image.
         """
-        draws = self._given or Draws(self.noise[:1], self.noise[1:])
+        draws = self._given or Draws.split(self.noise)
+        count = len(features.image_features)
         if not self.scores_jointly:
             probabilities, maps = self._judge(features, state.token_ids, draws)
-            return RawOutput(self._image_scores(probabilities, maps), gaussian_filter(maps, self.config.sigma))
-        count = len(features.image_features)
-        if count < 2:
+        elif count < 2:
             raise ConfigError(
-                'image_score="joint" scales scores over the images of a category and needs at least 2 at once, '
-                'got 1: score them together, or use image_score="prob"'
+                'image_score="joint" scales scores over the images of a category and needs at least 2 at '
+                'once, got 1: score them together, or use image_score="prob"'
             )
-        parts = [
-            self._judge(
-                Features(features.image_features[rows], features.patch_tokens[rows]),
-                state.token_ids if len(state.token_ids) == 1 else state.token_ids[rows],
-                draws if len(draws.context) == 1 else replace(draws, context=draws.context[rows]),
-            )
-            for rows in (slice(start, start + IMAGES_AT_ONCE) for start in range(0, count, IMAGES_AT_ONCE))
-        ]
-        probabilities, maps = (torch.cat(part) for part in zip(*parts, strict=True))
+        else:
+            parts = [
+                self._judge(
+                    Features(features.image_features[rows], features.patch_tokens[rows]),
+                    state.token_ids if len(state.token_ids) == 1 else state.token_ids[rows],
+                    draws.rows(rows),
+                )
+                for rows in (
+                    slice(start, start + IMAGES_AT_ONCE) for start in range(0, count, IMAGES_AT_ONCE)
+                )
+            ]
+            probabilities, maps = (torch.cat(part) for part in zip(*parts, strict=True))
         return RawOutput(self._image_scores(probabilities, maps), gaussian_filter(maps, self.config.sigma))
 
     def loss_from_features(
@@ -386,8 +295,8 @@ class BayesPFL(Method[Config, Features, Prompts]):
 
         L1 = CE + sum_l [ Focal(P_l, G) + Dice(P_l, G) ] + 0.01 (KL_z + KL_n + KL_a) + L_orth,   L2 = CE
 
-        Source: Bayes-PFL (2503.10080), section 3.5, as in the authors' code. In training mode noise and pair are
-        drawn from torch's global random numbers, unless `set_draws` gave them.
+        Source: Bayes-PFL (2503.10080), section 3.5, as in the authors' code. In training mode noise and pair
+        are drawn from torch's global random numbers, unless `set_draws` gave them.
 
         Args:
             features: features of the batch.
@@ -396,34 +305,36 @@ class BayesPFL(Method[Config, Features, Prompts]):
             classes: one name for all images, or one per image; None means "object" for all.
 
         Returns:
-            "image", and in stage 1 "focal", "dice", "divergence" and "orthogonal", weights included.
+            "image", and in stage 1 "focal", "dice", a divergence for each distribution, and "orthogonal",
+            weights included.
         """
         images = len(features.image_features)
-        masks = check_masks(masks, images, self._image_size(features))
-        draws = self._training_draws(images)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage == 1):
-            token_ids = self.prepare(classes or [DEFAULT_CLASS]).token_ids
-            samples = self._sample(features, draws)
-            bank = self._text(token_ids, samples, images).unflatten(1, (2, -1))  # (B, 2, K, E)
-            text = bank.index_select(2, draws.prompt if draws.prompt is not None else masks.new_zeros(1).long())
-        logits = self._image_logits(text.flatten(1, 2), features)[..., 0]
-        terms = {"image": F.cross_entropy(logits, labels.long())}
+        size = grid_side(features.patch_tokens.shape[2]) * self.backbone.config.vision.patch_size
+        masks = check_masks(masks, images, size)
+        draws, pair = self._training_draws(images)
+        network, tokens = self.network, features.patch_tokens
+        samples = network.sample(features.image_features, draws)
+        token_ids = self.prepare(classes or [DEFAULT_CLASS]).token_ids
+        bank = network.text(self.backbone, token_ids, samples)
+        text = bank.index_select(2, pair)
+        terms = {"image": F.cross_entropy(self._image_logits(text, features)[..., 0], labels.long())}
         if self.stage == 2:
             return terms
-        maps = [torch.sigmoid(each[:, 0]) for each in self._map_logits(text.flatten(1, 2), features)]
-        divergence = torch.stack([sample.divergence(images) for sample in samples]).sum()
+        maps = [self._pixels(logits)[:, 0] for logits in network.patch_logits(text, tokens)]
+        divergences = [DIVERGENCE_WEIGHT * sample.divergence(images) for sample in samples]
         return {
             **terms,
             "focal": torch.stack([balanced_focal_loss(each, masks) for each in maps]).sum(),
             "dice": torch.stack([batch_dice_loss(each, masks) for each in maps]).sum(),
-            "divergence": DIVERGENCE_WEIGHT * divergence,
+            **dict(zip(DIVERGENCES, divergences, strict=True)),
             "orthogonal": orthogonality(bank).sum(dim=1).mean(),
         }
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What the stage learns, by the names of the authors' file."""
-        for name, parameter in self._learnt():
-            if name.startswith(LEARNT_IN_STAGE_2) if self.stage == 2 else not name.startswith(ONLY_IN_STAGE_2):
+        kept, later = (LEARNT_IN_STAGE_2, ()) if self.stage == 2 else ("", ONLY_IN_STAGE_2)
+        for name, parameter in self.network.named_parameters():
+            if name.startswith(kept) and not name.startswith(later):
                 yield name, parameter
 
     @classmethod
@@ -433,7 +344,7 @@ class BayesPFL(Method[Config, Features, Prompts]):
 
     def learned_state(self) -> dict[str, Tensor]:
         """What both stages learn."""
-        return {name: parameter.detach().clone() for name, parameter in self._learnt()}
+        return {name: parameter.detach().clone() for name, parameter in self.network.named_parameters()}
 
     def load_learned(self, state: Mapping[str, Tensor]) -> None:
         """Takes back what `learned_state` gave.
@@ -441,14 +352,17 @@ class BayesPFL(Method[Config, Features, Prompts]):
         Raises:
             WeightsError: names or shapes differ; the message lists them.
         """
-        parameters = dict(self._learnt())
+        parameters = dict(self.network.named_parameters())
         check_names(INFO.name, expected=parameters, found=state)
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(state[name])
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes `{"MyModel": {...}}`; where the settings leave the stage open, it is 2, as in the published files."""
+        """Takes `{"MyModel": {...}}`, the file that the authors' training writes.
+
+        If the settings leave the stage open, it is 2, as that of the published files.
+        """
         learned = official_parameters(state_dict)
         count = sum(name.startswith("RCA.linear_proj.") for name in learned)
         if count != len(self.layers):
@@ -459,15 +373,18 @@ class BayesPFL(Method[Config, Features, Prompts]):
         self.load_learned(learned)
         if self.config.stage is None:
             self.config = replace(self.config, stage=2)
+            self._freeze_other_stage()
 
     @classmethod
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """The sizes of the bank and the number of flows, from the shapes."""
         return official_settings(official_parameters(state_dict))
 
-    def _learnt(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What is learnt in one of the two stages."""
-        yield from (each for each in self.named_parameters() if not each[0].startswith("backbone."))
+    def _freeze_other_stage(self) -> None:
+        """Lets gradients reach exactly what the stage learns."""
+        self.network.requires_grad_(False)
+        for _, parameter in self.trainable():
+            parameter.requires_grad_(True)
 
     def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The fields of `Features`."""
@@ -475,67 +392,42 @@ class BayesPFL(Method[Config, Features, Prompts]):
         tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
         return self.backbone.visual.project(output.class_token).float(), tokens.float()
 
-    def _training_draws(self, images: int) -> Draws:
-        """One sample of each distribution and one pair: as given, random, or outside training mode always the same."""
-        device = self.noise.device
-        given = self._given
-        if given is None and self.training:
-            drawn = torch.randn(images + 2, 1, self.noise.shape[-1]).to(device)
-            given = Draws(drawn[2:], drawn[:2])
-        draws = given or Draws(self.noise[:1], self.noise[1:])
-        pair = draws.prompt
-        if pair is None:
-            pair = torch.randint(self.config.prompt_num, (1,)) if self.training else torch.zeros(1, dtype=torch.long)
-        return Draws(draws.context[:, :1], draws.states[:, :1], pair.to(device))
+    def _training_draws(self, images: int) -> tuple[Draws, Tensor]:
+        """One draw of each distribution and the number (1,) of a pair: as given, or random.
 
-    def _sample(self, features: Features, draws: Draws) -> tuple[FlowSample, FlowSample, FlowSample]:
-        """Samples of the context's shift for each image, and of the shifts of both states."""
-        context, states = (noise.to(self.noise) for noise in (draws.context, draws.states))
-        images = len(features.image_features)
-        if len(context) not in (1, images):
-            raise ConfigError(f"set_draws was given context noise of {len(context)} images, but {images} came")
-        return (
-            self.PFL_context(features.image_features, self.context_encoder, context),
-            self.PFL_normal(self.state_encoder, states[:1]),
-            self.PFL_abnormal(self.state_encoder, states[1:]),
-        )
-
-    def _text(self, token_ids: Tensor, samples: Sequence[FlowSample], images: int) -> Tensor:
-        """(B, 2 R K, E) prompts of length 1: normal, then abnormal, in each draw after draw."""
-        context, normal, abnormal = (sample.vectors for sample in samples)
-        states = torch.stack([self.prompt_state_normal, self.prompt_state_abnormal])
-        shifts = torch.cat([normal, abnormal])
-        vectors = shifted_vectors(self.prompt_context, states, context.expand(images, -1, -1), shifts)
-        return encode_prompts(self.backbone, token_ids, vectors)
+        Outside training mode they are always the same.
+        """
+        draws, pair = self._given or Draws.split(self.noise), torch.tensor([self._given_pair or 0])
+        if self.training and self._given is None:
+            draws = Draws.split(torch.randn(2 + images, 1, self.noise.shape[-1]))
+        if self.training and self._given_pair is None:
+            pair = torch.randint(self.config.prompt_num, (1,))
+        return draws.first(), pair.to(self.noise.device)
 
     def _judge(self, features: Features, token_ids: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Image probabilities (B,) and maps (B, S, S) before smoothing."""
-        text = self._text(token_ids, self._sample(features, draws), len(features.image_features))
+        samples = self.network.sample(features.image_features, draws)
+        text = self.network.text(self.backbone, token_ids, samples)
         normal, abnormal = self._image_logits(text, features).unbind(dim=1)
-        maps = [torch.sigmoid(logits).mean(dim=1) for logits in self._map_logits(text, features)]
-        return torch.sigmoid(abnormal - normal).mean(dim=1), torch.stack(maps).mean(dim=0)
+        patches = self.network.patch_logits(text, features.patch_tokens)
+        maps = torch.stack([self._pixels(logits).mean(dim=1) for logits in patches])
+        return torch.sigmoid(abnormal - normal).mean(dim=1), maps.mean(dim=0)
 
     def _image_logits(self, text: Tensor, features: Features) -> Tensor:
-        """(B, 2, R K) of the pairs, normal then abnormal."""
-        image, temperature = features.image_features, self.temperature_image.exp()
-        if self.stage == 2:
-            image = self.image_mapping(image + self.fuse(features.patch_tokens))
-            temperature = temperature.detach()
-        mapped = F.normalize(self.class_mapping(text), dim=-1)
-        logits = temperature * (mapped @ F.normalize(image, dim=-1)[..., None])[..., 0]
-        return logits.unflatten(1, (2, -1))
+        """(B, 2, M) logits of the image by the stage of the settings."""
+        if self.stage == 1:
+            return self.network.image_logits(text, features.image_features)
+        fused = self.network.fused(features.image_features, features.patch_tokens)
+        return self.network.image_logits(text, fused)
 
-    def _map_logits(self, text: Tensor, features: Features) -> Iterator[Tensor]:
-        """(B, R K, S, S) of each layer, abnormal minus normal of each pair, whose sigmoid is their softmax."""
-        size = self._image_size(features)
-        for prompts, patches in self.RCA(text, features.patch_tokens):
-            normal, abnormal = prompts.unflatten(1, (2, -1)).unbind(dim=1)
-            # Products and upsampling are linear, so the difference can be taken before them.
-            logits = self.temperature_pixel.exp() * (patches @ (abnormal - normal).transpose(1, 2))
-            yield upsample(to_grid(logits), size, align_corners=True)
+    def _pixels(self, logits: Tensor) -> Tensor:
+        """(B, N, M) logits of the patches to (B, M, S, S) probabilities of the pixels."""
+        grid = to_grid(logits)
+        size = grid.shape[-1] * self.backbone.config.vision.patch_size
+        return torch.sigmoid(upsample(grid, size, align_corners=True))
 
     def _image_scores(self, probabilities: Tensor, maps: Tensor) -> Tensor:
-        """Scores (B,) in [0, 1] from probabilities (B,) and maps before smoothing, by the rule of the settings."""
+        """Scores (B,) in [0, 1] by the rule of the settings, from maps before smoothing."""
         if self.config.image_score == "prob":
             return probabilities
         pixels = maps.flatten(1)
@@ -543,12 +435,3 @@ class BayesPFL(Method[Config, Features, Prompts]):
         if self.config.image_score == "joint":
             probabilities, peaks = min_max(probabilities), min_max(peaks)
         return (probabilities + peaks) / 2
-
-    def _image_size(self, features: Features) -> int:
-        """Pixels a side of the images that the features were made from."""
-        return grid_side(features.patch_tokens.shape[-2]) * self.backbone.config.vision.patch_size
-
-
-def _vectors(mean: float, *shape: int) -> nn.Parameter:
-    """New vectors from a normal distribution with standard deviation 0.02, cut at 2 from 0."""
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), mean=mean, std=INITIAL_STD))

@@ -33,7 +33,8 @@ def balanced_focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
     right = torch.where(masks > 0, probabilities, 1 - probabilities)
     each = -((1 - right) ** 2) * torch.log(right + LOGARITHM_SMOOTHING)
     return sum(
-        ((each * chosen).sum() / chosen.sum().clamp(min=1) for chosen in (masks, 1 - masks)), each.new_zeros(())
+        ((each * chosen).sum() / chosen.sum().clamp(min=1) for chosen in (masks, 1 - masks)),
+        each.new_zeros(()),
     )
 
 
@@ -47,7 +48,8 @@ def batch_dice_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
         masks: (B, H, W) in {0, 1}.
 
     Example:
-        >>> batch_dice_loss(torch.tensor([[[1.0, 0.0, 1.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]])).round(decimals=4)
+        >>> maps, masks = torch.tensor([[[1.0, 0.0, 1.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]])
+        >>> batch_dice_loss(maps, masks).round(decimals=4)
         tensor(0.5000)
     """
     overlap = 2 * (probabilities * masks).sum() + DICE_SMOOTHING

@@ -42,8 +42,8 @@ def official_parameters(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     entries = state_dict.get(OFFICIAL_ENTRY)
     if not isinstance(entries, Mapping) or not entries:
         raise WeightsError(
-            f"not a file of Bayes-PFL's authors: expected an entry {OFFICIAL_ENTRY!r} with 'prompt_context' and so "
-            f"on, found {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}"
+            f"not a file of Bayes-PFL's authors: expected an entry {OFFICIAL_ENTRY!r} with 'prompt_context' "
+            f"and so on, found {', '.join(map(str, list(state_dict)[:5])) or 'nothing'}"
         )
     tensors = {str(name): tensor for name, tensor in entries.items()}
     check_tensors("Bayes-PFL's authors", tensors)
@@ -56,9 +56,7 @@ def official_parameters(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
                 )
             del tensors[name]
     return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith(UNUSED) and name != CANCELLED
+        name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED) and name != CANCELLED
     }
 
 
@@ -69,8 +67,8 @@ def official_settings(learned: Mapping[str, Tensor]) -> dict[str, int]:
         WeightsError: a tensor that tells a setting is missing, or has other axes.
 
     Example:
-        >>> shapes = {"prompt_context": (3, 5, 8), "prompt_state_normal": (3, 4, 8), "PFL_normal.amor_b": (1, 10, 1, 1)}
-        >>> official_settings({name: torch.zeros(shape) for name, shape in shapes.items()})
+        >>> bank = {"prompt_context": torch.zeros(3, 5, 8), "prompt_state_normal": torch.zeros(3, 4, 8)}
+        >>> official_settings({**bank, "PFL_normal.amor_b": torch.zeros(1, 10, 1, 1)})
         {'prompt_num': 3, 'prompt_context_len': 5, 'prompt_state_len': 4, 'num_flows': 10}
     """
     missing = missing_names(learned, {name for name, _ in SHAPES.values()})

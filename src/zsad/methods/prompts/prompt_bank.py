@@ -2,8 +2,8 @@
 
 Source: Bayes-PFL (2503.10080), section 3.1.
 
-Shapes: C rows of class names (1 or B), B images, M prompts of an image, R draws, K pairs of the bank, P context
-vectors, Q state vectors, L tokens, D text width, E joint width.
+Shapes: C rows of class names (1 or B), B images, M prompts of an image, R draws, K pairs of the bank, P
+context vectors, Q state vectors, L tokens, D text width, E joint width.
 """
 
 from __future__ import annotations
@@ -113,4 +113,4 @@ def encode_prompts(backbone: CLIP, token_ids: Tensor, vectors: Tensor) -> Tensor
     words = torch.cat([embedded[:, :, :1], vectors.to(embedded.dtype), embedded[:, :, 2:]], dim=2)
     ends = (token_ids.argmax(dim=-1) + learnt - 1)[:, None].expand(images, prompts)
     features = backbone.encode_embeddings(words.flatten(0, 1), ends.flatten())
-    return F.normalize(features.float().unflatten(0, (images, prompts)), dim=-1)
+    return F.normalize(features.float().reshape(images, prompts, -1), dim=-1)

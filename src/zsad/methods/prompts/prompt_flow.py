@@ -51,7 +51,11 @@ class ThreeLayers(nn.Module):
     def __init__(self, inputs: int, inner: int, outputs: int) -> None:
         super().__init__()
         self.module = nn.Sequential(
-            nn.Linear(inputs, inner), nn.Softplus(), nn.Linear(inner, inner), nn.Softplus(), nn.Linear(inner, outputs)
+            nn.Linear(inputs, inner),
+            nn.Softplus(),
+            nn.Linear(inner, inner),
+            nn.Softplus(),
+            nn.Linear(inner, outputs),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,9 +98,10 @@ class AmortisedFlows(nn.Module):
             encoder: the Gaussian before the flows.
             noise: (1 or n, R, D) standard normal numbers; zeros for the mean.
         """
-        flows = self.amor_b.out_features
-        u, w = (layer(x).unflatten(1, (flows, -1)) for layer in (self.amor_u, self.amor_w))
-        return flow_sample(*encoder(x), noise, u, w, self.amor_b(x))
+        shape = (len(x), self.amor_b.out_features, -1)
+        u, w = (layer(x).reshape(shape) for layer in (self.amor_u, self.amor_w))
+        mean, log_variance = encoder(x)
+        return flow_sample(mean, log_variance, noise, u, w, self.amor_b(x))
 
 
 class FreeFlows(nn.Module):
@@ -121,10 +126,13 @@ class FreeFlows(nn.Module):
             noise: (1, R, D) standard normal numbers; zeros for the mean.
         """
         u, w, b = self.amor_u[..., 0], self.amor_w[..., 0, :], self.amor_b[..., 0, 0]
-        return flow_sample(*encoder(self.state), noise, u, w, b)
+        mean, log_variance = encoder(self.state)
+        return flow_sample(mean, log_variance, noise, u, w, b)
 
 
-def flow_sample(mean: Tensor, log_variance: Tensor, noise: Tensor, u: Tensor, w: Tensor, b: Tensor) -> FlowSample:
+def flow_sample(
+    mean: Tensor, log_variance: Tensor, noise: Tensor, u: Tensor, w: Tensor, b: Tensor
+) -> FlowSample:
     """A Gaussian sample, sent through planar flows one after the other.
 
     z_0 = mean + exp(log_variance / 2) noise,   z <- z + u tanh(w . z + b)
