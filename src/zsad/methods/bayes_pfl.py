@@ -53,15 +53,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad.errors import ConfigError, WeightsError
+from zsad.errors import ConfigError
 from zsad.files.fields import AtLeast
 from zsad.methods.base import DEFAULT_CLASS, Method, MethodConfig, Sigma, State, Support
 from zsad.methods.functional.batch_losses import balanced_focal_loss, batch_dice_loss, orthogonality
 from zsad.methods.functional.checks import check_masks, check_names
-from zsad.methods.functional.maps import gaussian_filter, grid_side, in_parts, min_max, to_grid, upsample
+from zsad.methods.functional.maps import gaussian_filter, mean_of_largest, min_max, to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use
+from zsad.methods.functional.raw_patches import IMAGES_AT_ONCE, RawFeatures, raw_features, slices
 from zsad.methods.prompts.draws import Draws
-from zsad.methods.prompts.flow_file import official_parameters, official_settings
+from zsad.methods.prompts.flow_file import check_layers, official_parameters, official_settings
 from zsad.methods.prompts.flow_network import PromptFlowNetwork
 from zsad.methods.prompts.prompt_bank import class_prompts
 from zsad.methods.training import TrainingDefaults
@@ -70,11 +71,11 @@ from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
 
-IMAGES_AT_ONCE = 8  # of a batch that holds a whole category
 DIVERGENCE_WEIGHT = 0.01
 DIVERGENCES = ("divergence_context", "divergence_normal", "divergence_abnormal")
 LEARNT_IN_STAGE_2 = ("class_mapping.", "image_mapping.", "fuse.")
 ONLY_IN_STAGE_2 = ("image_mapping.", "fuse.")
+SLOWLY_LEARNT = ("context_encoder.", "state_encoder.", "RCA.", *LEARNT_IN_STAGE_2)
 
 INFO = MethodInfo(
     name="bayes_pfl",
@@ -104,8 +105,8 @@ class Config(MethodConfig):
         seed: seed of the noise.
         stage: 1 for scores without pooled patches, 2 with them; also the stage that `loss` and `trainable`
             are about. None for 2 with an authors' file, and for 1 with new weights.
-        image_score: "prob" for the mean probability, "mixed" for the mean of it and of the largest map values,
-            "joint" for both scaled over the images of the batch, as published.
+        image_score: "prob" for the mean probability, "mixed" for the mean of it and of the largest map
+            values, "joint" for both scaled over the images of the batch, as published.
         top_k: number of pixels of the map, the largest ones, that "mixed" and "joint" average.
         sigma: standard deviation of the Gaussian filter over the map, in pixels; 0 switches it off.
     """
@@ -135,28 +136,14 @@ class Prompts(State):
     token_ids: Tensor
 
 
-@dataclass(frozen=True)
-class Features:
-    """The frozen part of a batch.
-
-    Attributes:
-        image_features: (B, E) float32 image embedding, not normalised.
-        patch_tokens: (B, T, N, D) float32 patches after each of the T used layers, before the final layer
-            norm.
-    """
-
-    image_features: Tensor
-    patch_tokens: Tensor
-
-
-class BayesPFL(Method[Config, Features, Prompts]):
+class BayesPFL(Method[Config, RawFeatures, Prompts]):
     """See the module's description; learnt tensors have the names of the authors' file."""
 
     SHAPE_FIELDS = frozenset(
         {"features_list", "prompt_num", "prompt_context_len", "prompt_state_len", "num_flows"}
     )
     AUTHORS_ACTIVATION = "gelu"
-    FEATURES = Features
+    FEATURES = RawFeatures
     FEATURE_FIELDS = frozenset({"features_list"})
     LOSS_IS_MEAN = False
     TRAINING = TrainingDefaults(
@@ -165,11 +152,7 @@ class BayesPFL(Method[Config, Features, Prompts]):
         learning_rate=1e-3,
         schedule="cosine",
         warm_up=0.1,
-        rates=(
-            ("temperature_", 10.0),
-            *((name, 0.1) for name in ("context_encoder.", "state_encoder.", "RCA.", "class_mapping.")),
-            *((name, 0.1) for name in ONLY_IN_STAGE_2),
-        ),
+        rates=(("temperature_", 10.0), *((name, 0.1) for name in SLOWLY_LEARNT)),
         mosaic_of="anomalous",
         augmentation="varied",
         held_out=5,
@@ -229,8 +212,8 @@ class BayesPFL(Method[Config, Features, Prompts]):
             context: (R, D), the same for all images, or (B, R, D).
             normal: (R, D).
             abnormal: (R, D).
-            prompt: pair of the bank that training steps are about; None for a random one, or for the first
-                pair outside training mode.
+            prompt: pair of the bank that training steps are about; None for a random one (outside training
+                mode the first).
 
         Raises:
             ConfigError: only some of the three are given, their shapes do not fit, or there is no such pair.
@@ -253,43 +236,33 @@ class BayesPFL(Method[Config, Features, Prompts]):
         return Prompts(token_ids.to(self.noise.device))
 
     @torch.no_grad()
-    def features(self, images: Tensor) -> Features:
+    def features(self, images: Tensor) -> RawFeatures:
         """One pass through the image encoder; no gradients, because nothing in it is learnt."""
-        if self.scores_jointly:  # whole categories come in one batch
-            return Features(*in_parts(self._read, images, IMAGES_AT_ONCE))
-        return Features(*self._read(images))
+        at_once = IMAGES_AT_ONCE if self.scores_jointly else None  # whole categories come in one batch then
+        return raw_features(self.backbone.visual, images, self.layers, at_once)
 
-    def score(self, features: Features, state: Prompts) -> RawOutput:
+    def score(self, features: RawFeatures, state: Prompts) -> RawOutput:
         """Mean abnormal probability over the samples and pairs, of the image and of each pixel.
 
         Raises:
             ConfigError: `image_score="joint"` with a single image.
         """
-        draws = self._given or Draws.split(self.noise)
+        draws, ids = self._given or Draws.split(self.noise), state.token_ids
         count = len(features.image_features)
-        if not self.scores_jointly:
-            probabilities, maps = self._judge(features, state.token_ids, draws)
-        elif count < 2:
+        if self.scores_jointly and count < 2:
             raise ConfigError(
                 'image_score="joint" scales scores over the images of a category and needs at least 2 at '
                 'once, got 1: score them together, or use image_score="prob"'
             )
-        else:
-            parts = [
-                self._judge(
-                    Features(features.image_features[rows], features.patch_tokens[rows]),
-                    state.token_ids if len(state.token_ids) == 1 else state.token_ids[rows],
-                    draws.rows(rows),
-                )
-                for rows in (
-                    slice(start, start + IMAGES_AT_ONCE) for start in range(0, count, IMAGES_AT_ONCE)
-                )
-            ]
-            probabilities, maps = (torch.cat(part) for part in zip(*parts, strict=True))
+        parts = [
+            self._judge(features.rows(rows), ids if len(ids) == 1 else ids[rows], draws.rows(rows))
+            for rows in (slices(count) if self.scores_jointly else [slice(None)])
+        ]
+        probabilities, maps = (torch.cat(part) for part in zip(*parts, strict=True))
         return RawOutput(self._image_scores(probabilities, maps), gaussian_filter(maps, self.config.sigma))
 
     def loss_from_features(
-        self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
+        self, features: RawFeatures, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """The loss of the stage, with one sample of each distribution and one pair of the bank.
 
@@ -309,7 +282,7 @@ class BayesPFL(Method[Config, Features, Prompts]):
             weights included.
         """
         images = len(features.image_features)
-        size = grid_side(features.patch_tokens.shape[2]) * self.backbone.config.vision.patch_size
+        size = features.image_size(self.backbone.config.vision.patch_size)
         masks = check_masks(masks, images, size)
         draws, pair = self._training_draws(images)
         network, tokens = self.network, features.patch_tokens
@@ -364,12 +337,7 @@ class BayesPFL(Method[Config, Features, Prompts]):
         If the settings leave the stage open, it is 2, as that of the published files.
         """
         learned = official_parameters(state_dict)
-        count = sum(name.startswith("RCA.linear_proj.") for name in learned)
-        if count != len(self.layers):
-            raise WeightsError(
-                f"the file holds weights for {count} layers, but features_list names {len(self.layers)}: "
-                f"{self.layers}; give the layers that it was trained with as features_list"
-            )
+        check_layers(learned, self.layers)
         self.load_learned(learned)
         if self.config.stage is None:
             self.config = replace(self.config, stage=2)
@@ -386,12 +354,6 @@ class BayesPFL(Method[Config, Features, Prompts]):
         for _, parameter in self.trainable():
             parameter.requires_grad_(True)
 
-    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The fields of `Features`."""
-        output = self.backbone.visual(images, taps=self.layers)
-        tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
-        return self.backbone.visual.project(output.class_token).float(), tokens.float()
-
     def _training_draws(self, images: int) -> tuple[Draws, Tensor]:
         """One draw of each distribution and the number (1,) of a pair: as given, or random.
 
@@ -404,7 +366,7 @@ class BayesPFL(Method[Config, Features, Prompts]):
             pair = torch.randint(self.config.prompt_num, (1,))
         return draws.first(), pair.to(self.noise.device)
 
-    def _judge(self, features: Features, token_ids: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _judge(self, features: RawFeatures, token_ids: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Image probabilities (B,) and maps (B, S, S) before smoothing."""
         samples = self.network.sample(features.image_features, draws)
         text = self.network.text(self.backbone, token_ids, samples)
@@ -413,7 +375,7 @@ class BayesPFL(Method[Config, Features, Prompts]):
         maps = torch.stack([self._pixels(logits).mean(dim=1) for logits in patches])
         return torch.sigmoid(abnormal - normal).mean(dim=1), maps.mean(dim=0)
 
-    def _image_logits(self, text: Tensor, features: Features) -> Tensor:
+    def _image_logits(self, text: Tensor, features: RawFeatures) -> Tensor:
         """(B, 2, M) logits of the image by the stage of the settings."""
         if self.stage == 1:
             return self.network.image_logits(text, features.image_features)
@@ -430,8 +392,7 @@ class BayesPFL(Method[Config, Features, Prompts]):
         """Scores (B,) in [0, 1] by the rule of the settings, from maps before smoothing."""
         if self.config.image_score == "prob":
             return probabilities
-        pixels = maps.flatten(1)
-        peaks = pixels.topk(min(self.config.top_k, pixels.shape[1]), dim=1).values.mean(dim=1)
+        peaks = mean_of_largest(maps, self.config.top_k)
         if self.config.image_score == "joint":
             probabilities, peaks = min_max(probabilities), min_max(peaks)
         return (probabilities + peaks) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -75,6 +75,24 @@ def official_settings(learned: Mapping[str, Tensor]) -> dict[str, int]:
     if missing:
         raise WeightsError(f"not a whole file of Bayes-PFL's authors: missing: {', '.join(missing)}")
     return {setting: learned[name].shape[axis] for setting, (name, axis) in SHAPES.items()}
+
+
+def check_layers(learned: Mapping[str, Tensor], layers: Sequence[int]) -> None:
+    """Refuses a file that was trained with another number of layers, since it does not tell which ones.
+
+    Args:
+        learned: tensors from `official_parameters`.
+        layers: layers of the settings.
+
+    Raises:
+        WeightsError: the numbers differ.
+    """
+    count = sum(name.startswith("RCA.linear_proj.") for name in learned)
+    if count != len(layers):
+        raise WeightsError(
+            f"the file holds weights for {count} layers, but features_list names {len(layers)}: {layers}; "
+            "give the layers that it was trained with as features_list"
+        )
 
 
 def missing_names(learned: Mapping[str, Tensor], wanted: Collection[str]) -> list[str]:

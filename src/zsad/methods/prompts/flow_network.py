@@ -2,8 +2,8 @@
 
 Source: Bayes-PFL (2503.10080), section 3; the authors' code for the initial values.
 
-Shapes: B images, T used layers, N patches, R draws, K pairs of the bank, D width of the image encoder, E joint
-width.
+Shapes: B images, T used layers, N patches, R draws, K pairs of the bank, D width of the image encoder, E
+joint width.
 """
 
 from __future__ import annotations
