@@ -43,7 +43,7 @@ class MethodInfo:
         uses_class_names: whether the score depends on the class name.
         scores_batch_jointly: whether an image's score depends on the other images (transductive).
         references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
-            by the rule of `zsad.methods.functional.references`.
+            by the rule of `zsad.methods.functional.reference_rule`.
         is_composite: whether it joins other systems instead of being one of the literature.
     """
 
@@ -214,6 +214,7 @@ class Prediction:
         class_name: class name in the prompts; None if the method uses none or the caller gave none.
         ranker: answers `explain` with the network of the detector; None after pickling and deep copies.
         score_scale: score scale of the calibration; None while uncalibrated.
+        tile: side in pixels of the tiles that the image was cut into; None for an image scored as a whole.
         roi: (H, W) bool, the region of interest; outside of it the map holds the lowest value of `map_range`,
             and nothing counts. None for the whole image.
     """
@@ -228,6 +229,7 @@ class Prediction:
     class_name: str | None = None
     ranker: PhraseRanker | None = field(default=None, repr=False, compare=False)
     score_scale: ScoreScale | None = field(default=None, repr=False)
+    tile: int | None = None
     roi: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @property

@@ -6,8 +6,10 @@ usage, 3 some inputs failed and all others are done, 130 after Ctrl-C, 1 any oth
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from zsad._version import __version__
-from zsad.cli import calibrate, data, evaluate, lists, predict, report, reproduce, train, weights
+from zsad.cli import calibrate, data, evaluate, fit, lists, predict, report, reproduce, train, weights
 from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 
 
@@ -52,6 +54,9 @@ class _OneLineErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         from zsad.errors import ConfigError, ImageWarning, ZsadError
 
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # file names may hold what no encoding can write
+                stream.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", ImageWarning)
@@ -79,6 +84,7 @@ app.add_typer(weights.weights_app, name="weights")
 app.add_typer(data.data_app, name="data")
 for command in (
     predict.predict,
+    fit.fit,
     train.train,
     evaluate.evaluate,
     report.report,

@@ -27,6 +27,8 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
+    checkpoint_given,
     comma_list,
     go_offline,
     load_detector,
@@ -113,6 +115,7 @@ def calibrate(
     precision: PrecisionOption = None,
     settings: SettingsOption = None,
     bits: BitsOption = None,
+    tile: TileOption = None,
     offline: OfflineOption = False,
     normal_labels: NormalLabelsOption = None,
     include_results: IncludeResultsOption = False,
@@ -141,12 +144,12 @@ def calibrate(
         class_name=class_name,
         batch_size=batch_size,
     )
-    from zsad.detector.calibration.calibrating import choose_thresholds
+    from zsad.detector.calibration.choice import choose_thresholds
     from zsad.detector.calibration.examples import check_out, find_examples, save
     from zsad.detector.calibration.measuring import measure
     from zsad.files.run_lock import only_writer
 
-    check_out(out, checkpoint)
+    check_out(out, checkpoint[0] if checkpoint else None)
     examples, name, left_out = find_examples(
         normal or [],
         anomalous or [],
@@ -161,8 +164,10 @@ def calibrate(
         detector = load_detector(
             method=method,
             backbone=backbone,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
+            bits=bits,
+            tile=tile,
             device=device,
             precision=precision,
             references=references,
@@ -180,7 +185,7 @@ def calibrate(
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)
-        print_problems("note", left_out)
+    print_problems("note", left_out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -24,6 +24,7 @@ from zsad.cli.options import (
     QuietOption,
     RoiOption,
     SettingsOption,
+    TileOption,
     comma_list,
     fail_interrupted,
     go_offline,
@@ -105,6 +106,7 @@ def evaluate(
         typer.Option("--allow-overlap", help="Test although the weights were trained on some of the data."),
     ] = False,
     bits: BitsOption = None,
+    tile: TileOption = None,
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of tables.")] = False,
     normal_labels: NormalLabelsOption = None,
@@ -139,6 +141,8 @@ def evaluate(
         limit=limit,
         roi=roi,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
+        tile=tile,  # type: ignore[arg-type] # checked inside
         batch_size=batch_size,
         settings=config,
         precision=precision,

@@ -31,21 +31,27 @@ def known_method(name: str | None) -> str | None:
     return None if name is None else known_name(name)
 
 
-def read_at_depth(context: typer.Context, text: str | None) -> str | None:
-    """Sets the depth of 16-bit files for a whole command; as a callback of an option.
+def known_depth(text: str | None) -> str | None:
+    """Refuses a depth that cannot hold for many images; as a callback of an option, before torch is imported.
 
     Raises:
         ConfigError: the depth is not a whole number from 1 to 16.
     """
-    from zsad.images.limits import AUTO, bits_for_all, checked_bits
+    from zsad.images.limits import common_depth
 
-    bits = checked_bits(text)
-    if bits == AUTO:
-        raise ConfigError(
-            "--bits auto is for predict, which sees all images at once; give the depth of the camera, as in"
-            " --bits 12"
-        )
-    context.with_resource(bits_for_all(bits))
+    common_depth(text)
+    return text
+
+
+def known_tile(text: str | None) -> str | None:
+    """Refuses a tile setting that is none; as a callback of an option, before torch is imported.
+
+    Raises:
+        ConfigError: the setting is neither a number of pixels nor auto nor none.
+    """
+    from zsad.images.tiles import checked_tile
+
+    checked_tile(text)
     return text
 
 
@@ -90,7 +96,12 @@ ImageSizeOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    str | None, typer.Option(help="Learnt weights: a file written by zsad or by the method's authors.")
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        help="Learnt weights: a file written by zsad or by the method's authors. Repeatable for files that "
+        "they publish apart.",
+    ),
 ]
 ClassNameOption = Annotated[
     str | None, typer.Option("--class-name", "-c", help='Name of what the images show, e.g. "metal nut".')
@@ -98,8 +109,8 @@ ClassNameOption = Annotated[
 ReferencesOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--reference",
-        help="Image, folder or pattern of normal images to compare with (few-shot). Repeatable.",
+        "--references",
+        help="Image, folder or pattern of known-normal images to compare with. Repeatable.",
     ),
 ]
 IncludeResultsOption = Annotated[
@@ -142,9 +153,20 @@ BitsOption = Annotated[
     typer.Option(
         "--bits",
         metavar="N",
-        callback=read_at_depth,
+        callback=known_depth,
         help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera. Default: what the files "
         "state.",
+        show_default=False,
+    ),
+]
+TileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        metavar="PIXELS|auto|none",
+        callback=known_tile,
+        help="Cut larger images into overlapping tiles of this side; auto: only large and long images. "
+        "Default: as the checkpoint or calibration was made, else none.",
         show_default=False,
     ),
 ]
@@ -220,6 +242,13 @@ def comma_list(text: str | None) -> tuple[str, ...] | None:
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
 
 
+def checkpoint_given(paths: list[str] | None) -> str | tuple[str, ...] | None:
+    """The value of --checkpoint as `zsad.load` takes it."""
+    if not paths:
+        return None
+    return paths[0] if len(paths) == 1 else tuple(paths)
+
+
 def load_detector(
     *,
     references: list[str] | None,
@@ -238,13 +267,16 @@ def load_detector(
         **arguments: every other argument of `zsad.load`.
     """
     import zsad
-    from zsad.cli.printing import stderr
-    from zsad.images.finding import find_images
+    from zsad.cli.printing import print_problems, stderr
+    from zsad.images.finding import search_images
 
     with stderr(quiet).status("Loading the method..."):
         found = None
         if references:
-            found = find_images(references, recursive, include_results=include_results)
+            search = search_images(references, recursive, include_results=include_results)
+            if left_out := str(search.left_out):
+                print_problems("note", [f"references: {left_out} (--include-results takes them)"])
+            found = search.images
         return zsad.load(references=found, **arguments)
 
 

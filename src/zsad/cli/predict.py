@@ -25,6 +25,8 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
+    checkpoint_given,
     comma_list,
     fail_interrupted,
     go_offline,
@@ -124,6 +126,14 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    pages: Annotated[
+        str,
+        typer.Option(
+            help="Images of a file with several: first (of a volume the middle slice), or all: every page, "
+            "frame and slice.",
+        ),
+    ] = "first",
+    tile: TileOption = None,
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     include_results: IncludeResultsOption = False,
     resume: Annotated[
@@ -157,6 +167,8 @@ def predict(
         csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
+        pages=pages,  # type: ignore[arg-type] # checked inside
+        tile=tile,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         include_results=include_results,
         resume=resume,
@@ -167,17 +179,19 @@ def predict(
         device=device,
     )
 
-    def load(files: list[Path], device: str | None) -> Detector:
+    def load(files: list[Path], device: str | None, bits: int | None) -> Detector:
         from zsad.detector.support import default_method
 
         is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
         return load_detector(
             method=method if is_chosen else default_method(files),
             backbone=backbone,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
             device=device,
             precision=precision,
+            bits=bits,
+            tile=tile,
             references=references,
             recursive=recursive,
             include_results=include_results,
@@ -193,6 +207,8 @@ def predict(
             typer.echo(record.to_json())
     elif not quiet:
         print_prediction(result)
+    if (json_lines or quiet) and result.left_out:
+        print_problems("note", [f"{result.left_out} (--include-results takes them)"])
     print_problems("failed", failure_lines(result), "see results.csv")
     if result.failed:
         raise typer.Exit(SOME_FAILED)

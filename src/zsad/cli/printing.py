@@ -75,6 +75,8 @@ def print_prediction(result: PredictResult) -> None:
     console.print(_counts(result))
     if result.note:
         console.print(f"{result.note[0].upper()}{result.note[1:]}", style="dim", soft_wrap=True)
+    if result.tiling:
+        console.print(f"{result.tiling[0].upper()}{result.tiling[1:]}", style="dim", soft_wrap=True)
     if result.left_out:
         line = f"{result.left_out[0].upper()}{result.left_out[1:]} (--include-results takes them)"
         console.print(line, style="yellow", soft_wrap=True)

@@ -18,6 +18,7 @@ from zsad.cli.options import (
     OfflineOption,
     QuietOption,
     SettingsOption,
+    checkpoint_given,
     comma_list,
     fail_interrupted,
     go_offline,
@@ -67,6 +68,26 @@ def train(
     mosaic: Annotated[
         float | None,
         typer.Option(help=f"Chance of a mosaic of four images in place of one, on all data. {AS_AUTHORS}"),
+    ] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(help=f"Random changes of images: none, shifted, shifted_coloured, varied. {AS_AUTHORS}"),
+    ] = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(help=f"Number of categories kept back to judge each epoch by. {AS_AUTHORS}"),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help=f"Epochs without a better one after which training ends. {AS_AUTHORS}"),
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            help="Weights to start from, such as the first of two stages. Repeatable for files published "
+            "apart. Default: new weights.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial weights and the data order.")] = 111,
     image_size: ImageSizeOption = None,
@@ -126,8 +147,13 @@ def train(
         weight_decay=weight_decay,
         schedule=schedule,  # type: ignore[arg-type] # checked inside
         mosaic=mosaic,
+        augmentation=augmentation,  # type: ignore[arg-type] # checked inside
+        held_out=held_out,
+        patience=patience,
+        checkpoint=checkpoint_given(checkpoint),
         seed=seed,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
         device=device,
         devices=devices,
         precision=precision,  # type: ignore[arg-type] # checked inside

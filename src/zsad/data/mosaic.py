@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zsad.data.augmentation import Augmented
 from zsad.data.masks import read_mask
 from zsad.data.samples import PreparedSample, load_sample, prepare_sample
 from zsad.errors import DataError
@@ -27,6 +28,7 @@ from zsad.images.reading import read_image
 from zsad.types import Sample
 
 if TYPE_CHECKING:
+    from zsad.data.samples import Change
     from zsad.images.preparing import Preparation
 
 STREAM = 1  # keeps these random numbers apart from those that decide the order of the images
@@ -83,13 +85,14 @@ class Mosaics:
         return Mosaic((upper_left, upper_right, lower_left, lower_right), sample)
 
 
-def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
+def load_mosaic(mosaic: Mosaic, preparation: Preparation, change: Change | None = None) -> PreparedSample:
     """Reads four images and prepares them as one.
 
     Images of another size are resized to the size of the first one.
 
     Args:
         mosaic: the four samples, and the one that they replace.
+        change: change of the whole mosaic, as `zsad.data.samples.prepare_sample` takes it.
         preparation: size of the network's input and normalisation of its values.
 
     Returns:
@@ -99,7 +102,7 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
         ImageReadError: an image or mask cannot be read.
         DataError: a mask has another size than its image; the message names the file.
     """
-    loaded = [_load_tile(sample) for sample in mosaic.tiles]
+    loaded = [_load_tile(sample, preparation.bits) for sample in mosaic.tiles]
     width, height = loaded[0][0].size
     image, mask = Image.new("RGB", (2 * width, 2 * height)), Image.new("L", (2 * width, 2 * height))
     for number, (tile, tile_mask) in enumerate(loaded):
@@ -110,14 +113,16 @@ def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
         levels = Image.fromarray(tile_mask.astype(np.uint8) * np.uint8(255))
         mask.paste(levels.resize((width, height), Image.Resampling.NEAREST), corner)
     replaced = mosaic.replaced
-    prepared = prepare_sample(image, np.asarray(mask), replaced.label, replaced.category, preparation)
+    prepared = prepare_sample(
+        image, np.asarray(mask), replaced.label, replaced.category, preparation, change=change
+    )
     is_known = all(tile_mask is not None for _, tile_mask in loaded)
     return prepared if is_known else dataclasses.replace(prepared, mask=None)
 
 
-def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_] | None]:
+def _load_tile(sample: Sample, bits: int | None) -> tuple[Image.Image, NDArray[np.bool_] | None]:
     """Reads the image of a sample and its (H, W) mask, at the size of the image; None if it is not known."""
-    image = read_image(sample.path)
+    image = read_image(sample.path, bits=bits)
     shape = (image.height, image.width)
     if sample.mask_path is None:
         return image, None if sample.label else np.zeros(shape, dtype=bool)
@@ -130,12 +135,14 @@ def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_] | None]:
     return image, mask
 
 
-def prepare_item(item: Any, preparation: Preparation) -> PreparedSample:
+def prepare_item(item: Any, preparation: Preparation, change: Change | None = None) -> PreparedSample:
     """Makes an item of the training data ready for a batch.
 
     Args:
-        item: a `Sample`, a `Mosaic` of them, or (image, mask, label, class name).
+        item: a `Sample`, a `Mosaic` of them, or (image, mask, label, class name); or one of these as
+            `Augmented`.
         preparation: size of the network's input and normalisation of its values.
+        change: change of image and mask, as `zsad.data.samples.prepare_sample` takes it.
 
     Returns:
         The image with its mask, if it has one.
@@ -144,10 +151,12 @@ def prepare_item(item: Any, preparation: Preparation) -> PreparedSample:
         ImageReadError: image or mask cannot be read.
         DataError: the mask does not have the size of the image.
     """
+    if isinstance(item, Augmented):
+        return prepare_item(item.item, preparation, item.change)
     if isinstance(item, Mosaic):
-        return load_mosaic(item, preparation)
+        return load_mosaic(item, preparation, change)
     if isinstance(item, Sample):
-        return load_sample(item, preparation)
+        return load_sample(item, preparation, change=change)
     image, mask, label, class_name = item
     mask = None if mask is None else np.asarray(mask)
-    return prepare_sample(image, mask, int(label), str(class_name), preparation)
+    return prepare_sample(image, mask, int(label), str(class_name), preparation, change=change)

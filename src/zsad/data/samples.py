@@ -7,6 +7,7 @@ bilinear filter (antialiased) at 8 bits, `> 0.5`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ from zsad.types import UNLABELLED
 if TYPE_CHECKING:
     from zsad.images.region import Region
     from zsad.types import Sample
+
+
+Change = Callable[[Image.Image, NDArray[np.bool_]], tuple[Image.Image, NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def prepare_sample(
     class_name: str,
     preparation: Preparation,
     roi: Region | None = None,
+    change: Change | None = None,
 ) -> PreparedSample:
     """Prepares an image and its mask together.
 
@@ -78,8 +83,9 @@ def prepare_sample(
             no pixel is anomalous, or for an anomalous one whose anomalous pixels are unknown.
         label: 1 anomalous, 0 normal.
         class_name: name of the category for prompts ("metal nut").
-        preparation: size of the network's input and normalisation of its values.
+        preparation: size of the network's input, normalisation of its values, depth of 16-bit files.
         roi: region of interest, to whose bounding box image and mask are cut; None for the whole image.
+        change: changes the image and its mask together before they are resized; None for no change.
 
     Returns:
         Image and mask at (size, size).
@@ -92,7 +98,7 @@ def prepare_sample(
         raise DataError("has no label; say in a CSV list whether it is normal or anomalous")
     if label not in (0, 1):
         raise DataError(f"label must be 0 (normal) or 1 (anomalous), got {label!r}")
-    image = read_image(source)
+    image = read_image(source, bits=preparation.bits)
     if mask is not None and mask.shape != (image.height, image.width):
         raise DataError(
             f"the mask is {' x '.join(map(str, mask.shape[::-1]))} pixels, its image {image.width} x "
@@ -104,19 +110,26 @@ def prepare_sample(
         image = window.cut(image)
         mask = None if mask is None else window.cut_array(mask)
         inside = None if window.inside is None else resize_mask(window.inside, preparation.size) > 0
+    if change is not None:
+        known = np.zeros((image.height, image.width), dtype=np.bool_) if mask is None else mask > 0
+        image, known = change(image, known)
+        mask = None if mask is None else known
     resized = None if mask is None else resize_mask(mask, preparation.size)
     if mask is None and label == 0:
         resized = np.zeros((preparation.size, preparation.size), dtype=np.uint8)
     return PreparedSample(prepare(image, preparation), resized, int(label), class_name, inside)
 
 
-def load_sample(sample: Sample, preparation: Preparation, roi: Region | None = None) -> PreparedSample:
+def load_sample(
+    sample: Sample, preparation: Preparation, roi: Region | None = None, change: Change | None = None
+) -> PreparedSample:
     """Reads and prepares a sample of a dataset.
 
     Args:
         sample: sample of a dataset.
-        preparation: size of the network's input and normalisation of its values.
+        preparation: size of the network's input, normalisation of its values, depth of 16-bit files.
         roi: region of interest, as `prepare_sample` takes it.
+        change: change of image and mask, as `prepare_sample` takes it.
 
     Returns:
         Image and mask at (size, size).
@@ -127,7 +140,7 @@ def load_sample(sample: Sample, preparation: Preparation, roi: Region | None = N
     """
     mask = None if sample.mask_path is None else read_mask(sample.mask_path)
     try:
-        return prepare_sample(sample.path, mask, sample.label, sample.category, preparation, roi)
+        return prepare_sample(sample.path, mask, sample.label, sample.category, preparation, roi, change)
     except ImageReadError:
         raise
     except DataError as error:
@@ -150,7 +163,7 @@ def load_for_scoring(sample: Sample, preparation: Preparation, roi: Region | Non
         ImageReadError: the image cannot be read.
         DataError: the sample has no label.
     """
-    mask, fault = _usable_mask(sample)
+    mask, fault = usable_mask(sample)
     try:
         prepared = prepare_sample(sample.path, mask, sample.label, sample.category, preparation, roi)
     except DataError as error:
@@ -161,7 +174,7 @@ def load_for_scoring(sample: Sample, preparation: Preparation, roi: Region | Non
     return replace(prepared, mask_fault=fault)
 
 
-def _usable_mask(sample: Sample) -> tuple[NDArray[np.bool_] | None, str | None]:
+def usable_mask(sample: Sample) -> tuple[NDArray[np.bool_] | None, str | None]:
     """Returns the mask of a sample, or None and the line that says why it cannot be used."""
     if sample.mask_path is None:
         return None, None

@@ -14,6 +14,7 @@ from zsad.files.plain import to_plain
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zsad.images.tiles import Tile
     from zsad.methods.base import Method
 
 SHORT_DIGITS = 16
@@ -65,7 +66,16 @@ def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
 
 
 def scoring_settings(
-    method: Method, image_size: int, fingerprint: str, references: Sequence[str], roi: str | None = None
+    method: Method,
+    image_size: int,
+    fingerprint: str,
+    references: Sequence[str],
+    *,
+    bits: int | None = None,
+    tile: Tile = None,
+    roi: str | None = None,
+    are_turned: bool = False,
+    is_lone: bool = False,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -74,15 +84,21 @@ def scoring_settings(
         image_size: pixels a side of the network's input.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
+        bits: depth at which 16-bit files are read; None for what each file states.
+        tile: how images are cut; None for whole images.
         roi: identity of the region of interest; None for whole images.
+        are_turned: whether references also count turned and flipped.
+        is_lone: whether each image is scored by itself although the method compares the images of a batch.
 
     Returns:
         `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
-        `weights` (short digest of the backbone and of everything that was learnt) and, if there is one,
-        `roi`.
+        `weights` (short digest of the backbone and of everything that was learnt), `bits`, `tile` and, if
+        there is one, `roi`, `augment_references` if references are turned, and `companions`, "none", if
+        `is_lone`.
     """
     backbone = method.backbone
     return {
+        **({"companions": "none"} if is_lone else {}),
         "method": method.INFO.name,
         "backbone": backbone.record.name if backbone.record else None,
         "image_size": image_size,
@@ -90,5 +106,8 @@ def scoring_settings(
         "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
+        "bits": bits,
+        "tile": tile,
         **({} if roi is None else {"roi": roi}),
+        **({"augment_references": True} if are_turned else {}),
     }

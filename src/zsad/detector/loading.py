@@ -13,10 +13,12 @@ from zsad.backbones.loading import backbone_fingerprint, load_backbone
 from zsad.detector import choosing
 from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
+from zsad.detector.fitting.good_images import GoodImages
 from zsad.detector.looking import as_region
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, WeightsError
 from zsad.files.settings import build_config
+from zsad.images.limits import common_depth
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from zsad.detector.checkpoints import Checkpoint
     from zsad.detector.looking import RegionInput
     from zsad.detector.support import Images
+    from zsad.images.tiles import Tile
     from zsad.types import Activation
 
 
@@ -36,7 +39,10 @@ def load(
     image_size: int | None = None,
     device: str | torch.device | None = None,
     precision: str | None = None,
+    bits: int | None = None,
+    tile: Tile = None,
     references: Images | None = None,
+    augment_references: bool = False,
     calibration: Calibration | str | Path | None = None,
     roi: RegionInput = None,
     **config: Any,
@@ -56,8 +62,14 @@ def load(
             in the checkpoint, or the size that the backbone's weights (or the method's paper) were made for.
         device: device name; None for a CUDA GPU if there is one, then Apple's GPU, then the CPU.
         precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
+        bits: depth of the values in 16-bit files, 1 to 16, such as 12 for a 12-bit camera, in references and
+            in images to score; None for ZSAD_BITS, the depth in the checkpoint, or what the files state.
+        tile: how large images are cut into overlapping tiles, as `Detector.predict` takes it; None for the
+            setting of the checkpoint, or whole images.
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
-            folder, a pattern or a list.
+            folder, a pattern or a list; they replace the good images of a fitted checkpoint.
+        augment_references: whether each reference also counts in the other seven ways that quarter turns and
+            a flip give, for parts that lie in any direction.
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.
@@ -76,12 +88,15 @@ def load(
     """
     method = None if method is None else registry.known_name(method)
     region = as_region(roi)
+    bits = common_depth(bits)
     if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
         calibration = read_calibration(calibration)
     if isinstance(calibration, Calibration) and checkpoint is None:
         made_with = calibration.settings
         method, backbone = method or made_with["method"], backbone or made_with["backbone"]
         image_size = image_size or made_with["image_size"]
+        bits = common_depth(made_with.get("bits")) if bits is None else bits
+        tile = made_with.get("tile") if tile is None else tile
         config = {**made_with["config"], **config} if method == made_with["method"] else config
     found = choosing.find(method, backbone, checkpoint)
     name = choosing.method_name(method, found)
@@ -116,10 +131,13 @@ def load(
         auxiliary_data="" if found is None else found.auxiliary_data,
         auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
+        bits=info.bits if bits is None and info is not None else bits,
+        tile=info.tile if tile is None and info is not None else tile,
     )
     detector.roi = region
+    _take_good_images(detector, found)
     if references is not None:
-        detector.set_references(references)
+        detector.set_references(references, augment=augment_references)
     if calibration is not None:
         detector.apply_calibration(None if isinstance(calibration, str) else calibration)
     elif info is not None and info.calibration is not None:
@@ -132,6 +150,18 @@ def load(
 def _first_given(*sizes: int | None) -> int:
     """The first size that is not None; the last one is always a number."""
     return next(size for size in sizes if size is not None)
+
+
+def _take_good_images(detector: Detector, found: Checkpoint | None) -> None:
+    """Gives a detector the good images of a fitted checkpoint, if it is one."""
+    if found is None or found.info is None or not found.info.good_images:
+        return
+    choosing.check_fitted(found.path, found.info, detector.method, detector.image_size)
+    try:
+        good = GoodImages.from_tensors(found.info.good_images, found.good_images, detector.method)
+    except WeightsError as error:
+        raise WeightsError(f"{found.path}: {error}") from error
+    detector.keep_good_images(good.to(detector.device))
 
 
 def _find_backbone(

@@ -19,7 +19,8 @@ from zsad.detector.looking import as_region
 from zsad.errors import DataError, one_line
 from zsad.evaluation.results import CategoryResult, WorstPicture
 from zsad.evaluation.worst import Candidate, WorstOfCategory
-from zsad.files.plain import from_plain, read_json, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, write_json
 from zsad.images.names import file_and_part
 from zsad.metrics import METRIC_NAMES, MetricSuite
 from zsad.metrics.bootstrap import IMAGE_METRICS
@@ -77,6 +78,7 @@ def evaluate_category(
     seed: int,
     references: Sequence[Path] = (),
     map_range: tuple[float, float] = (0.0, 1.0),
+    bits: int | None = None,
     stem: str,
     on_images: Callable[[int], None],
 ) -> CategoryOutcome:
@@ -90,6 +92,7 @@ def evaluate_category(
         seed: seed of the bootstrap.
         references: files of the reference images.
         map_range: smallest and largest value of a map, for the colours of the overlays.
+        bits: depth of the values in 16-bit files, for the overlays.
         stem: beginning of the names of the overlays, relative to the results' folder.
         on_images: called with the number of images of each finished batch.
 
@@ -100,7 +103,7 @@ def evaluate_category(
     data = data_digest(samples, references)
     suite = MetricSuite(options.pro, options.fpr_limit, bootstrap=options.bootstrap, seed=seed)
     has_masks = any(sample.mask_path is not None for sample in samples if sample.label == 1)
-    worst = WorstOfCategory()
+    worst = WorstOfCategory(bits)
     records: dict[int, dict[str, Any]] = {}
     failed: list[tuple[int, str]] = []
     masks = _Masks()

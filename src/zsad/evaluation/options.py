@@ -13,6 +13,8 @@ from zsad.detector.looking import RegionInput, as_region
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
 from zsad.files.settings import one_or_more
+from zsad.images.limits import common_depth
+from zsad.images.tiles import Tile, setting_of
 from zsad.methods._registry import known_name
 from zsad.metrics.pro import check_pro
 
@@ -46,6 +48,9 @@ class EvaluateOptions:
         roi: region of interest, as `Detector.with_roi` takes it; pixels outside count in no metric.
         image_size: side of the network's input, in pixels; None as for `zsad.load`.
         batch_size: number of images that go through the network at once.
+        bits: depth of the values in 16-bit files, 1 to 16; None for what the files state.
+        tile: how large images are cut into overlapping tiles, as `Detector.with_tile` takes it. Pixel metrics
+            are then computed at the size of each image, otherwise at that of the network's input.
         settings: settings of the methods, by the names of their `Config`; every method must know them.
         precision: precision of the backbone; None for fp32.
         device: device as for `zsad.load`.
@@ -72,6 +77,8 @@ class EvaluateOptions:
     roi: RegionInput = None
     image_size: int | None = None
     batch_size: int = 8
+    bits: int | None = None
+    tile: Tile = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     precision: str | None = None
     device: str | None = None
@@ -86,6 +93,8 @@ class EvaluateOptions:
             object.__setattr__(self, name, one_or_more(value))
         known = (each if each.lower() == ALL_METHODS else known_name(each) for each in self.methods)
         object.__setattr__(self, "methods", tuple(each.lower() for each in known))
+        object.__setattr__(self, "bits", common_depth(self.bits))
+        object.__setattr__(self, "tile", setting_of(self.tile))
         check_pro(self.pro, self.fpr_limit)
         for name, least in LEAST.items():
             value = getattr(self, name)

@@ -22,6 +22,7 @@ from torch import Tensor
 from zsad.data.samples import PreparedSample, load_for_scoring
 from zsad.detector.scoring import score_batch
 from zsad.errors import ConfigError, ZsadError, one_line
+from zsad.evaluation.tiled import predict_sample, read_samples
 from zsad.images.ahead import read_ahead
 
 if TYPE_CHECKING:
@@ -149,6 +150,9 @@ def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list
     Raises:
         ConfigError: the method refuses its settings, which would be the same for every image.
     """
+    if detector.tile is not None:
+        yield from _score_by_tiles(detector, batches)
+        return
     batches, coming = itertools.tee(batches)
     samples = (sample for batch in coming for sample in batch.samples)
     # Read one by one, not by batch: a batch may be a whole category, of which memory should not hold two.
@@ -157,6 +161,25 @@ def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list
         for batch in batches:
             reads = itertools.islice(reading, len(batch.samples))
             yield _score_batch(detector, batch, (read for (read,) in reads))
+
+
+def _score_by_tiles(detector: Detector, batches: Iterable[Batch]) -> Iterator[list[ScoredImage]]:
+    """Scores batches whose images are cut into tiles, image by image; maps have the size of the image."""
+    batches, coming = itertools.tee(batches)
+    samples = (sample for batch in coming for sample in batch.samples)
+    with closing(read_samples(samples, detector.bits, detector.roi)) as reading:
+        for batch in batches:
+            scored = []
+            for place, sample in enumerate(batch.samples):
+                read = next(reading)
+                started = time.perf_counter()
+                outcome: _ScoreAndMap | str = read.error or ""
+                if read.image is not None:
+                    outcome = predict_sample(detector, read.image, sample.category, batch.seed)
+                seconds = read.seconds + time.perf_counter() - started
+                marks = _Marks(read.mask, read.inside, read.mask_fault)
+                scored.append(_record(batch, place, outcome, seconds, marks))
+            yield scored
 
 
 @dataclass(frozen=True)

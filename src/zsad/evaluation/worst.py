@@ -47,7 +47,8 @@ class Candidate:
 class WorstOfCategory:
     """Keeps the anomalous images with the lowest scores and the normal ones with the highest."""
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int | None = None) -> None:
+        self._bits = bits  # depth at which 16-bit files are drawn
         self._candidates: dict[int, list[Candidate]] = {0: [], 1: []}
         self._scores: dict[int, list[float]] = {0: [], 1: []}
 
@@ -82,7 +83,7 @@ class WorstOfCategory:
                 if outranked == 0:
                     continue
                 file = f"{stem}_{mistake.replace(' ', '-')}_{rank}.png"
-                if not _draw(candidate, directory / file, map_range, roi):
+                if not _draw(candidate, directory / file, map_range, roi, self._bits):
                     continue
                 sample = candidate.sample
                 found.append(
@@ -127,11 +128,13 @@ def _outranked(candidate: Candidate, others: Sequence[float]) -> float:
     return float(above if candidate.sample.label else 1 - above)
 
 
-def _draw(candidate: Candidate, file: Path, map_range: tuple[float, float], roi: Region | None) -> bool:
+def _draw(
+    candidate: Candidate, file: Path, map_range: tuple[float, float], roi: Region | None, bits: int | None
+) -> bool:
     """Writes an image with its heat map and the contour of its mask; False if a file cannot be read."""
     sample = candidate.sample
     try:
-        image = read_image(sample.path)
+        image = read_image(sample.path, bits=bits)
         window = None if roi is None else roi.window(image.size)
         image = image if window is None else window.cut(image)
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

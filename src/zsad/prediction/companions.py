@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zsad.detector.support import LEAST_PICTURES, evenly_spread
 from zsad.errors import DataError
 from zsad.files.run_settings import read_settings
+from zsad.images.names import file_and_part
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -28,17 +29,18 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
         resumed: folder of the run to resume, whose companions are used again; None for a new run.
 
     Returns:
-        Paths of the companions; none if the method takes none or fewer than 8 images are readable.
+        Paths of the companions; none if the method takes none, fewer than 8 images are readable, or the
+        detector is fitted, because its threshold holds for images that are scored by themselves.
 
     Raises:
         DataError: a companion of the run to resume no longer exists.
     """
     most = detector.method.MOST_COMPANIONS
-    if not most:
+    if not most or detector.good_images is not None:
         return []
     earlier = (read_settings(resumed) or {}).get(COMPANIONS_KEY) if resumed is not None else None
     if earlier:
-        missing = [path for path in earlier if not os.path.isfile(path)]
+        missing = [path for path in earlier if not os.path.isfile(file_and_part(path)[0])]
         if missing:
             raise DataError(
                 f"{missing[0]} is gone, with which the earlier images were compared: "
@@ -46,7 +48,7 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
             )
         detector.set_companions(earlier)
         return list(earlier)
-    drawn = evenly_spread([path for path in files if os.path.isfile(path)], most)
+    drawn = evenly_spread([path for path in files if os.path.isfile(file_and_part(path)[0])], most)
     used = detector.set_companions(drawn if len(drawn) >= LEAST_PICTURES else None)
     if len(used) < LEAST_PICTURES:
         detector.set_companions(None)

@@ -14,7 +14,9 @@ from zsad.files.csv_tables import checked_delimiter
 from zsad.files.settings import one_or_more
 from zsad.images.drawing import SCALES, Scale
 from zsad.images.limits import Bits, checked_bits
+from zsad.images.names import Pages
 from zsad.images.saving import FILE_SUFFIXES, FileKind
+from zsad.images.tiles import Tile, checked_tile
 
 if TYPE_CHECKING:
     from zsad.detector.looking import RegionInput
@@ -43,6 +45,10 @@ class PredictOptions:
         bits: depth of the values in 16-bit files, 1 to 16, such as 12 for a 12-bit camera; "auto": the
             smallest usual depth that all images of the run fit in, for which they are read once more; None:
             what the files state. Companions, and references loaded for the run, are read at the same depth.
+        pages: "first": the first page of a file with several, and the middle slice of a volume; "all": every
+            page, frame and slice, each with a row under a name such as "scan.tif#page=3".
+        tile: how large images are cut into overlapping tiles, as `Detector.with_tile` takes it; None: as the
+            detector was calibrated or loaded.
         recursive: whether to search sub-folders too.
         include_results: whether to score the images that zsad wrote itself, and masks, in folders too.
         resume: whether to keep the results that an earlier run with the same settings left in `out`, and to
@@ -71,6 +77,8 @@ class PredictOptions:
     csv_delimiter: str = ","
     batch_size: int = 8
     bits: Bits = None
+    tile: Tile = None
+    pages: Pages = "first"
     recursive: bool = True
     include_results: bool = False
     resume: bool = False
@@ -101,6 +109,9 @@ class PredictOptions:
         if self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
         checked_bits(self.bits)
+        object.__setattr__(self, "tile", checked_tile(self.tile))
+        if self.pages not in get_args(Pages):
+            raise unknown_name("pages", str(self.pages), get_args(Pages))
         if self.explain is not None:
             from zsad.detector.explanation import checked_phrases  # needs torch, which other options do not
 

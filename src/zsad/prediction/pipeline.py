@@ -18,7 +18,7 @@ import numpy as np
 from zsad.detector.scoring import score_batch
 from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
-from zsad.images.ahead import THREADS, read_ahead
+from zsad.images.ahead import MOST_PIXELS_AT_ONCE, THREADS, parts_by_size, read_ahead
 from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
@@ -33,11 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from zsad.detector.detector import Detector
-    from zsad.images.region import Region
     from zsad.prediction.layout import RunLayout
-
-MOST_PIXELS_AT_ONCE = 64_000_000
-"""Most pixels of a batch: 190 MB as read, about five times that with maps and overlays."""
 
 
 class Scorer(Protocol):
@@ -106,9 +102,9 @@ class PredictionPipeline:
         """
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zsad-write")
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
-        parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
+        parts = (part for batch in batches for part in parts_by_size(batch, header_pixels, most_pixels))
         try:
-            with closing(read_ahead(partial(_read, self.detector.roi), parts)) as reading:
+            with closing(read_ahead(partial(_read, self.detector), parts)) as reading:
                 for batch in reading:
                     for read, outcome, seconds in self._predict(batch):
                         self._writing.append(pool.submit(self._finish, read, outcome, seconds))
@@ -186,6 +182,7 @@ class PredictionPipeline:
             "relative_score": prediction.relative_score,
             "p_value": prediction.p_value,
             "in_calibration": None if calibration is None else calibration.saw(prediction.image),
+            "tile": prediction.tile,
             "phrase": None if best is None else best.phrase,
             "phrase_share": None if best is None else best.share,
         }
@@ -223,39 +220,13 @@ def record_of(
     )
 
 
-def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Sequence[Path]]:
-    """Splits a batch of very large images into parts, so that only few are in memory at once.
-
-    Args:
-        batch: paths of images.
-        most_pixels: largest number of pixels of a part with several images; None keeps the batch whole.
-
-    Yields:
-        The paths of each part, at least one, in order.
-    """
-    if most_pixels is None:
-        yield batch
-        return
-    part: list[Path] = []
-    pixels = 0
-    for path in batch:
-        size = header_pixels(path)
-        if part and pixels + size > most_pixels:
-            yield part
-            part, pixels = [], 0
-        part.append(path)
-        pixels += size
-    if part:
-        yield part
-
-
-def _read(roi: Region | None, path: Path) -> _Read:
+def _read(detector: Detector, path: Path) -> _Read:
     started = time.perf_counter()
     image, reason, stamp = None, "", b""
     try:
         stamp = content_stamp(str(path))  # before the image, so that a change in between is seen on --resume
-        read = read_image(path)
-        check_region(read, roi, path)
+        read = read_image(path, bits=detector.bits, for_tiles=detector.tile is not None)
+        check_region(read, detector.roi, path)
         image = read
     except Exception as error:  # whatever a decoder raises, the other files are still scored
         reason = one_line(error)

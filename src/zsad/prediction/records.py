@@ -46,6 +46,7 @@ class ResultRecord:
         p_value: share of normal images with a score at least as high; written if calibrated.
         in_calibration: whether the calibration was made with this image, so that its decision says nothing
             about new images; written if calibrated.
+        tile: side in pixels of the tiles that the image was cut into; written if it was.
         phrase: phrase of `--explain` that fits the anomalous region best; written with `--explain`.
         phrase_share: share of that phrase in [0, 1]; the shares of all phrases add up to 1.
     """
@@ -63,6 +64,7 @@ class ResultRecord:
     relative_score: Share | None = None
     p_value: Share | None = None
     in_calibration: bool | None = None
+    tile: Count | None = None
     phrase: str | None = None
     phrase_share: Share | None = None
 
@@ -94,7 +96,7 @@ class ResultRecord:
         return record
 
 
-OPTIONAL_COLUMNS = ("relative_score", "p_value", "in_calibration", "phrase", "phrase_share")
+OPTIONAL_COLUMNS = ("relative_score", "p_value", "in_calibration", "tile", "phrase", "phrase_share")
 COLUMNS = tuple(field.name for field in fields(ResultRecord) if field.name not in OPTIONAL_COLUMNS)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from zsad.data.augmentation import Augmented
 from zsad.data.auxiliary import AuxiliarySet, auxiliary_set, described, fingerprint
 from zsad.data.folder import open_datasets
 from zsad.data.layouts import Split, refuse_problems
@@ -22,7 +23,7 @@ from zsad.errors import ConfigError, DataError
 from zsad.images.ahead import read_ahead
 from zsad.training.devices import Ranks
 from zsad.training.labels import MaskCount, count_masks
-from zsad.types import Sample
+from zsad.types import Augmentation, Sample
 
 Prepared = TypeVar("Prepared")
 
@@ -174,6 +175,7 @@ def batches(
     workers: int,
     prepare: Callable[[Any], Prepared],
     mosaics: Mosaics | None = None,
+    augmentation: Augmentation = "none",
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
 ) -> Iterator[Batch[Prepared]]:
     """Yields the prepared batches of an epoch, read ahead in threads.
@@ -186,6 +188,7 @@ def batches(
         workers: number of threads; the result does not depend on it.
         prepare: makes an item ready for a batch, as `prepare_item` does; called in the threads.
         mosaics: mosaics that replace some images of `data`.
+        augmentation: random changes of each image and its mask.
         ranks: processes that share each batch; each of them iterates over all batches.
 
     Yields:
@@ -196,6 +199,11 @@ def batches(
         DataError: a mask does not fit its image or is missing.
     """
     sources = _epoch_items(data.items, seed, epoch, mosaics)
+    if augmentation != "none":
+        sources = (
+            functools.partial(_augmented, fetch, augmentation, (seed, epoch, number))
+            for number, fetch in enumerate(sources)
+        )
     steps, sizes = itertools.tee(iter(lambda: list(itertools.islice(sources, batch_size)), []))
     own = (step[ranks.share(len(step))[0]] for step in steps)
     with closing(read_ahead(lambda fetch: prepare(fetch()), own, threads=workers)) as reading:
@@ -214,6 +222,10 @@ def _epoch_items(items: Any, seed: int, epoch: int, mosaics: Mosaics | None) -> 
     else:
         for item in items:
             yield functools.partial(_itself, item)
+
+
+def _augmented(fetch: Callable[[], Any], kind: Augmentation, seed: tuple[int, ...]) -> Augmented:
+    return Augmented(fetch(), kind, seed)
 
 
 def _itself(item: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class TrainingState:
         scaler: state of the loss scaling of fp16; empty without it.
         learned: learnt tensors of the method, by name.
         optimizer: tensors of the optimiser, by "KEY/PARAMETER".
+        qualities: metric on the categories held out after each finished epoch; () without such.
+        best: learnt tensors of the best of these epochs, by name.
     """
 
     epoch: int
@@ -47,16 +49,18 @@ class TrainingState:
     scaler: Mapping[str, Any]
     learned: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
+    qualities: tuple[float, ...] = ()
+    best: Mapping[str, Tensor] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Writes the file in one step: a reader finds the old file or the new one, never a part."""
-        groups = {"learned": self.learned, "optimizer": self.optimizer}
+        groups = {"learned": self.learned, "optimizer": self.optimizer, "best": self.best}
         tensors = {
             f"{group}/{name}": tensor.detach().cpu().contiguous()
             for group, members in groups.items()
             for name, tensor in members.items()
         }
-        header = to_plain(_Header(self.epoch, self.setup, self.losses, self.scaler))
+        header = to_plain(_Header(self.epoch, self.setup, self.losses, self.scaler, self.qualities))
         with atomic_file(path) as file:
             file.write(save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
 
@@ -67,7 +71,7 @@ class TrainingState:
         Raises:
             WeightsError: the file is damaged or no training checkpoint; the message names the field.
         """
-        groups: dict[str, dict[str, Tensor]] = {"learned": {}, "optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {"learned": {}, "optimizer": {}, "best": {}}
         try:
             if file_kind(path) != "safetensors":
                 raise WeightsError("expected a safetensors file")
@@ -90,6 +94,8 @@ class TrainingState:
             header.scaler,
             groups["learned"],
             groups["optimizer"],
+            header.qualities,
+            groups["best"],
         )
 
 
@@ -101,6 +107,7 @@ class _Header:
     setup: Mapping[str, Any]
     losses: tuple[float, ...]
     scaler: Mapping[str, float]
+    qualities: tuple[float, ...] = ()
     format: int = FORMAT
 
 
