@@ -9,14 +9,14 @@ first layers of the image encoder and linear heads at four layers learn to bring
 The mean of one more head over the patches of the last layer gives the score of the image. Prompts describe
 the object ("black and orange capsule") instead of naming its category.
 
-Train it in two runs: `zsad train --method aa_clip --set stage=text`, then with `--set stage=image` and the file
-of the first run as `--checkpoint`. A file of the first stage alone has random heads and predicts nothing of
-use.
+Train it in two runs: `zsad train --method aa_clip --set stage=text`, then with `--set stage=image` and the
+file of the first run as `--checkpoint`. A file of the first stage alone has random heads and predicts nothing
+of use.
 
 What the released code does and the paper does not say (kept):
 
-* on OpenAI's weights both encoders run with the exact GELU, although they were trained with QuickGELU, and the
-  position table is resized bicubically with antialiasing;
+* on OpenAI's weights both encoders run with the exact GELU, although they were trained with QuickGELU, and
+  the position table is resized bicubically with antialiasing;
 * the descriptions are written by hand for the categories of the test sets (`real_names=False` takes the name
   as it is);
 * the first stage counts only the last of the four maps (`text_loss_levels="all"` counts all), and has no loss
@@ -49,7 +49,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import AtLeast, Share
 from zsad.methods.base import (
@@ -61,15 +60,21 @@ from zsad.methods.base import (
     TextState,
     Weight,
 )
+from zsad.methods.functional.category_scores import category_scores
 from zsad.methods.functional.checks import check_masks, check_names
 from zsad.methods.functional.losses import pixel_losses
-from zsad.methods.functional.maps import grid_side, min_max, small_gaussian_filter, to_grid, upsample
+from zsad.methods.functional.maps import grid_side, small_gaussian_filter, to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use, resolve_dpam_layer
-from zsad.methods.functional.residual_adapters import BiasFreeLayer, adapted_patches, adapted_text
+from zsad.methods.functional.residual_adapters import (
+    BiasFreeLayer,
+    ImageAdapter,
+    adapted_layers,
+    adapted_patches,
+)
 from zsad.methods.functional.surgery import SurgeryAttention, surgery_features
 from zsad.methods.prompts.aa_clip_file import official_settings, official_tensors
+from zsad.methods.prompts.anchors import anchors
 from zsad.methods.prompts.descriptions import description
-from zsad.methods.prompts.templates import PromptSet
 from zsad.methods.training import TrainingDefaults
 from zsad.types import MethodInfo, PositionInterpolation, RawOutput
 
@@ -80,12 +85,6 @@ if TYPE_CHECKING:
 
 IMAGES_AT_ONCE = 8  # of a batch that holds a whole category
 KERNELS = {"Industrial": (7, 1.0), "Medical": (9, 1.5)}  # side and standard deviation, in patches
-PROMPTS = PromptSet(
-    ("{}", "a {}", "the {}"),
-    ("a damaged {}", "a broken {}", "a {} with flaw", "a {} with defect", "a {} with damage"),
-    ("{}.", "a photo of {}."),
-)
-NORMAL_PROMPTS = len(PROMPTS.normal_states) * len(PROMPTS.templates)
 
 INFO = MethodInfo(
     name="aa_clip",
@@ -160,8 +159,8 @@ class Config(MethodConfig):
         return replace(
             self,
             features_list=layers_to_use(self.features_list, vision),
-            text_adapt_until=_first_layers(self.text_adapt_until, text, "text_adapt_until"),
-            image_adapt_until=_first_layers(self.image_adapt_until, vision, "image_adapt_until"),
+            text_adapt_until=adapted_layers(self.text_adapt_until, text, "text_adapt_until"),
+            image_adapt_until=adapted_layers(self.image_adapt_until, vision, "image_adapt_until"),
             surgery_until_layer=resolve_dpam_layer(self.surgery_until_layer, vision, "surgery_until_layer"),
         )
 
@@ -186,35 +185,6 @@ class FrozenPatches:
     """
 
     patches: Tensor
-
-
-class ImageAdapter(nn.Module):
-    """Everything that the second stage learns; the names are those of the authors' file.
-
-    Attributes:
-        layer_adapters: adapters after the first blocks of the image encoder.
-        seg_proj: heads of the patches, one for each used layer.
-        det_proj: head of the image.
-    """
-
-    def __init__(self, width: int, embed_dim: int, adapters: int, levels: int, *, relu: bool) -> None:
-        super().__init__()
-        self.layer_adapters = nn.ModuleList(BiasFreeLayer(width, width, relu=True) for _ in range(adapters))
-        self.seg_proj = nn.ModuleList(BiasFreeLayer(width, embed_dim, relu=relu) for _ in range(levels))
-        self.det_proj = BiasFreeLayer(width, embed_dim, relu=relu)
-
-    def heads(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches of the used layers and the feature of the image, in the joint space.
-
-        Args:
-            patches: (B, T, N, D), the last of them of the last used layer.
-
-        Returns:
-            (B, T, N, E) unit vectors, and (B, E) the mean of unit vectors, which is shorter.
-        """
-        levels = [head(level) for head, level in zip(self.seg_proj, patches.unbind(dim=1), strict=True)]
-        image = F.normalize(self.det_proj(patches[:, -1]), dim=-1).mean(dim=1)
-        return F.normalize(torch.stack(levels, dim=1), dim=-1), image
 
 
 class AACLIP(Method[Config, Features, TextState]):
@@ -283,7 +253,7 @@ class AACLIP(Method[Config, Features, TextState]):
             self._judge(features.images[rows], text if len(text) == 1 else text[rows]) for rows in parts
         ]
         scores, maps = (torch.cat(each) for each in zip(*judged, strict=True))
-        return RawOutput(joint_scores(scores, maps, self.config.domain), maps)
+        return RawOutput(category_scores(scores, maps, self.config.domain), maps)
 
     @property
     def scores_jointly(self) -> bool:
@@ -372,7 +342,7 @@ class AACLIP(Method[Config, Features, TextState]):
         self._load(dict(self._learnt()), state)
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes `text_adapter.pth` and `image_adapter.pth` together; the first alone begins the second stage."""
+        """Takes both files together; `text_adapter.pth` alone begins the second stage."""
         found = official_tensors(state_dict, needs_image=self.config.stage == "text")
         levels = len({name for name in found if name.startswith("image_adapter.seg_proj.")})
         if levels not in (0, len(self.layers)):
@@ -402,16 +372,7 @@ class AACLIP(Method[Config, Features, TextState]):
     def _anchors(self, classes: Sequence[str]) -> Tensor:
         """(C, 2, E) float32 unit vectors, normal then abnormal."""
         names = [description(name) if self.config.real_names else name for name in classes]
-        different = list(dict.fromkeys(names))
-        device = self.backbone.text_projection.device
-        prompts = [prompt for name in different for each in PROMPTS.for_class(name) for prompt in each]
-        token_ids = tokenize(prompts, self.backbone.config.text.context_length, cut=True).to(device)
-        *adapters, head = self.text_adapter
-        ends = adapted_text(self.backbone, token_ids, adapters, self.config.text_adapt_weight)
-        vectors = F.normalize(head(ends).float(), dim=-1).unflatten(0, (len(different), -1))
-        states = vectors[:, :NORMAL_PROMPTS].mean(dim=1), vectors[:, NORMAL_PROMPTS:].mean(dim=1)
-        rows = torch.tensor([different.index(name) for name in names], device=device)
-        return F.normalize(torch.stack(states, dim=1), dim=-1)[rows]
+        return anchors(self.backbone, self.text_adapter, self.config.text_adapt_weight, names)
 
     def _adapted(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, N, E) unit vectors of the patches and (B, E) feature of the image."""
@@ -435,45 +396,3 @@ class AACLIP(Method[Config, Features, TextState]):
         logits = patches @ text.transpose(1, 2)[:, None] / self.config.temperature
         maps = torch.softmax(upsample(to_grid(logits), size, align_corners=True), dim=2)
         return pixel_losses(maps, check_masks(masks, len(patches), size), [1.0] * patches.shape[1])
-
-
-def joint_scores(scores: Tensor, maps: Tensor, domain: str) -> Tensor:
-    """The authors' image scores, which depend on all images of a category.
-
-    s = ( minmax(max_p M) + minmax(d) ) / 2 for industrial images, minmax(max_p M) for medical ones
-
-    Values whose largest is exactly 1 are taken as normalised already.
-
-    Source: AA-CLIP (2503.06661), the authors' test script.
-
-    Args:
-        scores: (B,) d of all images of a category, in [0, 1].
-        maps: (B, S, S) their maps.
-        domain: "Industrial" or "Medical".
-
-    Returns:
-        (B,) in [0, 1].
-
-    Example:
-        >>> maps = torch.tensor([[[0.0, 2.0]], [[1.0, 4.0]]])
-        >>> joint_scores(torch.tensor([0.5, 0.25]), maps, "Industrial")
-        tensor([0.7500, 0.5000])
-    """
-    peaks = _normalised(maps).amax(dim=(1, 2)).clamp(0, 1)
-    return peaks if domain == "Medical" else (peaks + _normalised(scores)) / 2
-
-
-def _normalised(values: Tensor) -> Tensor:
-    """Min-max normalised over all values, unless the largest is exactly 1."""
-    return torch.where(values.max() == 1, values, min_max(values))
-
-
-def _first_layers(chosen: int | None, layers: int, setting: str) -> int:
-    """Number of the first layers that have an adapter; a quarter of all by default.
-
-    Raises:
-        ConfigError: the encoder has fewer.
-    """
-    if chosen is not None and chosen > layers:
-        raise ConfigError(f"{setting} {chosen}: use 0 to {layers}, the number of layers of the encoder")
-    return max(1, round(layers / 4)) if chosen is None else chosen

@@ -104,7 +104,7 @@ def gaussian_filter(maps: Tensor, sigma: float) -> Tensor:
 
 
 def small_gaussian_filter(maps: Tensor, side: int, sigma: float) -> Tensor:
-    """Gaussian smoothing with a kernel of a few pixels, equal to kornia's `gaussian_blur2d` with its defaults.
+    """Gaussian smoothing with a kernel of a few pixels, equal to kornia's `gaussian_blur2d`.
 
     The border is mirrored without its outermost pixels ("reflect" in torch: c b | a b c d).
 

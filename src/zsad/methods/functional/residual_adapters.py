@@ -2,7 +2,7 @@
 
 Source: AA-CLIP (2503.06661), section 3.2, as in the authors' code.
 
-Shapes: B images or prompts, L tokens, D width.
+Shapes: B images, S pixels of one side, T used layers, N patches, D encoder width, E joint width.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.errors import ConfigError
+
 if TYPE_CHECKING:
-    from zsad.backbones.clip import CLIP
     from zsad.backbones.vision import VisionTower
 
 
@@ -56,30 +57,9 @@ def adapted(x: Tensor, adapter: nn.Module, weight: float) -> Tensor:
         tensor([[3.5000, 3.5000]])
     """
     exact = x.float()
-    rescaled = F.normalize(adapter(exact), dim=-1) * exact.norm(dim=-1, keepdim=True)
-    return (weight * rescaled + (1 - weight) * exact).to(x.dtype)
-
-
-def adapted_text(backbone: CLIP, token_ids: Tensor, adapters: Sequence[nn.Module], weight: float) -> Tensor:
-    """Prompts through the text encoder with an adapter after each of its first blocks.
-
-    Args:
-        backbone: network whose text encoder is used.
-        token_ids: (B, L) from `zsad.backbones.tokenizer`; the largest id is the end mark.
-        adapters: layers D -> D for the first blocks.
-        weight: share of the adapters.
-
-    Returns:
-        (B, D) float32 end mark after the last norm, before any projection.
-    """
-    x = backbone.embed_tokens(token_ids) + backbone.positional_embedding[: token_ids.shape[1]]
-    for number, block in enumerate(backbone.transformer.blocks()):
-        x = block(x, causal=True)
-        if number < len(adapters):
-            x = adapted(x, adapters[number], weight)
-    rows = torch.arange(len(x), device=x.device)
-    ends: Tensor = backbone.ln_final(x[rows, token_ids.argmax(dim=-1)])
-    return ends.float()
+    rescaled: Tensor = F.normalize(adapter(exact), dim=-1) * exact.norm(dim=-1, keepdim=True)
+    mixed: Tensor = weight * rescaled + (1 - weight) * exact
+    return mixed.to(x.dtype)
 
 
 def adapted_patches(
@@ -107,3 +87,52 @@ def adapted_patches(
             kept[number] = x[:, 1:]
     patches: Tensor = visual.ln_post(torch.stack([kept[layer] for layer in layers], dim=1))
     return patches.float()
+
+
+class ImageAdapter(nn.Module):
+    """Everything that the second stage learns; the names are those of the authors' file.
+
+    Attributes:
+        layer_adapters: adapters after the first blocks of the image encoder.
+        seg_proj: heads of the patches, one for each used layer.
+        det_proj: head of the image.
+    """
+
+    def __init__(self, width: int, embed_dim: int, adapters: int, levels: int, *, relu: bool) -> None:
+        super().__init__()
+        self.layer_adapters = nn.ModuleList(BiasFreeLayer(width, width, relu=True) for _ in range(adapters))
+        self.seg_proj = nn.ModuleList(BiasFreeLayer(width, embed_dim, relu=relu) for _ in range(levels))
+        self.det_proj = BiasFreeLayer(width, embed_dim, relu=relu)
+
+    def heads(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches of the used layers and the feature of the image, in the joint space.
+
+        Args:
+            patches: (B, T, N, D), the last of them of the last used layer.
+
+        Returns:
+            (B, T, N, E) unit vectors, and (B, E) the mean of unit vectors, which is shorter.
+        """
+        levels = [head(level) for head, level in zip(self.seg_proj, patches.unbind(dim=1), strict=True)]
+        image = F.normalize(self.det_proj(patches[:, -1]), dim=-1).mean(dim=1)
+        return F.normalize(torch.stack(levels, dim=1), dim=-1), image
+
+
+def adapted_layers(chosen: int | None, layers: int, setting: str) -> int:
+    """Number of the first layers that have an adapter, checked.
+
+    Args:
+        chosen: value of the setting; None for a quarter of all layers.
+        layers: number of layers of the encoder.
+        setting: name of the setting, for the message.
+
+    Raises:
+        ConfigError: the encoder has fewer.
+
+    Example:
+        >>> adapted_layers(None, 24, "image_adapt_until"), adapted_layers(None, 3, "image_adapt_until")
+        (6, 1)
+    """
+    if chosen is not None and chosen > layers:
+        raise ConfigError(f"{setting} {chosen}: use 0 to {layers}, the number of layers of the encoder")
+    return max(1, round(layers / 4)) if chosen is None else chosen

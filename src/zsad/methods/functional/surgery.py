@@ -24,10 +24,10 @@ SurgeryAttention = Literal["fixed", "as_published"]
 def surgery_features(
     visual: VisionTower, images: Tensor, layers: Sequence[int], first: int, attention: SurgeryAttention
 ) -> Tensor:
-    """Patches of a frozen image encoder whose last blocks attend by values, plus the class token of plain CLIP.
+    """Patches of an encoder whose last blocks attend by values, plus the class token of plain CLIP.
 
     x <- x + W_o softmax(V V^T / sqrt(d)) V + b_o,  x <- x + MLP(x)  in blocks first, first + 1, ...
-    z_l = p_l / |p_l| + c / |c|,  p_l the patches of layer l and c plain CLIP's class token, in the joint space
+    z_l = p_l / |p_l| + c / |c|,  p_l patches of layer l, c class token of plain CLIP, both in the joint space
 
     Args:
         visual: the image encoder.

@@ -34,19 +34,19 @@ def official_tensors(state_dict: Mapping[str, Any], *, needs_image: bool = False
     check_tensors("AA-CLIP's authors", learned)
     if "text_adapter" not in found:
         raise WeightsError(
-            "text_adapter.pth is missing: AA-CLIP's weights are two files, give both as checkpoint, or their "
-            "folder"
+            "text_adapter.pth is missing: AA-CLIP's weights are two files, give both as checkpoint, or "
+            "their folder"
         )
     if "image_adapter" not in found and needs_image:
         raise WeightsError(
-            "image_adapter.pth is missing: AA-CLIP's weights are two files, give both as checkpoint, or their "
-            'folder (to train the second stage from text_adapter.pth alone, give stage="image")'
+            "image_adapter.pth is missing: AA-CLIP's weights are two files, give both as checkpoint, or "
+            'their folder (to begin the second stage with text_adapter.pth alone, give stage="image")'
         )
     return learned
 
 
 def official_settings(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """`text_adapt_until`, `image_adapt_until` and `relu`, as far as the files that were given tell them.
+    """`text_adapt_until`, `image_adapt_until` and `relu`, as far as the given files tell them.
 
     Raises:
         WeightsError: it is no such file.

@@ -1,4 +1,4 @@
-"""AA-CLIP's descriptions of the objects of its datasets, which its prompts hold instead of the category's name.
+"""AA-CLIP's descriptions of the objects of its datasets, which its prompts hold instead of names.
 
 They come from looking at the images of the target, so a comparison with methods that see only the name should
 say so.
