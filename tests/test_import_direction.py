@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "methods": "_lazy errors files types backbones data",
     "detector": "_lazy errors files images types data backbones methods metrics _version",
     "prediction": "_lazy errors _version files images types backbones detector",
-    "training": "_lazy errors _version files images types data backbones methods detector",
+    "training": "_lazy errors _version files images types metrics data backbones methods detector",
     "evaluation": "_lazy errors _version files metrics images types data backbones methods detector training",
     "deploy": "_lazy errors _version files images types backbones methods detector",
     "cli": f"{ALL} evaluation deploy __init__",

@@ -77,10 +77,18 @@ def printable(path: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
+LONGEST_MESSAGE = 2000  # characters; messages of libraries can hold whole headers of files
+
+
 def one_line(error: BaseException) -> str:
-    """The message of an exception as one line without control characters; its type if it has no message."""
+    """The message of an exception as one line without control characters; its type if it has no message.
+
+    A message of more than `LONGEST_MESSAGE` characters is cut.
+    """
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[:LONGEST_MESSAGE]}..."
     return text or type(error).__name__

@@ -214,6 +214,9 @@ class Prediction:
         class_name: class name in the prompts; None if the method uses none or the caller gave none.
         ranker: answers `explain` with the network of the detector; None after pickling and deep copies.
         score_scale: score scale of the calibration; None while uncalibrated.
+        tile: side in pixels of the tiles that the image was cut into; None for an image scored as a whole.
+        roi: (H, W) bool, the region of interest; outside of it the map holds the lowest value of `map_range`,
+            and nothing counts. None for the whole image.
     """
 
     score: float
@@ -226,6 +229,8 @@ class Prediction:
     class_name: str | None = None
     ranker: PhraseRanker | None = field(default=None, repr=False, compare=False)
     score_scale: ScoreScale | None = field(default=None, repr=False)
+    tile: int | None = None
+    roi: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @property
     def is_anomalous(self) -> bool | None:
@@ -264,7 +269,8 @@ class Prediction:
             return None
         if not np.isfinite(chosen):
             raise ConfigError(f"mask threshold must be a finite number, got {chosen!r}")
-        return self.anomaly_map >= chosen
+        marked: NDArray[np.bool_] = self.anomaly_map >= chosen
+        return marked if self.roi is None else marked & self.roi
 
     def explain(self, phrases: Sequence[str], region: NDArray[Any] | None = None) -> list[PhraseFit]:
         """Ranks phrases by how well they describe the anomalous region.
@@ -296,10 +302,10 @@ class Prediction:
         return self.ranker(self, phrases, region)
 
     def overlay(self) -> Image.Image:
-        """The image under its heat map, on the fixed colour scale of `map_range`."""
+        """The image under its heat map, on the fixed colour scale of `map_range`; dark outside of `roi`."""
         from zsad.images.drawing import overlay
 
-        return overlay(self.image, self.anomaly_map, self.map_range)
+        return overlay(self.image, self.anomaly_map, self.map_range, roi=self.roi)
 
     def _repr_png_(self) -> bytes:
         """The image and its heat map, for notebooks."""
@@ -336,9 +342,8 @@ class Prediction:
         """
         from zsad.images.saving import write_file
 
-        return write_file(
-            kind, path, self.image, self.anomaly_map, self.map_range, mask=self.mask(), scale=scale
-        )
+        values = (self.image, self.anomaly_map, self.map_range)
+        return write_file(kind, path, *values, mask=self.mask(), scale=scale, roi=self.roi)
 
     def save(
         self,

@@ -51,10 +51,13 @@ class FakeConfig:
 class FakeDetector(Decided):
     """The score is the image's mean brightness and the map its red channel."""
 
+    roi = None
+
     def __init__(self, clip, joint=False):
         self.backbone = clip
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
+        self.bits = self.tile = None
         self.decision = Decision()
         self.map_range = (0.0, 1.0)
         self.learned = {"prompt": torch.zeros(3)}
@@ -164,7 +167,8 @@ def test_options_reach_the_library(run, folder, detector):
     assert run.loads == [
         {
             "method": "winclip", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
-            "device": "cpu", "precision": "fp32", "references": None, "calibration": None,
+            "device": "cpu", "precision": "fp32", "bits": None, "references": None, "calibration": None,
+            "roi": None, "tile": None,
             "sigma": 8, "features_list": [1, 2],
         }
     ]  # fmt: skip
@@ -372,7 +376,8 @@ def test_progress_counts_to_the_end(detector, folder):
 
 def test_the_library_gives_what_the_command_prints(detector, folder):
     Path("in/a/0.png").write_bytes(b"")
-    summary = predict_folder(["in"], lambda files, device: detector, PredictOptions(out="out", threshold=0.5))
+    options = PredictOptions(out="out", threshold=0.5)
+    summary = predict_folder(["in"], lambda files, device, bits: detector, options)
     assert [record.path for record in summary.scored] == [
         "in/a/2.png",
         "in/b/1.jpg",

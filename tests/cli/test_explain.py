@@ -53,7 +53,34 @@ def test_rankings_are_those_of_the_predictions(run, uint8_images):
         assert found == pytest.approx([fit.similarity for fit in expected], abs=1e-5)
     results = lines(run.out / "results.jsonl")
     assert len(results) == 4
-    assert {len(record) for record in results} == {10}
+    assert [len(record) for record in results] == [12, 12, 12, 10]
+    assert [record.get("phrase") for record in results] == [*(row["phrase"] for row in rows), None]
+
+
+@pytest.mark.parametrize("extra", [[], ["--devices", "2"]])
+def test_the_answer_is_in_the_tables_and_on_the_page(run, extra):
+    shown = run("--explain", "cracked,a scratch", *extra).output
+    rows = lines(run.out / EXPLANATIONS_FILE)
+    page = (run.out / "index.html").read_text(encoding="utf-8")
+    header, *table = (run.out / "results.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert header.endswith("error,phrase,phrase_share")
+    assert "fits best" in shown
+    for row, cells in zip(rows, table, strict=False):
+        answer = f"{row['phrase']} ({row['ranking'][0]['share']:.0%})"
+        assert f",{row['phrase']},{row['ranking'][0]['share']!r}" in cells
+        assert answer in page
+        assert answer in shown
+
+
+def test_json_lines_hold_the_answer(run):
+    shown = run("--explain", "cracked", "--json").stdout
+    records = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    assert [record.get("phrase") for record in records] == ["cracked", "cracked", "cracked", None]
+
+
+def test_without_phrases_the_columns_are_left_out(run):
+    assert "fits best" not in run().output
+    assert "phrase_share" not in (run.out / "results.csv").read_text(encoding="utf-8-sig")
 
 
 def test_the_map_threshold_marks_the_region(run, uint8_images):

@@ -126,3 +126,26 @@ def test_impossible_options_end_in_one_line(options, message, backbone, folder, 
     assert result.exit_code == 2
     (line,) = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert message in line
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--overwrite", "--cache", "fea tures")])
+def test_ctrl_c_names_the_command_that_continues(tmp_path, monkeypatch, more):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    arguments = ["train", "-d", "my data", "-o", str(tmp_path / "p.safetensors"), *more]
+    monkeypatch.setattr("zsad.training.loop.train", interrupted)
+    monkeypatch.setattr("sys.argv", ["zsad", *arguments])
+    (tmp_path / "p.training").mkdir()
+    for kept in ("no epoch was finished", f"finished epochs are in {tmp_path / 'p.training'}"):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 130
+        (line,) = result.stderr.splitlines()
+        assert kept in line
+        assert ("computed features are in fea tures" in line) == ("--cache" in more)
+        command = line.partition("continue with: ")[2]
+        assert command.startswith(f"zsad train -d 'my data' -o {tmp_path / 'p.safetensors'}")
+        assert command.endswith("--resume")
+        assert command.count("--resume") == 1
+        assert "--overwrite" not in command
+        (tmp_path / "p.training" / "last.safetensors").touch()

@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import zsad
 from zsad.backbones.devices import check_device, device_asked_for, device_names
+from zsad.cli import app, at_home
+from zsad.data.folder import open_datasets
 from zsad.detector.calibration.calibrating import calibrate
 from zsad.detector.calibration.options import CalibrateOptions
 from zsad.errors import ConfigError
+from zsad.evaluation.options import EvaluateOptions
+from zsad.evaluation.reproduction.finding import find_recipe
+from zsad.evaluation.reproduction.plan import ReproduceOptions
+from zsad.methods._registry import known_name
 from zsad.prediction.options import PredictOptions
 from zsad.training.options import TrainOptions
 
@@ -39,6 +46,84 @@ def test_methods_by_title_and_case(name):
 
 def test_training_knows_the_names_too():
     assert TrainOptions(method="AnomalyCLIP", data=["x"], out="w.safetensors").method == "anomalyclip"
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("Dual-Image Enhanced CLIP", "dual_image"),
+        ("dual image enhanced clip", "dual_image"),
+        ("April GAN", "april_gan"),
+        ("WinCLIP+", "winclip"),
+        ("Folder mode", "auto"),
+        (" MuSc ", "musc"),
+    ],
+)
+def test_titles_that_are_unlike_the_name(typed, name):
+    assert known_name(typed) == name
+    assert EvaluateOptions(data="x", methods=typed).methods == (name,)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "Dual-Image Enhancd CLIP"}, "did you mean 'dual_image'"),
+        ({"device": "cdua:0"}, "did you mean 'cuda'"),
+        ({"device": "gpuu"}, "did you mean 'gpu'"),
+        ({"precision": "FP61"}, "did you mean 'fp16'"),
+        ({"backbone": "tinny"}, "did you mean 'tiny'"),
+        ({"featureslist": (1,)}, "did you mean 'features_list'"),
+        ({"Sigm": 4}, "did you mean 'sigma'"),
+    ],
+)
+def test_near_misses_of_every_kind(given, message):
+    with pytest.raises(ConfigError, match=message):
+        zsad.load(**given)
+
+
+def test_near_misses_of_datasets():
+    with pytest.raises(ConfigError, match="did you mean 'mvtec'"):
+        open_datasets("mvtce:somewhere")
+
+
+def test_one_value_where_several_are_possible():
+    options = EvaluateOptions(data="x", methods="winclip", backbones="tiny", seeds=3)
+    assert (options.data, options.backbones, options.seeds) == (("x",), ("tiny",), (3,))
+    assert TrainOptions(method="anomalyclip", data="x", out="w.safetensors").data == ("x",)
+    assert PredictOptions(formats="overlay", explain="cracked").explain == ("cracked",)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("~/a", "HOME/a"),
+        ("--out=~/a", "HOME/a"),
+        ("mvtec:~/a", "mvtec:HOME/a"),
+        ("mvtec=~/a", "mvtec=HOME/a"),
+        ("~", "HOME"),
+        ("~other/a", "~other/a"),
+        ("a~/b", "a~/b"),
+        ("x/~/b", "x/~/b"),
+    ],
+)
+def test_the_home_folder_in_arguments(typed, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "/users/me")
+    assert at_home(typed) == ("--out=" * typed.startswith("--")) + expected.replace("HOME", "/users/me")
+
+
+def test_the_home_folder_from_the_command_line(home):
+    ran = CliRunner().invoke(
+        app, ["calibrate", "~/good", "--rate", "0.2", "--out=~/c/line.json", "--offline", "-q"]
+    )
+    assert ran.exit_code == 0, ran.output
+    assert (home / "c" / "line.json").exists()
+
+
+def test_the_home_folder_in_python(home):
+    assert open_datasets("~/good")[0].root == home / "good"
+    assert ReproduceOptions(recipe=find_recipe("winclip-mvtec"), out="~/out").out == home / "out"
+    cached = TrainOptions(method="anomalyclip", data=["x"], out="~/w.safetensors", cache="~/cache")
+    assert (cached.out, cached.cache) == (home / "w.safetensors", home / "cache")
 
 
 @pytest.mark.parametrize("name", ["AnomalyCILP", "anomalyclp", "ANOMALYCLIPS"])

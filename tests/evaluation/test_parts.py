@@ -15,7 +15,7 @@ from zsad.evaluation.results import WorstPicture
 from zsad.evaluation.worst import KEPT, Candidate, WorstOfCategory, worst_of_run
 from zsad.files.plain import slug
 from zsad.metrics.bootstrap import bootstrap_draws, interval
-from zsad.types import Sample
+from zsad.types import UNLABELLED, Sample
 
 
 def candidates(folder, scores, label):
@@ -69,8 +69,32 @@ def test_the_worst_of_a_run_rank_by_their_category_first():
 
 
 def test_a_limit_is_spread_over_the_list():
-    assert spread("abcdefghij", 3) == ("a", "e", "j")
-    assert spread("abc", 3) == spread("abc", None) == ("a", "b", "c")
+    normal = [Sample(Path(letter), "gear", 0) for letter in "abcdefghij"]
+    assert [str(sample.path) for sample in spread(normal, 3)] == ["a", "e", "j"]
+    assert spread(normal, 10) == spread(normal, None) == tuple(normal)
+
+
+@pytest.mark.parametrize("limit", range(1, 30))
+@pytest.mark.parametrize("counts", [(20, 1, 9), (1, 28, 1), (12, 12, 6), (0, 15, 15), (29, 1, 0)])
+def test_a_limit_keeps_both_labels_whatever_their_order(limit, counts):
+    defects = ("crack", "good", "scratch")
+    samples = [
+        Sample(Path(f"{defect}/{index}.png"), "gear", int(defect != "good"), defect=defect)
+        for defect, count in zip(defects, counts, strict=True)
+        for index in range(count)
+    ]
+    chosen = spread(samples, limit)
+    assert len(chosen) == limit
+    assert list(chosen) == sorted(set(chosen), key=samples.index)
+    assert limit == 1 or {sample.label for sample in chosen} == {0, 1}
+    expected = limit * counts[1] / 30
+    assert abs(sum(sample.label == 0 for sample in chosen) - expected) <= 1
+
+
+def test_images_without_a_label_never_take_the_place_of_others():
+    samples = [Sample(Path(f"{n}.png"), "gear", UNLABELLED) for n in range(9)]
+    samples += [Sample(Path("good.png"), "gear", 0), Sample(Path("bad.png"), "gear", 1)]
+    assert [sample.label for sample in spread(samples, 2)] == [0, 1]
 
 
 def test_references_are_normal_and_depend_on_seed_and_category():

@@ -523,3 +523,20 @@ def test_redirects_elsewhere_are_refused(site: Site, place: str) -> None:
 def test_broken_addresses_are_said(url: str) -> None:
     with pytest.raises(WeightsError, match=r"cannot download .*only http and https addresses"):
         download(url)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<!doctype html><p>Sign in", b"", gzip.compress(DATA), WEIGHTS[:-8], b"{}"]
+)
+def test_a_bad_file_that_lies_in_the_cache_is_fetched_again(site: Site, own_cache: Path, body: bytes) -> None:
+    target = cached_path(site.url)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(body)
+    assert find_cached(site.url) is None
+    with pytest.raises(WeightsError, match=r"is damaged .*offline switch is on") as caught:
+        download(site.url, offline=True)
+    assert "\n" not in str(caught.value)
+    site.data = WEIGHTS
+    assert download(site.url).read_bytes() == WEIGHTS
+    assert find_cached(site.url) == target
+    assert find_cached(site.url, size=3) is None

@@ -11,7 +11,8 @@ import pytest
 
 from zsad.errors import ConfigError, DataError
 from zsad.files.fields import Above, AtLeast, AtMost, Undefinable, check_bounds
-from zsad.files.plain import from_plain, parse_json, parse_object, read_json, to_plain
+from zsad.files.json_text import parse_json, parse_object, read_json
+from zsad.files.plain import from_plain, to_plain
 from zsad.files.settings import build_config
 
 Share = Annotated[float, AtLeast(0), AtMost(1)]
@@ -202,3 +203,17 @@ def test_a_list_that_is_named_many_times_is_looked_at_once():
     for _ in range(40):
         layer = [layer, layer]
     assert from_plain(Table, {**GOOD, "extra": {"laughs": layer}}, "a.json").extra["laughs"] is layer
+
+
+def test_a_json_file_of_a_gigabyte_is_not_read(tmp_path):
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.write(b"{}")
+        file.truncate(1_000_000_000)  # takes no room on the disk
+    with pytest.raises(DataError, match="has 1000 MB, and no JSON of zsad or of weights has 100"):
+        read_json(path)
+
+
+def test_a_field_that_stands_twice_is_refused():
+    with pytest.raises(DataError, match=r"^a\.json: 'rate' stands twice in one object$"):
+        parse_json('{"rate": 0.1, "rate": 0.9}', "a.json")

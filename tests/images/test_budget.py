@@ -7,6 +7,7 @@ import io
 import struct
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image
 
 from helpers.image_bytes import encode, pixels
 from zsad.errors import ConfigError, ImageReadError
+from zsad.images.budget import in_turn
+from zsad.images.limits import Reading
 from zsad.images.reading import read_image
 
 
@@ -116,3 +119,36 @@ def test_volume_of_very_many_voxels(shape: tuple[int, ...], tmp_path: Path) -> N
     with pytest.raises(ImageReadError, match="max_bytes="):
         read_image(f"{path}#slice=3,volume=0" if len(shape) == 4 else path)
     assert time.perf_counter() - started < 3
+
+
+def test_large_images_are_decoded_in_turn() -> None:
+    """Threads that read ahead share the limit: of the large images, one at a time is decoded."""
+    reading, at_once, most = Reading(max_bytes=800), 0, 0
+
+    def decode(needed: int) -> None:
+        nonlocal at_once, most
+        with in_turn(needed, reading):
+            at_once += 1
+            most = max(most, at_once)
+            time.sleep(0.05)
+            at_once -= 1
+
+    for needed, expected in ((101, 1), (10, 4)):
+        most = 0
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(decode, [needed] * 4))
+        assert most == expected
+
+
+def test_text_pgm_is_fast() -> None:
+    values = np.random.default_rng(0).integers(0, 200, (2000, 2500))
+    content = b"P2 # made by hand\n2500 2000\n199\n" + " ".join(map(str, values.ravel())).encode()
+    started = time.perf_counter()
+    shown = np.asarray(read_image(content))[..., 0]
+    assert time.perf_counter() - started < 5
+    assert np.abs(shown - values / 199 * 255).max() <= 1
+    bits = b"P1\n# a comment\n3 2\n1 0 1\n010\n"
+    assert (np.asarray(read_image(bits))[..., 0] == [[0, 255, 0], [255, 0, 255]]).all()
+    for damaged in (b"P2 3 2 255\n1 2 3", b"P1 3 2\n10", b"P2 2 1 255\n-1 4", b"P1 2 1\n1 7"):
+        with pytest.raises(ImageReadError):
+            read_image(damaged)

@@ -19,17 +19,20 @@ RAMP = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
 SHOWN = np.rint(RAMP / 4095 * 255).astype(np.uint8)
 
 
-def _dicom(values: np.ndarray, *, signed: bool = False) -> bytes:
+def _dicom(values: np.ndarray, *, signed: bool = False, stored: int = 16) -> bytes:
     pydicom = pytest.importorskip("pydicom")
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
     dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.Rows, dataset.Columns = values.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, int(signed)
+    dataset.Rows, dataset.Columns = values.shape[:2]
+    is_grey = values.ndim == 2
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (1, "MONOCHROME2") if is_grey else (3, "RGB")
+    if not is_grey:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated, dataset.BitsStored = 16, stored
+    dataset.HighBit, dataset.PixelRepresentation = stored - 1, int(signed)
     dataset.PixelData = values.astype("<i2" if signed else "<u2").tobytes()
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
@@ -65,6 +68,52 @@ def test_dicom_without_a_window() -> None:
     with pytest.warns(ImageWarning, match="uses 12 bits of 16"):
         read_image(signed)
     assert (to_array(read_image(signed, bits="auto"))[..., 0] == SHOWN).all()
+
+
+def test_colour_dicom() -> None:
+    colours = np.stack([RAMP, RAMP.T, RAMP[::-1]], axis=2)
+    shown = np.stack([SHOWN, SHOWN.T, SHOWN[::-1]], axis=2)
+    with pytest.warns(ImageWarning, match="uses 12 bits of 16"):
+        read_image(_dicom(colours))
+    for bits in (12, "auto"):
+        assert (to_array(read_image(_dicom(colours), bits=bits)) == shown).all()
+    assert (to_array(read_image(_dicom(colours, stored=12))) == shown).all()
+
+
+def test_colours_of_few_bits() -> None:
+    few = np.repeat((np.arange(64, dtype=np.uint16).reshape(8, 8))[..., None], 3, axis=2)
+    content = _dicom(few, stored=6)
+    assert to_array(read_image(content)).max() == 255
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_portable_maps_that_state_16_bits(plain: bool) -> None:
+    colours = np.stack([RAMP, RAMP.T, RAMP[::-1]], axis=2)
+    shown = np.stack([SHOWN, SHOWN.T, SHOWN[::-1]], axis=2)
+    for values, expected, kind in ((RAMP, SHOWN[..., None], 2), (colours, shown, 3)):
+        text = " ".join(map(str, values.ravel())).encode()
+        body = text if plain else values.astype(">u2").tobytes()
+        content = b"P%d 8 8 65535\n" % (kind if plain else kind + 3) + body
+        with pytest.warns(ImageWarning, match="uses 12 bits of 16"):
+            assert to_array(read_image(content)).max() == 16
+        for bits in (12, "auto"):
+            assert (to_array(read_image(content, bits=bits)) == expected).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("stated", [12, 16])
+def test_jpeg_2000(channels: int, stated: int) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    values = RAMP if channels == 1 else np.stack([RAMP, RAMP.T, RAMP[::-1]], axis=2)
+    expected = SHOWN[..., None] if channels == 1 else np.stack([SHOWN, SHOWN.T, SHOWN[::-1]], axis=2)
+    content = imagecodecs.jpeg2k_encode(values, level=0, bitspersample=stated, codecformat="jp2")
+    for bits in (12, "auto"):
+        assert (to_array(read_image(content, bits=bits)) == expected).all()
+    if stated == 16:
+        with pytest.warns(ImageWarning, match="uses 12 bits of 16"):
+            read_image(content)
+    else:
+        assert np.abs(to_array(read_image(content)).astype(int) - expected).max() <= 1
 
 
 def test_whole_range_and_eight_bits_need_no_word(recwarn: pytest.WarningsRecorder) -> None:

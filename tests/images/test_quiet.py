@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
@@ -99,3 +100,15 @@ def test_2000_mutated_images(tmp_path: Path) -> None:
             assert reason(path).isprintable(), (number, name)
             assert time.perf_counter() - before < 10, (number, name)
     assert time.perf_counter() - started < 120
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg", "group4"])
+def test_libtiff_is_quiet(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
+    levels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    image = Image.fromarray(levels).convert("1" if compression == "group4" else "RGB")
+    content = encode(image, "TIFF", compression=compression)
+    chance = random.Random(1)
+    for _ in range(40):
+        with contextlib.suppress(ImageReadError):
+            read_image(mutated(content, chance))
+    assert capfd.readouterr() == ("", "")

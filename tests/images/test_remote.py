@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import sys
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 from PIL import Image
 
 import zsad
-from zsad.errors import ConfigError, DataError, ImageReadError, MissingExtraError
-from zsad.images.finding import find_images
+from zsad.errors import ConfigError, DataError, ImageReadError, ImageWarning, MissingExtraError
+from zsad.images.finding import find_images, search_images
 from zsad.images.names import RemoteFile, as_path, is_uri
 from zsad.images.reading import read_image
 from zsad.images.remote import list_remote, read_remote
+from zsad.images.saving import FILE_SUFFIXES, write_file
 from zsad.prediction.layout import RunLayout, common_folder
 from zsad.prediction.options import PredictOptions
 from zsad.prediction.run import predict_folder
@@ -68,7 +70,7 @@ def test_keys_are_taken_as_they_are(tmp_path):
     names = ["a b.png", "50%.png", "ü#1.png", "what?.png", "what?a=b.png"]
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    found = list_remote(f"file://{tmp_path}")
+    found, _ = list_remote(f"file://{tmp_path}")
     assert sorted(found) == sorted(f"file://{tmp_path}/{name}" for name in names)
     assert all(isinstance(uri, RemoteFile) for uri in found)
     assert [read_remote(uri).decode() for uri in found] == [uri.rpartition("/")[2] for uri in found]
@@ -85,7 +87,7 @@ def test_folders_are_listed_in_the_order_of_local_ones(bucket, uri):
 
 def test_a_volume_in_a_bucket_is_an_image(bucket):
     bucket.pipe("/zsad-lot/volumes/scan.nii.gz", b"")
-    assert list_remote("memory://zsad-lot/volumes") == ["memory://zsad-lot/volumes/scan.nii.gz"]
+    assert list_remote("memory://zsad-lot/volumes")[0] == ["memory://zsad-lot/volumes/scan.nii.gz"]
 
 
 def test_files_and_folders_of_all_places_go_together(bucket, tmp_path):
@@ -130,7 +132,7 @@ def test_pyarrow_is_not_needed(bucket, monkeypatch):
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_pyarrow)
-    assert len(list_remote("memory://zsad-lot")) == 3
+    assert len(list_remote("memory://zsad-lot")[0]) == 3
 
 
 def test_images_are_read_from_a_bucket(bucket):
@@ -184,3 +186,23 @@ def test_prediction_in_several_processes_reads_uris(make_small_clip, tmp_path):
     summary = predict_folder(uri, detector, PredictOptions(out=tmp_path / "out", batch_size=2, devices=2))
     assert [record.path for record in summary.records] == [f"{uri}/{number}.png" for number in range(4)]
     assert not summary.failed
+
+
+def test_own_output_in_a_bucket_is_left_out(tmp_path: Path) -> None:
+    files = fsspec.filesystem("memory")
+    levels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / "photo.png")
+    heat = levels[..., 0].astype(np.float32) / 255
+    written = [
+        write_file(kind, tmp_path / f"renamed_{kind}{Path(suffix).suffix}", levels, heat, (0.0, 1.0))
+        for kind, suffix in FILE_SUFFIXES.items()
+        if kind in ("overlay", "map")
+    ]
+    for path in (tmp_path / "photo.png", *written):
+        files.pipe(f"/own/deep/{path.name}", path.read_bytes())
+    search = search_images("memory://own")
+    assert search.images == ["memory://own/deep/photo.png"]
+    assert str(search.left_out) == "left out: 2 images that zsad wrote itself"
+    assert len(find_images("memory://own", include_results=True)) == 3
+    with pytest.warns(ImageWarning, match="left out: 2 images"):
+        list(zsad.load("clip_ac").predict_iter("memory://own"))

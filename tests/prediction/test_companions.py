@@ -69,6 +69,24 @@ def test_seven_images_have_no_companions(folder, auto, tmp_path):
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["companions"] == []
 
 
+def test_the_page_says_how_far_to_trust_a_comparison(folder, auto, tmp_path):
+    summary = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=()))
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert ("about 5 %" in page) == ("about 5 %" in summary.note) == ("alike (" in summary.note)
+
+
+def test_copies_are_called_copies(auto, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for number in range(9):
+        (tmp_path / "in" / str(number)).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "in" / str(number) / f"a.{'png' if number % 2 else 'bmp'}")
+    summary = predict_folder(tmp_path / "in", auto, PredictOptions(out=tmp_path / "out", formats=()))
+    assert "9 of the 9 images drawn from the folder are copies" in summary.note
+    assert "text prompts only" in summary.note
+    assert "0.00" not in summary.note
+    assert summary.note in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_other_methods_say_nothing_of_the_folder(folder, make_small_clip, tmp_path):
     plain = zsad.load("clip_ac", make_small_clip(image_size=64), device="cpu")
     assert predict_folder(folder, plain, PredictOptions(out=tmp_path / "out", formats=())).note == ""

@@ -74,6 +74,15 @@ def test_sorted_by_score_with_thumbnails_inside(tmp_path):
     page.assert_safe()
 
 
+def test_scores_can_be_told_apart_and_ranked(tmp_path):
+    page = page_of(tmp_path, {"0.jpg": 0.99991, "1.jpg": 0.99994, "2.jpg": 0.2, "3.jpg": 0.2})
+    words = [word.strip() for word in page.words]
+    assert [word for word in words if word.startswith(("0.9999", "0.2000"))] == [
+        *("0.99994", "0.99991", "0.20000", "0.20000")
+    ]
+    assert [word for word in words if word.startswith("#")] == ["#1", "#2", "#3", "#3"]
+
+
 def test_links_lead_to_the_files(tmp_path):
     names = ["plain.jpg", "a b#c?d%41.jpg", "ü&'\".jpg", "c:d.jpg"]
     page = page_of(tmp_path, dict.fromkeys(names, 0.5))
@@ -177,3 +186,10 @@ def test_histogram_range_covers_the_scores(scores, inside):
 
 def test_relative_url_of_a_name_with_a_colon():
     assert relative_url(Path("out"), Path("out/c:d.png")) == "./c%3Ad.png"
+
+
+@pytest.mark.parametrize("scores", [[1e5], [-1e5], [1e6, 1e6], [0.5], [0.0], [1.0], [-1e6, 1e6]])
+def test_the_bins_have_a_width_whatever_the_scores(scores):
+    low, high = histogram_range(scores)
+    assert low < high
+    assert sum(count for count, _ in histogram_bars(scores, low, high)) == len(scores)

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 import zsad
-from zsad.errors import ConfigError, MissingExtraError
+from zsad.errors import ConfigError, DataError, MissingExtraError
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.options import PredictOptions
-from zsad.prediction.ray import ImageActor, Ledger, RayPrediction
+from zsad.prediction.ray import ImageActor, Ledger, RayPrediction, _ranking, _relative
 from zsad.prediction.run import predict_folder
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="--engine ray needs the extra ray")
@@ -200,3 +200,17 @@ def test_a_dead_worker_loses_nothing(detector, folder, tmp_path, cluster, one_th
     assert len(summary.scored) == 8
     for record in summary.scored:
         assert record.score == pytest.approx(scores[record.path], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ['"/etc/passwd"', '"../other.png"', '"a/../../b.png"', "{", "[1"])
+def test_a_worker_cannot_write_outside_the_results(name):
+    with pytest.raises(DataError, match="worker"):
+        _relative(name)
+    assert str(_relative('"overlays/a.png"')) == "overlays/a.png"
+
+
+def test_what_a_worker_sends_is_checked():
+    assert _ranking('[{"phrase": "a dent", "similarity": 0.5, "share": 1}]')[0].share == 1.0
+    for text in ("[3]", '[{"phrase": 3, "similarity": 0, "share": 1}]', '[{"phrase": "a"}]', "3", "NaN"):
+        with pytest.raises(DataError, match="a ranking from a worker"):
+            _ranking(text)

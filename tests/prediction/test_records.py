@@ -212,7 +212,7 @@ def test_a_resumed_run_keeps_its_names():
         ({"height": 0}, "height must be a whole number at least 1 or None, got 0"),
         ({"width": True}, "width must be"),
         ({"seconds": -1}, "seconds must be a number at least 0, got -1"),
-        ({"score": "0.5"}, "score must be a number or None, got '0.5'"),
+        ({"score": "0.5"}, "score must be a number at least -1e+06 and at most 1e+06 or None, got '0.5'"),
         ({"score": float("nan")}, "score must be a number, got nan"),
         ({"path": ["a.png"]}, "path must be a text"),
         ({"path": "a\0.png"}, "path must be a text without NUL"),

@@ -15,10 +15,12 @@ import zsad
 from helpers.deadly import DeadlyDetector
 from zsad.backbones.devices import device_names
 from zsad.errors import ConfigError
+from zsad.images.ahead import parts_by_size
+from zsad.images.decoding import header_pixels
 from zsad.prediction.engines import choose_engine
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.options import PredictOptions
-from zsad.prediction.pipeline import PredictionPipeline, parts_by_size
+from zsad.prediction.pipeline import PredictionPipeline
 from zsad.prediction.records import read_results
 from zsad.prediction.run import in_batches, predict_folder
 from zsad.prediction.workers import ShardedPrediction
@@ -176,15 +178,15 @@ def test_device_names(monkeypatch):
 def test_batches_of_large_images_are_cut(folder):
     paths = [*sorted(folder.glob("*.png")), folder / "none.png"]  # 0 2 4 6 8 bad none
     sizes = [0 if path.stem in ("bad", "none") else 30 * (33 + int(path.stem)) for path in paths]
-    whole = list(parts_by_size(paths, None))
+    whole = list(parts_by_size(paths, header_pixels, None))
     assert whole == [paths]
     for most in (1, 1100, 2200, 10**6):
-        parts = list(parts_by_size(paths, most))
+        parts = list(parts_by_size(paths, header_pixels, most))
         assert [path for part in parts for path in part] == paths
         for part in parts:
             total = sum(sizes[paths.index(path)] for path in part)
             assert total <= most or sum(sizes[paths.index(path)] > 0 for path in part) == 1
-    assert len(list(parts_by_size(paths, 10**6))) == 1
+    assert len(list(parts_by_size(paths, header_pixels, 10**6))) == 1
 
 
 def test_cutting_batches_changes_no_record(detector, folder, tmp_path, monkeypatch):
@@ -266,7 +268,7 @@ def test_a_detector_that_is_yet_to_be_loaded_goes_where_it_scores(
     """In the calling process it takes the device asked for; copies for other processes start on the CPU."""
     asked = []
 
-    def load(paths, device):
+    def load(paths, device, bits):
         asked.append(device)
         raise KeyboardInterrupt
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from helpers.training_examples import Interrupted, StoppingAt, assert_same, learned, quietly, stained_pictures
 from zsad.data.auxiliary import AuxiliarySet
@@ -15,7 +16,7 @@ from zsad.methods._registry import list_methods, method_class
 from zsad.methods.training import TrainingDefaults
 from zsad.training.data import data_on_disk
 from zsad.training.options import TrainOptions
-from zsad.training.recipe import choose, described
+from zsad.training.recipe import choose, described, make_optimizer, rate_factor
 from zsad.training.run import TrainingRun
 
 LEARNT = [name for name in list_methods() if method_class(name).INFO.needs_training]
@@ -283,3 +284,23 @@ def test_a_dataset_is_known_by_its_folder_but_not_twice(dataset):
         data_on_disk((dataset("mvtec"), dataset("mvtec") / "metal_nut"), "test")
     with pytest.raises((ConfigError, DataError), match="mvtek"):
         data_on_disk(("mvtek:nowhere",), "test")
+
+
+def test_own_rates_of_parameters_and_a_warm_up():
+    recipe = TrainingDefaults(
+        1, batch_size=1, learning_rate=1e-4, rates=(("prompts.", 10.0), ("prompts.bias", 3.0)), warm_up=0.5
+    )
+    named = {
+        name: nn.Parameter(torch.zeros(2)) for name in ("prompts.bias", "head.weight", "prompts.context")
+    }
+    optimizer = make_optimizer(recipe, named)
+    assert [group["factor"] for group in optimizer.param_groups] == [10.0, 1.0, 10.0]
+    assert [rate_factor(recipe, step, 8) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_the_schedule_of_steps():
+    recipe = TrainingDefaults(
+        1, batch_size=1, learning_rate=1.0, schedule="steps", milestones=(2, 4), milestone_factor=0.1
+    )
+    found = [rate_factor(recipe, step, 6) for step in range(6)]
+    assert found == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 from zsad.errors import ConfigError, unknown_name
@@ -9,6 +10,7 @@ from zsad.errors import ConfigError, unknown_name
 if TYPE_CHECKING:
     import torch
 
+KINDS_OF_DEVICE = ("cpu", "cuda", "mps", "auto", "gpu")
 PRECISIONS = {
     "float32": "float32",
     "float16": "float16",
@@ -53,8 +55,11 @@ def check_device(device: str | torch.device | None) -> torch.device:
         known = ["cpu"]
         known += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
         known += ["mps"] if torch.backends.mps.is_available() else []
+        kind = str(device).partition(":")[0]
+        near = difflib.get_close_matches(kind, KINDS_OF_DEVICE, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near and near[0] != kind else ""
         raise ConfigError(
-            f"device {str(device)!r} is not available here; available: {', '.join(known)}"
+            f"device {str(device)!r} is not available here{hint}; available: {', '.join(known)}"
         ) from error
     return place
 

@@ -6,6 +6,10 @@ usage, 3 some inputs failed and all others are done, 130 after Ctrl-C, 1 any oth
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -35,12 +39,24 @@ def _warning_printer() -> Callable[..., None]:
     return show
 
 
+def at_home(argument: str) -> str:
+    """An argument with the home folder for "~", where shells leave it: --out=~/a, mvtec:~/b, "~/c"."""
+    home = os.path.expanduser("~").replace("\\", "\\\\")
+    return re.sub(r"^((?:-[\w-]+=)?(?:[\w-]+[:=])?)~(?=[/\\]|$)", rf"\g<1>{home}", argument)
+
+
 class _OneLineErrors(TyperGroup):
     """Prints errors and warnings as one line instead of a stack trace; ZSAD_DEBUG=1 shows the trace."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [at_home(argument) for argument in args])
 
     def invoke(self, ctx: Any) -> Any:
         from zsad.errors import ConfigError, ImageWarning, ZsadError
 
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # file names may hold what no encoding can write
+                stream.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", ImageWarning)

@@ -24,8 +24,11 @@ from zsad.cli.options import (
     PrecisionOption,
     QuietOption,
     ReferencesOption,
+    RoiOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
+    checkpoint_given,
     comma_list,
     go_offline,
     load_detector,
@@ -104,6 +107,7 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
+    roi: RoiOption = None,
     state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
     image_size: ImageSizeOption = None,
@@ -111,6 +115,7 @@ def calibrate(
     precision: PrecisionOption = None,
     settings: SettingsOption = None,
     bits: BitsOption = None,
+    tile: TileOption = None,
     offline: OfflineOption = False,
     normal_labels: NormalLabelsOption = None,
     include_results: IncludeResultsOption = False,
@@ -144,7 +149,7 @@ def calibrate(
     from zsad.detector.calibration.measuring import measure
     from zsad.files.run_lock import only_writer
 
-    check_out(out, checkpoint)
+    check_out(out, checkpoint[0] if checkpoint else None)
     examples, name, left_out = find_examples(
         normal or [],
         anomalous or [],
@@ -152,20 +157,23 @@ def calibrate(
         split=split,
         class_name=class_name,
         include_results=include_results,
-        normal_labels=None if normal_labels is None else comma_list(normal_labels),
+        normal_labels=comma_list(normal_labels),
     )
     options = replace(options, class_name=name)
     with only_writer(out):
         detector = load_detector(
             method=method,
             backbone=backbone,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
+            bits=bits,
+            tile=tile,
             device=device,
             precision=precision,
             references=references,
             include_results=include_results,
             calibration="none",
+            roi=roi,
             quiet=quiet,
             **config,
         )
@@ -177,7 +185,7 @@ def calibrate(
     print_problems("warning", calibration.warnings)
     if not quiet:
         _print_calibration(calibration, out)
-        print_problems("note", left_out)
+    print_problems("note", left_out)
     if measurement.failed:
         raise typer.Exit(SOME_FAILED)
 

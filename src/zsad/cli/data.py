@@ -107,7 +107,7 @@ def check(
     from zsad.errors import DataError
     from zsad.files.plain import to_plain
 
-    labels = None if normal_labels is None else comma_list(normal_labels)
+    labels = comma_list(normal_labels)
     try:
         with Bar(stderr(), "Checking") as bar:
             checks = check_datasets(

@@ -60,12 +60,25 @@ def diagnose() -> Iterator[Finding]:
     yield _checked("device", _device)
     yield from _extras()
     yield _checked("cache", _cache)
+    yield _checked("images", _images)
     if is_offline():
         yield Finding("network", "not used: ZSAD_OFFLINE or HF_HUB_OFFLINE is set")
     else:
         yield Finding("network", "used to download weights; ZSAD_OFFLINE=1 or --offline forbids it")
     yield _checked(
         "prediction", _prediction, advice="the package's own weights should work: install zsad again"
+    )
+
+
+def _images() -> str:
+    """The limits of one image, and the depth of 16-bit files."""
+    from zsad.images.limits import chosen_reading
+
+    reading = chosen_reading()
+    depth = "what they state" if reading.bits is None else f"{reading.bits} bits"
+    return (
+        f"at most {reading.max_pixels} pixels (ZSAD_MAX_PIXELS) and {human_bytes(reading.max_bytes)} of "
+        f"memory while one is decoded (ZSAD_MAX_BYTES); depth of 16-bit files: {depth} (ZSAD_BITS)"
     )
 
 

@@ -13,13 +13,18 @@ from zsad.cli.options import (
     BatchSizeOption,
     BitsOption,
     DeviceOption,
+    DevicesOption,
     ImageSizeOption,
     IncludeResultsOption,
+    LimitOption,
     NormalLabelsOption,
     OfflineOption,
+    OutFolderOption,
     PrecisionOption,
     QuietOption,
+    RoiOption,
     SettingsOption,
+    TileOption,
     comma_list,
     fail_interrupted,
     go_offline,
@@ -84,20 +89,15 @@ def evaluate(
             help="Number of normal training images per category that a method compares with (few-shot).",
         ),
     ] = 0,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of images per category, evenly spread.")
-    ] = None,
+    limit: LimitOption = None,
+    roi: RoiOption = None,
     image_size: ImageSizeOption = None,
     batch_size: BatchSizeOption = 8,
     settings: SettingsOption = None,
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    devices: Annotated[
-        int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the images.")
-    ] = 1,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
-        "zsad-evaluation"
-    ),
+    devices: DevicesOption = 1,
+    out: OutFolderOption = Path("zsad-evaluation"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an earlier evaluation; finished runs are kept.")
     ] = False,
@@ -106,6 +106,7 @@ def evaluate(
         typer.Option("--allow-overlap", help="Test although the weights were trained on some of the data."),
     ] = False,
     bits: BitsOption = None,
+    tile: TileOption = None,
     offline: OfflineOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json in place of tables.")] = False,
     normal_labels: NormalLabelsOption = None,
@@ -125,7 +126,7 @@ def evaluate(
 
     options = EvaluateOptions(
         data=tuple(data),
-        normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
+        normal_labels=comma_list(normal_labels),
         include_results=include_results,
         out=out,
         methods=tuple(method or EvaluateOptions.methods),
@@ -138,7 +139,10 @@ def evaluate(
         bootstrap=bootstrap,
         references=reference,
         limit=limit,
+        roi=roi,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
+        tile=tile,  # type: ignore[arg-type] # checked inside
         batch_size=batch_size,
         settings=config,
         precision=precision,
@@ -171,7 +175,7 @@ def _run(options: EvaluateOptions, quiet: bool) -> EvaluationResult:
     except KeyboardInterrupt:
         if not bar.is_started:
             raise
-        fail_interrupted(options.out)
+        fail_interrupted(f"finished results are in {options.out}")
 
 
 def _print_tables(result: EvaluationResult, out: Path) -> None:

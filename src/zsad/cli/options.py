@@ -6,7 +6,8 @@ import ast
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, overload
 
 import typer
 
@@ -30,21 +31,27 @@ def known_method(name: str | None) -> str | None:
     return None if name is None else known_name(name)
 
 
-def read_at_depth(context: typer.Context, text: str | None) -> str | None:
-    """Sets the depth of 16-bit files for a whole command; as a callback of an option.
+def known_depth(text: str | None) -> str | None:
+    """Refuses a depth that cannot hold for many images; as a callback of an option, before torch is imported.
 
     Raises:
         ConfigError: the depth is not a whole number from 1 to 16.
     """
-    from zsad.images.limits import AUTO, bits_for_all, checked_bits
+    from zsad.images.limits import common_depth
 
-    bits = checked_bits(text)
-    if bits == AUTO:
-        raise ConfigError(
-            "--bits auto is for predict, which sees all images at once; give the depth of the camera, as in"
-            " --bits 12"
-        )
-    context.with_resource(bits_for_all(bits))
+    common_depth(text)
+    return text
+
+
+def known_tile(text: str | None) -> str | None:
+    """Refuses a tile setting that is none; as a callback of an option, before torch is imported.
+
+    Raises:
+        ConfigError: the setting is neither a number of pixels nor auto nor none.
+    """
+    from zsad.images.tiles import checked_tile
+
+    checked_tile(text)
     return text
 
 
@@ -89,7 +96,12 @@ ImageSizeOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[
-    str | None, typer.Option(help="Learnt weights: a file written by zsad or by the method's authors.")
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        help="Learnt weights: a file written by zsad or by the method's authors. Repeatable for files that "
+        "they publish apart.",
+    ),
 ]
 ClassNameOption = Annotated[
     str | None, typer.Option("--class-name", "-c", help='Name of what the images show, e.g. "metal nut".')
@@ -141,12 +153,43 @@ BitsOption = Annotated[
     typer.Option(
         "--bits",
         metavar="N",
-        callback=read_at_depth,
+        callback=known_depth,
         help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera. Default: what the files "
         "state.",
         show_default=False,
     ),
 ]
+TileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        metavar="PIXELS|auto|none",
+        callback=known_tile,
+        help="Cut larger images into overlapping tiles of this side; auto: only large and long images. "
+        "Default: as the checkpoint or calibration was made, else none.",
+        show_default=False,
+    ),
+]
+RoiOption = Annotated[
+    str | None,
+    typer.Option(
+        "--roi",
+        metavar="MASK|X,Y,W,H",
+        help="Look only here: x,y,width,height in pixels or shares of the image (10%,10%,80%,80%), or a mask "
+        "that is white where to look.",
+        show_default=False,
+    ),
+]
+DevicesOption = Annotated[
+    int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the work.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Maximum number of test images per category, evenly spread, of both labels from 2 on."
+    ),
+]
+OutFolderOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
@@ -184,9 +227,26 @@ CsvDelimiterOption = Annotated[
 ]
 
 
-def comma_list(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated option; "none" stands for no part."""
+@overload
+def comma_list(text: str) -> tuple[str, ...]: ...
+
+
+@overload
+def comma_list(text: str | None) -> tuple[str, ...] | None: ...
+
+
+def comma_list(text: str | None) -> tuple[str, ...] | None:
+    """The parts of a comma-separated option; "none" stands for no part. None if the option is not given."""
+    if text is None:
+        return None
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
+
+
+def checkpoint_given(paths: list[str] | None) -> str | tuple[str, ...] | None:
+    """The value of --checkpoint as `zsad.load` takes it."""
+    if not paths:
+        return None
+    return paths[0] if len(paths) == 1 else tuple(paths)
 
 
 def load_detector(
@@ -207,19 +267,27 @@ def load_detector(
         **arguments: every other argument of `zsad.load`.
     """
     import zsad
-    from zsad.cli.printing import stderr
-    from zsad.images.finding import find_images
+    from zsad.cli.printing import print_problems, stderr
+    from zsad.images.finding import search_images
 
     with stderr(quiet).status("Loading the method..."):
         found = None
         if references:
-            found = find_images(references, recursive, include_results=include_results)
+            search = search_images(references, recursive, include_results=include_results)
+            if left_out := str(search.left_out):
+                print_problems("note", [f"references: {left_out} (--include-results takes them)"])
+            found = search.images
         return zsad.load(references=found, **arguments)
+
+
+def typed_words() -> list[str]:
+    """The words of the command line as they were typed, beginning with "zsad"."""
+    return ["zsad", *sys.argv[1:]]
 
 
 def typed_command() -> str:
     """The command line as it was typed, quoted for a shell."""
-    return shlex.join(["zsad", *sys.argv[1:]])
+    return shlex.join(typed_words())
 
 
 def go_offline(wanted: bool) -> None:
@@ -240,13 +308,14 @@ def fail(error: BaseException | str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def fail_interrupted(out: object) -> NoReturn:
-    """Ends a command after Ctrl-C and says how to continue it.
+def fail_interrupted(kept: str) -> NoReturn:
+    """Ends a command after Ctrl-C and names the command that continues it.
 
     Args:
-        out: folder that holds the finished part.
+        kept: what is on disk, as in "finished results are in RUN".
     """
-    fail(f"interrupted: finished results are in {out}; the same command with --resume continues", INTERRUPTED)
+    words = [word for word in typed_words() if word not in ("--resume", "--overwrite")]
+    fail(f"interrupted: {kept}; continue with: {shlex.join([*words, '--resume'])}", INTERRUPTED)
 
 
 _WORDS = {"true": True, "yes": True, "false": False, "no": False, "none": None, "null": None}

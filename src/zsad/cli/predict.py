@@ -18,11 +18,15 @@ from zsad.cli.options import (
     ImageSizeOption,
     IncludeResultsOption,
     OfflineOption,
+    OutFolderOption,
     PrecisionOption,
     QuietOption,
     ReferencesOption,
+    RoiOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
+    checkpoint_given,
     comma_list,
     fail_interrupted,
     go_offline,
@@ -44,7 +48,7 @@ def predict(
         typer.Argument(metavar="FILE|FOLDER|PATTERN|URI...", help="Images to score.", show_default=False),
     ],
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("zsad-results"),
+    out: OutFolderOption = Path("zsad-results"),
     method: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +91,7 @@ def predict(
     scale: Annotated[
         str, typer.Option(help="Colour scale of the overlays: fixed (comparable) or image (its own range).")
     ] = "fixed",
+    roi: RoiOption = None,
     state_words: StateWordsOption = None,
     explain: Annotated[
         str | None,
@@ -121,6 +126,14 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    pages: Annotated[
+        str,
+        typer.Option(
+            help="Images of a file with several: first (of a volume the middle slice), or all: every page, "
+            "frame and slice.",
+        ),
+    ] = "first",
+    tile: TileOption = None,
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     include_results: IncludeResultsOption = False,
     resume: Annotated[
@@ -147,12 +160,15 @@ def predict(
         class_name=class_name,
         threshold=threshold,
         map_threshold=map_threshold,
-        formats=None if formats is None else comma_list(formats),  # type: ignore[arg-type] # checked inside
+        formats=comma_list(formats),  # type: ignore[arg-type] # checked inside
         scale=scale,  # type: ignore[arg-type] # checked inside
-        explain=None if explain is None else comma_list(explain),
+        explain=comma_list(explain),
+        roi=roi,
         csv_delimiter=csv_delimiter,
         batch_size=batch_size,
         bits=bits,  # type: ignore[arg-type] # checked inside
+        pages=pages,  # type: ignore[arg-type] # checked inside
+        tile=tile,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         include_results=include_results,
         resume=resume,
@@ -163,21 +179,24 @@ def predict(
         device=device,
     )
 
-    def load(files: list[Path], device: str | None) -> Detector:
+    def load(files: list[Path], device: str | None, bits: int | None) -> Detector:
         from zsad.detector.support import default_method
 
         is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
         return load_detector(
             method=method if is_chosen else default_method(files),
             backbone=backbone,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint_given(checkpoint),
             image_size=image_size,
             device=device,
             precision=precision,
+            bits=bits,
+            tile=tile,
             references=references,
             recursive=recursive,
             include_results=include_results,
             calibration=calibration,
+            roi=options.roi,
             quiet=quiet,
             **config,
         )
@@ -188,6 +207,8 @@ def predict(
             typer.echo(record.to_json())
     elif not quiet:
         print_prediction(result)
+    if (json_lines or quiet) and result.left_out:
+        print_problems("note", [f"{result.left_out} (--include-results takes them)"])
     print_problems("failed", failure_lines(result), "see results.csv")
     if result.failed:
         raise typer.Exit(SOME_FAILED)
@@ -204,4 +225,4 @@ def _run(inputs: list[str], load: Loader, options: PredictOptions, quiet: bool) 
     except KeyboardInterrupt:
         if not bar.is_started:
             raise
-        fail_interrupted(options.out)
+        fail_interrupted(f"finished results are in {options.out}")

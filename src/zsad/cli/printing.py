@@ -56,20 +56,27 @@ def print_prediction(result: PredictResult) -> None:
     from rich.text import Text
 
     from zsad.errors import printable
+    from zsad.prediction.wording import explanation, score_decimals
 
     console = stdout()
     scored = result.scored
     if scored:
-        table = table_of("score", "decision", "image")
+        decimals = score_decimals([record.score or 0.0 for record in scored])
+        explained = any(record.phrase is not None for record in scored)
+        table = table_of("score", "decision", *(["fits best"] if explained else []), "image")
         decisions = {None: Text("-"), True: Text("anomalous", "bold red"), False: Text("normal", "green")}
         for record in scored[:10]:
-            table.add_row(f"{record.score:.4f}", decisions[record.is_anomalous], Text(printable(record.path)))
+            answer = [Text(printable(explanation(record)) or "-")] if explained else []
+            name = Text(printable(record.path))
+            table.add_row(f"{record.score:.{decimals}f}", decisions[record.is_anomalous], *answer, name)
         console.print(table)
         if len(scored) > 10:
             console.print(f"... and {len(scored) - 10} images with lower scores", style="dim")
     console.print(_counts(result))
     if result.note:
-        console.print(f"{result.note[0].upper()}{result.note[1:]}", style="dim")
+        console.print(f"{result.note[0].upper()}{result.note[1:]}", style="dim", soft_wrap=True)
+    if result.tiling:
+        console.print(f"{result.tiling[0].upper()}{result.tiling[1:]}", style="dim", soft_wrap=True)
     if result.left_out:
         line = f"{result.left_out[0].upper()}{result.left_out[1:]} (--include-results takes them)"
         console.print(line, style="yellow", soft_wrap=True)

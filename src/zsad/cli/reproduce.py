@@ -12,6 +12,8 @@ from zsad.cli.options import (
     SOME_FAILED,
     WRONG_USAGE,
     DeviceOption,
+    DevicesOption,
+    LimitOption,
     OfflineOption,
     QuietOption,
     fail,
@@ -71,16 +73,12 @@ def reproduce(
     epochs: Annotated[
         int | None, typer.Option(min=1, help=f"Number of epochs of the training. {AS_RECIPE}")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of test images per category.")
-    ] = None,
+    limit: LimitOption = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16 or fp16. Default: as the authors.")
     ] = None,
     device: DeviceOption = None,
-    devices: Annotated[
-        int, typer.Option(min=1, help="Number of GPUs, or of CPU processes, that share the work.")
-    ] = 1,
+    devices: DevicesOption = 1,
     cache: Annotated[
         bool,
         typer.Option(
@@ -151,7 +149,7 @@ def _run(options: ReproduceOptions, quiet: bool) -> Reproduction:
         with Bar(stderr(quiet), "Evaluating") as bar:
             return run(options, show_training=not quiet, progress=bar.show, command=typed_command())
     except KeyboardInterrupt:
-        fail_interrupted(options.out)
+        fail_interrupted(f"finished results are in {options.out}")
 
 
 def _print_list(part: str) -> None:
@@ -210,7 +208,7 @@ def _print_comparison(options: ReproduceOptions, found: Reproduction) -> None:
     console = stdout()
     table = table_of("percent", "ours", "published", "difference")
     for metric, cell in found.comparison.items():
-        gap = difference(cell)
+        gap = difference(cell, is_whole=found.is_whole)
         spread = "" if cell.deviation is None else f" ± {cell.deviation:.1f}"
         table.add_row(
             METRIC_TITLES[metric],

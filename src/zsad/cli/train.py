@@ -11,20 +11,23 @@ from zsad.cli.options import (
     BackboneOption,
     BitsOption,
     DeviceOption,
+    DevicesOption,
     ImageSizeOption,
     IncludeResultsOption,
     NormalLabelsOption,
     OfflineOption,
     QuietOption,
     SettingsOption,
+    checkpoint_given,
     comma_list,
+    fail_interrupted,
     go_offline,
     method_settings,
 )
 from zsad.cli.printing import counted, stdout
 
 if TYPE_CHECKING:
-    from zsad.training.options import TrainResult
+    from zsad.training.options import TrainOptions, TrainResult
 
 AS_AUTHORS = "Default: as the authors."
 
@@ -66,12 +69,30 @@ def train(
         float | None,
         typer.Option(help=f"Chance of a mosaic of four images in place of one, on all data. {AS_AUTHORS}"),
     ] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(help=f"Random changes of images: none, shifted, shifted_coloured, varied. {AS_AUTHORS}"),
+    ] = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(help=f"Number of categories kept back to judge each epoch by. {AS_AUTHORS}"),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help=f"Epochs without a better one after which training ends. {AS_AUTHORS}"),
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            help="Weights to start from, such as the first of two stages. Repeatable for files published "
+            "apart. Default: new weights.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the initial weights and the data order.")] = 111,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
-    devices: Annotated[
-        int, typer.Option(help="Number of GPUs, or of CPU processes, that share each step.")
-    ] = 1,
+    devices: DevicesOption = 1,
     precision: Annotated[
         str | None,
         typer.Option(help=f"fp32, or autocast in bf16 or fp16. {AS_AUTHORS[:-1]} on a GPU, else fp32."),
@@ -102,6 +123,8 @@ def train(
 ) -> None:
     """Learn the weights of a method from images with masks, by default as the authors of the method do.
 
+    Of an anomalous image without a mask only the label counts, for methods that learn from labels too.
+
     Use the result with `zsad predict --checkpoint OUT`. The folder OUT.training (without .safetensors) holds
     the state after the last finished epoch, log.csv with the loss of every step, and TensorBoard's files.
     """
@@ -112,7 +135,7 @@ def train(
     options = TrainOptions(
         out=out,
         data=tuple(data),
-        normal_labels=None if normal_labels is None else tuple(comma_list(normal_labels)),
+        normal_labels=comma_list(normal_labels),
         include_results=include_results,
         split=split,  # type: ignore[arg-type] # checked inside
         method=method,
@@ -124,8 +147,13 @@ def train(
         weight_decay=weight_decay,
         schedule=schedule,  # type: ignore[arg-type] # checked inside
         mosaic=mosaic,
+        augmentation=augmentation,  # type: ignore[arg-type] # checked inside
+        held_out=held_out,
+        patience=patience,
+        checkpoint=checkpoint_given(checkpoint),
         seed=seed,
         image_size=image_size,
+        bits=bits,  # type: ignore[arg-type] # checked inside
         device=device,
         devices=devices,
         precision=precision,  # type: ignore[arg-type] # checked inside
@@ -139,9 +167,21 @@ def train(
     )
     from zsad.training.loop import train as run
 
-    result = run(options, show_progress=not quiet)
+    try:
+        result = run(options, show_progress=not quiet)
+    except KeyboardInterrupt:
+        fail_interrupted(_kept(options))
     if not quiet:
         _print_result(result)
+
+
+def _kept(options: TrainOptions) -> str:
+    """What is on disk after Ctrl-C."""
+    has_epoch = (options.folder / "last.safetensors").exists()
+    kept = f"finished epochs are in {options.folder}" if has_epoch else "no epoch was finished"
+    if options.cache is not None:
+        kept += f", computed features are in {options.cache}"
+    return kept
 
 
 def _print_result(result: TrainResult) -> None:

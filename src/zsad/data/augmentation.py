@@ -18,7 +18,8 @@ All numbers come from the generator that is given, so a resumed training sees th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,28 @@ LARGEST_ANGLE = 30.0
 LARGEST_SHIFT = 0.15
 LARGEST_NOISE = 0.04
 LARGEST_BLUR = 2.0
+STREAM = 2  # keeps these random numbers apart from those of the order and of mosaics
 
 Pair = tuple[Image.Image, Image.Image]
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """An item of the training data that is changed at random before it is used.
+
+    Attributes:
+        item: the item, as `zsad.data.mosaic.prepare_item` takes it.
+        kind: which changes.
+        seed: numbers that the changes depend on: seed of the training, epoch, number of the item.
+    """
+
+    item: Any
+    kind: Augmentation
+    seed: tuple[int, ...]
+
+    def change(self, image: Image.Image, mask: NDArray[np.bool_]) -> tuple[Image.Image, NDArray[np.bool_]]:
+        """`augment` with the random numbers of this item."""
+        return augment(image, mask, self.kind, np.random.default_rng([*self.seed, STREAM]))
 
 
 def augment(

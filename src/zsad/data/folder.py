@@ -170,7 +170,7 @@ def open_dataset(
 
 def _parted(spec: str | Path) -> tuple[str | None, Path]:
     """Splits "NAME:PATH"; a path that exists is never split."""
-    text = os.fspath(spec)
+    text = os.path.expanduser(os.fspath(spec))
     if not text:
         raise ConfigError("an empty path was given; name a folder, a list or NAME:PATH")
     name, colon, path = text.partition(":")
@@ -180,7 +180,7 @@ def _parted(spec: str | Path) -> tuple[str | None, Path]:
     dataset_record(name)
     if not path:
         raise ConfigError(f"{text}: no path behind the colon; give the folder, as in {name}:/data/{name}")
-    return name, Path(path)
+    return name, Path(path).expanduser()
 
 
 def _recognised(folder: Path, depth: int, opening: Opening) -> Iterator[tuple[Path, Layout]]:

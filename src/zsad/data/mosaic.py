@@ -11,6 +11,7 @@ or one with another number of threads or devices, therefore sees the same mosaic
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zsad.data.augmentation import Augmented
 from zsad.data.masks import read_mask
 from zsad.data.samples import PreparedSample, load_sample, prepare_sample
 from zsad.errors import DataError
@@ -26,6 +28,7 @@ from zsad.images.reading import read_image
 from zsad.types import Sample
 
 if TYPE_CHECKING:
+    from zsad.data.samples import Change
     from zsad.images.preparing import Preparation
 
 STREAM = 1  # keeps these random numbers apart from those that decide the order of the images
@@ -82,42 +85,47 @@ class Mosaics:
         return Mosaic((upper_left, upper_right, lower_left, lower_right), sample)
 
 
-def load_mosaic(mosaic: Mosaic, preparation: Preparation) -> PreparedSample:
+def load_mosaic(mosaic: Mosaic, preparation: Preparation, change: Change | None = None) -> PreparedSample:
     """Reads four images and prepares them as one.
 
     Images of another size are resized to the size of the first one.
 
     Args:
         mosaic: the four samples, and the one that they replace.
+        change: change of the whole mosaic, as `zsad.data.samples.prepare_sample` takes it.
         preparation: size of the network's input and normalisation of its values.
 
     Returns:
-        Image and mask at (size, size).
+        Image and mask at (size, size); no mask if that of an anomalous tile is not known.
 
     Raises:
         ImageReadError: an image or mask cannot be read.
-        DataError: a mask is missing or has another size than its image; the message names the file.
+        DataError: a mask has another size than its image; the message names the file.
     """
-    loaded = [_load_tile(sample) for sample in mosaic.tiles]
+    loaded = [_load_tile(sample, preparation.bits) for sample in mosaic.tiles]
     width, height = loaded[0][0].size
     image, mask = Image.new("RGB", (2 * width, 2 * height)), Image.new("L", (2 * width, 2 * height))
     for number, (tile, tile_mask) in enumerate(loaded):
         corner = (number % 2 * width, number // 2 * height)
         image.paste(tile.resize((width, height), Image.Resampling.BICUBIC), corner)
+        if tile_mask is None:
+            continue
         levels = Image.fromarray(tile_mask.astype(np.uint8) * np.uint8(255))
         mask.paste(levels.resize((width, height), Image.Resampling.NEAREST), corner)
     replaced = mosaic.replaced
-    return prepare_sample(image, np.asarray(mask), replaced.label, replaced.category, preparation)
+    prepared = prepare_sample(
+        image, np.asarray(mask), replaced.label, replaced.category, preparation, change=change
+    )
+    is_known = all(tile_mask is not None for _, tile_mask in loaded)
+    return prepared if is_known else dataclasses.replace(prepared, mask=None)
 
 
-def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
-    """Reads the image of a sample and its (H, W) mask, at the size of the image."""
-    image = read_image(sample.path)
+def _load_tile(sample: Sample, bits: int | None) -> tuple[Image.Image, NDArray[np.bool_] | None]:
+    """Reads the image of a sample and its (H, W) mask, at the size of the image; None if it is not known."""
+    image = read_image(sample.path, bits=bits)
     shape = (image.height, image.width)
     if sample.mask_path is None:
-        if sample.label:
-            raise DataError(f"{sample.path}: anomalous without a mask, which a mosaic needs")
-        return image, np.zeros(shape, dtype=bool)
+        return image, None if sample.label else np.zeros(shape, dtype=bool)
     mask = read_mask(sample.mask_path)
     if mask.shape != shape:
         raise DataError(
@@ -127,28 +135,28 @@ def _load_tile(sample: Sample) -> tuple[Image.Image, NDArray[np.bool_]]:
     return image, mask
 
 
-def prepare_item(item: Any, preparation: Preparation) -> PreparedSample:
+def prepare_item(item: Any, preparation: Preparation, change: Change | None = None) -> PreparedSample:
     """Makes an item of the training data ready for a batch.
 
     Args:
-        item: a `Sample`, a `Mosaic` of them, or (image, mask, label, class name).
+        item: a `Sample`, a `Mosaic` of them, or (image, mask, label, class name); or one of these as
+            `Augmented`.
         preparation: size of the network's input and normalisation of its values.
+        change: change of image and mask, as `zsad.data.samples.prepare_sample` takes it.
 
     Returns:
-        The image with its mask.
+        The image with its mask, if it has one.
 
     Raises:
         ImageReadError: image or mask cannot be read.
-        DataError: the mask is missing or does not have the size of the image.
+        DataError: the mask does not have the size of the image.
     """
+    if isinstance(item, Augmented):
+        return prepare_item(item.item, preparation, item.change)
     if isinstance(item, Mosaic):
-        return load_mosaic(item, preparation)
+        return load_mosaic(item, preparation, change)
     if isinstance(item, Sample):
-        prepared = load_sample(item, preparation)
-    else:
-        image, mask, label, class_name = item
-        mask = None if mask is None else np.asarray(mask)
-        prepared = prepare_sample(image, mask, int(label), str(class_name), preparation)
-    if prepared.mask is None:
-        raise DataError("an anomalous image of the dataset has no mask, which training needs")
-    return prepared
+        return load_sample(item, preparation, change=change)
+    image, mask, label, class_name = item
+    mask = None if mask is None else np.asarray(mask)
+    return prepare_sample(image, mask, int(label), str(class_name), preparation, change=change)

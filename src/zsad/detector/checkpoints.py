@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad._version import __version__
-from zsad.errors import DataError, WeightsError
+from zsad.errors import DataError, WeightsError, one_line
 from zsad.files.atomic import atomic_file
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
-from zsad.files.plain import from_plain, parse_object, to_plain
+from zsad.files.json_text import parse_object
+from zsad.files.plain import from_plain, to_plain
 from zsad.files.tensors import file_kind, read_checkpoint
+from zsad.images.tiles import Tile  # noqa: TC001 - read by from_plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +49,8 @@ class CheckpointInfo:
         calibration: calibration that gave the thresholds, from `Calibration.to_dict`; None for thresholds
             set by hand.
         class_name: class name of the images that the thresholds are for; None for images of any name.
+        bits: depth at which the detector reads 16-bit files; None for what each file states.
+        tile: how the detector cuts images; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
     """
 
@@ -62,6 +66,8 @@ class CheckpointInfo:
     map_threshold: float | None = None
     calibration: dict[str, Any] | None = None
     class_name: str | None = None
+    bits: int | None = None
+    tile: Tile = None
     format: int = FORMAT
 
 
@@ -204,7 +210,7 @@ def _read_info(path: Path) -> CheckpointInfo | None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from error
+        raise WeightsError(f"{path} is damaged or not a safetensors file: {one_line(error)[:300]}") from error
     if METADATA_KEY not in metadata:
         return None
     try:

@@ -6,23 +6,21 @@ device, references and thresholds. It encodes the prompts of a class name once a
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.devices import check_device
 from zsad.detector import checkpoints
 from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
-from zsad.detector.decision import Decided, Decision
+from zsad.detector.comparing import Comparing
+from zsad.detector.decision import Decision
 from zsad.detector.explanation import RegionRanker
-from zsad.detector.identity import image_fingerprint, learned_versions, scoring_settings
+from zsad.detector.identity import learned_versions, scoring_settings
 from zsad.detector.inputs import (
     ImageInput,
     OnError,
@@ -32,29 +30,32 @@ from zsad.detector.inputs import (
     check_tensors,
     check_trained,
     holds_several,
-    in_their_places,
-    read,
     read_batches,
-    stack,
+    scored_stream,
 )
+from zsad.detector.looking import RegionInput, look
 from zsad.detector.predictions import predictions
 from zsad.detector.states import States
-from zsad.detector.support import images_given, methods_with_companions, readable
-from zsad.errors import ConfigError, ImageReadError
+from zsad.detector.support import find_and_tell
+from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images
+from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
-from zsad.images.finding import find_images
-from zsad.images.preparing import Preparation, to_array
+from zsad.images.preparing import Preparation
+from zsad.images.reading import depth_of
+from zsad.images.tiles import setting_of
 from zsad.methods.base import Method, Support
 from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
-    from zsad.detector.support import Images
-    from zsad.methods.base import State
+    from PIL import Image
+
+    from zsad.images.limits import Bits
+    from zsad.images.tiles import Tile
 
 MOST_AT_ONCE = 16
 
 
-class Detector(Decided):
+class Detector(Comparing):
     """A method on a backbone that scores images.
 
     Attributes:
@@ -68,6 +69,8 @@ class Detector(Decided):
         auxiliary_data: description of the training data, for the checkpoint; see `mark_trained`.
         auxiliary_pictures: digests of the training image files, for the checkpoint; see `mark_trained`.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
+        bits: depth of the values in 16-bit files, of all images; None for what each file states.
+        tile: how large images are cut into tiles, references too; None for whole images.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class Detector(Decided):
         is_trained: bool = True,
         auxiliary_data: str = "",
         auxiliary_pictures: str = "",
+        bits: int | None = None,
+        tile: Tile = None,
     ) -> None:
         if method.backbone.record is None:
             raise ConfigError("the method's backbone needs a record, which says how images are prepared")
@@ -93,18 +98,15 @@ class Detector(Decided):
         self.auxiliary_data = auxiliary_data
         self.auxiliary_pictures = auxiliary_pictures
         self.fingerprint = fingerprint
+        self.bits = bits
+        self.tile = setting_of(tile)
         self._ranker = RegionRanker(self.backbone, image_size)
-        self._states = States(method, Support())
+        self._states, self._tiled_states, self._sources = States(method, Support()), {}, Sources()
 
     @property
     def preparation(self) -> Preparation:
         """How images become the network's input: its size, and mean and standard deviation of the weights."""
-        return Preparation(self.image_size, self.record.mean, self.record.std)
-
-    @property
-    def device(self) -> torch.device:
-        """Device that the network is on."""
-        return self.backbone.text_projection.device
+        return Preparation(self.image_size, self.record.mean, self.record.std, self.bits)
 
     def to(self, device: str | torch.device) -> Detector:
         """Moves network, learnt parameters and references to another device.
@@ -120,7 +122,7 @@ class Detector(Decided):
         """
         place = check_device(device)
         self.method.to(place)
-        self._states = States(self.method, self._states.support.to(place))
+        self._states, self._tiled_states = States(self.method, self._states.support.to(place)), {}
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,20 +133,28 @@ class Detector(Decided):
         vars(self).update(state)
         self._ranker = RegionRanker(self.backbone, self.image_size)
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """Smallest and largest value that a map can take, with the present references and companions."""
-        state = self._state_with_support()
-        return self.method.map_range if state is None or state.map_range is None else state.map_range
-
     @overload
     def predict(
-        self, inputs: ImageInput, classes: Classes = None, batch_size: int | None = None
+        self,
+        inputs: ImageInput,
+        classes: Classes = None,
+        batch_size: int | None = None,
+        *,
+        roi: RegionInput = None,
+        bits: Bits = None,
+        tile: Tile = None,
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, inputs: list[Any] | tuple[Any, ...], classes: Classes = None, batch_size: int | None = None
+        self,
+        inputs: list[Any] | tuple[Any, ...],
+        classes: Classes = None,
+        batch_size: int | None = None,
+        *,
+        roi: RegionInput = None,
+        bits: Bits = None,
+        tile: Tile = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -152,6 +162,10 @@ class Detector(Decided):
         inputs: ImageInput | list[Any] | tuple[Any, ...],
         classes: Classes = None,
         batch_size: int | None = None,
+        *,
+        roi: RegionInput = None,
+        bits: Bits = None,
+        tile: Tile = None,
     ) -> Prediction | list[Prediction]:
         """Scores one image or several.
 
@@ -161,21 +175,30 @@ class Detector(Decided):
             classes: class names: one for all images, or one per image; None for the class name of the
                 calibration if it has one, or "object".
             batch_size: number of images that go through the network at once; None for all, at most 16.
+            roi: region of interest in place of the detector's, as `with_roi` takes it.
+            bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for all these images.
+            tile: how large images are cut into tiles, as `with_tile` takes it.
 
         Returns:
             A `Prediction` for one image, a list of predictions for several.
 
         Raises:
             ImageReadError: an image cannot be read.
-            ConfigError: names and images differ in number, or the method has not been trained.
+            ConfigError: names and images differ in number, the method has not been trained, or the tile
+                setting is impossible or not that of the calibration.
         """
+        if roi is not None:
+            return self.with_roi(roi).predict(inputs, classes, batch_size, bits=bits, tile=tile)
+        if bits is not None or tile is not None:
+            depth = depth_of(bits, inputs if holds_several(inputs) else [inputs])
+            return self.at_depth(depth).with_tile(tile).predict(inputs, classes, batch_size)
         if holds_several(inputs):
             whole = max(1, len(inputs))
             if batch_size is None:
                 batch_size = whole if self.scores_jointly else min(whole, MOST_AT_ONCE)
             return list(self.predict_iter(inputs, batch_size, classes))
         check_trained(self.method, self.is_trained)
-        return self._predict_batch([read(inputs)], class_names(self._classes(classes), 1))[0]
+        return self._predict_batch([self._read(inputs)], class_names(self._classes(classes), 1))[0]
 
     def predict_iter(
         self,
@@ -185,6 +208,8 @@ class Detector(Decided):
         *,
         include_results: bool = False,
         on_error: OnError = "raise",
+        bits: Bits = None,
+        tile: Tile = None,
     ) -> Iterator[Any]:
         """Scores a stream of images, and reads the next batch while the network works.
 
@@ -195,6 +220,8 @@ class Detector(Decided):
             include_results: whether to take the images of a folder that zsad wrote itself, and masks.
             on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
                 image out, "yield" puts the `ImageReadError` in its place.
+            bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for a folder or list.
+            tile: how large images are cut into tiles, as `with_tile` takes it.
 
         Yields:
             Predictions in the order of the images; with "yield", errors among them.
@@ -209,14 +236,22 @@ class Detector(Decided):
         check_trained(self.method, self.is_trained)
         are_named = isinstance(source, (str, Path))
         images: Iterable[Any] = (
-            find_images(source, include_results=include_results)
+            find_and_tell(source, include_results=include_results)
             if isinstance(source, (str, Path))
             else source
         )
+        reader = self.at_depth(depth_of(bits, images)).with_tile(tile)
+        named = with_class_names(images, reader._classes(classes))
         batches = read_batches(
-            with_class_names(images, self._classes(classes)), batch_size, are_named=are_named
+            named,
+            batch_size,
+            bits=reader.bits,
+            for_tiles=reader.tile is not None,
+            are_named=are_named,
+            is_joint=self.scores_jointly,
+            roi=self.roi,
         )
-        return self._predict_stream(batches, on_error)
+        return scored_stream(batches, reader._predict_batch, on_error)
 
     def score_tensors(self, images: Tensor, classes: Classes = None) -> RawOutput:
         """Scores images that are already resized and normalised.
@@ -233,79 +268,19 @@ class Detector(Decided):
             ConfigError: the shape or type of the tensor is wrong, or names and images differ in number.
         """
         check_tensors(images)
-        return self._score(images, class_names(self._classes(classes), len(images)))
-
-    def set_references(self, references: Images | None) -> None:
-        """Gives the detector known-normal images to compare with, in place of those it has.
-
-        A method with a few-shot rule of its own follows it; every other method follows the general rule of
-        `zsad.methods.functional.references`. Companions stay as they are. A calibration that was made with
-        other references no longer holds and is removed. References are not written into checkpoints.
-
-        Args:
-            references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
-                class; None or an empty list returns to zero-shot scoring.
-
-        Raises:
-            ImageReadError: an image cannot be read.
-            DataError: a folder or pattern holds no image.
-        """
-        found = [read(item)[1] for item in images_given(references)]
-        self._compare_with(normal=self._stack(found) if found else None, memory=None)
-        self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
-        if self.calibration is not None:
-            self.apply_calibration(None)
-
-    def set_companions(self, images: Images | None) -> list[int]:
-        """Gives the detector unlabelled images of the folder that it is going to score.
-
-        The method then compares each image with them and scores it by itself. References stay as they are.
-
-        Args:
-            images: one image as `predict` takes it, a folder, a pattern, or a list of these; None or an
-                empty list makes the images of a batch each other's companions again. An image that cannot be
-                read is left out.
-
-        Returns:
-            Positions of the images that could be read, in the list that folders and patterns expand to.
-
-        Raises:
-            ConfigError: the method takes no companions.
-            DataError: a folder or pattern holds no image.
-        """
-        given = images_given(images)
-        if given and not self.method.MOST_COMPANIONS:
-            able = ", ".join(methods_with_companions())
-            raise ConfigError(f"{self.method.INFO.name} takes no companions; methods that do: {able}")
-        prepared = readable(given, lambda item: self._stack([read(item)[1]]))
-        self._compare_with(unlabelled=torch.cat(list(prepared.values())) if prepared else None)
-        return list(prepared)
-
-    @property
-    def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once, because each score depends on the other images."""
-        state = self._state_with_support()
-        if state is None or state.scores_jointly is None:
-            return self.method.scores_jointly
-        return state.scores_jointly
-
-    @property
-    def about_companions(self) -> str:
-        """A line on what the companions do to the scores; empty without companions."""
-        state = self._state_with_support()
-        return "" if state is None else state.about
-
-    def _state_with_support(self) -> State | None:
-        """A state that shows what references and companions change; None where the method has none."""
-        return self._states.with_support(class_names(self._classes(None), 1), learned_versions(self.method))
-
-    def _compare_with(self, **support: Any) -> None:
-        """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
-        self._states = States(self.method, replace(self._states.support, **support))
+        return self._score(images, class_names(self._classes(classes), len(images)), self._states)
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on, from `zsad.detector.identity.scoring_settings`."""
-        return scoring_settings(self.method, self.image_size, self.fingerprint, self.reference_fingerprints)
+        return scoring_settings(
+            self.method,
+            self.image_size,
+            self.fingerprint,
+            self.reference_fingerprints,
+            bits=self.bits,
+            tile=self.tile,
+            roi=None if self.roi is None else self.roi.identity,
+        )
 
     def save(self, path: str | Path) -> Path:
         """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, except backbone weights.
@@ -334,6 +309,8 @@ class Detector(Decided):
             map_threshold=decision.map_threshold,
             calibration=None if decision.calibration is None else decision.calibration.to_dict(),
             class_name=decision.class_name,
+            bits=self.bits,
+            tile=self.tile,
         )
         path = Path(path).expanduser()
         checkpoints.write(path, self.method.learned_state(), info)
@@ -354,37 +331,33 @@ class Detector(Decided):
         """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
 
-    def _predict_stream(
-        self,
-        batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
-        on_error: OnError,
-    ) -> Iterator[Any]:
-        """Predictions for a stream of batches; the next batch is read while one is scored."""
-        with contextlib.closing(batches):
-            for batch in batches:
-                yield from in_their_places(batch, self._predict_batch, on_error)
-
-    def _stack(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images as the network takes them: (B, 3, S, S) float32 on the detector's device."""
-        return stack(images, self.preparation).to(self.device)
-
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""
-        return predictions(
+
+        def score(some: Iterable[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
+            return self._score(self._prepared(some), names, self._states_of(is_tile))
+
+        check_tileable(self.method, self.tile, is_joint=self.scores_jointly)
+        at_once = 1 if self.scores_jointly else TILES_AT_ONCE
+        cutting = Cutting(self.tile, self.image_size)
+        return look(
             images,
-            names,
-            self._score(self._stack([image for _, image in images]), names),
-            decision=self.decision,
-            map_range=self.map_range,
-            keeps_names=self.method.INFO.uses_class_names,
-            ranker=self._ranker,
+            self.roi,
+            lambda parts: predictions(
+                parts,
+                names,
+                score_images([image for _, image in parts], names, score, cutting, at_once),
+                decision=self.decision,
+                map_range=self.map_range,
+                keeps_names=self.method.INFO.uses_class_names,
+                ranker=self._ranker,
+            ),
         )
 
     @torch.inference_mode()
-    def _score(self, images: Tensor, names: Sequence[str | None]) -> RawOutput:
+    def _score(self, images: Tensor, names: Sequence[str | None], states: States) -> RawOutput:
         """Scores and maps of a batch, float32."""
         images = images.to(self.device)
-        states = self._states  # one support for the whole batch, even if another thread replaces it
         state = states.prepared(names, learned_versions(self.method))
         raw = self.method.score(self.method.features(images), state)
         return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)

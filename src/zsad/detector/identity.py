@@ -14,6 +14,7 @@ from zsad.files.plain import to_plain
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zsad.images.tiles import Tile
     from zsad.methods.base import Method
 
 SHORT_DIGITS = 16
@@ -65,7 +66,14 @@ def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
 
 
 def scoring_settings(
-    method: Method, image_size: int, fingerprint: str, references: Sequence[str]
+    method: Method,
+    image_size: int,
+    fingerprint: str,
+    references: Sequence[str],
+    *,
+    bits: int | None = None,
+    tile: Tile = None,
+    roi: str | None = None,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -74,10 +82,14 @@ def scoring_settings(
         image_size: pixels a side of the network's input.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
+        bits: depth at which 16-bit files are read; None for what each file states.
+        tile: how images are cut; None for whole images.
+        roi: identity of the region of interest; None for whole images.
 
     Returns:
-        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references` and
-        `weights` (short digest of the backbone and of everything that was learnt).
+        `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
+        `weights` (short digest of the backbone and of everything that was learnt), `bits`, `tile` and, if
+        there is one, `roi`.
     """
     backbone = method.backbone
     return {
@@ -88,4 +100,7 @@ def scoring_settings(
         "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
+        "bits": bits,
+        "tile": tile,
+        **({} if roi is None else {"roi": roi}),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard, get_args
 
@@ -16,12 +16,15 @@ from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
 from zsad.errors import ConfigError, ImageReadError, unknown_name
-from zsad.images.ahead import read_ahead
+from zsad.images.ahead import MOST_PIXELS_AT_ONCE, parts_by_size, read_ahead
+from zsad.images.decoding import header_pixels
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
+from zsad.images.region import check_region
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
+    from zsad.images.region import Region
     from zsad.methods.base import Method
 
 MOST_TIMES_NATIVE = 8  # sides of the input over the side that the position table was made for
@@ -45,47 +48,85 @@ def holds_several(inputs: Any) -> TypeGuard[Sequence[Any]]:
     )
 
 
-def read(source: Any) -> ReadImage:
+def read(
+    source: Any, roi: Region | None = None, bits: int | None = None, *, for_tiles: bool = False
+) -> ReadImage:
     """Reads an image.
 
     Args:
         source: an `ImageInput`.
+        roi: region of interest that the image must have; None for none.
+        bits: depth of the values in 16-bit files; None for what the file states.
+        for_tiles: whether the image will be cut into tiles and may therefore be larger.
 
     Raises:
-        ImageReadError: the image cannot be read.
+        ImageReadError: the image cannot be read, or the region lies outside of it.
     """
     path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-    return path, read_image(source)
+    image = read_image(source, bits=bits, for_tiles=for_tiles)
+    check_region(image, roi, path)
+    return path, image
 
 
 def read_batches(
-    images: Iterator[tuple[ImageInput, str | None]], batch_size: int, *, are_named: bool = True
+    images: Iterator[tuple[ImageInput, str | None]],
+    batch_size: int,
+    *,
+    bits: int | None = None,
+    for_tiles: bool = False,
+    are_named: bool = True,
+    is_joint: bool = False,
+    roi: Region | None = None,
 ) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
     """Reads a stream of images in batches, each batch while the one before it is used.
 
     Args:
         images: images with their class names.
         batch_size: number of images in a batch; the last batch may be smaller.
+        bits: depth of the values in 16-bit files; None for what each file states.
+        for_tiles: whether the images will be cut into tiles and may therefore be larger.
         are_named: whether the names of files tell the images apart; otherwise an error begins with the
             position of the image ("inputs[2]: ").
+        is_joint: whether the images of a batch belong together; otherwise a batch of very large files comes
+            in several parts.
+        roi: region of interest that each image must have; None for none.
 
     Yields:
         The images of a batch, each with its class name; in place of an image that cannot be read, the error.
     """
     numbered = enumerate(images)
     batches = iter(lambda: list(itertools.islice(numbered, batch_size)), [])
+    most_pixels = None if is_joint else MOST_PIXELS_AT_ONCE
+    parts = (part for batch in batches for part in parts_by_size(batch, _pixels, most_pixels))
 
     def read_one(
         item: tuple[int, tuple[ImageInput, str | None]],
     ) -> tuple[ReadImage | ImageReadError, str | None]:
         position, (image, name) = item
         try:
-            return read(image), name
+            return read(image, roi, bits, for_tiles=for_tiles), name
         except ImageReadError as error:
             return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
 
-    with contextlib.closing(read_ahead(read_one, batches)) as reading:
+    with contextlib.closing(read_ahead(read_one, parts)) as reading:
         yield from reading
+
+
+def _pixels(item: tuple[int, tuple[ImageInput, str | None]]) -> int:
+    """Number of pixels of a file; 0 for an image that is in memory already."""
+    image = item[1][0]
+    return header_pixels(image) if isinstance(image, str | Path) else 0
+
+
+def scored_stream(
+    batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
+    score: Callable[[Sequence[ReadImage], Sequence[str | None]], Sequence[Any]],
+    on_error: OnError,
+) -> Iterator[Any]:
+    """Scores a stream of batches as `in_their_places` does each; the next one is read meanwhile."""
+    with contextlib.closing(batches):
+        for batch in batches:
+            yield from in_their_places(batch, score, on_error)
 
 
 def in_their_places(
@@ -118,11 +159,11 @@ def in_their_places(
             yield image
 
 
-def stack(images: Sequence[Image.Image], preparation: Preparation) -> Tensor:
+def stack(images: Iterable[Image.Image], preparation: Preparation) -> Tensor:
     """A batch as the network takes it.
 
     Args:
-        images: RGB images of any sizes; at least one.
+        images: RGB images of any sizes, at least one; each is taken when the one before it is prepared.
         preparation: size S and normalisation of the network's input.
 
     Returns:

@@ -13,16 +13,20 @@ from zsad.backbones.loading import backbone_fingerprint, load_backbone
 from zsad.detector import choosing
 from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
+from zsad.detector.looking import as_region
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
 from zsad.errors import ConfigError
 from zsad.files.settings import build_config
+from zsad.images.limits import common_depth
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zsad.detector.checkpoints import Checkpoint
+    from zsad.detector.looking import RegionInput
     from zsad.detector.support import Images
+    from zsad.images.tiles import Tile
     from zsad.types import Activation
 
 
@@ -34,8 +38,11 @@ def load(
     image_size: int | None = None,
     device: str | torch.device | None = None,
     precision: str | None = None,
+    bits: int | None = None,
+    tile: Tile = None,
     references: Images | None = None,
     calibration: Calibration | str | Path | None = None,
+    roi: RegionInput = None,
     **config: Any,
 ) -> Detector:
     """Builds a detector, which is ready to predict if there are weights for its method and backbone.
@@ -53,11 +60,17 @@ def load(
             in the checkpoint, or the size that the backbone's weights (or the method's paper) were made for.
         device: device name; None for a CUDA GPU if there is one, then Apple's GPU, then the CPU.
         precision: precision of the backbone, "fp32" (None), "bf16" or "fp16".
+        bits: depth of the values in 16-bit files, 1 to 16, such as 12 for a 12-bit camera, in references and
+            in images to score; None for ZSAD_BITS, the depth in the checkpoint, or what the files state.
+        tile: how large images are cut into overlapping tiles, as `Detector.predict` takes it; None for the
+            setting of the checkpoint, or whole images.
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
             folder, a pattern or a list.
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.
+        roi: region of interest, "x,y,width,height" in pixels or shares of the image ("10%,10%,80%,80%") or a
+            mask; see `Detector.with_roi`. References are cut to it, too.
         **config: settings of the method, by the paper's terms; the settings in a checkpoint are the defaults.
 
     Returns:
@@ -70,12 +83,16 @@ def load(
         DataError: the calibration is damaged.
     """
     method = None if method is None else registry.known_name(method)
+    region = as_region(roi)
+    bits = common_depth(bits)
     if isinstance(calibration, str | Path) and calibration != NO_CALIBRATION:
         calibration = read_calibration(calibration)
     if isinstance(calibration, Calibration) and checkpoint is None:
         made_with = calibration.settings
         method, backbone = method or made_with["method"], backbone or made_with["backbone"]
         image_size = image_size or made_with["image_size"]
+        bits = common_depth(made_with.get("bits")) if bits is None else bits
+        tile = made_with.get("tile") if tile is None else tile
         config = {**made_with["config"], **config} if method == made_with["method"] else config
     found = choosing.find(method, backbone, checkpoint)
     name = choosing.method_name(method, found)
@@ -110,7 +127,10 @@ def load(
         auxiliary_data="" if found is None else found.auxiliary_data,
         auxiliary_pictures="" if info is None else info.auxiliary_pictures,
         fingerprint=fingerprint,
+        bits=info.bits if bits is None and info is not None else bits,
+        tile=info.tile if tile is None and info is not None else tile,
     )
+    detector.roi = region
     if references is not None:
         detector.set_references(references)
     if calibration is not None:

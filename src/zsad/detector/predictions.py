@@ -1,4 +1,4 @@
-"""Puts scores and maps of a batch together with images and decision: the `Prediction` of each image."""
+"""Puts the answers for a batch together with images and decision: the `Prediction` of each image."""
 
 from __future__ import annotations
 
@@ -7,44 +7,43 @@ from typing import TYPE_CHECKING
 
 from zsad.images.preparing import to_array
 from zsad.methods.base import DEFAULT_CLASS
-from zsad.methods.functional.maps import upsample
 from zsad.types import Prediction
 
 if TYPE_CHECKING:
     from zsad.detector.decision import Decision
     from zsad.detector.inputs import ReadImage
-    from zsad.types import PhraseRanker, RawOutput
+    from zsad.detector.tiling import ImageAnswer
+    from zsad.types import PhraseRanker
 
 
 def predictions(
     images: Sequence[ReadImage],
     names: Sequence[str | None],
-    raw: RawOutput,
+    answers: Sequence[ImageAnswer],
     *,
     decision: Decision,
     map_range: tuple[float, float],
     keeps_names: bool,
     ranker: PhraseRanker,
 ) -> list[Prediction]:
-    """The predictions for a batch, with maps at the size of the images.
+    """The predictions for a batch.
 
     Args:
         images: the images as they were read, with the files they come from.
         names: class name of each image; None stands for "object".
-        raw: (B,) scores and (B, S, S) maps.
+        answers: what the method says about each image.
         decision: thresholds and score scale.
         map_range: smallest and largest value that a map can take.
         keeps_names: whether predictions hold the class names, because the scores depend on them.
         ranker: answers `Prediction.explain`.
     """
     found = []
-    for (path, image), name, score, raw_map in zip(images, names, raw.scores.tolist(), raw.maps, strict=True):
-        resized = upsample(raw_map, (image.height, image.width))
+    for (path, image), name, answer in zip(images, names, answers, strict=True):
         decided = decision.for_class(name or DEFAULT_CLASS)
         found.append(
             Prediction(
-                score=score,
-                anomaly_map=resized.cpu().numpy(),
+                score=answer.score,
+                anomaly_map=answer.anomaly_map,
                 image=to_array(image),
                 path=path,
                 threshold=decided.threshold,
@@ -53,6 +52,7 @@ def predictions(
                 class_name=name if keeps_names else None,
                 ranker=ranker,
                 score_scale=decided.scale,
+                tile=answer.tile,
             )
         )
     return found

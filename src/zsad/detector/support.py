@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -11,15 +12,16 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from zsad.errors import ConfigError, DataError, ZsadError
-from zsad.images.finding import find_images
-from zsad.images.names import RemoteFile, is_pattern
+from zsad.errors import ConfigError, DataError, ImageWarning, ZsadError, printable
+from zsad.images.finding import search_images
+from zsad.images.names import RemoteFile, file_and_part, is_pattern
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from zsad.methods.base import Method
     from zsad.types import Sample
 
     OneImage = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
@@ -56,10 +58,39 @@ def images_given(source: Images | None) -> list[Any]:
     for item in items:
         is_path = isinstance(item, (str, os.PathLike)) and not isinstance(item, RemoteFile)
         if is_path and (os.path.isdir(os.path.expanduser(item)) or is_pattern(os.fspath(item))):
-            found.extend(find_images(item))
+            found.extend(find_and_tell(item))
         else:
             found.append(item)
     return found
+
+
+def again_readable(items: Sequence[Any]) -> tuple[Any, ...]:
+    """The same images, such that each can be read more than once: open files are replaced by their bytes."""
+    return tuple(_content(item) if hasattr(item, "read") else item for item in items)
+
+
+def _content(file: Any) -> Any:
+    """The bytes of an open file; the file itself if it cannot be read, so that reading the image says why."""
+    with contextlib.suppress(Exception):
+        file.seek(0)
+        return file.read()
+    return file
+
+
+def find_and_tell(source: str | os.PathLike[str], *, include_results: bool = False) -> list[Any]:
+    """The images that a folder or pattern stands for, with a warning if some are left out.
+
+    Raises:
+        DataError: there is no image.
+
+    Warns:
+        ImageWarning: the folder also holds images that zsad wrote itself, or masks.
+    """
+    search = search_images(source, include_results=include_results)  # type: ignore[arg-type]
+    if left_out := str(search.left_out):
+        note = f"{left_out} (include_results=True of `zsad.images.finding.find_images` takes them)"
+        warnings.warn(ImageWarning(printable(source), note), stacklevel=3)
+    return search.images
 
 
 def readable(items: Sequence[Any], read: Callable[[Any], ReadT]) -> dict[int, ReadT]:
@@ -76,14 +107,20 @@ def readable(items: Sequence[Any], read: Callable[[Any], ReadT]) -> dict[int, Re
     return found
 
 
-def methods_with_companions() -> list[str]:
-    """Names of the methods that compare an image with unlabelled images of its folder, one by one."""
-    return [name for name in registry.list_methods() if registry.method_class(name).MOST_COMPANIONS]
+def check_companions(given: Sequence[Any], method: Method) -> None:
+    """Refuses unlabelled images of the folder for a method that does not compare images one by one.
+
+    Raises:
+        ConfigError: the method takes no companions; the message names those that do.
+    """
+    if given and not method.MOST_COMPANIONS:
+        able = [name for name in registry.list_methods() if registry.method_class(name).MOST_COMPANIONS]
+        raise ConfigError(f"{method.INFO.name} takes no companions; methods that do: {', '.join(able)}")
 
 
 def default_method(files: Sequence[Path]) -> str | None:
     """What scores images if the user chose nothing: "auto" from 8 files on, else `zsad.load`'s own."""
-    here = sum(os.path.isfile(path) for path in files)
+    here = sum(os.path.isfile(file_and_part(path)[0]) for path in files)
     return FOLDER_METHOD if here >= LEAST_PICTURES else None
 
 

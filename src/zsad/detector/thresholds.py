@@ -20,7 +20,8 @@ from zsad._version import __version__
 from zsad.detector.calibration.options import Aim
 from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
-from zsad.files.plain import from_plain, read_json, to_plain, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, to_plain, write_json
 from zsad.types import ScoreScale
 
 MapRule = Literal["rate", "f1"]
@@ -199,21 +200,26 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     write_json(path, calibration.to_dict())
     return path
 
 
 _WORDING = {
+    "bits": "bits of 16-bit files",
     "image_size": "image size",
     "references": "the reference images",
+    "tile": "tile",
+    "roi": "the region of interest",
     "weights": "the weights (backbone, checkpoint) of digest",
 }
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with those of the method beside the others."""
+    """The settings with those of the method beside the others; without a tile setting, images were whole."""
     return {
+        "tile": None,
+        "roi": None,  # left out for whole images
         **{name: value for name, value in settings.items() if name != "config"},
         **settings.get("config", {}),
     }

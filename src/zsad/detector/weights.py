@@ -25,7 +25,7 @@ from zsad.backbones.catalog import (
 from zsad.errors import WeightsError, unknown_name
 from zsad.files.cache import OTHER_CACHES, cached_path, find_cached, is_offline, sha256_of
 from zsad.files.download import download
-from zsad.files.plain import parse_object
+from zsad.files.json_text import parse_object
 from zsad.methods import _registry as registry
 from zsad.types import WeightRecord
 

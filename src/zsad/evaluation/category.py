@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.data.masks import MOST_MARKED, ask_if_inverted
+from zsad.detector.looking import as_region
 from zsad.errors import DataError, one_line
 from zsad.evaluation.results import CategoryResult, WorstPicture
 from zsad.evaluation.worst import Candidate, WorstOfCategory
-from zsad.files.plain import from_plain, read_json, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, write_json
 from zsad.images.names import file_and_part
 from zsad.metrics import METRIC_NAMES, MetricSuite
 from zsad.metrics.bootstrap import IMAGE_METRICS
@@ -76,6 +78,7 @@ def evaluate_category(
     seed: int,
     references: Sequence[Path] = (),
     map_range: tuple[float, float] = (0.0, 1.0),
+    bits: int | None = None,
     stem: str,
     on_images: Callable[[int], None],
 ) -> CategoryOutcome:
@@ -89,6 +92,7 @@ def evaluate_category(
         seed: seed of the bootstrap.
         references: files of the reference images.
         map_range: smallest and largest value of a map, for the colours of the overlays.
+        bits: depth of the values in 16-bit files, for the overlays.
         stem: beginning of the names of the overlays, relative to the results' folder.
         on_images: called with the number of images of each finished batch.
 
@@ -99,7 +103,7 @@ def evaluate_category(
     data = data_digest(samples, references)
     suite = MetricSuite(options.pro, options.fpr_limit, bootstrap=options.bootstrap, seed=seed)
     has_masks = any(sample.mask_path is not None for sample in samples if sample.label == 1)
-    worst = WorstOfCategory()
+    worst = WorstOfCategory(bits)
     records: dict[int, dict[str, Any]] = {}
     failed: list[tuple[int, str]] = []
     masks = _Masks()
@@ -142,7 +146,7 @@ def evaluate_category(
         name: {"x": curve.x.round(6).tolist(), "y": curve.y.round(6).tolist()}
         for name, curve in suite.curves().items()
     }
-    mistakes = worst.write(options.out, stem, map_range)
+    mistakes = worst.write(options.out, stem, map_range, as_region(options.roi))
     return CategoryOutcome(result, tuple(lines), curves, tuple(mistakes), time.perf_counter() - started, data)
 
 
@@ -208,6 +212,7 @@ def _add(suite: MetricSuite, image: ScoredImage, sample: Sample, *, has_masks: b
             image.mask if is_masked else None,
             image.score,
             sample.label,
+            image.inside,
         )
     except DataError as error:  # NaN from a network in too low a precision
         return f"{sample.path}: {one_line(error)}"

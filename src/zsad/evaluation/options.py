@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from zsad.backbones.devices import PRECISIONS
 from zsad.data.layouts import Split, check_split
+from zsad.detector.looking import RegionInput, as_region
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
-from zsad.methods._registry import list_methods
+from zsad.files.settings import one_or_more
+from zsad.images.limits import common_depth
+from zsad.images.tiles import Tile, setting_of
+from zsad.methods._registry import known_name
 from zsad.metrics.pro import check_pro
 
 if TYPE_CHECKING:
@@ -41,8 +45,12 @@ class EvaluateOptions:
         bootstrap: number of resamples for the 95 % intervals of the image metrics; 0 for none.
         references: number of normal training images per category that each method is given; 0 for zero-shot.
         limit: maximum number of images per category, evenly spread; None for all.
+        roi: region of interest, as `Detector.with_roi` takes it; pixels outside count in no metric.
         image_size: side of the network's input, in pixels; None as for `zsad.load`.
         batch_size: number of images that go through the network at once.
+        bits: depth of the values in 16-bit files, 1 to 16; None for what the files state.
+        tile: how large images are cut into overlapping tiles, as `Detector.with_tile` takes it. Pixel metrics
+            are then computed at the size of each image, otherwise at that of the network's input.
         settings: settings of the methods, by the names of their `Config`; every method must know them.
         precision: precision of the backbone; None for fp32.
         device: device as for `zsad.load`.
@@ -66,8 +74,11 @@ class EvaluateOptions:
     bootstrap: int = 0
     references: int = 0
     limit: int | None = None
+    roi: RegionInput = None
     image_size: int | None = None
     batch_size: int = 8
+    bits: int | None = None
+    tile: Tile = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     precision: str | None = None
     device: str | None = None
@@ -77,20 +88,23 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out).expanduser())  # a plain string is accepted too
+        for name in ("data", "methods", "backbones", "seeds"):  # one value as well as several
+            value = getattr(self, name)
+            object.__setattr__(self, name, one_or_more(value))
+        known = (each if each.lower() == ALL_METHODS else known_name(each) for each in self.methods)
+        object.__setattr__(self, "methods", tuple(each.lower() for each in known))
+        object.__setattr__(self, "bits", common_depth(self.bits))
+        object.__setattr__(self, "tile", setting_of(self.tile))
         check_pro(self.pro, self.fpr_limit)
         for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value!r}")
-        for name in self.methods:
-            if name not in (ALL_METHODS, *list_methods()):
-                raise unknown_name("method", name, [*list_methods(), ALL_METHODS])
+        object.__setattr__(self, "roi", as_region(self.roi))
         check_split(self.split)
         if self.precision is not None and self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if not self.data:
             raise ConfigError("no data to evaluate on: give --data FOLDER or --data NAME:FOLDER")
-        if isinstance(self.data, str | Path):
-            raise ConfigError(f"data must be a list of datasets, got {str(self.data)!r}: put it into a list")
         if not (self.methods and self.backbones and self.seeds) or min(self.seeds) < 0:
             raise ConfigError("an evaluation needs a method, a backbone and a seed of 0 or more")

@@ -10,8 +10,10 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from zsad.files.fields import Above, AtLeast, AtMost
+from zsad.files.plain import from_plain
 from zsad.methods._registry import list_methods, method_class
 
 PUBLISHED_FILE = "published_results.yaml"
@@ -48,9 +50,9 @@ class PublishedNumber:
     dataset: str
     category: str | None
     metric: str
-    value: float
+    value: Annotated[float, Above(0), AtMost(100)]
     trained_on: str
-    shots: int
+    shots: Annotated[int, AtLeast(0)]
     variant: str
     source: str
     link: str
@@ -147,21 +149,23 @@ def _numbers_of(
                     continue
                 doubt = doubts.get((block["source"], method, dataset, metric))
                 remarks = (source.get("remark"), block.get("remark"), doubt)
-                yield PublishedNumber(
-                    method=method,
-                    dataset=dataset,
-                    category=category or None,
-                    metric=metric,
-                    value=float(value),
-                    trained_on=_trained_on(block, source, method, dataset, training_free),
-                    shots=block.get("shots", 0),
-                    variant=variant,
-                    source=source["title"],
-                    link=source.get("link", ""),
-                    table=block["table"],
-                    origin=block.get("origin", source.get("origin", default)),
-                    remark="; ".join(remark for remark in remarks if remark),
-                )
+                values_by_name = {
+                    "method": method,
+                    "dataset": dataset,
+                    "category": category or None,
+                    "metric": metric,
+                    "value": value,
+                    "trained_on": _trained_on(block, source, method, dataset, training_free),
+                    "shots": block.get("shots", 0),
+                    "variant": variant,
+                    "source": source["title"],
+                    "link": source.get("link", ""),
+                    "table": block["table"],
+                    "origin": block.get("origin", source.get("origin", default)),
+                    "remark": "; ".join(remark for remark in remarks if remark),
+                }
+                where = f"{PUBLISHED_FILE}, {block['source']}, {row}, {column}"
+                yield from_plain(PublishedNumber, values_by_name, where)
 
 
 def _trained_on(

@@ -23,7 +23,9 @@ from typing import Annotated, Any, Literal
 
 from zsad.errors import DataError
 from zsad.files.fields import AtLeast, Count, Share, Undefinable
-from zsad.files.plain import from_plain, read_json, to_plain, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, to_plain, write_json
+from zsad.images.tiles import Tile  # noqa: TC001 - read by from_plain
 
 RESULTS_FILE = "results.json"
 SCHEMA = 1
@@ -125,6 +127,9 @@ class RunResult:
         seconds: wall time of the run.
         references: normal reference images per category; 0 for zero-shot.
         limit: largest number of images per category; None for all.
+        bits: depth at which 16-bit files were read; None for what each file states.
+        tile: how images were cut; None for whole images.
+        roi: region of interest, as `zsad.images.region.Region.identity`; None for whole images.
         overlap: what auxiliary data and test data share, "" if nothing; only with `--allow-overlap`.
         mean_intervals: 95 % bootstrap intervals of the means.
         notes: lines on how the run was done that a reader of its numbers should know.
@@ -153,6 +158,9 @@ class RunResult:
     seconds: float
     references: int = 0
     limit: int | None = None
+    bits: int | None = None
+    tile: Tile = None
+    roi: str | None = None
     overlap: str = ""
     mean_intervals: Mapping[str, tuple[Undefinable, Undefinable]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

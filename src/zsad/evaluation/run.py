@@ -198,6 +198,9 @@ def _network(
         image_size=options.image_size,
         device=options.device if devices is None else "cpu",
         precision=options.precision,
+        bits=options.bits,
+        tile=options.tile,
+        roi=options.roi,
         calibration=NO_CALIBRATION,  # metrics need none, and its class name is not that of every category
         **options.settings,
     )
@@ -240,6 +243,7 @@ def _evaluate_run(
                 seed=run.seed,
                 references=references,
                 map_range=comparing.map_range,
+                bits=detector.bits,
                 stem=folder.map_stem(number),
                 on_images=counter.add,
             )
@@ -287,6 +291,9 @@ def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) ->
         "fpr_limit": options.fpr_limit,
         "references": options.references,
         "limit": options.limit,
+        "bits": detector.bits,
+        "tile": detector.tile,
+        "roi": None if detector.roi is None else detector.roi.identity,
     }
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from zsad.data.samples import PreparedSample, load_for_scoring
 from zsad.detector.scoring import score_batch
 from zsad.errors import ConfigError, ZsadError, one_line
+from zsad.evaluation.tiled import predict_sample, read_samples
 from zsad.images.ahead import read_ahead
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class ScoredImage:
         score: image score; None after an error.
         anomaly_map: (S, S) float32; None after an error.
         mask: (S, S) bool; None if unknown, or after an error.
+        inside: (S, S) bool, pixels of the region of interest; None for all.
         error: one line that begins with the path of the file at fault; None if the image was scored.
         mask_fault: one line that begins with the path of a mask that cannot be used; None otherwise.
     """
@@ -78,6 +80,7 @@ class ScoredImage:
     score: float | None = None
     anomaly_map: NDArray[np.float32] | None = None
     mask: NDArray[np.bool_] | None = None
+    inside: NDArray[np.bool_] | None = None
     error: str | None = None
     mask_fault: str | None = None
 
@@ -147,6 +150,9 @@ def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list
     Raises:
         ConfigError: the method refuses its settings, which would be the same for every image.
     """
+    if detector.tile is not None:
+        yield from _score_by_tiles(detector, batches)
+        return
     batches, coming = itertools.tee(batches)
     samples = (sample for batch in coming for sample in batch.samples)
     # Read one by one, not by batch: a batch may be a whole category, of which memory should not hold two.
@@ -155,6 +161,25 @@ def score_batches(detector: Detector, batches: Iterable[Batch]) -> Iterator[list
         for batch in batches:
             reads = itertools.islice(reading, len(batch.samples))
             yield _score_batch(detector, batch, (read for (read,) in reads))
+
+
+def _score_by_tiles(detector: Detector, batches: Iterable[Batch]) -> Iterator[list[ScoredImage]]:
+    """Scores batches whose images are cut into tiles, image by image; maps have the size of the image."""
+    batches, coming = itertools.tee(batches)
+    samples = (sample for batch in coming for sample in batch.samples)
+    with closing(read_samples(samples, detector.bits, detector.roi)) as reading:
+        for batch in batches:
+            scored = []
+            for place, sample in enumerate(batch.samples):
+                read = next(reading)
+                started = time.perf_counter()
+                outcome: _ScoreAndMap | str = read.error or ""
+                if read.image is not None:
+                    outcome = predict_sample(detector, read.image, sample.category, batch.seed)
+                seconds = read.seconds + time.perf_counter() - started
+                marks = _Marks(read.mask, read.inside, read.mask_fault)
+                scored.append(_record(batch, place, outcome, seconds, marks))
+            yield scored
 
 
 @dataclass(frozen=True)
@@ -166,10 +191,19 @@ class _Read:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Marks:
+    """Mask, region of interest, and fault of the mask of an image, as `PreparedSample` holds them."""
+
+    mask: NDArray[np.bool_] | None = None
+    inside: NDArray[np.bool_] | None = None
+    fault: str | None = None
+
+
 def _read(detector: Detector, sample: Sample) -> _Read:
     started = time.perf_counter()
     try:
-        prepared = load_for_scoring(sample, detector.preparation)
+        prepared = load_for_scoring(sample, detector.preparation, detector.roi)
     except (ZsadError, OSError, MemoryError) as error:
         return _Read(None, one_line(error), time.perf_counter() - started)
     return _Read(prepared, None, time.perf_counter() - started)
@@ -179,8 +213,7 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
     """Scores the images of a batch that could be read."""
     side = detector.image_size
     images = torch.empty(len(batch.samples), 3, side, side)
-    masks: dict[int, NDArray[np.bool_] | None] = {}  # of the readable images, by place in the batch
-    faults: dict[int, str | None] = {}  # of their masks
+    marks: dict[int, _Marks] = {}  # of the readable images, by place in the batch
     outcomes: dict[int, _ScoreAndMap | str] = {}
     seconds = []
     # Each image is released once it is copied, so that a large batch is not held twice.
@@ -189,10 +222,10 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
         if read.prepared is None:
             outcomes[place] = read.error or ""
             continue
-        images[len(masks)] = torch.from_numpy(read.prepared.image)
-        masks[place] = None if read.prepared.mask is None else read.prepared.mask.astype(np.bool_)
-        faults[place] = read.prepared.mask_fault
-    places = list(masks)
+        images[len(marks)] = torch.from_numpy(read.prepared.image)
+        mask = None if read.prepared.mask is None else read.prepared.mask.astype(np.bool_)
+        marks[place] = _Marks(mask, read.prepared.inside, read.prepared.mask_fault)
+    places = list(marks)
     started = time.perf_counter()
     names = [batch.samples[place].category for place in places]
     scored = _score(detector, batch, images[: len(places)], names)
@@ -201,7 +234,7 @@ def _score_batch(detector: Detector, batch: Batch, reading: Iterator[_Read]) -> 
         outcomes[place] = outcome
         seconds[place] += share
     return [
-        _record(batch, place, outcomes[place], seconds[place], masks.get(place), faults.get(place))
+        _record(batch, place, outcomes[place], seconds[place], marks.get(place, _Marks()))
         for place in range(len(batch.samples))
     ]
 
@@ -231,15 +264,14 @@ def _record(
     place: int,
     outcome: _ScoreAndMap | str,
     seconds: float,
-    mask: NDArray[np.bool_] | None,
-    mask_fault: str | None,
+    marks: _Marks,
 ) -> ScoredImage:
     """The result of the image at a place of a batch."""
     index = batch.indices[place]
     if isinstance(outcome, str):
         return ScoredImage(index, seconds, error=_about(batch.samples[place], outcome))
     score, anomaly_map = outcome
-    return ScoredImage(index, seconds, score, anomaly_map, mask, mask_fault=mask_fault)
+    return ScoredImage(index, seconds, score, anomaly_map, marks.mask, marks.inside, mask_fault=marks.fault)
 
 
 def _about(sample: Sample, text: str) -> str:

@@ -22,6 +22,7 @@ from zsad.images.reading import read_image
 from zsad.images.results import png_marker
 
 if TYPE_CHECKING:
+    from zsad.images.region import Region
     from zsad.types import Sample
 
 KEPT = 8  # images per kind of mistake, in a run
@@ -46,7 +47,8 @@ class Candidate:
 class WorstOfCategory:
     """Keeps the anomalous images with the lowest scores and the normal ones with the highest."""
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int | None = None) -> None:
+        self._bits = bits  # depth at which 16-bit files are drawn
         self._candidates: dict[int, list[Candidate]] = {0: [], 1: []}
         self._scores: dict[int, list[float]] = {0: [], 1: []}
 
@@ -58,13 +60,16 @@ class WorstOfCategory:
         bisect.insort(kept, candidate, key=lambda each: each.score if label else -each.score)
         del kept[KEPT:]
 
-    def write(self, directory: Path, stem: str, map_range: tuple[float, float]) -> list[WorstPicture]:
+    def write(
+        self, directory: Path, stem: str, map_range: tuple[float, float], roi: Region | None = None
+    ) -> list[WorstPicture]:
         """Draws the candidates that are mistakes into a run's folder.
 
         Args:
             directory: results' folder.
             stem: beginning of the names of the files, relative to the folder ("runs/RUN/maps/000").
             map_range: smallest and largest value of a map, for the colours.
+            roi: region of interest that images and maps are cut to; None for whole images.
 
         Returns:
             The mistakes of the category by kind, worst first. If a class is missing, no score can be called
@@ -78,7 +83,7 @@ class WorstOfCategory:
                 if outranked == 0:
                     continue
                 file = f"{stem}_{mistake.replace(' ', '-')}_{rank}.png"
-                if not _draw(candidate, directory / file, map_range):
+                if not _draw(candidate, directory / file, map_range, roi, self._bits):
                     continue
                 sample = candidate.sample
                 found.append(
@@ -123,16 +128,22 @@ def _outranked(candidate: Candidate, others: Sequence[float]) -> float:
     return float(above if candidate.sample.label else 1 - above)
 
 
-def _draw(candidate: Candidate, file: Path, map_range: tuple[float, float]) -> bool:
+def _draw(
+    candidate: Candidate, file: Path, map_range: tuple[float, float], roi: Region | None, bits: int | None
+) -> bool:
     """Writes an image with its heat map and the contour of its mask; False if a file cannot be read."""
     sample = candidate.sample
     try:
-        image = read_image(sample.path)
+        image = read_image(sample.path, bits=bits)
+        window = None if roi is None else roi.window(image.size)
+        image = image if window is None else window.cut(image)
         image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         heat = Image.fromarray(candidate.anomaly_map).resize(image.size, Image.Resampling.BILINEAR)
         drawn = overlay(np.asarray(image), np.asarray(heat), map_range)
         if sample.mask_path is not None:
-            mask = Image.fromarray(read_mask(sample.mask_path)).resize(image.size, Image.Resampling.NEAREST)
+            marked = read_mask(sample.mask_path)
+            marked = marked if window is None else window.cut_array(marked)
+            mask = Image.fromarray(marked).resize(image.size, Image.Resampling.NEAREST)
             drawn = draw_contour(np.asarray(drawn), np.asarray(mask))
     except (ZsadError, OSError):
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,30 @@ def _usual_file_mode() -> int:
 
 
 _FILE_MODE = _usual_file_mode()  # read once, because setting the mask in threads would race
+
+
+_PREFIX, _SUFFIX = ".zsad-", ".tmp"
+
+
+def _prefix(name: str) -> str:
+    """Beginning of the hidden files that are to take a name."""
+    return f"{_PREFIX}{zlib.crc32(os.fsencode(name)):08x}-"
+
+
+def remove_unfinished(target: Path) -> None:
+    """Removes the hidden files that a killed process left where it wrote.
+
+    Args:
+        target: a file, or a folder with everything in it.
+    """
+    found = (
+        target.rglob(f"{_PREFIX}*{_SUFFIX}")
+        if target.is_dir()
+        else target.parent.glob(f"{_prefix(target.name)}*")
+    )
+    for file in list(found):
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 @contextlib.contextmanager
@@ -47,7 +72,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".zsad-", suffix=".tmp", dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_prefix(target.name), suffix=_SUFFIX, dir=target.parent)
         hidden = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -58,7 +83,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
             hidden.unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.filename is None or Path(str(error.filename)).name.startswith(".zsad-"):
+        if error.filename is None or Path(str(error.filename)).name.startswith(_PREFIX):
             error.filename = str(target)
             error.filename2 = None
         raise

@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, one_line
+from zsad.files.tensors import file_kind
 
 OTHER_CACHES = (Path("~/.cache/clip"),)  # where OpenAI's and open_clip's code keep weights
 
@@ -83,7 +84,7 @@ def verify_sha256(path: Path, sha256: str) -> None:
         raise WeightsError(f"{path.name} {what}: SHA-256 {found[: len(sha256)]} instead of {sha256}")
 
 
-def find_cached(url: str, sha256: str | None = None) -> Path | None:
+def find_cached(url: str, sha256: str | None = None, size: int | None = None) -> Path | None:
     """Finds the file of a URL on this machine.
 
     If there is a checksum to recognise the file by, the folders where OpenAI's and open_clip's code keep
@@ -92,16 +93,38 @@ def find_cached(url: str, sha256: str | None = None) -> Path | None:
     Args:
         url: http or https address.
         sha256: expected checksum, as `verify_sha256` takes it; None if it is not known.
+        size: size of the file in bytes; None if it is not known. It matters only without a checksum.
 
     Returns:
-        Path of the file; None if it is not on this machine.
+        Path of the file; None if it is not on this machine, or cannot be the wanted one.
     """
     target = cached_path(url, sha256)
     if sha256 is None:
-        return target if target.is_file() else None
+        return target if target.is_file() and problem_of_unverified(target, size) is None else None
     for path in (target, *(folder.expanduser() / target.name for folder in OTHER_CACHES)):
         if path.is_file() and _is_verified(path, sha256, _marker(target)):
             return path
+    return None
+
+
+def problem_of_unverified(path: Path, size: int | None) -> str | None:
+    """Why a file without a checksum cannot be the wanted one; None if it can.
+
+    Args:
+        path: file that exists.
+        size: size of the file in bytes; None if it is not known.
+    """
+    try:
+        found = path.stat().st_size
+        if size is not None and found != size:
+            return f"it has {found} bytes instead of {size}"
+        if file_kind(path) == "safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="np"):  # compares the size of the file with its header
+                pass
+    except Exception as error:  # safetensors has an error of its own
+        return one_line(error).replace(str(path), "it")[:300]
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,10 @@ DELIMITERS = {",": ",", ";": ";", "|": "|", "\t": "\t", "\\t": "\t"}
 DELIMITERS |= {"comma": ",", "semicolon": ";", "pipe": "|", "tab": "\t"}
 """Delimiters by what a user may type."""
 
-_FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - spreadsheets also take the full-width forms
+# Spreadsheets also take the full-width forms. One that expects another delimiter, or meets a quotation mark,
+# begins a cell in the middle of a text.
+_BEGINS = "[-=+@＝＋－＠]"  # noqa: RUF001
+_FORMULA = re.compile(rf'^(?=\s*{_BEGINS}|[\t\r\n])|(?<=[,;|\t\r\n"])(?={_BEGINS})')
 
 
 def checked_delimiter(delimiter: str) -> str:
@@ -33,20 +37,21 @@ def checked_delimiter(delimiter: str) -> str:
 
 
 def safe_cell(value: object) -> str:
-    """The text of a cell: None is empty, and a text that a spreadsheet takes for a formula starts with '.
+    """The text of a cell: None is empty, and ' stands before whatever a spreadsheet takes for a formula.
 
+    That may be in the middle of a text: after a delimiter or a quotation mark.
     Source: OWASP, "CSV Injection". Numbers stay numbers, below zero too.
 
     Example:
-        >>> safe_cell("=1+1.png"), safe_cell(-0.5), safe_cell(None), safe_cell(True)
-        ("'=1+1.png", '-0.5', '', 'true')
+        >>> safe_cell("=1+1.png"), safe_cell("a;=1+1.png"), safe_cell(-0.5), safe_cell(None), safe_cell(True)
+        ("'=1+1.png", "a;'=1+1.png", '-0.5', '', 'true')
     """
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"  # as in the JSON files
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA_STARTS) else value
+        return _FORMULA.sub("'", value)
     return repr(float(value)) if isinstance(value, float) else str(value)
 
 
@@ -60,7 +65,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]], delim
     """
     file = io.StringIO()
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(safe_cell, columns))
     writer.writerows([safe_cell(row.get(column)) for column in columns] for row in rows)
     return file.getvalue()
 

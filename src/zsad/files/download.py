@@ -20,8 +20,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zsad.errors import WeightsError
-from zsad.files.cache import CHUNK, _marker, _stamp, cached_path, find_cached, is_offline, verify_sha256
-from zsad.files.tensors import file_kind
+from zsad.files.cache import (
+    CHUNK,
+    _marker,
+    _stamp,
+    cached_path,
+    find_cached,
+    is_offline,
+    problem_of_unverified,
+    verify_sha256,
+)
 
 TIMEOUT_SECONDS = 30.0
 FRUITLESS_TRIES = 3  # connections in a row without a new byte, after which a download is given up
@@ -224,11 +232,14 @@ def download(
     if not _is_web(url):
         raise WeightsError(f"cannot download {url!r}: only http and https addresses, without spaces")
     target = cached_path(url, sha256)
-    found = find_cached(url, sha256)
+    found = find_cached(url, sha256, bytes)
     if found is not None:
         return found
     if is_offline(offline):
-        state = "has another checksum" if target.is_file() else "is not in the cache"
+        state = "is not in the cache"
+        if target.is_file():
+            problem = None if sha256 else problem_of_unverified(target, bytes)
+            state = f"is damaged ({problem})" if problem else "has another checksum"
         raise WeightsError(
             f"{target.name} {state} and the offline switch is on: fetch {url} elsewhere "
             f"and put it at {target}, or allow the network (unset ZSAD_OFFLINE)"
@@ -236,7 +247,7 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target):
-            if find_cached(url, sha256) is None:  # another process may have fetched it by now
+            if find_cached(url, sha256, bytes) is None:  # another process may have fetched it by now
                 _fetch_verified(url, target, sha256, bytes)
     except OSError as error:
         raise _disk_error(error, target) from error
@@ -265,31 +276,13 @@ def _fetch_verified(url: str, target: Path, sha256: str | None, size: int | None
                 f"the file from {url} was removed: {error}; try again, or over another network"
             ) from error
     else:
-        _check_unverified(part, url, size)
+        problem = problem_of_unverified(part, size)
+        if problem is not None:
+            part.unlink(missing_ok=True)
+            raise WeightsError(f"the file from {url} was removed: {problem}")
     os.replace(part, target)
     if sha256 is not None:
         _marker(target).write_text(_stamp(target, sha256), encoding="utf-8")
-
-
-def _check_unverified(part: Path, url: str, size: int | None) -> None:
-    """Refuses and removes a file without a checksum that cannot be the wanted one, before it gets its name.
-
-    Raises:
-        WeightsError: the file has another size than known, or is no file of weights.
-    """
-    try:
-        found = part.stat().st_size
-        if size is not None and found != size:
-            raise WeightsError(f"it has {found} bytes instead of {size}")
-        if file_kind(part) == "safetensors":
-            from safetensors import safe_open
-
-            with safe_open(part, framework="np"):  # compares the size of the file with its header
-                pass
-    except Exception as error:  # safetensors has an error of its own
-        part.unlink(missing_ok=True)
-        problem = str(error).replace(str(part), "it")
-        raise WeightsError(f"the file from {url} was removed: {problem}") from error
 
 
 def _disk_error(error: OSError, target: Path) -> WeightsError:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,6 +21,7 @@ from zsad.errors import ConfigError
 
 LONGEST_SHOWN = 60
 DEEPEST = 64  # levels of lists and objects; no file of zsad or of a publisher of weights has ten
+LARGEST_NUMBER = 10**308  # beyond it no float holds a whole number
 # Half of a surrogate pair is no character. Python writes bytes of file names that are not valid Unicode as
 # U+DC80 to U+DCFF, which therefore stay; no file name holds NUL.
 NO_TEXT = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")
@@ -148,8 +150,8 @@ def check_plain(value: Any, path: str) -> None:
         path: field that the value belongs to, for the message; "" for a whole file.
 
     Raises:
-        MisfitError: a number is NaN or infinite, a text holds NUL or half of a surrogate pair, or lists and
-            objects are nested deeper than `DEEPEST`.
+        MisfitError: a number is NaN, infinite or beyond 1e308, a text holds NUL or half of a surrogate pair,
+            or lists and objects are nested deeper than `DEEPEST`.
 
     Example:
         >>> check_plain({"sizes": [1, math.inf]}, "")
@@ -162,6 +164,8 @@ def check_plain(value: Any, path: str) -> None:
 def _check_plain(value: Any, path: str, depth: int, seen: set[int]) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise MisfitError(path, f"must be a number, got {value!r}")
+    if isinstance(value, int) and abs(value) >= LARGEST_NUMBER:
+        raise MisfitError(path, f"must be a number below 1e308, got {shortened(value)}")
     if isinstance(value, str) and NO_TEXT.search(value):
         raise MisfitError(path, f"must be a text without NUL and broken characters, got {shortened(value)}")
     # YAML can name one list many times; looking at it once keeps the time in proportion to the file.
@@ -181,9 +185,29 @@ def misfit(path: str, hint: Any, value: Any) -> MisfitError:
 
 
 def shortened(value: Any) -> str:
-    """A value as Python writes it, cut to a length that fits on a line."""
-    text = repr(value)
+    """A value as Python writes it, cut to what fits on a line, in a time that does not depend on its size."""
+    text = _BEGINNING.repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+class _Beginning(reprlib.Repr):
+    """The beginning of a value as Python writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict = 3, 8
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 8
+        self.maxstring = self.maxlong = self.maxother = (
+            3 * LONGEST_SHOWN
+        )  # cut in the middle, behind what is shown
+
+    def repr_int(self, x: int, level: int) -> str:
+        """A whole number; Python does not write those of thousands of digits."""
+        return super().repr_int(x, level) if abs(x) < _HUGE else f"{x:#x}"
+
+
+_HUGE = 10**1000
+_BEGINNING = _Beginning()
 
 
 def check_bounds(config: Any) -> None:

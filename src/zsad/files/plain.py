@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from zsad.errors import DataError, ZsadError
 from zsad.files.atomic import atomic_file
-from zsad.files.fields import DEEPEST, MisfitError, check_plain, field_hints, fit, shortened
+from zsad.files.fields import MisfitError, field_hints, fit, shortened
 
 T = TypeVar("T")
 
@@ -97,59 +97,6 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(to_plain(content), indent=1, ensure_ascii=True, allow_nan=False)
     with atomic_file(path) as file:
         file.write(text.encode() + b"\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        DataError: the file does not exist, is not JSON, or holds something other than an object.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return parse_object(content, str(path))
-
-
-def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
-    """Reads the text of a JSON object, as `parse_json`.
-
-    Raises:
-        DataError: as for `parse_json`, or the text holds something other than an object.
-    """
-    content = parse_json(text, where)
-    if not isinstance(content, dict):
-        raise DataError(f"{where}: expected a JSON object, got {type(content).__name__}")
-    return content
-
-
-def parse_json(text: str | bytes, where: str) -> Any:
-    """Reads JSON that anybody may have written.
-
-    Args:
-        text: JSON text; bytes are UTF-8.
-        where: file that the text comes from, for the message.
-
-    Raises:
-        DataError: one line with the file and, where there is one, the field: the text is not UTF-8 or not
-            JSON, is nested too deeply, or holds an infinite or undefined number, NUL or broken characters.
-
-    Example:
-        >>> parse_json('{"scores": [0, NaN]}', "a.json")
-        Traceback (most recent call last):
-        zsad.errors.DataError: a.json: scores[1] must be a number, got nan
-    """
-    try:
-        content = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
-        check_plain(content, "")
-    except MisfitError as error:
-        raise DataError(f"{where}: {error}") from error
-    except RecursionError as error:
-        raise DataError(f"{where}: is nested deeper than {DEEPEST} levels") from error
-    except ValueError as error:
-        raise DataError(f"{where}: is not JSON ({error})") from error
-    return content
 
 
 def slug(text: str) -> str:

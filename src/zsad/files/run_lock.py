@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, DataError, printable
+from zsad.files.atomic import remove_unfinished
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, write_json
 
 LOCK_FILE = ".zsad.lock"
 
 
+@dataclass(frozen=True)
+class _Note:
+    """Who holds a lock: process, host, and the time since when."""
+
+    process: int
+    host: str
+    since: str
+
+
 @contextlib.contextmanager
-def only_writer(target: str | Path) -> Iterator[None]:
+def only_writer(target: str | Path, *more: Path) -> Iterator[None]:
     """Keeps other runs of zsad, of this process and of others, from writing to the same place meanwhile.
 
-    The lock belongs to the process and ends with it, also when it is killed.
+    The lock belongs to the process and ends with it, also when it is killed. The next run then removes the
+    unfinished files that the killed one left.
 
     Args:
         target: folder of a run, which is created if it is missing; or a file to write, which has a suffix
             and does not exist as a folder.
+        *more: other places that the run writes to, which the lock of `target` protects too.
 
     Raises:
         ConfigError: another run writes there; the message names its process.
@@ -43,9 +57,11 @@ def only_writer(target: str | Path) -> Iterator[None]:
         raise ConfigError(
             f"another run is writing to {target}{_holder(note)}: wait until it ends, or choose another --out"
         ) from None
+    if note.exists():  # whoever wrote it was killed
+        for place in (target, *more):
+            remove_unfinished(place)
     try:
-        written = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
-        note.write_text(json.dumps(written), encoding="utf-8")
+        write_json(note, _Note(os.getpid(), socket.gethostname(), time.strftime("%F %T")))
         yield
     finally:
         note.unlink(missing_ok=True)
@@ -55,7 +71,7 @@ def only_writer(target: str | Path) -> Iterator[None]:
 def _holder(note: Path) -> str:
     """Who holds the lock, for the message; empty if nobody has said so yet."""
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-        return f" (process {found['process']} on {found['host']}, since {found['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
+        found = from_plain(_Note, read_json(note), str(note))
+    except DataError:
         return ""
+    return f" (process {found.process} on {printable(found.host)}, since {printable(found.since)})"

@@ -9,7 +9,9 @@ from typing import Any
 
 from zsad.errors import ConfigError, DataError
 from zsad.files.atomic import atomic_file
-from zsad.files.plain import read_json, to_plain
+from zsad.files.fields import shortened
+from zsad.files.json_text import read_json
+from zsad.files.plain import to_plain
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_LAYOUT = 1
@@ -50,17 +52,27 @@ def check_same_settings(directory: str | Path, earlier: Mapping[str, Any], now: 
     Raises:
         ConfigError: settings differ; the message names each of them ("config.sigma"), with both values.
     """
-    earlier, now = _flat(earlier), _flat(to_plain(now))  # written, tuples and lists are the same
-    differing = [
-        f"{name} was {earlier.get(name)!r} and is now {now.get(name)!r}"
-        for name in sorted(earlier.keys() | now.keys())
-        if earlier.get(name) != now.get(name)
-    ]
+    differing = differences(earlier, now)
     if differing:
         raise ConfigError(
             f"cannot resume in {directory}: {'; '.join(differing)}. "
             "Give the same settings, choose another --out, or omit --resume to start over"
         )
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, one line each with both values.
+
+    Example:
+        >>> differences({"config": {"sigma": 4, "depth": 9}}, {"config": {"sigma": 8, "depth": 9}})
+        ['config.sigma was 4 and is now 8']
+    """
+    earlier, now = _flat(earlier), _flat(to_plain(now))  # written, tuples and lists are the same
+    return [
+        f"{name} was {shortened(earlier.get(name))} and is now {shortened(now.get(name))}"
+        for name in sorted(earlier.keys() | now.keys())
+        if earlier.get(name) != now.get(name)
+    ]
 
 
 def _flat(settings: Mapping[str, Any], start: str = "") -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from zsad.errors import ConfigError, unknown_name
-from zsad.files.fields import MisfitError, describe, field_hints, fit
+from zsad.files.fields import MisfitError, describe, field_hints, fit, shortened
 
 ConfigT = TypeVar("ConfigT")
 
@@ -49,6 +50,19 @@ def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner
     )
 
 
+def one_or_more(value: Any) -> Any:
+    """A tuple of what a user gave, one value or several; None stays None.
+
+    Example:
+        >>> one_or_more("winclip"), one_or_more(["winclip", "musc"]), one_or_more(3)
+        (('winclip',), ('winclip', 'musc'), (3,))
+    """
+    if value is None:
+        return None
+    is_one = isinstance(value, str | bytes | os.PathLike) or not isinstance(value, Iterable)
+    return (value,) if is_one else tuple(value)
+
+
 def _checked(value: Any, hint: Any, name: str, owner: str) -> Any:
     """The value of one setting; an empty list is refused, because no setting has a meaning without values."""
     try:
@@ -56,7 +70,7 @@ def _checked(value: Any, hint: Any, name: str, owner: str) -> Any:
     except MisfitError:
         found = ()
     if found == ():
-        raise ConfigError(f"{name} of {owner} must be {describe(hint)}, got {value!r}")
+        raise ConfigError(f"{name} of {owner} must be {describe(hint)}, got {shortened(value)}")
     return found
 
 

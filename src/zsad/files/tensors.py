@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -197,7 +197,9 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         return dict(load_file(path))
     except (SafetensorError, ValueError, OSError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors file ({error}): {AGAIN}") from error
+        raise WeightsError(
+            f"{path} is not a whole safetensors file ({one_line(error)[:300]}): {AGAIN}"
+        ) from error
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -255,7 +257,9 @@ class ScriptArchive(pickle.Unpickler):
         except pickle.UnpicklingError as error:
             raise WeightsError(f"{path} is not an archive of plain weights: {error}") from error
         except Exception as error:  # a damaged archive may fail anywhere
-            raise WeightsError(f"{path} is a damaged TorchScript archive ({error}): {AGAIN}") from error
+            raise WeightsError(
+                f"{path} is a damaged TorchScript archive ({one_line(error)[:300]}): {AGAIN}"
+            ) from error
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function for a name that a pickle of modules may refer to."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = min(4, os.cpu_count() or 1)
+
+MOST_PIXELS_AT_ONCE = 64_000_000
+"""Most pixels of a batch: 190 MB as read, about five times that with maps and overlays."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,6 +54,39 @@ def read_ahead(
             yield _results(waiting)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def parts_by_size(
+    batch: Sequence[Item], pixels_of: Callable[[Item], int], most_pixels: int | None = MOST_PIXELS_AT_ONCE
+) -> Iterator[Sequence[Item]]:
+    """Splits a batch of very large images into parts, so that only few are in memory at once.
+
+    Args:
+        batch: images, or what they are read from.
+        pixels_of: number of pixels of one of them; 0 if it is not known.
+        most_pixels: largest number of pixels of a part with several images; None keeps the batch whole.
+
+    Yields:
+        The images of each part, at least one, in order.
+
+    Example:
+        >>> list(parts_by_size([3, 4, 9, 1], lambda pixels: pixels, most_pixels=8))
+        [[3, 4], [9], [1]]
+    """
+    if most_pixels is None:
+        yield batch
+        return
+    part: list[Item] = []
+    pixels = 0
+    for item in batch:
+        size = pixels_of(item)
+        if part and pixels + size > most_pixels:
+            yield part
+            part, pixels = [], 0
+        part.append(item)
+        pixels += size
+    if part:
+        yield part
 
 
 def _results(waiting: deque[list[Future[Result]]]) -> list[Result]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from PIL import Image
@@ -11,6 +14,7 @@ from PIL import Image
 from zsad.errors import ImageReadError
 from zsad.images.limits import Reading, check_bytes
 
+_LARGE_IMAGE = threading.RLock()
 _ROW = 16  # bytes that Pillow takes for each row besides its pixels
 _RGB_PIXEL = 4  # bytes of an RGB pixel in Pillow
 _MOST_SCANS = 100  # of a progressive JPEG; usual ones have about ten, and each takes a pass over all pixels
@@ -19,8 +23,26 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PREFIX = 144  # bytes of a DICOM file before the group that names the transfer syntax
 
 
-def check_decoding(image: Image.Image, reading: Reading) -> None:
+@contextmanager
+def in_turn(needed: int, reading: Reading) -> Iterator[None]:
+    """Lets threads that read ahead decode only one large image at a time, so that they share the limit.
+
+    Args:
+        needed: memory in bytes that decoding takes.
+        reading: limits; an image is large that takes more than an eighth of the memory.
+    """
+    if 8 * needed <= reading.max_bytes:
+        yield
+        return
+    with _LARGE_IMAGE:
+        yield
+
+
+def check_decoding(image: Image.Image, reading: Reading) -> int:
     """Refuses a Pillow image, loaded or not, whose conversion to RGB would take too much memory.
+
+    Returns:
+        The memory in bytes that it takes, as estimated from size, mode and format.
 
     Raises:
         ImageReadError: the estimate from size, mode and format exceeds the limit.
@@ -39,6 +61,7 @@ def check_decoding(image: Image.Image, reading: Reading) -> None:
     if image.info.get("progressive"):
         needed += 2 * len(image.getbands()) * width * height  # 16-bit coefficients of the whole image
     check_bytes(needed, reading)
+    return needed
 
 
 def check_jpeg(image: Image.Image, stream: IO[bytes]) -> None:

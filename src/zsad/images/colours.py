@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from zsad.errors import ConfigError
 
+_ROWS_AT_A_TIME = 256  # bounds the memory of converting very large maps
+
 # Lightness, green-red and blue-yellow axis in OKLab: indigo, violet, red, orange, pale yellow.
 # Lightness rises evenly, so the order of values survives in greyscale print and for colour-blind readers.
 _ANCHORS = (
@@ -87,7 +89,12 @@ def map_to_uint16(
     Raises:
         ConfigError: the map is not (H, W), or the range is empty.
     """
-    return _steps(anomaly_map, map_range, 65535).astype(np.uint16)
+    _check_map(anomaly_map)
+    values = np.empty(anomaly_map.shape, np.uint16)
+    for top in range(0, len(values), _ROWS_AT_A_TIME):
+        rows = slice(top, top + _ROWS_AT_A_TIME)
+        values[rows] = _steps(anomaly_map[rows], map_range, 65535)
+    return values
 
 
 def _steps(

@@ -20,6 +20,9 @@ from zsad.images.limits import Reading
 BACKGROUND = (255, 255, 255)
 """Colour behind transparent pixels: white, as in a browser or on paper."""
 
+STATED_BITS = "stated_bits"
+"""Entry of a Pillow image's `info`: the depth that a JPEG 2000 file states."""
+
 _MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _KEYED_MODES = ("1", "L", "P", "RGB")  # a colour or some palette entries may count as transparent
@@ -164,9 +167,10 @@ def _rgb_from_numbers(image: Image.Image, reading: Reading) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         depth = tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0]
         stated = min(max(int(depth), 1), CONTAINER)
-        # Pillow has already scaled what JPEG 2000 and PGM state to the whole of 16 bits.
-        wished = Reading() if image.format in ("JPEG2000", "PPM") else reading
-        levels = shown_levels(np.clip(values, 0, 65535), stated, wished)
+        if image.format == "JPEG2000":  # Pillow shifts what the file states to the upper end of 16 bits
+            stated = min(image.info.get(STATED_BITS, CONTAINER), CONTAINER)
+            values = values >> (CONTAINER - stated)
+        levels = shown_levels(np.clip(values, 0, 65535), stated, reading)
         if tags.get(_TIFF_PHOTOMETRIC) == 0:  # white is zero; Pillow inverts this only for 8 bits
             levels = 255 - levels
     else:

@@ -12,13 +12,13 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
-from zsad.images.budget import check_decoding, check_jpeg
-from zsad.images.conversion import rgb_from_array, rgb_from_pillow
-from zsad.images.deep_png import is_deep_png, note_depth, read_deep_png
+from zsad.images.budget import check_decoding, check_jpeg, in_turn
+from zsad.images.conversion import STATED_BITS, rgb_from_array, rgb_from_pillow
+from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, read_deep
 from zsad.images.limits import Reading, check_size
 from zsad.images.medical import read_dicom, read_medical
 from zsad.images.netpbm import read_netpbm
-from zsad.images.quiet import quiet_decoders
+from zsad.images.quiet import quiet_decoders, silence_libtiff
 from zsad.images.unreadable import is_dicom, is_heif, is_tiff, what_it_is
 
 # Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
@@ -46,7 +46,8 @@ def decode_stream(stream: IO[bytes], reading: Reading, page: int | None = None) 
     Args:
         stream: seekable stream at its start that holds the whole file.
         reading: limits, checked before the pixels are decoded, and depth of the values.
-        page: number of the page or frame, from 0; None for the first, with a note if there are more.
+        page: number of the page or frame, from 0; None for the first, with a note if there are more. A
+            DICOM file of several frames needs it.
 
     Returns:
         Upright image of mode "RGB".
@@ -59,7 +60,7 @@ def decode_stream(stream: IO[bytes], reading: Reading, page: int | None = None) 
     if not start:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
     if is_dicom(start):
-        return _guarded(lambda: read_dicom(start + stream.read(), reading))
+        return _guarded(lambda: read_dicom(start + stream.read(), reading, page))
     return _guarded(lambda: _page(stream, start, reading, page))
 
 
@@ -120,6 +121,7 @@ def header_pixels(path: str | os.PathLike[str]) -> int:
 def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -> Image.Image:
     """Decodes one page of a file that is no medical one."""
     if is_tiff(start):
+        silence_libtiff()
         from zsad.images.tiff import read_tiff  # only TIFF needs it
 
         decoded = read_tiff(stream, reading, page)
@@ -135,20 +137,22 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
             raise ImageReadError(f"holds {frames} pages, counted from 0; there is no page {page}") from error
     elif page is None and image.format in _ANIMATED and getattr(image, "is_animated", False):
         reading.notes.append(
-            "holds several frames, of which the first is read; name another, as in FILE#page=1"
+            "holds several frames, of which the first is read; name another, as in FILE#page=1, or take all "
+            "with --pages all or FILE#page=all"
         )
     if image.format in ("JPEG", "MPO"):
         check_size(*image.size, reading)
         check_jpeg(image, stream)
-    if not is_deep_png(start):
-        return _rgb(image, reading)
-    check_size(*image.size, reading)
-    if reading.bits is not None:
-        return _upright(
-            rgb_from_array(read_deep_png(stream, image.size, reading), reading), _orientation(image)
-        )
+    if image.format == "JPEG2000":
+        image.info[STATED_BITS] = jpeg2000_bits(start)
+    stated = colour_bits(image, start)
+    if stated > 8 and (reading.bits is not None or image.format == "JPEG2000"):
+        check_size(*image.size, reading)
+        levels = read_deep(stream, image, stated, reading)
+        return _upright(rgb_from_array(levels), _orientation(image))
     shown = _rgb(image, reading)
-    note_depth(shown, reading)
+    if stated > 8:
+        note_depth(shown, stated, reading)
     return shown
 
 
@@ -174,13 +178,13 @@ def _register_plugin(start: bytes) -> None:
 def _rgb(image: Image.Image, reading: Reading) -> Image.Image:
     """Converts a Pillow image, loaded or not, to upright RGB."""
     check_size(*image.size, reading)
-    check_decoding(image, reading)
-    converted = read_netpbm(image)
-    if converted is None:
-        image.load()
-        converted = rgb_from_pillow(image, reading)
-    if converted.mode != "RGB":
-        converted = converted.convert("RGB")
+    with in_turn(check_decoding(image, reading), reading):
+        converted = read_netpbm(image, reading)
+        if converted is None:
+            image.load()
+            converted = rgb_from_pillow(image, reading)
+        if converted.mode != "RGB":
+            converted = converted.convert("RGB")
     return _upright(converted, _orientation(image))
 
 

@@ -25,7 +25,19 @@ def eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     Returns:
         uint8 levels of the same shape.
     """
-    largest = 2**bits - 1
+    return scaled(values, 2**bits - 1)
+
+
+def scaled(values: NDArray[Any], largest: int) -> NDArray[np.uint8]:
+    """Scales unsigned whole numbers to 8 bits: the largest becomes 255; rounds to the nearest level.
+
+    Args:
+        values: whole numbers of any shape, 0 to 65535.
+        largest: value that becomes 255, 1 to 65535; larger values count as it.
+
+    Returns:
+        uint8 levels of the same shape.
+    """
     table = np.minimum(np.arange(65536, dtype=np.int64), largest)
     table = (table * 510 + largest) // (2 * largest)
     levels: NDArray[np.uint8] = table.astype(np.uint8)[values.astype(np.uint16, copy=False)]
@@ -53,7 +65,9 @@ def shown_bits(largest: int, stated: int, reading: Reading) -> int:
     Returns:
         The wished depth; with "auto" the one that the image uses; without a wish the stated one.
     """
-    used = used_bits(min(max(largest, 0), 2**CONTAINER - 1))
+    if largest >= 2**CONTAINER:
+        return stated  # 32-bit numbers, whose depth has no name
+    used = used_bits(max(largest, 0))
     reading.depths.append(used)
     if reading.bits == AUTO:
         return min(used, stated)

@@ -22,6 +22,7 @@ SCALES: tuple[Scale, ...] = ("fixed", "image")
 STRONGEST_ALPHA = 0.78  # part of the image stays visible even under the highest value
 CONTOUR_COLOUR = (255, 64, 64)
 
+DIMMED = 3  # outside of the region of interest, levels are divided by this
 _ROWS_AT_A_TIME = 256  # bounds the memory of blending very large images
 
 
@@ -51,6 +52,7 @@ def overlay(
     *,
     scale: Scale = "fixed",
     strength: float = STRONGEST_ALPHA,
+    roi: NDArray[np.bool_] | None = None,
 ) -> Image.Image:
     """Lays the heat map over the image; the higher a value, the more opaque its colour.
 
@@ -61,6 +63,7 @@ def overlay(
         scale: "fixed" uses `map_range`, so that images can be compared; "image" stretches this map's own
             values over all colours and prints their range into the lower left corner.
         strength: opacity of the highest value, in [0, 1].
+        roi: (H, W) bool, region of interest, outside of which the image is dark; None for all.
 
     Returns:
         An RGB image of the same size.
@@ -74,7 +77,9 @@ def overlay(
         raise ConfigError(f"strength is an opacity between 0 and 1, got {strength!r}")
     if scale not in SCALES:
         raise unknown_name("scale", str(scale), SCALES)
-    chosen_range = map_range if scale == "fixed" else _range_of(anomaly_map)
+    chosen_range = (
+        map_range if scale == "fixed" else _range_of(anomaly_map if roi is None else anomaly_map[roi])
+    )
     # A smooth step keeps low values nearly clear, since normal surface must look like the image itself.
     values = np.linspace(0, 1, 256)
     alphas = np.round(256 * strength * values**2 * (3 - 2 * values)).astype(np.uint16)
@@ -84,6 +89,8 @@ def overlay(
         levels = colour_levels(anomaly_map[rows], chosen_range)
         alpha = alphas[levels][..., None]
         blended[rows] = (image[rows] * (256 - alpha) + colour_table()[levels] * alpha) >> 8
+        if roi is not None:
+            blended[rows][~roi[rows]] = image[rows][~roi[rows]] // DIMMED
     result = Image.fromarray(blended)
     if scale == "image":
         low, high = chosen_range

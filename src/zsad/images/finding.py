@@ -9,9 +9,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zsad.errors import ConfigError, DataError, ImageReadError, printable
+from zsad.errors import ConfigError, DataError, printable
+from zsad.images.bare_dicom import is_bare_dicom
 from zsad.images.mask_folders import is_mask_folder, masks_among
-from zsad.images.names import IMAGE_SUFFIXES, RemoteFile, is_pattern, is_uri, natural_key, suffix_of
+from zsad.images.names import (
+    IMAGE_SUFFIXES,
+    Pages,
+    RemoteFile,
+    is_pattern,
+    is_uri,
+    names_all,
+    natural_key,
+    suffix_of,
+)
 from zsad.images.remote import list_remote
 from zsad.images.results import is_result, is_run_folder
 
@@ -51,25 +61,35 @@ class ImageSearch:
 
 
 def find_images(
-    inputs: Iterable[str | Path] | str | Path, recursive: bool = True, *, include_results: bool = False
+    inputs: Iterable[str | Path] | str | Path,
+    recursive: bool = True,
+    *,
+    include_results: bool = False,
+    pages: Pages = "first",
 ) -> list[Path | RemoteFile]:
     """Finds the images that files, folders, patterns and URIs stand for, as `search_images` describes."""
-    return search_images(inputs, recursive, include_results=include_results).images
+    return search_images(inputs, recursive, include_results=include_results, pages=pages).images
 
 
 def search_images(
-    inputs: Iterable[str | Path] | str | Path, recursive: bool = True, *, include_results: bool = False
+    inputs: Iterable[str | Path] | str | Path,
+    recursive: bool = True,
+    *,
+    include_results: bool = False,
+    pages: Pages = "first",
 ) -> ImageSearch:
     """Finds the image files that files, folders, patterns and URIs stand for.
 
     * An existing file is taken whatever its suffix is.
     * A folder stands for its files with a suffix of `IMAGE_SUFFIXES`, in natural order ("2.png" before
       "10.png"), and then for those of its sub-folders. Names that begin with a dot are left out. Links to
-      folders are followed, each folder once. Images that zsad wrote itself, and masks of other images in
+      folders are followed, each folder once. DICOM files without a suffix, as archives export them, are
+      recognised by their content. Images that zsad wrote itself, and masks of other images in
       folders of their own or beside their images ("1_mask.png"), are left out and counted.
     * A pattern ("shots/**/*.png", quoted from the shell) stands for the files that it matches and for the
       images of the folders that it matches. Unless it ends in a literal suffix, only image suffixes count.
-    * A NIfTI volume stands for its middle axial slice, "scan.nii.gz#slice=all" for all axial slices.
+    * A NIfTI volume stands for its middle axial slice, "scan.nii.gz#slice=all" for all axial slices;
+      "scan.tif#page=all" and "cine.dcm#frame=all" stand for all pages and frames.
       `zsad.images.medical` describes the names of other slices and of the frames of DICOM files.
     * A URI ("s3://bucket/shots") stands for a file or a folder, as a path does, without patterns.
     * A path that does not exist, a pattern without a match and a folder that may not be listed are returned
@@ -79,6 +99,8 @@ def search_images(
         inputs: paths, patterns and URIs, or a single one.
         recursive: also look into sub-folders of folders.
         include_results: take everything: the images that zsad wrote itself, and masks.
+        pages: "first": the first page of a file with several, and the middle slice of a volume; "all": every
+            page, frame and slice, under names such as "scan.tif#page=3".
 
     Returns:
         Paths and URIs without duplicates, in the order of the inputs (patterns without a match come last),
@@ -98,7 +120,7 @@ def search_images(
         item = given if isinstance(given, RemoteFile) else os.path.expanduser(os.fsdecode(given))
         if not item:
             raise ConfigError("an empty path was given; name a file, a folder or a pattern")
-        paths = list(_expand(item, recursive, left_out))
+        paths = list(_with_all_parts(list(_expand(item, recursive, left_out)), pages))
         for path in paths:
             found.setdefault(_identity(path), path)
         if not paths and not os.path.isdir(item) and not is_uri(item):
@@ -125,7 +147,10 @@ def _expand(item: str, recursive: bool, left_out: LeftOut | None) -> Iterator[Pa
     if isinstance(item, RemoteFile):
         yield item  # it has been listed already
     elif is_uri(item):
-        yield from list_remote(item, recursive)
+        remote, results = list_remote(item, recursive, include_results=left_out is None)
+        if left_out is not None:
+            left_out.results += results
+        yield from remote
     elif os.path.isdir(item):
         yield from _walk(Path(item), recursive, left_out)
     elif is_pattern(item) and not os.path.lexists(item):
@@ -133,26 +158,24 @@ def _expand(item: str, recursive: bool, left_out: LeftOut | None) -> Iterator[Pa
         for match in sorted(glob.iglob(item, recursive=True), key=natural_key):
             if os.path.isdir(match):
                 yield from _walk(Path(match), recursive, left_out)
-            elif any_suffix or suffix_of(match) in IMAGE_SUFFIXES:
+            elif any_suffix or _is_image(match):
                 if left_out is not None and is_result(Path(match)):
                     left_out.results += 1
                 else:
                     yield Path(match)
-    elif item.endswith("#slice=all") or (item.endswith(",slice=all") and "#axis=" in item):
-        yield from _all_slices(item)
     else:
         yield Path(item)
 
 
-def _all_slices(item: str) -> Iterator[Path]:
-    """Yields the slices of a NIfTI file, or an unreadable file itself, so that reading it tells why."""
-    from zsad.images.medical import slices_of  # volumes are rare
+def _with_all_parts(paths: list[Path | RemoteFile], pages: Pages) -> Iterator[Path | RemoteFile]:
+    """Yields the images that files hold, of those whose name asks for all, or of every file."""
+    for path in paths:
+        if pages == "all" or names_all(str(path)):
+            from zsad.images.pages import parts_of  # with the decoders, which listing needs only here
 
-    volume = re.sub(r"[#,]slice=all$", "", item)
-    try:
-        yield from map(Path, slices_of(volume))
-    except (ImageReadError, OSError):
-        yield Path(volume)
+            yield from parts_of(path)
+        else:
+            yield path
 
 
 def images_below(folder: Path, recursive: bool = True, *, include_results: bool = False) -> Iterator[Path]:
@@ -261,8 +284,13 @@ def _contents(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the names of the images and of the sub-folders of a folder, unsorted, without hidden ones."""
     with os.scandir(folder) as listing:
         shown = [(entry.name, _is_folder(entry)) for entry in listing if not entry.name.startswith(_HIDDEN)]
-    images = [name for name, is_folder in shown if not is_folder and suffix_of(name) in IMAGE_SUFFIXES]
+    images = [name for name, is_folder in shown if not is_folder and _is_image(os.path.join(folder, name))]
     return images, [name for name, is_folder in shown if is_folder]
+
+
+def _is_image(path: str) -> bool:
+    """Whether a file in a folder counts: by its suffix, or as DICOM without one by its content."""
+    return suffix_of(path) in IMAGE_SUFFIXES or is_bare_dicom(path)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +17,9 @@ DEFAULT_MAX_PIXELS = 200_000_000
 
 DEFAULT_MAX_BYTES = 2 * 1024**3
 """Memory in bytes that decoding one image may take by default; enough for 200 megapixels of a JPEG file."""
+
+TIMES_FOR_TILES = 2
+"""Both limits are this many times as large for images that are read to be cut into tiles."""
 
 AUTO: Literal["auto"] = "auto"
 Bits = int | Literal["auto"] | None
@@ -45,56 +46,52 @@ class Reading:
     depths: list[int] = field(default_factory=list)
 
 
-def chosen_reading(max_pixels: int | None = None, max_bytes: int | None = None, bits: Bits = None) -> Reading:
+def chosen_reading(
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    bits: Bits = None,
+    *,
+    for_tiles: bool = False,
+) -> Reading:
     """Fills in how an image is read: the argument, else the environment variable, else the default.
 
     Args:
         max_pixels: largest number of pixels to accept; None takes ZSAD_MAX_PIXELS.
         max_bytes: memory in bytes that decoding may take; None takes ZSAD_MAX_BYTES.
         bits: depth of the values in 16-bit files; None takes ZSAD_BITS.
+        for_tiles: whether the image will be cut into tiles, which makes the default limits larger.
 
     Raises:
         ConfigError: a limit is not a whole number above 0, or the depth is none of `Bits`.
     """
+    times = TIMES_FOR_TILES if for_tiles else 1
     return Reading(
-        _limit("max_pixels", max_pixels, MAX_PIXELS_VARIABLE, "pixels", DEFAULT_MAX_PIXELS),
-        _limit("max_bytes", max_bytes, MAX_BYTES_VARIABLE, "bytes", DEFAULT_MAX_BYTES),
-        _bits_of_environment() if bits is None else checked_bits(bits),
+        _limit("max_pixels", max_pixels, MAX_PIXELS_VARIABLE, "pixels", times * DEFAULT_MAX_PIXELS),
+        _limit("max_bytes", max_bytes, MAX_BYTES_VARIABLE, "bytes", times * DEFAULT_MAX_BYTES),
+        common_depth(None) if bits is None else checked_bits(bits),
     )
 
 
-@contextmanager
-def bits_for_all(bits: int | None) -> Iterator[None]:
-    """Sets the depth of the values in 16-bit files for every image that is read meanwhile.
-
-    References, companions and test images then share one scale. The depth travels in the environment, so that
-    processes that are started meanwhile use it too.
+def common_depth(bits: object) -> int | None:
+    """Returns the depth of the values in 16-bit files that holds for many images.
 
     Args:
-        bits: 1 to 16; None changes nothing.
+        bits: 1 to 16, as a number or as text; None takes ZSAD_BITS.
+
+    Returns:
+        The depth in bits; None for what each file states.
+
+    Raises:
+        ConfigError: the depth is not a whole number from 1 to 16; "auto" would give each image its own scale.
     """
-    if bits is None:
-        yield
-        return
-    before = os.environ.get(BITS_VARIABLE)
-    os.environ[BITS_VARIABLE] = str(bits)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[BITS_VARIABLE]
-        else:
-            os.environ[BITS_VARIABLE] = before
-
-
-def _bits_of_environment() -> int | None:
-    bits = checked_bits(os.environ.get(BITS_VARIABLE) or None)
-    if bits == AUTO:
+    depth = checked_bits((os.environ.get(BITS_VARIABLE) or None) if bits is None else bits)
+    if depth == AUTO:
         raise ConfigError(
-            f"{BITS_VARIABLE}=auto would give each image a scale of its own; give the depth of the camera, "
-            f"such as {BITS_VARIABLE}=12"
+            "--bits auto is for predict, which sees all images at once, and would give each image a scale "
+            "of its own here; give the depth of the camera, as in "
+            f"--bits 12, bits=12 or {BITS_VARIABLE}=12"
         )
-    return bits
+    return depth
 
 
 def checked_bits(bits: object) -> Bits:
@@ -128,7 +125,7 @@ def check_size(width: int, height: int, limits: Reading) -> None:
     if pixels > limits.max_pixels:
         raise ImageReadError(
             f"{width} x {height} = {pixels} pixels are more than the limit of {limits.max_pixels}; make it "
-            f"smaller or cut it into tiles, or, if you trust it, raise the limit with "
+            f"smaller or cut it into tiles (tile=auto), or, if you trust it, raise the limit with "
             f"{MAX_PIXELS_VARIABLE}={pixels} or max_pixels={pixels}"
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from zsad.images.bare_dicom import is_bare_dicom
 from zsad.images.names import IMAGE_SUFFIXES, suffix_of
 
 MASK_NAMES = frozenset(
@@ -139,7 +140,8 @@ def _images_below(folder: Path) -> list[Path]:
         Path(place, name)
         for place, _, names in os.walk(folder)
         for name in names
-        if suffix_of(name) in IMAGE_SUFFIXES and not name.startswith(".")
+        if (suffix_of(name) in IMAGE_SUFFIXES or is_bare_dicom(Path(place, name)))
+        and not name.startswith(".")
     )
 
 

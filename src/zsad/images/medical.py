@@ -25,6 +25,7 @@ import importlib
 import io
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError, printable
 from zsad.images.budget import check_deflated
-from zsad.images.depth import shown_bits
-from zsad.images.limits import Reading, check_bytes, check_size
+from zsad.images.depth import CONTAINER, eight_bits, shown_bits, shown_levels
+from zsad.images.limits import Reading, check_bytes, check_size, chosen_reading
 from zsad.images.names import (
     AXIAL,
     MedicalPath,
@@ -67,6 +68,11 @@ def read_medical(path: str | os.PathLike[str], reading: Reading) -> Image.Image:
     place = medical_path(path)
     if place.is_nifti:
         plane, lowest, highest = _nifti_plane(place, reading, with_range=True)
+        if "slice" not in place.options:
+            reading.notes.append(
+                "holds several slices, of which the middle one is read; name another, as in FILE#slice=3, or "
+                "take all with --pages all or FILE#slice=all"
+            )
         return Image.fromarray(_levels(plane, lowest, highest)).convert("RGB")
     with open(place.file, "rb") as stream:
         return read_dicom(stream.read(), reading, place.options.get("frame"))
@@ -91,9 +97,9 @@ def read_dicom(content: bytes, reading: Reading, frame: int | None = None) -> Im
     kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind == "PALETTE COLOR":
         coloured = pixels.apply_color_lut(values, dataset)
-        return Image.fromarray(_eight_bits(coloured, 8 * coloured.dtype.itemsize)[..., :3])
+        return Image.fromarray(eight_bits(coloured, 8 * coloured.dtype.itemsize)[..., :3])
     if values.ndim == 3:  # pydicom has converted the YBR kinds to RGB
-        return Image.fromarray(_eight_bits(values, int(dataset.BitsStored)))
+        return Image.fromarray(_colour_levels(values, int(dataset.BitsStored), reading))
     shown = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dataset), dataset)
     levels = _levels(shown, *_range_shown(dataset, values, reading))
     return Image.fromarray(255 - levels if kind == "MONOCHROME1" else levels).convert("RGB")
@@ -124,12 +130,15 @@ def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
         raise ImageReadError(f"{printable(path)}: cannot be read as a mask ({error})") from error
 
 
-@quiet_decoders()
-def slices_of(path: str | os.PathLike[str]) -> list[str]:
-    """Lists the names of all slices of a NIfTI file across one axis.
+def slices_of(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Names all slices of a NIfTI file across one axis, those of every volume if the path names none.
 
     Args:
-        path: path of a NIfTI file, optionally with "#axis=NUMBER"; the default is axial slices.
+        path: path of a NIfTI file, optionally with "#axis=NUMBER", "#volume=NUMBER" or both; the default is
+            axial slices.
+
+    Yields:
+        What follows the "#" of each slice, such as "axis=2,slice=0".
 
     Raises:
         ImageReadError: the file is not NIfTI or is damaged; the message does not contain its name.
@@ -137,7 +146,21 @@ def slices_of(path: str | os.PathLike[str]) -> list[str]:
     place = medical_path(path)
     shape = _canonical(place.file).shape
     axis = place.options.get("axis", AXIAL)
-    return [f"{place.file}#axis={axis},slice={number}" for number in range(shape[axis])]
+    several = len(shape) > 3 and shape[3] > 1
+    volumes = [place.options["volume"]] if "volume" in place.options else range(shape[3] if several else 1)
+    for volume in volumes:
+        ending = f",volume={volume}" if several else ""
+        yield from (f"axis={axis},slice={number}{ending}" for number in range(shape[axis]))
+
+
+def frames_of(path: str) -> int:
+    """Returns the number of images in a DICOM file.
+
+    Raises:
+        ImageReadError: the file is damaged; the message does not contain its name.
+    """
+    content = Path(path).read_bytes()
+    return _frames(_dataset(content, chosen_reading()))
 
 
 def _module(name: str, package: str) -> Any:
@@ -151,18 +174,9 @@ def _module(name: str, package: str) -> Any:
 
 def _dicom_values(content: bytes, reading: Reading, frame: int | None) -> tuple[NDArray[Any], Any]:
     """Returns the stored values (H, W) or (H, W, 3) of one image, and the data set of the file."""
-    pydicom = _module("pydicom", "pydicom")
     pixels = _module("pydicom.pixels", "pydicom")
-    try:
-        check_deflated(content, reading)
-        dataset = pydicom.dcmread(io.BytesIO(content))
-        frames = int(dataset.get("NumberOfFrames", 1) or 1)
-        check_size(int(dataset.Columns), int(dataset.Rows), reading)
-        check_bytes(_DICOM_PIXEL * int(dataset.Columns) * int(dataset.Rows), reading)
-    except ImageReadError:
-        raise
-    except Exception as error:  # pydicom raises nearly every type on damaged data
-        raise ImageReadError(f"is not a DICOM image or is damaged ({printable(error):.200})") from error
+    dataset = _dataset(content, reading)
+    frames = _frames(dataset)
     if frames > 1 and frame is None:
         raise ImageReadError(f"holds {frames} frames; name one, as in FILE#frame=0")
     if frame is not None and frame >= frames:
@@ -171,6 +185,28 @@ def _dicom_values(content: bytes, reading: Reading, frame: int | None) -> tuple[
         return np.asarray(pixels.pixel_array(io.BytesIO(content), index=frame or 0)), dataset
     except Exception as error:  # pydicom raises nearly every type; compressed kinds need another package
         raise ImageReadError(f"its pixels cannot be decoded ({printable(error):.200})") from error
+
+
+def _dataset(content: bytes, reading: Reading) -> Any:
+    """Reads a DICOM file within the limits, without decoding its pixels."""
+    pydicom = _module("pydicom", "pydicom")
+    try:
+        check_deflated(content, reading)
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        check_size(int(dataset.Columns), int(dataset.Rows), reading)
+        check_bytes(_DICOM_PIXEL * int(dataset.Columns) * int(dataset.Rows), reading)
+    except ImageReadError:
+        raise
+    except Exception as error:  # pydicom raises nearly every type on damaged data
+        raise ImageReadError(f"is not a DICOM image or is damaged ({printable(error):.200})") from error
+    return dataset
+
+
+def _frames(dataset: Any) -> int:
+    try:
+        return int(dataset.get("NumberOfFrames", 1) or 1)
+    except (TypeError, ValueError) as error:
+        raise ImageReadError(f"is damaged ({printable(error):.200}); copy it again") from error
 
 
 def _range_shown(dataset: Any, values: NDArray[Any], reading: Reading) -> tuple[float, float]:
@@ -192,10 +228,11 @@ def _range_shown(dataset: Any, values: NDArray[Any], reading: Reading) -> tuple[
     return lowest, highest
 
 
-def _eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    if bits <= _BYTE:
-        return np.ascontiguousarray(values.astype(np.uint8))
-    return _levels(values, 0.0, float(2**bits - 1))
+def _colour_levels(values: NDArray[Any], bits: int, reading: Reading) -> NDArray[np.uint8]:
+    """Scales RGB values, of which the file states the depth."""
+    if bits > CONTAINER:
+        return _levels(values, 0.0, float(2**bits - 1))
+    return eight_bits(values, bits) if bits <= _BYTE else shown_levels(values, bits, reading)
 
 
 def _levels(values: NDArray[Any], lowest: float, highest: float) -> NDArray[np.uint8]:

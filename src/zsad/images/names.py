@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from zsad.errors import ConfigError, ImageReadError
 
@@ -38,6 +39,15 @@ IMAGE_SUFFIXES = (
 """Suffixes of the files that count as images in a folder; a file that is named itself may have any suffix."""
 
 
+Pages = Literal["first", "all"]
+"""Which images of a file with several count: the first (of a volume the middle slice), or all."""
+
+ALL_PARTS = re.compile(r"[#,](page|frame|slice)=all$")
+"""End of a name that asks for all images of a file."""
+
+_FRAME = re.compile(r"frame=(\d+|all)")  # DICOM files of an archive have no suffix
+
+
 def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
     """Splits the name of an image into its file and the slice or frame behind a "#".
 
@@ -49,12 +59,19 @@ def file_and_part(path: str | os.PathLike[str]) -> tuple[str, str]:
     """
     text = os.fspath(path)
     file, mark, part = text.rpartition("#")
-    is_part = (
-        mark
-        and suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES | PAGED_SUFFIXES | ANNOTATION_SUFFIXES
-        and not os.path.exists(text)
-    )
+    has_parts = suffix_of(file) in DICOM_SUFFIXES | NIFTI_SUFFIXES | PAGED_SUFFIXES | ANNOTATION_SUFFIXES
+    is_part = mark and (has_parts or _FRAME.fullmatch(part)) and not os.path.exists(text)
     return (file, part) if is_part else (text, "")
+
+
+def names_all(name: str) -> bool:
+    """Whether a name asks for all images of a file.
+
+    Example:
+        >>> names_all("scan.tif#page=all"), names_all("scan.nii#axis=0,slice=all"), names_all("scan.tif")
+        (True, True, False)
+    """
+    return ALL_PARTS.search(name) is not None
 
 
 def is_pattern(path: str) -> bool:
@@ -155,9 +172,15 @@ def medical_path(path: str | os.PathLike[str]) -> MedicalPath:
         known = ("frame",)
     elif suffix_of(file) in PAGED_SUFFIXES:
         known = ("page",)
+    elif suffix_of(file) not in NIFTI_SUFFIXES:
+        known = ("frame",)
     options: dict[str, int] = {}
     for part in filter(None, fragment.split(",")):
         match = re.fullmatch(r"(\w+)=(\d+)", part.strip())
+        if part.endswith("=all"):
+            raise ImageReadError(
+                f"#{fragment}: holds too many images to list all of them; name one by number"
+            )
         if match is None or match[1] not in known:
             raise ImageReadError(
                 f"#{fragment}: expected {' or '.join(f'{name}=NUMBER' for name in known)} behind the '#'"

@@ -21,6 +21,7 @@ class Preparation:
         mean: mean of the R, G and B channels, in [0, 1] units; it is subtracted.
         std: standard deviation of the R, G and B channels, in [0, 1] units, not 0; the difference is divided
             by it.
+        bits: depth of the values in 16-bit files, 1 to 16; None for what the files state.
 
     Raises:
         ConfigError: an impossible size, mean or standard deviation.
@@ -33,6 +34,7 @@ class Preparation:
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, (int, np.integer)) or self.size < 1:

@@ -1,17 +1,19 @@
 """Keeps the packages that decode images from writing on the terminal; safe in threads.
 
 A damaged file becomes one error of zsad, which says what is wrong. What pydicom, nibabel or tifffile warn of
-or log about the same file can be pages of its binary content.
+or log about the same file can be pages of its binary content. libtiff writes past Python.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import logging
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 _DECODERS = r"(PIL|pydicom|nibabel|tifffile|imagecodecs|zsad\.images)(\.|$)"
@@ -28,6 +30,23 @@ for _name in ("pydicom", "nibabel.global", "tifffile"):
 
 _QUIET_LOCK = threading.Lock()
 _quiet_readers: list[warnings.catch_warnings[None]] = []
+
+
+@functools.cache
+def silence_libtiff() -> None:
+    """Stops the libtiff inside Pillow from writing on the terminal about damaged files, in this process.
+
+    The library has one handler for all files, to which Pillow offers no access. Its errors still reach
+    Python. Where the library cannot be found, it goes on writing.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        from PIL import _imaging
+
+        library = ctypes.CDLL(_imaging.__file__)  # finds the functions of the libraries that it is linked to
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            setter = getattr(library, name)
+            setter.restype, setter.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+            setter(None)
 
 
 @contextmanager

@@ -24,12 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zsad.errors import ImageReadError, ImageWarning, one_line, printable
+from zsad.errors import ConfigError, ImageReadError, ImageWarning, one_line, printable
 from zsad.images.conversion import rgb_from_array
 from zsad.images.decoding import decode_image, decode_medical, decode_stream
-from zsad.images.limits import AUTO, Bits, Reading, check_size, chosen_reading
+from zsad.images.limits import (
+    AUTO,
+    Bits,
+    Reading,
+    check_size,
+    checked_bits,
+    chosen_reading,
+    common_depth,
+)
 from zsad.images.names import (
-    NIFTI_SUFFIXES,
+    MedicalPath,
     RemoteFile,
     file_and_part,
     is_medical,
@@ -41,7 +49,12 @@ from zsad.images.remote import read_remote
 
 
 def read_image(
-    source: Any, *, max_pixels: int | None = None, max_bytes: int | None = None, bits: Bits = None
+    source: Any,
+    *,
+    max_pixels: int | None = None,
+    max_bytes: int | None = None,
+    bits: Bits = None,
+    for_tiles: bool = False,
 ) -> Image.Image:
     """Reads one image as 8-bit RGB, upright.
 
@@ -60,6 +73,8 @@ def read_image(
         bits: depth of the values in 16-bit files and arrays, 1 to 16, such as 12 for a 12-bit camera; "auto"
             takes the smallest usual depth that this image fits in, which differs between images
             (`common_bits` finds one for all); None takes ZSAD_BITS or what the file states.
+        for_tiles: whether the image will be cut into tiles, for which both default limits are
+            `TIMES_FOR_TILES` times as large.
 
     Returns:
         A new Pillow image of mode "RGB"; the source does not change.
@@ -76,7 +91,7 @@ def read_image(
         >>> read_image(np.zeros((4, 6), dtype=np.uint8)).size
         (6, 4)
     """
-    reading = chosen_reading(max_pixels, max_bytes, bits)
+    reading = chosen_reading(max_pixels, max_bytes, bits, for_tiles=for_tiles)
     image = _read(source, reading)
     for note in reading.notes:
         warnings.warn(ImageWarning(_name(source), note), stacklevel=2)
@@ -99,6 +114,29 @@ def common_bits(sources: Iterable[Any]) -> int | None:
             _read(source, reading).close()
             depths += reading.depths
     return max(depths, default=None)
+
+
+def depth_of(bits: Bits, sources: Any) -> int | None:
+    """Finds the depth at which several images are read together, so that they share one scale.
+
+    Args:
+        bits: depth of the values in 16-bit files, 1 to 16; "auto" for the one that `common_bits` finds.
+        sources: a list of what `read_image` takes; read for "auto" only.
+
+    Returns:
+        1 to 16; None if "auto" finds no image of more than 8 bits.
+
+    Raises:
+        ConfigError: the depth is impossible, or "auto" is to look at a stream, which can be read only once.
+    """
+    if checked_bits(bits) != AUTO:
+        return common_depth(bits)
+    if not hasattr(sources, "__len__"):
+        raise ConfigError(
+            "bits='auto' has to look at all images first, and a stream can be read only once; give a list or "
+            "a folder, or the depth of the camera, as in bits=12"
+        )
+    return common_bits(sources)
 
 
 def _name(source: Any) -> str:
@@ -159,10 +197,10 @@ def _read_path(path: str, reading: Reading) -> Image.Image:
                 raise ImageReadError("is a folder, expected an image file; name a file in it")
             if not stat.S_ISREG(kind):
                 raise ImageReadError("is a device or a pipe, expected an image file; save it as a file first")
-            if place and is_medical(path) and (place.options or place.is_nifti):
+            if place and place.is_nifti:
                 return decode_medical(path, reading)
             with open(place.file if place else path, "rb") as stream:
-                return decode_stream(stream, reading, place.options.get("page") if place else None)
+                return decode_stream(stream, reading, _number(place))
         except ImageReadError:
             raise
         except FileNotFoundError as error:
@@ -181,19 +219,25 @@ def _read_path(path: str, reading: Reading) -> Image.Image:
 
 def _read_remote(file: RemoteFile, reading: Reading) -> Image.Image:
     """Fetches a file and reads it; every error of its file system becomes an `ImageReadError`."""
+    place = medical_path(file)
     try:
-        content = read_remote(file)
+        content = read_remote(place.file)
     except Exception as error:  # each file system raises the errors of its own library
         raise ImageReadError(
             f"cannot be fetched ({printable(error)}); check the address and the credentials"
         ) from error
-    suffix = suffix_of(file)
-    if suffix not in NIFTI_SUFFIXES:
-        return decode_stream(io.BytesIO(content), reading)
+    if not place.is_nifti:
+        return decode_stream(io.BytesIO(content), reading, _number(place))
     with tempfile.TemporaryDirectory(prefix="zsad-") as folder:  # nibabel reads from a file only
-        copy = Path(folder, f"volume{suffix}")
+        copy = Path(folder, f"volume{suffix_of(place.file)}")
         copy.write_bytes(content)
-        return decode_medical(str(copy), reading)
+        part = file.removeprefix(place.file)
+        return decode_medical(f"{copy}{part}", reading)
+
+
+def _number(place: MedicalPath | None) -> int | None:
+    """The number of the page or frame that a name asks for."""
+    return place.options.get("page", place.options.get("frame")) if place else None
 
 
 def _why_missing(path: str) -> str:

@@ -20,7 +20,8 @@ _NAMED_LIKE = re.compile(
 _RUN_FILES = frozenset({"results.jsonl", "settings.json"})
 _FOLDER_FILES = ("results.jsonl", "results.json")
 _MARKERS = (MARKER.encode(), b"zsad:map_range")  # maps of earlier versions have the second one only
-_HEAD = 4096  # bytes; both formats keep text before the pixels
+HEAD = 4096
+"""Number of first bytes that hold the marker: both formats keep text before the pixels."""
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -48,13 +49,22 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def _is_marked(path: str | os.PathLike[str]) -> bool:
-    if not os.fspath(path).lower().endswith(_SUFFIXES):
+    if not may_be_marked(path):
         return False
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEAD)
+            return has_marker(file.read(HEAD))
     except OSError:
         return False
+
+
+def may_be_marked(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has the suffix of an image that zsad writes."""
+    return os.fspath(path).lower().endswith(_SUFFIXES)
+
+
+def has_marker(head: bytes) -> bool:
+    """Whether the first `HEAD` bytes of a file say that zsad wrote it."""
     return head.startswith((b"\x89PNG", b"\xff\xd8")) and any(marker in head for marker in _MARKERS)
 
 

@@ -65,6 +65,7 @@ def write_file(
     *,
     mask: NDArray[np.bool_] | None = None,
     scale: Scale = "fixed",
+    roi: NDArray[np.bool_] | None = None,
 ) -> Path:
     """Writes one file of a result.
 
@@ -77,6 +78,7 @@ def write_file(
         map_range: smallest and largest value that the map can take.
         mask: (H, W) bool, needed for "mask" and "contour".
         scale: colour scale of the overlay, "fixed" or "image", as `overlay` takes it.
+        roi: (H, W) bool, region of interest, outside of which an overlay is dark; None for all.
 
     Returns:
         The path of the file; its suffix is .png if an image is too large for JPEG.
@@ -102,7 +104,7 @@ def write_file(
     elif kind == "contour":
         return _save_photo(draw_contour(image, _needed(mask, kind)), path)
     elif kind == "overlay":
-        return _save_photo(overlay(image, anomaly_map, map_range, scale=scale), path)
+        return _save_photo(overlay(image, anomaly_map, map_range, scale=scale, roi=roi), path)
     else:
         raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
     return path

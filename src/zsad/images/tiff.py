@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError
+from zsad.images.budget import in_turn
 from zsad.images.conversion import levels_from_open_range, rgb_from_pillow
 from zsad.images.depth import eight_bits, shown_levels
 from zsad.images.limits import Reading, check_bytes, check_size
@@ -66,18 +67,20 @@ def read_tiff(stream: IO[bytes], reading: Reading, number: int | None) -> tuple[
     if _suits_pillow(page):
         return None
     check_size(int(page.imagewidth), int(page.imagelength), reading)
-    check_bytes(_COPIES * int(page.nbytes), reading)
+    needed = _COPIES * int(page.nbytes)
+    check_bytes(needed, reading)
     _check_complete(page, stream)
-    try:
-        values = page.asarray(maxworkers=1)
-    except ValueError as error:
-        if "imagecodecs" in str(error):
-            raise ImageReadError(
-                str(MissingExtraError("imagecodecs", "tiff", "reading this kind of TIFF"))
-            ) from error
-        raise
     orientation = page.tags.valueof(_ORIENTATION, default=1)
-    return _rgb(values, page, reading), int(orientation)
+    with in_turn(needed, reading):
+        try:
+            values = page.asarray(maxworkers=1)
+        except ValueError as error:
+            if "imagecodecs" in str(error):
+                raise ImageReadError(
+                    str(MissingExtraError("imagecodecs", "tiff", "reading this kind of TIFF"))
+                ) from error
+            raise
+        return _rgb(values, page, reading), int(orientation)
 
 
 def _page(file: TiffFile, reading: Reading, number: int | None) -> TiffPage:
@@ -91,7 +94,8 @@ def _page(file: TiffFile, reading: Reading, number: int | None) -> TiffPage:
         ) from error
     if number is None and _has_another(file):
         reading.notes.append(
-            "holds several pages, of which the first is read; name another, as in FILE#page=1"
+            "holds several pages, of which the first is read; name another, as in FILE#page=1, or take all "
+            "with --pages all or FILE#page=all"
         )
     return page  # type: ignore[no-any-return] # the first access gives a whole page
 

@@ -7,6 +7,7 @@ first used.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import pkgutil
@@ -38,7 +39,7 @@ def list_methods() -> list[str]:
 
 
 def known_name(name: str) -> str:
-    """The registry name that a user means: letter case, hyphens, spaces and underscores do not count.
+    """The registry name that a user means, by name or by title; only letters and digits count.
 
     Raises:
         ConfigError: no method has such a name; the message holds the nearest one.
@@ -53,6 +54,15 @@ def known_name(name: str) -> str:
     by_letters = {_letters(each): each for each in names}
     if _letters(name) in by_letters:
         return by_letters[_letters(name)]
+    if not difflib.get_close_matches(name.lower(), names, n=1):  # titles take torch, so they come last
+        titles = {_letters(method_class(each).INFO.title): each for each in names}
+        near = difflib.get_close_matches(_letters(name), titles, n=1, cutoff=0.8)
+        if _letters(name) in titles:
+            return titles[_letters(name)]
+        if near:
+            raise ConfigError(
+                f"unknown method {name!r}: did you mean {titles[near[0]]!r}? Try `zsad methods`"
+            )
     raise unknown_name("method", name, names)
 
 
@@ -82,7 +92,7 @@ def method_class(name: str) -> type[Method]:
 
 
 def _letters(name: str) -> str:
-    return re.sub(r"[-_ ]+", "", name.casefold())
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 @lru_cache(maxsize=1)

@@ -221,6 +221,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
         {"features_list", "prompting_depth", "prompting_length", "prompting_type", "prompting_branch"}
     )
     AUTHORS_ACTIVATION = "gelu"
+    IMAGE_TERMS = frozenset({"image"})
     TRAINING = TrainingDefaults(
         epochs=5,
         batch_size=1,
@@ -230,8 +231,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
         precision="fp16",
         on={"mvtec": {"mosaic": 0.2}},
         notes="The authors keep the epoch with the best pixel F1 on another dataset's test set; here the "
-        "last one is kept, because test labels choose nothing. Their half precision has no loss scaling; "
-        "zsad's has.",
+        "last one is kept: test labels choose nothing. zsad's half precision has loss scaling, theirs none.",
     )
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

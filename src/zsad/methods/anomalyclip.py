@@ -111,6 +111,7 @@ class AnomalyCLIP(Method[Config, JointFeatures, TextState]):
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"features_list", "dpam_layer"})
+    IMAGE_TERMS = frozenset({"image"})
     TRAINING = TrainingDefaults(epochs=15, batch_size=8, learning_rate=1e-3)
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

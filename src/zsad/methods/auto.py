@@ -159,6 +159,7 @@ class Auto(Method[Config, Features, AutoState]):
     AUTHORS_ACTIVATION = "quick_gelu"
     WEIGHTS_OF = "anomalyclip"
     MOST_COMPANIONS = 64
+    IMAGE_TERMS = frozenset({"image"})
     TRAINING = TrainingDefaults(epochs=15, batch_size=8, learning_rate=1e-3)
 
     def __init__(self, backbone: CLIP, config: Config) -> None:

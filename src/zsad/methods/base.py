@@ -149,6 +149,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         FEATURES: the dataclass of (B, ...) tensors that `features_for_loss` returns, so that training can
             keep them on disk; None if the image encoder runs in every step, because learnt tensors enter it.
         FEATURE_FIELDS: the `Config` fields that these depend on, besides those of `MethodConfig`.
+        IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
         LOSS_IS_MEAN: whether each term of `loss` is a mean over the images or does not depend on them, so
             that several devices can share the images of a step.
@@ -167,6 +168,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     FEATURES: ClassVar[type[Any] | None] = None
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     TRAINING: ClassVar[TrainingDefaults | None] = None
+    IMAGE_TERMS: ClassVar[frozenset[str]] = frozenset()
     LOSS_IS_MEAN: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

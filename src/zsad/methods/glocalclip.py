@@ -141,6 +141,7 @@ class GlocalCLIP(Method[Config, JointFeatures, GlocalCLIPState]):
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = JointFeatures
     FEATURE_FIELDS = frozenset({"features_list", "dpam_layer", "layer_aliasing"})
+    IMAGE_TERMS = frozenset({"image", "glocal"})
     TRAINING = TrainingDefaults(
         epochs=15,
         batch_size=8,

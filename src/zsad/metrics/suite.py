@@ -117,7 +117,7 @@ class MetricSuite:
         """Whether every pixel is still held without loss."""
         return not self._levels
 
-    def update(self, maps: Any, masks: Any, scores: Any, labels: Any) -> None:
+    def update(self, maps: Any, masks: Any, scores: Any, labels: Any, inside: Any = None) -> None:
         """Adds a batch of images or a single one.
 
         Args:
@@ -126,6 +126,7 @@ class MetricSuite:
             masks: masks of the shapes of the maps, values in {0, 1}; None to leave out the pixel metrics.
             scores: (N,) finite image scores, or a number; None to leave out the image metrics.
             labels: (N,) in {0, 1}, or a number; None if `scores` is None.
+            inside: bool arrays of the shapes of the maps, the pixels that count; None for all.
 
         Raises:
             DataError: `zsad.metrics.evaluate` would refuse the batch; none of it has been added.
@@ -133,16 +134,17 @@ class MetricSuite:
         if (scores is None) != (labels is None):
             raise DataError("scores and labels go together: give both, or None for both")
         scores, labels = _batch(scores, 0), _batch(labels, 0)
-        maps, masks = _batch(maps, 2), _batch(masks, 2)
+        maps, masks, inside = (_batch(values, 2) for values in (maps, masks, inside))
         split = None if scores is None else split_scores(scores, labels)
         if maps is not None and scores is not None and len(maps) != len(scores):
             raise DataError(f"got {len(maps)} maps for {len(scores)} scores; give one map per image")
         images = [] if maps is None or masks is None else list(zip(*check_maps(maps, masks), strict=True))
+        regions = [None] * len(images) if inside is None else check_maps(maps, inside)[1]
         if split is not None:
             self._anomalous_scores.append(split[0])
             self._normal_scores.append(split[1])
-        for one, mask in images:
-            self._add_image(one, mask)
+        for (one, mask), counted in zip(images, regions, strict=True):
+            self._add_image(one, mask, counted)
 
     def merge(self, other: MetricSuite) -> None:
         """Adds the images of another suite, for instance from another process (suites can be pickled).
@@ -255,13 +257,18 @@ class MetricSuite:
         values = (auroc(counts), average_precision(counts), f1_max(counts), aupro)
         return {name: (value, value) for name, value in zip(PIXEL_METRICS, values, strict=True)}
 
-    def _add_image(self, one: Floats, mask: NDArray[np.bool_]) -> None:
-        """Adds copies of the pixels of a checked image."""
+    def _add_image(
+        self, one: Floats, mask: NDArray[np.bool_], inside: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Adds copies of the pixels of a checked image, or of those inside of its region."""
+        normal = ~mask
+        if inside is not None:
+            mask, normal = mask & inside, normal & inside
         labels, count = label_regions(mask)
         of_pixels = labels[mask]
         areas = np.bincount(of_pixels, minlength=count + 1)
         self._regions += count
-        self._hold(one[mask], 1.0 / areas[of_pixels], one[~mask])
+        self._hold(one[mask], 1.0 / areas[of_pixels], one[normal])
 
     def _hold(self, anomalous: Floats, overlap: NDArray[np.float64], normal: Floats) -> None:
         """Holds pixels unchanged, as long as there is room."""

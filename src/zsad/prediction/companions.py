@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zsad.detector.support import LEAST_PICTURES, evenly_spread
 from zsad.errors import DataError
 from zsad.files.run_settings import read_settings
+from zsad.images.names import file_and_part
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
@@ -38,7 +39,7 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
         return []
     earlier = (read_settings(resumed) or {}).get(COMPANIONS_KEY) if resumed is not None else None
     if earlier:
-        missing = [path for path in earlier if not os.path.isfile(path)]
+        missing = [path for path in earlier if not os.path.isfile(file_and_part(path)[0])]
         if missing:
             raise DataError(
                 f"{missing[0]} is gone, with which the earlier images were compared: "
@@ -46,7 +47,7 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
             )
         detector.set_companions(earlier)
         return list(earlier)
-    drawn = evenly_spread([path for path in files if os.path.isfile(path)], most)
+    drawn = evenly_spread([path for path in files if os.path.isfile(file_and_part(path)[0])], most)
     used = detector.set_companions(drawn if len(drawn) >= LEAST_PICTURES else None)
     if len(used) < LEAST_PICTURES:
         detector.set_companions(None)

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from zsad.errors import ConfigError, unknown_name
 from zsad.files.csv_tables import checked_delimiter
+from zsad.files.settings import one_or_more
 from zsad.images.drawing import SCALES, Scale
 from zsad.images.limits import Bits, checked_bits
+from zsad.images.names import Pages
 from zsad.images.saving import FILE_SUFFIXES, FileKind
+from zsad.images.tiles import Tile, checked_tile
+
+if TYPE_CHECKING:
+    from zsad.detector.looking import RegionInput
 
 EngineName = Literal["local", "ray"]
 
@@ -32,12 +38,17 @@ class PredictOptions:
         scale: colour scale of the overlays: "fixed" (comparable between images) or "image" (its own range).
         explain: defect phrases for `Prediction.explain`; their ranking for each image is written to
             `explanations.jsonl`.
+        roi: region of interest, as `Detector.with_roi` takes it; None: that of the detector.
         csv_delimiter: what separates the cells of `results.csv`: ",", ";", "|" or "tab".
         batch_size: number of images that go through the network at once. A method that scores all images
             together gets them as one batch.
         bits: depth of the values in 16-bit files, 1 to 16, such as 12 for a 12-bit camera; "auto": the
             smallest usual depth that all images of the run fit in, for which they are read once more; None:
             what the files state. Companions, and references loaded for the run, are read at the same depth.
+        pages: "first": the first page of a file with several, and the middle slice of a volume; "all": every
+            page, frame and slice, each with a row under a name such as "scan.tif#page=3".
+        tile: how large images are cut into overlapping tiles, as `Detector.with_tile` takes it; None: as the
+            detector was calibrated or loaded.
         recursive: whether to search sub-folders too.
         include_results: whether to score the images that zsad wrote itself, and masks, in folders too.
         resume: whether to keep the results that an earlier run with the same settings left in `out`, and to
@@ -62,9 +73,12 @@ class PredictOptions:
     formats: Sequence[FileKind] | None = None
     scale: Scale = "fixed"
     explain: Sequence[str] | None = None
+    roi: RegionInput = None
     csv_delimiter: str = ","
     batch_size: int = 8
     bits: Bits = None
+    tile: Tile = None
+    pages: Pages = "first"
     recursive: bool = True
     include_results: bool = False
     resume: bool = False
@@ -76,6 +90,8 @@ class PredictOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out).expanduser())
+        for name in ("formats", "explain"):
+            object.__setattr__(self, name, one_or_more(getattr(self, name)))
         if self.scale not in SCALES:
             raise unknown_name("scale", str(self.scale), SCALES)
         for kind in self.formats or ():
@@ -86,9 +102,16 @@ class PredictOptions:
             if value is not None and not np.isfinite(value):
                 raise ConfigError(f"the {name.replace('_', ' ')} must be a finite number, got {value!r}")
         checked_delimiter(self.csv_delimiter)
+        if self.roi is not None:
+            from zsad.detector.looking import as_region
+
+            object.__setattr__(self, "roi", as_region(self.roi))
         if self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
         checked_bits(self.bits)
+        object.__setattr__(self, "tile", checked_tile(self.tile))
+        if self.pages not in get_args(Pages):
+            raise unknown_name("pages", str(self.pages), get_args(Pages))
         if self.explain is not None:
             from zsad.detector.explanation import checked_phrases  # needs torch, which other options do not
 

@@ -26,6 +26,7 @@ from zsad.images.names import as_path, is_uri
 from zsad.prediction.companions import COMPANIONS_KEY
 from zsad.prediction.layout import RunLayout, common_folder
 from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
+from zsad.prediction.wording import explanation, ranks, score_decimals
 
 if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
@@ -46,6 +47,8 @@ class Card:
         name: file name.
         folder: folder relative to the common folder of all images; "" for that folder itself.
         score: image anomaly score.
+        rank: place of the score, 1 for the highest; equal scores share a place.
+        explanation: phrase that fits the anomalous region best, with its share; "" without `--explain`.
         is_decided: whether the page opens with a threshold.
         is_over: whether the score reaches that threshold.
         size: width and height of the image, in words.
@@ -59,6 +62,8 @@ class Card:
     name: str
     folder: str
     score: float
+    rank: int
+    explanation: str
     is_decided: bool
     is_over: bool
     size: str
@@ -123,7 +128,7 @@ def rebuild_page(directory: str | Path) -> Path:
     """
     from zsad.detector.thresholds import Calibration
 
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     records = read_results(directory / RESULTS_FILE)
     settings = read_settings(directory) or {}
     page, root, _ = (settings.pop(key, None) for key in (PAGE_KEY, "root", COMPANIONS_KEY))
@@ -186,8 +191,11 @@ def write_prediction_page(
         "calibration": calibration and _calibration_panel(calibration, threshold),
         "failed": [(record.path, _reason(record)) for record in records if record.error is not None],
         "embedded": embedded,
+        "decimals": score_decimals(scores),
+        "folder_mode": settings.get("folder_mode", ""),
         "cards": [
-            _card(layout, record, source, threshold, settings["formats"], embed=embedded) for record in scored
+            _card(layout, record, rank, source, threshold, settings["formats"], embed=embedded)
+            for record, rank in zip(scored, ranks(scores), strict=True)
         ],
         "settings": _settings_facts(source, settings),
         "fixed_scale": settings["scale"] == "fixed",
@@ -210,7 +218,8 @@ def histogram_range(scores: Sequence[float]) -> tuple[float, float]:
     if not scores:
         return 0.0, 1.0
     low, high = min(scores), max(scores)
-    margin = max(0.05 * (high - low), 0.005)
+    # The last keeps the ends apart when large scores are rounded below.
+    margin = max(0.05 * (high - low), 0.005, 0.001 * abs(low), 0.001 * abs(high))
     start = low - margin if low < 0 else max(0.0, low - margin)
     end = high + margin if high > 1 else min(1.0, high + margin)
     return float(f"{start:.4g}"), float(f"{end:.4g}")
@@ -239,6 +248,7 @@ def histogram_bars(scores: Sequence[float], low: float, high: float) -> list[tup
 def _card(
     layout: RunLayout,
     record: ResultRecord,
+    rank: int,
     root: str,
     threshold: float | None,
     formats: Sequence[str],
@@ -255,6 +265,8 @@ def _card(
         name=path.name,
         folder="" if folder == "." else folder,
         score=_score(record),
+        rank=rank,
+        explanation=explanation(record),
         is_decided=threshold is not None,
         is_over=threshold is not None and _score(record) >= threshold,
         size=f"{record.width} by {record.height} pixels",
@@ -290,7 +302,7 @@ def _about(number: int, settings: Mapping[str, Any]) -> str:
 
 def _settings_facts(source: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     versions = f"zsad {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}"
-    named = ((name.replace("_", " "), value) for name, value in settings.items())
+    named = ((name.replace("_", " "), value) for name, value in settings.items() if name != "folder_mode")
     return facts([("folder", source), *named, ("versions", versions)])
 
 

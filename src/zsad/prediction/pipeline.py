@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from zsad.detector.scoring import score_batch
 from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
-from zsad.images.ahead import THREADS, read_ahead
+from zsad.images.ahead import MOST_PIXELS_AT_ONCE, THREADS, parts_by_size, read_ahead
 from zsad.images.decoding import header_pixels
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
+from zsad.images.region import check_region
 from zsad.images.saving import save_jpeg
 from zsad.prediction.layout import content_stamp
 from zsad.prediction.options import PredictOptions
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
 
     from zsad.detector.detector import Detector
     from zsad.prediction.layout import RunLayout
-
-MOST_PIXELS_AT_ONCE = 64_000_000
-"""Most pixels of a batch: 190 MB as read, about five times that with maps and overlays."""
 
 
 class Scorer(Protocol):
@@ -103,9 +102,9 @@ class PredictionPipeline:
         """
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zsad-write")
         most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
-        parts = (part for batch in batches for part in parts_by_size(batch, most_pixels))
+        parts = (part for batch in batches for part in parts_by_size(batch, header_pixels, most_pixels))
         try:
-            with closing(read_ahead(_read, parts)) as reading:
+            with closing(read_ahead(partial(_read, self.detector), parts)) as reading:
                 for batch in reading:
                     for read, outcome, seconds in self._predict(batch):
                         self._writing.append(pool.submit(self._finish, read, outcome, seconds))
@@ -157,78 +156,78 @@ class PredictionPipeline:
     def _finish(self, read: _Read, outcome: Prediction | str, seconds: float) -> ResultRecord:
         """Writes the files of an image and makes its record; runs in a thread."""
         started = time.perf_counter()
-        options = self.options
-        score = width = height = decision = relative = p_value = in_calibration = None
-        error = outcome if isinstance(outcome, str) else None
-        if isinstance(outcome, Prediction):
-            if np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all():
-                prediction = dataclasses.replace(outcome, path=read.path)
-                self._write(prediction, str(read.path), read.stamp)
-                score = float(prediction.score)
-                decision = None if prediction.is_anomalous is None else bool(prediction.is_anomalous)
-                height, width = prediction.anomaly_map.shape
-                relative, p_value = prediction.relative_score, prediction.p_value
-                if self.detector.calibration is not None:
-                    in_calibration = self.detector.calibration.saw(prediction.image)
-            else:
-                error = "the method gave values that are not finite (try --precision float32)"
-        return ResultRecord(
-            path=str(read.path),
-            score=score,
-            is_anomalous=decision,
-            threshold=options.threshold,
-            width=width,
-            height=height,
-            seconds=round(read.seconds + seconds + time.perf_counter() - started, 4),
-            method=self.detector.method.INFO.name,
-            backbone=self.detector.record.name,
-            error=error,
-            relative_score=relative,
-            p_value=p_value,
-            in_calibration=in_calibration,
-        )
+        path = str(read.path)
+        found: dict[str, Any] = {}
+        if isinstance(outcome, str):
+            found["error"] = outcome
+        elif not (np.isfinite(outcome.score) and np.isfinite(outcome.anomaly_map).all()):
+            found["error"] = "the method gave values that are not finite (try --precision fp32)"
+        else:
+            found = self._written(dataclasses.replace(outcome, path=read.path), read.stamp)
+        taken = read.seconds + seconds + time.perf_counter() - started
+        return record_of(path, self.detector, self.options, seconds=round(taken, 4), **found)
+
+    def _written(self, prediction: Prediction, stamp: bytes) -> dict[str, Any]:
+        """Writes the files of an image; returns what its record says of the prediction."""
+        path = str(prediction.path)
+        self._write(prediction, path, stamp)
+        height, width = prediction.anomaly_map.shape
+        calibration = self.detector.calibration
+        best = next(iter(self.explanations.get(path, ())), None)
+        return {
+            "score": float(prediction.score),
+            "is_anomalous": None if prediction.is_anomalous is None else bool(prediction.is_anomalous),
+            "width": width,
+            "height": height,
+            "relative_score": prediction.relative_score,
+            "p_value": prediction.p_value,
+            "in_calibration": None if calibration is None else calibration.saw(prediction.image),
+            "tile": prediction.tile,
+            "phrase": None if best is None else best.phrase,
+            "phrase_share": None if best is None else best.share,
+        }
 
     def _write(self, prediction: Prediction, path: str, stamp: bytes) -> None:
         scale = self.options.scale
         for kind in self.options.formats or ():
             prediction.write(kind, self.layout.file(path, kind), scale=scale)
-        heat = overlay(prediction.image, prediction.anomaly_map, prediction.map_range, scale=scale)
+        values = (prediction.image, prediction.anomaly_map, prediction.map_range)
+        heat = overlay(*values, scale=scale, roi=prediction.roi)
         with atomic_file(self.layout.thumbnail(path)) as file:
             save_jpeg(thumbnail(heat), file, quality=82, note=stamp)
 
 
-def parts_by_size(batch: Sequence[Path], most_pixels: int | None) -> Iterator[Sequence[Path]]:
-    """Splits a batch of very large images into parts, so that only few are in memory at once.
+def record_of(
+    path: str, detector: Detector, options: PredictOptions, *, seconds: float = 0.0, **found: Any
+) -> ResultRecord:
+    """The record of an image, with the names and the threshold of the run.
 
     Args:
-        batch: paths of images.
-        most_pixels: largest number of pixels of a part with several images; None keeps the batch whole.
-
-    Yields:
-        The paths of each part, at least one, in order.
+        path: input file.
+        detector: gives the names of method and backbone.
+        options: give the threshold.
+        seconds: time that the image took.
+        **found: other fields of the record, by name; those left out are None.
     """
-    if most_pixels is None:
-        yield batch
-        return
-    part: list[Path] = []
-    pixels = 0
-    for path in batch:
-        size = header_pixels(path)
-        if part and pixels + size > most_pixels:
-            yield part
-            part, pixels = [], 0
-        part.append(path)
-        pixels += size
-    if part:
-        yield part
+    unknown = dict.fromkeys(("score", "is_anomalous", "width", "height", "error"))
+    return ResultRecord(
+        path=path,
+        threshold=options.threshold,
+        seconds=seconds,
+        method=detector.method.INFO.name,
+        backbone=detector.record.name,
+        **{**unknown, **found},
+    )
 
 
-def _read(path: Path) -> _Read:
+def _read(detector: Detector, path: Path) -> _Read:
     started = time.perf_counter()
     image, reason, stamp = None, "", b""
     try:
         stamp = content_stamp(str(path))  # before the image, so that a change in between is seen on --resume
-        image = read_image(path)
+        read = read_image(path, bits=detector.bits, for_tiles=detector.tile is not None)
+        check_region(read, detector.roi, path)
+        image = read
     except Exception as error:  # whatever a decoder raises, the other files are still scored
         reason = one_line(error)
     return _Read(path, image, reason, time.perf_counter() - started, stamp)

@@ -26,12 +26,15 @@ from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from zsad.errors import ConfigError, MissingExtraError, one_line
+from zsad.errors import ConfigError, DataError, MissingExtraError, one_line
 from zsad.files.atomic import atomic_file
+from zsad.files.fields import shortened
+from zsad.files.json_text import parse_json
+from zsad.files.plain import from_plain
 from zsad.images.names import RemoteFile, as_path, is_uri
 from zsad.images.remote import read_remote
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.pipeline import PredictionPipeline
+from zsad.prediction.pipeline import PredictionPipeline, record_of
 from zsad.prediction.records import ResultRecord
 from zsad.types import PhraseFit
 
@@ -138,12 +141,12 @@ class RayPrediction:
             if row["problem"]:
                 raise ConfigError(row["problem"])
             if row["file"]:
-                with atomic_file(self._layout.directory / json.loads(row["file"])) as file:
+                with atomic_file(self._layout.directory / _relative(row["file"])) as file:
                     file.write(row["content"])
                 continue
             record = ResultRecord.from_json(row["record"])
             if row["ranking"]:
-                self.explanations[record.path] = [PhraseFit(**fit) for fit in json.loads(row["ranking"])]
+                self.explanations[record.path] = _ranking(row["ranking"])
             yield record
 
     def _dataset(self, rows: Sequence[Sequence[str]], batches_per_task: int) -> Any:
@@ -173,19 +176,11 @@ class RayPrediction:
         return None if name is None else str(name)
 
     def _failed(self, path: str) -> ResultRecord:
-        return ResultRecord(
-            path=path,
-            score=None,
-            is_anomalous=None,
-            threshold=self._options.threshold,
-            width=None,
-            height=None,
-            seconds=0.0,
-            method=self._detector.method.INFO.name,
-            backbone=self._detector.record.name,
-            error=f"{path}: its worker died each time it was read or scored, often for lack of memory; give "
-            "workers with more memory, a smaller --image-size, or leave the image out",
+        reason = (
+            f"{path}: its worker died each time it was read or scored, often for lack of memory; give "
+            "workers with more memory, a smaller --image-size, or leave the image out"
         )
+        return record_of(path, self._detector, self._options, error=reason)
 
 
 class Ledger:
@@ -314,6 +309,27 @@ def _row(
     """Makes a batch of one row with all columns, as Ray Data takes it."""
     values = {"file": file, "content": content, "record": record, "ranking": ranking, "problem": problem}
     return {name: [value] for name, value in values.items()}
+
+
+def _relative(text: str) -> PurePosixPath:
+    """The name of a file that a worker sends, inside the results' folder.
+
+    Raises:
+        DataError: it is damaged or leads out of the folder.
+    """
+    name = PurePosixPath(str(parse_json(text, "a file's name from a worker")))
+    if name.is_absolute() or ".." in name.parts:
+        raise DataError(f"a worker sent a file outside the results' folder: {shortened(str(name))}")
+    return name
+
+
+def _ranking(text: str) -> list[PhraseFit]:
+    """The ranking of phrases that a worker sends."""
+    where = "a ranking from a worker"
+    fits = parse_json(text, where)
+    if not isinstance(fits, list):
+        raise DataError(f"{where}: expected a list, got {shortened(fits)}")
+    return [from_plain(PhraseFit, fit, where) for fit in fits]
 
 
 def _made(folder: Path) -> Path:

@@ -18,8 +18,9 @@ from typing import Annotated
 from zsad.errors import DataError
 from zsad.files.atomic import atomic_file
 from zsad.files.csv_tables import csv_text, write_csv_file
-from zsad.files.fields import AtLeast, Count, Share
-from zsad.files.plain import from_plain, parse_json, parse_object
+from zsad.files.fields import AtLeast, AtMost, Count, Share
+from zsad.files.json_text import parse_json, parse_object
+from zsad.files.plain import from_plain
 from zsad.types import PhraseFit
 
 RESULTS_FILE = "results.jsonl"
@@ -45,10 +46,13 @@ class ResultRecord:
         p_value: share of normal images with a score at least as high; written if calibrated.
         in_calibration: whether the calibration was made with this image, so that its decision says nothing
             about new images; written if calibrated.
+        tile: side in pixels of the tiles that the image was cut into; written if it was.
+        phrase: phrase of `--explain` that fits the anomalous region best; written with `--explain`.
+        phrase_share: share of that phrase in [0, 1]; the shares of all phrases add up to 1.
     """
 
     path: str
-    score: float | None
+    score: Annotated[float, AtLeast(-1e6), AtMost(1e6)] | None
     is_anomalous: bool | None
     threshold: float | None
     width: Count | None
@@ -60,13 +64,16 @@ class ResultRecord:
     relative_score: Share | None = None
     p_value: Share | None = None
     in_calibration: bool | None = None
+    tile: Count | None = None
+    phrase: str | None = None
+    phrase_share: Share | None = None
 
     def to_json(self) -> str:
         """The record as one line of JSON without its line end."""
         values = {
             name: value
             for name, value in asdict(self).items()
-            if value is not None or name not in CALIBRATED_COLUMNS
+            if value is not None or name not in OPTIONAL_COLUMNS
         }
         # File names that are not valid Unicode reach Python as lone surrogates, which UTF-8 cannot hold.
         pure = all(isinstance(value, str) is False or _is_unicode(value) for value in values.values())
@@ -89,8 +96,8 @@ class ResultRecord:
         return record
 
 
-CALIBRATED_COLUMNS = ("relative_score", "p_value", "in_calibration")
-COLUMNS = tuple(field.name for field in fields(ResultRecord) if field.name not in CALIBRATED_COLUMNS)
+OPTIONAL_COLUMNS = ("relative_score", "p_value", "in_calibration", "tile", "phrase", "phrase_share")
+COLUMNS = tuple(field.name for field in fields(ResultRecord) if field.name not in OPTIONAL_COLUMNS)
 
 
 class ResultsWriter:
@@ -182,10 +189,9 @@ def write_jsonl(path: str | Path, records: Iterable[ResultRecord]) -> None:
 
 def write_csv(path: str | Path, records: Iterable[ResultRecord], delimiter: str = ",") -> None:
     """Writes records as CSV with the columns of `results.jsonl`; None becomes an empty field."""
-    records = list(records)
-    calibrated = any(record.relative_score is not None for record in records)
-    columns = COLUMNS + CALIBRATED_COLUMNS if calibrated else COLUMNS
-    write_csv_file(path, csv_text(columns, map(asdict, records), delimiter))
+    rows = [asdict(record) for record in records]
+    used = [name for name in OPTIONAL_COLUMNS if any(row[name] is not None for row in rows)]
+    write_csv_file(path, csv_text([*COLUMNS, *used], rows, delimiter))
 
 
 def read_results(path: str | Path) -> list[ResultRecord]:

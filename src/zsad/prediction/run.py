@@ -20,9 +20,10 @@ from zsad.files.csv_tables import checked_delimiter
 from zsad.files.run_lock import only_writer
 from zsad.files.run_settings import write_settings
 from zsad.images.finding import ImageSearch, search_images
-from zsad.images.limits import AUTO, bits_for_all, checked_bits
+from zsad.images.limits import AUTO, checked_bits, common_depth
 from zsad.images.names import RemoteFile, file_and_part
 from zsad.images.reading import common_bits
+from zsad.images.tiles import tiling_note
 from zsad.prediction.companions import COMPANIONS_KEY, folder_note, give_companions
 from zsad.prediction.engines import choose_engine
 from zsad.prediction.layout import RunLayout
@@ -39,15 +40,16 @@ from zsad.prediction.resuming import earlier_files, resumed_layout
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
+    from zsad.images.names import Pages
     from zsad.images.saving import FileKind
     from zsad.prediction.pipeline import Engine, Scorer
 
 DEFAULT_FORMATS: tuple[FileKind, ...] = ("overlay", "map")
 # The options that decide what is written about an image: stored, and compared when a run is resumed.
-_STORED_OPTIONS = ("formats", "scale", "class_name", "threshold", "map_threshold", "explain", "bits")
+_STORED_OPTIONS = ("formats", "scale", "class_name", "threshold", "map_threshold", "explain")
 
-Loader = Callable[[list[Path], str | None], "Detector"]
-"""Loads a detector for the images of a run onto a device, where None is the fastest one."""
+Loader = Callable[[list[Path], str | None, int | None], "Detector"]
+"""Loads a detector for images, onto a device, that reads 16-bit files at a depth; None: the default."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class PredictResult:
         resumed: number of records that an earlier run had written.
         seconds: wall time of this run, without loading the method.
         note: one line on how the images were scored together; empty if each was scored by itself.
+        tiling: one line on how many images were cut into tiles, and why; empty if none was.
         left_out: one line on how many images in the inputs were not scored, and why; empty if there are none.
     """
 
@@ -71,6 +74,7 @@ class PredictResult:
     resumed: int
     seconds: float
     note: str = ""
+    tiling: str = ""
     left_out: str = ""
 
     @property
@@ -97,7 +101,8 @@ def predict_folder(
     Args:
         inputs: files, folders, glob patterns and URIs ("s3://bucket/shots"), or one of them.
         detector: a detector from `zsad.load`, or a function that loads one. The function is called, once the
-            inputs are known to exist, with the paths of the images and the device to load the detector on.
+            inputs are known to exist, with the paths of the images, the device to load the detector on, and
+            the depth at which it reads 16-bit files (None: what they state).
             Some of the images become companions of the others (`Detector.set_companions`) if the method
             compares images and there are at least 8.
         options: what to do with each image, and where to write.
@@ -115,11 +120,18 @@ def predict_folder(
     """
     directory = Path(options.out)
     engine = choose_engine(options, _workers_device(options, detector))
-    search = images_to_score(inputs, directory, options.recursive, include_results=options.include_results)
+    search = images_to_score(
+        inputs,
+        directory,
+        options.recursive,
+        include_results=options.include_results,
+        pages=options.pages,
+    )
     files = cast("list[Path]", search.images)  # a RemoteFile goes where a path goes
     _make_folder(directory)
-    bits = common_bits(files) if checked_bits(options.bits) == AUTO else checked_bits(options.bits)
-    with only_writer(directory), bits_for_all(cast("int | None", bits)):
+    is_auto = checked_bits(options.bits) == AUTO
+    bits = common_bits(files) if is_auto else common_depth(options.bits)
+    with only_writer(directory):
         options = dataclasses.replace(options, bits=bits)
         result = _predict(files, _loaded(detector, files, options), options, engine, progress)
     return dataclasses.replace(result, left_out=str(search.left_out))
@@ -135,7 +147,7 @@ def _predict(
     """Scores images into a folder that is locked for this run."""
     directory = Path(options.out)
     started = time.perf_counter()
-    detector = _deciding(detector, options)
+    detector = _deciding(_looking(detector, options), options)
     options = _completed(options, detector)
     companions = give_companions(detector, files, directory if options.resume else None)
     note = folder_note(detector)
@@ -167,7 +179,9 @@ def _predict(
     if interrupted is not None:
         raise interrupted
     seconds = time.perf_counter() - started
-    return PredictResult(directory, page, tuple(writer.records), len(kept), seconds, note)
+    records = tuple(writer.records)
+    tiling = tiling_note([record.tile for record in records], detector.tile, detector.image_size)
+    return PredictResult(directory, page, records, len(kept), seconds, note, tiling)
 
 
 def images_to_score(
@@ -176,6 +190,7 @@ def images_to_score(
     recursive: bool = True,
     *,
     include_results: bool = False,
+    pages: Pages = "first",
 ) -> ImageSearch:
     """Finds the images of a run, without the images that the run writes itself.
 
@@ -184,6 +199,7 @@ def images_to_score(
         directory: the results' folder, which may lie inside an input.
         recursive: whether to search sub-folders too.
         include_results: whether to take what other runs wrote, and masks.
+        pages: which images of a file with several count, as `search_images` takes it.
 
     Returns:
         Images as `search_images` finds them; some may not exist if others do.
@@ -192,7 +208,7 @@ def images_to_score(
         ConfigError: none of the inputs exists.
         DataError: the inputs hold no image.
     """
-    search = search_images(inputs, recursive, include_results=include_results)
+    search = search_images(inputs, recursive, include_results=include_results, pages=pages)
     found = search.images
     if not any(isinstance(path, RemoteFile) or _exists(path) for path in found):
         listed = ", ".join(str(path) for path in found[:3]) + (" and others" if len(found) > 3 else "")
@@ -218,10 +234,13 @@ def _make_folder(directory: Path) -> None:
 
 def _loaded(detector: Detector | Loader, files: list[Path], options: PredictOptions) -> Detector:
     """The detector; one that other processes copy to their own devices is loaded on the CPU."""
+    bits = cast("int | None", options.bits)  # the depth of all images, found by now
     if _is_detector(detector):
-        return detector
+        detector = detector if bits is None else detector.at_depth(bits)
+        return detector if options.tile is None else detector.with_tile(options.tile)
     load = cast("Loader", detector)
-    return load(files, "cpu" if options.scores_elsewhere else options.device)
+    loaded = load(files, "cpu" if options.scores_elsewhere else options.device, bits)
+    return loaded if options.tile is None else loaded.with_tile(options.tile)
 
 
 def _workers_device(options: PredictOptions, detector: Detector | Loader) -> str | None:
@@ -233,6 +252,15 @@ def _workers_device(options: PredictOptions, detector: Detector | Loader) -> str
 
 def _is_detector(detector: Detector | Loader) -> TypeGuard[Detector]:
     return hasattr(detector, "predict")
+
+
+def _looking(detector: Detector, options: PredictOptions) -> Detector:
+    """The detector with the region of interest of the options, if there is one."""
+    if options.roi is None:
+        return detector
+    if detector.method.MOST_COMPANIONS:
+        detector.set_companions(None)  # those of an earlier run; this run draws its own
+    return detector.with_roi(options.roi)
 
 
 def _deciding(detector: Detector, options: PredictOptions) -> Detector:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from zsad.detector.workers import Lost, Workers
 from zsad.errors import ConfigError
 from zsad.prediction.layout import RunLayout
-from zsad.prediction.pipeline import PredictionPipeline
+from zsad.prediction.pipeline import PredictionPipeline, record_of
 from zsad.prediction.records import ResultRecord
 
 if TYPE_CHECKING:
@@ -149,15 +149,5 @@ class ShardedPrediction:
             if lost.is_to_blame
             else "give fewer --devices or a smaller --batch-size, then --resume"
         )
-        return ResultRecord(
-            path=path,
-            score=None,
-            is_anomalous=None,
-            threshold=self._options.threshold,
-            width=None,
-            height=None,
-            seconds=0.0,
-            method=self._detector.method.INFO.name,
-            backbone=self._detector.record.name,
-            error=f"{path}: {lost.reason}; {advice}",
-        )
+        error = f"{path}: {lost.reason}; {advice}"
+        return record_of(path, self._detector, self._options, error=error)

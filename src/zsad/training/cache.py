@@ -37,9 +37,9 @@ from torch import Tensor
 from zsad._version import __version__
 from zsad.backbones.transformer import Mlp
 from zsad.data.mosaic import Mosaic, prepare_item
-from zsad.errors import ConfigError, DataError, ZsadError, unknown_name
+from zsad.errors import ConfigError, ZsadError, unknown_name
 from zsad.files.atomic import atomic_file
-from zsad.files.plain import parse_object
+from zsad.files.json_text import parse_object
 from zsad.images.names import file_and_part
 from zsad.types import Sample
 
@@ -63,7 +63,7 @@ class CachedSample:
         key: name of the entry; None for an image that is not cached.
         stored: fields of the method's features without the batch dimension; None if not computed yet.
         image: (3, S, S) float32, resized and normalised; None if `stored` is given.
-        mask: (S, S) uint8 in {0, 1}, 1 where anomalous.
+        mask: (S, S) uint8 in {0, 1}, 1 where anomalous; None for an anomalous image without a mask.
         label: 1 anomalous, 0 normal.
         class_name: as prompts should read it.
     """
@@ -167,7 +167,7 @@ class FeatureCache:
 
         Raises:
             ImageReadError: image or mask cannot be read.
-            DataError: a mask is missing or does not have the size of its image.
+            DataError: a mask does not have the size of its image.
         """
         if isinstance(item, Mosaic):
             mosaic = self._prepare_item(item)
@@ -187,7 +187,8 @@ class FeatureCache:
         key = hashlib.sha256(json.dumps([self._identity, int(label), *contents]).encode()).hexdigest()
         stored = self._read(key)
         if stored is not None:
-            mask = self._unpacked(stored.pop(MASK))
+            packed = stored.pop(MASK)
+            mask = self._unpacked(packed) if len(packed) else None
             return CachedSample(key, stored, None, mask, label, class_name)
         prepared = prepared or self._prepare_item(item)
         return CachedSample(key, None, prepared.image, prepared.mask, label, class_name)
@@ -234,9 +235,8 @@ class FeatureCache:
                 )
 
     def _write_entry(self, sample: CachedSample, key: str, row: Mapping[str, Tensor]) -> None:
-        if sample.mask is None:
-            raise DataError("an anomalous image of the dataset has no mask, which training needs")
-        tensors = {**row, MASK: torch.from_numpy(np.packbits(sample.mask))}
+        bits = np.zeros(0, np.uint8) if sample.mask is None else np.packbits(sample.mask)
+        tensors = {**row, MASK: torch.from_numpy(bits)}
         header = {"key": key, "checksum": checksum(tensors)}
         self._write(self._path(key), save(tensors, metadata={HEADER_KEY: json.dumps(header)}))
 

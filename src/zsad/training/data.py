@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from zsad.data.augmentation import Augmented
 from zsad.data.auxiliary import AuxiliarySet, auxiliary_set, described, fingerprint
 from zsad.data.folder import open_datasets
 from zsad.data.layouts import Split, refuse_problems
@@ -21,6 +22,8 @@ from zsad.data.mosaic import Mosaics
 from zsad.errors import ConfigError, DataError
 from zsad.images.ahead import read_ahead
 from zsad.training.devices import Ranks
+from zsad.training.labels import MaskCount, count_masks
+from zsad.types import Augmentation, Sample
 
 Prepared = TypeVar("Prepared")
 
@@ -35,6 +38,7 @@ class TrainingData:
         fingerprint: digest that changes with the images; a training is resumed only with the same one.
         sets: datasets of the samples, in the order of the samples; () for images from Python.
         left_out: one line for each dataset whose folder holds images that are not trained on.
+        masks: how many of the anomalous images have a mask; None if it is not known beforehand, and all must.
     """
 
     items: Any
@@ -42,6 +46,12 @@ class TrainingData:
     fingerprint: str
     sets: tuple[AuxiliarySet, ...] = ()
     left_out: tuple[str, ...] = ()
+    masks: MaskCount | None = None
+
+    @property
+    def note(self) -> str:
+        """What is trained on if masks are missing; else empty."""
+        return "" if self.masks is None else self.masks.note
 
     def steps(self, batch_size: int) -> int | None:
         """Number of batches of an epoch; None if it is not known beforehand."""
@@ -96,7 +106,16 @@ def data_in_memory(dataset: Iterable[Any]) -> TrainingData:
     size = len(dataset) if isinstance(dataset, Sized) else None
     if size == 0:
         raise DataError("the training dataset is empty")
-    return TrainingData(dataset, f"{type(dataset).__name__} in memory", f"in memory: {size} images")
+    masks = None
+    if isinstance(dataset, list | tuple):  # reading the items of another kind of dataset may take long
+        masks = count_masks(
+            (item.label, item.mask_path is not None)
+            if isinstance(item, Sample)
+            else (int(item[2]), item[1] is not None)
+            for item in dataset
+        )
+    description = f"{type(dataset).__name__} in memory"
+    return TrainingData(dataset, description, f"in memory: {size} images", masks=masks)
 
 
 def data_on_disk(
@@ -116,7 +135,7 @@ def data_on_disk(
 
     Raises:
         ConfigError: no specification, or an image that occurs twice.
-        DataError: a folder with problems, an anomalous image without a mask, or no anomalous image.
+        DataError: a folder with problems other than missing masks, or no anomalous image.
     """
     if not specs:
         raise ConfigError(
@@ -131,10 +150,11 @@ def data_on_disk(
     ]
     for dataset in datasets:
         dataset.require_labels()
-    refuse_problems([problem for dataset in datasets for problem in dataset.problems])
     samples = [sample for dataset in datasets for sample in dataset.samples]
-    unmasked = [sample.path for sample in samples if sample.label and sample.mask_path is None]
-    refuse_problems([f"{path}: anomalous without a mask, which training needs" for path in unmasked])
+    unmasked = tuple(f"{sample.path}: " for sample in samples if sample.label and sample.mask_path is None)
+    # What is wrong with an image that is trained on nevertheless is that its mask is missing.
+    problems = [problem for dataset in datasets for problem in dataset.problems]
+    refuse_problems([problem for problem in problems if not problem.startswith(unmasked)])
     repeated = [path for path, times in Counter(sample.path for sample in samples).items() if times > 1]
     if repeated:
         raise ConfigError(f"{repeated[0]} occurs twice in the training data; give each folder once")
@@ -142,7 +162,8 @@ def data_on_disk(
         raise DataError("no anomalous image in the training data; add a folder with test/DEFECT and masks")
     sets = tuple(auxiliary_set(dataset) for dataset in datasets)
     left_out = tuple(line for dataset in datasets for line in dataset.left_out)
-    return TrainingData(samples, described(sets, split), fingerprint(datasets), sets, left_out)
+    masks = count_masks((sample.label, sample.mask_path is not None) for sample in samples)
+    return TrainingData(samples, described(sets, split), fingerprint(datasets), sets, left_out, masks)
 
 
 def batches(
@@ -154,6 +175,7 @@ def batches(
     workers: int,
     prepare: Callable[[Any], Prepared],
     mosaics: Mosaics | None = None,
+    augmentation: Augmentation = "none",
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
 ) -> Iterator[Batch[Prepared]]:
     """Yields the prepared batches of an epoch, read ahead in threads.
@@ -166,6 +188,7 @@ def batches(
         workers: number of threads; the result does not depend on it.
         prepare: makes an item ready for a batch, as `prepare_item` does; called in the threads.
         mosaics: mosaics that replace some images of `data`.
+        augmentation: random changes of each image and its mask.
         ranks: processes that share each batch; each of them iterates over all batches.
 
     Yields:
@@ -176,6 +199,11 @@ def batches(
         DataError: a mask does not fit its image or is missing.
     """
     sources = _epoch_items(data.items, seed, epoch, mosaics)
+    if augmentation != "none":
+        sources = (
+            functools.partial(_augmented, fetch, augmentation, (seed, epoch, number))
+            for number, fetch in enumerate(sources)
+        )
     steps, sizes = itertools.tee(iter(lambda: list(itertools.islice(sources, batch_size)), []))
     own = (step[ranks.share(len(step))[0]] for step in steps)
     with closing(read_ahead(lambda fetch: prepare(fetch()), own, threads=workers)) as reading:
@@ -194,6 +222,10 @@ def _epoch_items(items: Any, seed: int, epoch: int, mosaics: Mosaics | None) -> 
     else:
         for item in items:
             yield functools.partial(_itself, item)
+
+
+def _augmented(fetch: Callable[[], Any], kind: Augmentation, seed: tuple[int, ...]) -> Augmented:
+    return Augmented(fetch(), kind, seed)
 
 
 def _itself(item: Any) -> Any:

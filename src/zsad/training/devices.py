@@ -17,7 +17,6 @@ to compute the loss.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import multiprocessing
 import tempfile
@@ -31,6 +30,8 @@ from torch import Tensor, nn
 
 import zsad.errors
 from zsad.errors import ConfigError, MissingExtraError, ZsadError
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, write_json
 
 START_METHOD = "ddp_spawn"
 # Fabric logs its set-up before our function runs in a new process, but after this import.
@@ -211,20 +212,27 @@ def _in_process(
     try:
         return work(ranks, str(fabric.device))
     except ZsadError as error:
-        note = {"kind": type(error).__name__, "message": str(error)}
-        (errors / f"{ranks.rank}.json").write_text(json.dumps(note), encoding="utf-8")
+        write_json(errors / f"{ranks.rank}.json", _Note(type(error).__name__, str(error)))
         raise
+
+
+@dataclass(frozen=True)
+class _Note:
+    """The error that a process of a training met: the name of its class, and its message."""
+
+    kind: str
+    message: str
 
 
 def _told(folder: Path) -> ZsadError | None:
     """The error of the first process that wrote one; None if none did."""
     for path in sorted(folder.glob("*.json")):
-        note = json.loads(path.read_text(encoding="utf-8"))
-        kind: Any = getattr(zsad.errors, note["kind"], ZsadError)
-        if kind is not MissingExtraError:  # its constructor takes other arguments
-            error: ZsadError = kind(note["message"])
-            return error
-        return ZsadError(note["message"])
+        note = from_plain(_Note, read_json(path), str(path))
+        kind: Any = getattr(zsad.errors, note.kind, None)
+        # The constructor of MissingExtraError takes other arguments.
+        is_known = isinstance(kind, type) and issubclass(kind, ZsadError) and kind is not MissingExtraError
+        error: ZsadError = kind(note.message) if is_known else ZsadError(note.message)
+        return error
     return None
 
 

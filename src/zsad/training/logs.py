@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,9 +123,9 @@ def _lines_up_to(path: Path, epoch: int) -> list[str]:
     if epoch == 0 or not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    first_fields = [next(csv.reader(io.StringIO(line)), [""])[0] for line in lines]
+    first_fields = [line.partition(",")[0] for line in lines]
     return [
         line
         for index, (line, first) in enumerate(zip(lines, first_fields, strict=True))
-        if index == 0 or (first.isdigit() and int(first) <= epoch and line.endswith("\n"))
+        if index == 0 or (first.isdecimal() and int(first[:18]) <= epoch and line.endswith("\n"))
     ]

@@ -29,6 +29,8 @@ from zsad.methods.training import TrainingDefaults
 from zsad.training.cache import cacheable_features
 from zsad.training.data import TrainingData, data_in_memory, data_on_disk
 from zsad.training.devices import Ranks, on_devices
+from zsad.training.held_out import HeldOut, set_apart
+from zsad.training.labels import refuse_unusable
 from zsad.training.logs import StepLog, TensorBoardLog
 from zsad.training.options import TrainOptions, TrainResult
 from zsad.training.recipe import choose, described
@@ -51,7 +53,8 @@ def train(
         options: what to train, and how.
         dataset: replaces `options.data`: (image, mask, label, class name) tuples or `Sample`s. Images
             are what `zsad.images.reading.read_image` takes, masks (H, W) of the image's size, anomalous
-            where above 0, or None for a normal image. A dataset with `__len__` and `__getitem__` (called
+            where above 0, or None for a normal image; in a list or tuple also for an anomalous image, of
+            which then only the label counts. A dataset with `__len__` and `__getitem__` (called
             from several threads) is shuffled in each epoch; any other is iterated over once per epoch, in its
             own order. With several devices, each gets a copy by pickle.
         show_progress: whether to print what is trained on what, and to draw a progress bar.
@@ -70,7 +73,8 @@ def train(
     """
     started = time.monotonic()
     kind = method_class(options.method)
-    if not kind.INFO.needs_training or kind.TRAINING is None:
+    published = kind.training_defaults(options.settings)
+    if not kind.INFO.needs_training or published is None:
         raise ConfigError(f"{options.method} has nothing to train; `zsad methods` shows which methods do")
     if options.cache is not None:
         cacheable_features(kind, options.settings)
@@ -83,11 +87,18 @@ def train(
     else:
         data = data_in_memory(dataset)
     refuse_to_replace(options)
-    choose(
-        kind.TRAINING, options, data.sets, "cpu"
-    )  # says what does not go together before anything is loaded
-    work = functools.partial(_train, options, data, show_progress)
-    with only_writer(options.out):
+    if data.masks is not None:
+        refuse_unusable(kind, data.masks, options.devices)
+    if options.devices > 1 and not kind.LOSS_IS_MEAN:
+        raise ConfigError(
+            f"the loss of {kind.INFO.name} is no mean over images, so {options.devices} devices cannot share "
+            "a step: use --devices 1"
+        )
+    # Says what does not go together before anything is loaded.
+    recipe = choose(published, options, data.sets, "cpu")
+    data, held_out = _held_out(options, recipe, data)
+    work = functools.partial(_train, options, data, held_out, show_progress)
+    with only_writer(options.out, options.folder):
         if options.devices == 1:
             losses, resumed_from, fields = work(Ranks(), options.device)
         else:
@@ -100,18 +111,38 @@ def train(
         resumed_from,
         time.monotonic() - started,
         recipe,
-        described(recipe, kind.TRAINING, kind.INFO.title),
+        "; ".join(filter(None, (described(recipe, published, kind.INFO.title), data.note))),
         data.left_out,
     )
 
 
+def _held_out(
+    options: TrainOptions, recipe: TrainingDefaults, data: TrainingData
+) -> tuple[TrainingData, HeldOut | None]:
+    """Splits off the categories that judge each epoch; none if only the recipe asks and there are too few."""
+    if not recipe.held_out:
+        return data, None
+    try:
+        kept, samples, names = set_apart(data, recipe.held_out)
+    except ConfigError:
+        if options.held_out:
+            raise
+        return data, None
+    return kept, HeldOut(samples, names, recipe.judged_by, recipe.patience)
+
+
 def _train(
-    options: TrainOptions, data: TrainingData, show_progress: bool, ranks: Ranks, device: str | None
+    options: TrainOptions,
+    data: TrainingData,
+    held_out: HeldOut | None,
+    show_progress: bool,
+    ranks: Ranks,
+    device: str | None,
 ) -> tuple[tuple[float, ...], int, dict[str, Any]]:
     """Runs one process of a training; returns the losses, the number of resumed epochs, and the recipe."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(options.seed)
-        run = TrainingRun(options, data, _fresh_detector(options, device), ranks)
+        run = TrainingRun(options, data, _detector(options, device), ranks, held_out)
         resumed_from = run.resume()
         with contextlib.ExitStack() as files:
             logs = _logs(options, resumed_from) if ranks.is_first else []
@@ -122,9 +153,12 @@ def _train(
                 for line in _announcement(run):
                     progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
             _train_epochs(run, resumed_from, logs, progress)
+        if held_out is not None and held_out.best:
+            run.method.load_learned(held_out.best)
     if ranks.is_first:
         run.detector.mark_trained(
-            options.auxiliary_data or data.description, pack_digests(file_digests(data.files()))
+            "; ".join(filter(None, (options.auxiliary_data or data.description, data.note))),
+            pack_digests(file_digests(data.files())),
         )
         run.detector.save(options.out)
     return tuple(run.losses), resumed_from, dataclasses.asdict(run.recipe)
@@ -139,9 +173,18 @@ def _train_epochs(run: TrainingRun, resumed_from: int, logs: Sequence[Log], prog
         completed=(steps or 0) * resumed_from,
         state="",
     )
+    held_out = run.held_out
     for epoch in range(resumed_from + 1, epochs + 1):
+        if held_out is not None and held_out.is_over:
+            progress.console.print(f"no better for {held_out.patience} epochs: stopped after {epoch - 1}")
+            break
         for loss in run.epoch(epoch, logs):
             progress.update(bar, advance=1, state=f"epoch {epoch}/{epochs} loss {loss:.3f}")
+        if held_out is not None:
+            told = (
+                f"epoch {epoch}: {held_out.judged_by} {held_out.judge(run.detector):.4f} on what is held out"
+            )
+            progress.console.print(told, markup=False, highlight=False)
         run.checkpoint(epoch)
 
 
@@ -155,7 +198,7 @@ def _logs(options: TrainOptions, resumed_from: int) -> list[StepLog | TensorBoar
 
 def _announcement(run: TrainingRun) -> list[str]:
     """Lines that say what is trained, how, and on which data."""
-    published = run.method.TRAINING
+    published = run.method.training_defaults(vars(run.method.config))
     lines = [] if published is None else [described(run.recipe, published, run.method.INFO.title)]
     for each in run.data.sets:
         names = each.categories if len(each.categories) <= 3 else (*each.categories[:3], "...")
@@ -164,19 +207,29 @@ def _announcement(run: TrainingRun) -> list[str]:
             f"{each.name}: {each.normal} normal and {each.anomalous} anomalous images, {kinds} "
             f"({', '.join(names)})"
         )
+    if run.data.note:
+        lines.append(run.data.note)
+    if run.held_out is not None:
+        lines.append(
+            f"held out to judge each epoch: {', '.join(run.held_out.categories)} "
+            f"({len(run.held_out.samples)} images)"
+        )
+    elif run.recipe.held_out:
+        lines.append("too few categories to hold some out: the last epoch is the result")
     if run.ranks.count > 1:
         lines.append(f"{run.ranks.count} devices ({run.device.type}) share each step")
     return lines
 
 
-def _fresh_detector(options: TrainOptions, device: str | None) -> Detector:
-    """Loads a detector with new parameters, even if zsad ships weights for the method and backbone."""
+def _detector(options: TrainOptions, device: str | None) -> Detector:
+    """Loads a detector with new parameters, whatever zsad ships, or with those that training starts from."""
     return load(
         options.method,
         options.backbone,
-        "fresh",
+        options.checkpoint or "fresh",
         image_size=options.image_size,
         device=device,
+        bits=options.bits,
         **options.settings,
     )
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from zsad.detector.support import DEFAULT_METHOD
 from zsad.errors import ConfigError, unknown_name
+from zsad.files.settings import one_or_more
+from zsad.images.limits import common_depth
 from zsad.methods._registry import known_name
-from zsad.types import Optimizer, Schedule, TrainingPrecision
+from zsad.types import Augmentation, Optimizer, Schedule, TrainingPrecision
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -23,6 +25,7 @@ CHOICES = {
     "optimizer": Optimizer,
     "schedule": Schedule,
     "precision": TrainingPrecision,
+    "augmentation": Augmentation,
     "cache_precision": TrainingPrecision,
 }
 
@@ -49,8 +52,15 @@ class TrainOptions:
         schedule: course of the learning rate, "constant" or "cosine".
         mosaic: chance of a 2 x 2 mosaic in place of an image, in [0, 1], on all data. None: as the authors
             train, which may differ between datasets.
+        augmentation: random changes of each image and its mask: "none", "shifted", "shifted_coloured" or
+            "varied", from `zsad.data.augmentation`.
+        held_out: number of categories of the data that are kept back to judge each epoch by; 0 for none.
+        patience: number of epochs without a better one after which training ends early; 0 for never.
+        checkpoint: weights to start from, as `zsad.load` takes them, such as the first of two stages; None
+            for new weights.
         seed: seed of the initial weights, the data order and everything else that is random.
         image_size: side of the network's input, in pixels; None as for `zsad.load`.
+        bits: depth of the values in 16-bit files, 1 to 16; None for what the files state.
         device: device as for `zsad.load`; with several devices "cuda" or "cpu".
         devices: number of GPUs, or of processes on the CPU, that share the images of each step. The result
             equals that of one device to rounding.
@@ -84,8 +94,13 @@ class TrainOptions:
     weight_decay: float | None = None
     schedule: Schedule | None = None
     mosaic: float | None = None
+    augmentation: Augmentation | None = None
+    held_out: int | None = None
+    patience: int | None = None
+    checkpoint: str | Path | tuple[str | Path, ...] | None = None
     seed: int = 111
     image_size: int | None = None
+    bits: int | None = None
     device: str | None = None
     devices: int = 1
     precision: TrainingPrecision | None = None
@@ -99,10 +114,9 @@ class TrainOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", common_depth(self.bits))
         self._check_names()
         self._check_numbers()
-        if isinstance(self.data, str | Path):
-            raise ConfigError(f"data must be a list of datasets, got {str(self.data)!r}: put it into a list")
         if self.cache is None and self.cache_precision != "fp32":
             raise ConfigError(
                 f"cache precision {self.cache_precision} without a cache: give a folder, as in --cache DIR"
@@ -121,6 +135,10 @@ class TrainOptions:
         return Path(self.out).with_suffix(".training")
 
     def _check_numbers(self) -> None:
+        for name in ("held_out", "patience"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+                raise ConfigError(f"{name} must be a whole number of at least 0, got {value!r}")
         for name in ("epochs", "batch_size", "workers", "devices"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -139,6 +157,9 @@ class TrainOptions:
     def _check_names(self) -> None:
         object.__setattr__(self, "method", known_name(self.method))
         object.__setattr__(self, "out", Path(self.out).expanduser())
+        object.__setattr__(self, "data", one_or_more(self.data))
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache).expanduser())
         for name, kind in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in get_args(kind):

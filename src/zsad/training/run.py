@@ -15,11 +15,16 @@ from torch import Tensor, nn
 
 from zsad.backbones.loading import backbone_fingerprint
 from zsad.data.mosaic import prepare_item
-from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.detector.identity import weights_digest
+from zsad.errors import ConfigError, DataError, WeightsError, ZsadError
+from zsad.files.fields import shortened
 from zsad.files.plain import to_plain
+from zsad.files.run_settings import differences
 from zsad.methods.prompts.learners import PromptLearner
+from zsad.methods.training import TrainingDefaults
 from zsad.training.cache import CachedSample, FeatureCache
 from zsad.training.data import Batch, TrainingData, batches
+from zsad.training.labels import partial_loss
 from zsad.training.recipe import choose, make_optimizer, rate_factor
 from zsad.training.state import TrainingState
 
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from zsad.data.samples import PreparedSample
     from zsad.detector.detector import Detector
     from zsad.training.devices import Ranks
+    from zsad.training.held_out import HeldOut
     from zsad.training.logs import Log
     from zsad.training.options import TrainOptions
 
@@ -37,6 +43,8 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # these infinite and wastes the first steps.
 FIRST_SCALE = 256.0
 CHECKPOINT_NAME = "last.safetensors"
+PLAIN = TrainingDefaults(epochs=1, batch_size=1, learning_rate=1.0)
+OPTIMIZER_STATE = {"step", "exp_avg", "exp_avg_sq"}  # of Adam and AdamW, for each parameter
 
 
 class TrainingRun:
@@ -47,8 +55,22 @@ class TrainingRun:
         losses: mean loss of each finished epoch.
     """
 
-    def __init__(self, config: TrainOptions, data: TrainingData, detector: Detector, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        config: TrainOptions,
+        data: TrainingData,
+        detector: Detector,
+        ranks: Ranks,
+        held_out: HeldOut | None = None,
+    ) -> None:
         """Prepares a training without a step.
+
+        Args:
+            config: options of the training.
+            data: images to train on.
+            detector: detector whose method is trained.
+            ranks: processes that share each step.
+            held_out: images that epochs are judged by; None to take the last epoch.
 
         Raises:
             ConfigError: the recipe does not fit the data.
@@ -57,6 +79,7 @@ class TrainingRun:
         self.data = data
         self.detector = detector
         self.ranks = ranks
+        self.held_out = held_out
         self.method = detector.method.requires_grad_(False)
         self.parameters: dict[str, nn.Parameter] = dict(self.method.trainable())
         for parameter in self.parameters.values():
@@ -67,13 +90,13 @@ class TrainingRun:
         self.method.train()
         self.method.backbone.eval()
         self.device = next(iter(self.parameters.values())).device
-        published = self.method.TRAINING
+        published = self.method.training_defaults(vars(self.method.config))
         if published is None:
             raise ConfigError(f"{config.method} learns something but has no TRAINING; give its class one")
         self.recipe = choose(published, config, data.sets, self.device.type)
         self.mosaics = data.mosaics(lambda each: self.recipe.for_dataset(each.known_as).mosaic)
         self.steps = data.steps(self.recipe.batch_size)
-        if self.steps is None and self.recipe.schedule != "constant":
+        if self.steps is None and (self.recipe.schedule == "cosine" or self.recipe.warm_up):
             raise ConfigError(
                 f"the {self.recipe.schedule} schedule needs to know how many images there are; give a "
                 "dataset with a length"
@@ -83,7 +106,13 @@ class TrainingRun:
             self.device.type, init_scale=FIRST_SCALE, enabled=self.recipe.precision == "fp16"
         )
         self.losses: list[float] = []
+        if config.cache is not None and self.recipe.augmentation != "none":
+            raise ConfigError(
+                f"features of images that are changed at random ({self.recipe.augmentation}) cannot be kept: "
+                "use --augmentation none, or train without --cache"
+            )
         self.cache = None if config.cache is None else self._open_cache(config.cache)
+        self.start = None if config.checkpoint is None else self._digest()
 
     def epoch(self, epoch: int, logs: Sequence[Log]) -> Iterator[float]:
         """Trains one epoch and yields the loss of each step.
@@ -124,11 +153,9 @@ class TrainingRun:
     def _step(self, batch: Batch[PreparedSample | CachedSample]) -> dict[str, float]:
         """Takes one step; returns the terms of the loss before it, over the images of all processes."""
         samples = batch.images
-        masks = torch.from_numpy(np.stack([sample.mask for sample in samples if sample.mask is not None]))
-        labels = torch.tensor([sample.label for sample in samples], device=self.device)
         dtype = AUTOCAST.get(self.recipe.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            terms = self._terms(samples, masks.to(self.device), labels)
+            terms = partial_loss(samples, self._terms, self.data.masks, self.method.IMAGE_TERMS)
         values = batch.weight * torch.stack([term.float() for term in terms.values()])
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(values.sum()).backward()  # type: ignore[no-untyped-call]
@@ -140,10 +167,12 @@ class TrainingRun:
         told: list[float] = self.ranks.add_up(values.detach().double()).tolist()
         return dict(zip(terms, told, strict=True))
 
-    def _terms(
-        self, samples: Sequence[PreparedSample | CachedSample], masks: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
-        """The terms of the loss, from images or from their cached features."""
+    def _terms(self, samples: Sequence[PreparedSample | CachedSample]) -> dict[str, Tensor]:
+        """The terms of the loss, from images or cached features; a missing mask counts as empty."""
+        empty = np.zeros((self.detector.image_size, self.detector.image_size), dtype=np.uint8)
+        levels = np.stack([empty if sample.mask is None else sample.mask for sample in samples])
+        masks = torch.from_numpy(levels).to(self.device)
+        labels = torch.tensor([sample.label for sample in samples], device=self.device)
         names = [sample.class_name for sample in samples]
         if self.cache is not None:
             known = [sample for sample in samples if isinstance(sample, CachedSample)]
@@ -167,6 +196,7 @@ class TrainingRun:
             workers=config.workers,
             prepare=prepare,
             mosaics=self.mosaics,
+            augmentation=self.recipe.augmentation,
             ranks=self.ranks,
         )
 
@@ -188,6 +218,7 @@ class TrainingRun:
             "backbone": backbone_fingerprint(self.detector.backbone),
             "settings": dataclasses.asdict(self.method.config),
             "image_size": self.detector.image_size,
+            "bits": self.detector.bits,
             "precision": recipe.precision,
             "batch_size": recipe.batch_size,
             "optimizer": recipe.optimizer,
@@ -199,10 +230,20 @@ class TrainingRun:
             "seed": config.seed,
             "data": self.data.fingerprint,
         }
+        if self.data.masks is not None and self.data.masks.missing:
+            setup["images_without_mask"] = self.data.masks.missing
         if self.cache is not None:
             setup["cache_precision"] = config.cache_precision
-        if recipe.schedule != "constant":
+        if recipe.schedule == "cosine" or recipe.warm_up:
             setup["epochs"] = recipe.epochs
+        # Only what differs from the defaults, so that states of earlier trainings still fit.
+        for name in ("warm_up", "rates", "milestones", "augmentation"):
+            if (value := getattr(recipe, name)) != getattr(PLAIN, name):
+                setup[name] = value
+        if self.start is not None:
+            setup["start"] = self.start
+        if self.held_out is not None:
+            setup["held_out"] = self.held_out.categories
         plain: dict[str, Any] = to_plain(setup)
         return plain
 
@@ -222,6 +263,7 @@ class TrainingRun:
             self.scaler.state_dict(),
             self.method.learned_state(),
             optimizer,
+            *(() if self.held_out is None else (tuple(self.held_out.qualities), self.held_out.best)),
         ).write(self.config.folder / CHECKPOINT_NAME)
 
     def resume(self) -> int:
@@ -237,14 +279,11 @@ class TrainingRun:
         if not self.config.resume or not path.exists():
             return 0
         found = TrainingState.read(path)
-        wanted = self.setup()
-        names = [*wanted, *(name for name in found.setup if name not in wanted)]
-        differing = [name for name in names if wanted.get(name) != found.setup.get(name)]
+        differing = differences(found.setup, self.setup())
         if differing:
-            name = differing[0]
             raise ConfigError(
-                f"{path} belongs to another training: {', '.join(differing)} differ ({name} was "
-                f"{found.setup.get(name)!r}, is {wanted.get(name)!r}); use the same settings, or --overwrite"
+                f"{path} belongs to another training: {'; '.join(differing)}; use the same settings, or "
+                "--overwrite"
             )
         self._restore(found)
         return found.epoch
@@ -255,12 +294,31 @@ class TrainingRun:
         positions = {name: index for index, name in enumerate(self.parameters)}
         for key, tensor in found.optimizer.items():
             kind, _, name = key.partition("/")
+            if kind not in OPTIMIZER_STATE or name not in positions:
+                raise self._damaged(f"the optimiser's tensor {shortened(key)} is unknown")
+            if tensor.numel() != 1 and tensor.shape != self.parameters[name].shape:
+                raise self._damaged(f"the optimiser's tensor {key} has the shape {tuple(tensor.shape)}")
             states[positions[name]][kind] = tensor
+        if any(state.keys() != OPTIMIZER_STATE for state in states if state):
+            raise self._damaged("tensors of the optimiser are missing")
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": dict(enumerate(states)), "param_groups": groups})
         if found.scaler:
+            missing = self.scaler.state_dict().keys() - found.scaler.keys()
+            if missing:
+                raise self._damaged(f"scaler.{min(missing)} is missing")
             self.scaler.load_state_dict(dict(found.scaler))
         self.losses = list(found.losses)
+        if self.held_out is not None:
+            self.held_out.qualities, self.held_out.best = list(found.qualities), found.best
+
+    def _digest(self) -> str:
+        """Digest of the weights that the training starts from."""
+        return weights_digest(self.detector.fingerprint, self.method.learned_state())
+
+    def _damaged(self, problem: str) -> WeightsError:
+        path = self.config.folder / CHECKPOINT_NAME
+        return WeightsError(f"{path} is damaged ({problem}); train from scratch with --overwrite")
 
     def _diverged(self, what: str, epoch: int) -> ZsadError:
         kept = (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -31,11 +32,14 @@ class FakeConfig:
 class FakeDetector:
     """The score is the image's mean brightness and the map its red channel."""
 
+    roi = None
+
     def __init__(self, clip, joint=False, uses_class_names=False):
         self.backbone = clip
         self.fingerprint = "0"
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
         self.image_size = 32
+        self.bits = self.tile = None
         self.reference_fingerprints = ()
         self.scores_jointly = joint
         self.method = SimpleNamespace(
@@ -507,3 +511,29 @@ def test_fingerprints_are_of_the_pixels(tmp_path):
     marks = {image_fingerprint(np.asarray(Image.open(tmp_path / name))) for name in ("a.png", "b.bmp")}
     assert marks == {image_fingerprint(image)}
     assert image_fingerprint(image.reshape(4, 16, 3)) not in marks
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "10" * 300])
+def test_no_number_of_a_calibration_may_be_undefined(tmp_path, text):
+    values = {
+        "zsad_calibration": 1,
+        "threshold": 0.5,
+        "map_rule": "rate",
+        "map_threshold": 0.5,
+        "normal_scores": [0.1, 0.2],
+        "anomalous_scores": [0.3],
+        "false_alarm_rate": 0.05,
+        "confidence": 0.95,
+        "tolerated_area": 0.0,
+        "settings": {"image_size": 32, "config": {"sigma": 4.0}},
+    }
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(values))
+    assert read_calibration(path).threshold == 0.5
+    good = json.dumps(values)
+    for number in re.finditer(r"\d+\.\d+|32", good):
+        path.write_text(f"{good[: number.start()]}{text}{good[number.end() :]}")
+        with pytest.raises(DataError) as caught:
+            read_calibration(path)
+        assert str(caught.value).startswith(str(path))
+        assert "must be a" in str(caught.value)

@@ -267,3 +267,43 @@ def test_page_of_a_prediction_run_is_rebuilt(tmp_path):
     refused = run_command(out)
     assert refused.exit_code != 0
     assert "settings.json is missing" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"category": ["screw"], "label": 0, "score": 1}', "line 2: category must be a text"),
+        ('{"category": "screw", "label": 7, "score": 1}', "line 2: label must be 0 or 1, got 7"),
+        (
+            '{"category": "screw", "label": 0, "score": true}',
+            "line 2: score must be a number or None, got True",
+        ),
+        ('{"category": "screw", "label": 0, "score": NaN}', "line 2: score must be a number, got nan"),
+        ('{"category": "screw", "label": 0}', "line 2: score is missing"),
+        ("[" * 5000, "line 2: is nested deeper than 64 levels"),
+    ],
+)
+def test_a_damaged_line_is_left_out_and_named(tmp_path, line, message):
+    good = '{"category": "screw", "label": 1, "score": 0.5}\n'
+    (tmp_path / "pictures.jsonl").write_text(f"{good}{line}\n{good}")
+    run = run_result(categories={"screw": (1, 1, True)}, pictures_file="pictures.jsonl")
+    with pytest.warns(UserWarning, match=re.escape(message)):
+        assert read_scores(tmp_path, run) == {"screw": ([], [0.5, 0.5])}
+
+
+@pytest.mark.parametrize(
+    ("curve", "message"),
+    [
+        ({"x": [0, "a"], "y": [0, 1]}, "categories.screw.image_roc.x[1] must be a number"),
+        (
+            {"x": [0, 2], "y": [0, 1]},
+            "categories.screw.image_roc.x[1] must be a number at least 0 and at most 1",
+        ),
+        ({"x": [0], "y": [0, 1]}, "categories.screw.image_roc has 1 x and 2 y"),
+        ([], "categories.screw.image_roc must be a mapping"),
+    ],
+)
+def test_damaged_curves_are_left_out_and_named(tmp_path, curve, message):
+    (tmp_path / "curves.json").write_text(json.dumps({"categories": {"screw": {"image_roc": curve}}}))
+    with pytest.warns(UserWarning, match=re.escape(message)):
+        assert read_curves(tmp_path, run_result(curves_file="curves.json")) == {}

@@ -367,6 +367,7 @@ def test_trains_evaluates_and_compares(trained):
     assert f"{published.value:.1f}" in told
     assert not saved["is_published_setting"]
     assert "mvtec: 2 of the 15 categories" in saved["deviations"]
+    assert {row["difference"] for row in saved["comparison"]} == {None}
     for line in saved["deviations"]:
         assert f"NOT THE PUBLISHED SETTING: {line}" in told
     assert any(note.startswith("Not the published setting: backbone tiny") for note in run.notes)

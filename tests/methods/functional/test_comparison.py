@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from zsad.methods.functional.comparison import CompanionPatches, best_mean, compare, describe, own_distances
+from zsad.methods.functional.folder import Companions, Logits, Weighting
 
 
 def unit(*shape, seed=0):
@@ -76,6 +77,26 @@ def test_own_distances_equal_plain_loops():
             cosines = sorted((float(tokens[image, p] @ tokens[image, q]) for q in far), reverse=True)
             expected = math.sqrt(2 - 2 * sum(cosines[:4]) / 4)
             assert float(found[image, p]) == pytest.approx(expected, abs=1e-5)
+
+
+def described(tokens, visual_weight=1.5):
+    logits = Logits(torch.zeros(len(tokens)), torch.zeros(len(tokens), 1, 16))
+    found, _ = Companions.of([tokens], logits, Weighting(32, 0.5, visual_weight))
+    return found.described()
+
+
+def test_the_line_for_the_user_says_what_was_compared():
+    torch.manual_seed(0)
+    things = F.normalize(torch.randn(1, 16, 8), dim=-1)
+    alike = F.normalize(things.repeat(10, 1, 1) + 0.1 * torch.randn(10, 16, 8), dim=-1)
+    unlike = F.normalize(torch.randn(10, 1, 8) + 0.1 * torch.randn(10, 16, 8), dim=-1)
+    assert "; they are alike (" in described(alike)
+    assert "about 5 % of the images exceed 0.95" in described(alike)
+    assert "differ too much" in described(unlike)
+    assert "5 %" not in described(unlike)
+    assert "10 of the 10 images drawn from the folder are copies" in described(alike[:1].repeat(10, 1, 1))
+    assert "(12 drawn, 3 of them copies of others" in described(torch.cat([alike, alike[:1].repeat(2, 1, 1)]))
+    assert "visual_weight is 0" in described(alike, visual_weight=0.0)
 
 
 def test_alike_images_are_told_from_unlike_ones():

@@ -93,10 +93,10 @@ def test_a_yaml_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"abnormal: [cracked", "not valid YAML"),
-        (b"- cracked", "got list"),
-        (b"", "got NoneType"),
-        (b"1: 2", "expected lists"),
+        (b"abnormal: [cracked", "is not YAML"),
+        (b"- cracked", r"expected names with values, as in 'abnormal: \[cracked\]', got \['cracked'\]"),
+        (b"", "got None"),
+        (b"1: 2", r"got \{1: 2\}"),
         (b"abnormal: cracked", "list of texts"),
         (b"abnormal: [no]", "list of texts"),
         (b"bnormal: [x]", "did you mean"),

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from zsad.data.annotations import CocoMasks
 from zsad.data.layouts.listing import Listing
 from zsad.data.layouts.truth import class_images, read_defects
-from zsad.errors import DataError
-from zsad.files.plain import parse_json
+from zsad.errors import ConfigError, DataError
+from zsad.files.json_text import parse_json
+from zsad.files.yaml_files import read_yaml
 from zsad.types import Sample
 
 if TYPE_CHECKING:
@@ -76,22 +77,15 @@ def _entry(path: Path) -> Mapping[str, Any] | None:
 
 @lru_cache(maxsize=4)
 def _content(path: Path, time: int) -> Any:
-    import yaml
-
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is not readable as text ({error}); save the list as UTF-8") from error
     if path.suffix.lower() == ".json":
         try:
-            return parse_json(text, str(path))
-        except DataError:
+            return parse_json(path.read_bytes().decode("utf-8-sig"), str(path))
+        except (DataError, OSError, UnicodeDecodeError):
             return None  # whoever reads it as a list of images says what is wrong
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"{path}: is not readable as YAML ({said})") from error
+        return read_yaml(path, "normal_dir: good")
+    except ConfigError as error:
+        raise DataError(str(error)) from error
 
 
 def _found_in(node: Any, depth: int) -> Mapping[str, Any] | None:

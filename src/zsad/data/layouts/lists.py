@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,8 @@ from zsad.data.layouts.listing import Listing, joined
 from zsad.data.layouts.rows import Row, check_columns, column_of, read_rows
 from zsad.data.vocabulary import SPLIT_WORDS
 from zsad.errors import DataError
+from zsad.files.fields import shortened
+from zsad.files.json_text import parse_json
 
 if TYPE_CHECKING:
     from zsad.data.layouts.opening import Opening
@@ -38,6 +39,7 @@ LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 VISA_LIST = "split_csv/1cls.csv"
 META_FILE = "meta.json"
 REAL_IAD_IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
+LONGEST_CELL = 1000  # characters; a path on the common systems has at most some hundred
 REAL_IAD_LISTS = ("realiad_jsons/realiad_jsons", "realiad_jsons")
 
 NumberedRow = tuple[str, Row]
@@ -68,12 +70,7 @@ def rows_of_file(path: Path) -> list[NumberedRow]:
     Raises:
         DataError: the file is not text, not CSV or JSON, or has no header or no rows.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; save the list as UTF-8") from error
+    text = _text(path)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         rows = rows_of_csv(text, path)
@@ -84,6 +81,20 @@ def rows_of_file(path: Path) -> list[NumberedRow]:
     if not rows:
         raise DataError(f"{path}: the list is empty; expected one row for each image")
     return rows
+
+
+def _text(path: Path) -> str:
+    """The text of a list, without a byte-order mark.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text; save the list as UTF-8") from error
 
 
 def rows_of_csv(text: str, place: object) -> list[NumberedRow]:
@@ -128,6 +139,7 @@ def rows_of_json_lines(text: str, place: object) -> list[NumberedRow]:
             row = _parsed(line, f"{place}, line {number}")
             if not isinstance(row, dict):
                 raise DataError(f"{place}, line {number}: expected a JSON object with a path")
+            _check_cells(row, f"{place}, line {number}")
             rows.append((f"{place}, line {number}", row))
     return rows
 
@@ -151,10 +163,19 @@ def _csv_rows(text: str, delimiter: str) -> Iterator[tuple[list[str], int]]:
 
 
 def _parsed(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: is not readable as JSON ({error})") from error
+    return parse_json(text, place, nan_is_null=True)  # tables that pandas exports hold NaN for "no mask"
+
+
+def _check_cells(row: Row, place: str) -> None:
+    """Refuses a list, an object or an endless text where a column that zsad reads holds text or a number."""
+    for name, value in row.items():
+        if isinstance(value, str) and len(value) > LONGEST_CELL and column_of(name):
+            raise DataError(
+                f"{place}: {shortened(name)} must be a text of at most {LONGEST_CELL} characters, got "
+                f"{len(value)}, {shortened(value)}"
+            )
+        if isinstance(value, list | dict) and column_of(name):
+            raise DataError(f"{place}: {name} must be a text or a number, got {shortened(value)}")
 
 
 def _nested(node: Any, known: Mapping[str, str], place: str, depth: int = 0) -> Iterator[NumberedRow]:
@@ -163,6 +184,7 @@ def _nested(node: Any, known: Mapping[str, str], place: str, depth: int = 0) -> 
         for number, entry in enumerate(node, start=1):
             if not isinstance(entry, dict):
                 raise DataError(f"{place}, entry {number}: expected an object with a path, got {entry!r:.60}")
+            _check_cells(entry, f"{place}, entry {number}")
             named = {column_of(name) for name in entry}
             yield f"{place}, entry {number}", {**{k: v for k, v in known.items() if k not in named}, **entry}
         return
@@ -240,10 +262,10 @@ def read_head_ct(folder: Path, opening: Opening) -> Listing:
         return Listing()
     path = folder / "labels.csv"
     rows: list[NumberedRow] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(_text(path).splitlines(), start=1):
         cells = [cell.strip() for cell in line.split(",")]
         if number > 1 and any(cells):
-            name = f"{int(cells[0]):03d}.png" if cells[0].isdigit() else cells[0]
+            name = f"{int(cells[0]):03d}.png" if cells[0].isdecimal() else cells[0]
             label = cells[1] if len(cells) > 1 else ""
             rows.append((f"{path}, line {number}", {"path": name, "label": label}))
     return read_rows(rows, opening, file=path, base=images, category="head_ct")

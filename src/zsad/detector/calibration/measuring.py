@@ -15,6 +15,7 @@ from zsad.detector.identity import image_fingerprint
 from zsad.detector.scoring import score_batch
 from zsad.errors import DataError, ImageReadError, ZsadError, printable
 from zsad.images.reading import read_image
+from zsad.images.region import check_region
 from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join
 
 if TYPE_CHECKING:
@@ -138,10 +139,11 @@ def measure(
                 references += 1
             else:
                 try:
-                    pixels.add(outcome.anomaly_map, example, name)
+                    pixels.add(outcome, example, name)
                 except ZsadError as error:
                     failed.append(f"{error}; the score of the image counts")
-                height = map_height(outcome.anomaly_map, options.tolerated_area)
+                inside = ... if outcome.roi is None else outcome.roi
+                height = map_height(outcome.anomaly_map[inside], options.tolerated_area)
                 kept[fingerprint] = Measured(
                     name, example.is_anomalous, float(outcome.score), height, fingerprint
                 )
@@ -162,7 +164,7 @@ def map_height(anomaly_map: NDArray[np.floating], tolerated_area: float) -> floa
     """The smallest map value above which no more than a given share of the pixels lies.
 
     Args:
-        anomaly_map: (H, W) finite map values.
+        anomaly_map: finite map values, of any shape.
         tolerated_area: share of the pixels in [0, 1); 0 gives the highest value.
 
     Example:
@@ -180,8 +182,8 @@ class _PixelPool:
     def __init__(self) -> None:
         self._groups: PixelGroups | None = None
 
-    def add(self, anomaly_map: NDArray[np.float32], example: Example, name: str) -> None:
-        """Adds the pixels of an image; an anomalous image without a mask is left out.
+    def add(self, prediction: Prediction, example: Example, name: str) -> None:
+        """Adds the pixels of an image in the region of interest; one that is anomalous without a mask is not.
 
         Raises:
             DataError: the mask has another size than the image.
@@ -189,13 +191,15 @@ class _PixelPool:
         """
         if example.is_anomalous and example.mask is None:
             return
+        anomaly_map = prediction.anomaly_map
         mask = np.zeros(anomaly_map.shape, np.bool_) if not example.is_anomalous else _mask(example.mask)
         if mask.shape != anomaly_map.shape:
             raise DataError(f"{name}: the mask is {mask.shape} and the image {anomaly_map.shape} pixels")
         if example.is_anomalous and not mask.any():
             raise DataError(f"{name}: the mask marks nothing, but the image is anomalous; mark the defect")
-        marked = anomaly_map[mask].astype(np.float64)
-        groups = group_pixels(marked, np.ones(marked.size), anomaly_map[~mask].astype(np.float64))
+        inside = np.ones_like(mask) if prediction.roi is None else prediction.roi
+        marked, normal = (anomaly_map[inside & kind].astype(np.float64) for kind in (mask, ~mask))
+        groups = group_pixels(marked, np.ones(marked.size), normal)
         both = groups if self._groups is None else join([self._groups, groups])
         self._groups = compress(both, MOST_PIXEL_GROUPS, 1.0)
 
@@ -218,7 +222,9 @@ def _outcomes(
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
         try:
-            images[number] = read_image(example.image)
+            image = read_image(example.image, bits=detector.bits, for_tiles=detector.tile is not None)
+            check_region(image, detector.roi, None)
+            images[number] = image
         except ImageReadError as error:
             outcomes[number] = str(error)
 

@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from zsad.errors import MissingExtraError
+from zsad.errors import MissingExtraError, printable
 from zsad.evaluation.report.tables import METRIC_TITLES, ResultTable, Row
 from zsad.evaluation.results import CURVES
 from zsad.images.colours import colour_table
@@ -259,6 +259,7 @@ def simplified(
 
 def short(name: str, longest: int = 32) -> str:
     """Cuts a name to a length that fits into a figure; an ellipsis marks the cut."""
+    name = printable(name)
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
-import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from zsad.errors import DataError
+from zsad.evaluation.report.lines import Curves, ImageLine
 from zsad.evaluation.results import CURVES, EvaluationResult, RunResult, read_evaluation
+from zsad.files.json_text import parse_json, read_json
 from zsad.files.pages import jpeg_url
-from zsad.files.plain import read_json
+from zsad.files.plain import from_plain
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def open_evaluation(path: str | Path) -> EvaluationFolder:
     Raises:
         DataError: the file does not exist or is damaged.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     return EvaluationFolder(read_evaluation(path), path if path.is_dir() else path.parent)
 
 
@@ -46,20 +47,25 @@ def read_scores(directory: Path, run: RunResult) -> dict[str, tuple[list[float],
 
     Returns:
         Category -> (scores of normal images, scores of anomalous images), in the run's order of categories;
-        empty if the file does not exist. Damaged lines are skipped.
+        empty if the file does not exist. Damaged lines are left out, with a warning.
     """
     found: dict[str, tuple[list[float], list[float]]] = {row.category: ([], []) for row in run.categories}
     path = file_inside(directory, run.pictures_file)
     if path is None:
         return {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    damaged = []
+    for number, text in enumerate(path.read_bytes().split(b"\n"), start=1):
+        where = f"{path}, line {number}"
         try:
-            values = json.loads(line)
-            score, label, category = values["score"], values["label"], values["category"]
-        except (ValueError, TypeError, KeyError):
+            line = from_plain(ImageLine, parse_json(text, where), where) if text.strip() else None
+        except DataError as error:
+            damaged.append(str(error))
             continue
-        if isinstance(score, int | float) and math.isfinite(score) and category in found:
-            found[category][1 if label else 0].append(float(score))
+        if line is not None and line.score is not None and line.category in found:
+            found[line.category][line.label].append(line.score)
+    if damaged:
+        more = f", and {len(damaged) - 1} more such lines" if len(damaged) > 1 else ""
+        warnings.warn(f"left out of the report: {damaged[0]}{more}", stacklevel=2)
     return {category: pair for category, pair in found.items() if pair[0] or pair[1]}
 
 
@@ -71,20 +77,25 @@ def read_curves(directory: Path, run: RunResult) -> dict[str, dict[str, dict[str
         run: one of its runs.
 
     Returns:
-        Name of the curve -> category -> {"x": values, "y": values}; empty if the file does not exist or is
-        damaged.
+        Name of the curve -> category -> {"x": values, "y": values}; empty if the file does not exist or,
+        with a warning, if it is damaged.
     """
     path = file_inside(directory, run.curves_file)
     if path is None:
         return {}
     try:
-        categories = read_json(path)["categories"]
-        return {
-            curve: {name: found[curve] for name, found in categories.items() if found.get(curve)}
-            for curve in CURVES
-        }
-    except (DataError, KeyError, AttributeError):
+        categories = from_plain(Curves, read_json(path), str(path)).categories
+    except DataError as error:
+        warnings.warn(f"left out of the report: {error}", stacklevel=2)
         return {}
+    return {
+        name: {
+            category: {"x": list(curves[name].x), "y": list(curves[name].y)}
+            for category, curves in categories.items()
+            if name in curves
+        }
+        for name in CURVES
+    }
 
 
 def thumbnail_url(directory: Path, file: str, side: int) -> str | None:

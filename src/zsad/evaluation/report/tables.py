@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from zsad.data.catalog import find_dataset
-from zsad.errors import DataError, unknown_name
+from zsad.errors import DataError, printable, unknown_name
 from zsad.evaluation.published import PublishedNumber, published_number
 from zsad.evaluation.report.notes import missing_categories, notes_of, source_notes
 from zsad.metrics import METRIC_NAMES
@@ -248,7 +248,7 @@ def categories_table(runs: Sequence[RunResult], metrics: Iterable[str] | None = 
 def dataset_title(name: str) -> str:
     """The name of a dataset in papers; the given name if the catalogue does not have the dataset."""
     record = find_dataset(name)
-    return record.title if record else name
+    return record.title if record else printable(name)  # figures refuse bytes that are not Unicode
 
 
 def covers_dataset(run: RunResult) -> bool:

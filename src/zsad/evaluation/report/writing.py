@@ -73,7 +73,7 @@ def write_report_files(
     runs = [run for folder in folders for run in folder.result.runs]
     if not runs:
         raise DataError("none of these evaluations has a finished run; see their results.json")
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     overview = overview_table(runs, chosen)
     tables = [category_table(group, chosen) for group in group_runs(runs)]
     written = []

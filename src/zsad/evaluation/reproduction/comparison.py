@@ -57,14 +57,22 @@ def compare(recipe: Recipe, runs: Sequence[RunResult]) -> dict[str, Cell]:
     return {metric: cell for metric, cell in cells.items() if cell.published or not math.isnan(cell.value)}
 
 
-def difference(cell: Cell) -> float | None:
-    """Our value minus the published number, in percentage points; None if one of them is missing."""
+def difference(cell: Cell, *, is_whole: bool = True) -> float | None:
+    """Our value minus the published number, in percentage points; None if one of them is missing.
+
+    Args:
+        cell: our value and the published number.
+        is_whole: whether our value is the mean over all categories of the dataset; otherwise there is nothing
+            to compare, because categories differ more than methods do.
+    """
+    if not is_whole:
+        return None
     if cell.published is None or math.isnan(cell.value):
         return None
     return cell.value - cell.published.value
 
 
-def as_json(cells: Mapping[str, Cell]) -> list[dict[str, Any]]:
+def as_json(cells: Mapping[str, Cell], *, is_whole: bool = True) -> list[dict[str, Any]]:
     """Converts a comparison to plain values in percent, one object for each metric; NaN where undefined."""
     return [
         {
@@ -72,7 +80,7 @@ def as_json(cells: Mapping[str, Cell]) -> list[dict[str, Any]]:
             "ours": cell.value,
             "standard_deviation": cell.deviation,
             "published": cell.published.value if cell.published else None,
-            "difference": difference(cell),
+            "difference": difference(cell, is_whole=is_whole),
             "source": cell.published.source if cell.published else None,
             "table": cell.published.table if cell.published else None,
             "link": cell.published.link if cell.published else None,

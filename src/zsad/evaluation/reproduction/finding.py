@@ -13,9 +13,12 @@ from typing import Any
 
 from zsad.errors import ConfigError, unknown_name
 from zsad.evaluation.reproduction.recipe import Recipe, build_recipe
+from zsad.files.fields import shortened
+from zsad.files.yaml_files import read_yaml
 
 SUFFIX = ".yaml"
 BASES = "bases"
+EXAMPLE = "method: anomalyclip"
 _MERGED = ("settings", "train", "test")
 
 
@@ -68,9 +71,15 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ConfigError: a file cannot be read or is wrong; the message names recipe and key.
     """
-    own = dict(_read(path))
+    own = read_yaml(path, EXAMPLE)
     base = own.pop("extends", None)
-    return build_recipe(own if base is None else _merged(_read(_base_file(str(base), path)), own), path.stem)
+    if base is None:
+        return build_recipe(own, path.stem)
+    if not isinstance(base, str):
+        raise ConfigError(
+            f"`extends` of recipe {path.stem} must be the name of a base, got {shortened(base)}"
+        )
+    return build_recipe(_merged(read_yaml(_base_file(base, path), EXAMPLE), own), path.stem)
 
 
 def _base_file(base: str, recipe: Path) -> Path:
@@ -89,23 +98,10 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         parts = [each[key] for each in (base, own) if each.get(key) is not None]
         if parts and all(isinstance(part, Mapping) for part in parts):
             merged[key] = {name: value for part in parts for name, value in part.items()}
-    assumptions = [line for each in (base, own) for line in each.get("assumptions") or ()]
-    return {**merged, "assumptions": assumptions} if assumptions else merged
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 # both are safe
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{path}: expected names with values, as in `method: anomalyclip`")
-    return content
+    assumptions = [each["assumptions"] for each in (base, own) if each.get("assumptions")]
+    if assumptions and all(isinstance(each, list) for each in assumptions):
+        merged["assumptions"] = [line for each in assumptions for line in each]
+    return merged
 
 
 def _folded(name: str) -> str:

@@ -58,6 +58,7 @@ class ReproduceOptions:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out).expanduser())
         for name in ("image_size", "epochs", "limit", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:

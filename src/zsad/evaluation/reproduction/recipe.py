@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from zsad.backbones.catalog import WELL_KNOWN
 from zsad.data.catalog import list_datasets
 from zsad.errors import ConfigError, unknown_name
 from zsad.evaluation.published import NOTHING
+from zsad.files.fields import Above, AtLeast, AtMost, Count, Share, shortened
 from zsad.files.settings import build_config
 from zsad.methods._registry import list_methods, method_class
 from zsad.types import Optimizer, Schedule, TrainingPrecision  # noqa: TC001 - read by build_config
@@ -42,16 +43,16 @@ class TrainingPart:
     """
 
     data: tuple[str, ...]
-    epochs: int
-    batch_size: int
-    learning_rate: float
+    epochs: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Above(0)]
     optimizer: Optimizer
-    betas: tuple[float, ...]
-    weight_decay: float
+    betas: tuple[Share, Share]
+    weight_decay: Annotated[float, AtLeast(0)]
     schedule: Schedule
     precision: TrainingPrecision
-    mosaic: float | None = None
-    seed: int = 111
+    mosaic: Share | None = None
+    seed: Annotated[int, AtLeast(0)] = 111
     split: Literal["test", "all"] = "test"
 
 
@@ -72,10 +73,10 @@ class EvaluationPart:
     data: str
     split: Literal["test", "train", "all"] = "test"
     pro: Literal["script", "exact"] = "script"
-    fpr_limit: float = 0.3
-    shots: int = 0
-    seeds: tuple[int, ...] = (0,)
-    batch_size: int = 8
+    fpr_limit: Annotated[float, Above(0), AtMost(1)] = 0.3
+    shots: Annotated[int, AtLeast(0)] = 0
+    seeds: tuple[Annotated[int, AtLeast(0)], ...] = (0,)
+    batch_size: Count = 8
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Recipe:
     title: str
     method: str
     backbone: str
-    image_size: int
+    image_size: Count
     test: EvaluationPart
     settings: Mapping[str, Any] = field(default_factory=dict)
     train: TrainingPart | None = None
@@ -132,7 +133,9 @@ def build_recipe(values: Mapping[str, Any], name: str) -> Recipe:
     built: dict[str, Any] = {**values, "name": name}
     settings = built.pop("settings", None) or {}
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"settings of {owner} must be a mapping of names to values, got {settings!r}")
+        raise ConfigError(
+            f"settings of {owner} must be a mapping of names to values, got {shortened(settings)}"
+        )
     for key, part in (("test", EvaluationPart), ("train", TrainingPart)):
         if built.get(key) is not None:
             built[key] = _part(part, built[key], f"{key} of {owner}")
@@ -149,7 +152,7 @@ def lists_as_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _part(kind: type[PartT], values: Any, owner: str) -> PartT:
     """Builds a section from plain values."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{owner} must be a mapping of names to values, got {values!r}")
+        raise ConfigError(f"{owner} must be a mapping of names to values, got {shortened(values)}")
     assert dataclasses.is_dataclass(kind)  # noqa: S101 - a programmer's error, not a user's
     needed = [
         each.name

@@ -51,12 +51,14 @@ class Reproduction:
         comparison: metric -> our values and the published number.
         deviations: deviations from the published setting, one line each; () if there are none.
         page: path of the report page.
+        is_whole: whether all categories of the dataset were evaluated, so that means can be compared.
     """
 
     result: EvaluationResult
     comparison: Mapping[str, Cell]
     deviations: tuple[str, ...]
     page: Path
+    is_whole: bool = True
 
 
 def reproduce(
@@ -97,6 +99,7 @@ def reproduce(
     result = _with_notes(result, request, found)
     write_evaluation(result, request.out)
     comparison = compare(request.recipe, result.runs)
+    is_whole = not any(missing_categories(run) for run in result.runs)
     write_json(
         request.out / REPRODUCTION_FILE,
         {
@@ -104,11 +107,11 @@ def reproduce(
             "recipe": dataclasses.asdict(request.recipe),
             "is_published_setting": not found,
             "deviations": list(found),
-            "comparison": as_json(comparison),
+            "comparison": as_json(comparison, is_whole=is_whole),
             "commands": commands(request, folders),
         },
     )
-    return Reproduction(result, comparison, found, _write_page(request.out))
+    return Reproduction(result, comparison, found, _write_page(request.out), is_whole)
 
 
 def _refuse_to_replace(request: ReproduceOptions) -> None:

@@ -8,6 +8,7 @@
     score: Number(element.dataset.score),
     path: element.dataset.path,
     size: element.dataset.size,
+    explanation: element.dataset.explanation,
     original: element.dataset.original || "",
     link: element.querySelector("a"),
     badge: element.querySelector(".badge"),
@@ -19,6 +20,7 @@
   const high = Number(slider.max);
   const bars = Array.from(document.querySelectorAll(".histogram rect"));
   const distance = Number(grid.dataset.distance); // score difference between relative scores 0.1 and 0.5
+  const decimals = Number(grid.dataset.decimals);
   const counted = (count) => (count === 1 ? "1 image" : `${count} images`);
   let threshold = null;
   let visible = cards;
@@ -105,8 +107,9 @@
     image.alt = showsOriginal ? `Original of ${card.path}` : `Heat map over ${card.path}`;
     find("viewer-name").textContent = card.path;
     const decision = threshold === null ? "" : card.over ? ", anomalous" : ", normal";
+    const explanation = card.explanation && ` · ${card.explanation}`;
     find("viewer-text").textContent =
-      `score ${card.score.toFixed(4)}${decision} · ${card.size} · ${place + 1} of ${visible.length}`;
+      `score ${card.score.toFixed(decimals)}${decision}${explanation} · ${card.size} · ${place + 1} of ${visible.length}`;
     find("original").disabled = card.original === "";
     find("original").setAttribute("aria-pressed", String(showsOriginal));
     find("previous").disabled = place <= 0;

@@ -24,6 +24,10 @@ ALIKE, UNLIKE = 1.0, 1.1
 # Quantile that counts as rare, and the logits that the median and that quantile become.
 IMAGE_LEVELS = (0.95, -3.0, 3.0)
 PATCH_LEVELS = (0.975, -4.0, 0.0)
+SCALE_NOTE = (
+    "Scores rank the images of this folder only: their scale is set so that about 5 % of the images exceed "
+    "0.95, even if none is anomalous"
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Companions:
         image_logits: spread of the images' logits from the prompts.
         patch_logits: spread of the patches' logits from the prompts, (1, T, 1).
         alike: scalar in [0, 1], how far the comparison is trusted in the whole folder.
+        copies: scalar, number of companions that are copies of others.
         image_levels: common and rare values of the images' joined logits.
         patch_levels: common and rare values of the patches' joined logits, (1, T, 1).
     """
@@ -81,6 +86,7 @@ class Companions:
     image_logits: Spread
     patch_logits: Spread
     alike: Tensor
+    copies: Tensor
     image_levels: Levels | None = None
     patch_levels: Levels | None = None
 
@@ -109,6 +115,8 @@ class Companions:
             image_logits=Spread.of(logits.images, (0,)),
             patch_logits=Spread.of(logits.patches, (0, 2)),
             alike=comparison.unlikeness.new_zeros(()),
+            # Of the K most alike companions only the image itself, or one too many, does not count.
+            copies=(comparison.counted.sum(dim=1) < comparison.counted.shape[1] - 1).sum(),
         )
         joined = found.joined(logits, comparison)
         used = weighting.visual_weight > 0
@@ -165,12 +173,29 @@ class Companions:
         )
 
     def described(self) -> str:
-        """A line for the user: the number of companions, and whether they are alike."""
+        """A line for the user: what was compared, how far it counts, and what the scores mean."""
+        drawn, copies = len(self.patches), int(self.copies)
         ratio, trust = float(self.unlikeness.median()), float(self.alike)
-        found = f"each image was compared with others of the folder ({len(self.patches)} drawn)"
+        prompts_only = "scores come from the text prompts only"
+        if self.weighting.visual_weight == 0:
+            return f"visual_weight is 0, so images are not compared with each other: {prompts_only}"
+        if trust == 0 and drawn - copies < LEAST_COMPANIONS:
+            return (
+                f"{copies} of the {drawn} images drawn from the folder are copies of others, which leaves "
+                f"too few to compare with: {prompts_only}"
+            )
+        found = f"each image was compared with others of the folder ({drawn} drawn"
+        found += f", {copies} of them copies of others, which do not count)" if copies else ")"
         if trust == 0:
-            return f"{found}, which are not alike ({ratio:.2f}): scores come from the text prompts only"
-        return f"{found}, which are alike ({ratio:.2f}): the comparison counts {trust:.0%} beside the prompts"
+            return (
+                f"{found}, but they differ too much ({ratio:.2f}; alike is below {UNLIKE}) to tell what is "
+                f"unusual: {prompts_only}"
+            )
+        likeness, amount = ("alike", "in full") if trust == 1 else ("partly alike", f"{trust:.0%}")
+        return (
+            f"{found}; they are {likeness} ({ratio:.2f}), so the comparison counts {amount} beside the text "
+            f"prompts. {SCALE_NOTE}"
+        )
 
 
 def trusted(unlikeness: Tensor) -> Tensor:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from zsad.errors import ConfigError
 from zsad.files.settings import build_config
+from zsad.files.yaml_files import read_yaml
 from zsad.methods.prompts.templates import PromptSet, state_of
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -87,19 +85,7 @@ def read_state_words(path: str | Path) -> StateWords:
     Raises:
         ConfigError: the file cannot be read, is not YAML, or holds something else; the message names it.
     """
-    try:
-        content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the state words: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: state words must be a text file in UTF-8") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(
-            f"{path}: expected lists named normal, abnormal or templates (as in 'abnormal: [cracked]'), got "
-            f"{type(content).__name__}"
-        )
+    content = read_yaml(path, "abnormal: [cracked]")
     try:
         return build_config(StateWords, content, "state_words")
     except ConfigError as error:
