@@ -21,7 +21,8 @@ What the released code does and the paper does not say (kept):
   as it is);
 * the first stage counts only the last of the four maps (`text_loss_levels="all"` counts all), and has no loss
   of the image; its second term is the square of the mean product of the anchors over the batch;
-* maps are sums of raw similarities times 100, without a softmax: about 2 +- 200;
+* maps are sums of raw similarities times 100, without a softmax: 2 +- 200 at most; the colour scale of zsad
+  is 2 +- 100;
 * the map is smoothed on the grid of patches, before it is upsampled;
 * the score of an image is a mean with the maximum of its map, both min-max normalised over all test images of
   the category (`image_score="joint"`), for medical images the maximum alone.
@@ -31,8 +32,8 @@ Deviations from the released code:
 * in its first stage, a patch attends to the patches in the same place of the other images of the batch,
   because two axes are confused. Here it attends to the patches of its image;
   `surgery_attention="as_published"` is what their code does, and cannot be cached;
-* the score of an image is by default (1 + <f, t_abnormal>) / 2, its part that needs no other image;
-* the description of BTAD's category 01 is shortened;
+* the score of an image is by default (1 + <f, t_abnormal>) / 2, its part that needs no other image; the
+  description of BTAD's category 01 is shortened;
 * `zsad train` moves and colours images as `zsad.data.augmentation` says;
 * on a backbone without 24 + 12 layers, the ends of the four quarters of the image encoder give the patches,
   the first quarter of each encoder has adapters (6 of 24 and 3 of 12 layers), and value-value attention
@@ -196,6 +197,7 @@ class AACLIP(Method[Config, Features, TextState]):
     FEATURES = FrozenPatches
     FEATURE_FIELDS = frozenset({"features_list", "surgery_until_layer"})
     LOSS_IS_MEAN = False
+    IMAGE_TERMS = frozenset({"image"})
     TRAINING = TrainingDefaults(epochs=5, batch_size=16, learning_rate=1e-5, augmentation="shifted")
     IMAGE_TRAINING = TrainingDefaults(
         epochs=20,
@@ -262,8 +264,8 @@ class AACLIP(Method[Config, Features, TextState]):
 
     @property
     def map_range(self) -> tuple[float, float]:
-        """Of each level 1/2 +- half the inverse temperature, for anchors at 60 degrees or less."""
-        middle, half = 0.5 * len(self.layers), 0.5 * len(self.layers) / self.config.temperature
+        """Colour scale, left only where cosines to the anchors differ by 0.5 on average (losses end at 0.1)."""
+        middle, half = 0.5 * len(self.layers), 0.25 * len(self.layers) / self.config.temperature
         return (middle - half, middle + half)
 
     @classmethod
