@@ -264,7 +264,7 @@ class AACLIP(Method[Config, Features, TextState]):
 
     @property
     def map_range(self) -> tuple[float, float]:
-        """Colour scale, left only where cosines to the anchors differ by 0.5 on average (losses end at 0.1)."""
+        """Colour scale, left only where cosines to the two anchors differ by more than 0.5 on average."""
         middle, half = 0.5 * len(self.layers), 0.25 * len(self.layers) / self.config.temperature
         return (middle - half, middle + half)
 
