@@ -43,7 +43,7 @@ class MethodInfo:
         uses_class_names: whether the score depends on the class name.
         scores_batch_jointly: whether an image's score depends on the other images (transductive).
         references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
-            by the rule of `zsad.methods.functional.references`.
+            by the rule of `zsad.methods.functional.reference_rule`.
         is_composite: whether it joins other systems instead of being one of the literature.
     """
 
