@@ -248,7 +248,7 @@ def test_the_authors_file(build, images, make_small_clip, tmp_path):
     with torch.inference_mode():
         expected = method.score(method.features(images), method.prepare(["object"]))
     assert torch.equal(found.score_tensors(images).maps, expected.maps)
-    with pytest.raises(WeightsError, match="'ln_post.bias' is a NoneType"):
+    with pytest.raises(WeightsError, match=r"'ln_post\.bias' is a NoneType"):
         official_tensors({**as_published(method), "ln_post_bias": None})
     with pytest.raises(WeightsError, match="not a file of VisualAD's authors"):
         official_tensors({"anomaly_token": torch.zeros(1)})

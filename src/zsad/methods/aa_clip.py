@@ -194,7 +194,6 @@ class AACLIP(Method[Config, Features, TextState]):
     OFFICIAL_FILES = ("text_adapter.pth", "image_adapter.pth")
     SHAPE_FIELDS = frozenset({"features_list", "text_adapt_until", "image_adapt_until", "relu"})
     AUTHORS_ACTIVATION = "gelu"
-    FEATURES = FrozenPatches
     FEATURE_FIELDS = frozenset({"features_list", "surgery_until_layer"})
     LOSS_IS_MEAN = False
     IMAGE_TERMS = frozenset({"image"})
@@ -273,7 +272,7 @@ class AACLIP(Method[Config, Features, TextState]):
         """`FrozenPatches` in the first stage, with attention over the patches of an image."""
         is_text = settings.get("stage", "text") == "text"
         is_fixed = settings.get("surgery_attention", "fixed") == "fixed"
-        return cls.FEATURES if is_text and is_fixed else None
+        return FrozenPatches if is_text and is_fixed else None
 
     @torch.no_grad()
     def features_for_loss(self, images: Tensor) -> Features | FrozenPatches:

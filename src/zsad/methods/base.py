@@ -151,7 +151,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         MOST_COMPANIONS: largest number of companions that `prepare` takes, after which each image is scored
             by itself; 0 for a method that takes none.
         FEATURES: the dataclass of (B, ...) tensors that `features_for_loss` returns, so that training can
-            keep them on disk; None if the image encoder runs in every step, because learnt tensors enter it.
+            keep them on disk; None if the image encoder runs in every step, because learnt tensors enter it. A method
+            for which that depends on its settings overrides `cached_features` instead.
         FEATURE_FIELDS: the `Config` fields that these depend on, besides those of `MethodConfig`.
         IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.

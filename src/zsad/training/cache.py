@@ -88,7 +88,7 @@ def cacheable_features(method: type[Method], settings: Mapping[str, Any]) -> typ
     """
     kind = method.cached_features(settings)
     if kind is None:
-        also = "" if method.FEATURES is None else " with these settings"
+        also = "" if method.cached_features({}) is None else " with these settings"
         raise ConfigError(
             f"{method.INFO.name} has no features to cache{also}, since what it learns enters the image "
             "encoder, which must run in every step; train it without --cache"
