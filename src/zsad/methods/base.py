@@ -150,9 +150,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         WEIGHTS_OF: the method whose learnt weights this one takes as its own; None for no other.
         MOST_COMPANIONS: largest number of companions that `prepare` takes, after which each image is scored
             by itself; 0 for a method that takes none.
-        FEATURES: the dataclass of (B, ...) tensors that `features_for_loss` returns, so that training can
-            keep them on disk; None if the image encoder runs in every step, because learnt tensors enter it. A method
-            for which that depends on its settings overrides `cached_features` instead.
+        FEATURES: the dataclass of (B, ...) tensors that `features_for_loss` returns and training can keep on
+            disk; None if learnt tensors enter the image encoder. `cached_features` may tell settings apart.
         FEATURE_FIELDS: the `Config` fields that these depend on, besides those of `MethodConfig`.
         IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
@@ -329,11 +328,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         return self.loss_from_features(self.features_for_loss(images), masks, labels, classes)
 
     def features_for_loss(self, images: Tensor) -> Any:
-        """What `loss_from_features` reads and training can keep; by default what `score` reads.
-
-        Args:
-            images: (B, 3, S, S) resized and normalised images.
-        """
+        """What `loss_from_features` reads of (B, 3, S, S) images; by default what `score` reads."""
         return self.features(images)
 
     @classmethod
