@@ -287,6 +287,25 @@ def test_every_hyper_parameter_arrives(tmp_path):
     assert (few.references, few.seeds, few.image_size) == (2, (0, 1, 2, 3, 4), 240)
 
 
+def test_a_method_of_two_stages_is_trained_twice(tmp_path):
+    request = ReproduceOptions(recipe=find_recipe("aa_clip-clinicdb"), out=tmp_path, device="cpu")
+    folders = {"visa": tmp_path / "v", "clinicdb": tmp_path / "c"}
+    first, second = trainings_of(request, folders)
+    assert [each.settings["stage"] for each in (first, second)] == ["text", "image"]
+    assert (first.epochs, first.batch_size, first.schedule, first.cache) == (5, 16, "constant", None)
+    assert (second.epochs, second.batch_size, second.schedule) == (20, 2, "steps")
+    assert (first.checkpoint, second.checkpoint) == (None, first.out)
+    assert first.data == second.data == (f"visa:{tmp_path}/v",)
+    testing = evaluation_of(request, folders)
+    assert testing.checkpoint == str(second.out)
+    assert testing.settings["domain"] == "Medical"
+    assert "stage" not in testing.settings
+    lines = commands(request, folders)
+    assert "stage=text" in lines[0]
+    assert f"--checkpoint {first.out}" in lines[1]
+    assert lines[2].startswith("zsad evaluate")
+
+
 def test_another_backbone_keeps_the_settings_that_do_not_depend_on_it(tmp_path):
     request = ReproduceOptions(recipe=find_recipe("glocalclip-visa"), out=tmp_path, backbone="tiny")
     assert set(request.recipe.settings) - set(method_settings(request)) == {
