@@ -34,7 +34,7 @@ Deviations from the released code:
   `surgery_attention="as_published"` is what their code does, and cannot be cached;
 * the score of an image is by default (1 + <f, t_abnormal>) / 2, its part that needs no other image; the
   description of BTAD's category 01 is shortened;
-* `zsad train` moves and colours images as `zsad.data.augmentation` says, and resizes masks as for all methods;
+* `zsad train` moves and colours images as `zsad.data.augmentation` says, with masks as for all methods;
 * on a backbone without 24 + 12 layers, the ends of the four quarters of the image encoder give the patches,
   the first quarter of each encoder has adapters (6 of 24 and 3 of 12 layers), and value-value attention
   covers the same share of the layers (19/24, rounded).
