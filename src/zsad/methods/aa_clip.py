@@ -219,11 +219,11 @@ class AACLIP(Method[Config, Features, TextState]):
         super().__init__(backbone, config.resolved(towers))
         self.layers = layers_to_use(self.config.features_list, towers.vision.layers)
         text, vision, joint = towers.text.width, towers.vision.width, towers.embed_dim
-        adapters = [BiasFreeLayer(text, text, relu=True) for _ in range(self.config.text_adapt_until or 0)]
-        self.text_adapter = nn.ModuleList([*adapters, BiasFreeLayer(text, joint, relu=True)])
         self.image_adapter = ImageAdapter(
             vision, joint, self.config.image_adapt_until or 0, len(self.layers), relu=self.config.relu
         )
+        adapters = [BiasFreeLayer(text, text, relu=True) for _ in range(self.config.text_adapt_until or 0)]
+        self.text_adapter = nn.ModuleList([*adapters, BiasFreeLayer(text, joint, relu=True)])
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> TextState:
