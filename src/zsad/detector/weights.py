@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import files as installed_files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from zsad.backbones.catalog import (
     HUB,
@@ -28,9 +28,6 @@ from zsad.files.download import download
 from zsad.files.json_text import parse_object
 from zsad.methods import _registry as registry
 from zsad.types import WeightRecord
-
-if TYPE_CHECKING:
-    from zsad.methods.base import Method
 
 PACKAGED_BACKBONE = "tiny"
 DESCRIPTION_KEY = "zsad"  # as zsad.detector.checkpoints writes it, which needs torch
@@ -85,6 +82,18 @@ def manifest() -> list[WeightRecord]:
         *shipped_records(packaged),
         *(published.record for published in published_weights().values()),
     ]
+
+
+def without_weights() -> dict[str, str]:
+    """Methods whose authors published code but no weights: the method's name and its title."""
+    from zsad.methods.base import Method
+
+    kinds = {name: registry.method_class(name) for name in registry.list_methods()}
+    return {
+        name: kind.INFO.title
+        for name, kind in kinds.items()
+        if kind.load_official is not Method.load_official and not (kind.WEIGHTS or kind.WEIGHTS_OF)
+    }
 
 
 def shipped_records(packaged: WeightRecord) -> list[WeightRecord]:
@@ -271,14 +280,6 @@ def published_weights() -> Mapping[str, PublishedWeights]:
         for name in registry.list_methods()
         for record in registry.method_class(name).WEIGHTS
     }
-
-
-def without_published_weights() -> list[type[Method]]:
-    """The methods of the literature that learn something, and whose authors published no weights."""
-    kinds = [registry.method_class(name) for name in registry.list_methods()]
-    return [
-        kind for kind in kinds if kind.INFO.needs_training and not kind.INFO.is_composite and not kind.WEIGHTS
-    ]
 
 
 def fetched_file(published: PublishedWeights) -> Path:
