@@ -248,9 +248,7 @@ def test_impossible_numbers(settings):
 
 def test_there_is_no_file_of_the_authors(make_small_clip, tmp_path):
     torch.save({"query": torch.zeros(4, 32)}, tmp_path / "genclip.pth")
-    with pytest.raises(
-        WeightsError, match=r"genclip\.pth.*GenCLIP publish no weights; train them with `zsad train"
-    ):
+    with pytest.raises(WeightsError, match=r"genclip\.pth.*GenCLIP publish no weights"):
         zsad.load("genclip", make_small_clip(), tmp_path / "genclip.pth", device="cpu")
 
 

@@ -391,12 +391,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
                 names.
         """
         raise WeightsError(
-            f"the authors of {self.INFO.title} publish no weights; "
-            + (
-                f"train them with `zsad train --method {self.INFO.name}`"
-                if self.INFO.needs_training
-                else "load it without checkpoint="
-            )
+            f"the authors of {self.INFO.title} publish no weights; load it without checkpoint="
         )
 
     @classmethod
