@@ -150,17 +150,13 @@ def test_training_uses_the_recipe(config, runs, method):
     recipe = method_class(method).TRAINING
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     assert type(run.optimizer) is kinds[recipe.optimizer]
-    (group,) = run.optimizer.param_groups
-    assert (group["lr"], group["betas"], group["weight_decay"]) == (
-        recipe.learning_rate,
-        recipe.betas,
-        recipe.weight_decay,
-    )
+    factors = {1.0, *(factor for _, factor in recipe.rates)}
+    found = {(each["lr"], each["betas"], each["weight_decay"]) for each in run.optimizer.param_groups}
+    assert found == {(recipe.learning_rate * each, recipe.betas, recipe.weight_decay) for each in factors}
     assert run.steps == -(-6 // recipe.batch_size)
     assert result.recipe == dataclasses.replace(recipe, epochs=1, precision="fp32", on={})
-    assert result.description.startswith(
-        f"{method_class(method).INFO.title}'s recipe but for epochs: 1 epoch,"
-    )
+    changed = "" if recipe.epochs == 1 else " but for epochs"
+    assert result.description.startswith(f"{method_class(method).INFO.title}'s recipe{changed}: 1 epoch,")
 
 
 def test_the_epochs_of_the_recipe_are_trained(config, dataset):
