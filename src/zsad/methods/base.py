@@ -102,12 +102,15 @@ class State:
         map_range: smallest and largest value of a map if the support changes `Method.map_range`; else None.
         scores_jointly: whether an image's score depends on the other images of its batch if the support
             changes `Method.scores_jointly`; else None.
-        about: a line for the user on what the companions do to the scores; empty without companions.
     """
 
     map_range: tuple[float, float] | None = None
     scores_jointly: bool | None = None
-    about: str = ""
+
+    @property
+    def about(self) -> str:
+        """A line for the user on what the companions do to the scores; empty without companions."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """Whether an image's score depends on the other images of its batch, without support."""
         return self.INFO.scores_batch_jointly
 
+    @property
+    def features_jointly(self) -> bool:
+        """Whether `features_for_loss` of an image depends on the other images of its batch."""
+        return False
+
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
@@ -333,11 +341,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
     @classmethod
     def cached_features(cls, settings: Mapping[str, Any]) -> type[Any] | None:
-        """The dataclass of `features_for_loss`; None if it depends on what is learnt or on other images.
-
-        Args:
-            settings: settings of the method that the user chose, by name; others have their defaults.
-        """
+        """The dataclass of `features_for_loss` with some settings, by name; None if learnt tensors enter."""
         return cls.FEATURES
 
     def loss_from_features(
@@ -352,11 +356,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
     @classmethod
     def training_defaults(cls, settings: Mapping[str, Any]) -> TrainingDefaults | None:
-        """How the authors train it with some settings; a method of two stages tells them apart.
-
-        Args:
-            settings: settings of the method that the user chose, by name.
-        """
+        """How the authors train it with the user's settings, by name; tells two stages apart."""
         return cls.TRAINING
 
     def learned_state(self) -> dict[str, Tensor]:

@@ -192,6 +192,24 @@ def min_max(values: Tensor) -> Tensor:
     return torch.where(spread > 0, (values - lowest) / spread, 0.0)
 
 
+def mean_of_largest(maps: Tensor, count: int) -> Tensor:
+    """Mean of the largest values of each map.
+
+    Args:
+        maps: (B, H, W).
+        count: number of values; all of them if a map has fewer.
+
+    Returns:
+        (B,).
+
+    Example:
+        >>> mean_of_largest(torch.tensor([[[1.0, 4.0], [2.0, 3.0]]]), 2)
+        tensor([3.5000])
+    """
+    values = maps.flatten(1)
+    return values.topk(min(count, values.shape[1]), dim=1).values.mean(dim=1)
+
+
 def in_parts(
     function: Callable[[Tensor], tuple[Tensor, ...]], batch: Tensor, at_once: int
 ) -> tuple[Tensor, ...]:
