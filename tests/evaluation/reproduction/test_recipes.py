@@ -46,11 +46,11 @@ SYSTEMS = (
     "clip_ac",
     "anovl",
     "musc",
-    "aa_clip",
-    "visual_ad",
     "crane",
     "crane_plus",
     "faprompt",
+    "aa_clip",
+    "visual_ad",
 )
 ONE_EPOCH = "crane-plus-trained-on-mvtec-1-epoch"  # the authors' weights for medical images
 SIDE = 64
