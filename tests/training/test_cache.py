@@ -232,12 +232,13 @@ def test_half_precision_halves_the_files_and_stays_close(config, precision):
 
 
 def test_a_value_beyond_half_precision_is_refused(config, monkeypatch):
-    from zsad.methods.april_gan import AprilGAN, Features
+    from zsad.methods.april_gan import AprilGAN
+    from zsad.methods.functional.raw_patches import RawFeatures
 
     monkeypatch.setattr(
         AprilGAN,
         "features",
-        lambda self, images: Features(torch.full((1, 32), 1e6), torch.zeros(1, 3, 16, 64)),
+        lambda self, images: RawFeatures(torch.full((1, 32), 1e6), torch.zeros(1, 3, 16, 64)),
     )
     with pytest.raises(ZsadError, match="use --cache-precision fp32 or bf16"):
         quietly(config(method="april_gan", cache_precision="fp16"), stained_pictures())
