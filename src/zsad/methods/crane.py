@@ -292,10 +292,11 @@ class Crane(Method[Config, JointFeatures, TextState]):
         """Whether the mean of D-Attn is that of all images of a batch."""
         return bool(self.dattn_layers) and self.config.dattn_mean == "batch"
 
-    @property
-    def features_jointly(self) -> bool:
-        """The same: D-Attn is a part of the image encoder."""
-        return self.scores_jointly
+    @classmethod
+    def cached_features(cls, settings: Mapping[str, Any]) -> type[JointFeatures] | None:
+        """None where the mean of D-Attn is that of all images of a step."""
+        is_joint = settings.get("dattn_mean") == "batch" and settings.get("dino_model") == "dinov2"
+        return None if is_joint else cls.FEATURES
 
     def loss_from_features(
         self, features: JointFeatures, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
