@@ -25,6 +25,7 @@ PUBLISHED = {
     ("anomalyclip", "mvtec"): (15, 8, 1e-3, "adam", 0.0),
     ("anomalyclip", "visa"): (15, 8, 1e-3, "adam", 0.0),
     ("glocalclip", "visa"): (15, 8, 1e-3, "adam", 0.0),
+    ("faprompt", "mvtec"): (7, 8, 1e-3, "adam", 0.0),
     ("adaclip", "mvtec"): (5, 1, 0.01, "adamw", 0.01),
     ("adaclip", "visa"): (5, 1, 0.01, "adamw", 0.01),
     ("april_gan", "mvtec"): (3, 8, 1e-3, "adam", 0.0),

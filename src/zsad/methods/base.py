@@ -308,11 +308,6 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """Whether an image's score depends on the other images of its batch, without support."""
         return self.INFO.scores_batch_jointly
 
-    @property
-    def features_jointly(self) -> bool:
-        """Whether `features_for_loss` of an image depends on the other images of its batch."""
-        return False
-
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
