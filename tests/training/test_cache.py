@@ -247,6 +247,9 @@ def test_a_value_beyond_half_precision_is_refused(config, monkeypatch):
 def test_what_cannot_be_cached_is_refused(config):
     with pytest.raises(ConfigError, match="adaclip has no features to cache"):
         quietly(config(method="adaclip"), stained_pictures())
+    joint = {"dino_model": "dinov2", "dattn_mean": "batch"}
+    with pytest.raises(ConfigError, match="depend on the other images of its step: train without --cache"):
+        quietly(config(method="crane", settings=joint), stained_pictures())
     with pytest.raises(ConfigError, match="unknown cache precision 'fp8'"):
         config(cache_precision="fp8")
     with pytest.raises(ConfigError, match="without a cache"):

@@ -102,12 +102,15 @@ class State:
         map_range: smallest and largest value of a map if the support changes `Method.map_range`; else None.
         scores_jointly: whether an image's score depends on the other images of its batch if the support
             changes `Method.scores_jointly`; else None.
-        about: a line for the user on what the companions do to the scores; empty without companions.
     """
 
     map_range: tuple[float, float] | None = None
     scores_jointly: bool | None = None
-    about: str = ""
+
+    @property
+    def about(self) -> str:
+        """A line for the user on what the companions do to the scores; empty without companions."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -304,6 +307,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     def scores_jointly(self) -> bool:
         """Whether an image's score depends on the other images of its batch, without support."""
         return self.INFO.scores_batch_jointly
+
+    @property
+    def features_jointly(self) -> bool:
+        """Whether `features` of an image depend on the other images of its batch."""
+        return False
 
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None

@@ -94,6 +94,8 @@ class Recipe:
         train: how the weights are learnt; None for a method that learns nothing.
         checkpoint: the authors' own weights, a name in `zsad weights list`; None if they published none.
         published: source of the row, spelled as in `PublishedNumber.source`; None if no number is known.
+        published_as: name of the system in the published tables, where it is a setting of the method (Crane+
+            is "crane_plus"); None for the name of the method.
         assumptions: what the source leaves open, each with a mark that says how it was filled in.
     """
 
@@ -107,7 +109,13 @@ class Recipe:
     train: TrainingPart | None = None
     checkpoint: str | None = None
     published: str | None = None
+    published_as: str | None = None
     assumptions: tuple[str, ...] = ()
+
+    @property
+    def system(self) -> str:
+        """Name of the system, spelled as in `PublishedNumber.method`."""
+        return self.published_as or self.method
 
     @property
     def trained_on(self) -> str:
