@@ -351,6 +351,7 @@ class Detector(Comparing):
                 map_range=self.map_range,
                 keeps_names=self.method.INFO.uses_class_names,
                 ranker=self._ranker,
+                notes=self.method.notes,
             ),
         )
 

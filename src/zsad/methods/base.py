@@ -285,6 +285,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """Whether an image's score depends on the other images of its batch, without support."""
         return self.INFO.scores_batch_jointly
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the method could not do as it was set up, one line for each; every `Prediction` shows them."""
+        return ()
+
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
