@@ -101,7 +101,7 @@ def commands(kind: type[Method]) -> list[str]:
     if needs_own_weights(kind):
         predict += " --checkpoint prompts.safetensors"
     lines = [predict]
-    lines.append(f"{predict} --reference good/   # with a few known-normal images")
+    lines.append(f"{predict} --references good/   # with a few known-normal images")
     if info.needs_training:
         lines.append(f"$ zsad train --method {info.name} --data my-dataset --out prompts.safetensors")
     return lines
@@ -246,8 +246,8 @@ def comparison(names: list[str]) -> str:
         "",
         "*Learns*: needs weights learnt on an auxiliary set, never on the images to be scored. *Class names*: the "
         'score depends on `--class-name`, which is "object" by default. *References*: how known-normal images '
-        "(`--reference`) are used: by the paper's own rule, or by zsad's general rule, the mean of the method's answer "
-        "and of the distance to the nearest reference patch. *Scores a batch together*: the score of an image depends "
+        "(`--references`) are used: by the paper's own rule, or by zsad's general rule, the distance to the nearest reference "
+        "patch in units of what is usual between references, joined with the method's own answer. *Scores a batch together*: the score of an image depends "
         "on the other images. *Checked against*: the source of the numbers that `tests/methods` compares with; a "
         "re-implementation if the authors published no code, and plain loops if nothing was recorded. *Weights on "
         f"`{PACKAGED_BACKBONE}`*: whether the learnt weights for the small model inside the package are shipped.",

@@ -44,7 +44,7 @@ class MethodInfo:
         uses_class_names: whether the score depends on the class name.
         scores_batch_jointly: whether an image's score depends on the other images (transductive).
         references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
-            by the rule of `zsad.methods.functional.references`.
+            by the rule of `zsad.methods.functional.reference_rule`.
         is_composite: whether it joins other systems instead of being one of the literature.
         checked_by: what its numbers are compared with: recorded ones of the authors' code or of a
             re-implementation, or own loops over the paper's formulas; a reconstruction completes a paper.

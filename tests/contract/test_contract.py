@@ -295,14 +295,33 @@ def test_every_method_takes_references(name, make, uint8_images):
     assert (detector.predict(together)[0].anomaly_map == plain).all()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if kind(name).INFO.references == "general"])
+GENERAL = [name for name in METHODS if kind(name).INFO.references == "general"]
+
+
+@pytest.mark.parametrize("name", GENERAL)
 def test_a_reference_of_itself_lowers_the_score(name, make, images):
-    """There is no distance then, so that the general rule halves the score."""
+    """A patch that is known to be normal is trusted, whatever the method says of it."""
     detector, names = make(name), names_if_used(name)
-    plain = detector.score_tensors(images, names)
-    detector._compare_with(normal=images)
-    compared = detector.score_tensors(images, names)
-    torch.testing.assert_close(compared.scores, plain.scores / 2, rtol=0, atol=2e-3)
+    answers = []
+    for references in (images[1:], images):
+        detector._compare_with(normal=references)
+        answers.append(detector.score_tensors(images, names))
+        assert detector.map_range == (0.0, 1.0)
+        assert ((answers[-1].scores > 0) & (answers[-1].scores < 1)).all()
+        assert ((answers[-1].maps >= 0) & (answers[-1].maps <= 1)).all()
+    assert answers[1].scores[0] < answers[0].scores[0]
+    assert answers[1].maps[0].mean() < answers[0].maps[0].mean()
+
+
+@pytest.mark.parametrize("name", [name for name in GENERAL if not kind(name).INFO.scores_batch_jointly])
+def test_a_batch_with_references_equals_its_images(name, make, images):
+    detector, names = make(name), names_if_used(name)
+    detector._compare_with(normal=images.flip(0) + 0.1)
+    together = detector.score_tensors(images, names)
+    for index in range(len(images)):
+        alone = detector.score_tensors(images[index : index + 1], names and [names[index]])
+        torch.testing.assert_close(together.scores[index], alone.scores[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.maps[index], alone.maps[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", METHODS)

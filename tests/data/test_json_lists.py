@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from zsad.data.layouts.lists import read_head_ct, read_list, rows_of_file
+from zsad.data.layouts.opening import Opening
 from zsad.errors import DataError
 
 
@@ -48,18 +49,18 @@ def test_nan_of_an_exported_table_means_nothing(tmp_path):
         (tmp_path / name).touch()
     rows = [{"path": "a.png", "mask": float("nan")}, {"path": "b.png", "mask": "m.png", "size": [3, 4]}]
     (tmp_path / "list.json").write_text(json.dumps(rows))
-    found = read_list(tmp_path / "list.json", "test", spaced)
+    found = read_list(tmp_path / "list.json", Opening("test"))
     assert [(sample.path.name, sample.label) for sample in found.samples] == [("a.png", 0), ("b.png", 1)]
 
 
 def test_labels_of_head_ct_that_are_damaged(tmp_path):
     (tmp_path / "head_ct").mkdir()
     (tmp_path / "labels.csv").write_text("id, hemorrhage\n²,1\n7,1\n", encoding="utf-8")
-    found = read_head_ct(tmp_path, "test", spaced)
+    found = read_head_ct(tmp_path, Opening("test"))
     assert [Path(line.split(" is not there")[0]).name for line in found.problems] == [
         "labels.csv, line 2: image ²",
         "labels.csv, line 3: image 007.png",
     ]
     (tmp_path / "labels.csv").write_bytes(b"id, hemorrhage\n\xff,1\n")
     with pytest.raises(DataError, match="is not UTF-8 text"):
-        read_head_ct(tmp_path, "test", spaced)
+        read_head_ct(tmp_path, Opening("test"))

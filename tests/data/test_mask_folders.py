@@ -168,7 +168,7 @@ def test_normal_test_folders_and_mistakes_of_such_files(tmp_path):
     assert names == {"test": ["1.png", "2.png"], "train": ["0.png"]}
     for text, message in (
         ("normal_dir: gone\n", "normal_dir names gone, which is no folder"),
-        ("a: [1\n", "is not readable as YAML"),
+        ("a: [1\n", "is not YAML"),
         ("a: 1\n", "names no folders; expected normal_dir"),
     ):
         (tmp_path / "bad.yaml").write_text(text)

@@ -59,11 +59,14 @@ def test_both_kinds_at_once(auto, folder):
     with_companions = auto.predict(files[0]).score
     auto.set_references(files[:2])
     with_both = auto.predict(files[0]).score
+    assert auto.predict(files[:3])[0].score == pytest.approx(with_both, abs=1e-5)
+    assert auto.map_range == (0.0, 1.0)
     assert not auto.scores_jointly
     assert "9 drawn" in auto.about_companions
-    assert with_both == pytest.approx(with_companions / 2, abs=1e-5)  # the image is one of the references
     auto.set_companions(None)
-    assert auto.predict(files[0]).score == pytest.approx(plain / 2, abs=1e-5)
+    with_references = auto.predict(files[0]).score
+    assert len({plain, with_companions, with_references, with_both}) == 4
+    assert auto.predict(files[5]).score > with_references  # the first image is one of the references
     assert len(auto.reference_fingerprints) == 2
     auto.set_references(None)
     assert auto.predict(files[0]).score == plain
@@ -87,6 +90,16 @@ def test_references_are_remembered_once_and_the_memory_stands_for_them(
     detector._states = States(method, Support(memory=detector._states.memory))
     assert detector.predict(folder / "2.png", classes="screw").score == before
     assert encoded == [2]
+
+
+def test_references_in_any_direction_are_another_setting(make_small_clip, folder):
+    clip, good = make_small_clip(image_size=64), folder / "0.png"
+    plain = zsad.load("clip_ac", clip, device="cpu", references=good)
+    turned = zsad.load("clip_ac", clip, device="cpu", references=good, augment_references=True)
+    assert plain.scoring_settings() != turned.scoring_settings()
+    assert plain.reference_fingerprints == turned.reference_fingerprints
+    lying = np.rot90(np.asarray(Image.open(good))).copy()
+    assert turned.predict(lying).score < plain.predict(lying).score
 
 
 def test_companions_leave_references_alone(auto, folder):

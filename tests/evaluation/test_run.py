@@ -404,7 +404,8 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(tree, tmp_path, mo
 
     monkeypatch.setattr(Detector, "score_tensors", counting)
     outcome = run(*call, "--out", out, code=130)
-    assert "--resume continues" in outcome.stderr
+    assert outcome.stderr.rstrip().endswith("--resume")
+    assert f"finished results are in {out}" in outcome.stderr
     assert read_evaluation(out).runs == ()
     scored[:] = [0] * 10
     run(*call, "--out", out, "--resume")

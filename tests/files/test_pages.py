@@ -21,6 +21,7 @@ PREDICTION = {
     "bars": [],
     "ticks": [],
     "threshold": "",
+    "verdict": None,
     "calibration": None,
     "failed": [(EVIL, EVIL)],
     "embedded": True,
@@ -29,6 +30,8 @@ PREDICTION = {
     "fixed_scale": True,
     "map_low": "0",
     "map_high": "1",
+    "folder_mode": "",
+    "decimals": 3,
 }
 
 

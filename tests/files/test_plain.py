@@ -11,8 +11,8 @@ import pytest
 
 from zsad.errors import ConfigError, DataError
 from zsad.files.fields import Above, AtLeast, AtMost, Undefinable, check_bounds
-from zsad.files.json_text import parse_json, parse_object
-from zsad.files.plain import from_plain, read_json, to_plain
+from zsad.files.json_text import parse_json, parse_object, read_json
+from zsad.files.plain import from_plain, to_plain
 from zsad.files.settings import build_config
 
 Share = Annotated[float, AtLeast(0), AtMost(1)]

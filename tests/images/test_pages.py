@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from helpers.image_bytes import encode
 from zsad.cli import app
 from zsad.errors import ImageReadError, ImageWarning
-from zsad.files.plain import read_json
+from zsad.files.json_text import read_json
 from zsad.images.finding import find_images
 from zsad.images.names import RemoteFile
 from zsad.images.pages import MOST_PARTS, parts_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zsad.errors import DataError, WeightsError
-from zsad.files import plain
+from zsad.files import json_text
 from zsad.files.cache import find_cached
 from zsad.files.plain import from_plain
 from zsad.types import Activation, WeightRecord
@@ -197,7 +197,7 @@ def read_json(path: Path) -> dict[str, Any]:
         WeightsError: the file is missing, not JSON, or holds something other than an object.
     """
     try:
-        return plain.read_json(path)
+        return json_text.read_json(path)
     except DataError as error:
         raise WeightsError(str(error)) from error
 

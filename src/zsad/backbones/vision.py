@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zsad.backbones.attention import DeepPrompts, resize_positions
+from zsad.backbones.recording import listener
 from zsad.backbones.transformer import Transformer
 from zsad.errors import ConfigError
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
@@ -228,6 +229,9 @@ class VisionTower(nn.Module):
         values = {*taps, *value_taps} if value_value_from is not None else set()
         if deep_prompts is not None:
             deep_prompts.check(layers)
+        recording = listener() if deep_prompts is None else None
+        if recording is not None:
+            taps = (*taps, *recording.taps)
         embedded, levels = self._embed(images)
         x: Tensor = self.ln_pre(embedded)
         length = x.shape[1]
@@ -249,6 +253,8 @@ class VisionTower(nn.Module):
                 tokens[number] = x[:, :length]
             if number in values:
                 value_tokens[number] = value
+        if recording is not None:
+            recording.take(images, tokens, levels)
         return VisionOutput(x[:, 0], tokens, value_tokens, levels)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from zsad._version import __version__
-from zsad.cli import calibrate, data, evaluate, lists, predict, report, reproduce, train, weights
+from zsad.cli import calibrate, data, evaluate, fit, lists, predict, report, reproduce, train, weights
 from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 
 
@@ -84,6 +84,7 @@ app.add_typer(weights.weights_app, name="weights")
 app.add_typer(data.data_app, name="data")
 for command in (
     predict.predict,
+    fit.fit,
     train.train,
     evaluate.evaluate,
     report.report,

@@ -144,7 +144,7 @@ def calibrate(
         class_name=class_name,
         batch_size=batch_size,
     )
-    from zsad.detector.calibration.calibrating import choose_thresholds
+    from zsad.detector.calibration.choice import choose_thresholds
     from zsad.detector.calibration.examples import check_out, find_examples, save
     from zsad.detector.calibration.measuring import measure
     from zsad.files.run_lock import only_writer

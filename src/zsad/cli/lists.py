@@ -25,7 +25,7 @@ def methods() -> None:
     console.print(
         "training: needs learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
         "all images: the score of an image depends on the others. Every method takes known-normal images:"
-        " --reference.",
+        " --references.",
         style="dim",
     )
 

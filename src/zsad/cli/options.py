@@ -109,8 +109,8 @@ ClassNameOption = Annotated[
 ReferencesOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--reference",
-        help="Image, folder or pattern of normal images to compare with (few-shot). Repeatable.",
+        "--references",
+        help="Image, folder or pattern of known-normal images to compare with. Repeatable.",
     ),
 ]
 IncludeResultsOption = Annotated[

@@ -26,7 +26,7 @@ from zsad.data.canvas import Canvas, Point
 from zsad.data.run_lengths import decode_run_lengths
 from zsad.data.vocabulary import is_normal
 from zsad.errors import ImageReadError, ZsadError
-from zsad.files.plain import read_json
+from zsad.files.json_text import read_json
 from zsad.images.names import ANNOTATION_SUFFIXES, file_and_part, suffix_of
 
 _BACKGROUND = frozenset({"background", "_background_", "ignore", "__ignore__", "hintergrund"})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad._version import __version__
+from zsad.detector.fitting.good_images import GoodImage  # noqa: TC001 - read by from_plain
 from zsad.errors import DataError, WeightsError, one_line
 from zsad.files.atomic import atomic_file
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from zsad.detector.weights import PublishedWeights
 
 
-FORMAT = 1
+FORMAT = 2
 METADATA_KEY = "zsad"
+GOOD_IMAGES = "good_images."  # beginning of the names of tensors that are not learnt
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class CheckpointInfo:
         calibration: calibration that gave the thresholds, from `Calibration.to_dict`; None for thresholds
             set by hand.
         class_name: class name of the images that the thresholds are for; None for images of any name.
+        good_images: known-normal images that the detector was fitted to; their features are among the
+            tensors.
         bits: depth at which the detector reads 16-bit files; None for what each file states.
         tile: how the detector cuts images; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
@@ -66,6 +70,7 @@ class CheckpointInfo:
     map_threshold: float | None = None
     calibration: dict[str, Any] | None = None
     class_name: str | None = None
+    good_images: tuple[GoodImage, ...] = ()
     bits: int | None = None
     tile: Tile = None
     format: int = FORMAT
@@ -77,15 +82,17 @@ class Checkpoint:
 
     Attributes:
         path: path of the file.
-        content: tensors by name; in an authors' file whatever they saved, nested as they saved it.
+        content: learnt tensors by name; in an authors' file whatever they saved, nested as they saved it.
         info: description of a file that zsad wrote; None for an authors' file.
         published: entry of `zsad weights list`, for an authors' file that was asked for by its name.
+        good_images: tensors of the images that the detector was fitted to, from `GoodImages.tensors`.
     """
 
     path: Path
     content: Mapping[str, Any] = field(repr=False)
     info: CheckpointInfo | None
     published: PublishedWeights | None = None
+    good_images: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def method(self) -> str | None:
@@ -120,7 +127,12 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     info = _read_info(path) if file_kind(path) == "safetensors" else None
-    return Checkpoint(path, read_checkpoint(path), info)
+    content = read_checkpoint(path)
+    if info is None:
+        return Checkpoint(path, content, info)
+    good = {name.removeprefix(GOOD_IMAGES): content[name] for name in content if name.startswith(GOOD_IMAGES)}
+    learned = {name: content[name] for name in content if not name.startswith(GOOD_IMAGES)}
+    return Checkpoint(path, learned, info, good_images=good)
 
 
 def joined(parts: Sequence[Checkpoint]) -> Checkpoint:
@@ -176,21 +188,28 @@ def official_files(folder: Path, names: Sequence[str]) -> list[Path]:
     return found
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+def write(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    info: CheckpointInfo,
+    good_images: Mapping[str, Tensor] | None = None,
+) -> None:
     """Writes learnt weights; the file appears under its name when it is complete.
 
     Args:
         path: file to write, ".safetensors" by custom; missing folders are created.
         tensors: learnt tensors by name; may be empty.
         info: description of the tensors.
+        good_images: tensors of the images that the detector was fitted to; None without any.
 
     Raises:
         WeightsError: the file cannot be written; an older file of that name stays as it is.
     """
     from safetensors.torch import save
 
+    everything = {**tensors, **{GOOD_IMAGES + name: each for name, each in (good_images or {}).items()}}
     content = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        {name: tensor.detach().cpu().contiguous() for name, tensor in everything.items()},
         metadata={METADATA_KEY: json.dumps(to_plain(info), sort_keys=True)},
     )
     try:

@@ -17,6 +17,7 @@ from zsad.files.plain import to_plain
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
+    from zsad.detector.checkpoints import CheckpointInfo
     from zsad.methods.base import Method
     from zsad.types import WeightRecord
 
@@ -155,6 +156,28 @@ def check_backbone(found: Checkpoint, record: WeightRecord, fingerprint: str) ->
     raise WeightsError(
         f"{found.path} was trained on backbone {own!r}, not on {given!r}: use backbone={own!r}"
     )
+
+
+def check_fitted(path: Path, info: CheckpointInfo, method: Method, image_size: int) -> None:
+    """Refuses to compare images with good images that another method or other settings looked at.
+
+    Args:
+        path: file of a fitted detector.
+        info: description in that file.
+        method: method in use.
+        image_size: pixels a side in use.
+
+    Raises:
+        ConfigError: something differs; the message names it, with both values.
+    """
+    there = {"method": info.method, "image_size": info.image_size, **info.config}
+    here = {"method": method.INFO.name, "image_size": image_size, **to_plain(method.config)}
+    for name, own in there.items():
+        if own != here.get(name):
+            raise ConfigError(
+                f"{path} was fitted with {name}={own!r}, not with {here.get(name)!r}: leave {name} out, or "
+                "fit again with zsad fit"
+            )
 
 
 def take_weights(method: Method, found: Checkpoint) -> None:

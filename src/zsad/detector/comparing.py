@@ -10,7 +10,6 @@ import torch
 
 from zsad.detector.class_names import class_names
 from zsad.detector.identity import image_fingerprint, learned_versions
-from zsad.detector.inputs import read, stack
 from zsad.detector.looking import Looking, cut
 from zsad.detector.states import States
 from zsad.detector.support import again_readable, check_companions, images_given, readable
@@ -21,6 +20,7 @@ from zsad.images.preparing import Preparation, to_array
 from zsad.images.reading import depth_of
 from zsad.images.tiles import setting_of
 from zsad.methods.base import Method
+from zsad.methods.functional.reference_rule import MAP_RANGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,6 +70,8 @@ class Comparing(Looking):
     @property
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value that a map can take, with the present references and companions."""
+        if self._states.follows_general_rule:
+            return MAP_RANGE
         state = self._state_with_support()
         return self.method.map_range if state is None or state.map_range is None else state.map_range
 
@@ -118,17 +120,17 @@ class Comparing(Looking):
             self.calibration.check_fits(other.scoring_settings())
         return other
 
-    def set_references(self, references: Images | None, *, bits: Bits = None) -> None:
+    def set_references(self, references: Images | None, *, augment: bool = False, bits: Bits = None) -> None:
         """Gives the detector known-normal images to compare with, in place of those it has.
 
         A method with a few-shot rule of its own follows it; every other method follows the general rule of
-        `zsad.methods.functional.references`. Companions stay as they are, unless the depth changes. A
-        calibration that was made with other references no longer holds and is removed. References are not
-        written into checkpoints.
+        `zsad.methods.functional.reference_rule`. Companions stay as they are, unless the depth changes. A
+        calibration that was made with other references no longer holds and is removed.
 
         Args:
             references: one image as `predict` takes it, a folder, a pattern, or a list of these, all of one
                 class; None or an empty list returns to zero-shot scoring.
+            augment: whether references also count turned and flipped, for parts that lie in any direction.
             bits: depth of 16-bit files, or "auto" for one that all references fit in, which then holds for
                 all images of this detector; None keeps the depth.
 
@@ -142,7 +144,8 @@ class Comparing(Looking):
             self._compare_with(unlabelled=None)
         found = [self._read(item)[1] for item in given]
         self._sources = replace(self._sources, references=given)
-        self._compare_with(normal=self._stack(found) if found else None, memory=None)
+        normal = self._stack(found) if found else None
+        self._compare_with(normal=normal, memory=None, answers=None, turned=augment)
         self.reference_fingerprints = tuple(image_fingerprint(to_array(image)) for image in found)
         if self.calibration is not None:
             self.apply_calibration(None)
@@ -174,10 +177,11 @@ class Comparing(Looking):
     @property
     def scores_jointly(self) -> bool:
         """Whether images have to be scored all at once, because each score depends on the other images."""
+        if self._states.follows_general_rule and self.method.MOST_COMPANIONS:
+            return False
         state = self._state_with_support()
-        if state is None or state.scores_jointly is None:
-            return self.method.scores_jointly
-        return state.scores_jointly
+        joint = None if state is None else state.scores_jointly
+        return self.method.scores_jointly if joint is None else joint
 
     @property
     def about_companions(self) -> str:
@@ -205,13 +209,19 @@ class Comparing(Looking):
         if key not in tiled:
             cutting = Cutting(self.tile, self.image_size)
             support = sources.support(
-                self.method, cutting, lambda item: cut(self._read(item)[1], self.roi), self._prepared
+                self.method,
+                cutting,
+                lambda item: cut(self._read(item)[1], self.roi),
+                self._prepared,
+                are_turned=whole.support.turned,
             )
             tiled[key] = States(self.method, support)
         return tiled[key]
 
     def _read(self, source: Any) -> ReadImage:
         """An image at the detector's depth; one that will be cut may be larger."""
+        from zsad.detector.inputs import read
+
         return read(source, self.roi, self.bits, for_tiles=self.tile is not None)
 
     def _stack(self, images: Iterable[Image.Image]) -> Tensor:
@@ -220,4 +230,6 @@ class Comparing(Looking):
 
     def _prepared(self, images: Iterable[Image.Image]) -> Tensor:
         """Images or tiles as they are, for the network: (B, 3, S, S) float32 on its device."""
+        from zsad.detector.inputs import stack
+
         return stack(images, self.preparation).to(self.device)

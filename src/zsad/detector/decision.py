@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from zsad.detector.thresholds import Calibration, read_calibration
-
 if TYPE_CHECKING:
+    from zsad.detector.thresholds import Calibration
     from zsad.types import ScoreScale
 
 SelfT = TypeVar("SelfT", bound="Decided")
@@ -157,6 +156,8 @@ class Decided:
             DataError: the file is no calibration, or is damaged.
         """
         if isinstance(calibration, str | Path):
+            from zsad.detector.thresholds import read_calibration
+
             calibration = read_calibration(calibration)
         if calibration is not None:
             calibration.check_fits(self.scoring_settings())

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from zsad.backbones.devices import check_device
-from zsad.detector import checkpoints
-from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.class_names import Classes, class_names, with_class_names
-from zsad.detector.comparing import Comparing
 from zsad.detector.decision import Decision
 from zsad.detector.explanation import RegionRanker
+from zsad.detector.fitted import Fitted
 from zsad.detector.identity import learned_versions, scoring_settings
 from zsad.detector.inputs import (
     ImageInput,
@@ -34,28 +32,28 @@ from zsad.detector.inputs import (
     scored_stream,
 )
 from zsad.detector.looking import RegionInput, look
-from zsad.detector.predictions import predictions
+from zsad.detector.predictions import one_by_one, predictions
 from zsad.detector.states import States
 from zsad.detector.support import find_and_tell
 from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images
 from zsad.errors import ConfigError
-from zsad.files.plain import to_plain
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
 from zsad.images.tiles import setting_of
 from zsad.methods.base import Method, Support
-from zsad.types import Prediction, RawOutput, WeightRecord
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from zsad.detector.fitting.good_images import GoodImages
     from zsad.images.limits import Bits
     from zsad.images.tiles import Tile
+    from zsad.types import Prediction, RawOutput, WeightRecord
 
 MOST_AT_ONCE = 16
 
 
-class Detector(Comparing):
+class Detector(Fitted):
     """A method on a backbone that scores images.
 
     Attributes:
@@ -66,6 +64,7 @@ class Detector(Comparing):
         is_trained: whether the learnt parameters mean anything; True for a method that learns nothing.
         decision: thresholds and score scale of the predictions, with the calibration that they rest on.
         reference_fingerprints: fingerprints of the reference images, from `image_fingerprint`.
+        good_images: what `fit` kept of the good images; None for a detector that is not fitted.
         auxiliary_data: description of the training data, for the checkpoint; see `mark_trained`.
         auxiliary_pictures: digests of the training image files, for the checkpoint; see `mark_trained`.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
@@ -95,6 +94,7 @@ class Detector(Comparing):
         self.is_trained = is_trained or not any(True for _ in method.trainable())
         self.decision = Decision()
         self.reference_fingerprints: tuple[str, ...] = ()
+        self.good_images: GoodImages | None = None
         self.auxiliary_data = auxiliary_data
         self.auxiliary_pictures = auxiliary_pictures
         self.fingerprint = fingerprint
@@ -123,6 +123,7 @@ class Detector(Comparing):
         place = check_device(device)
         self.method.to(place)
         self._states, self._tiled_states = States(self.method, self._states.support.to(place)), {}
+        self.good_images = None if self.good_images is None else self.good_images.to(place)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -280,41 +281,9 @@ class Detector(Comparing):
             bits=self.bits,
             tile=self.tile,
             roi=None if self.roi is None else self.roi.identity,
+            are_turned=self._states.support.turned,
+            is_lone=self.good_images is not None,
         )
-
-    def save(self, path: str | Path) -> Path:
-        """Writes what was learnt and all that `zsad.load(checkpoint=path)` needs, except backbone weights.
-
-        A calibration that was made before the weights changed is left out, with its thresholds.
-
-        Args:
-            path: file to write, ".safetensors" by custom; an older file is replaced in one step.
-
-        Returns:
-            Path of the file.
-
-        Raises:
-            WeightsError: the file cannot be written.
-        """
-        decision = self.decision.valid_for(self.scoring_settings())
-        info = CheckpointInfo(
-            method=self.method.INFO.name,
-            backbone=self.record.name,
-            fingerprint=self.fingerprint,
-            image_size=self.image_size,
-            config=to_plain(self.method.config),
-            auxiliary_data=self.auxiliary_data,
-            auxiliary_pictures=self.auxiliary_pictures,
-            threshold=decision.threshold,
-            map_threshold=decision.map_threshold,
-            calibration=None if decision.calibration is None else decision.calibration.to_dict(),
-            class_name=decision.class_name,
-            bits=self.bits,
-            tile=self.tile,
-        )
-        path = Path(path).expanduser()
-        checkpoints.write(path, self.method.learned_state(), info)
-        return path
 
     def mark_trained(self, auxiliary_data: str, auxiliary_pictures: str = "") -> None:
         """Records that the method has been trained, and on which data.
@@ -358,7 +327,6 @@ class Detector(Comparing):
     @torch.inference_mode()
     def _score(self, images: Tensor, names: Sequence[str | None], states: States) -> RawOutput:
         """Scores and maps of a batch, float32."""
-        images = images.to(self.device)
-        state = states.prepared(names, learned_versions(self.method))
-        raw = self.method.score(self.method.features(images), state)
-        return states.compared(RawOutput(raw.scores.float(), raw.maps.float()), images, self.map_range)
+        if self.good_images is not None and len(images) > 1 and self._method_scores_jointly:
+            return one_by_one(lambda one, name: self._score(one, name, states), images, names)
+        return states.scored(images.to(self.device), names, learned_versions(self.method))

@@ -74,6 +74,8 @@ def scoring_settings(
     bits: int | None = None,
     tile: Tile = None,
     roi: str | None = None,
+    are_turned: bool = False,
+    is_lone: bool = False,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
 
@@ -85,14 +87,18 @@ def scoring_settings(
         bits: depth at which 16-bit files are read; None for what each file states.
         tile: how images are cut; None for whole images.
         roi: identity of the region of interest; None for whole images.
+        are_turned: whether references also count turned and flipped.
+        is_lone: whether each image is scored by itself although the method compares the images of a batch.
 
     Returns:
         `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
         `weights` (short digest of the backbone and of everything that was learnt), `bits`, `tile` and, if
-        there is one, `roi`.
+        there is one, `roi`, `augment_references` if references are turned, and `companions`, "none", if
+        `is_lone`.
     """
     backbone = method.backbone
     return {
+        **({"companions": "none"} if is_lone else {}),
         "method": method.INFO.name,
         "backbone": backbone.record.name if backbone.record else None,
         "image_size": image_size,
@@ -103,4 +109,5 @@ def scoring_settings(
         "bits": bits,
         "tile": tile,
         **({} if roi is None else {"roi": roi}),
+        **({"augment_references": True} if are_turned else {}),
     }

@@ -13,9 +13,10 @@ from zsad.backbones.loading import backbone_fingerprint, load_backbone
 from zsad.detector import choosing
 from zsad.detector.decision import Decision
 from zsad.detector.detector import Detector
+from zsad.detector.fitting.good_images import GoodImages
 from zsad.detector.looking import as_region
 from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibration
-from zsad.errors import ConfigError
+from zsad.errors import ConfigError, WeightsError
 from zsad.files.settings import build_config
 from zsad.images.limits import common_depth
 from zsad.methods import _registry as registry
@@ -41,6 +42,7 @@ def load(
     bits: int | None = None,
     tile: Tile = None,
     references: Images | None = None,
+    augment_references: bool = False,
     calibration: Calibration | str | Path | None = None,
     roi: RegionInput = None,
     **config: Any,
@@ -65,7 +67,9 @@ def load(
         tile: how large images are cut into overlapping tiles, as `Detector.predict` takes it; None for the
             setting of the checkpoint, or whole images.
         references: known-normal images to compare with, as `Detector.set_references` takes them: a file, a
-            folder, a pattern or a list.
+            folder, a pattern or a list; they replace the good images of a fitted checkpoint.
+        augment_references: whether each reference also counts in the other seven ways that quarter turns and
+            a flip give, for parts that lie in any direction.
         calibration: calibration as `Detector.apply_calibration` takes it; without a checkpoint it also
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.
@@ -131,8 +135,9 @@ def load(
         tile=info.tile if tile is None and info is not None else tile,
     )
     detector.roi = region
+    _take_good_images(detector, found)
     if references is not None:
-        detector.set_references(references)
+        detector.set_references(references, augment=augment_references)
     if calibration is not None:
         detector.apply_calibration(None if isinstance(calibration, str) else calibration)
     elif info is not None and info.calibration is not None:
@@ -145,6 +150,18 @@ def load(
 def _first_given(*sizes: int | None) -> int:
     """The first size that is not None; the last one is always a number."""
     return next(size for size in sizes if size is not None)
+
+
+def _take_good_images(detector: Detector, found: Checkpoint | None) -> None:
+    """Gives a detector the good images of a fitted checkpoint, if it is one."""
+    if found is None or found.info is None or not found.info.good_images:
+        return
+    choosing.check_fitted(found.path, found.info, detector.method, detector.image_size)
+    try:
+        good = GoodImages.from_tensors(found.info.good_images, found.good_images, detector.method)
+    except WeightsError as error:
+        raise WeightsError(f"{found.path}: {error}") from error
+    detector.keep_good_images(good.to(detector.device))
 
 
 def _find_backbone(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad.data.masks import read_mask
 from zsad.detector.decision import Decided
 from zsad.errors import ConfigError, ImageReadError, printable
 from zsad.images.preparing import to_array
@@ -54,6 +53,8 @@ def as_region(given: RegionInput) -> Region | None:
                 "10%,10%,80%,80%"
             )
         return Region.of_box(str(given))
+    from zsad.data.masks import read_mask  # most detectors look at whole images
+
     try:
         return Region.of_mask(read_mask(file))
     except (ImageReadError, ConfigError) as error:

@@ -6,19 +6,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
+from zsad.detector.general_rule import GeneralRule
 from zsad.methods.base import DEFAULT_CLASS, Support
-from zsad.methods.functional.references import reference_distances, with_references
+from zsad.types import RawOutput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zsad.methods.base import Method, State
     from zsad.methods.functional.references import ReferenceMemory
-    from zsad.types import RawOutput
 
 MOST_STATES_KEPT = 64
 
@@ -39,6 +40,7 @@ class States:
         self.support = support
         self._kept: OrderedDict[tuple[tuple[str, ...], Stamp], State] = OrderedDict()
         self._memory: ReferenceMemory | None = None
+        self._general: GeneralRule | None = None
         self._lock = threading.Lock()
 
     def __getstate__(self) -> tuple[Method, Support]:
@@ -57,11 +59,7 @@ class States:
             stamp: versions of what was learnt, from `learned_versions`, so that a training step outdates
                 earlier states.
         """
-        classes = tuple(name or DEFAULT_CLASS for name in names)
-        if not self.method.INFO.uses_class_names:
-            classes = (DEFAULT_CLASS,)
-        elif len(set(classes)) == 1:
-            classes = classes[:1]
+        classes = self._classes(names)
         key = (classes, stamp)
         with self._lock:
             if key not in self._kept:
@@ -79,29 +77,66 @@ class States:
             names: class names to prepare for, if nothing has been prepared yet.
             stamp: versions of what was learnt, from `learned_versions`.
         """
-        is_used = self.method.INFO.references == "own" and self.support.has_references
-        if not is_used and self.support.unlabelled is None:
+        if not self.support or (self.follows_general_rule and self.support.unlabelled is None):
             return None
         with self._lock:
             latest = next(reversed(self._kept.values()), None)
         return latest or self.prepared(names, stamp)
 
-    def compared(self, raw: RawOutput, images: Tensor, map_range: tuple[float, float]) -> RawOutput:
-        """A method's answer, joined by the general rule with the distances to the references.
+    @property
+    def follows_general_rule(self) -> bool:
+        """Whether there are references, and the method has no rule of its own for them."""
+        return self.support.has_references and self.method.INFO.references != "own"
+
+    @torch.inference_mode()
+    def scored(self, images: Tensor, names: Sequence[str | None], stamp: Stamp) -> RawOutput:
+        """Scores (B,) and maps (B, S, S) of a batch, float32.
 
         Args:
-            raw: scores (B,) and maps (B, S, S).
             images: (B, 3, S, S) resized and normalised images.
-            map_range: smallest and largest value of the method's maps.
-
-        Returns:
-            `raw` itself without references, and for methods with a rule of their own.
+            names: class name of each image; None stands for "object".
+            stamp: versions of what was learnt, from `learned_versions`.
         """
-        memory = None if self.method.INFO.references == "own" else self.memory
+        method, general = self.method, self._general_rule()
+        if general is None:
+            raw = method.score(method.features(images), self.prepared(names, stamp))
+            return RawOutput(raw.scores.float(), raw.maps.float())
+        at_once = 1 if method.MOST_COMPANIONS else len(images)  # a lone answer to each image
+        parts = [
+            general.scored(
+                images[rows],
+                self._classes(names[rows]),
+                lambda classes: self._alone.prepared(classes, stamp),
+                None if self.support.unlabelled is None else self.prepared(names[rows], stamp),
+                stamp,
+            )
+            for rows in (slice(start, start + at_once) for start in range(0, len(images), at_once))
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return RawOutput(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))
+
+    def _general_rule(self) -> GeneralRule | None:
+        """What applies the general rule; None where it does not apply."""
+        memory = self.memory if self.follows_general_rule else None
         if memory is None:
-            return raw
-        distances = reference_distances(self.method.backbone.visual, images, memory)
-        return with_references(raw, distances, map_range)
+            return None
+        with self._lock:
+            if self._general is None:
+                self._general = GeneralRule(self.method, self.support, memory)
+            return self._general
+
+    @cached_property
+    def _alone(self) -> States:
+        """States of the same method without support."""
+        return States(self.method, Support())
+
+    def _classes(self, names: Sequence[str | None]) -> tuple[str, ...]:
+        """One class name for a whole batch, or one for each image."""
+        if not self.method.INFO.uses_class_names:
+            return (DEFAULT_CLASS,)
+        classes = tuple(name or DEFAULT_CLASS for name in names)
+        return classes[:1] if len(set(classes)) == 1 else classes
 
     @property
     def memory(self) -> ReferenceMemory | None:
@@ -122,4 +157,4 @@ class States:
         """
         if self.method.INFO.references == "own":
             return replace(self.support, memory=self._remembered())
-        return replace(self.support, normal=None, memory=None)
+        return replace(self.support, normal=None, memory=None, answers=None)

@@ -20,13 +20,14 @@ from zsad._version import __version__
 from zsad.detector.calibration.options import Aim
 from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
-from zsad.files.plain import from_plain, read_json, to_plain, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, to_plain, write_json
 from zsad.types import ScoreScale
 
 MapRule = Literal["rate", "f1"]
 
 NO_CALIBRATION = "none"
-FORMAT = 1
+FORMAT = 2
 _FORMAT_KEY = "zsad_calibration"
 
 
@@ -43,6 +44,8 @@ class Calibration(Aim):
         class_name: class name of the images; None if the method uses no class names.
         settings: everything that the detector's scores depend on, from `scoring_settings`.
         pictures: fingerprints of all calibration images, from `image_fingerprint`.
+        left_out: number of images that were left out of the references together to score each of them; 0 for
+            images that are no references.
         warnings: sentences on the limits of the calibration.
         created: date, YYYY-MM-DD.
         version: version of zsad that made the calibration.
@@ -56,6 +59,7 @@ class Calibration(Aim):
     class_name: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     pictures: tuple[str, ...] = field(default=(), repr=False)
+    left_out: int = 0
     warnings: tuple[str, ...] = field(default=(), repr=False)
     created: str = ""
     version: str = __version__

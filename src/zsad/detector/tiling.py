@@ -26,6 +26,7 @@ from zsad.errors import ConfigError
 from zsad.images.tiles import WHOLE_SHARE, Box, Tile, blend, tile_grid, tile_side
 from zsad.methods.base import Support
 from zsad.methods.functional.maps import upsample
+from zsad.methods.functional.references import turned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +169,12 @@ class Sources:
         return bool(self.references or self.companions)
 
     def support(
-        self, method: Method, cutting: Cutting, read: Callable[[Any], Image.Image], stack: Stack
+        self,
+        method: Method,
+        cutting: Cutting,
+        read: Callable[[Any], Image.Image],
+        stack: Stack,
+        are_turned: bool = False,
     ) -> Support:
         """References and companions, cut like the images that are compared with them.
 
@@ -177,13 +183,14 @@ class Sources:
             cutting: how images are cut.
             read: reads one of the images.
             stack: prepares images as (B, 3, S, S) on the detector's device.
+            are_turned: whether tiles of references also count turned and flipped.
         """
         each = max(1, MOST_REFERENCE_TILES // max(1, len(self.references)))
         memory = None
         for number, source in enumerate(self.references):
             image = read(source)
             boxes = _evenly(cutting.boxes(image), each, first=number)
-            more = remember_tiles(method, image, boxes, stack)
+            more = remember_tiles(method, image, boxes, _and_turned(stack) if are_turned else stack)
             memory = more if memory is None else memory.joined_with(more)
         drawn: list[Tensor] = []
         each = -(-method.MOST_COMPANIONS // max(1, len(self.companions)))
@@ -193,6 +200,11 @@ class Sources:
             drawn.append(stack(map(image.crop, boxes)))
         unlabelled = torch.cat(drawn)[: method.MOST_COMPANIONS] if drawn else None
         return Support(unlabelled=unlabelled, memory=memory)
+
+
+def _and_turned(stack: Stack) -> Stack:
+    """Prepares images in eight ways each, see `turned`."""
+    return lambda images: turned(stack(images))
 
 
 def _evenly(boxes: Sequence[Box], most: int, first: int) -> list[Box]:

@@ -19,7 +19,8 @@ from zsad.detector.looking import as_region
 from zsad.errors import DataError, one_line
 from zsad.evaluation.results import CategoryResult, WorstPicture
 from zsad.evaluation.worst import Candidate, WorstOfCategory
-from zsad.files.plain import from_plain, read_json, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, write_json
 from zsad.images.names import file_and_part
 from zsad.metrics import METRIC_NAMES, MetricSuite
 from zsad.metrics.bootstrap import IMAGE_METRICS

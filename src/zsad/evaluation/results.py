@@ -23,7 +23,8 @@ from typing import Annotated, Any, Literal
 
 from zsad.errors import DataError
 from zsad.files.fields import AtLeast, Count, Share, Undefinable
-from zsad.files.plain import from_plain, read_json, to_plain, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, to_plain, write_json
 from zsad.images.tiles import Tile  # noqa: TC001 - read by from_plain
 
 RESULTS_FILE = "results.json"

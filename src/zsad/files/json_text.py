@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from zsad.errors import DataError
 from zsad.files.fields import DEEPEST, MisfitError, check_plain, shortened
+
+LARGEST = 100_000_000  # bytes of a JSON file; an evaluation of 100 categories has less than a thousandth
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        DataError: the file does not exist, is not JSON, is larger than any, or holds something other than an
+            object.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise DataError(
+                f"{path}: has {size / 1e6:.0f} MB, and no JSON of zsad or of weights has {LARGEST / 1e6:g}"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return parse_object(content, str(path))
 
 
 def parse_object(text: str | bytes, where: str) -> dict[str, Any]:

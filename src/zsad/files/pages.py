@@ -1,7 +1,8 @@
 """Writes HTML pages: one file that opens from disk, makes no request, and escapes everything it shows.
 
-A page `NAME` consists of `templates/NAME.html`, which extends `base.html`, and `templates/NAME.js`. The base
-holds the head, the common styles, and a content security policy that admits only the page's own script.
+A page `NAME` is `templates/NAME.html`, which extends `base.html`, and `templates/NAME.js`, if it has one.
+The base holds the head, the common styles, and a content security policy that admits only the page's
+own script.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def render_page(name: str, values: Mapping[str, Any]) -> str:
         jinja2.UndefinedError: the template uses a variable or an attribute that `values` lacks.
     """
     templates = resources.files("zsad.files").joinpath("templates")
-    script = templates.joinpath(f"{name}.js").read_text(encoding="utf-8")
+    file = templates.joinpath(f"{name}.js")
+    script = file.read_text(encoding="utf-8") if file.is_file() else ""
     template = _environment().get_template(f"{name}.html")
     return template.render(values, script=script, script_hash=script_hash(script))
 

@@ -17,11 +17,8 @@ from typing import Any, TypeVar
 from zsad.errors import DataError, ZsadError
 from zsad.files.atomic import atomic_file
 from zsad.files.fields import MisfitError, field_hints, fit, shortened
-from zsad.files.json_text import parse_object
 
 T = TypeVar("T")
-
-LARGEST = 100_000_000  # bytes of a JSON file; an evaluation of 100 categories has less than a thousandth
 
 
 def to_plain(value: Any) -> Any:
@@ -100,25 +97,6 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(to_plain(content), indent=1, ensure_ascii=True, allow_nan=False)
     with atomic_file(path) as file:
         file.write(text.encode() + b"\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        DataError: the file does not exist, is not JSON, is larger than any, or holds something other than an
-            object.
-    """
-    try:
-        size = path.stat().st_size
-        if size > LARGEST:
-            raise DataError(
-                f"{path}: has {size / 1e6:.0f} MB, and no JSON of zsad or of weights has {LARGEST / 1e6:g}"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return parse_object(content, str(path))
 
 
 def slug(text: str) -> str:

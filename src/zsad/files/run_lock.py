@@ -12,7 +12,8 @@ from pathlib import Path
 
 from zsad.errors import ConfigError, DataError, printable
 from zsad.files.atomic import remove_unfinished
-from zsad.files.plain import from_plain, read_json, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, write_json
 
 LOCK_FILE = ".zsad.lock"
 

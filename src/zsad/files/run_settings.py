@@ -10,7 +10,8 @@ from typing import Any
 from zsad.errors import ConfigError, DataError
 from zsad.files.atomic import atomic_file
 from zsad.files.fields import shortened
-from zsad.files.plain import read_json, to_plain
+from zsad.files.json_text import read_json
+from zsad.files.plain import to_plain
 
 SETTINGS_FILE = "settings.json"
 SETTINGS_LAYOUT = 1

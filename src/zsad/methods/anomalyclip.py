@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from zsad.backbones.catalog import MVTEC, VISA, authors_weights
 from zsad.methods.base import Method, Support, TextState, Weight
+from zsad.methods.functional.image_score import ImageScore, image_score_for, image_scores
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import JointFeatures
 from zsad.methods.functional.similarity import similarity_softmax
@@ -99,9 +100,13 @@ class Config(ObjectAgnosticConfig):
 
     Attributes:
         lam: weight of the pixel losses against the image loss.
+        image_score: what scores an image, "class_token" as in the paper, or "both" for the mean logit of the
+            class token and of the most anomalous 5 % of the patches; None for "both" on `tiny` and
+            "class_token" on all other weights.
     """
 
     lam: Weight = 4.0
+    image_score: ImageScore | None = None
 
 
 class AnomalyCLIP(Method[Config, JointFeatures, TextState]):
@@ -122,6 +127,7 @@ class AnomalyCLIP(Method[Config, JointFeatures, TextState]):
         """
         super().__init__(backbone, config.resolved(backbone.config))
         self.prompts = ObjectAgnosticPrompts(self.backbone, self.config)
+        self.image_score = image_score_for(self.config.image_score, backbone.record)
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> TextState:
         """The two learnt prompts; they are the same for every class."""
@@ -133,13 +139,14 @@ class AnomalyCLIP(Method[Config, JointFeatures, TextState]):
         return self.prompts.features(self.backbone, images)
 
     def score(self, features: JointFeatures, state: TextState) -> RawOutput:
-        """Abnormal probability of the class token; that of the patches summed, upsampled and smoothed."""
+        """Abnormal probability of the image; that of the patches summed, upsampled and smoothed."""
         temperature = self.config.temperature
         image = similarity_softmax(features.image_features, state.text_features, temperature)
         patches = similarity_softmax(features.patch_features, state.text_features, temperature)
         once = [1.0] * len(self.prompts.layers)
         size = features.image_size(self.backbone.config.vision.patch_size)
-        return RawOutput(image[:, 1], abnormal_map(patches, once, size, self.config.sigma))
+        scores = image_scores(image, patches, self.image_score)
+        return RawOutput(scores, abnormal_map(patches, once, size, self.config.sigma))
 
     @property
     def map_range(self) -> tuple[float, float]:

@@ -43,6 +43,17 @@ Synthetic products with recurring faults showed the same, and the present number
 the other products.
 
 The scores of one folder are comparable with each other, not with those of another folder.
+
+With known-normal images, the general rule (`zsad.methods.functional.reference_rule`) scores each image: a
+patch that matches a reference is trusted, and distances to the companions given by `Detector.set_companions`
+are added with the weight 1 / sqrt(R) for R references, because a companion may share the fault. The answer
+from the prompts is the lone one. On validation data (seven real products, mean image AUROC, on `tiny`): the
+folder alone 0.857 (six of them); 1 reference 0.852, with the folder 0.866; 4 references 0.893, with the
+folder 0.895; 16 references 0.904, with the folder 0.900 to 0.904. What else was tried stands in the module of
+the general rule.
+
+The image's logit from the prompts is, on `tiny`, the mean of the class token's logit and of the mean logit of
+the most anomalous 5 % of the patches (`image_score`); in folders it gives 0.863 instead of 0.857.
 """
 
 from __future__ import annotations
@@ -57,6 +68,7 @@ from torch import Tensor, nn
 from zsad.files.fields import Above, AtLeast, AtMost
 from zsad.methods.base import Method, State, Support, Weight
 from zsad.methods.functional.folder import LEAST_COMPANIONS, Companions, Logits, Weighting
+from zsad.methods.functional.image_score import ImageScore, image_logits, image_score_for
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import (
     JointFeatures,
@@ -107,6 +119,9 @@ class Config(ObjectAgnosticConfig):
             the first layer of an image encoder with a hybrid stem, whose levels are compared as well, and for
             the ends of the quarters of any other.
         lam: weight of the pixel losses against the image loss.
+        image_score: what scores an image without companions and references, "class_token" as in AnomalyCLIP,
+            or "both" for the mean logit of the class token and of the most anomalous 5 % of the patches; None
+            for "both" on `tiny` and "class_token" on all other weights.
     """
 
     companions: Annotated[int, AtLeast(LEAST_COMPANIONS)] = 32
@@ -114,6 +129,7 @@ class Config(ObjectAgnosticConfig):
     visual_weight: Weight = 1.5
     visual_layers: tuple[int, ...] | None = None
     lam: Weight = 4.0
+    image_score: ImageScore | None = None
 
     def resolved(self, towers: ClipConfig) -> Self:
         """The same settings with everything that depends on the backbone filled in.
@@ -170,6 +186,7 @@ class Auto(Method[Config, Features, AutoState]):
         """
         super().__init__(backbone, config.resolved(backbone.config))
         self.prompts = ObjectAgnosticPrompts(self.backbone, self.config)
+        self.image_score = image_score_for(self.config.image_score, backbone.record)
         self.visual_layers = layers_compared(self.config.visual_layers, backbone.config.vision)
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> AutoState:
@@ -208,6 +225,15 @@ class Auto(Method[Config, Features, AutoState]):
         once = [1.0] * len(self.prompts.layers)
         size = features.image_size(self.backbone.config.vision.patch_size)
         return RawOutput(logits.images.sigmoid(), abnormal_map(chances, once, size, self.config.sigma))
+
+    def companion_distances(self, features: Features, state: AutoState) -> Tensor | None:
+        """Mean distance of each patch over the levels, above what is usual, times the trust."""
+        companions = state.companions
+        if companions is None or len(companions.patches) == 0:
+            return None
+        comparison = companions.compared(features.levels)
+        above = companions.patch_distances_of(comparison) - 1
+        return companions.likeness(comparison)[:, None] * above
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -265,7 +291,8 @@ class Auto(Method[Config, Features, AutoState]):
         for vectors in (features.image_features, features.patch_features):
             cosines = cosine_similarity(vectors, text)
             ahead.append((cosines[..., 1] - cosines[..., 0]) / self.config.temperature)
-        return Logits(*ahead)
+        image, patches = ahead
+        return Logits(image_logits(image, patches, self.image_score), patches)
 
     def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
         """Images as companions of others, and how they compare with each other."""

@@ -20,7 +20,7 @@ from typing_extensions import TypeVar
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import Above, AtLeast, check_bounds
 from zsad.methods.functional.checks import check_names
-from zsad.methods.functional.references import remember
+from zsad.methods.functional.references import WAYS_TO_TURN, remember, turned
 from zsad.types import Activation, PositionInterpolation  # noqa: TC001 - `check_bounds` reads the annotations
 
 if TYPE_CHECKING:
@@ -68,11 +68,16 @@ class Support:
         unlabelled: companions, (M, 3, S, S) images of the same folder, normal or not; None without any.
         memory: what `Method.remember` kept of the references. It stands for all of them, so that `normal` is
             not looked at, and may be None; None: `normal` has not been remembered yet.
+        answers: (R, S, S) maps that the method itself gives for the references, without support; needed by
+            the general rule where `memory` stands for images that are no longer there, and otherwise None.
+        turned: whether each reference also counts in the other seven ways that quarter turns and a flip give.
     """
 
     normal: Tensor | None = None
     unlabelled: Tensor | None = None
     memory: ReferenceMemory | None = None
+    answers: Tensor | None = None
+    turned: bool = False
 
     def __bool__(self) -> bool:
         return self.has_references or self.unlabelled is not None
@@ -84,10 +89,9 @@ class Support:
 
     def to(self, device: torch.device) -> Support:
         """The same support on another device."""
-        normal, unlabelled, memory = (
-            None if part is None else part.to(device) for part in (self.normal, self.unlabelled, self.memory)
-        )
-        return Support(normal, unlabelled, memory)  # type: ignore[arg-type]
+        parts = {name: getattr(self, name) for name in ("normal", "unlabelled", "memory", "answers")}
+        moved = {name: part.to(device) for name, part in parts.items() if part is not None}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +262,23 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """The memory of the references of a support, made if need be; None without references."""
         if support is None or support.memory is not None or support.normal is None:
             return None if support is None else support.memory
-        return self.remember(support.normal)
+        if not support.turned:
+            return self.remember(support.normal)
+        memory = self.remember(turned(support.normal))
+        return replace(memory, owners=tuple(owner // WAYS_TO_TURN for owner in memory.owners))
+
+    def companion_distances(self, features: FeaturesT, state: StateT) -> Tensor | None:
+        """How badly each patch matches the companions, for the general rule for references.
+
+        Args:
+            features: features of B images.
+            state: state with companions, or without.
+
+        Returns:
+            (B, N) distances in units of what is usual between companions, less 1, times the trust in them;
+            None for no companions, and for a method that takes none.
+        """
+        return None
 
     @abstractmethod
     def features(self, images: Tensor) -> FeaturesT:

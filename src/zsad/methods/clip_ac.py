@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 from zsad.methods.base import Method, MethodConfig, Sigma, Support, Temperature, TextState
+from zsad.methods.functional.image_score import ImageScore, image_score_for, image_scores
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import JointFeatures, last_layer_features
 from zsad.methods.functional.similarity import similarity_softmax
@@ -75,12 +76,16 @@ class Config(MethodConfig):
         temperature: temperature of the softmax over normal and anomalous; None for the network's own.
         sigma: standard deviation of the Gaussian filter over the map, in pixels; 0 switches it off.
         state_words: the user's own words in place of the set's state words and templates; None for the set's.
+        image_score: what scores an image, "class_token" as CLIP does, or "both" for the mean logit of the
+            class token and of the most anomalous 5 % of the patches; None for "both" on `tiny` and
+            "class_token" on all other weights.
     """
 
     prompt_set: Literal["imagenet", "two_words", "winclip", "april_gan"] = "imagenet"
     temperature: Temperature | None = None
     sigma: Sigma = 4.0
     state_words: StateWords | None = None
+    image_score: ImageScore | None = None
     position_interpolation: PositionInterpolation = "bicubic_antialias"
 
 
@@ -95,6 +100,7 @@ class ClipAC(Method[Config, JointFeatures, TextState]):
         super().__init__(backbone, config)
         own = 1 / float(backbone.logit_scale.detach().float().exp())
         self.temperature = own if config.temperature is None else config.temperature
+        self.image_score = image_score_for(config.image_score, backbone.record)
         name = NAME_IN_LIBRARY.get(config.prompt_set, config.prompt_set)
         self.text = TextEnsemble(self.backbone, own_prompts(prompt_set(name), config.state_words))
 
@@ -109,8 +115,9 @@ class ClipAC(Method[Config, JointFeatures, TextState]):
         return last_layer_features(self.backbone.visual, images)
 
     def score(self, features: JointFeatures, state: TextState) -> RawOutput:
-        """Anomalous probability of the class token; that of the patches, upsampled and smoothed."""
+        """Anomalous probability of the image; that of the patches, upsampled and smoothed."""
         image = similarity_softmax(features.image_features, state.text_features, self.temperature)
         patches = similarity_softmax(features.patch_features, state.text_features, self.temperature)
         size = features.image_size(self.backbone.config.vision.patch_size)
-        return RawOutput(image[:, 1], abnormal_map(patches, [1.0], size, self.config.sigma))
+        scores = image_scores(image, patches, self.image_score)
+        return RawOutput(scores, abnormal_map(patches, [1.0], size, self.config.sigma))

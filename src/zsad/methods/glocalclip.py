@@ -45,6 +45,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.methods.base import Method, Sigma, State, Support, Weight
+from zsad.methods.functional.image_score import ImageScore, image_score_for, image_scores
 from zsad.methods.functional.losses import triplet_loss
 from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import (
@@ -90,6 +91,9 @@ class Config(ObjectAgnosticConfig):
             for the ends of the four quarters (6, 12, 18, 24 of 24).
         n_ctx: number of context vectors in a normal prompt, shared with the abnormal one.
         ab_ctx: number of context vectors that an abnormal prompt adds.
+        image_score: what scores an image, "class_token" as in the paper, or "both" for the mean logit of the
+            class token and of the most anomalous 5 % of the patches; None for "both" on `tiny` and
+            "class_token" on all other weights.
         margin: margin of the contrastive loss; with 0 it only pulls.
         alpha: weight of the contrastive loss.
         layer_aliasing: "as_published": every layer of the value-value stream is read as the last one, as in
@@ -99,6 +103,7 @@ class Config(ObjectAgnosticConfig):
     n_ctx: int = 13
     ab_ctx: int = 13
     sigma: Sigma = 8.0
+    image_score: ImageScore | None = None
     margin: Weight = 0.0
     alpha: Weight = 1.0
     layer_aliasing: LayerAliasing = "as_published"
@@ -163,6 +168,7 @@ class GlocalCLIP(Method[Config, JointFeatures, GlocalCLIPState]):
         used = layers_to_use(chosen.features_list, last)
         read = layers_read(used, chosen.layer_aliasing, self.value_value_from, last)
         self.layers, self.times = tuple(read), tuple(float(count) for count in read.values())
+        self.image_score = image_score_for(chosen.image_score, backbone.record)
         self.prompt_learner = GlocalPromptLearner(
             backbone,
             n_ctx=chosen.n_ctx,
@@ -188,7 +194,8 @@ class GlocalCLIP(Method[Config, JointFeatures, GlocalCLIPState]):
         image = similarity_softmax(features.image_features, state.global_text, temperature)
         patches = similarity_softmax(features.patch_features, state.local_text, temperature)
         size = features.image_size(self.backbone.config.vision.patch_size)
-        return RawOutput(image[:, 1], abnormal_map(patches, self.times, size, sigma))
+        scores = image_scores(image, patches, self.image_score)
+        return RawOutput(scores, abnormal_map(patches, self.times, size, sigma))
 
     @property
     def map_range(self) -> tuple[float, float]:

@@ -29,13 +29,14 @@ def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | N
         resumed: folder of the run to resume, whose companions are used again; None for a new run.
 
     Returns:
-        Paths of the companions; none if the method takes none or fewer than 8 images are readable.
+        Paths of the companions; none if the method takes none, fewer than 8 images are readable, or the
+        detector is fitted, because its threshold holds for images that are scored by themselves.
 
     Raises:
         DataError: a companion of the run to resume no longer exists.
     """
     most = detector.method.MOST_COMPANIONS
-    if not most:
+    if not most or detector.good_images is not None:
         return []
     earlier = (read_settings(resumed) or {}).get(COMPANIONS_KEY) if resumed is not None else None
     if earlier:

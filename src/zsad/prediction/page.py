@@ -87,6 +87,21 @@ class RelativeScore:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """The verdicts of a run in one sentence.
+
+    Attributes:
+        anomalous: number of anomalous images.
+        sentence: how many images are anomalous.
+        reason: what the verdicts rest on.
+    """
+
+    anomalous: int
+    sentence: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class CalibrationPanel:
     """What the page says about the calibration that a threshold comes from.
 
@@ -188,6 +203,7 @@ def write_prediction_page(
         "bars": histogram_bars(scores, low, high),
         "ticks": [f"{(score - low) / (high - low) * HISTOGRAM_BINS:.3f}" for score in normal_scores],
         "threshold": "" if threshold is None else float(threshold),
+        "verdict": None if threshold is None else _verdict(scores, threshold, calibration),
         "calibration": calibration and _calibration_panel(calibration, threshold),
         "failed": [(record.path, _reason(record)) for record in records if record.error is not None],
         "embedded": embedded,
@@ -293,6 +309,17 @@ def _calibration_panel(calibration: Calibration, threshold: float | None) -> Cal
     if threshold != calibration.threshold:
         lines = [f"This run used the threshold {threshold} instead, set by hand: nothing is promised."]
     return CalibrationPanel(summary, tuple(lines), tuple(calibration.warnings), calibration.scale.distance)
+
+
+def _verdict(scores: Sequence[float], threshold: float, calibration: Calibration | None) -> Verdict:
+    over = sum(score >= threshold for score in scores)
+    verb = "is" if over == 1 else "are"
+    sentence = f"{over} of {counted(len(scores), 'image')} {verb} anomalous"
+    by_hand = calibration is None or threshold != calibration.threshold
+    reason = "threshold set by hand" if by_hand else "threshold from good images, see the calibration below"
+    if calibration is not None and not by_hand and calibration.rule != "rate":
+        reason = "threshold from labelled images, see the calibration below"
+    return Verdict(over, sentence, f"Score {threshold:.4g} or more; {reason}.")
 
 
 def _about(number: int, settings: Mapping[str, Any]) -> str:

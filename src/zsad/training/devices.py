@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 import zsad.errors
 from zsad.errors import ConfigError, MissingExtraError, ZsadError
-from zsad.files.plain import from_plain, read_json, write_json
+from zsad.files.json_text import read_json
+from zsad.files.plain import from_plain, write_json
 
 START_METHOD = "ddp_spawn"
 # Fabric logs its set-up before our function runs in a new process, but after this import.

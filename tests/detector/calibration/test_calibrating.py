@@ -336,7 +336,7 @@ def test_file_round_trip(detector, good, tmp_path):
         ("nothing", "not a calibration of zsad"),
         ("[]", "not a calibration of zsad"),
         ("{}", "is not a calibration of zsad"),
-        ({"zsad_calibration": 2}, "newer than this"),
+        ({"zsad_calibration": 3}, "newer than this"),
         ({"threshold": None}, "threshold must be a number, got None"),
         ({"threshold": float("nan")}, "threshold must be a number, got nan"),
         ({"normal_scores": []}, "at least one"),

@@ -1,42 +1,19 @@
-"""The general rule for references, against plain loops."""
+"""The memory of references: parts of it, joined, thinned."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from zsad.errors import ConfigError
-from zsad.methods.functional.patches import comparable_patches, layers_compared
-from zsad.methods.functional.references import (
-    ReferenceMemory,
-    reference_distances,
-    remember,
-    with_references,
-)
-from zsad.types import RawOutput
+from zsad.methods.functional.coreset import most_spread
+from zsad.methods.functional.references import ReferenceMemory, remember, turned
 
 
 @pytest.fixture
 def images():
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(4))
-
-
-def test_distances_equal_plain_loops(small_clip, images):
-    visual, references = small_clip.visual, images[:2]
-    found = reference_distances(visual, images[2:], remember(visual, references))
-    assert found.shape == (3, 4, 4)
-    layers = layers_compared(None, visual.config)
-    with torch.no_grad():
-        known, asked = (
-            comparable_patches(visual(each, taps=layers), layers) for each in (references, images[2:])
-        )
-    for image in range(3):
-        for patch in range(16):
-            nearest = [
-                min((1 - float(level[image, patch] @ row)) / 2 for row in memory.flatten(0, 1))
-                for level, memory in zip(asked, known, strict=True)
-            ]
-            assert float(found[image].flatten()[patch]) == pytest.approx(sum(nearest) / len(layers), abs=1e-5)
 
 
 def test_memory_without_some_references_is_that_of_the_others(small_clip, images):
@@ -60,15 +37,31 @@ def test_memories_join(small_clip, images):
         whole.joined_with(ReferenceMemory.of([torch.ones(1, 4, 3)]))
 
 
-def test_a_reference_has_no_distance_to_itself(small_clip, images):
-    distances = reference_distances(small_clip.visual, images, remember(small_clip.visual, images))
-    assert distances.max() < 1e-5
+def test_a_thinned_memory_is_within_its_radius(images):
+    """40 vectors of 5 references on one level stand for 320."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = F.normalize(torch.randn(5, 64, 6, generator=generator), dim=-1)
+    memory = ReferenceMemory.of([vectors])
+    assert memory.thinned(320) is memory
+    thinned = memory.thinned(40)
+    assert len(thinned.levels[0]) == 40
+    assert thinned.owners[0].unique().tolist() == [0, 1, 2, 3, 4]
+    first = torch.arange(5) * 64
+    rows, radius = most_spread(memory.levels[0], 40, first)
+    assert torch.equal(memory.levels[0][rows], thinned.levels[0])
+    asked = F.normalize(torch.randn(200, 6, generator=generator), dim=-1)
+    whole, few = (torch.cdist(asked, each.levels[0]).amin(1) for each in (memory, thinned))
+    assert 0 < radius < 1
+    assert ((few - whole) >= -1e-6).all()
+    assert ((few - whole) <= radius + 1e-5).all()
+    left = torch.cdist(memory.levels[0], thinned.levels[0]).amin(1).max()
+    assert float(left) == pytest.approx(radius, abs=1e-3)
+    with pytest.raises(ConfigError, match="5 references need at least 5 vectors, got 4"):
+        memory.thinned(4)
 
 
-def test_maps_stay_in_their_range():
-    raw = RawOutput(torch.tensor([1.0, 0.0]), torch.tensor([-2.0, 6.0]).reshape(2, 1, 1).expand(2, 4, 4))
-    distances = torch.tensor([0.0, 1.0]).reshape(2, 1, 1).expand(2, 2, 2)
-    joined = with_references(raw, distances, (-2.0, 6.0))
-    assert joined.scores.tolist() == [0.5, 0.5]
-    assert joined.maps[0].unique().tolist() == [-2.0]
-    assert joined.maps[1].unique().tolist() == [6.0]
+def test_eight_ways_to_turn_an_image(images):
+    copies = turned(images)
+    assert torch.equal(copies[8], images[1])
+    assert torch.equal(copies[9], images[1].rot90(1, (1, 2)))
+    assert len({tuple(copy.flatten()[:4].tolist()) for copy in copies[:8]}) == 8

@@ -11,6 +11,7 @@ from zsad.detector.calibration.statistics import (
     promised_confidence,
     promised_rate,
 )
+from zsad.detector.fitting.statistics import left_out_rate
 
 if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
@@ -73,14 +74,25 @@ def _rate_promise(calibration: Calibration) -> list[str]:
     count, rate = len(calibration.normal_scores), calibration.false_alarm_rate
     allowed = alarms_allowed(count, rate, calibration.confidence)
     reached = promised_confidence(count, allowed, rate)
+    about, average = "", percent((allowed + 1) / (count + 1))
+    if calibration.left_out:
+        on_average = left_out_rate(count, allowed, calibration.left_out)
+        about, average = "about ", f"at most {percent(on_average)}"
     sentence = (
-        f"With {percent(reached)} confidence at most {percent(rate)} of new normal images are called "
-        f"anomalous; on average over samples of this size {percent((allowed + 1) / (count + 1))}."
+        f"With {about}{percent(reached)} confidence at most {percent(rate)} of new normal images are called "
+        f"anomalous; on average over samples of this size {average}."
     )
     if reached < calibration.confidence:
         most = promised_rate(count, allowed, calibration.confidence)
-        sentence += f" With {percent(calibration.confidence)} confidence it is at most {percent(most)}."
+        sentence += (
+            f" With {about}{percent(calibration.confidence)} confidence it is at most {percent(most)}."
+        )
     lines = [sentence]
+    if calibration.left_out:
+        lines.append(
+            "Each image was scored without itself among the references. The confidence is that of held-out "
+            "images, to which this comes close; zsad fit --split holds images out and makes it exact."
+        )
     anomalous = len(calibration.anomalous_scores)
     if anomalous:
         lines.append(
@@ -110,9 +122,10 @@ def _map_sentence(calibration: Calibration) -> str:
     count, rate = len(calibration.normal_scores), calibration.false_alarm_rate
     allowed = alarms_allowed(count, rate, calibration.confidence)
     reached = promised_confidence(count, allowed, rate)
+    about = "about " if calibration.left_out else ""
     return (
-        f"{start}: with {percent(reached)} confidence at most {percent(rate)} of new normal images have "
-        f"{marked} marked."
+        f"{start}: with {about}{percent(reached)} confidence at most {percent(rate)} of new normal images "
+        f"have {marked} marked."
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from zsad.errors import DataError
 from zsad.evaluation.report.lines import Curves, ImageLine
 from zsad.evaluation.results import CURVES, EvaluationResult, RunResult, read_evaluation
-from zsad.files.json_text import parse_json
+from zsad.files.json_text import parse_json, read_json
 from zsad.files.pages import jpeg_url
-from zsad.files.plain import from_plain, read_json
+from zsad.files.plain import from_plain
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,10 @@ class Companions:
         """How images, given by their L tensors (B, N, D_l), match the companions."""
         return compare(levels, self.patches, self.weighting.companions, self.weighting.best_share)
 
+    def patch_distances_of(self, comparison: Comparison) -> Tensor:
+        """(B, N) distances of the patches of B images, in units of the companions' mean on each level."""
+        return (comparison.distances / self.level_means).mean(dim=1)
+
     def likeness(self, comparison: Comparison) -> Tensor:
         """How far the comparison of each image can be trusted.
 
@@ -156,7 +160,7 @@ class Companions:
             comparison: comparison of the same images.
         """
         weight = self.weighting.visual_weight * self.likeness(comparison)  # (B,)
-        distances = (comparison.distances / self.level_means).mean(dim=1)  # (B, N)
+        distances = self.patch_distances_of(comparison)
         by_image = self.image_distances.standardised(distances.amax(dim=1))
         by_patch = self.patch_distances.standardised(distances)
         moved = (weight[:, None] * by_patch)[:, None] * self.patch_logits.deviation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,11 @@ class Spread:
         """
         deviation, mean = torch.std_mean(values, dim=dims, keepdim=True, correction=0)
         return cls(mean, deviation)
+
+    @classmethod
+    def stacked(cls, spreads: Sequence[Spread]) -> Spread:
+        """Several spreads of shape (1, ...) as one, of shape (number, ...)."""
+        return cls(*(torch.cat([getattr(one, name) for one in spreads]) for name in ("mean", "deviation")))
 
     def standardised(self, values: Tensor) -> Tensor:
         """Distance from the mean in standard deviations; 0 without spread."""

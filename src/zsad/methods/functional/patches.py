@@ -18,6 +18,7 @@ from zsad.errors import ConfigError
 from zsad.methods.functional.maps import grid_side
 
 if TYPE_CHECKING:
+    from zsad.backbones.recording import Recording
     from zsad.backbones.vision import VisionConfig, VisionOutput, VisionTower
 
 PAPER_VALUE_VALUE_SHARE = 19 / 24
@@ -88,15 +89,26 @@ def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Ten
         L tensors (B, N, D_l) of unit vectors, float32 or, if the encoder runs in a lower precision,
         float16: bfloat16 has too few digits for distances between patches that are alike.
     """
-    encoded = [output.tokens[layer][:, 1:] for layer in layers]
+    return _unit_patches([output.tokens[layer] for layer in layers], output.stem_levels)
+
+
+def _unit_patches(tokens: Sequence[Tensor], stem_levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What `comparable_patches` returns, from (B, 1 + N, D) tokens of its layers and the stem's levels."""
+    encoded = [each[:, 1:] for each in tokens]
     side = grid_side(encoded[0].shape[1])
     stem = [
         F.pixel_unshuffle(level, level.shape[-1] // side).flatten(2).transpose(1, 2)
-        for level in output.stem_levels
+        for level in stem_levels
         if level.shape[-1] >= side
     ]
     kept = torch.float32 if encoded[0].dtype == torch.float32 else torch.float16
     return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *encoded))
+
+
+def recorded_patches(recording: Recording) -> tuple[Tensor, ...] | None:
+    """`comparable_patches` of the recorded layers; None if a method did not pass the images themselves."""
+    found = recording.result()
+    return None if found is None else _unit_patches(*found)
 
 
 def last_layer_features(visual: VisionTower, images: Tensor) -> JointFeatures:

@@ -1,0 +1,231 @@
+"""`zsad fit`: from a few good images to a file that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zsad.cli.options import (
+    SOME_FAILED,
+    BackboneOption,
+    BatchSizeOption,
+    BitsOption,
+    CheckpointOption,
+    ClassNameOption,
+    DeviceOption,
+    ImageSizeOption,
+    IncludeResultsOption,
+    OfflineOption,
+    PrecisionOption,
+    QuietOption,
+    RoiOption,
+    SettingsOption,
+    StateWordsOption,
+    checkpoint_given,
+    go_offline,
+    known_method,
+    load_detector,
+    method_settings,
+)
+from zsad.cli.printing import Bar, print_problems, stderr, stdout
+
+if TYPE_CHECKING:
+    from zsad.detector.fitting.false_alarms import Change
+    from zsad.detector.fitting.fit import Fitting
+
+DEFAULT_METHOD = "auto"
+DEFAULT_OUT = Path("fitted.safetensors")
+
+
+def fit(
+    good: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE|FOLDER|PATTERN...", help="Good images of one kind of part.", show_default=False
+        ),
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File to write (.safetensors), for `zsad predict --checkpoint`; a page (.html) goes beside "
+            f"it. Default: the file of --add, or {DEFAULT_OUT}.",
+            show_default=False,
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of new good images that may be called anomalous, below 0.5. Default: 0.05, or that "
+            "of --add.",
+            show_default=False,
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability that the rate is kept, from 0.5 to below 1. Default: 0.95, or that of --add.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse images that are too few to promise the rate.")
+    ] = False,
+    tolerated_area: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of a good image's pixels that the mask may mark. Default: 0, or that of --add.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split",
+            help="Hold every second image out for the threshold: an exact promise, half as many references.",
+        ),
+    ] = False,
+    drop_outliers: Annotated[
+        bool, typer.Option("--drop-outliers", help="Leave out images that stand out from the others.")
+    ] = False,
+    add: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File of an earlier fit, to which the images are added; the threshold is made again from "
+            "all of them.",
+            show_default=False,
+        ),
+    ] = None,
+    false_alarm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Image that the detector of --add wrongly called anomalous: put among the good ones. "
+            "Repeatable.",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            callback=known_method,
+            help=f"A name of `zsad methods`. Default: the method of the checkpoint, or {DEFAULT_METHOD}.",
+            show_default=False,
+        ),
+    ] = None,
+    backbone: BackboneOption = None,
+    checkpoint: CheckpointOption = None,
+    class_name: ClassNameOption = None,
+    state_words: StateWordsOption = None,
+    batch_size: BatchSizeOption = 8,
+    image_size: ImageSizeOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    roi: RoiOption = None,
+    settings: SettingsOption = None,
+    bits: BitsOption = None,
+    offline: OfflineOption = False,
+    include_results: IncludeResultsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn a few good images into a file that decides: references, threshold, and what it promises.
+
+    No defective image is needed. Afterwards: zsad predict parts/ --checkpoint FILE.
+
+    Exit code: 0 if every image was used, 3 if some images could not be read.
+    """
+    config = method_settings(settings, state_words)
+    go_offline(offline)
+    from zsad.detector.calibration.examples import check_out
+    from zsad.detector.fitting.options import check_files
+    from zsad.detector.fitting.page import check_page
+    from zsad.files.run_lock import only_writer
+    from zsad.images.finding import search_images
+
+    out = out or add or DEFAULT_OUT
+    start = None if add is None else str(add)
+    check_files(out, add=add, checkpoint=checkpoint, has_good=bool(good), has_false_alarms=bool(false_alarm))
+    check_out(out, start or (checkpoint[0] if checkpoint else None))
+    page = out.with_suffix(".html")
+    check_page(page)
+    search = search_images(good, include_results=include_results) if good else None
+    given = {
+        "confidence": confidence,
+        "tolerated_area": tolerated_area,
+        "class_name": class_name,
+        "split": split or None,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    with only_writer(out):
+        detector = load_detector(
+            method=method or (DEFAULT_METHOD if start is None and checkpoint is None else None),
+            backbone=backbone,
+            checkpoint=start or checkpoint_given(checkpoint),
+            image_size=image_size,
+            bits=bits,
+            device=device,
+            precision=precision,
+            references=None,
+            roi=roi,
+            quiet=quiet,
+            **config,
+        )
+        from zsad.detector.fitting.false_alarms import add_false_alarms
+
+        with Bar(stderr(quiet), "Reading") as bar:
+            options |= {"strict": strict, "drop_outliers": drop_outliers, "batch_size": batch_size}
+            images: Sequence[Any] = search.images if search else []
+            changes: list[Change] = []
+            if false_alarm:
+                found, changes = add_false_alarms(
+                    detector, false_alarm, images, progress=bar.show, rate=rate, **options
+                )
+            else:
+                found = detector.fit(images, rate, add=add is not None, progress=bar.show, **options)
+        detector.save(out)
+    lines = [line for change in changes for line in change.sentences()] + _promise(found)
+    _write_page(page, found, lines)
+    print_problems("failed", found.failed)
+    print_problems("warning", found.calibration.warnings)
+    if not quiet:
+        _print_fit(found, lines, out, page)
+        print_problems("note", (str(search.left_out),) if search and str(search.left_out) else ())
+    if found.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _promise(found: Fitting) -> list[str]:
+    """What the fit promises, and what more images would buy."""
+    from zsad.detector.calibration.wording import describe
+    from zsad.detector.fitting.wording import more_sentence, spread_sentence
+
+    return [
+        *describe(found.calibration),
+        spread_sentence(found.calibration),
+        more_sentence(found.calibration),
+    ]
+
+
+def _write_page(page: Path, found: Fitting, lines: Sequence[str]) -> None:
+    from zsad.detector.fitting.page import write_fit_page
+
+    write_fit_page(page, found, lines)
+
+
+def _print_fit(found: Fitting, lines: Sequence[str], out: Path, page: Path) -> None:
+    """Prints the promise, what was left out, and what to type next."""
+    from zsad.errors import printable
+
+    console = stdout()
+    dropped = [f"Left out because it stands out: {image.name}" for image in found.dropped]
+    for line in (*lines, *dropped, f"Look at the good images: {page}"):
+        console.print(printable(line), markup=False, soft_wrap=True)
+    console.print(
+        f"Written: {out}; use it with zsad predict parts/ --checkpoint {out}", markup=False, soft_wrap=True
+    )

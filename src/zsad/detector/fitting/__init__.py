@@ -1,0 +1,1 @@
+"""From a few good images to a detector that decides."""

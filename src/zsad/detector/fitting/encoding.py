@@ -1,0 +1,126 @@
+"""Reads and encodes good images, each once; one that fails does not stop the others."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zsad.detector.fitting.good_images import GoodImage, GoodImages, joined
+from zsad.detector.fitting.leaving_out import remembered
+from zsad.detector.identity import image_fingerprint
+from zsad.detector.inputs import stack
+from zsad.detector.scoring import score_batch
+from zsad.errors import DataError, ImageReadError, printable
+from zsad.images.drawing import thumbnail
+from zsad.images.preparing import to_array
+from zsad.images.saving import save_jpeg
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from zsad.images.preparing import Preparation
+    from zsad.methods.base import Method
+
+    Look = Callable[[Any], tuple[Image.Image, Image.Image]]
+
+THUMBNAIL_SIDE = 240  # pixels
+THUMBNAIL_QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Good images that could be read.
+
+    Attributes:
+        good: the images, each content once.
+        thumbnails: small JPEG files by fingerprint, for the page.
+        failed: one line for each image that could not be read or encoded.
+        copies: number of images left out because another image has the same content.
+    """
+
+    good: GoodImages
+    thumbnails: dict[str, bytes] = field(repr=False)
+    failed: tuple[str, ...]
+    copies: int
+
+
+def encode(
+    method: Method,
+    preparation: Preparation,
+    look: Look,
+    items: Sequence[Any],
+    class_name: str,
+    batch_size: int,
+    known: frozenset[str] = frozenset(),
+    progress: Callable[[int, int], None] | None = None,
+) -> Encoded:
+    """Reads and encodes good images.
+
+    Args:
+        method: the system, with what it has learnt.
+        preparation: how images become the network's input.
+        look: reads an image; gives the whole, and the part that the detector looks at.
+        items: images as `Detector.predict` takes them.
+        class_name: name of what the images show.
+        batch_size: number of images that go through the network at once.
+        known: fingerprints of images that the detector already has; these count as copies.
+        progress: called with the number of images done and the total.
+
+    Raises:
+        DataError: no image is left.
+    """
+    parts: list[GoodImages] = []
+    thumbnails: dict[str, bytes] = {}
+    failed: list[str] = []
+    copies = 0
+    for start in range(0, len(items), batch_size):
+        names: list[GoodImage] = []
+        images: list[Image.Image] = []
+        for number, item in enumerate(items[start : start + batch_size], start=start + 1):
+            name = (
+                printable(item) if isinstance(item, str) or hasattr(item, "__fspath__") else f"image {number}"
+            )
+            try:
+                whole, image = look(item)
+            except ImageReadError as error:
+                failed.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+                continue
+            fingerprint = image_fingerprint(to_array(whole))
+            if fingerprint in known or fingerprint in thumbnails:
+                copies += 1
+                continue
+            thumbnails[fingerprint] = _small_jpeg(image)
+            names.append(GoodImage(name, fingerprint, image.height, image.width))
+            images.append(image)
+        outcomes = score_batch(lambda some: _encoded(method, stack(some, preparation), class_name), images)
+        for one, outcome in zip(names, outcomes, strict=True):
+            if isinstance(outcome, str):
+                failed.append(f"{one.name}: {outcome}")
+            else:
+                parts.append(GoodImages((one,), outcome.memory, outcome.answers))
+        if progress is not None:
+            progress(min(start + batch_size, len(items)), len(items))
+    if not parts:
+        reason = f": {failed[0]}" if failed else f": {copies} known already" if copies else ""
+        raise DataError(f"there is no good image to fit to{reason}; give some")
+    return Encoded(joined(parts), thumbnails, tuple(failed), copies)
+
+
+@torch.inference_mode()
+def _encoded(method: Method, images: Tensor, class_name: str) -> list[GoodImages]:
+    """Memory and answer of each image; the images have no names here."""
+    images = images.to(method.backbone.text_projection.device)
+    memory, answers = remembered(method, images, class_name)
+    batch = GoodImages(tuple(GoodImage("", "", 1, 1) for _ in images), memory, answers)
+    return [batch.only([number]) for number in range(len(images))]
+
+
+def _small_jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    save_jpeg(thumbnail(image, THUMBNAIL_SIDE), file, THUMBNAIL_QUALITY)
+    return file.getvalue()

@@ -1,0 +1,70 @@
+"""Options of `Detector.fit`; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsad.detector.calibration.options import CalibrateOptions
+from zsad.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(CalibrateOptions):
+    """What the verdicts are to achieve, and what becomes of the good images.
+
+    Attributes:
+        split: whether every second image is held out for the threshold and is no reference, which gives the
+            exact promise of held-out images; otherwise every image is both.
+        drop_outliers: whether to leave out images that stand out from the others; otherwise they are named
+            and kept.
+    """
+
+    split: bool = False
+    drop_outliers: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rule != "rate":
+            raise ConfigError(
+                f'fit has good images only and chooses by "rate", not by "{self.rule}": use calibrate with '
+                "references for labelled images"
+            )
+
+
+def check_files(
+    out: Path, *, add: Path | None, checkpoint: Sequence[str] | None, has_good: bool, has_false_alarms: bool
+) -> None:
+    """Refuses files that `zsad fit` cannot work with, before anything is loaded.
+
+    Args:
+        out: file to write.
+        add: file of an earlier fit; None to begin.
+        checkpoint: learnt weights to begin with; None for those that zsad ships.
+        has_good: whether good images are named.
+        has_false_alarms: whether images that were wrongly called anomalous are named.
+
+    Raises:
+        ConfigError: the files do not go together; the message says what to type.
+    """
+    if add is None:
+        if has_false_alarms:
+            raise ConfigError(
+                "--false-alarm needs the detector that raised it: zsad fit --add line3.safetensors "
+                "--false-alarm image.png"
+            )
+        if not has_good:
+            raise ConfigError("give good images: zsad fit good/ --out line3.safetensors")
+    elif checkpoint is not None:
+        raise ConfigError(
+            "--add names the file to begin with, and --checkpoint another one: give one of them"
+        )
+    elif not add.is_file():
+        what = "is a folder" if add.is_dir() else "does not exist"
+        raise ConfigError(
+            f"--add {add} {what}: it takes the file of an earlier fit, as in zsad fit more_good/ --add "
+            "line3.safetensors"
+        )
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out} must end in .safetensors: it holds features, thresholds and weights")

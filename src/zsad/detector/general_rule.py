@@ -1,0 +1,106 @@
+"""Applies the general rule for references to a method that has no rule of its own for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from zsad.backbones.recording import recorded
+from zsad.methods.functional.joining import Spread
+from zsad.methods.functional.patches import layers_compared, recorded_patches
+from zsad.methods.functional.reference_rule import ReferenceRule, usual_logits
+from zsad.methods.functional.references import IMAGES_AT_ONCE, patches
+from zsad.types import RawOutput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zsad.methods.base import Method, State, Support
+    from zsad.methods.functional.references import ReferenceMemory
+
+    LoneState = Callable[[Sequence[str]], State]
+    """The state of a method without support, for the class names of a batch."""
+
+
+class GeneralRule:
+    """Scores images by the distance to references, by the method's lone answer, and by companions.
+
+    Attributes:
+        method: system whose answer is joined.
+        support: references, and companions if there are any.
+        rule: the references, and what is usual between them.
+    """
+
+    def __init__(self, method: Method, support: Support, memory: ReferenceMemory) -> None:
+        self.method = method
+        self.support = support
+        self.rule = ReferenceRule.of(memory)
+        self._usual: dict[object, Spread | None] = {}
+
+    @property
+    def scores_jointly(self) -> bool:
+        """Whether the method's answer to an image depends on the other images of its batch.
+
+        A method that takes companions answers each image by itself, and is told of companions separately.
+        """
+        return self.method.scores_jointly and not self.method.MOST_COMPANIONS
+
+    def scored(
+        self,
+        images: Tensor,
+        classes: Sequence[str],
+        lone: LoneState,
+        companions: State | None,
+        stamp: object,
+    ) -> RawOutput:
+        """The joined answer; one pass through the image encoder serves both sides.
+
+        Args:
+            images: (B, 3, S, S) resized and normalised images.
+            classes: class names, one for all images or one for each.
+            lone: the method's states without support.
+            companions: state with companions; None without any.
+            stamp: anything that changes whenever the method's answers do.
+
+        Returns:
+            Scores (B,) and maps (B, S, S) in [0, 1], float32.
+        """
+        method, state = self.method, lone(classes)
+        with recorded(images, layers_compared(None, method.backbone.visual.config)) as recording:
+            features = method.features(images)
+            raw = method.score(features, state)
+        raw = RawOutput(raw.scores.float(), raw.maps.float())
+        levels = recorded_patches(recording) or patches(method.backbone.visual, images)
+        if self.support.answers is None and self.scores_jointly:
+            usual: Spread | None = self._usual_in(raw.maps)
+        else:
+            usual = self._usual_of(classes, lone, stamp)
+        distances = None if companions is None else method.companion_distances(features, companions)
+        return self.rule.joined(raw, levels, usual, method.map_range, distances)
+
+    def _usual_of(self, classes: Sequence[str], lone: LoneState, stamp: object) -> Spread | None:
+        """What the method usually says of the references, a row for each class name; None if unknown."""
+        found = []
+        for name in classes:
+            key = (name, stamp)
+            if key not in self._usual:
+                maps = self.support.answers
+                if maps is None and self.support.normal is not None:
+                    maps = self._maps(self.support.normal, lone((name,)))
+                self._usual[key] = None if maps is None else self._usual_in(maps)
+            found.append(self._usual[key])
+        known = [each for each in found if each is not None]
+        return Spread.stacked(known) if len(known) == len(found) else None
+
+    def _usual_in(self, maps: Tensor) -> Spread:
+        """Mean and deviation of the method's own logits in some maps (R, S, S)."""
+        side = maps.shape[-1] // self.method.backbone.config.vision.patch_size
+        return usual_logits(maps, side, self.method.map_range)
+
+    def _maps(self, images: Tensor, state: State) -> Tensor:
+        """The method's own maps (R, S, S) of images (R, 3, S, S)."""
+        at_once = 1 if self.method.scores_jointly else IMAGES_AT_ONCE
+        parts = map(self.method.features, torch.split(images, at_once))
+        return torch.cat([self.method.score(part, state).maps for part in parts])
