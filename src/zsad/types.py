@@ -27,7 +27,7 @@ Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["constant", "cosine", "steps"]
 Augmentation = Literal["none", "shifted", "shifted_coloured", "varied"]
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
-CheckedBy = Literal["authors", "re-implementation", "own loops", "reconstruction"]
+CheckedBy = Literal["authors", "re-implementation", "own loops"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,10 @@ class MethodInfo:
         references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
             by the rule of `zsad.methods.functional.reference_rule`.
         is_composite: whether it joins other systems instead of being one of the literature.
+        is_reconstruction: whether parts that the paper leaves open, or that could not be read, are zsad's own
+            design; the module's description says which.
         checked_by: what its numbers are compared with: recorded ones of the authors' code or of a
-            re-implementation, or own loops over the paper's formulas; a reconstruction completes a paper.
+            re-implementation, or independent loops over the formulas.
         extra: optional extra of zsad that the method uses in full form ("grounding"); "" for none.
     """
 
@@ -61,6 +63,7 @@ class MethodInfo:
     scores_batch_jointly: bool
     references: Literal["own", "general"] = "general"
     is_composite: bool = False
+    is_reconstruction: bool = False
     checked_by: CheckedBy = "own loops"
     extra: str = ""
 

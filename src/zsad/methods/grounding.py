@@ -79,7 +79,7 @@ INFO = MethodInfo(
     needs_training=False,
     uses_class_names=True,
     scores_batch_jointly=False,
-    checked_by="reconstruction",
+    is_reconstruction=True,
     extra="grounding",
 )
 
