@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import zsad
 from zsad.errors import ConfigError, ZsadError
-from zsad.methods.functional.grounding_dino import GroundingDino
+from zsad.methods.functional.grounding_dino import GroundingDino, _shortest_edge
 from zsad.methods.prompts.templates import prompt_set
 
 CLASSES = ["metal nut", "carpet", "metal nut"]
@@ -313,3 +313,27 @@ def test_which_box_counts(rows, boxes, expected):
     torch.testing.assert_close(
         found, torch.tensor(expected or (torch.nan,) * 4, dtype=torch.float32), equal_nan=True
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "side"),
+    [
+        ({"size": {"shortest_edge": 96, "longest_edge": 128}}, 96),
+        ({"size": {"height": 72, "width": 72}}, 72),
+        ({"size": 64}, 64),
+        ({}, 800),
+        (None, 800),
+    ],
+)
+def test_the_size_comes_from_the_image_processor(settings, side, tmp_path):
+    if settings is not None:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert _shortest_edge(tmp_path) == side
+
+
+@pytest.mark.parametrize("content", ["config.json", "preprocessor_config.json"])
+def test_a_folder_of_something_else_is_a_note(make_small_clip, tmp_path, content):
+    (tmp_path / content).write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.warns(UserWarning, match="holds no Grounding DINO that can be read"):
+        made = zsad.load("grounding", make_small_clip(), device="cpu", detector_weights=tmp_path)
+    assert "\n" not in made.method.notes[0]

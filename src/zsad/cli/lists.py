@@ -24,8 +24,8 @@ def methods() -> None:
         "learnt weights: shipped with zsad or from `zsad train`; class name: --class-name; all images: the "
         "score of an image depends on the others; reconstruction: the paper leaves parts open, which are "
         "zsad's own. MVTec AD, VisA: image AUROC / pixel AUROC without references, as published; "
-        f"{BY_OTHERS} not by the authors. weights: `zsad weights fetch NAME`. Every method takes known-normal "
-        "images: --references.",
+        f"{BY_OTHERS} not by the authors. weights: `zsad weights fetch NAME`. Every method takes "
+        "known-normal images: --references.",
         style="dim",
     )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from zsad.errors import ConfigError, unknown_name
 from zsad.files.fields import MisfitError, describe, field_hints, fit, shortened
@@ -17,7 +18,8 @@ def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner
     """An instance of a `Config` dataclass from settings by name, as they come from Python, YAML or JSON.
 
     Lists become tuples, whole numbers become floats, paths become texts, and mappings become dataclasses
-    where the field says so; nothing else is converted.
+    where the field says so. None becomes "none" where that is one of the words of a field, because the
+    command line reads both alike. Nothing else is converted.
 
     Args:
         config_class: a frozen dataclass.
@@ -28,9 +30,8 @@ def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner
         The instance.
 
     Raises:
-        ConfigError: a name is unknown (the message holds the nearest) or
-            missing, or a value has the wrong type, is out
-            of bounds or is not finite.
+        ConfigError: a name is unknown (the message holds the nearest) or missing, or a value has the wrong
+            type, is out of bounds or is not finite.
 
     Example:
         >>> from dataclasses import dataclass
@@ -71,8 +72,12 @@ def one_or_more(value: Any) -> Any:
 
 def _checked(value: Any, hint: Any, name: str, owner: str) -> Any:
     """The value of one setting; an empty list is refused, because no setting has a meaning without values."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value is None and typing.get_origin(hint) is Literal and "none" in typing.get_args(hint):
+        value = "none"
     try:
-        found = fit(os.fspath(value) if isinstance(value, os.PathLike) else value, hint, name, _nested)
+        found = fit(value, hint, name, _nested)
     except MisfitError:
         found = ()
     if found == ():

@@ -138,8 +138,6 @@ def _folder_of(weights: str) -> Path:
 def _shortest_edge(folder: Path) -> int:
     """The side of the images that the weights were made for, from the settings of their image processor."""
     file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return SHORTEST_EDGE
-    return int(
-        json.loads(file.read_text(encoding="utf-8")).get("size", {}).get("shortest_edge", SHORTEST_EDGE)
-    )
+    size = json.loads(file.read_text(encoding="utf-8")).get("size") if file.is_file() else None
+    found = size.get("shortest_edge") or size.get("height") if isinstance(size, dict) else size
+    return int(found or SHORTEST_EDGE)
