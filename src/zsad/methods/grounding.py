@@ -132,6 +132,7 @@ class Grounding(Method[Config, Tensor, NamedState]):
     Attributes:
         detector: finds the boxes of the products; may be replaced.
         features_list: layers whose patches make the map.
+        notes: that another detector takes the place of Grounding DINO, if so.
     """
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
@@ -141,13 +142,7 @@ class Grounding(Method[Config, Tensor, NamedState]):
         self.features_list = layers_to_use(config.features_list, layers)
         self._value_value_from = layers + 2 - resolve_dpam_layer(None, layers)
         self.text = TextEnsemble(self.backbone, WrittenPrompts(own))
-        self._notes: tuple[str, ...] = ()
         self.detector: Detector = self._chosen_detector()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """That another detector takes the place of Grounding DINO, if so."""
-        return self._notes
 
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> NamedState:
@@ -209,7 +204,7 @@ class Grounding(Method[Config, Tensor, NamedState]):
                 return partial(_enlarged_boxes, dino, config.margin)
             except (WeightsError, MissingExtraError) as error:
                 note = f"grounding crops to the foreground instead of asking Grounding DINO: {error}"
-                self._notes = (note,)
+                self.notes = (note,)
                 self.config = replace(config, detector="foreground")
                 warnings.warn(note, stacklevel=4)
         if self.config.detector == "none":
