@@ -135,11 +135,9 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
     Shapes: B images, S pixels of one side, N = G*G patches, E joint embedding width, C class names.
 
-    A method runs the network its own way, through a view of it (`CLIP.view`), so that several methods can
-    share one network.
-
     Attributes:
-        backbone: the method's view of the CLIP network; its parameters never require gradients.
+        backbone: the method's own view (`CLIP.view`) of a network that several methods may share; its
+            parameters never require gradients.
         config: the method's frozen `Config`.
         notes: what the method could not do as it was set up, a line each, for every `Prediction`.
         WEIGHTS: records of the files of learnt weights that the authors published.
@@ -320,9 +318,6 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """The named terms whose sum training minimises.
-
-        Each term is a mean over the images, or does not depend on them, so that the images of a step can
-        be shared out between devices; a method for which that does not hold sets `LOSS_IS_MEAN`.
 
         Args:
             images: (B, 3, S, S) resized and normalised images.
