@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
+from zsad.backbones.catalog import is_openai
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import Above, AtLeast, check_bounds
 from zsad.methods.functional.checks import check_names
@@ -134,12 +135,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
     Shapes: B images, S pixels of one side, N = G*G patches, E joint embedding width, C class names.
 
-    A method runs the network its own way, through a view of it (`CLIP.view`), so that several methods can
-    share one network.
-
     Attributes:
-        backbone: the method's view of the CLIP network; its parameters never require gradients.
+        backbone: the method's own view (`CLIP.view`) of a network that several methods may share; its
+            parameters never require gradients.
         config: the method's frozen `Config`.
+        notes: what the method could not do as it was set up, a line each, for every `Prediction`.
         WEIGHTS: records of the files of learnt weights that the authors published.
         OFFICIAL_FILES: names that the authors' code gives its files of learnt weights, if there are several.
         SHAPE_FIELDS: the `Config` fields that decide the shapes of the learnt tensors; a setting that
@@ -177,6 +177,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     TRAINING: ClassVar[TrainingDefaults | None] = None
     IMAGE_TERMS: ClassVar[frozenset[str]] = frozenset()
     LOSS_IS_MEAN: ClassVar[bool] = True
+    notes: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes `INFO`, `Config` and `WEIGHTS` from the module that defines the method."""
@@ -313,9 +314,6 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     ) -> dict[str, Tensor]:
         """The named terms whose sum training minimises.
 
-        Each term is a mean over the images, or does not depend on them, so that the images of a step can
-        be shared out between devices; a method for which that does not hold sets `LOSS_IS_MEAN`.
-
         Args:
             images: (B, 3, S, S) resized and normalised images.
             masks: (B, S, S) or (B, 1, S, S) in {0, 1}, 1 where anomalous.
@@ -385,8 +383,3 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """The `Config` fields that an authors' file determines; a contradicting setting is refused."""
         return {}
-
-
-def is_openai(record: WeightRecord | None) -> bool:
-    """Whether weights are OpenAI's, or in OpenAI's format, which the authors' code treats the same way."""
-    return record is not None and "openai" in f"{record.name} {record.source} {record.notes}".lower()

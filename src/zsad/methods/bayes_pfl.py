@@ -86,6 +86,7 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=True,
     scores_batch_jointly=False,
+    checked_by="authors",
 )
 
 
