@@ -16,8 +16,8 @@ from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
 from zsad.errors import ConfigError, ImageReadError, unknown_name
-from zsad.images.ahead import MOST_PIXELS_AT_ONCE, parts_by_size, read_ahead
-from zsad.images.decoding import header_pixels
+from zsad.images.ahead import MOST_BYTES_AT_ONCE, parts_by_size, read_ahead
+from zsad.images.decoding import file_bytes
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
@@ -96,8 +96,8 @@ def read_batches(
     """
     numbered = enumerate(images)
     batches = iter(lambda: list(itertools.islice(numbered, batch_size)), [])
-    most_pixels = None if is_joint else MOST_PIXELS_AT_ONCE
-    parts = (part for batch in batches for part in parts_by_size(batch, _pixels, most_pixels))
+    most_bytes = None if is_joint else MOST_BYTES_AT_ONCE
+    parts = (part for batch in batches for part in parts_by_size(batch, _bytes, most_bytes))
 
     def read_one(
         item: tuple[int, tuple[ImageInput, str | None]],
@@ -112,10 +112,10 @@ def read_batches(
         yield from reading
 
 
-def _pixels(item: tuple[int, tuple[ImageInput, str | None]]) -> int:
-    """Number of pixels of a file; 0 for an image that is in memory already."""
+def _bytes(item: tuple[int, tuple[ImageInput, str | None]]) -> int:
+    """Memory in bytes that decoding a file takes; 0 for an image that is in memory already."""
     image = item[1][0]
-    return header_pixels(image) if isinstance(image, str | Path) else 0
+    return file_bytes(image) if isinstance(image, str | Path) else 0
 
 
 def scored_stream(

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError
-from zsad.images.budget import in_turn
 from zsad.images.conversion import levels_from_open_range, rgb_from_pillow
 from zsad.images.depth import eight_bits, shown_levels
-from zsad.images.limits import Reading, check_bytes, check_size
+from zsad.images.limits import Reading, check_bytes, check_size, in_turn
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -81,6 +80,17 @@ def read_tiff(stream: IO[bytes], reading: Reading, number: int | None) -> tuple[
                 ) from error
             raise
         return _rgb(values, page, reading), int(orientation)
+
+
+def tiff_bytes(stream: IO[bytes]) -> int | None:
+    """Estimates the memory in bytes that decoding the first page takes; None if Pillow reads it.
+
+    Raises:
+        Exception: the header is damaged; tifffile raises nearly every type.
+    """
+    stream.seek(0)
+    page: Any = importlib.import_module("tifffile").TiffFile(stream).pages[0]
+    return None if _suits_pillow(page) else _COPIES * int(page.nbytes)
 
 
 def _page(file: TiffFile, reading: Reading, number: int | None) -> TiffPage:
