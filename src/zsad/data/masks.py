@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from zsad.data.annotations import is_annotation, read_annotation
 from zsad.errors import ImageReadError
-from zsad.images.budget import FORMATS, check_header
+from zsad.images.budget import check_header, pillow_formats
 from zsad.images.finding import masks_in
 from zsad.images.limits import chosen_reading
 from zsad.images.medical import read_mask_slice
@@ -72,7 +72,7 @@ def ask_if_inverted(masks_of: str, share: float) -> str:
 
 def _mask_of_file(path: Path) -> NDArray[np.bool_]:
     try:
-        with open(path, "rb") as stream, Image.open(stream, formats=sorted(FORMATS)) as image:
+        with open(path, "rb") as stream, Image.open(stream, formats=pillow_formats()) as image:
             check_header(image, stream, chosen_reading(for_tiles=True))
             if image.format in _LOSSY_FORMATS:
                 return _mask_of_jpeg(image)

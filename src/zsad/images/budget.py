@@ -11,16 +11,21 @@ from PIL import Image
 from zsad.errors import ImageReadError
 from zsad.images.limits import Reading, check_bytes, check_size
 
-FORMATS = frozenset(
+# Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
+_FORMATS = frozenset(
     {"PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "QOI"}
 )
-"""Formats that Pillow decodes inside this process; EPS, for example, would start Ghostscript on the file."""
-
 _ROW = 16  # bytes that Pillow takes for each row besides its pixels
 _RGB_PIXEL = 4  # bytes of an RGB pixel in Pillow
 _MOST_SCANS = 100  # of a progressive JPEG; usual ones have about ten, and each takes a pass over all pixels
 _BLOCK = 64  # pixels that share at least one bit of a JPEG file
 _PIECE, _MOST_INFLATED = 1 << 16, 1 << 24  # bytes of a deflate stream that are taken and made at a time
+
+
+def pillow_formats() -> list[str]:
+    """Names the formats that zsad lets Pillow read and for which a decoder is installed."""
+    Image.init()
+    return sorted(_FORMATS.intersection(Image.OPEN))
 
 
 def check_header(image: Image.Image, stream: IO[bytes], reading: Reading) -> None:

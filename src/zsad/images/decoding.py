@@ -12,7 +12,7 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
-from zsad.images.budget import FORMATS, check_decoding, check_header, decoding_bytes
+from zsad.images.budget import check_decoding, check_header, decoding_bytes, pillow_formats
 from zsad.images.conversion import STATED_BITS, rgb_from_array, rgb_from_pillow
 from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, read_deep
 from zsad.images.limits import Reading, check_size, in_turn
@@ -170,9 +170,8 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
 def _open(stream: IO[bytes], start: bytes) -> Image.Image:
     """Recognises the format and reads the header."""
     _register_plugin(start)
-    Image.init()
     try:
-        return Image.open(stream, formats=sorted(FORMATS.intersection(Image.OPEN)))
+        return Image.open(stream, formats=pillow_formats())
     except UnidentifiedImageError as error:
         raise ImageReadError(what_it_is(start)) from error
 
