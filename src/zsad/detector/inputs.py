@@ -18,6 +18,7 @@ from zsad.backbones.vision import check_image_size
 from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.images.ahead import MOST_BYTES_AT_ONCE, parts_by_size, read_ahead
 from zsad.images.decoding import file_bytes
+from zsad.images.names import Pages
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
@@ -209,15 +210,22 @@ def check_trained(method: Method, is_trained: bool) -> None:
         )
 
 
-def check_stream(source: Any, batch_size: int, on_error: str) -> None:
+def check_stream(source: Any, batch_size: int, on_error: str, pages: str) -> None:
     """Refuses what `Detector.predict_iter` cannot iterate over in batches.
 
     Raises:
         ConfigError: the source is a single image, the batch size is not a whole number above 0, or
-            `on_error` is unknown.
+            `on_error` or `pages` is unknown, or all pages are asked for of a stream.
     """
     if on_error not in get_args(OnError):
         raise unknown_name("on_error", str(on_error), get_args(OnError))
+    if pages not in get_args(Pages):
+        raise unknown_name("pages", str(pages), get_args(Pages))
+    if pages == "all" and not isinstance(source, (str, Path)):
+        raise ConfigError(
+            f'pages="all" takes a folder, file or pattern, got {type(source).__name__}; list the pages with '
+            'zsad.images.finding.find_images(files, pages="all")'
+        )
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size must be a whole number of images above 0, got {batch_size!r}")
     if isinstance(source, Image.Image) or getattr(source, "ndim", SEVERAL) < SEVERAL:
