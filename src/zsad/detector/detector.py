@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from zsad.detector.fitting.good_images import GoodImages
     from zsad.images.limits import Bits
+    from zsad.images.names import Pages
     from zsad.images.tiles import Tile
     from zsad.types import Prediction, RawOutput, WeightRecord
 
@@ -208,6 +209,7 @@ class Detector(Fitted):
         classes: Classes = None,
         *,
         include_results: bool = False,
+        pages: Pages = "first",
         on_error: OnError = "raise",
         bits: Bits = None,
         tile: Tile = None,
@@ -219,6 +221,8 @@ class Detector(Fitted):
             batch_size: number of images that go through the network at once.
             classes: class names, as `predict` takes them.
             include_results: whether to take the images of a folder that zsad wrote itself, and masks.
+            pages: "first": the first page of each file of a folder that holds several, and the middle slice
+                of a volume; "all": every page, frame and slice is an image of its own.
             on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
                 image out, "yield" puts the `ImageReadError` in its place.
             bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for a folder or list.
@@ -233,11 +237,11 @@ class Detector(Fitted):
             ConfigError: names and images differ in number, the batch size is impossible, or the method has
                 not been trained.
         """
-        check_stream(source, batch_size, on_error)
+        check_stream(source, batch_size, on_error, pages)
         check_trained(self.method, self.is_trained)
         are_named = isinstance(source, (str, Path))
         images: Iterable[Any] = (
-            find_and_tell(source, include_results=include_results)
+            find_and_tell(source, include_results=include_results, pages=pages)
             if isinstance(source, (str, Path))
             else source
         )
