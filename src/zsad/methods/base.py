@@ -68,8 +68,8 @@ class Support:
         unlabelled: companions, (M, 3, S, S) images of the same folder, normal or not; None without any.
         memory: what `Method.remember` kept of the references. It stands for all of them, so that `normal` is
             not looked at, and may be None; None: `normal` has not been remembered yet.
-        answers: (R, S, S) maps that the method itself gives for the references, without support; needed by
-            the general rule where `memory` stands for images that are no longer there, and otherwise None.
+        answers: maps that the method itself gives for the references, without support, (R, S, S) or their means over
+            patches (R, G, G); needed by the general rule where `memory` stands for images that are no longer there, and otherwise None.
         turned: whether each reference also counts in the other seven ways that quarter turns and a flip give.
     """
 
@@ -262,9 +262,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """The memory of the references of a support, made if need be; None without references."""
         if support is None or support.memory is not None or support.normal is None:
             return None if support is None else support.memory
-        if not support.turned:
-            return self.remember(support.normal)
-        memory = self.remember(turned(support.normal))
+        return self.remember_turned(support.normal) if support.turned else self.remember(support.normal)
+
+    def remember_turned(self, images: Tensor) -> ReferenceMemory:
+        """What the method keeps of known-normal images (R, 3, S, S), and of each turned and flipped."""
+        memory = self.remember(turned(images))
         return replace(memory, owners=tuple(owner // WAYS_TO_TURN for owner in memory.owners))
 
     def companion_distances(self, features: FeaturesT, state: StateT) -> Tensor | None:
