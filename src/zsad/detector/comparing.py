@@ -142,8 +142,8 @@ class Comparing(Looking):
         given = again_readable(images_given(references))
         if augment and not given:
             raise ConfigError(
-                "there are no references to turn and flip: give some (references=, --references good/) or leave "
-                "augment_references out"
+                "there are no references to turn and flip: give some (references=, --references good/) or "
+                "leave augment_references out"
             )
         if bits is not None and (depth := depth_of(bits, given)) != self.bits:
             self.bits = depth
@@ -206,7 +206,7 @@ class Comparing(Looking):
         self._states, self._tiled_states = States(self.method, replace(self._states.support, **support)), {}
 
     def _states_of(self, is_tile: bool, names: Sequence[str | None]) -> States:
-        """States for whole images, or for tiles of one image, which references and companions are cut into as well."""
+        """States for whole images, or for tiles of one image, into which its support is cut as well."""
         # one support for the whole batch, even if another thread replaces it
         whole, tiled, sources = self._states, self._tiled_states, self._sources
         if not (is_tile and sources):

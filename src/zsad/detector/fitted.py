@@ -21,6 +21,7 @@ from zsad.detector.tiling import Cutting, Sources
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
 from zsad.files.settings import build_config
+from zsad.methods.base import Support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -141,10 +142,12 @@ class Fitted(Comparing):
     def _states_of(self, is_tile: bool, names: Sequence[str | None]) -> States:
         """See `Comparing._states_of`; tiles are compared with the tiles of the good images."""
         good, tiled = self.good_images, self._tiled_states
-        if not is_tile or good is None or good.tile_support is None:
+        tiles = good.reference_tiles if is_tile and good is not None else None
+        if good is None or tiles is None:
             return super()._states_of(is_tile, names)
         if FITTED not in tiled:
-            tiled[FITTED] = States(self.method, good.tile_support)
+            support = Support(memory=tiles.memory, answers=tiles.maps, turned=good.are_turned)
+            tiled[FITTED] = States(self.method, support)
         return tiled[FITTED]
 
     def _look(self, item: Any) -> tuple[Image.Image, Image.Image]:
@@ -169,7 +172,8 @@ class Fitted(Comparing):
         Args:
             good: images from `fit` on the same method, backbone and image size, on the detector's device.
         """
-        self._states = States(self.method, good.support)
+        support = Support(memory=good.references, answers=good.reference_maps, turned=good.are_turned)
+        self._states = States(self.method, support)
         self._tiled_states, self._sources = {}, Sources()
         self.reference_fingerprints = good.reference_fingerprints
         self.good_images = good

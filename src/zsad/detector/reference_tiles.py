@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
-from zsad.detector.general_rule import remembered
-from zsad.methods.base import Support
 from zsad.methods.functional.reference_rule import MOST_VECTORS
 from zsad.methods.functional.references import ReferenceMemory
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from zsad.methods.base import Method
-    from zsad.types import RawOutput
 
 PREFIX = "tiles."
 
@@ -38,31 +31,6 @@ class ReferenceTiles:
     memory: ReferenceMemory
     maps: Tensor | None
     owners: Tensor
-
-    @classmethod
-    def of(
-        cls, method: Method, batches: Iterable[Tensor], class_name: str, are_turned: bool = False
-    ) -> ReferenceTiles:
-        """The tiles of one image, as image number 0.
-
-        Args:
-            method: the system.
-            batches: (B, 3, S, S) prepared tiles on the network's device; at least one batch.
-            class_name: name of what the image shows.
-            are_turned: whether tiles also count turned and flipped.
-        """
-        patch = method.backbone.config.vision.patch_size
-        memories, maps, count = [], [], 0
-        for batch in batches:
-            memory, answers = remembered(method, batch, class_name, are_turned)
-            memories.append(memory)
-            count += len(batch)
-            if method.INFO.references != "own":
-                maps.append(_means(answers, patch))
-        memory = reduce(lambda known, more: known.joined_with(more), memories)
-        one = tuple(torch.zeros_like(owner) for owner in memory.owners)
-        tiles = torch.zeros(count, dtype=torch.int64, device=memory.levels[0].device)
-        return cls(replace(memory, owners=one), torch.cat(maps) if maps else None, tiles)
 
     def joined_with(self, other: ReferenceTiles) -> ReferenceTiles:
         """The tiles of both; the images of `other` are numbered on."""
@@ -110,10 +78,6 @@ class ReferenceTiles:
         maps = None if self.maps is None else self.maps.to(device)
         return ReferenceTiles(self.memory.to(device), maps, self.owners.to(device))
 
-    def support(self, are_turned: bool) -> Support:
-        """What tiles are compared with."""
-        return Support(memory=self.memory, answers=self.maps, turned=are_turned)
-
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, as a checkpoint keeps them."""
         named = {f"{PREFIX}levels.{number}": level for number, level in enumerate(self.memory.levels)}
@@ -132,11 +96,6 @@ class ReferenceTiles:
             tuple(tensors[f"{PREFIX}owners.{number}"] for number in range(count)),
         )
         return cls(memory, tensors.get(f"{PREFIX}maps"), tensors[f"{PREFIX}images"])
-
-
-def _means(answers: RawOutput, patch: int) -> Tensor:
-    """(B, G, G) means of maps (B, S, S) over patches."""
-    return F.avg_pool2d(answers.maps.float()[:, None], patch)[:, 0]
 
 
 def _drawn(count: int, device: torch.device) -> Tensor:

@@ -7,21 +7,24 @@ benchmarks/tiling.py compares this with the tiles alone and with other weights.
 
 References and companions are cut in the same way, and tiles are compared with tiles: with at most
 `MOST_REFERENCE_TILES` tiles of references, and as many tiles of companions as a method takes images, evenly
-spread over all of them. Under the general rule, the answers to the tiles of references say what is usual for a
-tile.
+spread over all of them. Under the general rule, the answers to the tiles of references say what is usual
+for a tile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
+from zsad.detector.general_rule import remembered
 from zsad.detector.reference_tiles import ReferenceTiles
 from zsad.errors import ConfigError
 from zsad.images.tiles import WHOLE_SHARE, Box, Tile, blend, tile_grid, tile_side
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zsad.methods.base import Method
+    from zsad.methods.functional.references import ReferenceMemory
     from zsad.types import RawOutput
 
 TILES_AT_ONCE = 16
@@ -203,7 +207,8 @@ class Sources:
         unlabelled = torch.cat(drawn)[: method.MOST_COMPANIONS] if drawn else None
         if tiles is None:
             return Support(unlabelled=unlabelled)
-        return replace(tiles.bounded().support(are_turned), unlabelled=unlabelled)
+        tiles = tiles.bounded()
+        return Support(None, unlabelled, tiles.memory, tiles.maps, are_turned)
 
 
 def tiles_of_each(references: int) -> int:
@@ -228,7 +233,7 @@ def reference_tiles(
     class_name: str,
     are_turned: bool,
 ) -> ReferenceTiles:
-    """What is kept of the tiles of one known-normal image.
+    """What is kept of the tiles of one known-normal image, as image number 0.
 
     Args:
         method: remembers the tiles.
@@ -242,5 +247,16 @@ def reference_tiles(
     """
     boxes = _evenly(cutting.boxes(image), most, first)
     starts = range(0, len(boxes), TILES_AT_ONCE)
-    batches = (stack(map(image.crop, boxes[start : start + TILES_AT_ONCE])) for start in starts)
-    return ReferenceTiles.of(method, batches, class_name, are_turned)
+    patch = method.backbone.config.vision.patch_size
+    found: list[ReferenceMemory] = []
+    maps: list[Tensor] = []
+    for start in starts:
+        tiles = stack(map(image.crop, boxes[start : start + TILES_AT_ONCE]))
+        memory, answers = remembered(method, tiles, class_name, are_turned)
+        found.append(memory)
+        if method.INFO.references != "own":
+            maps.append(F.avg_pool2d(answers.maps[:, None], patch)[:, 0])
+    memory = reduce(lambda known, more: known.joined_with(more), found)
+    memory = replace(memory, owners=tuple(torch.zeros_like(owner) for owner in memory.owners))
+    owners = torch.zeros(len(boxes), dtype=torch.int64, device=memory.levels[0].device)
+    return ReferenceTiles(memory, torch.cat(maps) if maps else None, owners)

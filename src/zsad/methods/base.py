@@ -68,8 +68,9 @@ class Support:
         unlabelled: companions, (M, 3, S, S) images of the same folder, normal or not; None without any.
         memory: what `Method.remember` kept of the references. It stands for all of them, so that `normal` is
             not looked at, and may be None; None: `normal` has not been remembered yet.
-        answers: maps that the method itself gives for the references, without support, (R, S, S) or their means over
-            patches (R, G, G); needed by the general rule where `memory` stands for images that are no longer there, and otherwise None.
+        answers: maps that the method itself gives for the references, without support, (R, S, S) or their
+            means over patches (R, G, G); needed by the general rule where `memory` stands for images that are
+            no longer there, and otherwise None.
         turned: whether each reference also counts in the other seven ways that quarter turns and a flip give.
     """
 

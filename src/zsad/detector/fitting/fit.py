@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from zsad.detector.fitted import Fitted
     from zsad.detector.fitting.encoding import Look
     from zsad.detector.fitting.good_images import GoodImage, GoodImages
     from zsad.detector.fitting.options import FitOptions
     from zsad.detector.support import Images
     from zsad.detector.thresholds import Calibration
+    from zsad.detector.tiling import ImageAnswer
     from zsad.images.preparing import Preparation
     from zsad.methods.base import Method
 
@@ -48,6 +48,16 @@ MOST_FOLDS = 100
 
 NEAR_COPY_SHARE = 0.2
 FEWEST_IMAGES = 3
+
+
+class Answering(Protocol):
+    """What fitting asks of a detector."""
+
+    def answer(self, image: Image.Image, class_name: str) -> ImageAnswer:
+        """What the method says of an image that is read and cut to the region of interest."""
+
+    def scoring_settings(self) -> dict[str, Any]:
+        """Everything that the scores depend on."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ def fit(
     method: Method,
     preparation: Preparation,
     look: Look,
-    with_good_images: Callable[[GoodImages], Fitted],
+    with_good_images: Callable[[GoodImages], Answering],
     source: Images | None,
     options: FitOptions,
     earlier: GoodImages | None = None,
@@ -205,7 +215,7 @@ def _predicted_left_out(
     good: GoodImages,
     left_out: Folds,
     class_name: str,
-    with_good_images: Callable[[GoodImages], Fitted],
+    with_good_images: Callable[[GoodImages], Answering],
     read: Callable[[int], Image.Image],
 ) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
     """What a detector without the images of a fold says of these, cut into tiles.

@@ -14,7 +14,6 @@ from torch import Tensor
 from zsad.detector.reference_tiles import ReferenceTiles
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
-from zsad.methods.base import Support
 from zsad.methods.functional.reference_rule import MOST_VECTORS
 from zsad.methods.functional.references import WAYS_TO_TURN, ReferenceMemory
 from zsad.types import RawOutput
@@ -86,14 +85,9 @@ class GoodImages:
         return replace(self, chosen=replace(self.references, chosen=()).choice(MOST_VECTORS))
 
     @property
-    def support(self) -> Support:
-        """What whole images are compared with."""
-        return Support(memory=self.references, answers=self.reference_maps, turned=self.are_turned)
-
-    @property
-    def tile_support(self) -> Support | None:
-        """What tiles are compared with; None where no image is cut."""
-        return None if self.tiles is None else self.tiles.without(self.held_out).support(self.are_turned)
+    def reference_tiles(self) -> ReferenceTiles | None:
+        """The tiles that tiles of new images are compared with; None where no image is cut."""
+        return None if self.tiles is None else self.tiles.without(self.held_out)
 
     @property
     def reference_maps(self) -> Tensor | None:

@@ -92,8 +92,8 @@ def check_files(
         )
     elif not add.is_file():
         raise ConfigError(
-            f"--add {add} does not exist: it takes the file of an earlier fit, as in zsad fit more_good/ --add "
-            "line3.safetensors"
+            f"--add {add} does not exist: it takes the file of an earlier fit, as in zsad fit more_good/ "
+            "--add line3.safetensors"
         )
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out} must end in .safetensors: it holds features, thresholds and weights")
