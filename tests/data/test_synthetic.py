@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,17 @@ def test_every_kind_has_words():
     assert all(words for words in CAPTIONS.values())
 
 
+def test_hard_normal_images_look_different_and_have_no_defect(materials):
+    plain = SyntheticConfig(size=96, anomalous_fraction=0.0, camera=False)
+    changed = 0
+    for index in range(30):
+        hard = generate(index, materials, replace(plain, hard_normals=1.0), seed=5)
+        assert not hard.mask.any()
+        assert hard.label == 0
+        changed += not np.array_equal(hard.image, generate(index, materials, plain, seed=5).image)
+    assert changed == 30
+
+
 def test_wrong_arguments_are_named():
     image, rng = surface(20, 20), np.random.default_rng(0)
     with pytest.raises(ConfigError, match="did you mean 'scratch'"):
@@ -191,6 +203,8 @@ def test_wrong_arguments_are_named():
         SyntheticConfig(size=8)
     with pytest.raises(ConfigError, match="anomalous_fraction"):
         SyntheticConfig(anomalous_fraction=1.5)
+    with pytest.raises(ConfigError, match=r"hard_normals lies in \[0, 1\]; got 2"):
+        SyntheticConfig(hard_normals=2)
     with pytest.raises(ConfigError, match="did you mean 'surface'"):
         SyntheticConfig(scenes={"surfaces": 1.0})
 

@@ -60,6 +60,16 @@ class Cached:
         """Which folder each row lies in."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
+    def rows(self, category: str) -> np.ndarray:
+        """Images of a category that are tested, not those that may serve as references."""
+        return np.array(
+            [
+                row
+                for row, entry in self.each()
+                if entry["category"] == category and not entry.get("reference")
+            ]
+        )
+
     def noun(self, row: int) -> str:
         """What the image shows, as a word."""
         entry = self.meta[row]

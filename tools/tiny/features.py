@@ -43,12 +43,13 @@ class Example(NamedTuple):
 
 
 def synthetic_examples(
-    materials: Path, first: int, count: int, seed: int, *, pairs: bool = False
+    materials: Path, first: int, count: int, seed: int, *, pairs: bool = False, hard_normals: float = 0.0
 ) -> Iterator[Example]:
     """Images of `zsad.data.synthetic`; in pairs, every scene comes once without and once with a defect."""
     stock = Materials.from_folder(materials)
     configs = [
-        SyntheticConfig(size=SIZE, anomalous_fraction=share) for share in ((0.0, 1.0) if pairs else (0.5,))
+        SyntheticConfig(size=SIZE, anomalous_fraction=share, hard_normals=hard_normals)
+        for share in ((0.0, 1.0) if pairs else (0.5,))
     ]
     for index in range(first, first + count // len(configs)):
         for config in configs:
@@ -67,17 +68,18 @@ def open_sample(sample: Sample) -> tuple[Image.Image, Image.Image]:
     return image, mask.resize(image.size, Image.Resampling.NEAREST)
 
 
-def whole_examples(samples: list[Sample]) -> Iterator[Example]:
-    """Each annotated image once, as prediction sees it; for validation."""
+def whole_examples(samples: list[Sample], size: int = SIZE) -> Iterator[Example]:
+    """Each image once, as prediction sees it; for validation."""
     for sample in samples:
         image, mask = open_sample(sample)
-        small = np.asarray(mask.resize((SIZE, SIZE), Image.Resampling.BOX)) > 30
+        small = np.asarray(mask.resize((size, size), Image.Resampling.BOX)) > 30
         meta: dict[str, object] = {
             "category": sample.category,
             "label": sample.label,
             "file": sample.path.name,
+            "reference": sample.path.parent.parent.name == "train",
         }
-        yield Example(np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)), small, meta)
+        yield Example(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)), small, meta)
 
 
 def crop_examples(samples: list[Sample], count: int, seed: int) -> Iterator[Example]:
@@ -140,12 +142,12 @@ def relight(image: Image.Image, rng: random.Random) -> Image.Image:
 class Cache:
     """A folder of memory-mapped arrays that grows image by image."""
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, size: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         shapes = {
-            "fine": (48, SIZE // 8, SIZE // 8),
-            "middle": (120, SIZE // 16, SIZE // 16),
-            "coarse": (352, SIZE // 32, SIZE // 32),
+            "fine": (48, size // 8, size // 8),
+            "middle": (120, size // 16, size // 16),
+            "coarse": (352, size // 32, size // 32),
         }
         self.folder = folder
         self.levels = [
@@ -153,7 +155,7 @@ class Cache:
             for name, shape in shapes.items()
         ]
         self.masks = np.lib.format.open_memmap(
-            folder / "mask.npy", "w+", np.uint8, (count, SIZE // 4, SIZE // 4)
+            folder / "mask.npy", "w+", np.uint8, (count, size // 4, size // 4)
         )
         self.meta: list[dict[str, object]] = []
 
@@ -169,7 +171,7 @@ class Cache:
             stored[rows] = level.float().half().numpy()
         for offset, example in enumerate(examples):
             coverage = Image.fromarray(example.mask.astype(np.uint8) * 255)
-            self.masks[first + offset] = coverage.resize((SIZE // 4, SIZE // 4), Image.Resampling.BOX)
+            self.masks[first + offset] = coverage.resize(self.masks.shape[1:], Image.Resampling.BOX)
         self.meta.extend(example.meta for example in examples)
 
     def close(self) -> None:
@@ -192,6 +194,8 @@ def main() -> None:
     parser.add_argument(
         "--pairs", action="store_true", help="every synthetic scene without and with a defect"
     )
+    parser.add_argument("--hard-normals", type=float, default=0.0, help="see `SyntheticConfig`")
+    parser.add_argument("--size", type=int, default=SIZE, help="side of the images of --whole, in pixels")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
@@ -199,21 +203,31 @@ def main() -> None:
     if args.materials:
         count, examples = (
             args.count,
-            synthetic_examples(args.materials, args.first, args.count, args.seed, pairs=args.pairs),
+            synthetic_examples(
+                args.materials,
+                args.first,
+                args.count,
+                args.seed,
+                pairs=args.pairs,
+                hard_normals=args.hard_normals,
+            ),
         )
     else:
         samples = read_mvtec(args.auxiliary, "all")
         count = len(samples) if args.whole else args.count
-        examples = whole_examples(samples) if args.whole else crop_examples(samples, count, args.seed)
+        examples = (
+            whole_examples(samples, args.size) if args.whole else crop_examples(samples, count, args.seed)
+        )
     stem = EfficientNetLiteStem(TINY_CONFIG.vision.width)
     stem.trunk = load_trunk(args.trunk)
-    cache, batch, start = Cache(args.out, count), [], time.time()
+    cache, batch, start = Cache(args.out, count, args.size), [], time.time()
     for example in examples:
         batch.append(example)
         if len(batch) == 8 or len(cache.meta) + len(batch) == count:
             cache.add(batch, stem)
             batch = []
             if len(cache.meta) % 400 == 0:
+                cache.close()  # what is there can be read although more is coming
                 print(f"{len(cache.meta)}/{count} {time.time() - start:.0f} s", flush=True)
     cache.close()
 

@@ -1,6 +1,6 @@
-"""Puts the two trained towers together and writes the files that the package ships.
+"""Puts the two trained encoders together and writes the files that the package ships.
 
-python tools/tiny/pack.py --text text_tower.safetensors --picture picture_tower.safetensors \
+python tools/tiny/pack.py --text text_tower.safetensors --image image_encoder.safetensors \
         --out src/zsad/backbones/tiny
 """
 
@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 
 import torch
-from recipe import IMAGE_MEAN, IMAGE_STD, TINY_CONFIG
+from recipe import AUXILIARY_DATA, IMAGE_MEAN, IMAGE_STD, TINY_CONFIG
 from safetensors.torch import load_file
 
 from zsad.backbones.clip import CLIP
@@ -26,10 +26,7 @@ RECORD = WeightRecord(
     std=IMAGE_STD,
     activation=TINY_CONFIG.activation,
     licence="Apache-2.0",
-    auxiliary_data=(
-        "zsad.data.synthetic; VisA (capsules, macaroni1), aluminium surface defects, concrete cracks, concrete damage; "
-        "chosen on tile wall cracks and IDRiD hard exudates"
-    ),
+    auxiliary_data=AUXILIARY_DATA,
     notes="hybrid ViT on an EfficientNet-Lite2 trunk; card: zsad/backbones/tiny/README.md",
 )
 
@@ -40,11 +37,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--picture", type=Path, required=True)
+    parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     clip = CLIP(TINY_CONFIG, RECORD)
-    state = {**load_file(args.text), **load_file(args.picture), "logit_scale": torch.tensor(math.log(100.0))}
+    state = {**load_file(args.text), **load_file(args.image), "logit_scale": torch.tensor(math.log(100.0))}
     clip.load_state_dict(state)
     for path in write_packaged(clip, args.out):
         print(path, f"{path.stat().st_size / 1e6:.1f} MB")

@@ -16,5 +16,11 @@ TINY_CONFIG = ClipConfig(
 IMAGE_MEAN = (127 / 255, 127 / 255, 127 / 255)
 IMAGE_STD = (128 / 255, 128 / 255, 128 / 255)
 
+# What the weights say about their training images.
+AUXILIARY_DATA = (
+    "zsad.data.synthetic; VisA (capsules, macaroni1), aluminium surface defects, concrete cracks, concrete damage; "
+    "steps chosen on tile wall cracks, IDRiD hard exudates and eight real validation sets"
+)
+
 # First block of the value-value stream while training, AnomalyCLIP's 19 of 24 blocks in proportion: blocks 2 and 3.
 VALUE_VALUE_FROM = 2

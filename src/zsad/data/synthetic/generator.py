@@ -10,13 +10,17 @@ import numpy as np
 from zsad.data.synthetic.camera import photograph
 from zsad.data.synthetic.captions import caption
 from zsad.data.synthetic.defects import add_defect, sample_fraction
+from zsad.data.synthetic.distractors import distract, lettering, reflect_and_shade, seams
 from zsad.data.synthetic.noise import Bytes, Mask, Rng, blur_field, largest_change, to_bytes
-from zsad.data.synthetic.scenes import SCENES, distract, lettering
+from zsad.data.synthetic.scenes import SCENES
 from zsad.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zsad.data.synthetic.arrays import Faulty, Layout
     from zsad.data.synthetic.materials import Materials
+    from zsad.data.synthetic.noise import FloatImage
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class SyntheticConfig:
         structural_fraction: share of faults of order and form (missing, moved, bitten) among the defects of
             scenes that can have them, in [0, 1].
         camera: whether to simulate a camera (light, blur, noise, JPEG).
+        hard_normals: probability that what a camera sees has seams or print, and that a reflection or a
+            cast shadow lies on it, in [0, 1]; they are no defects.
     """
 
     size: int = 320
@@ -71,6 +77,7 @@ class SyntheticConfig:
     scenes: dict[str, float] = field(default_factory=_default_shares)
     structural_fraction: float = 0.45
     camera: bool = True
+    hard_normals: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 32:
@@ -79,6 +86,8 @@ class SyntheticConfig:
             raise ConfigError(
                 f"SyntheticConfig.anomalous_fraction lies in [0, 1]; got {self.anomalous_fraction}"
             )
+        if not 0 <= self.hard_normals <= 1:
+            raise ConfigError(f"SyntheticConfig.hard_normals lies in [0, 1]; got {self.hard_normals}")
         for name in self.scenes:
             if name not in SCENES:
                 raise unknown_name("scene", name, SCENES)
@@ -111,7 +120,9 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
     scene = str(rng.choice(names, p=shares / shares.sum()))
     layout = SCENES[scene](rng, materials, config.size)
     if scene in _PRINTABLE and rng.random() < 0.08:
-        layout = _printed(layout, rng)
+        layout = _dressed(layout, lettering, rng)
+    if config.hard_normals and scene != "scan" and rng.random() < config.hard_normals:
+        layout = _dressed(layout, lettering if rng.random() < 0.4 else seams, rng)
     mask = np.zeros((config.size, config.size), dtype=bool)
     image, defect = to_bytes(layout.image), "good"
     if rng.random() < config.anomalous_fraction:
@@ -119,6 +130,8 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
         spoiled = _structural(layout, rng) if structural else None
         image, mask, defect = spoiled or _superficial(image, layout, materials, rng)
     image = distract(image, rng)
+    if config.hard_normals and rng.random() < config.hard_normals:
+        image = reflect_and_shade(image, rng)
     if config.camera:
         # What an instrument drew in grey stays grey, coloured marks included.
         neutral = bool(np.ptp(layout.image[::8, ::8], axis=2).max() < 1.0)
@@ -127,20 +140,18 @@ def generate(index: int, materials: Materials, config: SyntheticConfig, seed: in
     return SyntheticImage(image, mask, int(mask.any()), words, layout.name, defect)
 
 
-def _printed(layout: Layout, rng: Rng) -> Layout:
-    """Adds lettering to the scene, in its faultless and its faulty form alike."""
+def _dressed(layout: Layout, draw: Callable[[FloatImage, Mask, Rng], FloatImage], rng: Rng) -> Layout:
+    """Draws print or seams onto the scene, the same in its faultless and its faulty form."""
     seed = int(rng.integers(2**31))
+
+    def dressed(image: FloatImage) -> FloatImage:
+        return draw(image, layout.region, np.random.default_rng(seed))
 
     def fault(rng: Rng) -> Faulty:
         image, cover, kind = layout.fault(rng)
-        return (
-            lettering(image, layout.region, np.random.default_rng(seed)),
-            cover,
-            kind,
-        )
+        return dressed(image), cover, kind
 
-    image = lettering(layout.image, layout.region, np.random.default_rng(seed))
-    return replace(layout, image=image, fault=fault)
+    return replace(layout, image=dressed(layout.image), fault=fault)
 
 
 def _structural(layout: Layout, rng: Rng) -> tuple[Bytes, Mask, str] | None:

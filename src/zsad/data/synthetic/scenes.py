@@ -10,20 +10,16 @@ import numpy as np
 from zsad.data.synthetic.arrays import Faulty, Layout, line_art, many, single, tiling
 from zsad.data.synthetic.assemblies import component
 from zsad.data.synthetic.layers import place, random_shadow
-from zsad.data.synthetic.marks import text_cover
 from zsad.data.synthetic.materials import Materials
 from zsad.data.synthetic.noise import (
-    Bytes,
     FloatImage,
     Rng,
     blur_image,
     fractal_noise,
     resize_image,
-    smooth_noise,
     to_bytes,
 )
 from zsad.data.synthetic.scans import random_scan
-from zsad.data.synthetic.shapes import Site, specks
 from zsad.data.synthetic.surfaces import random_colour
 
 
@@ -135,85 +131,3 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
         "photograph": place_photo,
     }
 )
-
-
-def distract(image: Bytes, rng: Rng) -> Bytes:
-    """Adds legitimate irregularities to the whole image: even dust, soft cast shadows, broad highlights.
-
-    Args:
-        image: (S, S, 3) uint8 image.
-        rng: source of randomness.
-
-    Returns:
-        (S, S, 3) uint8 image.
-    """
-    size = image.shape[0]
-    result: FloatImage = image.astype(np.float32)
-    if rng.random() < 0.1:
-        everywhere = Site(size / 2, size / 2, size * 0.8, np.ones((size, size), dtype=bool), 0.5, None)
-        dust = specks(rng, everywhere, int(rng.integers(60, 300)), rng.uniform(0.8, 1.6))
-        result = result + (dust * rng.choice([-1, 1]) * rng.uniform(10, 60))[..., None]
-    if rng.random() < 0.12:
-        broad = smooth_noise(rng, size, size, size * rng.uniform(0.3, 0.8))
-        edge = np.clip(broad * rng.uniform(0.5, 3), 0, 1)
-        result = result * (1 - np.float32(rng.uniform(0.1, 0.35)) * edge)[..., None]
-    if rng.random() < 0.12:
-        broad = smooth_noise(rng, size, size, size * rng.uniform(0.2, 0.6), stretch=rng.uniform(1, 4))
-        glare = np.clip(broad - rng.uniform(0.3, 1.2), 0, 1)
-        result = result + (glare * rng.uniform(10, 90))[..., None]
-    return to_bytes(result)
-
-
-def lettering(image: FloatImage, region: np.ndarray, rng: Rng) -> FloatImage:
-    """Prints an upright label, lines of text or a bar code on an object, which are no defects.
-
-    Args:
-        image: (S, S, 3) float32 image.
-        region: (S, S) bool, True on the object.
-        rng: source of randomness.
-
-    Returns:
-        (S, S, 3) float32 image.
-    """
-    size = image.shape[0]
-    inside = np.argwhere(region[::4, ::4]) * 4
-    if len(inside) < 40:
-        return image
-    centre = inside.mean(axis=0) + rng.normal(0, 0.15, 2) * np.ptp(inside, axis=0)
-    high, wide = np.ptp(inside, axis=0) * rng.uniform(0.15, 0.5, 2)
-    y, x = (
-        np.abs(np.arange(size)[:, None] - centre[0]),
-        np.abs(np.arange(size)[None, :] - centre[1]),
-    )
-    field = ((y < high / 2) & (x < wide / 2) & region).astype(np.float32)
-    base = image[region].mean(axis=0)
-    ink = np.clip(base + rng.choice([-1, 1]) * rng.uniform(60, 160), 5, 250).astype(np.float32)
-    result = image
-    if rng.random() < 0.5:
-        paper = random_colour(rng, saturation=1.0)
-        result = result + field[..., None] * (paper - result)
-        ink = np.full(3, 20.0 if paper.mean() > 110 else 235.0, dtype=np.float32)
-    marks = np.zeros((size, size), dtype=np.float32)
-    if rng.random() < 0.3:
-        bars = np.repeat(rng.random(size // 2) < 0.5, 2)[:size]
-        marks[:, : bars.size] = bars[None]
-    else:
-        lines = int(rng.choice([1, 1, 2, 4]))
-        for line in range(lines):
-            text = "".join(
-                rng.choice(
-                    list("ABCDEFGHIKLMNOPRSTUVXYZ0123456789 -"),
-                    int(rng.integers(3, 10)),
-                )
-            )
-            place = Site(
-                float(centre[0] + (line - (lines - 1) / 2) * high / lines),
-                float(centre[1]),
-                9.0,
-                region,
-                0.5,
-                None,
-            )
-            letters = max(min(int(high / lines * 0.8), int(1.7 * wide / len(text))), 6)
-            marks = np.maximum(marks, text_cover(text, letters, 0.0, place))
-    return np.asarray(result + (marks * field)[..., None] * (ink - result))

@@ -1,0 +1,49 @@
+"""Where the linear layers of APRIL-GAN and AdaCLIP start: at what `tiny`'s own projection does to a patch.
+
+Both methods bring patches into the joint space by layers of their own. Started from random numbers, as the papers
+do, they forget what the projection knows and few images teach (see the card of `tiny`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+import zsad
+from zsad.backbones.vision import VisionTower
+
+
+@torch.no_grad()
+def start_from_projection(visual: VisionTower, layers: Mapping[int, nn.Linear], images: Tensor) -> None:
+    """Makes linear layers of the image encoder's final norm and projection, with the spread of an average patch.
+
+    Args:
+        visual: the image encoder.
+        layers: what reads each 1-based block's patches.
+        images: some images to measure the spread on.
+    """
+    norm, projection = visual.ln_post, visual.proj
+    tokens = visual(images, taps=tuple(layers)).tokens
+    for block, layer in layers.items():
+        spread = (tokens[block][:, 1:].var(dim=-1, unbiased=False) + norm.eps).sqrt().mean()
+        weight = projection.T * norm.weight
+        layer.weight.copy_((weight - weight.mean(dim=1, keepdim=True)) / spread)
+        layer.bias.copy_(norm.bias @ projection)
+
+
+def start_april_gan(detector: zsad.Detector, images: Tensor) -> None:
+    """APRIL-GAN's adapters."""
+    method = detector.method
+    layers = dict(zip(method.layers, method.adapters.fc, strict=True))
+    start_from_projection(method.backbone.visual, layers, images)
+
+
+def start_adaclip(detector: zsad.Detector, images: Tensor) -> None:
+    """AdaCLIP's layers for patches; that for the class token starts as the identity."""
+    method = detector.method
+    layers = dict(zip(method.layers, method.patch_token_layer.head, strict=True))
+    start_from_projection(method.backbone.visual, layers, images)
+    nn.init.eye_(method.cls_token_layer.head[0].weight)
+    nn.init.zeros_(method.cls_token_layer.head[0].bias)
