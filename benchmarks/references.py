@@ -60,7 +60,7 @@ class Category:
 
 
 class Clock:
-    """Processor seconds that each part took, whatever else runs, and the number of images that it was about."""
+    """Processor seconds that each part took, and the number of images that it was about."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
