@@ -30,6 +30,7 @@ from zsad.errors import ConfigError
 from zsad.images.tiles import WHOLE_SHARE, Box, Tile, blend, tile_grid, tile_side
 from zsad.methods.base import Support
 from zsad.methods.functional.maps import upsample
+from zsad.methods.functional.references import WAYS_TO_TURN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,7 +196,7 @@ class Sources:
         """
         tiles = None
         for number, source in enumerate(self.references):
-            image, most = read(source), tiles_of_each(len(self.references))
+            image, most = read(source), tiles_of_each(len(self.references), are_turned)
             more = reference_tiles(method, image, cutting, most, number, stack, class_name, are_turned)
             tiles = more if tiles is None else tiles.joined_with(more)
         drawn: list[Tensor] = []
@@ -211,9 +212,10 @@ class Sources:
         return Support(None, unlabelled, tiles.memory, tiles.maps, are_turned)
 
 
-def tiles_of_each(references: int) -> int:
-    """Largest number of tiles of each of so many references."""
-    return max(1, MOST_REFERENCE_TILES // max(1, references))
+def tiles_of_each(references: int, are_turned: bool) -> int:
+    """Largest number of tiles of each of so many references; an eighth of it if each counts in eight ways."""
+    most = MOST_REFERENCE_TILES // WAYS_TO_TURN if are_turned else MOST_REFERENCE_TILES
+    return max(1, most // max(1, references))
 
 
 def _evenly(boxes: Sequence[Box], most: int, first: int) -> list[Box]:

@@ -43,14 +43,14 @@ class Encoded:
         thumbnails: small JPEG files by fingerprint, for the page.
         failed: one line for each image that could not be read or encoded.
         copies: number of images left out because another image has the same content.
-        items: the images as they were given, in the order of `good`.
+        items: the images as they were given, by fingerprint.
     """
 
     good: GoodImages
     thumbnails: dict[str, bytes] = field(repr=False)
     failed: tuple[str, ...]
     copies: int
-    items: tuple[Any, ...] = field(repr=False)
+    items: dict[str, Any] = field(repr=False)
 
 
 def encode(
@@ -83,7 +83,7 @@ def encode(
         DataError: no image is left.
     """
     parts: list[GoodImages] = []
-    kept: list[Any] = []
+    kept: dict[str, Any] = {}
     tiles: ReferenceTiles | None = None
     thumbnails: dict[str, bytes] = {}
     failed: list[str] = []
@@ -121,18 +121,18 @@ def encode(
                 failed.append(f"{one.name}: {outcome}")
                 continue
             if cutting.tile is not None:
-                most, first = tiles_of_each(len(items)), len(parts)
+                most, first = tiles_of_each(len(items), are_turned), len(parts)
                 more = reference_tiles(method, image, cutting, most, first, prepared, class_name, are_turned)
                 tiles = more if tiles is None else tiles.joined_with(more)
             parts.append(replace(outcome, images=(one,)))
-            kept.append(source)
+            kept[one.fingerprint] = source
         if progress is not None:
             progress(min(start + batch_size, len(items)), len(items))
     if not parts:
         reason = f": {failed[0]}" if failed else f": {copies} known already" if copies else ""
         raise DataError(f"there is no good image to fit to{reason}; give some")
     good = replace(joined(parts), tiles=None if tiles is None else tiles.bounded())
-    return Encoded(good, thumbnails, tuple(failed), copies, tuple(kept))
+    return Encoded(good, thumbnails, tuple(failed), copies, kept)
 
 
 @torch.inference_mode()

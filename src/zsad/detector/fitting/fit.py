@@ -160,7 +160,7 @@ def fit(
     failed: tuple[str, ...] = ()
     thumbnails: dict[str, bytes] = {}
     copies = 0
-    sources: tuple[Any, ...] = ()
+    sources: dict[str, Any] = {}
     if earlier is not None and not items:
         good = earlier
     else:
@@ -172,12 +172,13 @@ def fit(
 
     def left_out(good: GoodImages, folds: Folds) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
         if good.tiles is not None:
-            by_name = dict(zip(first.images, sources, strict=True))
-            items = [by_name[replace(image, is_held_out=False)] for image in good.images]
-            return _predicted_left_out(good, folds, name, with_good_images, lambda one: look(items[one])[1])
+
+            def read(number: int) -> Image.Image:
+                return look(sources[good.images[number].fingerprint])[1]
+
+            return _predicted_left_out(good, folds, name, with_good_images, read)
         return _enlarged(good, scores_left_out(method, good, folds, name))
 
-    first = good
     scored, good = _scored(good, options, left_out)
     outliers = scored.outliers()
     dropped: tuple[GoodImage, ...] = ()

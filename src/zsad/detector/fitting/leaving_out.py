@@ -1,4 +1,4 @@
-"""Scores each of some good images of them with references that it is not among."""
+"""Scores each good image with references that it is not among."""
 
 from __future__ import annotations
 
