@@ -246,3 +246,10 @@ def test_convert_refuses_what_does_not_fit(run, golden_path, backbone_folder, tm
     assert "april_gan_official.pth" in answer.stderr
     assert not out.exists()
     assert run("convert", tmp_path / "none.pth", "-m", "anomalyclip", "-b", "tiny", "-o", out).exit_code == 1
+
+
+def test_the_list_says_whose_authors_published_no_weights(run):
+    told = run("list").stdout
+    assert "AA-CLIP: its authors published no weights; train them (zsad train --method aa_clip)" in told
+    assert "AnomalyCLIP: its authors" not in told
+    assert "Folder mode: its authors" not in told

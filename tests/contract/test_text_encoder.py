@@ -9,7 +9,7 @@ import zsad
 from zsad.backbones.clip import CLIP
 from zsad.methods import _registry as registry
 
-IMAGE_DEPENDENT = {"adaclip"}  # its dynamic prompts put the image into the sentences, by design
+IMAGE_DEPENDENT = {"adaclip", "faprompt"}  # their prompts depend on the image, by design
 
 
 @pytest.fixture

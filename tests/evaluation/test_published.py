@@ -66,7 +66,7 @@ SPOT_CHECKS = [
     ("crane_plus", "br35h", "image_f1max", "Crane", 91.0, "| Br35H | 80.5, 82.2, 74.4 |"),
     ("musc", "visa", "pixel_ap", "MuSc", 45.1, "| **MuSc** VisA |"),
     ("bayes_pfl", "headct", "image_ap", "MoECLIP", 93.2, "| Bayes-PFL | 92.2, 96.1 |"),
-    ("visualad", "dagm", "image_f1max", "VisualAD", 95.0, "| DAGM | 91.8, 75.8, 79.5 |"),
+    ("visual_ad", "dagm", "image_f1max", "VisualAD", 95.0, "| DAGM | 91.8, 75.8, 79.5 |"),
     ("winclip", "ksdd2", "pixel_aupro", "CoEvoAD", 91.2, "| KSDD2 | 93.5, 77.9 / 97.9, 91.2 |"),
     ("edmprompt", "clinicdb", "pixel_aupro", "EDMPrompt", 72.5, "92.6, 85.8; 84.4, 73.4; 85.6, 72.5"),
     ("tipsomaly", "isic", "pixel_f1max", "Tipsomaly", 80.2, "ISIC 94.0, 87.0, 80.2"),

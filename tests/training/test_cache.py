@@ -232,12 +232,13 @@ def test_half_precision_halves_the_files_and_stays_close(config, precision):
 
 
 def test_a_value_beyond_half_precision_is_refused(config, monkeypatch):
-    from zsad.methods.april_gan import AprilGAN, Features
+    from zsad.methods.april_gan import AprilGAN
+    from zsad.methods.functional.raw_patches import RawFeatures
 
     monkeypatch.setattr(
         AprilGAN,
         "features",
-        lambda self, images: Features(torch.full((1, 32), 1e6), torch.zeros(1, 3, 16, 64)),
+        lambda self, images: RawFeatures(torch.full((1, 32), 1e6), torch.zeros(1, 3, 16, 64)),
     )
     with pytest.raises(ZsadError, match="use --cache-precision fp32 or bf16"):
         quietly(config(method="april_gan", cache_precision="fp16"), stained_pictures())
@@ -246,6 +247,9 @@ def test_a_value_beyond_half_precision_is_refused(config, monkeypatch):
 def test_what_cannot_be_cached_is_refused(config):
     with pytest.raises(ConfigError, match="adaclip has no features to cache"):
         quietly(config(method="adaclip"), stained_pictures())
+    joint = {"dino_model": "dinov2", "dattn_mean": "batch"}
+    with pytest.raises(ConfigError, match="depend on the other images of its step: train without --cache"):
+        quietly(config(method="crane", settings=joint), stained_pictures())
     with pytest.raises(ConfigError, match="unknown cache precision 'fp8'"):
         config(cache_precision="fp8")
     with pytest.raises(ConfigError, match="without a cache"):

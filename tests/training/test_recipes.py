@@ -29,6 +29,10 @@ PUBLISHED = {
     ("adaclip", "visa"): (5, 1, 0.01, "adamw", 0.01),
     ("april_gan", "mvtec"): (3, 8, 1e-3, "adam", 0.0),
     ("april_gan", "visa"): (15, 8, 1e-3, "adam", 0.0),
+    ("bayes_pfl", "mvtec"): (30, 32, 1e-3, "adam", 0.0),
+    ("bayes_pfl", "visa"): (30, 32, 1e-3, "adam", 0.0),
+    ("af_clip", "mvtec"): (2, 8, 1e-4, "adam", 0.0),
+    ("af_clip", "visa"): (2, 8, 1e-4, "adam", 0.0),
 }
 
 
@@ -97,7 +101,7 @@ def test_the_published_recipes(method, known_as):
         recipe.weight_decay,
     )
     assert recipe.betas == (0.5, 0.999)
-    assert recipe.schedule == "constant"
+    assert recipe.schedule == ("cosine" if method == "bayes_pfl" else "constant")
 
 
 @pytest.mark.parametrize("method", ["adaclip", "april_gan"])
@@ -150,12 +154,14 @@ def test_training_uses_the_recipe(config, runs, method):
     recipe = method_class(method).TRAINING
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     assert type(run.optimizer) is kinds[recipe.optimizer]
-    (group,) = run.optimizer.param_groups
-    assert (group["lr"], group["betas"], group["weight_decay"]) == (
-        recipe.learning_rate,
-        recipe.betas,
-        recipe.weight_decay,
-    )
+    factors = {1.0, *(factor for _, factor in recipe.rates)}
+    assert {group["factor"] for group in run.optimizer.param_groups} == factors
+    for group in run.optimizer.param_groups:
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (
+            recipe.learning_rate * group["factor"],
+            recipe.betas,
+            recipe.weight_decay,
+        )
     assert run.steps == -(-6 // recipe.batch_size)
     assert result.recipe == dataclasses.replace(recipe, epochs=1, precision="fp32", on={})
     assert result.description.startswith(

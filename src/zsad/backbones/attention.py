@@ -118,6 +118,14 @@ class Attention(nn.Module):
         query, key, value = self.project_heads(x, rows)
         return self.merge_heads(F.scaled_dot_product_attention(query, key, value, is_causal=causal))
 
+    def forward_values(self, x: Tensor) -> Tensor:
+        """Value-value attention alone: (B, L, D) normalised tokens -> (B, L, D).
+
+        softmax(V V^T / sqrt(d)) V through the output projection.
+        """
+        (value,) = self._project(x, 2, 3)
+        return self.merge_heads(F.scaled_dot_product_attention(value, value, value))
+
     def forward_dual(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor]:
         """Ordinary and value-value attention from one projection.
 

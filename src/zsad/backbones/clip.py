@@ -13,6 +13,7 @@ width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -214,7 +215,12 @@ class CLIP(nn.Module):
         return embedded
 
     def encode_embeddings(
-        self, embeddings: Tensor, end_positions: Tensor, deep_prompts: DeepPrompts | None = None
+        self,
+        embeddings: Tensor,
+        end_positions: Tensor,
+        deep_prompts: DeepPrompts | None = None,
+        after: Sequence[Callable[[Tensor], Tensor]] = (),
+        head: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Prompts in the joint space, from their token embeddings.
 
@@ -226,6 +232,8 @@ class CLIP(nn.Module):
             embeddings: (B, L, D) without positions.
             end_positions: (B,) index of the end mark of each prompt.
             deep_prompts: tokens that overwrite positions before chosen blocks.
+            after: changes of the tokens (B, L, D) after the first blocks (AA-CLIP's adapters).
+            head: replaces the projection into the joint space.
 
         Returns:
             (B, E), not normalised.
@@ -245,10 +253,12 @@ class CLIP(nn.Module):
             if deep_prompts is not None:
                 x = overwrite(x, deep_prompts.before(number, x.shape[0], x), deep_prompts.start)
             x = block(x, causal=True)
+            if number <= len(after):
+                x = after[number - 1](x)
         rows = torch.arange(x.shape[0], device=x.device)
         # Only the end mark's row: the norm is per token, so other rows need not pass it.
         ends = self.ln_final(x[rows, end_positions.to(x.device)])
-        features: Tensor = ends @ self.text_projection
+        features: Tensor = ends @ self.text_projection if head is None else head(ends)
         return features
 
 

@@ -31,7 +31,7 @@ def list_weights(
     from rich.text import Text
 
     from zsad.cli.doctor import human_bytes
-    from zsad.detector.weights import files_of, manifest
+    from zsad.detector.weights import files_of, manifest, without_weights
 
     found = [(record, files_of(record)) for record in manifest()]
     if as_json:
@@ -56,6 +56,13 @@ def list_weights(
         for fact, value in facts.items():
             if value:
                 console.print(Text.assemble((f"  {fact:12}", "dim"), value), soft_wrap=True)
+    for name, title in without_weights().items():
+        console.print(
+            f"{title}: its authors published no weights; train them (zsad train --method {name}), or give "
+            "files of their training code as --checkpoint",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @weights_app.command()

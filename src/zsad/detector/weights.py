@@ -84,6 +84,18 @@ def manifest() -> list[WeightRecord]:
     ]
 
 
+def without_weights() -> dict[str, str]:
+    """Methods whose authors published code but no weights: the method's name and its title."""
+    from zsad.methods.base import Method
+
+    kinds = {name: registry.method_class(name) for name in registry.list_methods()}
+    return {
+        name: kind.INFO.title
+        for name, kind in kinds.items()
+        if kind.load_official is not Method.load_official and not (kind.WEIGHTS or kind.WEIGHTS_OF)
+    }
+
+
 def shipped_records(packaged: WeightRecord) -> list[WeightRecord]:
     """Records of the learnt weights beside the packaged backbone, named "tiny/METHOD".
 

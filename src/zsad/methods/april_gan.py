@@ -52,9 +52,10 @@ from zsad.errors import ConfigError, WeightsError
 from zsad.methods.base import DEFAULT_CLASS, Method, MethodConfig, State, Support, Temperature
 from zsad.methods.functional.checks import check_masks, check_tensors
 from zsad.methods.functional.losses import dice_loss, focal_loss
-from zsad.methods.functional.maps import grid_side, in_parts, min_max, to_grid, upsample
+from zsad.methods.functional.maps import min_max, to_grid, upsample
 from zsad.methods.functional.matching import nearest_distance
 from zsad.methods.functional.patches import layers_to_use
+from zsad.methods.functional.raw_patches import IMAGES_AT_ONCE, RawFeatures, raw_features, slices
 from zsad.methods.functional.references import ReferenceMemory
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.state_words import StateWords, own_prompts
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
 
 OFFICIAL_ENTRY = "trainable_linearlayer"
 REFERENCES_AT_ONCE = 4
-IMAGES_AT_ONCE = 8  # of a batch that holds a whole category
 
 INFO = MethodInfo(
     name="april_gan",
@@ -139,20 +139,6 @@ class AprilGANState(State):
     memory: ReferenceMemory | None
 
 
-@dataclass(frozen=True)
-class Features:
-    """The frozen part of a batch.
-
-    Attributes:
-        image_features: (B, E) float32 image embedding, not normalised.
-        patch_tokens: (B, T, N, D) float32 patches after each of the T used layers, before the final layer
-            norm.
-    """
-
-    image_features: Tensor
-    patch_tokens: Tensor
-
-
 class LinearAdapters(nn.Module):
     """One linear layer for each used layer of the image encoder, from its width into the joint space.
 
@@ -170,13 +156,13 @@ class LinearAdapters(nn.Module):
         return torch.stack(adapted, dim=1)
 
 
-class AprilGAN(Method[Config, Features, AprilGANState]):
+class AprilGAN(Method[Config, RawFeatures, AprilGANState]):
     """See the module's description."""
 
     SHAPE_FIELDS = frozenset({"features_list"})
     AUTHORS_ACTIVATION = "gelu"
     NATIVE_SIZE_KEEPS_ACTIVATION = True
-    FEATURES = Features
+    FEATURES = RawFeatures
     FEATURE_FIELDS = frozenset({"features_list"})
     TRAINING = TrainingDefaults(
         epochs=15,
@@ -210,17 +196,16 @@ class AprilGAN(Method[Config, Features, AprilGANState]):
     @torch.no_grad()
     def remember(self, images: Tensor) -> ReferenceMemory:
         """Patches after each of the T used layers, before the final layer norm."""
-        _, tokens = in_parts(self._read, images, REFERENCES_AT_ONCE)
-        return ReferenceMemory.of(tokens.unbind(dim=1))
+        features = raw_features(self.backbone.visual, images, self.layers, REFERENCES_AT_ONCE)
+        return ReferenceMemory.of(features.patch_tokens.unbind(dim=1))
 
     @torch.no_grad()
-    def features(self, images: Tensor) -> Features:
+    def features(self, images: Tensor) -> RawFeatures:
         """One pass through the image encoder; no gradients, because nothing in it is learnt."""
-        if self.config.few_shot_score == "batch":  # whole categories come in one batch
-            return Features(*in_parts(self._read, images, IMAGES_AT_ONCE))
-        return Features(*self._read(images))
+        whole = self.config.few_shot_score == "batch"  # whole categories come in one batch
+        return raw_features(self.backbone.visual, images, self.layers, IMAGES_AT_ONCE if whole else None)
 
-    def score(self, features: Features, state: AprilGANState) -> RawOutput:
+    def score(self, features: RawFeatures, state: AprilGANState) -> RawOutput:
         """Plain CLIP's score and the adapters' maps; with references, distances to them are added.
 
         Raises:
@@ -234,10 +219,10 @@ class AprilGAN(Method[Config, Features, AprilGANState]):
             maps = torch.cat(
                 [
                     self._maps(
-                        Features(features.image_features[rows], features.patch_tokens[rows]),
+                        features.rows(rows),
                         AprilGANState(text if len(text) == 1 else text[rows], state.memory),
                     )
-                    for rows in torch.split(torch.arange(len(scores)), IMAGES_AT_ONCE)
+                    for rows in slices(len(scores), IMAGES_AT_ONCE)
                 ]
             )
         else:
@@ -259,7 +244,7 @@ class AprilGAN(Method[Config, Features, AprilGANState]):
         return 2.0 * len(self.layers)
 
     def loss_from_features(
-        self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
+        self, features: RawFeatures, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Focal and abnormal Dice loss of the map of each layer, summed over the layers.
 
@@ -305,24 +290,18 @@ class AprilGAN(Method[Config, Features, AprilGANState]):
         official_parameters(state_dict)
         return {}
 
-    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The fields of `Features`."""
-        output = self.backbone.visual(images, taps=self.layers)
-        tokens = torch.stack([output.tokens[layer][:, 1:] for layer in self.layers], dim=1)
-        return self.backbone.visual.project(output.class_token).float(), tokens.float()
-
-    def _maps(self, features: Features, state: AprilGANState) -> Tensor:
+    def _maps(self, features: RawFeatures, state: AprilGANState) -> Tensor:
         """(B, S, S) maps, summed over the layers."""
         maps = self._probability_maps(features, state.text_features)[:, :, 1].sum(dim=1)
         return maps if state.memory is None else maps + self._distance_maps(features, state.memory)
 
-    def _probability_maps(self, features: Features, text: Tensor) -> Tensor:
+    def _probability_maps(self, features: RawFeatures, text: Tensor) -> Tensor:
         """Normal and abnormal probability (B, T, 2, S, S) of each pixel by each layer."""
         logits = cosine_similarity(self.adapters(features.patch_tokens), text) / self.config.temperature
         maps = upsample(to_grid(logits), self._image_size(features), align_corners=True)
         return torch.softmax(maps, dim=2)
 
-    def _distance_maps(self, features: Features, memory: ReferenceMemory) -> Tensor:
+    def _distance_maps(self, features: RawFeatures, memory: ReferenceMemory) -> Tensor:
         """Cosine distance (B, S, S) of each pixel to the nearest reference patch, summed over the layers.
 
         D = sum_l upsample( min_r 1 - cos(F_l, r_l) )
@@ -349,9 +328,9 @@ class AprilGAN(Method[Config, Features, AprilGANState]):
             )
         return batch_scores(text_scores, maps)
 
-    def _image_size(self, features: Features) -> int:
+    def _image_size(self, features: RawFeatures) -> int:
         """Pixels a side of the images that the features were made from."""
-        return grid_side(features.patch_tokens.shape[-2]) * self.backbone.config.vision.patch_size
+        return features.image_size(self.backbone.config.vision.patch_size)
 
 
 def batch_scores(text_scores: Tensor, maps: Tensor) -> Tensor:

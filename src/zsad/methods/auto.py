@@ -168,6 +168,11 @@ class AutoState(State):
     text_features: Tensor
     companions: Companions | None = None
 
+    @property
+    def about(self) -> str:
+        """What the companions do to the scores; worded when it is asked for, because it reads values."""
+        return "" if self.companions is None else self.companions.described()
+
 
 class Auto(Method[Config, Features, AutoState]):
     """See the module's description."""
@@ -201,7 +206,7 @@ class Auto(Method[Config, Features, AutoState]):
         if support is None or support.unlabelled is None:
             return AutoState(text)
         companions, _ = self._companions(self.features(support.unlabelled), text)
-        return AutoState(text, companions, scores_jointly=False, about=companions.described())
+        return AutoState(text, companions, scores_jointly=False)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:

@@ -103,12 +103,15 @@ class State:
         map_range: smallest and largest value of a map if the support changes `Method.map_range`; else None.
         scores_jointly: whether an image's score depends on the other images of its batch if the support
             changes `Method.scores_jointly`; else None.
-        about: a line for the user on what the companions do to the scores; empty without companions.
     """
 
     map_range: tuple[float, float] | None = None
     scores_jointly: bool | None = None
-    about: str = ""
+
+    @property
+    def about(self) -> str:
+        """A line for the user on what the companions do to the scores; empty without companions."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,9 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         WEIGHTS_OF: the method whose learnt weights this one takes as its own; None for no other.
         MOST_COMPANIONS: largest number of companions that `prepare` takes, after which each image is scored
             by itself; 0 for a method that takes none.
-        FEATURES: the dataclass of (B, ...) tensors that `features` returns, so that training can keep them
-            on disk; None if the image encoder runs in every step, because learnt tensors enter it.
-        FEATURE_FIELDS: the `Config` fields that `features` depends on, besides those of `MethodConfig`.
+        FEATURES: the dataclass of (B, ...) tensors that `features_for_loss` returns and training can keep on
+            disk; None if learnt tensors enter the image encoder. `cached_features` may tell settings apart.
+        FEATURE_FIELDS: the `Config` fields that these depend on, besides those of `MethodConfig`.
         IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
         LOSS_IS_MEAN: whether each term of `loss` is a mean over the images or does not depend on them, so
@@ -308,6 +311,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """Whether an image's score depends on the other images of its batch, without support."""
         return self.INFO.scores_batch_jointly
 
+    @property
+    def features_jointly(self) -> bool:
+        """Whether `features` of an image depend on the other images of its batch."""
+        return False
+
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
@@ -328,8 +336,20 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         Raises:
             ConfigError: the method has nothing to learn.
         """
-        features = self.features(images)
-        return self.loss_from_features(features, masks, labels, classes)
+        return self.loss_from_features(self.features_for_loss(images), masks, labels, classes)
+
+    def features_for_loss(self, images: Tensor) -> Any:
+        """What `loss_from_features` reads of (B, 3, S, S) images; by default what `score` reads."""
+        return self.features(images)
+
+    @classmethod
+    def cached_features(cls, settings: Mapping[str, Any]) -> type[Any] | None:
+        """The dataclass of `features_for_loss`; None if it depends on what is learnt or on other images.
+
+        Args:
+            settings: settings of the method that the user chose, by name; others have their defaults.
+        """
+        return cls.FEATURES
 
     def loss_from_features(
         self, features: FeaturesT, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None

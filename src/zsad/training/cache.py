@@ -76,18 +76,24 @@ class CachedSample:
     class_name: str
 
 
-def cacheable_features(method: type[Method]) -> type[Any]:
-    """The dataclass of (B, ...) tensors that a method's `features` returns.
+def cacheable_features(method: type[Method], settings: Mapping[str, Any]) -> type[Any]:
+    """The dataclass of (B, ...) tensors that a method's `features_for_loss` returns.
+
+    Args:
+        method: class of the method.
+        settings: settings of the method that the user chose, by name.
 
     Raises:
         ConfigError: what the method learns enters its image encoder.
     """
-    if method.FEATURES is None:
+    kind = method.cached_features(settings)
+    if kind is None:
+        also = "" if method.cached_features({}) is None else " with these settings"
         raise ConfigError(
-            f"{method.INFO.name} has no features to cache, since what it learns enters the image encoder, "
-            "which must run in every step; train it without --cache"
+            f"{method.INFO.name} has no features to cache{also}, since what it learns enters the image "
+            "encoder, which must run in every step; train it without --cache"
         )
-    return method.FEATURES
+    return kind
 
 
 class FeatureCache:
@@ -112,7 +118,7 @@ class FeatureCache:
 
         Args:
             root: folder that may hold the features of several methods and backbones.
-            method: method whose `features` are cached.
+            method: method whose `features_for_loss` are cached.
             fingerprint: fingerprint of the backbone's weights.
             preparation: size and normalisation of the network's input.
             precision: precision of the numbers in the files.
@@ -122,7 +128,7 @@ class FeatureCache:
             ConfigError: the method has nothing to cache, or the precision is unknown.
             ZsadError: the folder cannot be written.
         """
-        self._kind = cacheable_features(type(method))
+        self._kind = cacheable_features(type(method), vars(method.config))
         if precision not in STORED_AS:
             raise unknown_name("cache precision", precision, STORED_AS)
         self._method = method
@@ -209,7 +215,7 @@ class FeatureCache:
         whichever of its neighbours are cached already.
         """
         image = torch.tensor(sample.image, device=device)  # copied, because torch always aligns memory alike
-        features = self._method.features(image[None])
+        features = self._method.features_for_loss(image[None])
         row = {
             field.name: getattr(features, field.name)[0].detach().to("cpu", self._dtype).clone()
             for field in dataclasses.fields(features)

@@ -77,7 +77,7 @@ def train(
     if not kind.INFO.needs_training or published is None:
         raise ConfigError(f"{options.method} has nothing to train; `zsad methods` shows which methods do")
     if options.cache is not None:
-        cacheable_features(kind)
+        cacheable_features(kind, options.settings)
     if dataset is not None and options.data:
         raise ConfigError("give folders (data) or a dataset, not both")
     if dataset is None:

@@ -106,6 +106,11 @@ class TrainingRun:
             self.device.type, init_scale=FIRST_SCALE, enabled=self.recipe.precision == "fp16"
         )
         self.losses: list[float] = []
+        if self.method.features_jointly and (config.cache is not None or ranks.count > 1):
+            raise ConfigError(
+                f"with these settings of {config.method}, the features of an image depend on the other "
+                "images of its step: train without --cache, and with --devices 1"
+            )
         if config.cache is not None and self.recipe.augmentation != "none":
             raise ConfigError(
                 f"features of images that are changed at random ({self.recipe.augmentation}) cannot be kept: "

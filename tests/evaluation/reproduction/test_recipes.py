@@ -27,7 +27,7 @@ from zsad.evaluation.reproduction.plan import (
     deviations,
     evaluation_of,
     method_settings,
-    training_of,
+    trainings_of,
 )
 from zsad.evaluation.reproduction.recipe import check_checkpoint
 from zsad.evaluation.results import read_evaluation
@@ -46,7 +46,13 @@ SYSTEMS = (
     "clip_ac",
     "anovl",
     "musc",
+    "crane",
+    "crane_plus",
+    "faprompt",
+    "aa_clip",
+    "visual_ad",
 )
+ONE_EPOCH = "crane-plus-trained-on-mvtec-1-epoch"  # the authors' weights for medical images
 SIDE = 64
 OTHER = ["--backbone", "tiny", "--image-size", str(SIDE), "--device", "cpu"]
 
@@ -56,7 +62,7 @@ def test_every_recipe_fits_what_it_names(name):
     recipe = find_recipe(name)
     method = method_class(recipe.method)
     shots = f"-{recipe.test.shots}-shot" if recipe.test.shots else ""
-    assert name == f"{recipe.method}-{recipe.test.data}{shots}"
+    assert name == f"{recipe.system}-{recipe.test.data}{shots}"
     assert recipe.title.endswith(dataset_record(recipe.test.data).title + shots.replace("-", ", ", 1))
     build_config(method.Config, recipe.settings, name)
     assert (recipe.train is not None) == method.INFO.needs_training
@@ -71,7 +77,7 @@ def test_every_recipe_has_its_published_row(name):
     recipe = find_recipe(name)
     row = published_row(recipe)
     if recipe.published is None:
-        known = published_results(recipe.method, recipe.test.data, shots=recipe.test.shots)
+        known = published_results(recipe.system, recipe.test.data, shots=recipe.test.shots)
         assert not known, "there are published numbers by now: name their source"
     else:
         assert row
@@ -81,13 +87,15 @@ def test_every_recipe_has_its_published_row(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if find_recipe(name).train])
 def test_training_is_the_methods_own_recipe(name):
     recipe = find_recipe(name)
-    part, own = recipe.train, method_class(recipe.method).TRAINING
-    for dataset in part.data:
-        expected = own.for_dataset(dataset)
-        for field in ("epochs", "batch_size", "learning_rate", "optimizer", "betas", "weight_decay"):
-            assert getattr(part, field) == getattr(expected, field), (dataset, field)
-        assert (part.schedule, part.precision) == (expected.schedule, expected.precision)
-        assert part.mosaic in (None, expected.mosaic)
+    for part in filter(None, (recipe.first_stage, recipe.train)):
+        own = method_class(recipe.method).training_defaults({**recipe.settings, **part.settings})
+        for dataset in part.data:
+            expected = own.for_dataset(dataset)
+            assert part.epochs == (1 if recipe.checkpoint == ONE_EPOCH else expected.epochs)
+            for field in ("batch_size", "learning_rate", "optimizer", "betas", "weight_decay"):
+                assert getattr(part, field) == getattr(expected, field), (dataset, field)
+            assert (part.schedule, part.precision) == (expected.schedule, expected.precision)
+            assert part.mosaic in (None, expected.mosaic)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if find_recipe(name).checkpoint])
@@ -109,12 +117,12 @@ def test_every_row_by_a_methods_authors_has_a_recipe():
     }
     recipes = [find_recipe(name) for name in NAMES]
     covered = {
-        (each.method, each.test.data, each.test.shots, each.published, each.trained_on) for each in recipes
+        (each.system, each.test.data, each.test.shots, each.published, each.trained_on) for each in recipes
     }
     assert len(rows) > 40
     assert rows <= covered
     assert {(method, data) for method in SYSTEMS for data in ("mvtec", "visa")} <= {
-        (each.method, each.test.data) for each in recipes
+        (each.system, each.test.data) for each in recipes
     }
 
 
@@ -270,18 +278,37 @@ def test_every_hyper_parameter_arrives(tmp_path):
     recipe = find_recipe("glocalclip-visa")
     request = ReproduceOptions(recipe=recipe, out=tmp_path, device="cpu")
     folders = {"mvtec": tmp_path / "m", "visa": tmp_path / "v"}
-    training, testing = training_of(request, folders), evaluation_of(request, folders)
+    (training,), testing = trainings_of(request, folders), evaluation_of(request, folders)
     for field in ("epochs", "batch_size", "learning_rate", "optimizer", "betas", "weight_decay", "seed"):
         assert getattr(training, field) == getattr(recipe.train, field)
     assert training.settings == testing.settings == recipe.settings
     assert (training.data, testing.data) == ((f"mvtec:{tmp_path}/m",), (f"visa:{tmp_path}/v",))
     assert (testing.pro, testing.image_size, testing.checkpoint) == ("script", 518, str(training.out))
     authors = ReproduceOptions(recipe=find_recipe("anomalyclip-visa"), out=tmp_path)
-    assert training_of(authors, folders) is None
+    assert trainings_of(authors, folders) == ()
     assert evaluation_of(authors, folders).checkpoint == "anomalyclip-trained-on-mvtec"
     assert commands(authors, folders)[0] == "zsad weights fetch anomalyclip-trained-on-mvtec"
     few = evaluation_of(ReproduceOptions(recipe=find_recipe("winclip-visa-2-shot"), out=tmp_path), folders)
     assert (few.references, few.seeds, few.image_size) == (2, (0, 1, 2, 3, 4), 240)
+
+
+def test_a_method_of_two_stages_is_trained_twice(tmp_path):
+    request = ReproduceOptions(recipe=find_recipe("aa_clip-clinicdb"), out=tmp_path, device="cpu")
+    folders = {"visa": tmp_path / "v", "clinicdb": tmp_path / "c"}
+    first, second = trainings_of(request, folders)
+    assert [each.settings["stage"] for each in (first, second)] == ["text", "image"]
+    assert (first.epochs, first.batch_size, first.schedule, first.cache) == (5, 16, "constant", None)
+    assert (second.epochs, second.batch_size, second.schedule) == (20, 2, "steps")
+    assert (first.checkpoint, second.checkpoint) == (None, first.out)
+    assert first.data == second.data == (f"visa:{tmp_path}/v",)
+    testing = evaluation_of(request, folders)
+    assert testing.checkpoint == str(second.out)
+    assert testing.settings["domain"] == "Medical"
+    assert "stage" not in testing.settings
+    lines = commands(request, folders)
+    assert "stage=text" in lines[0]
+    assert f"--checkpoint {first.out}" in lines[1]
+    assert lines[2].startswith("zsad evaluate")
 
 
 def test_another_backbone_keeps_the_settings_that_do_not_depend_on_it(tmp_path):

@@ -29,7 +29,7 @@ def published_row(recipe: Recipe) -> dict[str, PublishedNumber]:
     if recipe.published is None:
         return {}
     row: dict[str, PublishedNumber] = {}
-    candidates = published_results(recipe.method, recipe.test.data, shots=recipe.test.shots)
+    candidates = published_results(recipe.system, recipe.test.data, shots=recipe.test.shots)
     for number in sorted(candidates, key=lambda each: ORIGINS.index(each.origin)):
         is_row = number.category is None and not number.variant
         if is_row and (number.source, number.trained_on) == (recipe.published, recipe.trained_on):

@@ -19,7 +19,7 @@ from zsad.files.yaml_files import read_yaml
 SUFFIX = ".yaml"
 BASES = "bases"
 EXAMPLE = "method: anomalyclip"
-_MERGED = ("settings", "train", "test")
+_MERGED = ("settings", "train", "first_stage", "test")
 
 
 def recipes_folder() -> Path:

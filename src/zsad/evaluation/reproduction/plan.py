@@ -1,9 +1,9 @@
-"""Turns a recipe and the options into one training, one evaluation, and the list of deviations."""
+"""Turns a recipe and the options into trainings, one evaluation, and the list of deviations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ from zsad.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from zsad.evaluation.options import EvaluateOptions
-    from zsad.evaluation.reproduction.recipe import Recipe
+    from zsad.evaluation.reproduction.recipe import Recipe, TrainingPart
     from zsad.training.options import TrainOptions
 
 WEIGHTS_FILE, TRAINING_FOLDER = "weights.safetensors", "weights.training"
+FIRST_STAGE_FILE = "first_stage.safetensors"
 CACHE_FOLDER = "features"
 
 
@@ -136,22 +137,36 @@ def method_settings(options: ReproduceOptions) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if getattr(config, name, None) is not None}
 
 
-def training_of(options: ReproduceOptions, folders: Mapping[str, Path]) -> TrainOptions | None:
-    """The training; None if the run needs none.
+def trainings_of(options: ReproduceOptions, folders: Mapping[str, Path]) -> tuple[TrainOptions, ...]:
+    """The trainings, one for each stage; the second starts from the weights of the first. () for none.
 
     Args:
         options: recipe and deviations from it.
         folders: folder of each dataset, from `zsad.evaluation.reproduction.datasets.locate`.
     """
-    part = options.recipe.train
-    if part is None or not options.trains:
-        return None
+    recipe = options.recipe
+    if recipe.train is None or not options.trains:
+        return ()
+    last = _training(options, folders, recipe.train, options.out / WEIGHTS_FILE)
+    if recipe.first_stage is None:
+        return (last,)
+    first = _training(options, folders, recipe.first_stage, options.out / FIRST_STAGE_FILE)
+    return (first, replace(last, checkpoint=first.out))
+
+
+def _training(
+    options: ReproduceOptions, folders: Mapping[str, Path], part: TrainingPart, out: Path
+) -> TrainOptions:
+    """The training of one stage."""
     from zsad.methods._registry import method_class
     from zsad.training.options import TrainOptions
 
-    can_cache = method_class(options.recipe.method).FEATURES is not None
+    kind, settings = method_class(options.recipe.method), {**method_settings(options), **part.settings}
+    published = kind.training_defaults(settings)
+    is_changed = published is not None and published.augmentation != "none"
+    can_cache = kind.cached_features(settings) is not None and not is_changed
     return TrainOptions(
-        out=options.out / WEIGHTS_FILE,
+        out=out,
         data=tuple(f"{name}:{folders[name]}" for name in part.data),
         split=part.split,
         method=options.recipe.method,
@@ -169,7 +184,7 @@ def training_of(options: ReproduceOptions, folders: Mapping[str, Path]) -> Train
         device=options.device,
         devices=options.devices,
         precision=options.precision or (part.precision if _is_cuda(options.device) else "fp32"),  # type: ignore[arg-type] # checked there
-        settings=method_settings(options),
+        settings=settings,
         resume=options.resume,
         cache=options.out / CACHE_FOLDER if options.cache and can_cache else None,
     )

@@ -34,12 +34,13 @@ class TrainingPart:
         optimizer: "adam" or "adamw".
         betas: coefficients of the optimiser's running averages.
         weight_decay: weight decay of the optimiser.
-        schedule: schedule of the learning rate, "constant" or "cosine".
+        schedule: schedule of the learning rate, "constant", "cosine" or "steps".
         precision: numeric precision of the network on a CUDA GPU; it is fp32 on other devices.
         mosaic: probability that a 2 x 2 mosaic replaces an image, for all datasets; None for the method's own
             value, which may differ between datasets.
         seed: seed of the initial weights and the order of the data.
         split: split of the datasets.
+        settings: `Config` fields of the method that hold in this training only, such as its stage.
     """
 
     data: tuple[str, ...]
@@ -54,6 +55,7 @@ class TrainingPart:
     mosaic: Share | None = None
     seed: Annotated[int, AtLeast(0)] = 111
     split: Literal["test", "all"] = "test"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,12 @@ class Recipe:
         test: what is tested.
         settings: `Config` fields of the method, in the paper's terms.
         train: how the weights are learnt; None for a method that learns nothing.
+        first_stage: how the weights are learnt that `train` starts from, for a method that learns in two
+            stages; a file holds only what differs from `train`. None for one stage.
         checkpoint: the authors' own weights, a name in `zsad weights list`; None if they published none.
         published: source of the row, spelled as in `PublishedNumber.source`; None if no number is known.
+        published_as: name of the system in the published tables, where it is a setting of the method (Crane+
+            is "crane_plus"); None for the name of the method.
         assumptions: what the source leaves open, each with a mark that says how it was filled in.
     """
 
@@ -105,9 +111,16 @@ class Recipe:
     test: EvaluationPart
     settings: Mapping[str, Any] = field(default_factory=dict)
     train: TrainingPart | None = None
+    first_stage: TrainingPart | None = None
     checkpoint: str | None = None
     published: str | None = None
+    published_as: str | None = None
     assumptions: tuple[str, ...] = ()
+
+    @property
+    def system(self) -> str:
+        """Name of the system, spelled as in `PublishedNumber.method`."""
+        return self.published_as or self.method
 
     @property
     def trained_on(self) -> str:
@@ -136,7 +149,9 @@ def build_recipe(values: Mapping[str, Any], name: str) -> Recipe:
         raise ConfigError(
             f"settings of {owner} must be a mapping of names to values, got {shortened(settings)}"
         )
-    for key, part in (("test", EvaluationPart), ("train", TrainingPart)):
+    if isinstance(built.get("first_stage"), Mapping) and isinstance(built.get("train"), Mapping):
+        built["first_stage"] = {**built["train"], **built["first_stage"]}
+    for key, part in (("test", EvaluationPart), ("train", TrainingPart), ("first_stage", TrainingPart)):
         if built.get(key) is not None:
             built[key] = _part(part, built[key], f"{key} of {owner}")
     recipe = replace(_part(Recipe, built, owner), settings=lists_as_tuples(settings))

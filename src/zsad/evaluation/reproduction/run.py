@@ -2,6 +2,7 @@
 
 The results folder of `zsad reproduce` is one of `zsad evaluate` (zsad.evaluation.results) with more files:
 
+    DIR/first_stage.safetensors  weights of the first of two stages, with first_stage.training/
     DIR/weights.safetensors   learnt weights, with the log and state of the training in weights.training/
     DIR/reproduction.json     recipe, deviations from it, comparison, commands
     DIR/index.html            the page of `zsad report`
@@ -27,7 +28,7 @@ from zsad.evaluation.reproduction.plan import (
     WEIGHTS_FILE,
     deviations,
     evaluation_of,
-    training_of,
+    trainings_of,
 )
 from zsad.evaluation.reproduction.recipe import check_checkpoint
 from zsad.evaluation.results import RESULTS_FILE, EvaluationResult, write_evaluation
@@ -88,8 +89,7 @@ def reproduce(
     check_checkpoint(request.recipe)
     folders = locate(request)
     _refuse_to_replace(request)
-    training = training_of(request, folders)
-    if training is not None:
+    for training in trainings_of(request, folders):
         from zsad.training.loop import train
 
         train(training, show_progress=show_training)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 FOCAL_GAMMA = 2.0
@@ -98,6 +99,30 @@ def pixel_losses(maps: Tensor, masks: Tensor, weights: Sequence[float]) -> dict[
         "dice_abnormal": summed(lambda layer: dice_loss(layer[:, 1], masks)),
         "dice_normal": summed(lambda layer: dice_loss(layer[:, 0], 1 - masks)),
     }
+
+
+def binary_focal_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Focal loss of image scores that are taken for logits, averaged over the images.
+
+    bce  = -log sigmoid(s) for an anomalous image, -log(1 - sigmoid(s)) for a normal one
+    loss = mean( (1 - exp(-bce))^2 bce )
+
+    Source: Lin et al. 2017 (1708.02002), equation 4 with gamma 2 and no class weight. FAPrompt (2410.10289)
+    gives it scores in [0, 1].
+
+    Args:
+        scores: (B,) scores.
+        labels: (B,), 1 for an anomalous image, else 0.
+
+    Returns:
+        Scalar, 0 or more.
+
+    Example:
+        >>> binary_focal_loss(torch.tensor([0.0]), torch.tensor([1])).round(decimals=4)
+        tensor(0.1733)
+    """
+    entropy = F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype), reduction="none")
+    return ((1 - torch.exp(-entropy)) ** FOCAL_GAMMA * entropy).mean()
 
 
 def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:

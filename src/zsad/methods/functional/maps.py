@@ -103,6 +103,30 @@ def gaussian_filter(maps: Tensor, sigma: float) -> Tensor:
     return matrices[maps.shape[-2]] @ maps @ matrices[maps.shape[-1]].T
 
 
+def small_gaussian_filter(maps: Tensor, side: int, sigma: float) -> Tensor:
+    """Gaussian smoothing with a kernel of a few pixels, equal to kornia's `gaussian_blur2d`.
+
+    The border is mirrored without its outermost pixels ("reflect" in torch: c b | a b c d).
+
+    Args:
+        maps: (..., H, W) of a floating type.
+        side: side of the kernel in pixels, odd.
+        sigma: standard deviation in pixels, above 0.
+
+    Returns:
+        (..., H, W).
+
+    Example:
+        >>> small_gaussian_filter(torch.tensor([[0.0, 1.0, 0.0]]), side=3, sigma=1.0).round(decimals=4)
+        tensor([[0.5481, 0.4519, 0.5481]])
+    """
+    matrices = {
+        pixels: _smoothing_matrix(pixels, float(sigma), side // 2, repeats_edge=False).to(maps)
+        for pixels in set(maps.shape[-2:])
+    }
+    return matrices[maps.shape[-2]] @ maps @ matrices[maps.shape[-1]].T
+
+
 def abnormal_map(probabilities: Tensor, weights: Sequence[float], size: int, sigma: float) -> Tensor:
     """One smoothed map from the patch probabilities of several layers.
 
@@ -131,16 +155,21 @@ def abnormal_map(probabilities: Tensor, weights: Sequence[float], size: int, sig
 
 
 def _gaussian_matrix(side: int, sigma: float) -> Tensor:
-    """(side, side) matrix that smooths a column; row i holds the mirrored kernel around pixel i."""
+    """(side, side) matrix that smooths a column as `gaussian_filter` does."""
     if not 0 < sigma < float("inf"):
         raise ConfigError(f"sigma of the Gaussian filter must be a number of pixels >= 0, got {sigma}")
-    radius = int(4 * sigma + 0.5)
+    return _smoothing_matrix(side, sigma, int(4 * sigma + 0.5), repeats_edge=True)
+
+
+def _smoothing_matrix(side: int, sigma: float, radius: int, *, repeats_edge: bool) -> Tensor:
+    """(side, side) matrix that smooths a column; row i holds the mirrored kernel around pixel i."""
     offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
     kernel /= kernel.sum()
-    # Mirroring has period 2 * side; the second half of a period runs backwards.
-    position = (torch.arange(side)[:, None] + offsets) % (2 * side)
-    source = torch.where(position < side, position, 2 * side - 1 - position)
+    # Mirroring is periodic; the second half of a period runs backwards, with or without both ends.
+    period = 2 * side if repeats_edge else max(2 * side - 2, 1)
+    position = (torch.arange(side)[:, None] + offsets) % period
+    source = torch.where(position < side, position, period - int(repeats_edge) - position)
     matrix = torch.zeros(side, side, dtype=torch.float64)
     return matrix.scatter_add(1, source, kernel.expand(side, -1))
 
@@ -161,6 +190,24 @@ def min_max(values: Tensor) -> Tensor:
     lowest = values.min()
     spread = values.max() - lowest
     return torch.where(spread > 0, (values - lowest) / spread, 0.0)
+
+
+def mean_of_largest(maps: Tensor, count: int) -> Tensor:
+    """Mean of the largest values of each map.
+
+    Args:
+        maps: (B, H, W).
+        count: number of values; all of them if a map has fewer.
+
+    Returns:
+        (B,).
+
+    Example:
+        >>> mean_of_largest(torch.tensor([[[1.0, 4.0], [2.0, 3.0]]]), 2)
+        tensor([3.5000])
+    """
+    values = maps.flatten(1)
+    return values.topk(min(count, values.shape[1]), dim=1).values.mean(dim=1)
 
 
 def in_parts(

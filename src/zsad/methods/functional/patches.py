@@ -165,7 +165,7 @@ def layers_compared(visual_layers: Sequence[int] | None, vision: VisionConfig) -
     return layers_to_use((1,) if first_only else visual_layers, vision.layers, "visual_layers")
 
 
-def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
+def resolve_dpam_layer(dpam_layer: int | None, layers: int, setting: str = "dpam_layer") -> int:
     """AnomalyCLIP's constant for an image encoder.
 
     The value-value stream covers the last `dpam_layer - 1` layers.
@@ -173,6 +173,7 @@ def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
     Args:
         dpam_layer: value of the setting; None for 20 of 24 layers, and for the same share of another number.
         layers: number of layers of the image encoder.
+        setting: name of the setting, for the message.
 
     Raises:
         ConfigError: the image encoder has too few layers.
@@ -184,9 +185,7 @@ def resolve_dpam_layer(dpam_layer: int | None, layers: int) -> int:
     if dpam_layer is None:
         return round(PAPER_VALUE_VALUE_SHARE * layers) + 1
     if not 2 <= dpam_layer <= layers + 1:
-        raise ConfigError(
-            f"dpam_layer {dpam_layer}: use 2 (only the last layer) to {layers + 1} (all layers)"
-        )
+        raise ConfigError(f"{setting} {dpam_layer}: use 2 (only the last layer) to {layers + 1} (all layers)")
     return dpam_layer
 
 

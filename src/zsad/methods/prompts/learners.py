@@ -158,19 +158,35 @@ class PromptLearner(nn.Module):
         Returns:
             (P, E) float32, not normalised.
         """
+        ends = self.tokens.argmax(dim=-1)
+        return self.joined(self.encode_spliced(backbone, self.spliced(backbone), ends))
+
+    def spliced(self, backbone: CLIP) -> Tensor:
+        """(P, L, D) token embeddings of the prompts, with the context vectors in their places."""
         embeddings = backbone.embed_tokens(self.tokens)
-        spliced = [
-            splice_context(prompt[None], context[None].to(embeddings.dtype))
-            for prompt, context in zip(embeddings, self.contexts(), strict=True)
-        ]
+        return torch.cat(
+            [
+                splice_context(prompt[None], context[None].to(embeddings.dtype))
+                for prompt, context in zip(embeddings, self.contexts(), strict=True)
+            ]
+        )
+
+    def encode_spliced(self, backbone: CLIP, embeddings: Tensor, ends: Tensor) -> Tensor:
+        """Prompts in the joint space, with the deep prompts.
+
+        Args:
+            backbone: the network that the learner was made for.
+            embeddings: (M, L, D) token embeddings of M prompts.
+            ends: (M,) index of the end mark of each prompt.
+
+        Returns:
+            (M, E) float32, not normalised.
+        """
         deep_prompts = {
             layer: round_to_half(vectors, len(embeddings)) if self.round_prompts_to_half else vectors
             for layer, vectors in enumerate(self.compound_prompts_text, start=2)
         }
-        features = backbone.encode_embeddings(
-            torch.cat(spliced), self.tokens.argmax(dim=-1), DeepPrompts(deep_prompts)
-        )
-        return self.joined(features.float())
+        return backbone.encode_embeddings(embeddings, ends, DeepPrompts(deep_prompts)).float()
 
 
 class PromptPairLearner(PromptLearner):

@@ -17,13 +17,19 @@ UNUSED_IN_FILE = ("compound_prompt_projections.", "token_prefix_", "token_suffix
 DEEP_PROMPT_ENTRY = re.compile(r"(?:compound_prompts_text|compound_prompt_projections)\.(\d{1,3})(?:\.|$)")
 
 
-def official_prompts(state_dict: Mapping[str, Any], whose: str, contexts: Sequence[str]) -> dict[str, Tensor]:
+def official_prompts(
+    state_dict: Mapping[str, Any],
+    whose: str,
+    contexts: Sequence[str],
+    others: Mapping[str, int] | None = None,
+) -> dict[str, Tensor]:
     """The learnt tensors of a file {"prompt_learner": {...}}, which AnomalyCLIP's code and its heirs write.
 
     Args:
         state_dict: content of the file.
         whose: owner of the file, for the messages ("AnomalyCLIP's authors").
         contexts: names of the context vectors that it must hold.
+        others: names of other tensors that it must hold, with their numbers of axes; None for none.
 
     Returns:
         Learnt tensors by name, without token buffers and unused layers.
@@ -46,14 +52,20 @@ def official_prompts(state_dict: Mapping[str, Any], whose: str, contexts: Sequen
                 f"not a file of {whose}: {name!r} is a {type(tensor).__name__}, expected a tensor"
             )
     absent = torch.empty(0)
-    wanted = {name: learned.get(name, absent) for name in (*contexts, *_deep_prompt_names(entries))}
+    axes = {
+        **dict.fromkeys(contexts, 4),
+        **dict.fromkeys(_deep_prompt_names(entries), 2),
+        **(others or {}),
+    }
+    wanted = {name: learned.get(name, absent) for name in axes}
     wrong = mismatches(wanted, learned)
     if wrong:
         raise WeightsError(f"not a whole file of {whose}: in 'prompt_learner', {wrong}")
     for name, tensor in learned.items():
-        axes = 4 if name in contexts else 2
-        if tensor.ndim != axes:
-            raise WeightsError(f"not a file of {whose}: {name!r} has {tensor.ndim} axes, expected {axes}")
+        if tensor.ndim != axes[name]:
+            raise WeightsError(
+                f"not a file of {whose}: {name!r} has {tensor.ndim} axes, expected {axes[name]}"
+            )
     return learned
 
 
