@@ -11,7 +11,7 @@ from zsad.backbones.recording import recorded
 from zsad.methods.functional.joining import Spread
 from zsad.methods.functional.patches import layers_compared, recorded_patches
 from zsad.methods.functional.reference_rule import ReferenceRule, usual_logits
-from zsad.methods.functional.references import IMAGES_AT_ONCE, ReferenceMemory, patches
+from zsad.methods.functional.references import IMAGES_AT_ONCE, ReferenceMemory, patches, remember_turned
 from zsad.types import RawOutput
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def remembered(
         ConfigError: the method cannot score a single image.
     """
     if method.INFO.references == "own":
-        memory = method.remember_turned(images) if are_turned else method.remember(images)
+        memory = remember_turned(method.remember, images) if are_turned else method.remember(images)
         return memory, method.features(images)
     visual, state = method.backbone.visual, method.prepare((class_name,))
     raws, levels = [], []
@@ -53,7 +53,7 @@ def remembered(
         levels.append(recorded_patches(recording) or patches(visual, part))
     raw = RawOutput(*(torch.cat([getattr(one, name) for one in raws]).float() for name in ("scores", "maps")))
     if are_turned:
-        return method.remember_turned(images), raw
+        return remember_turned(method.remember, images), raw
     return ReferenceMemory.of([torch.cat(level) for level in zip(*levels, strict=True)]), raw
 
 

@@ -10,7 +10,7 @@ level, D_l their width, S pixels of one side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +21,7 @@ from zsad.methods.functional.coreset import most_spread
 from zsad.methods.functional.patches import comparable_patches, layers_compared
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from zsad.backbones.vision import VisionTower
 
@@ -187,6 +187,12 @@ def turned(images: Tensor) -> Tensor:
     """
     ways = [torch.rot90(each, turns, (2, 3)) for each in (images, images.flip(3)) for turns in range(4)]
     return torch.stack(ways, dim=1).flatten(0, 1)
+
+
+def remember_turned(remember: Callable[[Tensor], ReferenceMemory], images: Tensor) -> ReferenceMemory:
+    """What `Method.remember` keeps of images (R, 3, S, S) and of each turned and flipped, by image."""
+    memory = remember(turned(images))
+    return replace(memory, owners=tuple(owner // WAYS_TO_TURN for owner in memory.owners))
 
 
 @torch.no_grad()
