@@ -21,7 +21,7 @@ PACKAGES = (
     "training",
 )
 MODULES = ("zsad", *(f"zsad.{name}" for name in PACKAGES))
-SUBMODULES = {"zsad.errors", "zsad.metrics"}  # public as modules
+SUBMODULES = {"zsad.errors", "zsad.metrics", "zsad.prompts"}  # public as modules
 
 
 def run(code):

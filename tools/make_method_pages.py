@@ -14,13 +14,15 @@ from pathlib import Path
 
 from zsad.backbones.catalog import PAPERS_BACKBONE
 from zsad.detector.choosing import PACKAGED_BACKBONE, shipped
+from zsad.evaluation.method_facts import BY_OTHERS, CHECKED_BY, method_facts
+from zsad.evaluation.published import published_number
 from zsad.files.settings import describe
 from zsad.methods._registry import list_methods, method_class
 from zsad.methods.base import Method, MethodConfig
+from zsad.types import MethodInfo
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "methods"
-GOLDEN = ROOT / "tests" / "golden"
 
 NOTE = "<!-- Written by tools/make_method_pages.py from {source}: change that, and run the tool. -->"
 
@@ -144,10 +146,15 @@ def answers(kind: type[Method]) -> dict[str, str]:
     return {
         "learns": yes(info.needs_training),
         "class names": yes(info.uses_class_names),
+        "extra": f"`{info.extra}`" if info.extra else "none",
         "references": "own rule" if info.references == "own" else "general rule",
         "scores a batch together": yes(info.scores_batch_jointly),
-        "checked against": checked_against(kind),
+        "reconstruction": yes(info.is_reconstruction),
+        "checked against": CHECKED_BY[info.checked_by],
+        "MVTec AD": method_facts(info.name).mvtec,
+        "VisA": method_facts(info.name).visa,
         f"weights on `{PACKAGED_BACKBONE}`": shipped_weights(kind),
+        "weights to fetch": ", ".join(f"`{record.name}`" for record in kind.WEIGHTS) or "none",
         "takes the authors' files": yes(takes_authors_files(kind)) if info.needs_training else "has none",
     }
 
@@ -172,13 +179,6 @@ def shipped_weights(kind: type[Method]) -> str:
     if not kind.INFO.needs_training:
         return "needs none"
     return "train them" if needs_own_weights(kind) else "shipped"
-
-
-def checked_against(kind: type[Method]) -> str:
-    """The source of the numbers that the tests of the method compare with."""
-    if not (GOLDEN / f"{kind.INFO.name}.npz").is_file():
-        return "plain loops without shared code"
-    return "recorded numbers of " + ("the authors' code" if kind.INFO.code else "a re-implementation")
 
 
 def settings(kind: type[Method]) -> list[str]:
@@ -208,6 +208,51 @@ def shown_default(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def which_one(kinds: list[type[Method]]) -> list[str]:
+    """Advice that follows from what the methods need and from the numbers of their own authors."""
+    groups = {
+        "Each image by itself, nothing learnt": lambda info: (
+            not info.needs_training and not info.scores_batch_jointly
+        ),
+        "Each image by itself, with learnt weights and no class name": lambda info: (
+            info.needs_training and not info.uses_class_names and not info.scores_batch_jointly
+        ),
+        "Each image by itself, with learnt weights and a class name": lambda info: (
+            info.needs_training and info.uses_class_names and not info.scores_batch_jointly
+        ),
+        "All images of a product together": lambda info: info.scores_batch_jointly,
+    }
+    lines = [
+        "## Which one should I take?",
+        "",
+        "By what you can give it, and then by the highest image AUROC that the authors themselves published, in percent, "
+        "with the paper's backbone (no public code reproduces WinCLIP's numbers):",
+        "",
+    ]
+    for title, belongs in groups.items():
+        infos = [kind.INFO for kind in kinds if belongs(kind.INFO) and not kind.INFO.is_reconstruction]
+        lines.append(
+            f"* **{title}**: {best_published(infos, 'mvtec')} on MVTec AD, {best_published(infos, 'visa')} on VisA."
+        )
+    return [
+        *lines,
+        "",
+        "A learnt method needs weights for the backbone that you use: those shipped with `tiny`, the authors', or your own "
+        "from `zsad train`. What was measured with `tiny` stands in its card, "
+        "`src/zsad/backbones/tiny/README.md`. `zsad predict` takes `auto` by itself for a folder with enough images. With a few "
+        "known-normal images, take any of them: each method takes references.",
+        "",
+        "## All methods",
+    ]
+
+
+def best_published(infos: list[MethodInfo], dataset: str) -> str:
+    """The method with the highest image AUROC by its own authors, and the number."""
+    found = [(published_number(info.name, dataset, "image_auroc"), info.name) for info in infos]
+    known = [(number.value, name) for number, name in found if number and number.origin == "authors"]
+    return "nothing known" if not known else "`{1}` ({0})".format(*max(known))
+
+
 def cell(text: str) -> str:
     """Text that does not end a table's cell."""
     return text.replace("|", "\\|")
@@ -235,10 +280,7 @@ def comparison(names: list[str]) -> str:
         NOTE.format(source="src/zsad/methods"),
         "# Methods",
         "",
-        "Which one? With nothing but images, `anomalyclip`. If you can say what they show, `winclip` or "
-        "`april_gan`. With many unlabelled images of one product, `auto`, which `zsad predict` chooses by itself, "
-        "or `musc` and `dual_image`, which compare the images with each other. With a few known-normal images, any "
-        "of them: each method takes references.",
+        *which_one(kinds),
         "",
         f"| method | year | {' | '.join(questions)} |",
         "|---" * (len(questions) + 2) + "|",
@@ -248,8 +290,11 @@ def comparison(names: list[str]) -> str:
         'score depends on `--class-name`, which is "object" by default. *References*: how known-normal images '
         "(`--references`) are used: by the paper's own rule, or by zsad's general rule, the distance to the nearest reference "
         "patch in units of what is usual between references, joined with the method's own answer. *Scores a batch together*: the score of an image depends "
-        "on the other images. *Checked against*: the source of the numbers that `tests/methods` compares with; a "
-        "re-implementation if the authors published no code, and plain loops if nothing was recorded. *Weights on "
+        "on the other images. *Extra*: an optional extra of zsad without which the method runs in a plainer form. "
+        "*Reconstruction*: the paper leaves parts open, or could not be read, and these parts are zsad's own; the "
+        "method's page says which. *Checked against*: the source of the numbers that `tests/methods` compares with. "
+        f"*MVTec AD*, *VisA*: image AUROC / pixel AUROC in percent without references, as published, with the paper's "
+        f"backbone; {BY_OTHERS} if it is published by others than the authors. *Weights on "
         f"`{PACKAGED_BACKBONE}`*: whether the learnt weights for the small model inside the package are shipped.",
         "",
         "## How to add a method",

@@ -1,5 +1,6 @@
 from zsad import errors as errors
 from zsad import metrics as metrics
+from zsad import prompts as prompts
 from zsad._version import __version__ as __version__
 from zsad.backbones.catalog import list_backbones as list_backbones
 from zsad.detector.calibration.calibrating import calibrate as calibrate

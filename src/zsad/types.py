@@ -27,6 +27,7 @@ Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["constant", "cosine", "steps"]
 Augmentation = Literal["none", "shifted", "shifted_coloured", "varied"]
 TrainingPrecision = Literal["fp32", "bf16", "fp16"]
+CheckedBy = Literal["authors", "re-implementation", "own loops"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class MethodInfo:
         references: how known-normal images are used (few-shot): "own", as the paper says, or "general",
             by the rule of `zsad.methods.functional.reference_rule`.
         is_composite: whether it joins other systems instead of being one of the literature.
+        is_reconstruction: whether parts that the paper leaves open, or that could not be read, are zsad's own
+            design; the module's description says which.
+        checked_by: what its numbers are compared with: recorded ones of the authors' code or of a
+            re-implementation, or independent loops over the formulas.
+        extra: optional extra of zsad that the method uses in full form ("grounding"); "" for none.
     """
 
     name: str
@@ -57,6 +63,9 @@ class MethodInfo:
     scores_batch_jointly: bool
     references: Literal["own", "general"] = "general"
     is_composite: bool = False
+    is_reconstruction: bool = False
+    checked_by: CheckedBy = "own loops"
+    extra: str = ""
 
 
 @dataclass(frozen=True)
@@ -217,6 +226,7 @@ class Prediction:
         tile: side in pixels of the tiles that the image was cut into; None for an image scored as a whole.
         roi: (H, W) bool, the region of interest; outside of it the map holds the lowest value of `map_range`,
             and nothing counts. None for the whole image.
+        notes: what the method could not do as it was set up, one line for each; empty if nothing.
     """
 
     score: float
@@ -231,6 +241,7 @@ class Prediction:
     score_scale: ScoreScale | None = field(default=None, repr=False)
     tile: int | None = None
     roi: NDArray[np.bool_] | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def is_anomalous(self) -> bool | None:

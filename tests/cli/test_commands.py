@@ -436,6 +436,8 @@ def test_methods(monkeypatch):
     result = CliRunner().invoke(app, ["methods"])
     assert result.exit_code == 0
     assert all(name in result.stdout for name in registry.list_methods())
+    facts = ("91.8 / 85.1", "the authors' code", "reconstruction", "anomalyclip-trained-on-visa", "-", "2024")
+    assert all(fact in result.stdout for fact in facts)
 
 
 def test_backbones(monkeypatch, tmp_path):

@@ -54,6 +54,21 @@ def test_every_setting_is_described(tool):
         assert all(described.values())
 
 
+def test_what_a_method_is_checked_against_is_recorded(tool):
+    """A method with recorded numbers in tests/golden says so in its `INFO`: `checked_by="authors"`."""
+    golden = ROOT / "tests" / "golden"
+    for name in filter(tool.is_ours, list_methods()):
+        info = method_class(name).INFO
+        assert (info.checked_by != "own loops") == (golden / f"{name}.npz").is_file(), name
+        assert info.checked_by != "authors" or info.code, name
+
+
+def test_the_advice_follows_from_the_numbers(tool):
+    infos = [method_class(name).INFO for name in ("winclip", "musc", "clip_ac", "grounding")]
+    assert tool.best_published(infos, "mvtec") == "`musc` (97.8)"
+    assert tool.best_published(infos[2:], "mvtec") == "nothing known"  # others ran CLIP-AC
+
+
 def test_links_lead_to_files(tool):
     for page in FOLDER.glob("*.md"):
         for target in tool.re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
@@ -97,3 +98,20 @@ class _Demo:
     layers: tuple[int, ...] | None = None
     sigma: float = 4.0
     half: bool = True
+
+
+@dataclass(frozen=True)
+class Words:
+    path: str
+    detector: Literal["some", "none"] = "some"
+    other: Literal["none"] | None = "none"
+
+
+def test_paths_are_texts_and_none_is_a_word_where_it_is_one(tmp_path):
+    found = build_config(Words, {"path": tmp_path, "detector": None, "other": None}, "demo")
+    assert found == Words(str(tmp_path), "none", None)
+
+
+def test_a_setting_without_default_must_be_given():
+    with pytest.raises(ConfigError, match="demo needs path: a text"):
+        build_config(Words, {}, "demo")

@@ -248,7 +248,7 @@ def test_what_cannot_be_cached_is_refused(config):
     with pytest.raises(ConfigError, match="adaclip has no features to cache"):
         quietly(config(method="adaclip"), stained_pictures())
     joint = {"dino_model": "dinov2", "dattn_mean": "batch"}
-    with pytest.raises(ConfigError, match="depend on the other images of its step: train without --cache"):
+    with pytest.raises(ConfigError, match="crane has no features to cache with these settings"):
         quietly(config(method="crane", settings=joint), stained_pictures())
     with pytest.raises(ConfigError, match="unknown cache precision 'fp8'"):
         config(cache_precision="fp8")

@@ -221,3 +221,8 @@ def record_from_json(content: Any, path: Path) -> WeightRecord:
     if record.image_size < 1 or min(record.std) <= 0 or (record.bytes or 0) < 0:
         raise WeightsError(f'{path}, "record": image_size and std must be above 0, and bytes not below')
     return record
+
+
+def is_openai(record: WeightRecord | None) -> bool:
+    """Whether weights are OpenAI's, or in OpenAI's format, which the authors' code treats the same way."""
+    return record is not None and "openai" in f"{record.name} {record.source} {record.notes}".lower()

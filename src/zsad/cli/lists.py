@@ -8,24 +8,24 @@ from zsad.cli.printing import stdout, table_of
 
 def methods() -> None:
     """List the methods, each a system of the literature."""
-    from zsad.methods._registry import list_methods, method_class
+    from zsad.evaluation.method_facts import BY_OTHERS, method_facts
+    from zsad.methods._registry import list_methods
 
-    table = table_of("name", "title", "year", "uses", "paper")
+    table = table_of("name", "paper", "needs", "checked against", "MVTec AD", "VisA", "weights")
     for name in list_methods():
-        info = method_class(name).INFO
-        wants = {
-            "training": info.needs_training,
-            "class name": info.uses_class_names,
-            "all images": info.scores_batch_jointly,
-        }
-        asked = ", ".join(want for want, is_wanted in wants.items() if is_wanted) or "nothing"
-        table.add_row(name, info.title, str(info.year), asked, info.paper.removeprefix("https://"))
+        facts = method_facts(name)
+        link = facts.info.paper.removeprefix("https://")
+        paper = f"{facts.info.title}, {facts.info.year}\n{link}"
+        known = (facts.checked, facts.mvtec, facts.visa)
+        table.add_row(name, paper, facts.needs, *known, facts.weights)
     console = stdout()
     console.print(table)
     console.print(
-        "training: needs learnt weights, shipped with zsad or from `zsad train`; class name: --class-name; "
-        "all images: the score of an image depends on the others. Every method takes known-normal images:"
-        " --references.",
+        "learnt weights: shipped with zsad or from `zsad train`; class name: --class-name; all images: the "
+        "score of an image depends on the others; reconstruction: the paper leaves parts open, which are "
+        "zsad's own. MVTec AD, VisA: image AUROC / pixel AUROC without references, as published; "
+        f"{BY_OTHERS} not by the authors. weights: `zsad weights fetch NAME`. Every method takes "
+        "known-normal images: --references.",
         style="dim",
     )
 

@@ -327,6 +327,7 @@ class Detector(Fitted):
                 map_range=self.map_range,
                 keeps_names=self.method.INFO.uses_class_names,
                 ranker=self._ranker,
+                notes=self.method.notes,
             ),
         )
 

@@ -29,6 +29,7 @@ def predictions(
     map_range: tuple[float, float],
     keeps_names: bool,
     ranker: PhraseRanker,
+    notes: tuple[str, ...] = (),
 ) -> list[Prediction]:
     """The predictions for a batch.
 
@@ -40,6 +41,7 @@ def predictions(
         map_range: smallest and largest value that a map can take.
         keeps_names: whether predictions hold the class names, because the scores depend on them.
         ranker: answers `Prediction.explain`.
+        notes: what the method could not do as it was set up.
     """
     found = []
     for (path, image), name, answer in zip(images, names, answers, strict=True):
@@ -57,6 +59,7 @@ def predictions(
                 ranker=ranker,
                 score_scale=decided.scale,
                 tile=answer.tile,
+                notes=notes,
             )
         )
     return found

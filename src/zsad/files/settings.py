@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from zsad.errors import ConfigError, unknown_name
 from zsad.files.fields import MisfitError, describe, field_hints, fit, shortened
@@ -15,8 +17,9 @@ ConfigT = TypeVar("ConfigT")
 def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner: str) -> ConfigT:
     """An instance of a `Config` dataclass from settings by name, as they come from Python, YAML or JSON.
 
-    Lists become tuples, whole numbers become floats and mappings become dataclasses where the field says so;
-    nothing else is converted.
+    Lists become tuples, whole numbers become floats, paths become texts, and mappings become dataclasses
+    where the field says so. None becomes "none" where that is one of the words of a field, because the
+    command line reads both alike. Nothing else is converted.
 
     Args:
         config_class: a frozen dataclass.
@@ -27,8 +30,8 @@ def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner
         The instance.
 
     Raises:
-        ConfigError: a name is unknown (the message holds the nearest), or a value has the wrong type, is out
-            of bounds or is not finite.
+        ConfigError: a name is unknown (the message holds the nearest) or missing, or a value has the wrong
+            type, is out of bounds or is not finite.
 
     Example:
         >>> from dataclasses import dataclass
@@ -45,6 +48,10 @@ def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner
     for name in settings:
         if name not in hints:
             raise unknown_name(f"setting of {owner}", name, hints)
+    for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        has_default = not field.default is field.default_factory is dataclasses.MISSING
+        if not has_default and field.name not in settings:
+            raise ConfigError(f"{owner} needs {field.name}: {describe(hints[field.name])}")
     return config_class(
         **{name: _checked(value, hints[name], name, owner) for name, value in settings.items()}
     )
@@ -65,6 +72,10 @@ def one_or_more(value: Any) -> Any:
 
 def _checked(value: Any, hint: Any, name: str, owner: str) -> Any:
     """The value of one setting; an empty list is refused, because no setting has a meaning without values."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value is None and typing.get_origin(hint) is Literal and "none" in typing.get_args(hint):
+        value = "none"
     try:
         found = fit(value, hint, name, _nested)
     except MisfitError:

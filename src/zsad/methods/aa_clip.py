@@ -96,6 +96,7 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=True,
     scores_batch_jointly=False,
+    checked_by="authors",
 )
 
 Count = Annotated[int, AtLeast(0)]

@@ -12,8 +12,7 @@ anomalous patches (hybrid semantic fusion).
 What the released code does and the paper does not say (kept, because published weights depend on it):
 
 * prompt tokens of the text encoder overwrite the first words of each prompt ("a bad photo of a") before
-  layers 2 to `prompting_depth`; those of layer 1 in the file are never used, so they are accepted and
-  ignored;
+  layers 2 to `prompting_depth`; those of layer 1 in the file are never used;
 * prompt tokens are rounded to half precision (`round_prompts_to_half=False` leaves that out);
 * the fused feature is the mean of all clusters, not the cluster with the largest score;
 * on OpenAI's weights both encoders run with the erf GELU, although they were trained with QuickGELU, and the
@@ -103,6 +102,7 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=True,
     scores_batch_jointly=False,
+    checked_by="authors",
 )
 
 # The authors' README links Google Drive, which programs cannot fetch from; their demo has the same files.

@@ -64,6 +64,7 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=False,
     scores_batch_jointly=False,
+    checked_by="authors",
 )
 
 # The commit that the projects pin whose checksums are given here.

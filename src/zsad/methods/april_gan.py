@@ -79,6 +79,7 @@ INFO = MethodInfo(
     uses_class_names=True,
     scores_batch_jointly=False,
     references="own",
+    checked_by="authors",
 )
 
 FILES = "https://raw.githubusercontent.com/ByChelsea/VAND-APRIL-GAN/master/exps/pretrained"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
+from zsad.backbones.catalog import is_openai
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import Above, AtLeast, check_bounds
 from zsad.methods.functional.checks import check_names
@@ -132,12 +133,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
     Shapes: B images, S pixels of one side, N = G*G patches, E joint embedding width, C class names.
 
-    A method runs the network its own way, through a view of it (`CLIP.view`), so that several methods can
-    share one network.
-
     Attributes:
-        backbone: the method's view of the CLIP network; its parameters never require gradients.
+        backbone: the method's own view (`CLIP.view`) of a network that several methods may share; its
+            parameters never require gradients.
         config: the method's frozen `Config`.
+        notes: what the method could not do as it was set up, a line each, for every `Prediction`.
         WEIGHTS: records of the files of learnt weights that the authors published.
         OFFICIAL_FILES: names that the authors' code gives its files of learnt weights, if there are several.
         SHAPE_FIELDS: the `Config` fields that decide the shapes of the learnt tensors; a setting that
@@ -175,6 +175,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     TRAINING: ClassVar[TrainingDefaults | None] = None
     IMAGE_TERMS: ClassVar[frozenset[str]] = frozenset()
     LOSS_IS_MEAN: ClassVar[bool] = True
+    notes: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes `INFO`, `Config` and `WEIGHTS` from the module that defines the method."""
@@ -304,18 +305,10 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """Whether an image's score depends on the other images of its batch, without support."""
         return self.INFO.scores_batch_jointly
 
-    @property
-    def features_jointly(self) -> bool:
-        """Whether `features` of an image depend on the other images of its batch."""
-        return False
-
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """The named terms whose sum training minimises.
-
-        Each term is a mean over the images, or does not depend on them, so that the images of a step can
-        be shared out between devices; a method for which that does not hold sets `LOSS_IS_MEAN`.
 
         Args:
             images: (B, 3, S, S) resized and normalised images.
@@ -337,11 +330,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
     @classmethod
     def cached_features(cls, settings: Mapping[str, Any]) -> type[Any] | None:
-        """The dataclass of `features_for_loss`; None if it depends on what is learnt or on other images.
-
-        Args:
-            settings: settings of the method that the user chose, by name; others have their defaults.
-        """
+        """The dataclass of `features_for_loss` with some settings, by name; None if learnt tensors enter."""
         return cls.FEATURES
 
     def loss_from_features(
@@ -356,11 +345,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
     @classmethod
     def training_defaults(cls, settings: Mapping[str, Any]) -> TrainingDefaults | None:
-        """How the authors train it with some settings; a method of two stages tells them apart.
-
-        Args:
-            settings: settings of the method that the user chose, by name.
-        """
+        """How the authors train it with the user's settings, by name; tells two stages apart."""
         return cls.TRAINING
 
     def learned_state(self) -> dict[str, Tensor]:
@@ -393,8 +378,3 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """The `Config` fields that an authors' file determines; a contradicting setting is refused."""
         return {}
-
-
-def is_openai(record: WeightRecord | None) -> bool:
-    """Whether weights are OpenAI's, or in OpenAI's format, which the authors' code treats the same way."""
-    return record is not None and "openai" in f"{record.name} {record.source} {record.notes}".lower()

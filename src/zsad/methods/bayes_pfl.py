@@ -10,9 +10,9 @@ network, whose samples pass through planar flows. The prompts attend to the patc
 cross attention), and each pair gives a probability for each pixel and for the image. The result is the mean
 over pairs, samples and layers.
 
-Training has two stages, one `zsad train` run each; the second starts from the file of the first. `stage=1`
-learns the bank, the distributions, the attention and the maps. `stage=2` learns the score of the image, for
-which the patches are pooled and added to CLIP's image feature.
+Training has two stages, one `zsad train` run each. `--set stage=1` learns the bank, the distributions, the
+attention and the maps. `--set stage=2 --checkpoint FIRST`, with the file of the first stage, learns the score
+of the image, for which the patches are pooled and added to CLIP's image feature.
 
 What the released code does and the paper does not say (kept, because published weights depend on it):
 
@@ -86,6 +86,7 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=True,
     scores_batch_jointly=False,
+    checked_by="authors",
 )
 
 

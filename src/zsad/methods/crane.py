@@ -90,6 +90,7 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=False,
     scores_batch_jointly=False,
+    checked_by="authors",
 )
 
 FILES = "https://raw.githubusercontent.com/AlirezaSalehy/Crane/main/checkpoints"
@@ -97,19 +98,25 @@ PAGE = "https://github.com/AlirezaSalehy/Crane"
 
 WEIGHTS = tuple(
     authors_weights(
-        f"{name}-trained-on-{dataset}{'-1-epoch' if epoch == 1 else ''}",
-        f"{FILES}/trained_on_{dataset}_{folder}/epoch_{epoch}.pth",
+        f"crane-trained-on-{dataset}{suffix}",
+        f"{FILES}/trained_on_{dataset}_{file}",
         PAGE,
         auxiliary_data,
         activation="quick_gelu",
         notes=f"no checksum is known; {notes}",
     )
-    for name, folder, dataset, epoch, auxiliary_data, notes in (
-        ("crane", "crane", "visa", 5, VISA, "the paper's numbers on MVTec AD"),
-        ("crane", "crane", "mvtec", 5, MVTEC, "the paper's numbers on all other sets"),
-        ("crane-plus", "cranep", "visa", 5, VISA, "Crane+ on MVTec AD: set dino_model=dinov2"),
-        ("crane-plus", "cranep", "mvtec", 5, MVTEC, "Crane+ on other industrial sets: set dino_model=dinov2"),
-        ("crane-plus", "cranep", "mvtec", 1, MVTEC, "Crane+ on medical sets: set dino_model=dinov2"),
+    for dataset, suffix, file, auxiliary_data, notes in (
+        ("visa", "", "crane/epoch_5.pth", VISA, "the paper's numbers on MVTec AD"),
+        ("mvtec", "", "crane/epoch_5.pth", MVTEC, "the paper's numbers on all other sets"),
+        ("visa", "-plus", "cranep/epoch_5.pth", VISA, "Crane+ on MVTec AD: set dino_model=dinov2"),
+        ("mvtec", "-plus", "cranep/epoch_5.pth", MVTEC, "Crane+ on industrial sets: set dino_model=dinov2"),
+        (
+            "mvtec",
+            "-plus-1-epoch",
+            "cranep/epoch_1.pth",
+            MVTEC,
+            "Crane+ on medical sets: set dino_model=dinov2",
+        ),
     )
 )
 
@@ -286,10 +293,11 @@ class Crane(Method[Config, JointFeatures, TextState]):
         """Whether the mean of D-Attn is that of all images of a batch."""
         return bool(self.dattn_layers) and self.config.dattn_mean == "batch"
 
-    @property
-    def features_jointly(self) -> bool:
-        """The same: D-Attn is a part of the image encoder."""
-        return self.scores_jointly
+    @classmethod
+    def cached_features(cls, settings: Mapping[str, Any]) -> type[JointFeatures] | None:
+        """None where the mean of D-Attn is that of all images of a step."""
+        is_joint = settings.get("dattn_mean") == "batch" and settings.get("dino_model") == "dinov2"
+        return None if is_joint else cls.FEATURES
 
     def loss_from_features(
         self, features: JointFeatures, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None

@@ -70,6 +70,7 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=False,
     scores_batch_jointly=False,
+    checked_by="authors",
 )
 
 CONTEXTS = ("ctx_pos", "ctx_neg")

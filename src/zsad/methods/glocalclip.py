@@ -79,6 +79,7 @@ INFO = MethodInfo(
     needs_training=True,
     uses_class_names=False,
     scores_batch_jointly=False,
+    checked_by="authors",
 )
 
 

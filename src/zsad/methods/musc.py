@@ -65,6 +65,7 @@ INFO = MethodInfo(
     needs_training=False,
     uses_class_names=False,
     scores_batch_jointly=True,
+    checked_by="authors",
 )
 
 

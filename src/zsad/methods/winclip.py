@@ -61,6 +61,7 @@ INFO = MethodInfo(
     uses_class_names=True,
     scores_batch_jointly=False,
     references="own",
+    checked_by="re-implementation",
 )
 
 

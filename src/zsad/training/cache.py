@@ -90,8 +90,8 @@ def cacheable_features(method: type[Method], settings: Mapping[str, Any]) -> typ
     if kind is None:
         also = "" if method.cached_features({}) is None else " with these settings"
         raise ConfigError(
-            f"{method.INFO.name} has no features to cache{also}, since what it learns enters the image "
-            "encoder, which must run in every step; train it without --cache"
+            f"{method.INFO.name} has no features to cache{also}, since what it learns, or another "
+            "image, enters the image encoder, which must run in every step; train it without --cache"
         )
     return kind
 

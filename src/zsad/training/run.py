@@ -106,10 +106,10 @@ class TrainingRun:
             self.device.type, init_scale=FIRST_SCALE, enabled=self.recipe.precision == "fp16"
         )
         self.losses: list[float] = []
-        if self.method.features_jointly and (config.cache is not None or ranks.count > 1):
+        if self.method.scores_jointly and not self.method.INFO.scores_batch_jointly and ranks.count > 1:
             raise ConfigError(
-                f"with these settings of {config.method}, the features of an image depend on the other "
-                "images of its step: train without --cache, and with --devices 1"
+                f"with these settings of {config.method}, what is learnt from an image depends on the other "
+                "images of its step, which several devices cannot share: use --devices 1"
             )
         if config.cache is not None and self.recipe.augmentation != "none":
             raise ConfigError(

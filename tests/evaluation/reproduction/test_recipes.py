@@ -52,7 +52,7 @@ SYSTEMS = (
     "aa_clip",
     "visual_ad",
 )
-ONE_EPOCH = "crane-plus-trained-on-mvtec-1-epoch"  # the authors' weights for medical images
+ONE_EPOCH = "crane-trained-on-mvtec-plus-1-epoch"  # the authors' weights for medical images
 SIDE = 64
 OTHER = ["--backbone", "tiny", "--image-size", str(SIDE), "--device", "cpu"]
 

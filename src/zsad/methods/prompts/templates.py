@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -244,14 +244,29 @@ def average_vector(backbone: CLIP, prompts: Sequence[str], *, normalise: bool = 
     return F.normalize(F.normalize(vectors, dim=-1).mean(dim=0), dim=0)
 
 
-class TextEnsemble:
-    """Text vectors of a prompt set, encoded once per class name.
+class Prompts(Protocol):
+    """Finds the prompts of a class name; `PromptSet` is one kind.
 
     Attributes:
-        prompts: the prompt set.
+        normalise: as in `PromptSet`.
     """
 
-    def __init__(self, backbone: CLIP, prompts: PromptSet) -> None:
+    @property
+    def normalise(self) -> bool: ...  # noqa: D102 - see the class
+
+    def for_class(self, class_name: str) -> tuple[list[str], list[str]]:
+        """Normal and abnormal prompts for a class name."""
+        ...
+
+
+class TextEnsemble:
+    """Text vectors of prompts, encoded once per class name.
+
+    Attributes:
+        prompts: finds the prompts of a name.
+    """
+
+    def __init__(self, backbone: CLIP, prompts: Prompts) -> None:
         self.prompts = prompts
         self._backbone = backbone
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
