@@ -35,7 +35,7 @@ from zsad.detector.looking import RegionInput, look
 from zsad.detector.predictions import one_by_one, predictions
 from zsad.detector.states import States
 from zsad.detector.support import find_and_tell
-from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images
+from zsad.detector.tiling import TILES_AT_ONCE, Cutting, ImageAnswer, Sources, check_tileable, score_images
 from zsad.errors import ConfigError
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
@@ -304,22 +304,29 @@ class Detector(Fitted):
         """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
 
-    def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
-        """Predictions for images that have been read."""
+    def answer(self, image: Image.Image, class_name: str) -> ImageAnswer:
+        """What the method says of an image that is read and cut to the region of interest."""
+        return self._answers([image], [class_name])[0]
+
+    def _answers(self, images: Sequence[Image.Image], names: Sequence[str | None]) -> list[ImageAnswer]:
+        """What the method says of images, some of which are cut into tiles."""
 
         def score(some: Iterable[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
-            return self._score(self._prepared(some), names, self._states_of(is_tile))
+            return self._score(self._prepared(some), names, self._states_of(is_tile, names))
 
         check_tileable(self.method, self.tile, is_joint=self.scores_jointly)
         at_once = 1 if self.scores_jointly else TILES_AT_ONCE
-        cutting = Cutting(self.tile, self.image_size)
+        return score_images(images, names, score, Cutting(self.tile, self.image_size), at_once)
+
+    def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
+        """Predictions for images that have been read."""
         return look(
             images,
             self.roi,
             lambda parts: predictions(
                 parts,
                 names,
-                score_images([image for _, image in parts], names, score, cutting, at_once),
+                self._answers([image for _, image in parts], names),
                 decision=self.decision,
                 map_range=self.map_range,
                 keeps_names=self.method.INFO.uses_class_names,
