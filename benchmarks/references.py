@@ -1,11 +1,11 @@
 """Measures what known-normal images are worth: lone, folder, and 1 to 16 references, on any labelled dataset.
 
-    python benchmarks/references.py --data DATASET --cache CACHE --out references.json
+    python benchmarks/references.py --data DATASET --out benchmarks/results/references
 
-Every image goes through the image encoder once; its features stay in the cache, so that a change of the rule
-is measured within seconds (delete the cache when weights, image size or the method's features change).
-References are drawn from the normal training images of a category, or from a third of its normal test images
-if it has none, which are then left out of the test. Choose on data that no result is reported on.
+Writes OUT.json after every category, and OUT.md. Every image goes through the image encoder once, for all
+settings and draws; nothing is kept on disk. References are drawn from the normal training images of a
+category, or from a third of its normal test images if it has none, which are then left out of the test; the
+16 of a draw begin with its 8, 4 and 1. Choose on data that no result is reported on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,13 @@ import numpy as np
 import torch
 
 import zsad
+from zsad.backbones.recording import recorded
 from zsad.data import open_datasets
 from zsad.data.samples import load_sample
-from zsad.detector.support import evenly_spread
-from zsad.errors import DataError
+from zsad.detector.support import LEAST_PICTURES, evenly_spread
+from zsad.errors import DataError, ImageReadError
 from zsad.methods.base import Support
+from zsad.methods.functional.patches import layers_compared, recorded_patches
 from zsad.methods.functional.reference_rule import ReferenceRule, usual_logits
 from zsad.methods.functional.references import ReferenceMemory, patches
 from zsad.metrics import image_auroc, pixel_auroc
@@ -36,168 +41,238 @@ COUNTS = (1, 4, 8, 16)
 DRAWS = 3
 SHARE_LEFT_OUT = 3  # one of so many normal test images is a reference where there are no training images
 MAP_SIDE = 80  # pixel AUROC is computed on maps and masks of this size
+METRICS = ("image", "pixel")
 
 
-class Images:
-    """Features of the images of a category, and what a method says of each image alone."""
+@dataclass(frozen=True)
+class Category:
+    """Images of one product.
+
+    Attributes:
+        name: name of dataset and category.
+        pool: normal images that references are drawn from.
+        test: images to score.
+    """
+
+    name: str
+    pool: list[Sample]
+    test: list[Sample]
+
+
+class Clock:
+    """Processor seconds that each part took, and the number of images that it was about."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.images: dict[str, int] = defaultdict(int)
+
+    @contextlib.contextmanager
+    def part(self, name: str, images: int) -> Iterator[None]:
+        """Counts the time of one part."""
+        start = time.process_time()
+        yield
+        self.seconds[name] += time.process_time() - start
+        self.images[name] += images
+
+    def per_image(self) -> dict[str, float]:
+        """Processor seconds for an image of each part; with references, for each draw."""
+        return {name: round(self.seconds[name] / max(1, self.images[name]), 4) for name in self.seconds}
+
+
+class Encoded:
+    """Features, patches, and the lone answer of images, each from one pass through the image encoder."""
 
     def __init__(self, detector: zsad.Detector, samples: Sequence[Sample]) -> None:
-        self.detector, self.method = detector, detector.method
-        self.labels = np.array([sample.label for sample in samples])
+        self.method = method = detector.method
+        self.samples: list[Sample] = []
+        self.failed: list[str] = []
+        self.images: list[torch.Tensor] = []
         self.masks: list[Any] = []
-        kept: list[tuple[Any, list[torch.Tensor], RawOutput]] = []
-        state = self.method.prepare(["object"])
+        self.features: list[Any] = []
+        levels, raws = [], []
+        state, visual = method.prepare(["object"]), method.backbone.visual
         for sample in samples:
-            prepared = load_sample(sample, detector.preparation)
+            try:
+                prepared = load_sample(sample, detector.preparation)
+            except (ImageReadError, DataError) as error:
+                self.failed.append(str(error))
+                continue
             image = torch.from_numpy(prepared.image)[None]
-            features = self.method.features(image)
-            kept.append(
-                (features, patches(self.method.backbone.visual, image), self.method.score(features, state))
-            )
+            with recorded(image, layers_compared(None, visual.config)) as recording:
+                self.features.append(method.features(image))
+            levels.append(recorded_patches(recording) or patches(visual, image))
+            raws.append(method.score(self.features[-1], state))
+            self.samples.append(sample)
+            self.images.append(image)
             self.masks.append(prepared.mask)
-        kind = type(kept[0][0])
-        self.features = kind(
-            *(_joined([getattr(one[0], field.name) for one in kept]) for field in fields(kind))
-        )
-        self.levels = [torch.cat(level) for level in zip(*(one[1] for one in kept), strict=True)]
-        self.raw = RawOutput(
-            torch.cat([one[2].scores for one in kept]), torch.cat([one[2].maps for one in kept])
-        )
+        if not raws:
+            raise DataError(f"no image can be read: {self.failed[0] if self.failed else 'there is none'}")
+        self.levels = [torch.cat(level) for level in zip(*levels, strict=True)]
+        self.raw = joined(raws)
 
-    def measured(self, raw: RawOutput, rows: Sequence[int]) -> dict[str, float]:
+    def measured(self, raw: RawOutput) -> dict[str, float]:
         """Image AUROC, and pixel AUROC over the images whose mask is known."""
-        known = [place for place, row in enumerate(rows) if self.masks[row] is not None]
-        found = {"image": image_auroc(raw.scores.numpy(), self.labels[rows])}
-        masks = [self.masks[rows[place]] for place in known]
+        labels = np.array([sample.label for sample in self.samples])
+        found = {"image": float(image_auroc(raw.scores.numpy(), labels))}
+        known = [row for row, mask in enumerate(self.masks) if mask is not None]
+        masks = [self.masks[row] for row in known]
         if any(mask.any() for mask in masks):
             step = max(1, raw.maps.shape[-1] // MAP_SIDE)
             small = raw.maps[known, ::step, ::step].numpy()
-            found["pixel"] = pixel_auroc(small, np.stack(masks)[:, ::step, ::step])
+            found["pixel"] = float(pixel_auroc(small, np.stack(masks)[:, ::step, ::step]))
         return found
 
-    def compared(self, references: Sequence[int], rows: Sequence[int], near: Any) -> RawOutput:
-        """The general rule's answer to some images, with others as references."""
-        known = list(references)
-        rule = ReferenceRule.of(ReferenceMemory.of([level[known] for level in self.levels]))
-        side, own_range = int(self.levels[0].shape[1] ** 0.5), self.method.map_range
-        usual = usual_logits(self.raw.maps[known], side, own_range)
-        return rule.joined(self.alone(rows), [level[rows] for level in self.levels], usual, own_range, near)
 
-    def alone(self, rows: Sequence[int]) -> RawOutput:
-        """What the method says of some images, each alone."""
-        return RawOutput(self.raw.scores[rows], self.raw.maps[rows])
-
-    def one(self, row: int) -> Any:
-        """Features of one image."""
-        kind = type(self.features)
-        return kind(*(_row(getattr(self.features, field.name), row) for field in fields(kind)))
+def joined(parts: Sequence[RawOutput]) -> RawOutput:
+    """Several answers as one."""
+    return RawOutput(*(torch.cat([getattr(one, each.name) for one in parts]) for each in fields(RawOutput)))
 
 
-def _joined(values: Sequence[Any]) -> Any:
-    if isinstance(values[0], tuple):
-        return tuple(torch.cat(each) for each in zip(*values, strict=True))
-    return torch.cat(values)
-
-
-def _row(value: Any, row: int) -> Any:
-    return tuple(each[[row]] for each in value) if isinstance(value, tuple) else value[[row]]
-
-
-def measure(images: Images, pool: Sequence[int], test: Sequence[int], companions: Any) -> dict[str, Any]:
-    """All settings on one category; a setting without enough references is left out."""
-    found: dict[str, Any] = {"lone": [images.measured(images.alone(test), test)]}
-    kinds: dict[str, Any] = {"": None}
-    if companions is not None:
-        parts = [images.method.score(images.one(row), companions) for row in test]
-        folder = RawOutput(torch.cat([p.scores for p in parts]), torch.cat([p.maps for p in parts]))
-        found["folder"] = [images.measured(folder, test)]
-        near = [images.method.companion_distances(images.one(row), companions) for row in test]
-        kinds[" + folder"] = torch.cat([each for each in near if each is not None])
-    for count in (count for count in COUNTS if count <= len(pool)):
-        draws = [np.random.default_rng([seed, count]).permutation(pool)[:count] for seed in range(DRAWS)]
-        for name, distances in kinds.items():
-            answers = [images.compared(draw.tolist(), test, distances) for draw in draws]
-            found[f"{count}{name}"] = [images.measured(answer, test) for answer in answers]
-    return found
-
-
-def table(found: dict[str, dict[str, Any]]) -> list[str]:
-    """A row for each setting: mean over categories, and lowest and highest mean of a draw."""
-    lines = ["| references | categories | image AUROC | pixel AUROC |", "|---|---|---|---|"]
-    for setting in dict.fromkeys(name for category in found.values() for name in category):
-        draws = [category[setting] for category in found.values() if setting in category]
-        cells = []
-        for metric in ("image", "pixel"):
-            known = [each for each in draws if metric in each[0]]
-            if not known:
-                cells.append("-")
+def categories(data: Path, most: int, only: Sequence[str]) -> Iterator[Category]:
+    """The categories of a dataset, or of a folder of datasets, that have normal and anomalous test images."""
+    for dataset in open_datasets(data, "all"):
+        for_training: set[Path] = set()
+        with contextlib.suppress(DataError):  # no training images
+            for_training = {one.path for one in open_datasets(dataset.root, "train")[0].samples}
+        for category, samples in dataset.by_category().items():
+            name = f"{dataset.name} {category}"
+            if only and not any(each in name for each in only):
                 continue
-            means = [np.mean([each[draw % len(each)][metric] for each in known]) for draw in range(DRAWS)]
-            spread = f" ({min(means):.3f} to {max(means):.3f})" if max(means) > min(means) else ""
-            cells.append(f"{np.mean(means):.3f}{spread}")
-        lines.append(f"| {setting} | {len(draws)} | {' | '.join(cells)} |")
-    return lines
+            pool = [sample for sample in samples if sample.path in for_training]
+            good = [one for one in samples if one.label == 0 and one.path not in for_training]
+            bad = [sample for sample in samples if sample.label == 1]
+            if not pool:
+                pool, good = good[::SHARE_LEFT_OUT], [s for n, s in enumerate(good) if n % SHARE_LEFT_OUT]
+            if good and bad:
+                test = [one for kind in (good, bad) for one in kind[:: max(1, -(-len(kind) // most))]]
+                yield Category(name, pool, test)
 
 
-def cached(path: Path, make: Callable[[], Images]) -> Images:
-    """Images from a file of this tool's own making, or made now and written there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        images = make()
-        images.detector = images.method = None  # type: ignore[assignment]
-        torch.save(vars(images), path)
-    images = Images.__new__(Images)
-    vars(images).update(torch.load(path, weights_only=False))
-    return images
+def measure(detector: zsad.Detector, category: Category, clock: Clock) -> dict[str, Any]:
+    """All settings on one category; a setting without enough references is left out."""
+    orders = [np.random.default_rng(seed).permutation(len(category.pool)) for seed in range(DRAWS)]
+    drawn = sorted({int(row) for order in orders for row in order[: max(COUNTS)]})
+    with clock.part("encode", len(category.test) + len(drawn)):
+        test = Encoded(detector, category.test)
+        known = Encoded(detector, [category.pool[row] for row in drawn])
+    readable = {sample.path: row for row, sample in enumerate(known.samples)}
+    found: dict[str, Any] = {"lone": [test.measured(test.raw)]}
+    near = None
+    if (most := detector.method.MOST_COMPANIONS) and len(test.samples) >= LEAST_PICTURES:
+        with clock.part("folder", len(test.samples)):
+            folder, near = with_companions(test, most)
+        found["folder"] = [test.measured(folder)]
+    own_range = detector.method.map_range
+    side = int(test.levels[0].shape[1] ** 0.5)
+    for count in COUNTS:
+        for order in orders:
+            paths = (category.pool[row].path for row in order)
+            rows = [readable[path] for path in paths if path in readable][:count]
+            if len(rows) < count:
+                continue
+            with clock.part(f"{count} references", len(test.samples)):
+                rule = ReferenceRule.of(ReferenceMemory.of([level[rows] for level in known.levels]))
+                usual = usual_logits(known.raw.maps[rows], side, own_range)
+                away = rule.distances(test.levels)
+            for setting, companions in {f"{count}": None, f"{count} + folder": near}.items():
+                if companions is not None or setting == f"{count}":
+                    answer = rule.with_distances(away, test.raw, usual, own_range, companions)
+                    found.setdefault(setting, []).append(test.measured(answer))
+    counted = {"normal": 0, "anomalous": 0}
+    for sample in test.samples:
+        counted["anomalous" if sample.label else "normal"] += 1
+    return {"images": counted, "failed": [*test.failed, *known.failed], "settings": found}
+
+
+def with_companions(test: Encoded, most: int) -> tuple[RawOutput, torch.Tensor | None]:
+    """Folder mode's answer, and the distances to companions; each image is compared with the same ones."""
+    paths = set(evenly_spread([sample.path for sample in test.samples], most))
+    pairs = zip(test.images, test.samples, strict=True)
+    unlabelled = torch.cat([image for image, sample in pairs if sample.path in paths])
+    state = test.method.prepare(["object"], Support(unlabelled=unlabelled))
+    raws = [test.method.score(one, state) for one in test.features]
+    near = [test.method.companion_distances(one, state) for one in test.features]
+    known = [one for one in near if one is not None]
+    return joined(raws), torch.cat(known) if len(known) == len(near) else None
+
+
+def cell(draws: Sequence[dict[str, float]], metric: str) -> str:
+    """Mean over draws, with the lowest and the highest if they differ."""
+    values = [draw[metric] for draw in draws if metric in draw]
+    if not values:
+        return "-"
+    spread = f" ({min(values):.3f} to {max(values):.3f})" if max(values) > min(values) else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def tables(found: dict[str, Any], command: str) -> str:
+    """Markdown: the mean over categories, then each category; brackets: lowest and highest of the draws."""
+    settings = list(dict.fromkeys(name for one in found.values() for name in one["settings"]))
+    lines = [f"`{command}`", "", "Mean over categories; in brackets the lowest and the highest of the draws."]
+    lines += ["", "| references | categories | image AUROC | pixel AUROC |", "|---|---|---|---|"]
+    for setting in settings:
+        draws = [one["settings"][setting] for one in found.values() if setting in one["settings"]]
+        means = []
+        for number in range(max(map(len, draws))):
+            each = [draw[number] for draw in draws if number < len(draw)]
+            means.append(
+                {m: np.mean([e[m] for e in each if m in e]) for m in METRICS if any(m in e for e in each)}
+            )
+        lines.append(f"| {setting} | {len(draws)} | {cell(means, 'image')} | {cell(means, 'pixel')} |")
+    for metric in METRICS:
+        lines += [
+            "",
+            f"## {metric} AUROC",
+            "",
+            f"| category | {' | '.join(settings)} |",
+            "|---" * (len(settings) + 1) + "|",
+        ]
+        for name, one in found.items():
+            row = [cell(one["settings"].get(setting, ()), metric) for setting in settings]
+            lines.append(f"| {name} | {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
 
 
 @torch.inference_mode()
-def main() -> None:
-    """Prints the table and writes the figures of each category as JSON."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the figures of each category as JSON, and the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--method", default="auto")
-    parser.add_argument("--most", type=int, default=60, help="test images of each kind and category")
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    parser.add_argument("--only", action="append", default=[], help="part of a category's name; repeatable")
+    parser.add_argument("--limit", type=int, default=60, help="test images of each kind and category")
+    parser.add_argument("--out", type=Path, required=True, help="OUT.json and OUT.md are written")
+    args = parser.parse_args(arguments)
     detector = zsad.load(args.method, device="cpu")
     if detector.method.INFO.references == "own":
         parser.error(f"{args.method} has a rule of its own for references: use a method without one")
-    found = {}
-    for data in open_datasets(args.data, "all"):
-        normal_for_training: set[Path] = set()
-        with contextlib.suppress(DataError):  # no training images
-            normal_for_training = {one.path for one in open_datasets(data.root, "train")[0].samples}
-        for category, samples in data.by_category().items():
-            pool = [sample for sample in samples if sample.path in normal_for_training]
-            good = [s for s in samples if s.label == 0 and s.path not in normal_for_training]
-            bad = [sample for sample in samples if sample.label == 1]
-            if not pool:
-                pool, good = good[::SHARE_LEFT_OUT], [s for n, s in enumerate(good) if n % SHARE_LEFT_OUT]
-            if not good or not bad:
-                continue
-            test = [each for kind in (good, bad) for each in kind[:: max(1, -(-len(kind) // args.most))]]
-            name = f"{data.name} {category}"
-            images = cached(args.cache / f"{name}.pt", lambda: Images(detector, [*pool, *test]))  # noqa: B023
-            images.detector, images.method = detector, detector.method
-            rows = list(range(len(pool), len(pool) + len(test)))
-            companions = None
-            if most := detector.method.MOST_COMPANIONS:
-                drawn = evenly_spread([sample.path for sample in test], most)
-                loaded = [load_sample(s, detector.preparation).image for s in test if s.path in set(drawn)]
-                support = Support(unlabelled=torch.from_numpy(np.stack(loaded)))
-                companions = detector.method.prepare(["object"], support)
-            found[name] = measure(images, range(len(pool)), rows, companions)
-            print(
-                name,
-                {setting: round(each[0]["image"], 3) for setting, each in found[name].items()},
-                flush=True,
-            )
-    args.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print("\n".join(table(found)))
+    clock, found, settings = Clock(), {}, detector.scoring_settings()
+    options = f"--method {args.method} --limit {args.limit}" + "".join(f" --only {one}" for one in args.only)
+    command = f"python benchmarks/references.py --data {args.data.name} {options}"
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    for category in categories(args.data, args.limit, args.only):
+        found[category.name] = one = measure(detector, category, clock)
+        report = {
+            "version": zsad.__version__,
+            "weights": settings["weights"],
+            "settings": {name: settings[name] for name in ("method", "backbone", "image_size", "config")},
+            "command": command,
+            "draws": DRAWS,
+            "seconds": round(time.perf_counter() - start, 1),
+            "processor_seconds_per_image": clock.per_image(),
+            "categories": found,
+        }
+        args.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        args.out.with_suffix(".md").write_text(tables(found, command), encoding="utf-8")
+        images = {name: cell(draws, "image") for name, draws in one["settings"].items()}
+        print(f"{report['seconds']} s  {category.name}: {images}", file=sys.stderr, flush=True)
+    if not found:
+        parser.error(f"{args.data} has no category with normal and anomalous images that is asked for")
+    print(tables(found, command))
+    print(f"processor seconds for an image: {clock.per_image()}")
 
 
 if __name__ == "__main__":

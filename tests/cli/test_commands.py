@@ -168,7 +168,7 @@ def test_options_reach_the_library(run, folder, detector):
         {
             "method": "winclip", "backbone": "toy", "checkpoint": "w.safetensors", "image_size": 64,
             "device": "cpu", "precision": "fp32", "bits": None, "references": None, "calibration": None,
-            "roi": None, "tile": None,
+            "roi": None, "tile": None, "augment_references": False,
             "sigma": 8, "features_list": [1, 2],
         }
     ]  # fmt: skip

@@ -88,6 +88,7 @@ def test_adding_and_false_alarms(run, folders):
     before = read(out).info.threshold
     result = run("fit", folders.more, "--add", out)
     assert result.exit_code == 0, result.output
+    assert f"8 good images before, 11 now; the threshold was {before:.4g} and is now" in result.output
     info = read(out).info
     assert len(info.good_images) == 11
     assert info.calibration["false_alarm_rate"] == 0.2
@@ -102,6 +103,33 @@ def test_adding_and_false_alarms(run, folders):
     result = run("fit", "--add", out, "--rate", "0.4", "--drop-outliers")  # without any image
     assert result.exit_code == 0, result.output
     assert read(out).info.calibration["false_alarm_rate"] == 0.4
+
+
+def test_add_also_names_the_images_and_out_the_file(run, folders):
+    out = folders.root / "line3.safetensors"
+    run("fit", folders.good, "--out", out)
+    result = run("fit", "--add", folders.more, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "8 good images before, 11 now" in result.output
+    assert len(read(out).info.good_images) == 11
+
+
+def test_tiles_and_turned_references(run, folders):
+    out = folders.root / "line3.safetensors"
+    result = run("fit", folders.good, "--out", out, "--tile", "24", "--augment-references")
+    assert result.exit_code == 0, result.output
+    info = read(out).info
+    assert (info.tile, info.augment_references) == (24, True)
+    results = folders.root / "results"
+    result = run("predict", folders.more, "--checkpoint", out, "--out", results)
+    assert result.exit_code == 0, result.output
+    assert "3 of 3 images cut into tiles of 24 pixels" in result.output
+    result = run("fit", "--add", folders.more, "--out", out)
+    assert result.exit_code == 2
+    assert "fit to the old and the new images together" in result.stderr
+    result = run("predict", folders.more, "--augment-references", "--out", results)
+    assert result.exit_code == 2
+    assert "no references to turn" in result.stderr
 
 
 def test_a_broken_file_is_named_and_the_others_count(run, folders):
@@ -120,7 +148,8 @@ def test_a_broken_file_is_named_and_the_others_count(run, folders):
         ([], "give good images: zsad fit good/"),
         (["{good}", "--out", "a.json"], "must end in .safetensors"),
         (["{good}", "--false-alarm", "x.png"], "--add line3.safetensors --false-alarm"),
-        (["--add", "{more}"], "is a folder"),
+        (["--add", "{more}"], "there is no --out"),
+        (["--add", "{more}", "--out", "gone.safetensors"], "gone.safetensors does not exist"),
         (["--add", "missing.safetensors"], "does not exist"),
         (["{good}", "--rate", "0.7"], "below 0.5"),
     ],

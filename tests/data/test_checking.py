@@ -159,7 +159,7 @@ def test_images_that_zsad_wrote_are_counted(tmp_path):
     good = mvtec(tmp_path) / "bottle/test/good"
     Image.new("L", SIZE).save(good / "x.png", pnginfo=png_marker())
     assert (
-        "left out: 1 images that zsad wrote itself (--include-results takes them)"
+        "left out: 1 image that zsad wrote itself (--include-results takes them)"
         in run("check", tmp_path).output
     )
     (found,) = check_datasets(tmp_path, include_results=True)

@@ -278,8 +278,12 @@ def test_100_cases(workshop: Path) -> None:
 
 
 @pytest.mark.slow
-def test_2000_cases(workshop: Path) -> None:
+def test_1000_records(workshop: Path) -> None:
     check_records(1000, seed=2)
+
+
+@pytest.mark.slow
+def test_1000_images(workshop: Path) -> None:
     check_images(1000, seed=2)
 
 

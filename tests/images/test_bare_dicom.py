@@ -87,9 +87,9 @@ def test_quiet_users_learn_what_was_left_out(tmp_path: Path, quiet: list[str]) -
         str(tmp_path / "out"),
         *quiet,
     ]
-    done = CliRunner().invoke(app, [*arguments, "--reference", str(tmp_path / "in")])
+    done = CliRunner().invoke(app, [*arguments, "--references", str(tmp_path / "in")])
     assert done.exit_code == 0, done.output
-    line = "left out: 1 masks of images (--include-results takes them)"
+    line = "left out: 1 mask of images (--include-results takes them)"
     assert f"note: references: {line}" in done.stderr
     if quiet:
         assert f"note: {line}" in done.stderr

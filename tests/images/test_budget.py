@@ -16,8 +16,7 @@ from PIL import Image
 
 from helpers.image_bytes import encode, pixels
 from zsad.errors import ConfigError, ImageReadError
-from zsad.images.budget import in_turn
-from zsad.images.limits import Reading
+from zsad.images.limits import Reading, in_turn
 from zsad.images.reading import read_image
 
 
@@ -116,7 +115,7 @@ def test_volume_of_very_many_voxels(shape: tuple[int, ...], tmp_path: Path) -> N
     path = tmp_path / "volume.nii.gz"
     path.write_bytes(gzip.compress(header.binaryblock + bytes(1000)))
     started = time.perf_counter()
-    with pytest.raises(ImageReadError, match="max_bytes="):
+    with pytest.raises(ImageReadError, match=r"cut short or damaged: .* bytes cannot hold"):
         read_image(f"{path}#slice=3,volume=0" if len(shape) == 4 else path)
     assert time.perf_counter() - started < 3
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from helpers.image_bytes import encode
 from zsad.cli import app
-from zsad.errors import ImageReadError, ImageWarning
+from zsad.errors import ConfigError, ImageReadError, ImageWarning
 from zsad.files.json_text import read_json
 from zsad.images.finding import find_images
 from zsad.images.names import RemoteFile
@@ -130,6 +130,27 @@ def test_the_note_comes_once_per_file(tmp_path: Path) -> None:
         read_image(tmp_path / "p.gif")
         read_image(tmp_path / "p.tif")
     assert [str(each.message).split(":")[0][-5:] for each in told] == ["p.gif", "p.tif"]
+
+
+def test_pages_of_predict_iter(tmp_path: Path) -> None:
+    import zsad
+
+    _write(tmp_path)
+    detector = zsad.load("clip_ac")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ImageWarning)
+        found = list(detector.predict_iter(tmp_path, pages="all"))
+    assert len(found) == 4 * 3 + 2
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        assert len(list(detector.predict_iter(str(tmp_path)))) == 6
+    notes = [str(each.message) for each in told if issubclass(each.category, ImageWarning)]
+    assert len(notes) == 4  # one for each file of several pages
+    assert all("pages" in note for note in notes)
+    with pytest.raises(ConfigError, match="pages"):
+        next(detector.predict_iter(tmp_path, pages="some"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r'pages="all" takes a folder'):
+        next(detector.predict_iter([tmp_path / "p.tif"], pages="all"))
 
 
 @pytest.mark.parametrize("quiet", [[], ["-q"], ["--json"]])

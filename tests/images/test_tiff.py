@@ -92,6 +92,46 @@ def test_many_channels() -> None:
         assert (pixels(content) == COLOURS).all()
 
 
+COLOUR = (200, 60, 30)
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "CMYK", "LAB", "RGB", "P"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_colour_spaces_of_pillow(mode: str, compression: str | None) -> None:
+    image = Image.new("RGB", (32, 32), COLOUR)
+    if mode == "LAB":
+        image = Image.new("LAB", (32, 32), (119, 128 + 53, 128 + 46))  # 100 L* / 255, a*, b*
+        expected = np.array([193, 70, 42])
+    else:
+        image = image.convert(mode, palette=Image.Palette.ADAPTIVE)
+        expected = np.array(COLOUR)
+    shown = pixels(encode(image, "TIFF", compression=compression)).astype(int)
+    assert np.abs(shown - expected).max() <= (12 if mode == "LAB" else 3)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_cmyk_by_tifffile(deep: bool) -> None:
+    inks = np.zeros((8, 8, 4), np.uint8)
+    inks[..., 1], inks[..., 3] = 255, 51  # magenta and a fifth of black
+    content = tiff(inks.astype(np.uint16) * 257 if deep else inks, photometric="separated")
+    assert (pixels(content) == (204, 0, 204)).all()
+
+
+def test_palette_of_16_bits() -> None:
+    """The colours of a TIFF's palette have 16 bits; the numbers of its pixels have 8."""
+    palette = np.zeros((3, 256), np.uint16)
+    palette[:, 7] = [51400, 15420, 7710]
+    content = tiff(np.full((8, 8), 7, np.uint8), photometric="palette", colormap=palette)
+    assert (pixels(content) == (200, 60, 30)).all()
+
+
+def test_pixels_of_16_bits_with_a_palette() -> None:
+    palette = np.zeros((3, 65536), np.uint16)
+    palette[:, 700] = [51400, 15420, 7710]
+    content = tiff(np.full((8, 8), 700, np.uint16), photometric="palette", colormap=palette)
+    assert (pixels(content) == (200, 60, 30)).all()
+
+
 def test_cut_short() -> None:
     content = tiff(DEEP, photometric="rgb")
     for kept in (len(content) - 30, len(content) // 2):

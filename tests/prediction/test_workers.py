@@ -16,7 +16,7 @@ from helpers.deadly import DeadlyDetector
 from zsad.backbones.devices import device_names
 from zsad.errors import ConfigError
 from zsad.images.ahead import parts_by_size
-from zsad.images.decoding import header_pixels
+from zsad.images.decoding import file_bytes
 from zsad.prediction.engines import choose_engine
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.options import PredictOptions
@@ -178,15 +178,15 @@ def test_device_names(monkeypatch):
 def test_batches_of_large_images_are_cut(folder):
     paths = [*sorted(folder.glob("*.png")), folder / "none.png"]  # 0 2 4 6 8 bad none
     sizes = [0 if path.stem in ("bad", "none") else 30 * (33 + int(path.stem)) for path in paths]
-    whole = list(parts_by_size(paths, header_pixels, None))
+    whole = list(parts_by_size(paths, file_bytes, None))
     assert whole == [paths]
     for most in (1, 1100, 2200, 10**6):
-        parts = list(parts_by_size(paths, header_pixels, most))
+        parts = list(parts_by_size(paths, file_bytes, most))
         assert [path for part in parts for path in part] == paths
         for part in parts:
             total = sum(sizes[paths.index(path)] for path in part)
             assert total <= most or sum(sizes[paths.index(path)] > 0 for path in part) == 1
-    assert len(list(parts_by_size(paths, header_pixels, 10**6))) == 1
+    assert len(list(parts_by_size(paths, file_bytes, 10**6))) == 1
 
 
 def test_cutting_batches_changes_no_record(detector, folder, tmp_path, monkeypatch):
@@ -197,7 +197,7 @@ def test_cutting_batches_changes_no_record(detector, folder, tmp_path, monkeypat
         return without_time(PredictionPipeline(detector, layout, PredictOptions(formats=())).records([paths]))
 
     expected = run()
-    monkeypatch.setattr("zsad.prediction.pipeline.MOST_PIXELS_AT_ONCE", 2200)
+    monkeypatch.setattr("zsad.prediction.pipeline.MOST_BYTES_AT_ONCE", 2200)
     assert [record.path for record in run()] == [record.path for record in expected]
     for cut, record in zip(run(), expected, strict=True):
         assert cut.score == (None if record.score is None else pytest.approx(record.score, abs=1e-6))

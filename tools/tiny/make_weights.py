@@ -15,7 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 import zsad
 from zsad.metrics import image_auroc, pixel_ap, pixel_auroc
+from zsad.training.recipe import own_factor
 
 SIZE = TINY_CONFIG.vision.image_size
 COARSE_STAGES = 5  # the trunk's stages from this one on may have been adapted after the features were cached
@@ -48,6 +49,7 @@ class Recipe:
         judged_every: number of steps between two looks at the held-out images.
         settings: fields of the method's `Config` that differ from its defaults.
         start: puts the learnt layers where the image encoder stands; None leaves them at random numbers.
+        second: second stage of the training, which starts from the best step of the first; None without one.
     """
 
     steps: int
@@ -56,6 +58,7 @@ class Recipe:
     judged_every: int = 50
     settings: Mapping[str, object] = field(default_factory=dict)
     start: Callable[[zsad.Detector, Tensor], None] | None = None
+    second: Recipe | None = None
 
 
 RECIPES = {
@@ -63,6 +66,22 @@ RECIPES = {
     "glocalclip": Recipe(steps=120, judged_every=60),
     "april_gan": Recipe(steps=50, learning_rate=3e-5, settings={"features_list": [3]}, start=start_april_gan),
     "adaclip": Recipe(steps=90, learning_rate=1e-4, judged_every=30, start=start_adaclip),
+    "crane": Recipe(steps=90, judged_every=45),
+    "faprompt": Recipe(steps=60, judged_every=30, settings={"topk_selection": "fixed"}),
+    "visual_ad": Recipe(steps=120, learning_rate=1e-4, judged_every=60, settings={"max_patches": 400}),
+    "af_clip": Recipe(steps=120, learning_rate=1e-4, judged_every=60),
+    "aa_clip": Recipe(
+        steps=60,
+        judged_every=60,
+        second=Recipe(steps=100, learning_rate=5e-4, settings={"stage": "image"}),
+    ),
+    "bayes_pfl": Recipe(
+        steps=80,
+        learning_rate=1e-4,
+        judged_every=40,
+        settings={"num_flows": 4, "stage": 1},
+        second=Recipe(steps=40, learning_rate=1e-4, judged_every=20, settings={"stage": 2}),
+    ),
 }
 
 
@@ -120,11 +139,13 @@ def parts_to_judge(synthetic: Cached, crops: Cached, whole: Cached, args: argpar
     return parts
 
 
-def train(method_name: str, recipe: Recipe, args: argparse.Namespace) -> dict[str, object]:
+def train(
+    method_name: str, recipe: Recipe, args: argparse.Namespace, start: Path | str = "fresh"
+) -> dict[str, object]:
     """Trains one method, writes its best step, and returns its last log row."""
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
-    detector = zsad.load(method_name, "tiny", "fresh", device="cpu", **recipe.settings)
+    detector = zsad.load(method_name, "tiny", start, device="cpu", **recipe.settings)
     feed = Feed(detector)
     synthetic, crops, whole = Cached(args.synthetic), Cached([args.crops]), Cached([args.whole])
     usable = np.array([row for row in range(len(crops)) if crops.categories[row] not in args.held_out])
@@ -133,8 +154,12 @@ def train(method_name: str, recipe: Recipe, args: argparse.Namespace) -> dict[st
         recipe.start(detector, feed.images(synthetic, np.arange(16))[0])
     detector.mark_trained(AUXILIARY_DATA)
     method = detector.method.requires_grad_(False)
-    learnt = [parameter.requires_grad_(True) for _, parameter in method.trainable()]
-    optimizer = torch.optim.Adam(learnt, lr=recipe.learning_rate, betas=(0.5, 0.999))
+    rates = method.training_defaults(vars(method.config)).rates
+    learnt = [
+        {"params": [parameter.requires_grad_(True)], "lr": recipe.learning_rate * own_factor(rates, name)}
+        for name, parameter in method.trainable()
+    ]
+    optimizer = torch.optim.Adam(learnt, betas=(0.5, 0.999))
     best, started = 0.0, time.monotonic()
     made = np.arange(len(synthetic) - args.held_out_synthetic)
     for step in range(1, recipe.steps + 1):
@@ -143,10 +168,13 @@ def train(method_name: str, recipe: Recipe, args: argparse.Namespace) -> dict[st
         images, coverage, labels = feed.images(data, rng.choice(rows, recipe.batch_size))
         masks = (F.interpolate(coverage[:, None], size=SIZE) > 0.5).float()[:, 0]
         optimizer.zero_grad()
+        method.train()
+        method.backbone.eval()
         sum(method.loss(images, masks, labels, [NAME] * len(labels)).values()).backward()
         optimizer.step()
         if step % recipe.judged_every and step != recipe.steps:
             continue
+        method.eval()
         judged = {name: judge(detector, feed, *part) for name, part in parts.items()}
         row = {"method": method_name, "step": step, "seconds": round(time.monotonic() - started)}
         row |= {"quality": round(quality(judged), 4), **judged}
@@ -154,6 +182,10 @@ def train(method_name: str, recipe: Recipe, args: argparse.Namespace) -> dict[st
         if quality(judged) > best:
             best = quality(judged)
             detector.save(args.out / f"{method_name}.safetensors")
+    if recipe.second is not None:
+        settings = {**recipe.settings, **recipe.second.settings}
+        second = replace(recipe.second, settings=settings)
+        return train(method_name, second, args, args.out / f"{method_name}.safetensors")
     return row
 
 

@@ -10,6 +10,7 @@ import typer
 
 from zsad.cli.options import (
     SOME_FAILED,
+    AugmentReferencesOption,
     BackboneOption,
     BatchSizeOption,
     BitsOption,
@@ -107,6 +108,7 @@ def calibrate(
     checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
+    augment_references: AugmentReferencesOption = False,
     roi: RoiOption = None,
     state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
@@ -171,6 +173,7 @@ def calibrate(
             device=device,
             precision=precision,
             references=references,
+            augment_references=augment_references,
             include_results=include_results,
             calibration="none",
             roi=roi,

@@ -10,6 +10,7 @@ import typer
 
 from zsad.cli.options import (
     SOME_FAILED,
+    AugmentReferencesOption,
     BackboneOption,
     BatchSizeOption,
     BitsOption,
@@ -24,6 +25,7 @@ from zsad.cli.options import (
     RoiOption,
     SettingsOption,
     StateWordsOption,
+    TileOption,
     checkpoint_given,
     go_offline,
     known_method,
@@ -96,9 +98,9 @@ def fit(
     add: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="File of an earlier fit, to which the images are added; the threshold is made again from "
-            "all of them.",
+            metavar="FILE|FOLDER|PATTERN",
+            help="File of an earlier fit to which the images are added, or good images that are added to the "
+            "file of --out; the threshold is made again from all of them.",
             show_default=False,
         ),
     ] = None,
@@ -124,10 +126,12 @@ def fit(
     class_name: ClassNameOption = None,
     state_words: StateWordsOption = None,
     batch_size: BatchSizeOption = 8,
+    augment_references: AugmentReferencesOption = False,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     roi: RoiOption = None,
+    tile: TileOption = None,
     settings: SettingsOption = None,
     bits: BitsOption = None,
     offline: OfflineOption = False,
@@ -143,11 +147,12 @@ def fit(
     config = method_settings(settings, state_words)
     go_offline(offline)
     from zsad.detector.calibration.examples import check_out
-    from zsad.detector.fitting.options import check_files
+    from zsad.detector.fitting.options import check_files, to_extend
     from zsad.detector.fitting.page import check_page
     from zsad.files.run_lock import only_writer
     from zsad.images.finding import search_images
 
+    add, good = to_extend(add, good, out)
     out = out or add or DEFAULT_OUT
     start = None if add is None else str(add)
     check_files(out, add=add, checkpoint=checkpoint, has_good=bool(good), has_false_alarms=bool(false_alarm))
@@ -160,6 +165,7 @@ def fit(
         "tolerated_area": tolerated_area,
         "class_name": class_name,
         "split": split or None,
+        "augment_references": augment_references or None,
     }
     options = {name: value for name, value in given.items() if value is not None}
     with only_writer(out):
@@ -169,6 +175,7 @@ def fit(
             checkpoint=start or checkpoint_given(checkpoint),
             image_size=image_size,
             bits=bits,
+            tile=tile,
             device=device,
             precision=precision,
             references=None,
@@ -177,7 +184,10 @@ def fit(
             **config,
         )
         from zsad.detector.fitting.false_alarms import add_false_alarms
+        from zsad.detector.fitting.wording import extended_sentence
 
+        known = 0 if detector.good_images is None else len(detector.good_images.images)
+        threshold = detector.threshold
         with Bar(stderr(quiet), "Reading") as bar:
             options |= {"strict": strict, "drop_outliers": drop_outliers, "batch_size": batch_size}
             images: Sequence[Any] = search.images if search else []
@@ -190,6 +200,8 @@ def fit(
                 found = detector.fit(images, rate, add=add is not None, progress=bar.show, **options)
         detector.save(out)
     lines = [line for change in changes for line in change.sentences()] + _promise(found)
+    if add is not None:
+        lines.insert(0, extended_sentence(known, threshold, found.calibration))
     _write_page(page, found, lines)
     print_problems("failed", found.failed)
     print_problems("warning", found.calibration.warnings)

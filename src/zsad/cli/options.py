@@ -113,6 +113,14 @@ ReferencesOption = Annotated[
         help="Image, folder or pattern of known-normal images to compare with. Repeatable.",
     ),
 ]
+AugmentReferencesOption = Annotated[
+    bool,
+    typer.Option(
+        "--augment-references",
+        help="Known-normal images also count turned and flipped, in eight ways: for parts that lie in any "
+        "direction.",
+    ),
+]
 IncludeResultsOption = Annotated[
     bool,
     typer.Option(

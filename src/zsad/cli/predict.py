@@ -9,6 +9,7 @@ import typer
 
 from zsad.cli.options import (
     SOME_FAILED,
+    AugmentReferencesOption,
     BackboneOption,
     BatchSizeOption,
     CheckpointOption,
@@ -64,6 +65,7 @@ def predict(
     checkpoint: CheckpointOption = None,
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
+    augment_references: AugmentReferencesOption = False,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -172,7 +174,12 @@ def predict(
         recursive=recursive,
         include_results=include_results,
         resume=resume,
-        loaded_with={"checkpoint": checkpoint, "precision": precision, "references": references},
+        loaded_with={
+            "checkpoint": checkpoint,
+            "precision": precision,
+            "references": references,
+            **({"augment_references": True} if augment_references else {}),
+        },
         engine=engine,  # type: ignore[arg-type] # checked inside
         devices=devices,
         workers=workers,
@@ -193,6 +200,7 @@ def predict(
             bits=bits,
             tile=tile,
             references=references,
+            augment_references=augment_references,
             recursive=recursive,
             include_results=include_results,
             calibration=calibration,

@@ -10,7 +10,9 @@ from PIL import Image, ImageFilter
 
 from zsad.data.annotations import is_annotation, read_annotation
 from zsad.errors import ImageReadError
+from zsad.images.budget import check_header, pillow_formats
 from zsad.images.finding import masks_in
+from zsad.images.limits import chosen_reading
 from zsad.images.medical import read_mask_slice
 from zsad.images.names import is_medical
 
@@ -70,11 +72,14 @@ def ask_if_inverted(masks_of: str, share: float) -> str:
 
 def _mask_of_file(path: Path) -> NDArray[np.bool_]:
     try:
-        with Image.open(path) as image:
+        with open(path, "rb") as stream, Image.open(stream, formats=pillow_formats()) as image:
+            check_header(image, stream, chosen_reading(for_tiles=True))
             if image.format in _LOSSY_FORMATS:
                 return _mask_of_jpeg(image)
             levels = np.asarray(image) if image.mode in _LEVEL_MODES else _levels(image)
             return _background_removed(image, levels > 0)
+    except ImageReadError as error:
+        raise ImageReadError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageReadError(f"{path}: cannot be read as a mask ({error}); expected an image file") from error
 

@@ -53,6 +53,7 @@ class CheckpointInfo:
         class_name: class name of the images that the thresholds are for; None for images of any name.
         good_images: known-normal images that the detector was fitted to; their features are among the
             tensors.
+        augment_references: whether good images also count turned and flipped.
         bits: depth at which the detector reads 16-bit files; None for what each file states.
         tile: how the detector cuts images; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
@@ -71,6 +72,7 @@ class CheckpointInfo:
     calibration: dict[str, Any] | None = None
     class_name: str | None = None
     good_images: tuple[GoodImage, ...] = ()
+    augment_references: bool = False
     bits: int | None = None
     tile: Tile = None
     format: int = FORMAT

@@ -18,6 +18,7 @@ from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
     from zsad.detector.checkpoints import CheckpointInfo
+    from zsad.images.tiles import Tile
     from zsad.methods.base import Method
     from zsad.types import WeightRecord
 
@@ -158,7 +159,7 @@ def check_backbone(found: Checkpoint, record: WeightRecord, fingerprint: str) ->
     )
 
 
-def check_fitted(path: Path, info: CheckpointInfo, method: Method, image_size: int) -> None:
+def check_fitted(path: Path, info: CheckpointInfo, method: Method, image_size: int, tile: Tile) -> None:
     """Refuses to compare images with good images that another method or other settings looked at.
 
     Args:
@@ -166,12 +167,13 @@ def check_fitted(path: Path, info: CheckpointInfo, method: Method, image_size: i
         info: description in that file.
         method: method in use.
         image_size: pixels a side in use.
+        tile: tile setting in use.
 
     Raises:
         ConfigError: something differs; the message names it, with both values.
     """
-    there = {"method": info.method, "image_size": info.image_size, **info.config}
-    here = {"method": method.INFO.name, "image_size": image_size, **to_plain(method.config)}
+    there = {"method": info.method, "image_size": info.image_size, "tile": info.tile, **info.config}
+    here = {"method": method.INFO.name, "image_size": image_size, "tile": tile, **to_plain(method.config)}
     for name, own in there.items():
         if own != here.get(name):
             raise ConfigError(

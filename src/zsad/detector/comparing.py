@@ -19,11 +19,11 @@ from zsad.images.limits import Bits, common_depth
 from zsad.images.preparing import Preparation, to_array
 from zsad.images.reading import depth_of
 from zsad.images.tiles import setting_of
-from zsad.methods.base import Method
+from zsad.methods.base import DEFAULT_CLASS, Method
 from zsad.methods.functional.reference_rule import MAP_RANGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable, Sequence
     from typing import TypeVar
 
     from PIL import Image
@@ -54,7 +54,7 @@ class Comparing(Looking):
     image_size: int
     reference_fingerprints: tuple[str, ...]
     _states: States
-    _tiled_states: dict[tuple[Tile, str | None], States]  # the same support, by tile setting and region
+    _tiled_states: dict[Hashable, States]  # the same support for tiles, by all that it depends on
     _sources: Sources
 
     @property
@@ -137,8 +137,14 @@ class Comparing(Looking):
         Raises:
             ImageReadError: an image cannot be read.
             DataError: a folder or pattern holds no image.
+            ConfigError: `augment` without references.
         """
         given = again_readable(images_given(references))
+        if augment and not given:
+            raise ConfigError(
+                "there are no references to turn and flip: give some (references=, --references good/) or "
+                "leave augment_references out"
+            )
         if bits is not None and (depth := depth_of(bits, given)) != self.bits:
             self.bits = depth
             self._compare_with(unlabelled=None)
@@ -199,13 +205,15 @@ class Comparing(Looking):
         """Replaces the references (`normal` and `memory`) or the companions (`unlabelled`)."""
         self._states, self._tiled_states = States(self.method, replace(self._states.support, **support)), {}
 
-    def _states_of(self, is_tile: bool) -> States:
-        """States for whole images, or for tiles, which references and companions are cut into as well."""
+    def _states_of(self, is_tile: bool, names: Sequence[str | None]) -> States:
+        """States for whole images, or for tiles of one image, into which its support is cut as well."""
         # one support for the whole batch, even if another thread replaces it
         whole, tiled, sources = self._states, self._tiled_states, self._sources
         if not (is_tile and sources):
             return whole
-        key = self.tile, None if self.roi is None else self.roi.identity
+        name = (names[0] if self.method.INFO.uses_class_names else None) or DEFAULT_CLASS
+        learned = learned_versions(self.method)
+        key = self.tile, None if self.roi is None else self.roi.identity, name, learned
         if key not in tiled:
             cutting = Cutting(self.tile, self.image_size)
             support = sources.support(
@@ -213,6 +221,7 @@ class Comparing(Looking):
                 cutting,
                 lambda item: cut(self._read(item)[1], self.roi),
                 self._prepared,
+                name,
                 are_turned=whole.support.turned,
             )
             tiled[key] = States(self.method, support)

@@ -35,7 +35,7 @@ from zsad.detector.looking import RegionInput, look
 from zsad.detector.predictions import one_by_one, predictions
 from zsad.detector.states import States
 from zsad.detector.support import find_and_tell
-from zsad.detector.tiling import TILES_AT_ONCE, Cutting, Sources, check_tileable, score_images
+from zsad.detector.tiling import TILES_AT_ONCE, Cutting, ImageAnswer, Sources, check_tileable, score_images
 from zsad.errors import ConfigError
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from zsad.detector.fitting.good_images import GoodImages
     from zsad.images.limits import Bits
+    from zsad.images.names import Pages
     from zsad.images.tiles import Tile
     from zsad.types import Prediction, RawOutput, WeightRecord
 
@@ -208,6 +209,7 @@ class Detector(Fitted):
         classes: Classes = None,
         *,
         include_results: bool = False,
+        pages: Pages = "first",
         on_error: OnError = "raise",
         bits: Bits = None,
         tile: Tile = None,
@@ -219,6 +221,8 @@ class Detector(Fitted):
             batch_size: number of images that go through the network at once.
             classes: class names, as `predict` takes them.
             include_results: whether to take the images of a folder that zsad wrote itself, and masks.
+            pages: "first": the first page of each file of a folder that holds several, and the middle slice
+                of a volume; "all": every page, frame and slice is an image of its own.
             on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
                 image out, "yield" puts the `ImageReadError` in its place.
             bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for a folder or list.
@@ -233,11 +237,11 @@ class Detector(Fitted):
             ConfigError: names and images differ in number, the batch size is impossible, or the method has
                 not been trained.
         """
-        check_stream(source, batch_size, on_error)
+        check_stream(source, batch_size, on_error, pages)
         check_trained(self.method, self.is_trained)
         are_named = isinstance(source, (str, Path))
         images: Iterable[Any] = (
-            find_and_tell(source, include_results=include_results)
+            find_and_tell(source, include_results=include_results, pages=pages)
             if isinstance(source, (str, Path))
             else source
         )
@@ -300,22 +304,29 @@ class Detector(Fitted):
         """The class names that are given, or else the class name that the decision is for."""
         return self.decision.class_name if given is None else given
 
-    def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
-        """Predictions for images that have been read."""
+    def answer(self, image: Image.Image, class_name: str) -> ImageAnswer:
+        """What the method says of an image that is read and cut to the region of interest."""
+        return self._answers([image], [class_name])[0]
+
+    def _answers(self, images: Sequence[Image.Image], names: Sequence[str | None]) -> list[ImageAnswer]:
+        """What the method says of images, some of which are cut into tiles."""
 
         def score(some: Iterable[Image.Image], names: Sequence[str | None], is_tile: bool) -> RawOutput:
-            return self._score(self._prepared(some), names, self._states_of(is_tile))
+            return self._score(self._prepared(some), names, self._states_of(is_tile, names))
 
         check_tileable(self.method, self.tile, is_joint=self.scores_jointly)
         at_once = 1 if self.scores_jointly else TILES_AT_ONCE
-        cutting = Cutting(self.tile, self.image_size)
+        return score_images(images, names, score, Cutting(self.tile, self.image_size), at_once)
+
+    def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
+        """Predictions for images that have been read."""
         return look(
             images,
             self.roi,
             lambda parts: predictions(
                 parts,
                 names,
-                score_images([image for _, image in parts], names, score, cutting, at_once),
+                self._answers([image for _, image in parts], names),
                 decision=self.decision,
                 map_range=self.map_range,
                 keeps_names=self.method.INFO.uses_class_names,

@@ -11,19 +11,20 @@ from zsad.detector import checkpoints
 from zsad.detector.calibration.options import Aim
 from zsad.detector.checkpoints import CheckpointInfo
 from zsad.detector.comparing import Comparing
+from zsad.detector.decision import Decision
 from zsad.detector.fitting.options import FitOptions
-from zsad.detector.inputs import check_trained, read
+from zsad.detector.inputs import check_trained
 from zsad.detector.looking import cut
 from zsad.detector.states import States
 from zsad.detector.support import images_given
-from zsad.detector.tiling import Sources
+from zsad.detector.tiling import Cutting, Sources
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
 from zsad.files.settings import build_config
 from zsad.methods.base import Support
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from PIL import Image
 
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
     from zsad.detector.fitting.good_images import GoodImages
     from zsad.detector.support import Images
     from zsad.detector.thresholds import Calibration
+    from zsad.detector.tiling import ImageAnswer
     from zsad.images.limits import Bits
     from zsad.types import WeightRecord
+
+FITTED = "fitted"
 
 
 class Fitted(Comparing):
@@ -66,10 +70,10 @@ class Fitted(Comparing):
                 list of at least three, better twenty; None with `add` to make the thresholds again.
             rate: share of new good images that may be called anomalous, in (0, 0.5); None for 0.05.
             add: whether the images come on top of those that the detector has been fitted to; what is not
-                given then stays as it was.
+                given then stays as it was. Refused by a detector that cuts images into tiles.
             progress: called with the number of images done and the total.
             **options: other fields of `FitOptions`: `confidence`, `split`, `drop_outliers`, `class_name`,
-                `tolerated_area`, `strict`, `batch_size`.
+                `tolerated_area`, `strict`, `batch_size`, `augment_references`.
 
         Returns:
             What was found: the promise, the scores, images that stand out, near-copies.
@@ -82,13 +86,13 @@ class Fitted(Comparing):
         from zsad.detector.fitting.fit import fit  # most detectors are never fitted
 
         check_trained(self.method, self.is_trained)
-        if self.tile is not None:
-            raise ConfigError(
-                f"fit does not cut images into tiles, and this detector has tile={self.tile!r}: load it "
-                "without tile, or calibrate with references"
-            )
         if add and self.good_images is None:
             raise ConfigError("add=True needs a detector that has been fitted: call fit without it first")
+        if add and self.tile is not None:
+            raise ConfigError(
+                f"a detector with tile={self.tile!r} keeps only some tiles of its good images, so that none "
+                "can be added: fit to the old and the new images together"
+            )
         given = {**(_options_of(self.calibration) if add else {}), **options}
         if rate is not None:
             given["false_alarm_rate"] = rate
@@ -96,11 +100,12 @@ class Fitted(Comparing):
             self.method,
             self.preparation,
             self._look,
-            self._settings_with,
+            self._with_good_images,
             good,
             build_config(FitOptions, given, "fit"),
             self.good_images if add else None,
             progress,
+            Cutting(self.tile, self.image_size),
         )
         self.keep_good_images(found.good)
         self.apply_calibration(found.calibration)
@@ -134,16 +139,32 @@ class Fitted(Comparing):
         """Whether the method with its support compares the images of a batch."""
         return super().scores_jointly
 
+    def _states_of(self, is_tile: bool, names: Sequence[str | None]) -> States:
+        """See `Comparing._states_of`; tiles are compared with the tiles of the good images."""
+        good, tiled = self.good_images, self._tiled_states
+        tiles = good.reference_tiles if is_tile and good is not None else None
+        if good is None or tiles is None:
+            return super()._states_of(is_tile, names)
+        if FITTED not in tiled:
+            support = Support(memory=tiles.memory, answers=tiles.maps, turned=good.are_turned)
+            tiled[FITTED] = States(self.method, support)
+        return tiled[FITTED]
+
     def _look(self, item: Any) -> tuple[Image.Image, Image.Image]:
         """Reads an image; the whole, and the part in the region of interest."""
-        image = read(item, self.roi, self.bits)[1]
+        image = self._read(item)[1]
         return image, cut(image, self.roi)
 
-    def _settings_with(self, good: GoodImages) -> dict[str, Any]:
-        """Everything that the scores depend on once the detector has these good images."""
+    def answer(self, image: Image.Image, class_name: str) -> ImageAnswer:
+        """What the method says of an image that is read and cut to the region of interest."""
+        raise NotImplementedError
+
+    def _with_good_images(self, good: GoodImages) -> Fitted:
+        """A copy on the same network with these good images, and without thresholds."""
         other = copy.copy(self)
+        other.decision = Decision()
         other.keep_good_images(good)
-        return other.scoring_settings()
+        return other
 
     def keep_good_images(self, good: GoodImages) -> None:
         """Compares new images with the references among these images, in place of any other support.
@@ -151,7 +172,8 @@ class Fitted(Comparing):
         Args:
             good: images from `fit` on the same method, backbone and image size, on the detector's device.
         """
-        self._states = States(self.method, Support(memory=good.references, answers=good.reference_maps))
+        support = Support(memory=good.references, answers=good.reference_maps, turned=good.are_turned)
+        self._states = States(self.method, support)
         self._tiled_states, self._sources = {}, Sources()
         self.reference_fingerprints = good.reference_fingerprints
         self.good_images = good
@@ -188,6 +210,7 @@ class Fitted(Comparing):
             bits=self.bits,
             tile=self.tile,
             good_images=() if good is None else good.images,
+            augment_references=good is not None and good.are_turned,
         )
         path = Path(path).expanduser()
         checkpoints.write(path, self.method.learned_state(), info, None if good is None else good.tensors())

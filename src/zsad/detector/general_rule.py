@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,17 +11,50 @@ from zsad.backbones.recording import recorded
 from zsad.methods.functional.joining import Spread
 from zsad.methods.functional.patches import layers_compared, recorded_patches
 from zsad.methods.functional.reference_rule import ReferenceRule, usual_logits
-from zsad.methods.functional.references import IMAGES_AT_ONCE, patches
+from zsad.methods.functional.references import IMAGES_AT_ONCE, ReferenceMemory, patches, remember_turned
 from zsad.types import RawOutput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zsad.methods.base import Method, State, Support
-    from zsad.methods.functional.references import ReferenceMemory
 
     LoneState = Callable[[Sequence[str]], State]
     """The state of a method without support, for the class names of a batch."""
+
+
+@torch.inference_mode()
+def remembered(
+    method: Method, images: Tensor, class_name: str, are_turned: bool = False
+) -> tuple[ReferenceMemory, Any]:
+    """Memory of known-normal images, and the method's own side of them, from one pass through the network.
+
+    Args:
+        method: the system.
+        images: (B, 3, S, S) resized and normalised images.
+        class_name: name of what the images show.
+        are_turned: whether the memory also holds the images turned and flipped.
+
+    Returns:
+        The memory, and the method's own answer to the images (`RawOutput`), or for a method with a rule of
+        its own its features of them.
+
+    Raises:
+        ConfigError: the method cannot score a single image.
+    """
+    if method.INFO.references == "own":
+        memory = remember_turned(method.remember, images) if are_turned else method.remember(images)
+        return memory, method.features(images)
+    visual, state = method.backbone.visual, method.prepare((class_name,))
+    raws, levels = [], []
+    for part in torch.split(images, 1 if method.scores_jointly else len(images)):
+        with recorded(part, layers_compared(None, visual.config)) as recording:
+            raws.append(method.score(method.features(part), state))
+        levels.append(recorded_patches(recording) or patches(visual, part))
+    raw = RawOutput(*(torch.cat([getattr(one, name) for one in raws]).float() for name in ("scores", "maps")))
+    if are_turned:
+        return remember_turned(method.remember, images), raw
+    return ReferenceMemory.of([torch.cat(level) for level in zip(*levels, strict=True)]), raw
 
 
 class GeneralRule:
@@ -73,14 +106,15 @@ class GeneralRule:
             raw = method.score(features, state)
         raw = RawOutput(raw.scores.float(), raw.maps.float())
         levels = recorded_patches(recording) or patches(method.backbone.visual, images)
+        side = images.shape[-1] // method.backbone.config.vision.patch_size
         if self.support.answers is None and self.scores_jointly:
-            usual: Spread | None = self._usual_in(raw.maps)
+            usual: Spread | None = self._usual_in(raw.maps, side)
         else:
-            usual = self._usual_of(classes, lone, stamp)
+            usual = self._usual_of(classes, lone, stamp, side)
         distances = None if companions is None else method.companion_distances(features, companions)
         return self.rule.joined(raw, levels, usual, method.map_range, distances)
 
-    def _usual_of(self, classes: Sequence[str], lone: LoneState, stamp: object) -> Spread | None:
+    def _usual_of(self, classes: Sequence[str], lone: LoneState, stamp: object, side: int) -> Spread | None:
         """What the method usually says of the references, a row for each class name; None if unknown."""
         found = []
         for name in classes:
@@ -89,14 +123,13 @@ class GeneralRule:
                 maps = self.support.answers
                 if maps is None and self.support.normal is not None:
                     maps = self._maps(self.support.normal, lone((name,)))
-                self._usual[key] = None if maps is None else self._usual_in(maps)
+                self._usual[key] = None if maps is None else self._usual_in(maps, side)
             found.append(self._usual[key])
         known = [each for each in found if each is not None]
         return Spread.stacked(known) if len(known) == len(found) else None
 
-    def _usual_in(self, maps: Tensor) -> Spread:
-        """Mean and deviation of the method's own logits in some maps (R, S, S)."""
-        side = maps.shape[-1] // self.method.backbone.config.vision.patch_size
+    def _usual_in(self, maps: Tensor, side: int) -> Spread:
+        """Mean and deviation of the method's own logits in maps (R, S, S), or in their means (R, G, G)."""
         return usual_logits(maps, side, self.method.map_range)
 
     def _maps(self, images: Tensor, state: State) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
 from zsad.errors import ConfigError, ImageReadError, unknown_name
-from zsad.images.ahead import MOST_PIXELS_AT_ONCE, parts_by_size, read_ahead
-from zsad.images.decoding import header_pixels
+from zsad.images.ahead import MOST_BYTES_AT_ONCE, parts_by_size, read_ahead
+from zsad.images.decoding import file_bytes
+from zsad.images.names import Pages
 from zsad.images.preparing import Preparation, prepare
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
@@ -96,8 +97,8 @@ def read_batches(
     """
     numbered = enumerate(images)
     batches = iter(lambda: list(itertools.islice(numbered, batch_size)), [])
-    most_pixels = None if is_joint else MOST_PIXELS_AT_ONCE
-    parts = (part for batch in batches for part in parts_by_size(batch, _pixels, most_pixels))
+    most_bytes = None if is_joint else MOST_BYTES_AT_ONCE
+    parts = (part for batch in batches for part in parts_by_size(batch, _bytes, most_bytes))
 
     def read_one(
         item: tuple[int, tuple[ImageInput, str | None]],
@@ -112,10 +113,10 @@ def read_batches(
         yield from reading
 
 
-def _pixels(item: tuple[int, tuple[ImageInput, str | None]]) -> int:
-    """Number of pixels of a file; 0 for an image that is in memory already."""
+def _bytes(item: tuple[int, tuple[ImageInput, str | None]]) -> int:
+    """Memory in bytes that decoding a file takes; 0 for an image that is in memory already."""
     image = item[1][0]
-    return header_pixels(image) if isinstance(image, str | Path) else 0
+    return file_bytes(image) if isinstance(image, str | Path) else 0
 
 
 def scored_stream(
@@ -209,15 +210,22 @@ def check_trained(method: Method, is_trained: bool) -> None:
         )
 
 
-def check_stream(source: Any, batch_size: int, on_error: str) -> None:
+def check_stream(source: Any, batch_size: int, on_error: str, pages: str) -> None:
     """Refuses what `Detector.predict_iter` cannot iterate over in batches.
 
     Raises:
         ConfigError: the source is a single image, the batch size is not a whole number above 0, or
-            `on_error` is unknown.
+            `on_error` or `pages` is unknown, or all pages are asked for of a stream.
     """
     if on_error not in get_args(OnError):
         raise unknown_name("on_error", str(on_error), get_args(OnError))
+    if pages not in get_args(Pages):
+        raise unknown_name("pages", str(pages), get_args(Pages))
+    if pages == "all" and not isinstance(source, (str, Path)):
+        raise ConfigError(
+            f'pages="all" takes a folder, file or pattern, got {type(source).__name__}; list the pages with '
+            'zsad.images.finding.find_images(files, pages="all")'
+        )
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(f"batch_size must be a whole number of images above 0, got {batch_size!r}")
     if isinstance(source, Image.Image) or getattr(source, "ndim", SEVERAL) < SEVERAL:

@@ -136,7 +136,7 @@ def load(
     )
     detector.roi = region
     _take_good_images(detector, found)
-    if references is not None:
+    if references is not None or augment_references:
         detector.set_references(references, augment=augment_references)
     if calibration is not None:
         detector.apply_calibration(None if isinstance(calibration, str) else calibration)
@@ -156,9 +156,11 @@ def _take_good_images(detector: Detector, found: Checkpoint | None) -> None:
     """Gives a detector the good images of a fitted checkpoint, if it is one."""
     if found is None or found.info is None or not found.info.good_images:
         return
-    choosing.check_fitted(found.path, found.info, detector.method, detector.image_size)
+    choosing.check_fitted(found.path, found.info, detector.method, detector.image_size, detector.tile)
     try:
-        good = GoodImages.from_tensors(found.info.good_images, found.good_images, detector.method)
+        good = GoodImages.from_tensors(
+            found.info.good_images, found.good_images, detector.method, found.info.augment_references
+        )
     except WeightsError as error:
         raise WeightsError(f"{found.path}: {error}") from error
     detector.keep_good_images(good.to(detector.device))

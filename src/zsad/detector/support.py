@@ -14,7 +14,7 @@ from PIL import Image
 
 from zsad.errors import ConfigError, DataError, ImageWarning, ZsadError, printable
 from zsad.images.finding import search_images
-from zsad.images.names import RemoteFile, file_and_part, is_pattern
+from zsad.images.names import Pages, RemoteFile, file_and_part, is_pattern
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
@@ -77,8 +77,15 @@ def _content(file: Any) -> Any:
     return file
 
 
-def find_and_tell(source: str | os.PathLike[str], *, include_results: bool = False) -> list[Any]:
+def find_and_tell(
+    source: str | os.PathLike[str], *, include_results: bool = False, pages: Pages = "first"
+) -> list[Any]:
     """The images that a folder or pattern stands for, with a warning if some are left out.
+
+    Args:
+        source: folder, pattern or file.
+        include_results: whether to take the images that zsad wrote itself, and masks.
+        pages: which images of a file with several count, as `search_images` takes it.
 
     Raises:
         DataError: there is no image.
@@ -86,7 +93,7 @@ def find_and_tell(source: str | os.PathLike[str], *, include_results: bool = Fal
     Warns:
         ImageWarning: the folder also holds images that zsad wrote itself, or masks.
     """
-    search = search_images(source, include_results=include_results)  # type: ignore[arg-type]
+    search = search_images(source, include_results=include_results, pages=pages)  # type: ignore[arg-type]
     if left_out := str(search.left_out):
         note = f"{left_out} (include_results=True of `zsad.images.finding.find_images` takes them)"
         warnings.warn(ImageWarning(printable(source), note), stacklevel=3)

@@ -7,7 +7,8 @@ benchmarks/tiling.py compares this with the tiles alone and with other weights.
 
 References and companions are cut in the same way, and tiles are compared with tiles: with at most
 `MOST_REFERENCE_TILES` tiles of references, and as many tiles of companions as a method takes images, evenly
-spread over all of them.
+spread over all of them. Under the general rule, the answers to the tiles of references say what is usual
+for a tile.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
+from zsad.detector.general_rule import remembered
+from zsad.detector.reference_tiles import ReferenceTiles
 from zsad.errors import ConfigError
 from zsad.images.tiles import WHOLE_SHARE, Box, Tile, blend, tile_grid, tile_side
 from zsad.methods.base import Support
 from zsad.methods.functional.maps import upsample
-from zsad.methods.functional.references import turned
+from zsad.methods.functional.references import WAYS_TO_TURN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +88,9 @@ class Cutting:
         """The tiles of an image, row by row; only the image itself if it is not cut."""
         side = self.side(image) or max(image.size)
         return tile_grid(image.height, image.width, side).boxes
+
+
+NOT_CUT = Cutting(None, 0)
 
 
 def check_tileable(method: Method, tile: Tile, *, is_joint: bool) -> None:
@@ -174,6 +181,7 @@ class Sources:
         cutting: Cutting,
         read: Callable[[Any], Image.Image],
         stack: Stack,
+        class_name: str,
         are_turned: bool = False,
     ) -> Support:
         """References and companions, cut like the images that are compared with them.
@@ -183,15 +191,14 @@ class Sources:
             cutting: how images are cut.
             read: reads one of the images.
             stack: prepares images as (B, 3, S, S) on the detector's device.
+            class_name: name of what the images show.
             are_turned: whether tiles of references also count turned and flipped.
         """
-        each = max(1, MOST_REFERENCE_TILES // max(1, len(self.references)))
-        memory = None
+        tiles = None
         for number, source in enumerate(self.references):
-            image = read(source)
-            boxes = _evenly(cutting.boxes(image), each, first=number)
-            more = remember_tiles(method, image, boxes, _and_turned(stack) if are_turned else stack)
-            memory = more if memory is None else memory.joined_with(more)
+            image, most = read(source), tiles_of_each(len(self.references), are_turned)
+            more = reference_tiles(method, image, cutting, most, number, stack, class_name, are_turned)
+            tiles = more if tiles is None else tiles.joined_with(more)
         drawn: list[Tensor] = []
         each = -(-method.MOST_COMPANIONS // max(1, len(self.companions)))
         for number, source in enumerate(self.companions):
@@ -199,12 +206,16 @@ class Sources:
             boxes = _evenly(cutting.boxes(image), each, first=number)
             drawn.append(stack(map(image.crop, boxes)))
         unlabelled = torch.cat(drawn)[: method.MOST_COMPANIONS] if drawn else None
-        return Support(unlabelled=unlabelled, memory=memory)
+        if tiles is None:
+            return Support(unlabelled=unlabelled)
+        tiles = tiles.bounded()
+        return Support(None, unlabelled, tiles.memory, tiles.maps, are_turned)
 
 
-def _and_turned(stack: Stack) -> Stack:
-    """Prepares images in eight ways each, see `turned`."""
-    return lambda images: turned(stack(images))
+def tiles_of_each(references: int, are_turned: bool) -> int:
+    """Largest number of tiles of each of so many references; an eighth of it if each counts in eight ways."""
+    most = MOST_REFERENCE_TILES // WAYS_TO_TURN if are_turned else MOST_REFERENCE_TILES
+    return max(1, most // max(1, references))
 
 
 def _evenly(boxes: Sequence[Box], most: int, first: int) -> list[Box]:
@@ -214,19 +225,40 @@ def _evenly(boxes: Sequence[Box], most: int, first: int) -> list[Box]:
     return [boxes[place] for place in places]
 
 
-@torch.inference_mode()
-def remember_tiles(method: Method, image: Image.Image, boxes: Sequence[Box], stack: Stack) -> ReferenceMemory:
-    """What a method keeps of one known-normal image, as reference number 0.
+def reference_tiles(
+    method: Method,
+    image: Image.Image,
+    cutting: Cutting,
+    most: int,
+    first: int,
+    stack: Stack,
+    class_name: str,
+    are_turned: bool,
+) -> ReferenceTiles:
+    """What is kept of the tiles of one known-normal image, as image number 0.
 
     Args:
         method: remembers the tiles.
         image: RGB image.
-        boxes: its tiles, from `Cutting.boxes`; at least one.
+        cutting: how images are cut.
+        most: largest number of tiles, which are then evenly spread over the image.
+        first: place of the first tile to take, another one for each image.
         stack: prepares images.
+        class_name: name of what the image shows.
+        are_turned: whether tiles also count turned and flipped.
     """
+    boxes = _evenly(cutting.boxes(image), most, first)
     starts = range(0, len(boxes), TILES_AT_ONCE)
-    parts = [
-        method.remember(stack(map(image.crop, boxes[start : start + TILES_AT_ONCE]))) for start in starts
-    ]
-    memory = reduce(lambda known, more: known.joined_with(more), parts)
-    return replace(memory, owners=tuple(torch.zeros_like(owner) for owner in memory.owners))
+    patch = method.backbone.config.vision.patch_size
+    found: list[ReferenceMemory] = []
+    maps: list[Tensor] = []
+    for start in starts:
+        tiles = stack(map(image.crop, boxes[start : start + TILES_AT_ONCE]))
+        memory, answers = remembered(method, tiles, class_name, are_turned)
+        found.append(memory)
+        if method.INFO.references != "own":
+            maps.append(F.avg_pool2d(answers.maps[:, None], patch)[:, 0])
+    memory = reduce(lambda known, more: known.joined_with(more), found)
+    memory = replace(memory, owners=tuple(torch.zeros_like(owner) for owner in memory.owners))
+    owners = torch.zeros(len(boxes), dtype=torch.int64, device=memory.levels[0].device)
+    return ReferenceTiles(memory, torch.cat(maps) if maps else None, owners)

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 THREADS = min(4, os.cpu_count() or 1)
 
-MOST_PIXELS_AT_ONCE = 64_000_000
-"""Most pixels of a batch: 190 MB as read, about five times that with maps and overlays."""
+MOST_BYTES_AT_ONCE = 512_000_000
+"""Most memory in bytes that decoding a batch may take: that of 64 megapixels of JPEG."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,34 +57,34 @@ def read_ahead(
 
 
 def parts_by_size(
-    batch: Sequence[Item], pixels_of: Callable[[Item], int], most_pixels: int | None = MOST_PIXELS_AT_ONCE
+    batch: Sequence[Item], bytes_of: Callable[[Item], int], most_bytes: int | None = MOST_BYTES_AT_ONCE
 ) -> Iterator[Sequence[Item]]:
     """Splits a batch of very large images into parts, so that only few are in memory at once.
 
     Args:
         batch: images, or what they are read from.
-        pixels_of: number of pixels of one of them; 0 if it is not known.
-        most_pixels: largest number of pixels of a part with several images; None keeps the batch whole.
+        bytes_of: memory in bytes that decoding one of them takes; 0 if it is not known.
+        most_bytes: most memory for a part with several images; None keeps the batch whole.
 
     Yields:
         The images of each part, at least one, in order.
 
     Example:
-        >>> list(parts_by_size([3, 4, 9, 1], lambda pixels: pixels, most_pixels=8))
+        >>> list(parts_by_size([3, 4, 9, 1], lambda size: size, most_bytes=8))
         [[3, 4], [9], [1]]
     """
-    if most_pixels is None:
+    if most_bytes is None:
         yield batch
         return
     part: list[Item] = []
-    pixels = 0
+    needed = 0
     for item in batch:
-        size = pixels_of(item)
-        if part and pixels + size > most_pixels:
+        size = bytes_of(item)
+        if part and needed + size > most_bytes:
             yield part
-            part, pixels = [], 0
+            part, needed = [], 0
         part.append(item)
-        pixels += size
+        needed += size
     if part:
         yield part
 

@@ -3,49 +3,67 @@
 from __future__ import annotations
 
 import io
-import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO
 
 from PIL import Image
 
 from zsad.errors import ImageReadError
-from zsad.images.limits import Reading, check_bytes
+from zsad.images.limits import Reading, check_bytes, check_size
 
-_LARGE_IMAGE = threading.RLock()
+# Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
+_FORMATS = frozenset(
+    {"PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "QOI"}
+)
 _ROW = 16  # bytes that Pillow takes for each row besides its pixels
 _RGB_PIXEL = 4  # bytes of an RGB pixel in Pillow
 _MOST_SCANS = 100  # of a progressive JPEG; usual ones have about ten, and each takes a pass over all pixels
 _BLOCK = 64  # pixels that share at least one bit of a JPEG file
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_PREFIX = 144  # bytes of a DICOM file before the group that names the transfer syntax
+_PIECE, _MOST_INFLATED = 1 << 16, 1 << 24  # bytes of a deflate stream that are taken and made at a time
 
 
-@contextmanager
-def in_turn(needed: int, reading: Reading) -> Iterator[None]:
-    """Lets threads that read ahead decode only one large image at a time, so that they share the limit.
+def pillow_formats() -> list[str]:
+    """Names the formats that zsad lets Pillow read and for which a decoder is installed."""
+    Image.init()
+    return sorted(_FORMATS.intersection(Image.OPEN))
+
+
+def check_header(image: Image.Image, stream: IO[bytes], reading: Reading) -> None:
+    """Refuses an image that would take too much memory or time, before it is decoded.
 
     Args:
-        needed: memory in bytes that decoding takes.
-        reading: limits; an image is large that takes more than an eighth of the memory.
+        image: image whose header has been read.
+        stream: seekable stream of the whole file; its place does not change.
+        reading: limits.
+
+    Raises:
+        ImageReadError: the image has too many pixels, takes too much memory, or is a JPEG that is cut short
+            or has very many scans.
     """
-    if 8 * needed <= reading.max_bytes:
-        yield
-        return
-    with _LARGE_IMAGE:
-        yield
+    check_size(*image.size, reading)
+    if image.format in ("JPEG", "MPO"):
+        check_jpeg(image, stream)
+    check_decoding(image, reading)
 
 
 def check_decoding(image: Image.Image, reading: Reading) -> int:
-    """Refuses a Pillow image, loaded or not, whose conversion to RGB would take too much memory.
+    """Refuses a Pillow image whose conversion to RGB would take too much memory.
 
     Returns:
-        The memory in bytes that it takes, as estimated from size, mode and format.
+        The memory in bytes that it takes, as `decoding_bytes` estimates.
 
     Raises:
-        ImageReadError: the estimate from size, mode and format exceeds the limit.
+        ImageReadError: the estimate exceeds the limit.
+    """
+    needed = decoding_bytes(image)
+    check_bytes(needed, reading)
+    return needed
+
+
+def decoding_bytes(image: Image.Image) -> int:
+    """Estimates the memory in bytes that converting a Pillow image to RGB takes, loaded or not.
+
+    Size, mode and format count, which the header of a file tells.
     """
     width, height = image.size
     pixel = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4}.get(
@@ -60,7 +78,6 @@ def check_decoding(image: Image.Image, reading: Reading) -> int:
         needed += 4 * len(image.getbands()) * width * height  # 32-bit numbers of each band
     if image.info.get("progressive"):
         needed += 2 * len(image.getbands()) * width * height  # 16-bit coefficients of the whole image
-    check_bytes(needed, reading)
     return needed
 
 
@@ -91,23 +108,23 @@ def check_jpeg(image: Image.Image, stream: IO[bytes]) -> None:
         )
 
 
-def check_deflated(content: bytes, reading: Reading) -> None:
-    """Refuses a deflated DICOM file that would inflate to more than the memory limit.
+def inflated_size(content: bytes, most: int) -> int:
+    """Measures what a raw deflate stream inflates to, in a few megabytes of memory.
 
     Args:
-        content: the whole file, whose first 132 bytes are those of DICOM.
-        reading: limits.
+        content: the stream; what follows its end does not count.
+        most: number of bytes after which measuring ends.
+
+    Returns:
+        Number of inflated bytes; a number above `most` if there are more.
 
     Raises:
-        ImageReadError: the inflated data set, of which pydicom takes two copies, exceeds the limit.
+        zlib.error: the stream is damaged.
     """
-    if _DEFLATED not in content[:4096]:
-        return
-    start = _PREFIX + int.from_bytes(content[_PREFIX - 4 : _PREFIX], "little")
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    rest, size = io.BytesIO(content[start:]), 0
-    waiting = rest.read(1 << 16)
-    while waiting and 2 * size <= reading.max_bytes:
-        size += len(inflater.decompress(waiting, 1 << 24))
-        waiting = inflater.unconsumed_tail or rest.read(1 << 16)
-    check_bytes(2 * size, reading)
+    rest, size = io.BytesIO(content), 0
+    waiting = rest.read(_PIECE)
+    while waiting and size <= most:
+        size += len(inflater.decompress(waiting, _MOST_INFLATED))
+        waiting = inflater.unconsumed_tail or rest.read(_PIECE)
+    return size

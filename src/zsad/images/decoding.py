@@ -12,19 +12,15 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, printable
-from zsad.images.budget import check_decoding, check_jpeg, in_turn
+from zsad.images.budget import check_decoding, check_header, decoding_bytes, pillow_formats
 from zsad.images.conversion import STATED_BITS, rgb_from_array, rgb_from_pillow
 from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, read_deep
-from zsad.images.limits import Reading, check_size
-from zsad.images.medical import read_dicom, read_medical
+from zsad.images.limits import Reading, check_size, in_turn
+from zsad.images.medical import medical_bytes, read_dicom, read_medical
+from zsad.images.names import NIFTI_SUFFIXES, file_and_part, suffix_of
 from zsad.images.netpbm import read_netpbm
 from zsad.images.quiet import quiet_decoders, silence_libtiff
 from zsad.images.unreadable import is_dicom, is_heif, is_tiff, what_it_is
-
-# Only formats that are decoded inside this process; EPS, for example, would start Ghostscript on the file.
-_FORMATS = frozenset(
-    {"PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF", "QOI"}
-)
 
 _TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,6 +34,7 @@ _TRANSPOSE_OF_ORIENTATION = {
 _ANIMATED = ("GIF", "WEBP")
 _EXIF_ORIENTATION = 0x0112
 _LONGEST_REASON = 200
+_HEAD = 4096  # bytes that tell the format
 
 
 def decode_stream(stream: IO[bytes], reading: Reading, page: int | None = None) -> Image.Image:
@@ -56,7 +53,7 @@ def decode_stream(stream: IO[bytes], reading: Reading, page: int | None = None) 
         ImageReadError: the file is empty, not an image, damaged or too large. The message does not contain
             the file's name; the caller puts it in front.
     """
-    start = stream.read(4096)
+    start = stream.read(_HEAD)
     if not start:
         raise ImageReadError("the file is empty (0 bytes); copy or download it again")
     if is_dicom(start):
@@ -97,25 +94,42 @@ def decode_medical(path: str, reading: Reading) -> Image.Image:
     return _guarded(lambda: read_medical(path, reading))
 
 
-def header_pixels(path: str | os.PathLike[str]) -> int:
-    """Reads the number of pixels from the header of a file, without decoding the file.
+def file_bytes(path: str | os.PathLike[str]) -> int:
+    """Estimates the memory in bytes that decoding a file takes, from its header.
 
     Args:
-        path: path of any file; it need not exist.
+        path: name of any image, with or without the number of a page, frame or slice; it need not exist.
 
     Returns:
-        Width times height; 0 if Pillow cannot tell (no such file, damaged, another format).
+        The estimate, of which size, depth, samples and format are part; 0 if the header cannot be read, so
+        that decoding will tell why.
     """
-    if not os.path.isfile(path):  # opening a pipe would wait for its writer
+    file, _ = file_and_part(path)
+    if not os.path.isfile(file):  # opening a pipe would wait for its writer
         return 0
-    Image.init()
     try:
-        with quiet_decoders(), Image.open(path, formats=sorted(_FORMATS.intersection(Image.OPEN))) as image:
-            return int(image.width * image.height)
-    except Image.DecompressionBombError:
-        return 2 * (Image.MAX_IMAGE_PIXELS or 0)  # the file holds at least this many
+        with quiet_decoders():
+            try:
+                return _file_bytes(file)
+            except Image.DecompressionBombError:
+                with _pillow_limit_lifted():
+                    return _file_bytes(file)
     except Exception:  # decoders raise nearly every type on damaged data
         return 0
+
+
+def _file_bytes(file: str) -> int:
+    with open(file, "rb") as stream:
+        start = stream.read(_HEAD)
+        if is_dicom(start) or suffix_of(file) in NIFTI_SUFFIXES:
+            return medical_bytes(file)
+        needed = None
+        if is_tiff(start):
+            from zsad.images.tiff import tiff_bytes  # only TIFF needs it
+
+            needed = tiff_bytes(stream)
+        stream.seek(0)
+        return decoding_bytes(_open(stream, start)) if needed is None else needed
 
 
 def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -> Image.Image:
@@ -140,14 +154,11 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
             "holds several frames, of which the first is read; name another, as in FILE#page=1, or take all "
             "with --pages all or FILE#page=all"
         )
-    if image.format in ("JPEG", "MPO"):
-        check_size(*image.size, reading)
-        check_jpeg(image, stream)
+    check_header(image, stream, reading)
     if image.format == "JPEG2000":
         image.info[STATED_BITS] = jpeg2000_bits(start)
     stated = colour_bits(image, start)
     if stated > 8 and (reading.bits is not None or image.format == "JPEG2000"):
-        check_size(*image.size, reading)
         levels = read_deep(stream, image, stated, reading)
         return _upright(rgb_from_array(levels), _orientation(image))
     shown = _rgb(image, reading)
@@ -159,9 +170,8 @@ def _page(stream: IO[bytes], start: bytes, reading: Reading, page: int | None) -
 def _open(stream: IO[bytes], start: bytes) -> Image.Image:
     """Recognises the format and reads the header."""
     _register_plugin(start)
-    Image.init()
     try:
-        return Image.open(stream, formats=sorted(_FORMATS.intersection(Image.OPEN)))
+        return Image.open(stream, formats=pillow_formats())
     except UnidentifiedImageError as error:
         raise ImageReadError(what_it_is(start)) from error
 

@@ -42,7 +42,9 @@ class LeftOut:
 
     def __str__(self) -> str:
         """One line for the summary of a run; empty if nothing is left out."""
-        counts = (f"{self.results} images that zsad wrote itself", f"{self.masks} masks of images")
+        results = "1 image" if self.results == 1 else f"{self.results} images"
+        masks = "1 mask" if self.masks == 1 else f"{self.masks} masks"
+        counts = (f"{results} that zsad wrote itself", f"{masks} of images")
         named = [text for text, number in zip(counts, (self.results, self.masks), strict=True) if number]
         return f"left out: {' and '.join(named)}" if named else ""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,11 +18,13 @@ BITS_VARIABLE = "ZSAD_BITS"
 DEFAULT_MAX_PIXELS = 200_000_000
 """Largest number of pixels that is read by default: 600 MB as RGB, the 200-megapixel mode of telephones."""
 
-DEFAULT_MAX_BYTES = 2 * 1024**3
-"""Memory in bytes that decoding one image may take by default; enough for 200 megapixels of a JPEG file."""
+DEFAULT_MAX_BYTES = 3 * 2**29
+"""Memory in bytes that decoding one image may take by default: 1.5 GiB, as for 200 megapixels of JPEG."""
 
 TIMES_FOR_TILES = 2
 """Both limits are this many times as large for images that are read to be cut into tiles."""
+
+_LARGE_IMAGE = threading.RLock()
 
 AUTO: Literal["auto"] = "auto"
 Bits = int | Literal["auto"] | None
@@ -142,6 +147,21 @@ def check_bytes(needed: int, limits: Reading) -> None:
             f"make it smaller or cut it into tiles, or, if you trust it, raise the limit with "
             f"{MAX_BYTES_VARIABLE}={needed} or max_bytes={needed}"
         )
+
+
+@contextmanager
+def in_turn(needed: int, reading: Reading) -> Iterator[None]:
+    """Lets threads that read ahead decode only one large image at a time, so that they share the limit.
+
+    Args:
+        needed: memory in bytes that decoding takes.
+        reading: limits; an image is large that takes more than an eighth of the memory.
+    """
+    if 8 * needed <= reading.max_bytes:
+        yield
+        return
+    with _LARGE_IMAGE:
+        yield
 
 
 def _limit(name: str, argument: int | None, variable: str, unit: str, default: int) -> int:

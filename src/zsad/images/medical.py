@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,23 +30,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from zsad.errors import ImageReadError, MissingExtraError, printable
-from zsad.images.budget import check_deflated
+from zsad.images.budget import check_decoding, check_jpeg, inflated_size
 from zsad.images.depth import CONTAINER, eight_bits, shown_bits, shown_levels
-from zsad.images.limits import Reading, check_bytes, check_size, chosen_reading
-from zsad.images.names import (
-    AXIAL,
-    MedicalPath,
-    medical_path,
-)
+from zsad.images.limits import Reading, check_bytes, check_size, chosen_reading, in_turn
+from zsad.images.names import AXIAL, NIFTI_SUFFIXES, medical_path, suffix_of
+from zsad.images.nifti import nifti_bytes, nifti_plane, nifti_shape
 from zsad.images.quiet import quiet_decoders
 
 _BYTE = 8  # bits
-_LOW, _HIGH = 0.5, 99.5  # percentiles
-_DICOM_PIXEL = 24  # bytes per pixel: stored value, transformed value and its level, as 64-bit numbers
-_UNLIMITED = Reading(max_pixels=2**62, max_bytes=2**62)
+_DICOM_SAMPLE = 24  # bytes: stored value, transformed value and its level, as 64-bit numbers
+_DEFLATED = b"1.2.840.10008.1.2.1.99"  # transfer syntax
+_PREAMBLE = 132  # bytes before the group of elements that names the transfer syntax
+_HEAD = 4096  # bytes that hold this group
+_COPIES = 2  # of the file: as read, and in the data set
 
 
 def read_medical(path: str | os.PathLike[str], reading: Reading) -> Image.Image:
@@ -67,7 +65,7 @@ def read_medical(path: str | os.PathLike[str], reading: Reading) -> Image.Image:
     """
     place = medical_path(path)
     if place.is_nifti:
-        plane, lowest, highest = _nifti_plane(place, reading, with_range=True)
+        plane, lowest, highest = nifti_plane(place, reading, with_range=True)
         if "slice" not in place.options:
             reading.notes.append(
                 "holds several slices, of which the middle one is read; name another, as in FILE#slice=3, or "
@@ -92,17 +90,9 @@ def read_dicom(content: bytes, reading: Reading, frame: int | None = None) -> Im
     Raises:
         ImageReadError: for the reasons that `read_medical` lists.
     """
-    values, dataset = _dicom_values(content, reading, frame)
-    pixels = _module("pydicom.pixels", "pydicom")
-    kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
-    if kind == "PALETTE COLOR":
-        coloured = pixels.apply_color_lut(values, dataset)
-        return Image.fromarray(eight_bits(coloured, 8 * coloured.dtype.itemsize)[..., :3])
-    if values.ndim == 3:  # pydicom has converted the YBR kinds to RGB
-        return Image.fromarray(_colour_levels(values, int(dataset.BitsStored), reading))
-    shown = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dataset), dataset)
-    levels = _levels(shown, *_range_shown(dataset, values, reading))
-    return Image.fromarray(255 - levels if kind == "MONOCHROME1" else levels).convert("RGB")
+    dataset = _dataset(content, reading)
+    with in_turn(_needed(dataset, content), reading):
+        return _shown(_dicom_values(content, dataset, reading, frame), dataset, reading)
 
 
 @quiet_decoders()
@@ -118,11 +108,14 @@ def read_mask_slice(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
     Raises:
         ImageReadError: the mask cannot be read; the message begins with the file's name.
     """
+    reading = chosen_reading(for_tiles=True)  # a mask is as large as its image may be
     try:
         place = medical_path(path)
         if place.is_nifti:
-            return np.asarray(_nifti_plane(place, _UNLIMITED)[0] > 0)
-        values, _ = _dicom_values(Path(place.file).read_bytes(), _UNLIMITED, place.options.get("frame"))
+            return np.asarray(nifti_plane(place, reading)[0] > 0)
+        content = Path(place.file).read_bytes()
+        dataset = _dataset(content, reading)
+        values = _dicom_values(content, dataset, reading, place.options.get("frame"))
         return np.asarray((values if values.ndim == 2 else values.max(axis=2)) > 0)
     except ImageReadError as error:
         raise ImageReadError(f"{printable(path)}: {error}") from error
@@ -144,7 +137,7 @@ def slices_of(path: str | os.PathLike[str]) -> Iterator[str]:
         ImageReadError: the file is not NIfTI or is damaged; the message does not contain its name.
     """
     place = medical_path(path)
-    shape = _canonical(place.file).shape
+    shape = nifti_shape(place.file)
     axis = place.options.get("axis", AXIAL)
     several = len(shape) > 3 and shape[3] > 1
     volumes = [place.options["volume"]] if "volume" in place.options else range(shape[3] if several else 1)
@@ -163,38 +156,80 @@ def frames_of(path: str) -> int:
     return _frames(_dataset(content, chosen_reading()))
 
 
-def _module(name: str, package: str) -> Any:
-    """Imports an optional package; a missing one is an error of the image, so that others are still read."""
+def medical_bytes(path: str) -> int:
+    """Estimates the memory in bytes that reading an image of a DICOM or NIfTI file takes, from its header.
+
+    Raises:
+        Exception: the file is damaged; the decoders raise nearly every type.
+    """
+    if suffix_of(path) in NIFTI_SUFFIXES:
+        return nifti_bytes(path)
+    size = os.path.getsize(path)
+    with open(path, "rb") as stream:
+        if _DEFLATED in stream.read(_HEAD):
+            stream.seek(0)
+            size = _data_set_size(stream.read(), chosen_reading().max_bytes)
+            if _COPIES * size > chosen_reading().max_bytes:
+                return _COPIES * size
+        stream.seek(0)
+        names = ["Rows", "Columns", "SamplesPerPixel"]
+        dataset = _module("pydicom").dcmread(stream, stop_before_pixels=True, specific_tags=names)
+    return _COPIES * size + _samples_bytes(dataset)
+
+
+def _module(name: str) -> Any:
+    """Imports a module of pydicom; a missing one is an error of the image, so that others are still read."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        kind = "DICOM" if package == "pydicom" else "NIfTI"
-        raise ImageReadError(str(MissingExtraError(package, "medical", f"reading {kind} files"))) from error
+        raise ImageReadError(str(MissingExtraError("pydicom", "medical", "reading DICOM files"))) from error
 
 
-def _dicom_values(content: bytes, reading: Reading, frame: int | None) -> tuple[NDArray[Any], Any]:
-    """Returns the stored values (H, W) or (H, W, 3) of one image, and the data set of the file."""
-    pixels = _module("pydicom.pixels", "pydicom")
-    dataset = _dataset(content, reading)
+def _dicom_values(content: bytes, dataset: Any, reading: Reading, frame: int | None) -> NDArray[Any]:
+    """Returns the stored values (H, W) or (H, W, 3) of one image."""
+    pixels = _module("pydicom.pixels")
     frames = _frames(dataset)
     if frames > 1 and frame is None:
         raise ImageReadError(f"holds {frames} frames; name one, as in FILE#frame=0")
     if frame is not None and frame >= frames:
         raise ImageReadError(f"holds {frames} frames, counted from 0; there is no frame {frame}")
     try:
-        return np.asarray(pixels.pixel_array(io.BytesIO(content), index=frame or 0)), dataset
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            _check_compressed(dataset, frame or 0, frames, reading)
+        return np.asarray(pixels.pixel_array(io.BytesIO(content), index=frame or 0))
+    except ImageReadError:
+        raise
     except Exception as error:  # pydicom raises nearly every type; compressed kinds need another package
         raise ImageReadError(f"its pixels cannot be decoded ({printable(error):.200})") from error
 
 
+def _check_compressed(dataset: Any, frame: int, frames: int, reading: Reading) -> None:
+    """Refuses a frame in JPEG or JPEG 2000 of another size than the header states, or of too much work."""
+    encoded = _module("pydicom.encaps").get_frame(dataset.PixelData, frame, number_of_frames=frames)
+    stream = io.BytesIO(encoded)
+    try:
+        image = Image.open(stream, formats=("JPEG", "JPEG2000"))
+    except UnidentifiedImageError:  # run lengths and JPEG-LS, which are decoded at the size that is stated
+        return
+    stated = (int(dataset.Columns), int(dataset.Rows))
+    if image.size != stated:
+        raise ImageReadError(
+            f"is damaged: its frame has {image.width} x {image.height} pixels, its header states "
+            f"{stated[0]} x {stated[1]}; copy it again"
+        )
+    check_decoding(image, reading)
+    if image.format == "JPEG":
+        check_jpeg(image, stream)
+
+
 def _dataset(content: bytes, reading: Reading) -> Any:
     """Reads a DICOM file within the limits, without decoding its pixels."""
-    pydicom = _module("pydicom", "pydicom")
+    pydicom = _module("pydicom")
     try:
-        check_deflated(content, reading)
+        check_bytes(_COPIES * _data_set_size(content, reading.max_bytes // _COPIES), reading)
         dataset = pydicom.dcmread(io.BytesIO(content))
         check_size(int(dataset.Columns), int(dataset.Rows), reading)
-        check_bytes(_DICOM_PIXEL * int(dataset.Columns) * int(dataset.Rows), reading)
+        check_bytes(_needed(dataset, content), reading)
     except ImageReadError:
         raise
     except Exception as error:  # pydicom raises nearly every type on damaged data
@@ -202,11 +237,46 @@ def _dataset(content: bytes, reading: Reading) -> Any:
     return dataset
 
 
+def _data_set_size(content: bytes, most: int) -> int:
+    """Measures the size of a data set in bytes, inflated if it is deflated; above `most` if it is larger."""
+    if _DEFLATED not in content[:_HEAD]:
+        return len(content)
+    stream = io.BytesIO(content)
+    stream.seek(_PREAMBLE)  # the length that the first group states could be wrong
+    read = _module("pydicom.filereader").read_dataset
+    read(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag.group != 2)
+    return inflated_size(content[stream.tell() :], most)
+
+
+def _needed(dataset: Any, content: bytes) -> int:
+    """Estimates the memory in bytes that reading an image of a DICOM file takes."""
+    return _COPIES * len(content) + _samples_bytes(dataset)
+
+
+def _samples_bytes(dataset: Any) -> int:
+    samples = int(dataset.get("SamplesPerPixel", 1) or 1)
+    return _DICOM_SAMPLE * samples * int(dataset.Columns) * int(dataset.Rows)
+
+
 def _frames(dataset: Any) -> int:
     try:
         return int(dataset.get("NumberOfFrames", 1) or 1)
     except (TypeError, ValueError) as error:
         raise ImageReadError(f"is damaged ({printable(error):.200}); copy it again") from error
+
+
+def _shown(values: NDArray[Any], dataset: Any, reading: Reading) -> Image.Image:
+    """Converts stored values to RGB."""
+    pixels = _module("pydicom.pixels")
+    kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+    if kind == "PALETTE COLOR":
+        coloured = pixels.apply_color_lut(values, dataset)
+        return Image.fromarray(eight_bits(coloured, 8 * coloured.dtype.itemsize)[..., :3])
+    if values.ndim == 3:  # pydicom has converted the YBR kinds to RGB
+        return Image.fromarray(_colour_levels(values, int(dataset.BitsStored), reading))
+    shown = pixels.apply_voi_lut(pixels.apply_modality_lut(values, dataset), dataset)
+    levels = _levels(shown, *_range_shown(dataset, values, reading))
+    return Image.fromarray(255 - levels if kind == "MONOCHROME1" else levels).convert("RGB")
 
 
 def _range_shown(dataset: Any, values: NDArray[Any], reading: Reading) -> tuple[float, float]:
@@ -242,73 +312,3 @@ def _levels(values: NDArray[Any], lowest: float, highest: float) -> NDArray[np.u
     if not np.isfinite(scaled).all():
         scaled = np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0)
     return np.ascontiguousarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
-
-
-def _canonical(file: str, reading: Reading | None = None) -> Any:
-    """Opens a NIfTI image in canonical order and checks its size before any voxel is read."""
-    nibabel = _module("nibabel", "nibabel")
-    try:
-        image = nibabel.load(file)
-        shape = [int(length) for length in image.shape]
-    except OSError:
-        raise
-    except Exception as error:  # nibabel raises nearly every type on damaged data
-        raise ImageReadError(f"is not a NIfTI file or is damaged ({printable(error):.200})") from error
-    if len(shape) not in (3, 4):
-        raise ImageReadError(
-            f"has {len(shape)} dimensions, expected a volume of three, or four with #volume="
-        )
-    if reading is not None:
-        check_size(shape[0], shape[1] * shape[2], reading)
-        _check_voxels(image, file, reading)
-    if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
-        raise ImageReadError(f"holds values of type {image.get_data_dtype()}, expected plain numbers")
-    try:
-        return nibabel.as_closest_canonical(image)
-    except Exception as error:  # nibabel raises nearly every type on damaged data
-        raise ImageReadError(f"cut short or damaged ({printable(error):.200}); copy it again") from error
-
-
-def _check_voxels(image: Any, file: str, reading: Reading) -> None:
-    """Refuses a volume that takes too much memory, or too much inflating to reach."""
-    stored = int(image.get_data_dtype().itemsize)
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
-    is_scaled = (slope, intercept) != (1, 0)
-    volume = math.prod(map(int, image.shape[:3])) * (8 if is_scaled else stored)
-    inflated = math.prod(map(int, image.shape)) * stored if file.lower().endswith(".gz") else 0
-    check_bytes(max(2 * volume, inflated), reading)  # the second copy is sorted for the percentiles
-
-
-def _nifti_plane(
-    place: MedicalPath, reading: Reading, with_range: bool = False
-) -> tuple[NDArray[Any], float, float]:
-    """Returns one slice, upright, with the grey range of its volume."""
-    image = _canonical(place.file, reading)
-    axis = place.options.get("axis", AXIAL)
-    number = place.options.get("slice", image.shape[axis] // 2)
-    if number >= image.shape[axis]:
-        raise ImageReadError(
-            f"holds {image.shape[axis]} slices across axis {axis}, counted from 0; there is no slice {number}"
-        )
-    volume = _volume_index(image.shape, place.options.get("volume"))
-    try:
-        voxels = np.asarray(image.dataobj[(slice(None),) * 3 + volume])
-    except Exception as error:  # nibabel raises nearly every type on damaged data
-        raise ImageReadError(f"cut short or damaged ({printable(error):.200}); copy it again") from error
-    plane = np.rot90(np.take(voxels, number, axis=axis))
-    lowest, highest = (float(image.header[name]) for name in ("cal_min", "cal_max"))
-    if with_range and not highest > lowest:
-        finite = voxels[np.isfinite(voxels)] if voxels.dtype.kind == "f" else voxels
-        lowest, highest = map(float, np.percentile(finite, (_LOW, _HIGH))) if finite.size else (0.0, 0.0)
-    return plane, lowest, highest
-
-
-def _volume_index(shape: tuple[int, ...], volume: int | None) -> tuple[int, ...]:
-    """Returns the index into the fourth dimension, if the volume has one."""
-    if len(shape) == 3:
-        return ()
-    if volume is None and shape[3] > 1:
-        raise ImageReadError(f"holds {shape[3]} volumes; name one, as in FILE#volume=0")
-    if (volume or 0) >= shape[3]:
-        raise ImageReadError(f"holds {shape[3]} volumes, counted from 0; there is no volume {volume}")
-    return (volume or 0,)

@@ -1,9 +1,10 @@
 """Decodes the kinds of TIFF that Pillow gets wrong or refuses, with tifffile.
 
 Pillow keeps what it reads exactly: samples of at most 8 bits, and one unsigned, signed or 32-bit
-floating-point channel. tifffile takes colours of more than 8 bits in any order of planes, 8-bit signed
-numbers, other floating-point numbers, packed bits and any number of channels. It is the library of
-microscopy, whose instruments write these kinds; compressed ones also need imagecodecs (the extra `tiff`).
+floating-point channel. tifffile takes colours of more than 8 bits in any order of planes, palettes of more
+than 256 colours, 8-bit signed numbers, other floating-point numbers, packed bits and any number of channels.
+It is the library of microscopy, whose instruments write these kinds; compressed ones also need imagecodecs
+(the extra `tiff`).
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ImageReadError, MissingExtraError
-from zsad.images.budget import in_turn
 from zsad.images.conversion import levels_from_open_range, rgb_from_pillow
 from zsad.images.depth import eight_bits, shown_levels
-from zsad.images.limits import Reading, check_bytes, check_size
+from zsad.images.limits import Reading, check_bytes, check_size, in_turn
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5  # values of the tag PhotometricInterpretation
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK = (
+    0,
+    1,
+    2,
+    3,
+    5,
+)  # values of the tag PhotometricInterpretation
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # values of the tag SampleFormat
 _PILLOW_KINDS = {
     (_UNSIGNED, 12),
@@ -36,6 +42,7 @@ _PILLOW_KINDS = {
 }  # of one channel
 _ALPHA = (1, 2)  # values of the tag ExtraSamples
 _ORIENTATION = 274
+_BYTE = 8  # bits
 _COPIES = 3  # of the values while they become levels
 
 
@@ -83,6 +90,17 @@ def read_tiff(stream: IO[bytes], reading: Reading, number: int | None) -> tuple[
         return _rgb(values, page, reading), int(orientation)
 
 
+def tiff_bytes(stream: IO[bytes]) -> int | None:
+    """Estimates the memory in bytes that decoding the first page takes; None if Pillow reads it.
+
+    Raises:
+        Exception: the header is damaged; tifffile raises nearly every type.
+    """
+    stream.seek(0)
+    page: Any = importlib.import_module("tifffile").TiffFile(stream).pages[0]
+    return None if _suits_pillow(page) else _COPIES * int(page.nbytes)
+
+
 def _page(file: TiffFile, reading: Reading, number: int | None) -> TiffPage:
     try:
         page: Any = file.pages[number or 0]
@@ -111,6 +129,8 @@ def _has_another(file: TiffFile) -> bool:
 
 def _suits_pillow(page: TiffPage) -> bool:
     kind = (int(page.sampleformat or _UNSIGNED), page.bitspersample)
+    if page.photometric == _PALETTE:
+        return kind[0] == _UNSIGNED and kind[1] <= _BYTE
     if page.samplesperpixel == 1 and kind in _PILLOW_KINDS:
         return True
     is_known = page.photometric not in (
@@ -148,14 +168,18 @@ def _rgb(values: NDArray[Any], page: TiffPage, reading: Reading) -> Image.Image:
         raise ImageReadError(
             f"its axes are {page.axes}, expected an image of the axes YX or YXS; save its planes"
         )
+    if page.photometric == _PALETTE and values.ndim == 2 and page.colormap is not None:
+        if values.min() < 0 or values.max() >= page.colormap.shape[1]:
+            raise ImageReadError("is damaged: its pixels name colours that its palette lacks; save it again")
+        return Image.fromarray(eight_bits(np.moveaxis(page.colormap[:, values], 0, -1), 16))
     if page.photometric == _CMYK and values.shape[-1] >= 4:
         return Image.frombytes(
             "CMYK", values.shape[1::-1], _levels(values[..., :4], page, reading).tobytes()
         ).convert("RGB")
     if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         raise ImageReadError(
-            f"TIFF of the kind {page.photometric!s} with {page.bitspersample} bits, expected grey, RGB or "
-            "CMYK; save it as one of these"
+            f"TIFF of the kind {page.photometric!s} with {page.bitspersample} bits, expected grey, RGB, "
+            "CMYK or a palette; save it as one of these"
         )
     levels = _levels(_shown_channels(values, page, reading), page, reading)
     if page.photometric == _WHITE_IS_ZERO:

@@ -21,7 +21,7 @@ from zsad.backbones.catalog import is_openai
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import Above, AtLeast, check_bounds
 from zsad.methods.functional.checks import check_names
-from zsad.methods.functional.references import WAYS_TO_TURN, remember, turned
+from zsad.methods.functional.references import remember, remember_turned
 from zsad.types import Activation, PositionInterpolation  # noqa: TC001 - `check_bounds` reads the annotations
 
 if TYPE_CHECKING:
@@ -67,10 +67,8 @@ class Support:
     Attributes:
         normal: references, (R, 3, S, S) known-normal images, resized and normalised; None without any.
         unlabelled: companions, (M, 3, S, S) images of the same folder, normal or not; None without any.
-        memory: what `Method.remember` kept of the references. It stands for all of them, so that `normal` is
-            not looked at, and may be None; None: `normal` has not been remembered yet.
-        answers: (R, S, S) maps that the method itself gives for the references, without support; needed by
-            the general rule where `memory` stands for images that are no longer there, and otherwise None.
+        memory: what `Method.remember` kept of the references, in place of `normal`; None: not remembered yet.
+        answers: (R, S, S) maps of the method itself for references in `memory`, or (R, G, G) means of them.
         turned: whether each reference also counts in the other seven ways that quarter turns and a flip give.
     """
 
@@ -266,10 +264,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """The memory of the references of a support, made if need be; None without references."""
         if support is None or support.memory is not None or support.normal is None:
             return None if support is None else support.memory
-        if not support.turned:
-            return self.remember(support.normal)
-        memory = self.remember(turned(support.normal))
-        return replace(memory, owners=tuple(owner // WAYS_TO_TURN for owner in memory.owners))
+        images = support.normal
+        return remember_turned(self.remember, images) if support.turned else self.remember(images)
 
     def companion_distances(self, features: FeaturesT, state: StateT) -> Tensor | None:
         """How badly each patch matches the companions, for the general rule for references.
@@ -372,8 +368,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """Takes the file that the method's authors published, as `torch.load(weights_only=True)` returns it.
 
         Raises:
-            WeightsError: the file is not of the authors' layout; the message lists missing and unexpected
-                names.
+            WeightsError: the layout is not the authors'; the message lists missing and unexpected names.
         """
         raise WeightsError(
             f"the authors of {self.INFO.title} publish no weights; load it without checkpoint="

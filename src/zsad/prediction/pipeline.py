@@ -18,8 +18,8 @@ import numpy as np
 from zsad.detector.scoring import score_batch
 from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
-from zsad.images.ahead import MOST_PIXELS_AT_ONCE, THREADS, parts_by_size, read_ahead
-from zsad.images.decoding import header_pixels
+from zsad.images.ahead import MOST_BYTES_AT_ONCE, THREADS, parts_by_size, read_ahead
+from zsad.images.decoding import file_bytes
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
@@ -101,8 +101,8 @@ class PredictionPipeline:
             OSError: an image's files cannot be written.
         """
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="zsad-write")
-        most_pixels = None if self.detector.scores_jointly else MOST_PIXELS_AT_ONCE
-        parts = (part for batch in batches for part in parts_by_size(batch, header_pixels, most_pixels))
+        most_bytes = None if self.detector.scores_jointly else MOST_BYTES_AT_ONCE
+        parts = (part for batch in batches for part in parts_by_size(batch, file_bytes, most_bytes))
         try:
             with closing(read_ahead(partial(_read, self.detector), parts)) as reading:
                 for batch in reading:

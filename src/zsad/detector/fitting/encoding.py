@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from zsad.detector.fitting.good_images import GoodImage, GoodImages, joined
-from zsad.detector.fitting.leaving_out import remembered
+from zsad.detector.general_rule import remembered
 from zsad.detector.identity import image_fingerprint
 from zsad.detector.inputs import stack
 from zsad.detector.scoring import score_batch
+from zsad.detector.tiling import NOT_CUT, Cutting, reference_tiles, tiles_of_each
 from zsad.errors import DataError, ImageReadError, printable
 from zsad.images.drawing import thumbnail
 from zsad.images.preparing import to_array
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from zsad.detector.reference_tiles import ReferenceTiles
     from zsad.images.preparing import Preparation
     from zsad.methods.base import Method
 
@@ -41,12 +43,14 @@ class Encoded:
         thumbnails: small JPEG files by fingerprint, for the page.
         failed: one line for each image that could not be read or encoded.
         copies: number of images left out because another image has the same content.
+        items: the images as they were given, by fingerprint.
     """
 
     good: GoodImages
     thumbnails: dict[str, bytes] = field(repr=False)
     failed: tuple[str, ...]
     copies: int
+    items: dict[str, Any] = field(repr=False)
 
 
 def encode(
@@ -56,6 +60,8 @@ def encode(
     items: Sequence[Any],
     class_name: str,
     batch_size: int,
+    cutting: Cutting = NOT_CUT,
+    are_turned: bool = False,
     known: frozenset[str] = frozenset(),
     progress: Callable[[int, int], None] | None = None,
 ) -> Encoded:
@@ -68,6 +74,8 @@ def encode(
         items: images as `Detector.predict` takes them.
         class_name: name of what the images show.
         batch_size: number of images that go through the network at once.
+        cutting: how images are cut.
+        are_turned: whether references also count turned and flipped.
         known: fingerprints of images that the detector already has; these count as copies.
         progress: called with the number of images done and the total.
 
@@ -75,12 +83,19 @@ def encode(
         DataError: no image is left.
     """
     parts: list[GoodImages] = []
+    kept: dict[str, Any] = {}
+    tiles: ReferenceTiles | None = None
     thumbnails: dict[str, bytes] = {}
     failed: list[str] = []
     copies = 0
+
+    def prepared(some: Iterable[Image.Image]) -> Tensor:
+        return stack(some, preparation).to(method.backbone.text_projection.device)
+
     for start in range(0, len(items), batch_size):
         names: list[GoodImage] = []
         images: list[Image.Image] = []
+        sources: list[Any] = []
         for number, item in enumerate(items[start : start + batch_size], start=start + 1):
             name = (
                 printable(item) if isinstance(item, str) or hasattr(item, "__fspath__") else f"image {number}"
@@ -97,26 +112,36 @@ def encode(
             thumbnails[fingerprint] = _small_jpeg(image)
             names.append(GoodImage(name, fingerprint, image.height, image.width))
             images.append(image)
-        outcomes = score_batch(lambda some: _encoded(method, stack(some, preparation), class_name), images)
-        for one, outcome in zip(names, outcomes, strict=True):
+            sources.append(item)
+        outcomes = score_batch(
+            lambda some: _encoded(method, stack(some, preparation), class_name, are_turned), images
+        )
+        for one, outcome, image, source in zip(names, outcomes, images, sources, strict=True):
             if isinstance(outcome, str):
                 failed.append(f"{one.name}: {outcome}")
-            else:
-                parts.append(GoodImages((one,), outcome.memory, outcome.answers))
+                continue
+            if cutting.tile is not None:
+                most, first = tiles_of_each(len(items), are_turned), len(parts)
+                more = reference_tiles(method, image, cutting, most, first, prepared, class_name, are_turned)
+                tiles = more if tiles is None else tiles.joined_with(more)
+            parts.append(replace(outcome, images=(one,)))
+            kept[one.fingerprint] = source
         if progress is not None:
             progress(min(start + batch_size, len(items)), len(items))
     if not parts:
         reason = f": {failed[0]}" if failed else f": {copies} known already" if copies else ""
         raise DataError(f"there is no good image to fit to{reason}; give some")
-    return Encoded(joined(parts), thumbnails, tuple(failed), copies)
+    good = replace(joined(parts), tiles=None if tiles is None else tiles.bounded())
+    return Encoded(good, thumbnails, tuple(failed), copies, kept)
 
 
 @torch.inference_mode()
-def _encoded(method: Method, images: Tensor, class_name: str) -> list[GoodImages]:
+def _encoded(method: Method, images: Tensor, class_name: str, are_turned: bool) -> list[GoodImages]:
     """Memory and answer of each image; the images have no names here."""
     images = images.to(method.backbone.text_projection.device)
-    memory, answers = remembered(method, images, class_name)
-    batch = GoodImages(tuple(GoodImage("", "", 1, 1) for _ in images), memory, answers)
+    memory, answers = remembered(method, images, class_name, are_turned)
+    names = tuple(GoodImage("", "", 1, 1) for _ in images)
+    batch = GoodImages(names, memory, answers, are_turned=are_turned)
     return [batch.only([number]) for number in range(len(images))]
 
 

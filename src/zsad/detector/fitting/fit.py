@@ -7,9 +7,9 @@ promises. Near-copies (frames of one part) are left out together and count as on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,25 +20,44 @@ from zsad.detector.fitting.good_images import joined
 from zsad.detector.fitting.leaving_out import scores_left_out
 from zsad.detector.fitting.statistics import OUTLIER, folds, log_odds, near_copies, robust_z
 from zsad.detector.fitting.wording import near_copy_warning, outlier_warning
-from zsad.detector.support import images_given
-from zsad.errors import DataError
+from zsad.detector.support import again_readable, images_given
+from zsad.detector.tiling import NOT_CUT, Cutting
+from zsad.errors import ConfigError, DataError
 from zsad.methods.base import DEFAULT_CLASS
 from zsad.methods.functional.maps import upsample
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
     from zsad.detector.fitting.encoding import Look
     from zsad.detector.fitting.good_images import GoodImage, GoodImages
     from zsad.detector.fitting.options import FitOptions
     from zsad.detector.support import Images
     from zsad.detector.thresholds import Calibration
+    from zsad.detector.tiling import ImageAnswer
     from zsad.images.preparing import Preparation
     from zsad.methods.base import Method
+
+    Folds = Sequence[Sequence[int]]
+    LeftOut = Callable[[GoodImages, Folds], Iterator[tuple[int, float, NDArray[np.float32]]]]
 
 MOST_FOLDS = 100
 """Up to so many images are left out one by one; more are shared out to so many folds."""
 
 NEAR_COPY_SHARE = 0.2
 FEWEST_IMAGES = 3
+
+
+class Answering(Protocol):
+    """What fitting asks of a detector."""
+
+    def answer(self, image: Image.Image, class_name: str) -> ImageAnswer:
+        """What the method says of an image that is read and cut to the region of interest."""
+
+    def scoring_settings(self) -> dict[str, Any]:
+        """Everything that the scores depend on."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +121,12 @@ def fit(
     method: Method,
     preparation: Preparation,
     look: Look,
-    settings_with: Callable[[GoodImages], dict[str, Any]],
+    with_good_images: Callable[[GoodImages], Answering],
     source: Images | None,
     options: FitOptions,
     earlier: GoodImages | None = None,
     progress: Callable[[int, int], None] | None = None,
+    cutting: Cutting = NOT_CUT,
 ) -> Fitting:
     """Finds references and thresholds.
 
@@ -114,39 +134,64 @@ def fit(
         method: the system, with what it has learnt.
         preparation: how images become the network's input.
         look: reads an image; gives the whole, and the part that the detector looks at.
-        settings_with: everything that the scores depend on once a detector has some good images.
+        with_good_images: the detector with some good images.
         source: good images, given as to `Detector.set_references`; may be None with earlier ones.
         options: what the thresholds are to achieve.
         earlier: good images that the detector has been fitted to and that remain; None to begin.
         progress: called with the number of images done and the total.
+        cutting: how images are cut.
 
     Raises:
-        ConfigError: the method cannot score a single image, or `options.strict` and too few images.
+        ConfigError: the method cannot score a single image, `options.strict` and too few images, or
+            references are to be turned although earlier ones are not.
         DataError: fewer than three different images, or equal scores.
     """
     name = options.class_name or DEFAULT_CLASS
-    items = images_given(source)
+    items = again_readable(images_given(source))
+    are_turned = options.augment_references
+    if earlier is not None:
+        if are_turned and not earlier.are_turned:
+            raise ConfigError(
+                "augment_references=True needs all good images, and the earlier ones were kept without it: "
+                "fit to the old and the new images together"
+            )
+        are_turned = earlier.are_turned
     known = frozenset(image.fingerprint for image in earlier.images) if earlier else frozenset()
     failed: tuple[str, ...] = ()
     thumbnails: dict[str, bytes] = {}
     copies = 0
+    sources: dict[str, Any] = {}
     if earlier is not None and not items:
         good = earlier
     else:
-        new = encode(method, preparation, look, items, name, options.batch_size, known, progress)
-        failed, thumbnails, copies = new.failed, new.thumbnails, new.copies
+        new = encode(
+            method, preparation, look, items, name, options.batch_size, cutting, are_turned, known, progress
+        )
+        failed, thumbnails, copies, sources = new.failed, new.thumbnails, new.copies, new.items
         good = new.good if earlier is None else joined([earlier, new.good])
-    scored, good = _scored(method, good, options, name)
+
+    def left_out(good: GoodImages, folds: Folds) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
+        if good.tiles is not None:
+
+            def read(number: int) -> Image.Image:
+                return look(sources[good.images[number].fingerprint])[1]
+
+            return _predicted_left_out(good, folds, name, with_good_images, read)
+        return _enlarged(good, scores_left_out(method, good, folds, name))
+
+    scored, good = _scored(good, options, left_out)
     outliers = scored.outliers()
     dropped: tuple[GoodImage, ...] = ()
     if outliers and options.drop_outliers:
         dropped = tuple(good.images[number] for number in outliers)
-        scored, good = _scored(method, good.without(outliers), options, name)
+        scored, good = _scored(good.without(outliers), options, left_out)
         outliers = scored.outliers()
     uses_names = method.INFO.uses_class_names
     options = replace(options, class_name=name if uses_names else None)
     return Fitting(
-        calibration=_calibration(scored, good, settings_with(good), options, failed, copies),
+        calibration=_calibration(
+            scored, good, with_good_images(good).scoring_settings(), options, failed, copies
+        ),
         good=good,
         scores=tuple(scored.scores),
         outliers=outliers,
@@ -158,9 +203,44 @@ def fit(
     )
 
 
-def _scored(
-    method: Method, good: GoodImages, options: FitOptions, class_name: str
-) -> tuple[_Scored, GoodImages]:
+def _enlarged(
+    good: GoodImages, scores: Iterator[tuple[int, float, Tensor]]
+) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
+    """Scores with their maps at the size of the images."""
+    for number, score, raw_map in scores:
+        size = good.images[number].height, good.images[number].width
+        yield number, score, upsample(raw_map, size).cpu().numpy()
+
+
+def _predicted_left_out(
+    good: GoodImages,
+    left_out: Folds,
+    class_name: str,
+    with_good_images: Callable[[GoodImages], Answering],
+    read: Callable[[int], Image.Image],
+) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
+    """What a detector without the images of a fold says of these, cut into tiles.
+
+    Images are read a second time, because the tiles of all of them would not fit into memory.
+
+    Args:
+        good: the images; those that are held out are references of none.
+        left_out: numbers of the images of each fold.
+        class_name: name of what the images show.
+        with_good_images: the detector with some good images.
+        read: reads the part of an image, by its number, that the detector looks at.
+
+    Yields:
+        Number, score and (H, W) map of each image, fold by fold.
+    """
+    for fold in left_out:
+        detector = with_good_images(good.without(set(fold) | set(good.held_out)))
+        for number in fold:
+            answer = detector.answer(read(number), class_name)
+            yield number, answer.score, answer.anomaly_map
+
+
+def _scored(good: GoodImages, options: FitOptions, score: LeftOut) -> tuple[_Scored, GoodImages]:
     """Scores good images, and the images with those marked that are held out."""
     groups = near_copies(good.unlikeness().numpy(), NEAR_COPY_SHARE)
     if len(set(groups)) < FEWEST_IMAGES:
@@ -173,15 +253,14 @@ def _scored(
     if options.split:
         held_out = folds(groups, 2)[1]  # every second image, near-copies on one side
         good, left_out, together = good.with_held_out(held_out), [held_out], 0
+    good = good.thinned()
     scores, heights = ([float("nan")] * len(groups) for _ in range(2))
-    for number, score, raw_map in scores_left_out(method, good, left_out, class_name):
+    for number, value, found in score(good, left_out):
         image = good.images[number]
-        if not (np.isfinite(score) and bool(raw_map.isfinite().all())):
+        if not (np.isfinite(value) and bool(np.isfinite(found).all())):
             raise DataError(f"{image.name}: the method gave values that are not finite (try precision fp32)")
-        scores[number] = score
-        heights[number] = map_height(
-            upsample(raw_map, (image.height, image.width)).cpu().numpy(), options.tolerated_area
-        )
+        scores[number] = value
+        heights[number] = map_height(found, options.tolerated_area)
     return _Scored(scores, heights, groups, together), good
 
 

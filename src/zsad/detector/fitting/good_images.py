@@ -11,13 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.detector.reference_tiles import ReferenceTiles
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
-from zsad.methods.functional.references import ReferenceMemory
+from zsad.methods.functional.reference_rule import MOST_VECTORS
+from zsad.methods.functional.references import WAYS_TO_TURN, ReferenceMemory
 from zsad.types import RawOutput
 
 if TYPE_CHECKING:
     from zsad.methods.base import Method
+
+
+DAMAGED = "the features of its good images are damaged: fit again with zsad fit"
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,18 @@ class GoodImages:
         answers: dataclass of (n, ...) tensors that the score of an image is computed from, besides the
             memory: the method's own answer (`RawOutput`) under the general rule, the method's features under
             a rule of its own.
+        tiles: tiles of the references; None where no image is cut.
+        are_turned: whether the memory also holds each image turned and flipped, after its own vectors.
+        chosen: L tensors of int64, the rows of `references` that the general rule compares with, from
+            `thinned`; empty for all.
     """
 
     images: tuple[GoodImage, ...]
     memory: ReferenceMemory = field(repr=False)
     answers: Any = field(repr=False)
+    tiles: ReferenceTiles | None = field(default=None, repr=False)
+    are_turned: bool = False
+    chosen: tuple[Tensor, ...] = field(default=(), repr=False)
 
     @property
     def held_out(self) -> list[int]:
@@ -63,7 +75,19 @@ class GoodImages:
     @property
     def references(self) -> ReferenceMemory:
         """The memory that new images are compared with."""
-        return self.memory.without(self.held_out) if self.held_out else self.memory
+        memory = self.memory.without(self.held_out) if self.held_out else self.memory
+        return replace(memory, chosen=self.chosen)
+
+    def thinned(self) -> GoodImages:
+        """The same images, with what the general rule compares with chosen once and for all."""
+        if not isinstance(self.answers, RawOutput):
+            return self
+        return replace(self, chosen=replace(self.references, chosen=()).choice(MOST_VECTORS))
+
+    @property
+    def reference_tiles(self) -> ReferenceTiles | None:
+        """The tiles that tiles of new images are compared with; None where no image is cut."""
+        return None if self.tiles is None else self.tiles.without(self.held_out)
 
     @property
     def reference_maps(self) -> Tensor | None:
@@ -89,7 +113,8 @@ class GoodImages:
     def levels(self, number: int) -> list[Tensor]:
         """L tensors (N_l, D_l), the vectors of one image in the order of its patches."""
         pairs = zip(self.memory.levels, self.memory.owners, strict=True)
-        return [level[owner == number] for level, owner in pairs]
+        found = [level[owner == number] for level, owner in pairs]
+        return [level[: len(level) // WAYS_TO_TURN] for level in found] if self.are_turned else found
 
     def only(self, numbers: Sequence[int]) -> GoodImages:
         """Some of the images, numbered from 0 on."""
@@ -102,7 +127,13 @@ class GoodImages:
             tuple(owner[rows] for owner, rows in zip(owners, kept, strict=True)),
         )
         answers = _mapped(lambda parts: parts[0][list(numbers)], [self.answers])
-        return GoodImages(tuple(self.images[number] for number in numbers), memory, answers)
+        tiles = None if self.tiles is None else self.tiles.only(numbers)
+        chosen: tuple[Tensor, ...] = ()
+        if self.chosen and not set(numbers) & set(self.held_out):
+            left = [number for number, image in enumerate(self.images) if not image.is_held_out]
+            chosen = self.references.without(set(left) - set(numbers)).chosen
+        images = tuple(self.images[number] for number in numbers)
+        return GoodImages(images, memory, answers, tiles, self.are_turned, chosen)
 
     def without(self, numbers: Collection[int]) -> GoodImages:
         """All images but some, numbered from 0 on."""
@@ -113,26 +144,34 @@ class GoodImages:
         images = tuple(
             replace(image, is_held_out=number in numbers) for number, image in enumerate(self.images)
         )
-        return replace(self, images=images)
+        return replace(self, images=images, chosen=())
 
     def to(self, device: torch.device) -> GoodImages:
         """The same images on another device."""
         answers = _mapped(lambda parts: parts[0].to(device), [self.answers])
-        return GoodImages(self.images, self.memory.to(device), answers)
+        return replace(
+            self,
+            memory=self.memory.to(device),
+            answers=answers,
+            tiles=None if self.tiles is None else self.tiles.to(device),
+            chosen=tuple(rows.to(device) for rows in self.chosen),
+        )
 
     def unlikeness(self) -> Tensor:
         """(n, n) mean cosine distance of the vectors at the same place, in [0, 2]."""
         total = torch.zeros(len(self.images), len(self.images))
-        for number_of_level, level in enumerate(self.memory.levels):
+        for number_of_level in range(len(self.memory.levels)):
             vectors = [self.levels(image)[number_of_level] for image in range(len(self.images))]
             flat = F.normalize(torch.stack(vectors).float(), dim=-1).flatten(1).cpu()
-            total += 1 - flat @ flat.T * (len(vectors) / len(level))
+            total += 1 - flat @ flat.T / vectors[0].shape[0]
         return total / len(self.memory.levels)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, as a checkpoint keeps them."""
         named = {f"levels.{number}": level for number, level in enumerate(self.memory.levels)}
         named |= {f"owners.{number}": owner for number, owner in enumerate(self.memory.owners)}
+        named |= {f"chosen.{number}": rows for number, rows in enumerate(self.chosen)}
+        named |= {} if self.tiles is None else self.tiles.tensors()
         for entry in fields(self.answers):
             value = getattr(self.answers, entry.name)
             if isinstance(value, Tensor):
@@ -143,7 +182,11 @@ class GoodImages:
 
     @classmethod
     def from_tensors(
-        cls, images: Sequence[GoodImage], tensors: Mapping[str, Tensor], method: Method
+        cls,
+        images: Sequence[GoodImage],
+        tensors: Mapping[str, Tensor],
+        method: Method,
+        are_turned: bool = False,
     ) -> GoodImages:
         """The images from what `tensors` gave.
 
@@ -151,6 +194,7 @@ class GoodImages:
             images: the n images.
             tensors: tensors by name.
             method: method that made them.
+            are_turned: see the class.
 
         Raises:
             WeightsError: tensors are missing, or are not about n images.
@@ -161,6 +205,7 @@ class GoodImages:
             for entry in fields(kind)
         }
         memory = ReferenceMemory(_listed(tensors, "levels"), _listed(tensors, "owners"))
+        chosen = _listed(tensors, "chosen")
         is_whole = (
             0 < len(memory.levels) == len(memory.owners)
             and all(
@@ -169,10 +214,19 @@ class GoodImages:
             and all(torch.unique(owner).tolist() == list(range(len(images))) for owner in memory.owners)
             and all(len(part) == len(images) for part in _tensors_in(tuple(values.values())))
             and () not in values.values()
+            and len(chosen) in (0, len(memory.levels))
+            and all(
+                int(rows.min()) >= 0 and int(rows.max()) < len(level)
+                for rows, level in zip(chosen, memory.levels, strict=False)
+            )
         )
         if not is_whole:
-            raise WeightsError("the features of its good images are damaged: fit again with zsad fit")
-        return cls(tuple(images), memory, kind(**values))
+            raise WeightsError(DAMAGED)
+        try:
+            tiles = ReferenceTiles.from_tensors(tensors)
+        except KeyError as error:
+            raise WeightsError(DAMAGED) from error
+        return cls(tuple(images), memory, kind(**values), tiles, are_turned, chosen)
 
 
 def joined(parts: Sequence[GoodImages]) -> GoodImages:
@@ -199,7 +253,8 @@ def joined(parts: Sequence[GoodImages]) -> GoodImages:
             for level in owners
         ),
     )
-    return GoodImages(images, memory, _mapped(torch.cat, [part.answers for part in parts]))
+    answers = _mapped(torch.cat, [part.answers for part in parts])
+    return GoodImages(images, memory, answers, are_turned=parts[0].are_turned)
 
 
 def answer_class(method: Method) -> Any:

@@ -1,16 +1,14 @@
-"""Encodes good images, and scores each of them with references that it is not among."""
+"""Scores each good image with references that it is not among."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from zsad.backbones.recording import recorded
 from zsad.methods.base import Support
 from zsad.methods.functional.matching import SIMILARITIES_AT_ONCE
-from zsad.methods.functional.patches import layers_compared, recorded_patches
 from zsad.methods.functional.reference_rule import (
     MOST_MEASURED,
     MOST_VECTORS,
@@ -19,39 +17,14 @@ from zsad.methods.functional.reference_rule import (
     half_cosine,
     usual_logits,
 )
-from zsad.methods.functional.references import ReferenceMemory, patches
-from zsad.types import RawOutput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zsad.detector.fitting.good_images import GoodImages
     from zsad.methods.base import Method
-
-
-@torch.inference_mode()
-def remembered(method: Method, images: Tensor, class_name: str) -> tuple[ReferenceMemory, Any]:
-    """Memory of good images, and what else their scores are computed from, see `GoodImages.answers`.
-
-    Args:
-        method: the system.
-        images: (B, 3, S, S) resized and normalised images.
-        class_name: name of what the images show.
-
-    Raises:
-        ConfigError: the method cannot score a single image.
-    """
-    if method.INFO.references == "own":
-        return method.remember(images), method.features(images)
-    visual, state = method.backbone.visual, method.prepare((class_name,))
-    raws, levels = [], []
-    for part in torch.split(images, 1 if method.scores_jointly else len(images)):
-        with recorded(part, layers_compared(None, visual.config)) as recording:
-            raws.append(method.score(method.features(part), state))
-        levels.append(recorded_patches(recording) or patches(visual, part))
-    scores, maps = (torch.cat([getattr(raw, name) for raw in raws]).float() for name in ("scores", "maps"))
-    memory = ReferenceMemory.of([torch.cat(level) for level in zip(*levels, strict=True)])
-    return memory, RawOutput(scores, maps)
+    from zsad.methods.functional.references import ReferenceMemory
+    from zsad.types import RawOutput
 
 
 @torch.inference_mode()

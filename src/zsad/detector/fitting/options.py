@@ -19,10 +19,13 @@ class FitOptions(CalibrateOptions):
             exact promise of held-out images; otherwise every image is both.
         drop_outliers: whether to leave out images that stand out from the others; otherwise they are named
             and kept.
+        augment_references: whether each reference also counts in the other seven ways that quarter turns and
+            a flip give; an image is left out in all of them.
     """
 
     split: bool = False
     drop_outliers: bool = False
+    augment_references: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,6 +34,33 @@ class FitOptions(CalibrateOptions):
                 f'fit has good images only and chooses by "rate", not by "{self.rule}": use calibrate with '
                 "references for labelled images"
             )
+
+
+def to_extend(
+    add: Path | None, good: Sequence[str] | None, out: Path | None
+) -> tuple[Path | None, list[str]]:
+    """What `--add` means: the file of an earlier fit, or good images that extend the file of `--out`.
+
+    Args:
+        add: file of an earlier fit (.safetensors), or images: a file, a folder or a pattern; None to begin.
+        good: good images that are named besides.
+        out: file to write.
+
+    Returns:
+        File of an earlier fit, None to begin; and all good images.
+
+    Raises:
+        ConfigError: images are to be added, and there is no file to add them to.
+    """
+    if add is None or add.suffix == ".safetensors":
+        return add, list(good or ())
+    if out is None or not out.is_file():
+        where = "there is no --out" if out is None else f"--out {out} does not exist"
+        raise ConfigError(
+            f"--add {add} extends the file of an earlier fit, and {where}: type zsad fit --add {add} --out "
+            "line3.safetensors with the file that is there"
+        )
+    return out, [*(good or ()), str(add)]
 
 
 def check_files(
@@ -61,10 +91,9 @@ def check_files(
             "--add names the file to begin with, and --checkpoint another one: give one of them"
         )
     elif not add.is_file():
-        what = "is a folder" if add.is_dir() else "does not exist"
         raise ConfigError(
-            f"--add {add} {what}: it takes the file of an earlier fit, as in zsad fit more_good/ --add "
-            "line3.safetensors"
+            f"--add {add} does not exist: it takes the file of an earlier fit, as in zsad fit more_good/ "
+            "--add line3.safetensors"
         )
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out} must end in .safetensors: it holds features, thresholds and weights")

@@ -52,6 +52,22 @@ def more_sentence(calibration: Calibration) -> str:
     return f"{after}; {MORE_IMAGES} more at most {percent(promised_rate(soon, 0, confidence))}."
 
 
+def extended_sentence(images: int, threshold: float | None, fitted: Calibration) -> str:
+    """What became of a fitted detector that more good images were added to.
+
+    Args:
+        images: number of its good images before.
+        threshold: threshold before; None without one.
+        fitted: its calibration now.
+
+    Example:
+        "8 good images before, 11 now; the threshold was 0.4312 and is now 0.4478."
+    """
+    was = "there was no threshold, and it" if threshold is None else f"the threshold was {threshold:.4g} and"
+    now = len(fitted.pictures)
+    return f"{counted(images, 'good image')} before, {now} now; {was} is now {fitted.threshold:.4g}."
+
+
 def outlier_warning(names: Sequence[str], count: int) -> str:
     """Names the images that stand out among `count` good ones."""
     verb, them = ("stands", "it") if len(names) == 1 else ("stand", "them")

@@ -10,7 +10,7 @@ level, D_l their width, S pixels of one side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +21,7 @@ from zsad.methods.functional.coreset import most_spread
 from zsad.methods.functional.patches import comparable_patches, layers_compared
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from zsad.backbones.vision import VisionTower
 
@@ -36,10 +36,12 @@ class ReferenceMemory:
     Attributes:
         levels: L tensors (P_l, D_l), the vectors of all references on each level: patches, or windows.
         owners: L tensors (P_l,) int64, the number of the reference that each vector belongs to, from 0 on.
+        chosen: L tensors of int64, the rows that `thinned` keeps, from `choice`; empty to choose them then.
     """
 
     levels: tuple[Tensor, ...]
     owners: tuple[Tensor, ...]
+    chosen: tuple[Tensor, ...] = ()
 
     @classmethod
     def of(cls, levels: Sequence[Tensor]) -> ReferenceMemory:
@@ -85,12 +87,18 @@ class ReferenceMemory:
         return ReferenceMemory(
             tuple(level[rows] for level, rows in zip(self.levels, kept, strict=True)),
             tuple(owner[rows] for owner, rows in zip(self.owners, kept, strict=True)),
+            tuple(
+                (rows.cumsum(0) - 1)[chosen[rows[chosen]]]
+                for chosen, rows in zip(self.chosen, kept, strict=False)
+            ),
         )
 
     def to(self, device: torch.device) -> ReferenceMemory:
         """The same memory on another device."""
         return ReferenceMemory(
-            tuple(level.to(device) for level in self.levels), tuple(owner.to(device) for owner in self.owners)
+            tuple(level.to(device) for level in self.levels),
+            tuple(owner.to(device) for owner in self.owners),
+            tuple(rows.to(device) for rows in self.chosen),
         )
 
     def joined_with(self, other: ReferenceMemory) -> ReferenceMemory:
@@ -114,7 +122,24 @@ class ReferenceMemory:
         )
 
     def thinned(self, most: int) -> ReferenceMemory:
-        """At most so many vectors on each level, chosen by `zsad.methods.functional.coreset.most_spread`.
+        """At most so many vectors on each level: those of `chosen`, or else of `choice`.
+
+        Args:
+            most: largest number of vectors on a level, at least the number of references.
+
+        Raises:
+            ConfigError: there are more references than that.
+        """
+        rows = self.chosen or self.choice(most)
+        if not rows:
+            return self
+        return ReferenceMemory(
+            tuple(level[kept] for level, kept in zip(self.levels, rows, strict=True)),
+            tuple(owner[kept] for owner, kept in zip(self.owners, rows, strict=True)),
+        )
+
+    def choice(self, most: int) -> tuple[Tensor, ...]:
+        """Rows of at most so many vectors on each level, by `zsad.methods.functional.coreset.most_spread`.
 
         The first vector of each reference stays, so that none is lost. The distance of any vector to the
         nearest one that is left, as the length of the difference of unit vectors, is at most the radius of
@@ -123,11 +148,14 @@ class ReferenceMemory:
         Args:
             most: largest number of vectors on a level, at least the number of references.
 
+        Returns:
+            L tensors of int64, ascending; empty if no level has more than `most` vectors.
+
         Raises:
             ConfigError: there are more references than that.
         """
         if max(len(level) for level in self.levels) <= most:
-            return self
+            return ()
         if self.count > most:
             raise ConfigError(f"{self.count} references need at least {self.count} vectors, got {most}")
         rows = []
@@ -135,10 +163,7 @@ class ReferenceMemory:
             numbers = [number for number in range(self.count) if bool((owner == number).any())]
             first = torch.stack([(owner == number).nonzero()[0, 0] for number in numbers])
             rows.append(most_spread(level, most, first)[0])
-        return ReferenceMemory(
-            tuple(level[kept] for level, kept in zip(self.levels, rows, strict=True)),
-            tuple(owner[kept] for owner, kept in zip(self.owners, rows, strict=True)),
-        )
+        return tuple(rows)
 
 
 def remember(visual: VisionTower, references: Tensor) -> ReferenceMemory:
@@ -162,6 +187,12 @@ def turned(images: Tensor) -> Tensor:
     """
     ways = [torch.rot90(each, turns, (2, 3)) for each in (images, images.flip(3)) for turns in range(4)]
     return torch.stack(ways, dim=1).flatten(0, 1)
+
+
+def remember_turned(remember: Callable[[Tensor], ReferenceMemory], images: Tensor) -> ReferenceMemory:
+    """What `Method.remember` keeps of images (R, 3, S, S) and of each turned and flipped, by image."""
+    memory = remember(turned(images))
+    return replace(memory, owners=tuple(owner // WAYS_TO_TURN for owner in memory.owners))
 
 
 @torch.no_grad()

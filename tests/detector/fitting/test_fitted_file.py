@@ -1,0 +1,118 @@
+"""A fitted detector from its file predicts the same bits; an image is left out with its tiles and turns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zsad
+from zsad.detector import checkpoints
+from zsad.errors import ConfigError
+from zsad.methods.functional import reference_rule
+
+METHODS = ["clip_ac", "auto", "winclip", "april_gan"]
+
+
+def stripes(seed, height=64, width=64):
+    columns = np.indices((height, width)).sum(axis=0) % 16 < 8
+    noise = np.random.default_rng(seed).normal(0, 12, (height, width, 3))
+    return np.clip(np.where(columns[..., None], 90, 150) + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def load(make_small_clip):
+    def loaded(name=None, checkpoint="fresh", **arguments):
+        backbone = make_small_clip(image_size=64)
+        detector = zsad.load(name, backbone=backbone, checkpoint=checkpoint, device="cpu", **arguments)
+        detector.is_trained = True
+        return detector
+
+    return loaded
+
+
+def assert_equal(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.score, one.is_anomalous, one.tile) == (other.score, other.is_anomalous, other.tile)
+        np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("given", [{}, {"roi": "4,4,48,48"}, {"tile": 64}], ids=["whole", "roi", "tiles"])
+def test_the_file_gives_the_same_bits(load, tmp_path, name, given):
+    fitted = load(name, **given)
+    fitted.fit([stripes(seed, 64, 90) for seed in range(5)], rate=0.2)
+    again = load(checkpoint=fitted.save(tmp_path / "a.safetensors"), roi=given.get("roi"))
+    assert again.tile == given.get("tile")
+    images = [stripes(seed, 64, 90) for seed in range(20, 23)]
+    for number, pixels in enumerate(images):
+        (tmp_path / "parts").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "parts" / f"{number}.png")
+    assert_equal([fitted.predict(images[0])], [again.predict(images[0])])
+    assert_equal(fitted.predict(images), again.predict(images))
+    folder = str(tmp_path / "parts")
+    assert_equal(fitted.predict_iter(folder, 2), again.predict_iter(folder, 2))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("given", [{"tile": 64}, {"tile": 64, "augment": True}, {"augment": True}])
+def test_a_left_out_score_is_that_of_a_detector_without_the_image(load, name, given):
+    augment, tile = given.get("augment", False), given.get("tile")
+    good = [stripes(seed, 80, 100) for seed in range(4)]
+    detector = load(name, tile=tile)
+    found = detector.fit(good, rate=0.2, augment_references=augment)
+    assert detector.scoring_settings().get("augment_references", False) == augment
+    detector.set_references([good[0], good[1], good[3]], augment=augment)
+    # all tiles of a method's references fit into its memory here, so that both detectors keep the same ones
+    assert found.scores[2] == pytest.approx(detector.predict(good[2]).score, abs=1e-5)
+
+
+def test_answers_to_the_tiles_of_references_count(load):
+    """What the method says of every tile of the references is no news in a tile."""
+    detector = load("clip_ac", tile=64)
+    detector.set_references([stripes(seed, 80, 100) for seed in range(3)])
+    support = detector._states_of(True, ["object"]).support
+    assert len(support.answers) == 3 * 4
+
+
+def test_split_with_tiles_holds_images_out(load):
+    detector = load("clip_ac", tile=64)
+    good = [stripes(seed, 80, 100) for seed in range(6)]
+    found = detector.fit(good, rate=0.2, split=True)
+    assert len(detector.reference_fingerprints) == 3
+    assert found.scores[1] == pytest.approx(detector.predict(good[1]).score, abs=1e-5)
+
+
+def test_the_thinned_memory_is_in_the_file(load, tmp_path, monkeypatch):
+    for place in ("detector.fitting.good_images", "detector.fitting.leaving_out"):
+        monkeypatch.setattr(f"zsad.{place}.MOST_VECTORS", 40)
+    monkeypatch.setattr(reference_rule.ReferenceRule.of.__func__, "__defaults__", (40,))
+    detector = load("clip_ac")
+    detector.fit([stripes(seed) for seed in range(6)], rate=0.2)
+    assert any(len(rows) == 40 for rows in detector.good_images.chosen)
+    file = detector.save(tmp_path / "a.safetensors")
+    assert any(name.startswith("chosen.") for name in checkpoints.read(file).good_images)
+
+    def refused(*_):
+        raise AssertionError("thinned again")
+
+    monkeypatch.setattr("zsad.methods.functional.references.most_spread", refused)
+    again = load(checkpoint=file)
+    assert_equal([detector.predict(stripes(9))], [again.predict(stripes(9))])
+
+
+def test_other_tiles_than_those_of_the_file_are_refused(load, tmp_path):
+    detector = load("clip_ac", tile=64)
+    detector.fit([stripes(seed, 80, 100) for seed in range(3)], rate=0.2)
+    file = detector.save(tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match="tile=64"):
+        load(checkpoint=file, tile=70, calibration="none")
+    with pytest.raises(ConfigError, match="fit to the old and the new images together"):
+        load(checkpoint=file).fit([stripes(9, 80, 100)], add=True)
+
+
+def test_turned_references_have_to_be_turned_from_the_start(load):
+    detector = load("clip_ac")
+    detector.fit([stripes(seed) for seed in range(4)], rate=0.2)
+    with pytest.raises(ConfigError, match="fit to the old and the new images together"):
+        detector.fit([stripes(9)], add=True, augment_references=True)
