@@ -75,6 +75,8 @@ RECIPES = {
         judged_every=60,
         second=Recipe(steps=100, learning_rate=5e-4, settings={"stage": "image"}),
     ),
+    "genclip": Recipe(steps=60, judged_every=30, settings={"features_list": [3]}),
+    "kanoclip": Recipe(steps=60, judged_every=30, settings={"features_list": [3]}),
     "bayes_pfl": Recipe(
         steps=80,
         learning_rate=1e-4,
