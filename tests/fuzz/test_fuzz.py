@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 import zsad
@@ -127,6 +129,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, make_small_clip: Callable
     quietly(
         TrainOptions(out="trained.safetensors", data=("toys",), backbone="small", epochs=1, settings=SETTINGS)
     )
+    marked = np.zeros((16, 16), dtype=np.uint8)
+    marked[2:5, 2:5] = 255
+    Image.fromarray(marked).resize(Image.open("b.png").size, Image.Resampling.NEAREST).save("m.png")
     Path("own.yaml").write_text(YAML)
     Path("words.yaml").write_text(WORDS)
     Path("list.json").write_text(json.dumps(LIST))
@@ -178,8 +183,6 @@ def _calibration(detector: zsad.Detector) -> dict[str, Any]:
 
 
 def _training_folder() -> None:
-    from PIL import Image
-
     for index, (image, mask, label, _) in enumerate(stained_pictures()):
         name = f"{'stain' if label else 'good'}/{index}.png"
         for folder, pixels in (("test", image), ("ground_truth", mask * 255)):

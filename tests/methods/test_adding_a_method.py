@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import re
@@ -14,6 +15,7 @@ import torch
 
 import zsad
 from zsad.methods import _registry as registry
+from zsad.types import MethodInfo
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "adding_a_method.md").read_text(encoding="utf-8")
@@ -93,6 +95,7 @@ def test_it_is_listed_and_learns(make, images):
 def test_the_page_names_what_is_there():
     parts = set(re.findall(r"`([a-z_]+|[A-Z_]+)`", PAGE.partition("| part |")[2].partition("\n\n")[0]))
     members = {name for name, _ in inspect.getmembers(registry.method_class(NAME))}
+    members |= {field.name for field in dataclasses.fields(MethodInfo)}
     assert {"prepare", "features", "score", "loss_from_features", "trainable", "load_official"} <= parts
     assert {part for part in parts if part not in {"sigma"}} <= members | {"Config", "NAME"}
     for path in re.findall(r"`(tests/[\w/]+\.py|tools/[\w/]+\.py)`", PAGE):
