@@ -18,7 +18,8 @@ from zsad.training.loop import _detector, _train
 from zsad.training.options import TrainOptions
 from zsad.training.run import TrainingRun
 
-LEARNT = tuple(name for name in list_methods() if method_class(name).INFO.needs_training and method_class(name).LOSS_IS_MEAN)
+_KINDS = [method_class(name) for name in list_methods()]
+LEARNT = tuple(kind.INFO.name for kind in _KINDS if kind.INFO.needs_training and kind.LOSS_IS_MEAN)
 CACHED = "glocalclip"
 
 
