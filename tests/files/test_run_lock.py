@@ -37,6 +37,12 @@ def test_a_second_run_is_refused_and_told_who_writes(name, tmp_path):
         pass
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc, where no file can be created")
+def test_a_place_without_writing_is_not_called_busy():
+    with pytest.raises(OSError, match="no file can be written in /proc"), only_writer("/proc/x.safetensors"):
+        pass
+
+
 def test_links_lead_to_the_same_lock(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "out")

@@ -54,6 +54,8 @@ def only_writer(target: str | Path, *more: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not lock_file.exists():  # filelock also retries where no file can be created, as in /proc
+            raise OSError(f"no file can be written in {target.parent}; choose another --out") from None
         raise ConfigError(
             f"another run is writing to {target}{_holder(note)}: wait until it ends, or choose another --out"
         ) from None

@@ -208,8 +208,10 @@ def test_new_references_or_weights_drop_what_was_fitted(load, good, more):
 
 
 def test_what_cannot_be_fitted(load, good):
-    with pytest.raises(DataError, match="at least 3"):
+    with pytest.raises(DataError, match="got 2, expected at least 3"):
         load().fit(good[:2])
+    with pytest.raises(DataError, match="no good image could be read: .*nowhere"):
+        load().fit(["nowhere.png"])
     with pytest.raises(DataError, match="no good image"):
         load().fit([])
     with pytest.raises(ConfigError, match="add=True"):
@@ -218,7 +220,7 @@ def test_what_cannot_be_fitted(load, good):
         load().fit(good, confidense=0.9)
     with pytest.raises(ConfigError, match="59"):
         load().fit(good, strict=True)
-    with pytest.raises(ConfigError, match="choose another method"):
+    with pytest.raises(ConfigError, match="fit scores each image alone"):
         load("musc").fit(good)
     detector = load()
     with pytest.raises(DataError):

@@ -129,7 +129,9 @@ def encode(
         if progress is not None:
             progress(min(start + batch_size, len(items)), len(items))
     if not parts:
-        reason = f": {failed[0]}" if failed else f": {copies} known already" if copies else ""
+        if failed:
+            raise DataError(f"no good image could be read: {failed[0]}")
+        reason = f": all {copies} are known already" if copies else ""
         raise DataError(f"there is no good image to fit to{reason}; give some")
     good = replace(joined(parts), tiles=None if tiles is None else tiles.bounded())
     return Encoded(good, thumbnails, tuple(failed), copies, kept)

@@ -245,8 +245,8 @@ def _scored(good: GoodImages, options: FitOptions, score: LeftOut) -> tuple[_Sco
     groups = near_copies(good.unlikeness().numpy(), NEAR_COPY_SHARE)
     if len(set(groups)) < FEWEST_IMAGES:
         raise DataError(
-            f"{len(set(groups))} different good images are too few to fit to: give at least {FEWEST_IMAGES}, "
-            "better 20, each of another part"
+            f"too few different good images to fit to: got {len(set(groups))}, expected at least "
+            f"{FEWEST_IMAGES}; give better 20, each of another part"
         )
     left_out, together = folds(groups, MOST_FOLDS), -(-len(set(groups)) // MOST_FOLDS)
     good = good.with_held_out(())
