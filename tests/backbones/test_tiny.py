@@ -27,7 +27,7 @@ def test_the_default_is_anomalyclip_on_tiny(detector):
 
 
 def test_shipped_files_are_small_enough_for_a_wheel():
-    assert sum(path.stat().st_size for path in TINY.glob("*.safetensors")) <= 40e6
+    assert sum(path.stat().st_size for path in TINY.glob("*.safetensors")) <= 57e6  # a wheel of at most 60 MB
     assert "Licence" in (TINY / "README.md").read_text()
 
 

@@ -137,5 +137,5 @@ def test_a_loss_that_is_no_mean_refuses_several_devices(folder, tmp_path, small_
     from zsad.methods.anomalyclip import AnomalyCLIP
 
     monkeypatch.setattr(AnomalyCLIP, "LOSS_IS_MEAN", False)
-    with pytest.raises(ConfigError, match=r"loss of anomalyclip is no mean .* use --devices 1"):
+    with pytest.raises(ConfigError, match=r"step of anomalyclip is no mean .* use --devices 1"):
         train(options(folder, tmp_path, small_clip, devices=2), show_progress=False)

@@ -40,7 +40,7 @@ def test_what_is_written_is_read(tmp_path):
         ({"losses": 3}, "losses must be a list of numbers, got 3"),
         ({"losses": [0.5, float("nan")]}, "losses[1] must be a number, got nan"),
         ({"setup": []}, "setup must be a mapping of names to values, got []"),
-        ({"scaler": {"scale": "x"}}, "scaler.scale must be a number, got 'x'"),
+        ({"scaler": {"scale": "x"}}, "scaler.scale must be a whole number or a number, got 'x'"),
         ({"format": 7}, "another version of zsad wrote it"),
         ({"colour": 1}, "colour is unknown"),
     ],

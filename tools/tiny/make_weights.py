@@ -78,9 +78,9 @@ RECIPES = {
     "genclip": Recipe(steps=60, judged_every=30, settings={"features_list": [3]}),
     "kanoclip": Recipe(steps=60, judged_every=30, settings={"features_list": [3]}),
     "bayes_pfl": Recipe(
-        steps=60,
-        learning_rate=1e-4,
-        judged_every=60,
+        steps=100,
+        learning_rate=1e-3,
+        judged_every=100,
         settings={"num_flows": 4, "stage": 1},
         second=Recipe(steps=30, learning_rate=1e-4, judged_every=30, settings={"stage": 2}),
     ),
