@@ -18,6 +18,7 @@ from zsad.types import WeightRecord
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # threads of several workers on the same cores wait for each other
 
+collect_ignore = ["helpers"]  # imported by tests, none themselves
 GOLDEN = Path(__file__).parent / "golden"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

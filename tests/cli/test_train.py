@@ -13,6 +13,7 @@ from helpers.training_examples import stained_pictures
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
 from zsad.cli import app
 from zsad.methods._registry import list_methods, method_class
+from zsad.training.run import TrainingRun
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is treated as OpenAI's weights")
 
@@ -49,14 +50,25 @@ def run(*arguments):
     return result.output
 
 
+def interrupted_after(checkpoint, last):
+    """A function that writes the checkpoint of an epoch, and presses Ctrl-C after that of the last one."""
+
+    def write(training, epoch):
+        checkpoint(training, epoch)
+        if epoch == last:
+            raise KeyboardInterrupt
+
+    return write
+
+
 def losses(log):
     with log.open(newline="") as file:
         return [(row["epoch"], row["step"], row["loss"]) for row in csv.DictReader(file)]
 
 
 @pytest.mark.parametrize("method", LEARNT)
-def test_train_resume_and_predict(method, backbone, folder, tmp_path):
-    title = method_class(method).INFO.title
+def test_train_resume_and_predict(method, backbone, folder, tmp_path, monkeypatch):
+    title, recipe = method_class(method).INFO.title, method_class(method).TRAINING
     common = [
         "train",
         "--method",
@@ -69,16 +81,22 @@ def test_train_resume_and_predict(method, backbone, folder, tmp_path):
         "cpu",
     ]
     cache = [] if method_class(method).FEATURES is None else ["--cache", tmp_path / "cache"]
+    changed = [] if recipe.for_dataset("mvtec").epochs == 2 else ["epochs"]
+    if cache and recipe.augmentation != "none":  # features of images that change cannot be kept
+        common += ["--augmentation", "none"]
+        changed += ["augmentation"]
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     told = run(*common, *cache, "--out", whole, "--epochs", 2)
-    recipe = method_class(method).TRAINING
-    changed = "" if recipe.for_dataset("mvtec").epochs == 2 else " but for epochs"
-    assert f"{title}'s recipe{changed}: 2 epochs, {recipe.batch_size} image" in told
+    but_for = f" but for {' and '.join(changed)}" if changed else ""
+    assert f"{title}'s recipe{but_for}: 2 epochs, {recipe.batch_size} image" in told
     assert "mvtec: 3 normal and 3 anomalous images" in told
-    run(*common, "--out", parts, "--epochs", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "checkpoint", interrupted_after(TrainingRun.checkpoint, 1))
+        command = [str(each) for each in [*common, "--out", parts, "--epochs", 2]]
+        assert CliRunner().invoke(app, command).exit_code == 130
     assert "continued after epoch 1" in run(*common, "--out", parts, "--epochs", 2, "--resume")
     logs = [losses(path.with_suffix(".training") / "log.csv") for path in (whole, parts)]
-    assert len(logs[0]) == len(logs[1]) == 2 * -(-6 // method_class(method).TRAINING.batch_size)
+    assert len(logs[0]) == len(logs[1]) == 2 * -(-6 // recipe.batch_size)
     for first, second in zip(*logs, strict=True):
         assert first[:2] == second[:2]
         assert float(first[2]) == pytest.approx(float(second[2]), rel=1e-4)

@@ -9,7 +9,12 @@ import zsad
 from zsad.backbones.clip import CLIP
 from zsad.methods import _registry as registry
 
-IMAGE_DEPENDENT = {"adaclip", "faprompt", "genclip"}  # their prompts depend on the image, by design
+IMAGE_DEPENDENT = {
+    "adaclip",
+    "bayes_pfl",
+    "faprompt",
+    "genclip",
+}  # their prompts depend on the image, by design
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from helpers.training_examples import stained_pictures
 from zsad.methods._registry import list_methods, method_class
 from zsad.training.data import data_in_memory
 from zsad.training.devices import Ranks
-from zsad.training.loop import _fresh_detector, _train
+from zsad.training.loop import _detector, _train
 from zsad.training.options import TrainOptions
 from zsad.training.run import TrainingRun
 
-LEARNT = tuple(name for name in list_methods() if method_class(name).INFO.needs_training)
+_KINDS = [method_class(name) for name in list_methods()]
+LEARNT = tuple(kind.INFO.name for kind in _KINDS if kind.INFO.needs_training and kind.LOSS_IS_MEAN)
 CACHED = "glocalclip"
 
 
@@ -38,7 +39,7 @@ def train_each(folder, backbone, cache, ranks, device):
         config = settings(folder, backbone, method)
         if method == CACHED:
             config = dataclasses.replace(config, cache=Path(cache))
-        losses.append(_train(config, data_in_memory(stained_pictures(7)), False, ranks, device)[0])
+        losses.append(_train(config, data_in_memory(stained_pictures(7)), None, False, ranks, device)[0])
     return tuple(losses)
 
 
@@ -68,7 +69,7 @@ def trained_in_lockstep(make_config, count):
         config = make_config()
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            detector = _fresh_detector(config, "cpu")
+            detector = _detector(config, "cpu")
         runs.append(TrainingRun(config, data_in_memory(stained_pictures(7)), detector, ranks))
 
     def train(run):

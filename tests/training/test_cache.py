@@ -259,9 +259,9 @@ def test_what_cannot_be_cached_is_refused(config):
 
 def test_resuming_with_another_cache_precision_is_refused(config):
     quietly(config(epochs=1), stained_pictures())
-    with pytest.raises(ConfigError, match="cache_precision differ"):
+    with pytest.raises(ConfigError, match="cache_precision was 'fp32' and is now 'bf16'"):
         quietly(config(cache_precision="bf16", resume=True), stained_pictures())
-    with pytest.raises(ConfigError, match="cache_precision differ"):
+    with pytest.raises(ConfigError, match="cache_precision was 'fp32' and is now None"):
         quietly(config(cache=None, resume=True), stained_pictures())
 
 

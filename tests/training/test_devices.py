@@ -74,10 +74,14 @@ def test_weighted_shares_have_the_loss_and_gradient_of_the_whole_step(method, co
 
 @pytest.mark.parametrize("method", LEARNT)
 def test_sharing_the_steps_gives_the_same_weights(method, make_small_clip, tmp_path):
-    """With the authors' rounding to half precision, which does not forgive adding up rounded parts."""
+    """With the authors' rounding to half precision, which does not forgive adding up rounded parts.
+
+    Without it for GenCLIP, whose prompts are encoded for each image, so that the parts are rounded.
+    """
+    exact = {"round_prompts_to_half": False} if method == "genclip" else {}
 
     def make_config():
-        return settings(tmp_path, make_small_clip(), method)
+        return settings(tmp_path, make_small_clip(), method, settings=exact)
 
     (alone,) = trained_in_lockstep(make_config, 1)
     several = trained_in_lockstep(make_config, 2) + trained_in_lockstep(make_config, 3)
@@ -157,7 +161,7 @@ def test_a_killed_process_a_bad_image_and_resuming(tmp_path, backbone):
     quietly(one, stained_pictures(7))
     several = settings(tmp_path / "two", backbone, method, workers=1, resume=True, devices=2)
     # In each epoch one process fetches 3 images and the other 4.
-    with pytest.raises(ZsadError, match=f"ended early .*{signal.SIGKILL.name}.*--resume goes on"):
+    with pytest.raises(ZsadError, match=f"ended early .*{signal.SIGKILL.name}.*--resume continues"):
         quietly(several, Killing(stained_pictures(7), 7))
     assert TrainingState.read(two.folder / "last.safetensors").epoch == 1
     assert not two.out.exists()

@@ -33,7 +33,9 @@ def config(make_small_clip, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("method", LEARNT)
-def test_learns_in_half_precision(config, method, precision):
+def test_learns_in_half_precision(config, method, precision, monkeypatch):
+    # Every step draws the same noise: that of Bayes-PFL changes the loss by more than 4 steps achieve.
+    monkeypatch.setattr("zsad.training.run._epoch_seed", lambda seed, epoch: seed)
     settings = config(method=method, precision=precision)
     result = quietly(settings, stained_pictures())
     assert all(math.isfinite(loss) for loss in result.losses)

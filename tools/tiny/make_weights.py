@@ -67,22 +67,22 @@ RECIPES = {
     "april_gan": Recipe(steps=50, learning_rate=3e-5, settings={"features_list": [3]}, start=start_april_gan),
     "adaclip": Recipe(steps=90, learning_rate=1e-4, judged_every=30, start=start_adaclip),
     "crane": Recipe(steps=90, judged_every=45),
-    "faprompt": Recipe(steps=60, judged_every=30, settings={"topk_selection": "fixed"}),
+    "faprompt": Recipe(steps=60, judged_every=60, settings={"topk_selection": "fixed"}),
     "visual_ad": Recipe(steps=120, learning_rate=1e-4, judged_every=60, settings={"max_patches": 400}),
-    "af_clip": Recipe(steps=120, learning_rate=1e-4, judged_every=60),
+    "af_clip": Recipe(steps=60, learning_rate=1e-4, judged_every=60),
     "aa_clip": Recipe(
         steps=60,
         judged_every=60,
-        second=Recipe(steps=100, learning_rate=5e-4, settings={"stage": "image"}),
+        second=Recipe(steps=100, learning_rate=5e-4, judged_every=100, settings={"stage": "image"}),
     ),
     "genclip": Recipe(steps=60, judged_every=30, settings={"features_list": [3]}),
     "kanoclip": Recipe(steps=60, judged_every=30, settings={"features_list": [3]}),
     "bayes_pfl": Recipe(
-        steps=80,
+        steps=60,
         learning_rate=1e-4,
-        judged_every=40,
+        judged_every=60,
         settings={"num_flows": 4, "stage": 1},
-        second=Recipe(steps=40, learning_rate=1e-4, judged_every=20, settings={"stage": 2}),
+        second=Recipe(steps=30, learning_rate=1e-4, judged_every=30, settings={"stage": 2}),
     ),
 }
 

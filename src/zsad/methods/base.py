@@ -156,8 +156,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         FEATURE_FIELDS: the `Config` fields that these depend on, besides those of `MethodConfig`.
         IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
-        LOSS_IS_MEAN: whether each term of `loss` is a mean over the images or does not depend on them, so
-            that several devices can share the images of a step.
+        LOSS_IS_MEAN: whether each term of `loss`, and its gradient, is a mean over the images or does not
+            depend on them, so that several devices can share the images of a step.
     """
 
     INFO: ClassVar[MethodInfo]

@@ -384,8 +384,9 @@ class BayesPFL(Method[Config, RawFeatures, Prompts]):
         return self.network.image_logits(text, fused)
 
     def _pixels(self, logits: Tensor) -> Tensor:
-        """(B, N, M) logits of the patches to (B, M, S, S) probabilities of the pixels."""
-        grid = to_grid(logits)
+        """(B, N, M) logits of the patches to (B, M, S, S) float32 probabilities of the pixels."""
+        # In half precision the losses would take the logarithm of 0, and sums over pixels would overflow.
+        grid = to_grid(logits.float())
         size = grid.shape[-1] * self.backbone.config.vision.patch_size
         return torch.sigmoid(upsample(grid, size, align_corners=True))
 

@@ -135,6 +135,7 @@ class VisualAD(Method[Config, Features, State]):
     SHAPE_FIELDS = frozenset({"features_list", "num_anchors", "max_patches"})
     AUTHORS_ACTIVATION = "quick_gelu"
     IMAGE_TERMS = frozenset({"image", "tokens"})
+    LOSS_IS_MEAN = False  # the gradients of the tokens are clipped over the whole step
     TRAINING = TrainingDefaults(
         epochs=1,
         batch_size=8,

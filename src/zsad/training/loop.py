@@ -91,8 +91,8 @@ def train(
         refuse_unusable(kind, data.masks, options.devices)
     if options.devices > 1 and not kind.LOSS_IS_MEAN:
         raise ConfigError(
-            f"the loss of {kind.INFO.name} is no mean over images, so {options.devices} devices cannot share "
-            "a step: use --devices 1"
+            f"a step of {kind.INFO.name} is no mean over its images, so {options.devices} devices cannot "
+            "share it: use --devices 1"
         )
     # Says what does not go together before anything is loaded.
     recipe = choose(published, options, data.sets, "cpu")

@@ -106,7 +106,7 @@ class _Header:
     epoch: Count
     setup: Mapping[str, Any]
     losses: tuple[float, ...]
-    scaler: Mapping[str, float]
+    scaler: Mapping[str, int | float]  # torch takes the counts among them as int only
     qualities: tuple[float, ...] = ()
     format: int = FORMAT
 

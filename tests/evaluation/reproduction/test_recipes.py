@@ -373,7 +373,7 @@ def trained(trees, tmp_path_factory):
             broken.setattr(evaluation, "evaluate", interrupted)
             stopped = invoke(*arguments)
         assert stopped.exit_code == 130
-        assert "--resume continues" in stopped.output
+        assert f"finished results are in {out}; continue with: zsad" in stopped.output
         assert invoke(*arguments).exit_code == 2
         weights = (out / "weights.safetensors").read_bytes()
         told = invoke(*arguments, "--resume")
