@@ -154,8 +154,8 @@ class MuSc(Method[Config, Features, State]):
         if count < 2:
             raise ConfigError(
                 "musc compares images with each other and needs at least 2 of the same product at once "
-                "(far more is better), got 1: give predict a list or a folder, or choose another method; fit scores "
-                "each image alone and always needs another one, such as auto"
+                "(far more is better), got 1: give predict a list or a folder, or choose another "
+                "method; fit scores each image alone and always needs another one, such as auto"
             )
         total = features.patch_tokens.new_zeros(count, patches)
         for layer in range(layers):

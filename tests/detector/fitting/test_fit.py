@@ -210,7 +210,7 @@ def test_new_references_or_weights_drop_what_was_fitted(load, good, more):
 def test_what_cannot_be_fitted(load, good):
     with pytest.raises(DataError, match="got 2, expected at least 3"):
         load().fit(good[:2])
-    with pytest.raises(DataError, match="no good image could be read: .*nowhere"):
+    with pytest.raises(DataError, match=r"no good image could be read: .*nowhere"):
         load().fit(["nowhere.png"])
     with pytest.raises(DataError, match="no good image"):
         load().fit([])
