@@ -294,3 +294,11 @@ def test_names_that_no_file_can_have(parts):
         path = write(parts / "odd.json", json.dumps([{"path": "a.png"}, {"path": name}]))
         with pytest.raises(DataError, match=fault):
             open_dataset(path)
+
+
+@pytest.mark.parametrize("column", ["verdict", "Result", "STATUS", "pass/fail"])
+def test_columns_that_only_alone_name_the_label(parts, column):
+    path = write(parts / "x.csv", f"path,{column}\na.png,pass\nb.png,fail\n")
+    assert [sample.label for sample in open_dataset(path).samples] == [0, 1]
+    both = write(parts / "both.csv", f"path,label,{column}\na.png,1,pass\nb.png,0,fail\n")
+    assert [sample.label for sample in open_dataset(both).samples] == [1, 0]

@@ -111,3 +111,10 @@ def test_maps_are_placed_in_the_whole_image():
     assert placed.dtype == np.float32
     np.testing.assert_array_equal(placed > 0.5, window.pixels())
     assert set(placed[~window.pixels()]) == {np.float32(0.1)}
+
+
+@pytest.mark.parametrize("text", ["90%,10%,80%,80%", "10%,50%,20%,60%", "0.9,0,0.2,1"])
+def test_shares_that_end_outside_are_refused(text):
+    with pytest.raises(ConfigError, match="ends inside the image"):
+        Region.of_box(text)
+    assert Region.of_box("10%,10%,90%,90%")

@@ -119,6 +119,9 @@ class Region:
             lengths.append((value / 100 if "%" in number else value, is_share))
         if any(value < 0 or (is_share and value > 1) for value, is_share in lengths):
             raise ConfigError(f"a region lies inside the image, {_EXAMPLES}; got {text!r}")
+        for (start, starts_at_share), (length, is_share) in zip(lengths[:2], lengths[2:], strict=True):
+            if starts_at_share and is_share and start + length > 1 + 1e-9:
+                raise ConfigError(f"a region ends inside the image, {_EXAMPLES}; got {text!r}")
         if any(value == 0 for value, _ in lengths[2:]):
             raise ConfigError(f"a region needs a width and a height, {_EXAMPLES}; got {text!r}")
         return cls(",".join("".join(number.split()) for number in numbers), tuple(lengths))

@@ -40,6 +40,21 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "defect": ("defect", "speciename", "defecttype", "defectclass", "anomalyclass", "anomalytype", "kind"),
     "split": ("split", "phase", "set", "subset", "fold", "partition"),
 }
+# Words that may name something else too: they count where no column names the label or the defect.
+WEAK_LABELS = frozenset(
+    (
+        "verdict",
+        "result",
+        "status",
+        "decision",
+        "judgement",
+        "judgment",
+        "outcome",
+        "grade",
+        "quality",
+        "passfail",
+    )
+)
 NOTHING = frozenset({"", "-1", "?", "-", "nan", "na", "n/a", "none", "null", "unknown", "unlabelled"})
 
 
@@ -93,6 +108,10 @@ def _columns(raw: Row) -> dict[str, str]:
     for name, value in raw.items():
         if column := column_of(name):
             row.setdefault(column, _cell(value))
+    if not row.keys() & {"label", "defect"}:
+        for name, value in raw.items():
+            if _folded(name) in WEAK_LABELS:
+                row.setdefault("label", _cell(value))
     return row
 
 
@@ -110,8 +129,12 @@ def _check_meanings(rows: Iterable[Mapping[str, str]], file: Path, opening: Open
 
 def column_of(name: object) -> str | None:
     """Returns the one of `COLUMNS` that a header stands for; None for any other header."""
-    folded = "".join(character for character in str(name).casefold() if character.isalnum())
+    folded = _folded(name)
     return next((column for column, names in COLUMNS.items() if folded in names), None)
+
+
+def _folded(name: object) -> str:
+    return "".join(character for character in str(name).casefold() if character.isalnum())
 
 
 def check_columns(names: Iterable[object], place: object) -> None:
