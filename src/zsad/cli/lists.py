@@ -11,15 +11,16 @@ def methods() -> None:
     from zsad.evaluation.method_facts import BY_OTHERS, method_facts
     from zsad.methods._registry import list_methods
 
-    table = table_of("name", "paper", "needs", "checked against", "MVTec AD", "VisA", "weights")
-    for name in list_methods():
+    console = stdout()
+    for name in list_methods():  # a few lines each, since a table of so many facts needs a wide terminal
         facts = method_facts(name)
         link = facts.info.paper.removeprefix("https://")
-        paper = f"{facts.info.title}, {facts.info.year}\n{link}"
-        known = (facts.checked, facts.mvtec, facts.visa)
-        table.add_row(name, paper, facts.needs, *known, facts.weights)
-    console = stdout()
-    console.print(table)
+        console.print(f"[bold]{name}[/bold]  {facts.info.title}, {facts.info.year}, {link}", soft_wrap=True)
+        for line in (
+            f"needs {facts.needs}; checked against {facts.checked}",
+            f"MVTec AD {facts.mvtec}; VisA {facts.visa}; weights: {facts.weights}",
+        ):
+            console.print(f"   {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         "learnt weights: shipped with zsad or from `zsad train`; class name: --class-name; all images: the "
         "score of an image depends on the others; reconstruction: the paper leaves parts open, which are "
