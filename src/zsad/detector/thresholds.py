@@ -131,7 +131,7 @@ class Calibration(Aim):
             if own != there.get(name):
                 raise ConfigError(
                     f"the calibration was made with {_WORDING.get(name, name)} {_short(own)}, and this "
-                    f"detector has {_short(there.get(name))}: use the same, run zsad calibrate again, "
+                    f"detector has {_short(there.get(name))}: use the same{_option(name)}, run zsad fit or calibrate again, "
                     f'or continue without a calibration (calibration="{NO_CALIBRATION}")'
                 )
 
@@ -226,6 +226,12 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
         **{name: value for name, value in settings.items() if name != "config"},
         **settings.get("config", {}),
     }
+
+
+def _option(name: str) -> str:
+    """How a user says a setting on the command line; "" for one that has no option of its own."""
+    options = {"bits": "--bits", "image_size": "--image-size", "tile": "--tile", "roi": "--roi"}
+    return f" ({options[name]})" if name in options else ""
 
 
 def _short(value: Any) -> str:
