@@ -131,8 +131,8 @@ class Calibration(Aim):
             if own != there.get(name):
                 raise ConfigError(
                     f"the calibration was made with {_WORDING.get(name, name)} {_short(own)}, and this "
-                    f"detector has {_short(there.get(name))}: use the same{_option(name)}, run zsad fit or calibrate again, "
-                    f'or continue without a calibration (calibration="{NO_CALIBRATION}")'
+                    f"detector has {_short(there.get(name))}: use the same{_option(name)}, run zsad fit or "
+                    f'calibrate again, or continue without a calibration (calibration="{NO_CALIBRATION}")'
                 )
 
     def to_dict(self) -> dict[str, Any]:
