@@ -69,6 +69,7 @@ def calibrate(
         DataError: no threshold can be found: fewer than two normal images, equal scores, or one kind only.
 
     Example:
+        >>> import numpy as np
         >>> import zsad
         >>> from zsad.detector.calibration.calibrating import calibrate
         >>> from zsad.detector.calibration.options import CalibrateOptions
