@@ -62,7 +62,7 @@ from zsad.methods.base import (
     Weight,
 )
 from zsad.methods.functional.category_scores import category_scores
-from zsad.methods.functional.checks import check_masks, check_names
+from zsad.methods.functional.checks import check_masks
 from zsad.methods.functional.losses import pixel_losses
 from zsad.methods.functional.maps import grid_side, small_gaussian_filter, to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use, resolve_dpam_layer
@@ -328,20 +328,12 @@ class AACLIP(Method[Config, Features, TextState]):
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of the stage, by the names of the authors' files."""
         prefix = f"{self.config.stage}_adapter."
-        yield from (each for each in self._learnt() if each[0].startswith(prefix))
+        yield from (each for each in self.learned() if each[0].startswith(prefix))
 
     @classmethod
     def training_defaults(cls, settings: Mapping[str, Any]) -> TrainingDefaults | None:
         """The authors train the two stages differently."""
         return cls.IMAGE_TRAINING if settings.get("stage") == "image" else cls.TRAINING
-
-    def learned_state(self) -> dict[str, Tensor]:
-        """What both stages learn."""
-        return {name: parameter.detach().clone() for name, parameter in self._learnt()}
-
-    def load_learned(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `learned_state` gave."""
-        self._load(dict(self._learnt()), state)
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
         """Takes both files together; `text_adapter.pth` alone begins the second stage."""
@@ -353,23 +345,17 @@ class AACLIP(Method[Config, Features, TextState]):
                 f"{self.layers}; give the layers that it was trained with as features_list"
             )
         prefixes = ("text_adapter.", "image_adapter.") if levels else ("text_adapter.",)
-        wanted = {name: each for name, each in self._learnt() if name.startswith(prefixes)}
-        self._load(wanted, found)
+        wanted = {name: each for name, each in self.learned() if name.startswith(prefixes)}
+        self._take(wanted, found)
 
     @classmethod
     def official_config(cls, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """`text_adapt_until`, `image_adapt_until` and `relu` from names; the layers are not in the files."""
         return official_settings(state_dict)
 
-    def _learnt(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Name and parameter of everything that either stage learns."""
+    def learned(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Everything that either stage learns."""
         yield from (each for each in self.named_parameters() if not each[0].startswith("backbone."))
-
-    @torch.no_grad()
-    def _load(self, parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
-        check_names(INFO.name, expected=parameters, found=state)
-        for name, parameter in parameters.items():
-            parameter.copy_(state[name])
 
     def _anchors(self, classes: Sequence[str]) -> Tensor:
         """(C, 2, E) float32 unit vectors, normal then abnormal."""

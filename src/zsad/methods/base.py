@@ -348,9 +348,13 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """How the authors train it with the user's settings, by name; tells two stages apart."""
         return cls.TRAINING
 
+    def learned(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and parameter of everything that all stages of the training learn."""
+        yield from self.trainable()
+
     def learned_state(self) -> dict[str, Tensor]:
-        """The tensors that `Detector.save` writes: exactly the trainable parameters."""
-        return {name: parameter.detach().clone() for name, parameter in self.trainable()}
+        """The tensors that `Detector.save` writes: exactly the parameters of `learned`."""
+        return {name: parameter.detach().clone() for name, parameter in self.learned()}
 
     def load_learned(self, state: Mapping[str, Tensor]) -> None:
         """Takes back what `learned_state` gave.
@@ -358,11 +362,14 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         Raises:
             WeightsError: names or shapes differ; the message lists them.
         """
-        parameters = dict(self.trainable())
+        self._take(dict(self.learned()), state)
+
+    @torch.no_grad()
+    def _take(self, parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
+        """Copies tensors into parameters of the same names and shapes."""
         check_names(self.INFO.name, expected=parameters, found=state)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(state[name])
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
         """Takes the file that the method's authors published, as `torch.load(weights_only=True)` returns it.

@@ -57,7 +57,7 @@ from zsad.errors import ConfigError
 from zsad.files.fields import AtLeast
 from zsad.methods.base import DEFAULT_CLASS, Method, MethodConfig, Sigma, State, Support
 from zsad.methods.functional.batch_losses import balanced_focal_loss, batch_dice_loss, orthogonality
-from zsad.methods.functional.checks import check_masks, check_names
+from zsad.methods.functional.checks import check_masks
 from zsad.methods.functional.maps import gaussian_filter, mean_of_largest, min_max, to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use
 from zsad.methods.functional.raw_patches import IMAGES_AT_ONCE, RawFeatures, raw_features, slices
@@ -316,21 +316,9 @@ class BayesPFL(Method[Config, RawFeatures, Prompts]):
         """The second stage is judged by its image scores."""
         return replace(cls.TRAINING, judged_by="image_ap") if settings.get("stage") == 2 else cls.TRAINING
 
-    def learned_state(self) -> dict[str, Tensor]:
+    def learned(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What both stages learn."""
-        return {name: parameter.detach().clone() for name, parameter in self.network.named_parameters()}
-
-    def load_learned(self, state: Mapping[str, Tensor]) -> None:
-        """Takes back what `learned_state` gave.
-
-        Raises:
-            WeightsError: names or shapes differ; the message lists them.
-        """
-        parameters = dict(self.network.named_parameters())
-        check_names(INFO.name, expected=parameters, found=state)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(state[name])
+        yield from self.network.named_parameters()
 
     def load_official(self, state_dict: Mapping[str, Any]) -> None:
         """Takes `{"MyModel": {...}}`, the file that the authors' training writes.

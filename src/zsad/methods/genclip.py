@@ -51,7 +51,7 @@ from zsad.files.fields import Above, AtLeast, AtMost
 from zsad.methods.base import DEFAULT_CLASS, Method, MethodConfig, Sigma, State, Support, Temperature
 from zsad.methods.functional.checks import check_masks
 from zsad.methods.functional.losses import pixel_losses
-from zsad.methods.functional.maps import gaussian_filter, grid_side, to_grid, upsample
+from zsad.methods.functional.maps import gaussian_filter, grid_side, mean_of_largest, to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use, resolve_dpam_layer
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.object_agnostic import resolve_depth
@@ -228,8 +228,8 @@ class GenCLIP(Method[Config, Features, NamedPrompts]):
         abnormal = torch.stack([patches[..., 1].mean(dim=1) for patches in branches.values()]).mean(dim=0)
         size = self._image_size(features)
         maps = upsample(to_grid(abnormal[..., None])[:, 0], size)
-        largest = maps.flatten(1).topk(max(1, round(self.config.top_ratio * size * size)), dim=1).values
-        return RawOutput(largest.mean(dim=1), gaussian_filter(maps, self.config.sigma))
+        scores = mean_of_largest(maps, max(1, round(self.config.top_ratio * size * size)))
+        return RawOutput(scores, gaussian_filter(maps, self.config.sigma))
 
     def loss_from_features(
         self, features: Features, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None

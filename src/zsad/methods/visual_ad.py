@@ -48,7 +48,7 @@ from zsad.files.fields import AtLeast
 from zsad.methods.base import Method, MethodConfig, Sigma, State, Support
 from zsad.methods.functional.checks import check_masks, check_tensors
 from zsad.methods.functional.losses import dice_loss, focal_loss
-from zsad.methods.functional.maps import gaussian_filter, to_grid, upsample
+from zsad.methods.functional.maps import gaussian_filter, mean_of_largest, to_grid, upsample
 from zsad.methods.functional.patches import layers_to_use
 from zsad.methods.functional.spatial_attention import (
     SelfAlignment,
@@ -292,8 +292,7 @@ def top_mean(maps: Tensor) -> Tensor:
         >>> top_mean(torch.arange(200.0).reshape(1, 10, 20))
         tensor([198.5000])
     """
-    pixels = maps.flatten(1)
-    return pixels.topk(max(1, int(TOP_SHARE * pixels.shape[1])), dim=1).values.mean(dim=1)
+    return mean_of_largest(maps, max(1, int(TOP_SHARE * maps[0].numel())))
 
 
 def official_tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
