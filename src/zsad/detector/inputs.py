@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
 from zsad.errors import ConfigError
 from zsad.images.preparing import Preparation, prepare
-from zsad.images.streams import ImageSource
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 MOST_TIMES_NATIVE = 8  # sides of the input over the side that the position table was made for
 LARGEST_ALWAYS = 1024  # pixels a side that are allowed whatever the table
 
-ImageInput = ImageSource | Tensor
+ImageInput = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
 """One image: a path, an open file, a PIL image, an HWC uint8 array or a CHW float tensor in [0, 1]."""
 
 
