@@ -210,6 +210,7 @@ class Fitted(Comparing):
             class_name=decision.class_name,
             bits=self.bits,
             tile=self.tile,
+            roi=None if self.roi is None else self.roi.to_text(),
             good_images=() if good is None else good.images,
             augment_references=good is not None and good.are_turned,
         )
