@@ -68,7 +68,7 @@ def page_files(browser: BrowserModel | None = None) -> dict[str, bytes]:
         },
     )
     files = {PAGE_FILE: index.encode()}
-    folder = resources.files("zsad.files").joinpath("templates", "scoring")
+    folder = resources.files("zsad.files").joinpath("templates").joinpath("scoring")
     for file in sorted(folder.iterdir(), key=lambda each: each.name):
         is_styles = file.name == STYLES
         content = render_file(f"scoring/{STYLES}", {}).encode() if is_styles else file.read_bytes()
