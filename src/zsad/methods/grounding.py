@@ -189,7 +189,8 @@ class Grounding(Method[Config, Tensor, NamedState]):
             ) from error
         if boxes.shape != (images.shape[0], 4):
             raise ConfigError(
-                f"the detector of grounding must return boxes ({images.shape[0]}, 4), got {tuple(boxes.shape)}"
+                f"the detector of grounding must return boxes ({images.shape[0]}, 4), got "
+                f"{tuple(boxes.shape)}"
             )
         return boxes
 
