@@ -1,2 +1,4 @@
 from zsad.deploy.bundle import Bundle as Bundle
 from zsad.deploy.bundle import read_bundle as read_bundle
+from zsad.deploy.server.options import ServeOptions as ServeOptions
+from zsad.deploy.server.serving import serve as serve
