@@ -31,11 +31,11 @@ _JPEG_LARGEST_SIDE = 65_500  # pixels; a limit of the format
 _RANGE_KEY = "zsad:map_range"
 
 
-def read_map(path: str | Path) -> NDArray[np.float32]:
+def read_map(path: str | Path | IO[bytes]) -> NDArray[np.float32]:
     """Reads a map file of zsad, 16-bit PNG or .npy, back into the values of the method.
 
     Args:
-        path: path of a file of the kind "map" or "npy".
+        path: path of a file of the kind "map" or "npy", or an open file of the kind "map".
 
     Returns:
         (H, W) float32 map.
@@ -44,7 +44,7 @@ def read_map(path: str | Path) -> NDArray[np.float32]:
         ImageReadError: the file is not a map of zsad.
     """
     try:
-        if Path(path).suffix == ".npy":
+        if isinstance(path, str | Path) and Path(path).suffix == ".npy":
             loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
             return loaded
         with Image.open(path) as image:
