@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,6 @@ def _source(model: Any) -> Source:
 
 
 def _bundle(folder: str | Path) -> Predictor:
-    from zsad.deploy.runtime import load_exported  # type: ignore[import-untyped]
-
-    return load_exported(folder)  # type: ignore[no-any-return]
+    runtime = importlib.import_module("zsad.deploy.runtime")
+    predictor: Predictor = runtime.load_exported(folder)
+    return predictor
