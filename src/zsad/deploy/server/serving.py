@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +84,6 @@ def _source(model: Any) -> Source:
 
 
 def _bundle(folder: str | Path) -> Predictor:
-    runtime = importlib.import_module("zsad.deploy.runtime")
-    predictor: Predictor = runtime.load_exported(folder)
-    return predictor
+    from zsad.deploy.runtime import load_exported
+
+    return load_exported(folder)
