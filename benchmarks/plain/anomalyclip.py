@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from plain import Scorer
 from plain.encoders import image_encoder
 from plain.maps import abnormal_map, cosines, smoothed
-from zsad.methods.base import Method
+
+if TYPE_CHECKING:
+    from plain import Scorer
+    from zsad.methods.base import Method
 
 
 def plain(method: Method) -> Scorer:

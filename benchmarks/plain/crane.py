@@ -5,14 +5,18 @@ The network of D-Attn is the method's own (`method.vfm`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from plain import Scorer
 from plain.encoders import image_encoder, softmax_attention
 from plain.maps import cosines, enlarged, smoothed
-from zsad.methods.base import Method
+
+if TYPE_CHECKING:
+    from plain import Scorer
+    from zsad.methods.base import Method
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.backbones.clip import CLIP
+if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From query, key and value, all (B, H, L, d), to what is gathered, (B, H, L, d)."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from plain import Scorer
 from plain.encoders import image_encoder, text_encoder
 from plain.maps import abnormal_map, cosines, smoothed
 from zsad.backbones.tokenizer import tokenize
-from zsad.methods.base import Method
+
+if TYPE_CHECKING:
+    from plain import Scorer
+    from zsad.methods.base import Method
 
 
 def plain(method: Method) -> Scorer:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from plain import Scorer
 from plain.encoders import image_encoder
 from plain.maps import abnormal_map, cosines, smoothed
-from zsad.methods.base import Method
+
+if TYPE_CHECKING:
+    from plain import Scorer
+    from zsad.methods.base import Method
 
 MAP_TEMPERATURE = 0.07
 
