@@ -8,9 +8,9 @@ From an image tensor to a smoothed map, on the shape of ViT-L/14-336 with random
 `plain` is the method's file in `plain/`, in float32 and in bfloat16; `zsad` is `Detector.score_tensors`.
 Both encode prompts that do not depend on the image beforehand, like the authors' scripts. All variants use
 the same weights and threads and take turns, so that a slow phase of the machine affects all of them; ratios
-are those of the same round. Processor seconds are summed over the threads; next to other work on the machine (its load
-is noted, 1 for each busy processor) they say more than the clock. Only the ratios carry over to other
-machines. Peak memory is the growth of the process during a call, each variant in a process of its own.
+are those of the same round. Processor seconds are summed over the threads; next to other work on the machine
+(its load is noted, 1 for each busy processor) they say more than the clock. Only the ratios carry over to
+other machines. Peak memory is the growth of the process during a call, each variant in a process of its own.
 """
 
 from __future__ import annotations
@@ -224,7 +224,8 @@ def table(figures: dict) -> str:
     """Formats the figures as Markdown."""
     lines = [
         f"Methods end to end at {figures['size']} pixels, {figures['backbone']}, against plain "
-        f"implementations; {figures['machine']}. Factors are against plain fp32, in brackets those of the single rounds.",
+        f"implementations; {figures['machine']}. Factors are against plain fp32, in brackets those of the "
+        "single rounds.",
         "",
         "| method | batch | load before | variant | seconds | times faster | processor seconds | times fewer "
         "| largest difference of a map | of its range | peak memory of a call, MiB |",

@@ -54,7 +54,7 @@ def plain(method: Method) -> Scorer:
 
 
 def blurred(values: Tensor) -> Tensor:
-    """Smooths values of patches (B, N) on their grid; the border is mirrored without its outermost patches."""
+    """Smooths values of patches (B, N) on their grid; the outermost ones mirror it."""
     side = int(values.shape[1] ** 0.5)
     offsets = torch.arange(SIDE) - SIDE // 2
     kernel = torch.exp(-0.5 * (offsets / SIGMA) ** 2)
