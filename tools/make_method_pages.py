@@ -117,10 +117,8 @@ def authors_weights(kind: type[Method]) -> list[str]:
         return []
     lines = ["## The authors' weights", ""]
     if not records:
-        lines += [
-            "The authors have published no weights. Files in the layout of their training code are accepted:",
-            "",
-        ]
+        note = kind.WEIGHTS_NOTE or "the authors have published no weights"
+        lines += [f"{note[0].upper()}{note[1:]}. Files in the layout of their code are accepted:", ""]
     shown = records[0].name if records else "THEIRS.pth"
     lines += [
         "```console",

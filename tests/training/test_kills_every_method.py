@@ -1,4 +1,4 @@
-"""`zsad train`, killed by SIGKILL in its second epoch and resumed, ends with the same file, for every method."""
+"""`zsad train` of each method, killed for good in its second epoch and resumed, ends with the same file."""
 
 from __future__ import annotations
 
