@@ -71,13 +71,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
 
     Example:
         >>> str(unknown_name("method", "winclp", ["winclip", "musc"]))
-        "unknown method 'winclp': did you mean 'winclip'? Known: musc, winclip"
+        "unknown method 'winclp', did you mean 'winclip'? Known: musc, winclip"
     """
     names = sorted(known)
     by_lower = {known_name.lower(): known_name for known_name in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    hint = f" did you mean {by_lower[near[0]]!r}?" if near else ""
-    return ConfigError(f"unknown {kind} {name!r}:{hint} Known: {', '.join(names) or 'none'}")
+    hint = f", did you mean {by_lower[near[0]]!r}? Known" if near else "; known"
+    return ConfigError(f"unknown {kind} {name!r}{hint}: {', '.join(names) or 'none'}")
 
 
 def printable(path: object) -> str:
