@@ -22,6 +22,14 @@ class ImageReadError(ZsadError, ValueError):
     """An image cannot be read; the message names its path and the reason."""
 
 
+class NotAnImageError(ImageReadError):
+    """What was given as an image is something else, such as a text or an archive."""
+
+
+class ImageTooLargeError(ImageReadError):
+    """An image has more pixels, or takes more memory to decode, than the limits allow."""
+
+
 class ImageWarning(UserWarning):
     """An image was read, but can be read in another way that may be meant.
 
