@@ -50,7 +50,7 @@ def _goes_head_by_head(query: Tensor, key: Tensor, causal: bool) -> bool:
 
 @functools.cache
 def _multiplies_bfloat16() -> bool:
-    """Whether the vector unit multiplies bfloat16; PyTorch's fused kernel makes use of AMX, but not of that."""
+    """Whether the vector unit multiplies bfloat16; AMX does not count, which the fused kernel itself uses."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)  # an older PyTorch cannot tell
     found: dict[str, bool] = capabilities()
     return bool(found.get("avx512_bf16")) and not found.get("amx_bf16")
