@@ -22,6 +22,14 @@ class ImageReadError(ZsadError, ValueError):
     """An image cannot be read; the message names its path and the reason."""
 
 
+class NotAnImageError(ImageReadError):
+    """What was given as an image is something else, such as a text or an archive."""
+
+
+class ImageTooLargeError(ImageReadError):
+    """An image has more pixels, or takes more memory to decode, than the limits allow."""
+
+
 class ImageWarning(UserWarning):
     """An image was read, but can be read in another way that may be meant.
 
@@ -63,13 +71,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
 
     Example:
         >>> str(unknown_name("method", "winclp", ["winclip", "musc"]))
-        "unknown method 'winclp': did you mean 'winclip'? Known: musc, winclip"
+        "unknown method 'winclp', did you mean 'winclip'? Known: musc, winclip"
     """
     names = sorted(known)
     by_lower = {known_name.lower(): known_name for known_name in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    hint = f" did you mean {by_lower[near[0]]!r}?" if near else ""
-    return ConfigError(f"unknown {kind} {name!r}:{hint} Known: {', '.join(names) or 'none'}")
+    hint = f", did you mean {by_lower[near[0]]!r}? Known" if near else "; known"
+    return ConfigError(f"unknown {kind} {name!r}{hint}: {', '.join(names) or 'none'}")
 
 
 def printable(path: object) -> str:

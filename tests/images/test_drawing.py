@@ -168,7 +168,7 @@ def test_save_writes_the_mask_when_there_is_a_threshold(prediction, image, tmp_p
 def test_save_writes_what_is_asked_for(prediction, tmp_path):
     (file,) = prediction.save(tmp_path, name="x", kinds=["npy"])
     np.testing.assert_array_equal(read_map(file), prediction.anomaly_map)
-    with pytest.raises(ConfigError, match="unknown file kind 'maks': did you mean 'mask'"):
+    with pytest.raises(ConfigError, match="unknown file kind 'maks', did you mean 'mask'"):
         prediction.save(tmp_path, kinds=["maks"])
     with pytest.raises(ConfigError, match="--map-threshold"):
         prediction.save(tmp_path, kinds=["mask"])

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from zsad._version import __version__
-from zsad.cli import calibrate, data, evaluate, fit, lists, predict, report, reproduce, train, weights
+from zsad.cli import calibrate, data, evaluate, fit, lists, predict, report, reproduce, serve, train, weights
 from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 
 
@@ -89,6 +89,7 @@ for command in (
     evaluate.evaluate,
     report.report,
     reproduce.reproduce,
+    serve.serve,
     calibrate.calibrate,
     lists.methods,
     lists.backbones,

@@ -21,10 +21,10 @@ from zsad.detector.identity import learned_versions, scoring_settings
 from zsad.detector.inputs import ImageInput, check_size, check_tensors, check_trained
 from zsad.detector.predictions import one_by_one, predictions
 from zsad.detector.states import States
-from zsad.detector.support import find_and_tell
 from zsad.detector.tiling import Sources, check_tileable, resized
 from zsad.errors import ConfigError
 from zsad.images.class_names import Classes, class_names, with_class_names
+from zsad.images.finding import find_and_tell
 from zsad.images.looking import look
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of

@@ -31,11 +31,11 @@ _JPEG_LARGEST_SIDE = 65_500  # pixels; a limit of the format
 _RANGE_KEY = "zsad:map_range"
 
 
-def read_map(path: str | Path) -> NDArray[np.float32]:
+def read_map(path: str | Path | IO[bytes]) -> NDArray[np.float32]:
     """Reads a map file of zsad, 16-bit PNG or .npy, back into the values of the method.
 
     Args:
-        path: path of a file of the kind "map" or "npy".
+        path: path of a file of the kind "map" or "npy", or an open file of the kind "map".
 
     Returns:
         (H, W) float32 map.
@@ -44,7 +44,7 @@ def read_map(path: str | Path) -> NDArray[np.float32]:
         ImageReadError: the file is not a map of zsad.
     """
     try:
-        if Path(path).suffix == ".npy":
+        if isinstance(path, str | Path) and Path(path).suffix == ".npy":
             loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
             return loaded
         with Image.open(path) as image:
@@ -92,12 +92,8 @@ def write_file(
         with atomic_file(path) as file:
             np.save(file, anomaly_map.astype(np.float32, copy=False), allow_pickle=False)
     elif kind == "map":
-        low, high = map_range
-        information = png_marker()
-        information.add_text(_RANGE_KEY, f"{low!r} {high!r}")
-        packed = Image.fromarray(map_to_uint16(anomaly_map, map_range))
         with atomic_file(path) as file:
-            packed.save(file, format="PNG", pnginfo=information, compress_level=3)
+            save_map(anomaly_map, map_range, file)
     elif kind == "mask":
         with atomic_file(path) as file:
             mask_image(_needed(mask, kind)).save(file, format="PNG", pnginfo=png_marker())
@@ -108,6 +104,26 @@ def write_file(
     else:
         raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
     return path
+
+
+def save_map(anomaly_map: NDArray[np.float32], map_range: tuple[float, float], file: IO[bytes]) -> None:
+    """Writes a map as 16-bit PNG that stores its value range; `read_map` reads it back.
+
+    Args:
+        anomaly_map: (H, W) float32 map.
+        map_range: map values that become 0 and 65535.
+        file: open binary file.
+    """
+    low, high = map_range
+    information = png_marker()
+    information.add_text(_RANGE_KEY, f"{low!r} {high!r}")
+    packed = Image.fromarray(map_to_uint16(anomaly_map, map_range))
+    packed.save(file, format="PNG", pnginfo=information, compress_level=3)
+
+
+def save_png(image: Image.Image, file: IO[bytes]) -> None:
+    """Writes an image as PNG that says that zsad wrote it."""
+    image.save(file, format="PNG", pnginfo=png_marker(), compress_level=3)
 
 
 def save_jpeg(image: Image.Image, file: IO[bytes], quality: int, note: bytes = b"") -> None:
@@ -131,7 +147,7 @@ def _save_photo(image: Image.Image, path: Path) -> Path:
     if max(image.size) > _JPEG_LARGEST_SIDE:
         path = path.with_suffix(".png")
         with atomic_file(path) as file:
-            image.save(file, format="PNG", pnginfo=png_marker(), compress_level=3)
+            save_png(image, file)
         return path
     with atomic_file(path) as file:
         save_jpeg(image, file, quality=92)

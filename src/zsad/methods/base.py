@@ -139,6 +139,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         config: the method's frozen `Config`.
         notes: what the method could not do as it was set up, a line each, for every `Prediction`.
         WEIGHTS: records of the files of learnt weights that the authors published.
+        WEIGHTS_NOTE: sentence about the authors' files if `WEIGHTS` lists none; "" if there are none.
         OFFICIAL_FILES: names that the authors' code gives its files of learnt weights, if there are several.
         SHAPE_FIELDS: the `Config` fields that decide the shapes of the learnt tensors; a setting that
             contradicts a checkpoint in one of them is refused, and any other setting overrides it.
@@ -163,6 +164,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     INFO: ClassVar[MethodInfo]
     Config: ClassVar[type[MethodConfig]]
     WEIGHTS: ClassVar[tuple[WeightRecord, ...]] = ()
+    WEIGHTS_NOTE: ClassVar[str] = ""
     OFFICIAL_FILES: ClassVar[tuple[str, ...]] = ()
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
@@ -378,7 +380,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
             WeightsError: the layout is not the authors'; the message lists missing and unexpected names.
         """
         raise WeightsError(
-            f"the authors of {self.INFO.title} publish no weights; load it without checkpoint="
+            self.WEIGHTS_NOTE
+            or f"the authors of {self.INFO.title} publish no weights; load it without checkpoint="
         )
 
     @classmethod

@@ -143,6 +143,10 @@ class BayesPFL(Method[Config, RawFeatures, Prompts]):
     SHAPE_FIELDS = frozenset(
         {"features_list", "prompt_num", "prompt_context_len", "prompt_state_len", "num_flows"}
     )
+    WEIGHTS_NOTE = (
+        "the files of Bayes-PFL's authors, train_visa.pth and train_mvtec.pth, are on Google Drive, which "
+        f"programs cannot fetch from: follow the link on {INFO.code} and give the file as --checkpoint"
+    )
     AUTHORS_ACTIVATION = "gelu"
     FEATURES = RawFeatures
     FEATURE_FIELDS = frozenset({"features_list"})
