@@ -92,7 +92,10 @@ def test_from_a_drop_to_a_download(browser):
         name, content = saved(page, "#save-csv")
         assert name == "results.csv"
         rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
-        assert [(row["name"], row["is_anomalous"]) for row in rows] == [("dark.png", "false"), ("light.png", "true")]
+        assert [(row["name"], row["is_anomalous"]) for row in rows] == [
+            ("dark.png", "false"),
+            ("light.png", "true"),
+        ]
         assert float(rows[1]["score"]) == pytest.approx(220 / 255)
         results = json.loads(saved(page, "#save-json")[1])
         assert results["threshold"] == pytest.approx(34 / 255 + 0.01)
@@ -113,11 +116,15 @@ def test_a_bad_file_says_why_and_stops_no_other(browser):
         drop(page, [file("notes.txt", b"words"), *files(dark=10)])
         wait_until_scored(page, 2)
         page.click(".item.failed .pick")
+        page.wait_for_selector("#verdict.failed")
         assert words(page, "#verdict-word") == "Could not be scored"
         assert words(page, "#verdict-reason") == "is not an image"
         assert page.locator(".item:not(.failed)").count() == 1
         rows = json.loads(saved(page, "#save-json")[1])["results"]
-        assert {row["name"]: row["error"] for row in rows} == {"notes.txt": "is not an image", "dark.png": None}
+        assert {row["name"]: row["error"] for row in rows} == {
+            "notes.txt": "is not an image",
+            "dark.png": None,
+        }
 
 
 def test_names_are_shown_as_text(browser):
@@ -134,7 +141,9 @@ def test_a_token_is_asked_for_until_it_is_right(browser):
     with page_server(Behaviour(token="secret")) as address, open_page(browser, address) as page:
         page.fill("#token-field", "wrong")
         page.keyboard.press("Enter")
-        page.wait_for_function("() => document.getElementById('token-text').textContent.includes('not accept')")
+        page.wait_for_function(
+            "() => document.getElementById('token-text').textContent.includes('not accept')"
+        )
         page.fill("#token-field", "secret")
         page.keyboard.press("Enter")
         page.wait_for_selector("body[data-ready]")
@@ -250,14 +259,19 @@ def test_models_are_chosen_by_name(browser):
 
 
 def test_learning_that_is_off_is_explained(browser):
-    with page_server(Behaviour(can_fit=False)) as address, open_page(browser, address) as page:
+    with (
+        page_server(Behaviour(cannot_fit="Start it with zsad serve --allow-fit.")) as address,
+        open_page(browser, address) as page,
+    ):
         page.wait_for_selector("#learning-off:not([hidden])")
         assert "zsad serve --allow-fit" in words(page, "#learning-off")
         assert not page.locator("#learn").is_visible()
 
 
 @pytest.mark.parametrize(
-    "look", [{}, {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}], ids=["light", "dark", "phone"]
+    "look",
+    [{}, {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}}],
+    ids=["light", "dark", "phone"],
 )
 def test_accessible_and_as_wide_as_the_screen(browser, look):
     with page_server(Behaviour()) as address, open_page(browser, address, **look) as page:

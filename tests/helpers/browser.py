@@ -37,7 +37,13 @@ def open_page(browser, address, **options):
     try:
         yield page
     except Exception:
-        print("PROBLEMS", page.problems, page.inner_text("#items"), page.inner_html("#views"), page.inner_text("#trouble"))
+        print(
+            "PROBLEMS",
+            page.problems,
+            page.inner_text("#items"),
+            page.inner_html("#views"),
+            page.inner_text("#trouble"),
+        )
         raise
     context.close()
 
@@ -66,7 +72,11 @@ def serious_findings(page):
 
 
 def _axe():
-    folders = [os.environ.get("NODE_PATH", ""), "node_modules", str(Path(__file__).parents[2] / "node_modules")]
+    folders = [
+        os.environ.get("NODE_PATH", ""),
+        "node_modules",
+        str(Path(__file__).parents[2] / "node_modules"),
+    ]
     for folder in filter(None, folders):
         script = Path(folder) / "axe-core" / "axe.min.js"
         if script.is_file():

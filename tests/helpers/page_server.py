@@ -31,7 +31,7 @@ class Behaviour:
     """What the server does: `token` it wants, `busy` times it answers 429, `seconds` an image takes."""
 
     def __init__(self, **changes):
-        self.token, self.busy, self.seconds, self.can_fit = None, 0, 0.0, True
+        self.token, self.busy, self.seconds, self.cannot_fit = None, 0, 0.0, None
         self.names = ["default"]
         self.normal_scores, self.threshold = [], None
         self.predicted = []
@@ -48,7 +48,7 @@ class Behaviour:
             "normal_scores": self.normal_scores,
             "left_out": int(bool(self.normal_scores)),
             "confidence": 0.95,
-            "can_fit": self.can_fit,
+            "cannot_fit": self.cannot_fit,
         }
         return {"models": [{"name": name, **known} for name in self.names]}
 
@@ -77,7 +77,7 @@ class Behaviour:
     def fit(self, files):
         self.normal_scores = sorted(self.predict(name, content, ())["score"] for name, content in files)
         self.threshold = self.normal_scores[-1] + 0.01
-        return {"images": len(files), "warnings": [], "failed": [], "outliers": []}
+        return {"images": [{"name": name} for name, _ in files], "warnings": [], "failed": [], "outliers": []}
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def page_server(behaviour):
             parts = list(BytesParser(policy=HTTP).parsebytes(head + body).iter_parts())
             found = [(part.get_filename(), part.get_payload(decode=True)) for part in parts]
             if address.path == "/v1/fit":
-                return self.answer(200, behaviour.fit(found))
+                return self.answer(200, behaviour.fit([each for each in found if each[0] is not None]))
             behaviour.predicted += [name for name, _ in found]
             rows = [behaviour.predict(name, content, parse_qs(address.query)) for name, content in found]
             failed = all(row["error"] for row in rows)

@@ -48,7 +48,8 @@ def runtime_files(folder: str | Path | None = None, *, offline: bool | None = No
         package = download(URL, SHA256, BYTES, offline=offline)
     except WeightsError as error:
         raise WeightsError(
-            f"{error}; or run npm install {PACKAGE}@{VERSION} and give --onnxruntime-web node_modules/{PACKAGE}"
+            f"{error}; or run npm install {PACKAGE}@{VERSION} and give "
+            f"--onnxruntime-web node_modules/{PACKAGE}"
         ) from error
     return _from_package(package)
 
@@ -58,8 +59,8 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
     missing = [name for name in FILES if not (dist / name).is_file()]
     if missing:
         raise ConfigError(
-            f"{printable(folder)} holds no {missing[0]}: run npm install {PACKAGE}@{VERSION} and give the folder "
-            f"node_modules/{PACKAGE}"
+            f"{printable(folder)} holds no {missing[0]}: run npm install {PACKAGE}@{VERSION} and give "
+            f"the folder node_modules/{PACKAGE}"
         )
     return {name: (dist / name).read_bytes() for name in FILES}
 

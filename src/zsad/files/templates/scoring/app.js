@@ -210,7 +210,7 @@ async function loadModels(from) {
 function useModel(name) {
   state.model = state.models.find((model) => model.name === name);
   const { method, backbone, class_name: className, references } = state.model;
-  find("about").textContent = [`${method} on ${backbone}`, className, references && `compares with ${counted(references, "good image")}`]
+  find("about").textContent = [method && `${method} on ${backbone}`, className, references && `compares with ${counted(references, "good image")}`]
     .filter(Boolean).join(" · ");
   learning.show(state.model);
 }
@@ -238,7 +238,7 @@ async function learn(images, rate) {
 function learntLines(found, model) {
   const threshold = Number(model.threshold.toPrecision(4));
   return [
-    ["", `Learnt from ${counted(found.images, "good image")}; the threshold is now ${threshold}.`],
+    ["", `Learnt from ${counted(found.images.length, "good image")}; the threshold is now ${threshold}.`],
     ["", promiseSentences(model, model.threshold).promise],
     ...found.warnings.map((sentence) => ["warning", sentence]),
     ...found.failed.map(({ name, error }) => ["warning", `${name}: ${error}`]),
