@@ -18,7 +18,7 @@ ALL = "errors _version files images types data metrics backbones methods detecto
 MAY_IMPORT = {
     "errors": "",
     "_version": "",
-    "_lazy": "",
+    "_lazy": "errors",
     "files": "errors _version",
     "metrics": "errors _version",
     "images": "_lazy errors files",

@@ -52,7 +52,7 @@ class _OneLineErrors(TyperGroup):
         return super().parse_args(ctx, [at_home(argument) for argument in args])
 
     def invoke(self, ctx: Any) -> Any:
-        from zsad.errors import ConfigError, ImageWarning, ZsadError
+        from zsad.errors import ConfigError, ImageWarning, ZsadError, without_torch
 
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # file names may hold what no encoding can write
@@ -66,6 +66,8 @@ class _OneLineErrors(TyperGroup):
             fail("interrupted", INTERRUPTED)
         except ZsadError as error:
             fail(error, WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
+        except ModuleNotFoundError as error:
+            fail(without_torch(error), FAILED)
         except Exception as error:
             # typer's own exceptions carry an exit code, and it handles a closed pipe (`zsad methods | head`)
             if hasattr(error, "exit_code") or isinstance(error, typer.Abort | BrokenPipeError | EOFError):

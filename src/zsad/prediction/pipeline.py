@@ -26,13 +26,13 @@ from zsad.images.saving import save_jpeg
 from zsad.images.scoring import score_batch
 from zsad.prediction.layout import content_stamp
 from zsad.prediction.options import PredictOptions
+from zsad.prediction.predictor import Predictor, calibration_of
 from zsad.prediction.records import ResultRecord
 from zsad.types import PhraseFit, Prediction
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from zsad.detector.detector import Detector
     from zsad.prediction.layout import RunLayout
 
 
@@ -57,7 +57,7 @@ class Scorer(Protocol):
         """Yields, after an interruption, records with complete files that `records` did not yield."""
 
 
-Engine = Callable[["Detector", "RunLayout", PredictOptions], Scorer]
+Engine = Callable[["Predictor", "RunLayout", PredictOptions], Scorer]
 """Makes the scorer of a run: `PredictionPipeline`, or its counterpart in several processes."""
 
 
@@ -79,10 +79,11 @@ class PredictionPipeline:
         explanations: rankings of the phrases to explain with, by path, of the images scored so far.
     """
 
-    def __init__(self, detector: Detector, layout: RunLayout, options: PredictOptions) -> None:
+    def __init__(self, detector: Predictor, layout: RunLayout, options: PredictOptions) -> None:
         self.detector = detector
         self.layout = layout
         self.options = options
+        self._calibration = calibration_of(detector)
         self.explanations: dict[str, list[PhraseFit]] = {}
         self._writing: deque[Future[ResultRecord]] = deque()
 
@@ -172,7 +173,7 @@ class PredictionPipeline:
         path = str(prediction.path)
         self._write(prediction, path, stamp)
         height, width = prediction.anomaly_map.shape
-        calibration = self.detector.calibration
+        calibration = self._calibration
         best = next(iter(self.explanations.get(path, ())), None)
         return {
             "score": float(prediction.score),
@@ -198,7 +199,7 @@ class PredictionPipeline:
 
 
 def record_of(
-    path: str, detector: Detector, options: PredictOptions, *, seconds: float = 0.0, **found: Any
+    path: str, detector: Predictor, options: PredictOptions, *, seconds: float = 0.0, **found: Any
 ) -> ResultRecord:
     """The record of an image, with the names and the threshold of the run.
 
@@ -214,13 +215,13 @@ def record_of(
         path=path,
         threshold=options.threshold,
         seconds=seconds,
-        method=detector.method.INFO.name,
-        backbone=detector.record.name,
+        method=detector.method_name,
+        backbone=detector.backbone_name,
         **{**unknown, **found},
     )
 
 
-def _read(detector: Detector, path: Path) -> _Read:
+def _read(detector: Predictor, path: Path) -> _Read:
     started = time.perf_counter()
     image, reason, stamp = None, "", b""
     try:
