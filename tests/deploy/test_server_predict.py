@@ -196,6 +196,7 @@ def test_the_description_of_the_api_has_examples_and_needs_no_other_host(client)
 def test_the_page_and_all_its_files_come_from_the_server(client):
     page = client.get("/")
     assert page.status_code == 200
+    assert client.head("/").status_code == 200
     assert page.headers["content-type"].startswith("text/html")
     assert "unsafe" not in page.headers["content-security-policy"]
     assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
