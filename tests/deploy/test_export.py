@@ -13,6 +13,7 @@ from PIL import Image
 
 import zsad
 from helpers.brightness_bundle import brightness_graph
+from helpers.stripes import striped
 from zsad.deploy import export, parity
 from zsad.deploy.bundle import BUNDLE_FILE, Graphs, read_bundle
 from zsad.deploy.export import export_detector
@@ -20,13 +21,6 @@ from zsad.deploy.runtime import load_exported
 from zsad.errors import ConfigError, DataError
 
 GOOD = 8
-
-
-def striped(number, size=(40, 52)):
-    """An image of stripes with a little noise."""
-    generator = np.random.default_rng(number)
-    stripes = np.sin(np.arange(size[1]) / 3)[None, :, None] * 40 + 120
-    return (stripes + generator.normal(0, 8, (*size, 3))).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +106,8 @@ def small(make_small_clip):
 def other_graph(monkeypatch):
     """Every export writes a graph that answers with the brightness of the image."""
 
-    def write(parts, detector, folder, *rest):
-        onnx.save(brightness_graph(detector.image_size), folder / "model.onnx")
+    def write(parts, preparation, folder, *rest):
+        onnx.save(brightness_graph(preparation.size), folder / "model.onnx")
         return Graphs("model.onnx")
 
     monkeypatch.setattr(export, "write_graphs_for", write)

@@ -12,10 +12,13 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zsad._version import __version__
 from zsad.deploy.bundle import (
@@ -32,10 +35,11 @@ from zsad.deploy.folding import check_exportable, folded_class, in_half_precisio
 from zsad.deploy.graphs import MOST_AT_ONCE
 from zsad.deploy.parity import compared_images, differences, parity
 from zsad.deploy.readme import parity_sentence, write_readme
-from zsad.deploy.runners import write_graphs_for
+from zsad.deploy.runners import Target, write_graphs_for
 from zsad.deploy.thresholds import decided_again, promise_of
 from zsad.detector.support import images_given
 from zsad.errors import ConfigError, printable, unknown_name
+from zsad.images.preparing import prepare
 from zsad.methods.base import DEFAULT_CLASS
 
 if TYPE_CHECKING:
@@ -43,6 +47,9 @@ if TYPE_CHECKING:
     from zsad.detector.decision import Decision
     from zsad.detector.detector import Detector
     from zsad.detector.support import Images
+
+MOST_FOR_SCALES = 64
+"""Largest number of images that quantisation takes its scales from."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of how much is done; (text, 0, 0) where nobody knows."""
@@ -117,11 +124,14 @@ def export_detector(
     check_target(target, overwrite=overwrite)
     tell = progress or (lambda what, done, total: None)
     name = folded_class(detector, class_name)
-    compared = compared_images(detector, images_given(images))
+    given = images_given(images)
+    compared = compared_images(detector, given)
     with _on_the_cpu(detector), _hidden_folder(target) as folder:
         exact = parts(detector, name)
         traced = [in_half_precision(part) for part in exact] if precision == "fp16" else exact
-        graphs = write_graphs_for(traced, detector, folder, format, precision, compared, tell)
+        wanted = Target(format, precision, has_image_graph=detector.roi is None and detector.tile is None)
+        scales = _calibration(detector, given) if (format, precision) == ("openvino", "int8") else ()
+        graphs = write_graphs_for(traced, detector.preparation, folder, wanted, scales, tell)
         bundle = _described(detector, exact[0], name, format, precision, graphs, folder)
         found = differences(
             detector, exact, bundle, folder, compared, lambda done, total: tell("Comparing", done, total)
@@ -137,6 +147,12 @@ def export_detector(
         write_bundle(bundle, folder)
         _take_name(folder, target)
     return ExportResult(target, bundle, tuple(lines))
+
+
+def _calibration(detector: Detector, given: Sequence[Any]) -> list[NDArray[np.float32]]:
+    """Images that quantisation takes its scales from, (1, 3, S, S) each."""
+    images = compared_images(detector, given, MOST_FOR_SCALES).images
+    return [prepare(image, detector.preparation)[None] for image in images]
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
