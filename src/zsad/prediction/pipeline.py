@@ -22,7 +22,7 @@ from zsad.images.decoding import file_bytes
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
-from zsad.images.saving import save_jpeg
+from zsad.images.saving import save_jpeg, save_photo
 from zsad.images.scoring import score_batch
 from zsad.prediction.layout import content_stamp
 from zsad.prediction.options import PredictOptions
@@ -189,11 +189,14 @@ class PredictionPipeline:
         }
 
     def _write(self, prediction: Prediction, path: str, stamp: bytes) -> None:
-        scale = self.options.scale
-        for kind in self.options.formats or ():
-            prediction.write(kind, self.layout.file(path, kind), scale=scale)
         values = (prediction.image, prediction.anomaly_map, prediction.map_range)
-        heat = overlay(*values, scale=scale, roi=prediction.roi)
+        heat = overlay(*values, scale=self.options.scale, roi=prediction.roi)  # once for both files
+        for kind in self.options.formats or ():
+            target = self.layout.file(path, kind)
+            if kind == "overlay":
+                save_photo(heat, target)
+            else:
+                prediction.write(kind, target)
         with atomic_file(self.layout.thumbnail(path)) as file:
             save_jpeg(thumbnail(heat), file, quality=82, note=stamp)
 
