@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from helpers.brightness_bundle import brightness_bundle
 from typer.testing import CliRunner
 
+from helpers.brightness_bundle import brightness_bundle
 from zsad.cli import app
 
 ROOT = Path(__file__).parents[2]
