@@ -18,7 +18,20 @@ import typer
 from typer.core import TyperGroup
 
 from zsad._version import __version__
-from zsad.cli import calibrate, data, evaluate, fit, lists, predict, report, reproduce, serve, train, weights
+from zsad.cli import (
+    calibrate,
+    data,
+    evaluate,
+    export,
+    fit,
+    lists,
+    predict,
+    report,
+    reproduce,
+    serve,
+    train,
+    weights,
+)
 from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 
 
@@ -87,6 +100,7 @@ app.add_typer(data.data_app, name="data")
 for command in (
     predict.predict,
     fit.fit,
+    export.export,
     train.train,
     evaluate.evaluate,
     report.report,

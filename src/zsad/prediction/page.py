@@ -242,8 +242,20 @@ def _about(number: int, settings: Mapping[str, Any]) -> str:
     return f"{counted(number, 'image')} scored by {settings['method']} on {settings['backbone']}, {when}"
 
 
+_ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""What scored the images of a run over a bundle, by the `runner` in its settings."""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # onnxruntime-gpu, or a page that is written again elsewhere
+        return ""
+
+
 def _settings_facts(source: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    versions = f"zsad {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}"
+    engine = _ENGINES.get(settings.get("runner", ""), "torch")
+    versions = f"zsad {__version__}, {engine} {_version(engine)}, Python {platform.python_version()}"
     named = ((name.replace("_", " "), value) for name, value in settings.items() if name != "folder_mode")
     return facts([("folder", source), *named, ("versions", versions)])
 

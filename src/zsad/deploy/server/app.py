@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 
 from zsad._version import __version__
 from zsad.deploy.server.guard import Guard, Watch, refusal_answer
+from zsad.deploy.server.page_routes import page_routes
 from zsad.deploy.server.refusals import Refusal
 from zsad.deploy.server.scoring_routes import scoring_routes
 from zsad.deploy.server.watching_routes import watching_routes
@@ -64,6 +65,7 @@ def create_app(service: Service, on_failure: Callable[[Exception], None] | None 
         docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
     )
+    app.include_router(page_routes())
     app.include_router(scoring_routes(service))
     app.include_router(watching_routes(service))
     _answer_errors(app)
