@@ -14,7 +14,7 @@ from PIL import Image
 
 from zsad.errors import ConfigError
 from zsad.files.run_lock import only_writer
-from zsad.prediction import PredictOptions, WatchOptions, watch_folders
+from zsad.prediction import PredictOptions, WatchOptions, predict_folder, watch_folders
 from zsad.prediction.page import rebuild_page
 from zsad.prediction.records import read_results
 from zsad.types import Prediction
@@ -33,7 +33,8 @@ class Brightness:
     method_name, backbone_name, map_range = "brightness", "none", (0.0, 1.0)
 
     def scoring_settings(self):
-        return {"method": self.method_name, "backbone": self.backbone_name}
+        # as a fitted detector says that its companions do not count
+        return {"method": self.method_name, "backbone": self.backbone_name, "companions": "none"}
 
     def at_depth(self, bits):
         return self
@@ -201,6 +202,15 @@ def test_a_later_watch_scores_nothing_twice(watch):
     assert watch.detector.calls == [0.2, 0.4, 0.8, 0.6]
     assert watch.result.resumed == 1
     assert watch.scores() == {"a.png": 0.2, "b.png": 0.8, "c.png": 0.6}
+
+
+def test_a_run_of_such_a_detector_can_be_resumed(watch):
+    watch.put("a.png", image_bytes(51))
+    for is_resumed in (False, True):
+        options = PredictOptions(out=watch.out, resume=is_resumed)
+        result = predict_folder(watch.folder / "in", watch.detector, options)
+    assert result.resumed == 1
+    assert watch.detector.calls == [0.2]
 
 
 def test_an_overwritten_image_replaces_its_result(watch):
