@@ -15,9 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from zsad._version import __version__
+from zsad.deploy.server.draining import Drain
 from zsad.deploy.server.guard import Guard, Watch, refusal_answer
 from zsad.deploy.server.refusals import Refusal
 from zsad.deploy.server.scoring_routes import scoring_routes
+from zsad.deploy.server.teaching_routes import teaching_routes
 from zsad.deploy.server.watching_routes import watching_routes
 from zsad.errors import one_line
 
@@ -65,6 +67,7 @@ def create_app(service: Service, on_failure: Callable[[Exception], None] | None 
         redoc_url=None,
     )
     app.include_router(scoring_routes(service))
+    app.include_router(teaching_routes(service))
     app.include_router(watching_routes(service))
     _answer_errors(app)
     app.add_middleware(Guard, options=service.options)
@@ -76,6 +79,7 @@ def create_app(service: Service, on_failure: Callable[[Exception], None] | None 
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After"],
         )
+    app.add_middleware(Drain)
     app.add_middleware(Watch, service=service)  # the outermost, which sees the answers of all others
     return app
 
