@@ -3,6 +3,7 @@ from zsad import metrics as metrics
 from zsad import prompts as prompts
 from zsad._version import __version__ as __version__
 from zsad.backbones.catalog import list_backbones as list_backbones
+from zsad.deploy.export import export_detector as export_detector
 from zsad.deploy.runtime import load_exported as load_exported
 from zsad.deploy.server.options import ServeOptions as ServeOptions
 from zsad.deploy.server.serving import serve as serve

@@ -52,6 +52,7 @@ class FakeDetector(Decided):
     """The score is the image's mean brightness and the map its red channel."""
 
     roi = None
+    method_name, backbone_name = "fake", "toy"
 
     def __init__(self, clip, joint=False):
         self.backbone = clip

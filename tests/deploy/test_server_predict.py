@@ -9,6 +9,7 @@ from PIL import Image
 
 import zsad
 from helpers.serving import Brightness, brightness, client_of, noise_png, png, service_of
+from zsad.deploy.web.page import PAGE_FOLDER, page_files
 from zsad.images.saving import read_map
 
 FIELDS = ["name", "score", "is_anomalous", "threshold", "width", "height", "seconds", "error"]
@@ -163,6 +164,7 @@ def test_the_models_are_listed():
     ]
     assert answer["models"][0]["threshold"] == 0.5
     assert answer["models"][0]["can_fit"] is False
+    assert "zsad fit" in answer["models"][0]["cannot_fit"]
 
 
 def test_the_server_answers_as_the_detector_does(tmp_path):
@@ -176,6 +178,7 @@ def test_the_server_answers_as_the_detector_does(tmp_path):
     assert row["score"] == pytest.approx(expected.score, abs=1e-6)
     assert row["is_anomalous"] is None
     assert (model["method"], model["backbone"], model["can_fit"]) == ("anomalyclip", "tiny", True)
+    assert "--allow-fit" in model["cannot_fit"]
 
 
 def test_the_description_of_the_api_has_examples_and_needs_no_other_host(client):
@@ -188,3 +191,18 @@ def test_the_description_of_the_api_has_examples_and_needs_no_other_host(client)
     assert "http://" not in text
     assert "https://" not in text
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
+
+
+def test_the_page_and_all_its_files_come_from_the_server(client):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert client.head("/").status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    for path, content in page_files().items():
+        if path.startswith(PAGE_FOLDER):
+            answer = client.get(f"/{path}")
+            assert (answer.status_code, answer.content) == (200, content)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+    assert client.get("/page/app.py").status_code == client.get("/page/..%2Findex.html").status_code == 404

@@ -13,7 +13,8 @@ from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.files.atomic import atomic_file
 from zsad.images.colours import map_from_uint16, map_to_uint16
 from zsad.images.drawing import Scale, draw_contour, mask_image, overlay
-from zsad.images.results import MARKER, png_marker
+from zsad.images.grey_png import write_grey_png
+from zsad.images.results import MARKER, MARKER_TEXT, png_marker
 
 FileKind = Literal["overlay", "map", "npy", "mask", "contour"]
 
@@ -98,9 +99,9 @@ def write_file(
         with atomic_file(path) as file:
             mask_image(_needed(mask, kind)).save(file, format="PNG", pnginfo=png_marker())
     elif kind == "contour":
-        return _save_photo(draw_contour(image, _needed(mask, kind)), path)
+        return save_photo(draw_contour(image, _needed(mask, kind)), path)
     elif kind == "overlay":
-        return _save_photo(overlay(image, anomaly_map, map_range, scale=scale, roi=roi), path)
+        return save_photo(overlay(image, anomaly_map, map_range, scale=scale, roi=roi), path)
     else:
         raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
     return path
@@ -115,10 +116,8 @@ def save_map(anomaly_map: NDArray[np.float32], map_range: tuple[float, float], f
         file: open binary file.
     """
     low, high = map_range
-    information = png_marker()
-    information.add_text(_RANGE_KEY, f"{low!r} {high!r}")
-    packed = Image.fromarray(map_to_uint16(anomaly_map, map_range))
-    packed.save(file, format="PNG", pnginfo=information, compress_level=3)
+    texts = {MARKER: MARKER_TEXT, _RANGE_KEY: f"{low!r} {high!r}"}
+    write_grey_png(file, map_to_uint16(anomaly_map, map_range), texts)
 
 
 def save_png(image: Image.Image, file: IO[bytes]) -> None:
@@ -143,7 +142,15 @@ def save_jpeg(image: Image.Image, file: IO[bytes], quality: int, note: bytes = b
     )
 
 
-def _save_photo(image: Image.Image, path: Path) -> Path:
+def save_photo(image: Image.Image, path: Path) -> Path:
+    """Writes an overlay or a contour: JPEG, or PNG if the image is too large for that.
+
+    Returns:
+        The path of the file; its suffix is .png if the image is too large for JPEG.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if max(image.size) > _JPEG_LARGEST_SIDE:
         path = path.with_suffix(".png")
         with atomic_file(path) as file:

@@ -42,6 +42,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.backbones.scaled_dot_product import attend
 from zsad.backbones.tokenizer import tokenize
 from zsad.errors import ConfigError
 from zsad.files.fields import AtLeast
@@ -149,7 +150,7 @@ class Adaptor(nn.Module):
         batch, length, _ = tokens.shape
         projected = self.query_key_value(self.norm(tokens)).reshape(batch, length, 3, HEADS, HEAD_WIDTH)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(dim=0)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         adapted: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return adapted
 

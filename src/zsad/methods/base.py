@@ -157,6 +157,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         FEATURE_FIELDS: the `Config` fields that these depend on, besides those of `MethodConfig`.
         IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
+        EXPORT: why the method, with its default settings, cannot be exported as a graph, in a line; "" if it
+            can. `why_not_exportable` knows about other settings.
         LOSS_IS_MEAN: whether each term of `loss`, and its gradient, is a mean over the images or does not
             depend on them, so that several devices can share the images of a step.
     """
@@ -176,6 +178,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     TRAINING: ClassVar[TrainingDefaults | None] = None
     IMAGE_TERMS: ClassVar[frozenset[str]] = frozenset()
+    EXPORT: ClassVar[str] = ""
     LOSS_IS_MEAN: ClassVar[bool] = True
     notes: tuple[str, ...] = ()
 
@@ -306,6 +309,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     def scores_jointly(self) -> bool:
         """Whether an image's score depends on the other images of its batch, without support."""
         return self.INFO.scores_batch_jointly
+
+    @property
+    def why_not_exportable(self) -> str:
+        """Why the method, as it is set up, cannot be exported as a graph, in a line; "" if it can."""
+        return self.EXPORT
 
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None

@@ -92,11 +92,15 @@ class ModelAnswer(BaseModel):
     promise: list[str] = Field(description="what the thresholds promise, in sentences")
     warnings: list[str] = Field(description="limits of the promise, in sentences")
     normal_scores: list[float] = Field(description="scores of the normal images behind the thresholds")
+    left_out: int = Field(
+        description="images left out of the references together for each of these scores; 0: no references"
+    )
     references: int = Field(description="number of known-normal images that images are compared with")
     tile: str | int | None = Field(description="how large images are cut into tiles; null for whole images")
     runner: str = Field(description="what scores: python, onnx or openvino")
     precision: str | None = Field(description="number format of the network")
-    can_fit: bool = Field(description="whether POST /v1/fit and /v1/references are possible")
+    can_fit: bool = Field(description="whether the model can learn from good images")
+    cannot_fit: str | None = Field(description="why POST /v1/fit is refused; null if it is not")
 
 
 class ModelsAnswer(BaseModel):

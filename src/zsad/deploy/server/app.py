@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from zsad._version import __version__
 from zsad.deploy.server.draining import Drain
 from zsad.deploy.server.guard import Guard, Watch, refusal_answer
+from zsad.deploy.server.page_routes import page_routes
 from zsad.deploy.server.refusals import Refusal
 from zsad.deploy.server.scoring_routes import scoring_routes
 from zsad.deploy.server.teaching_routes import teaching_routes
@@ -66,6 +67,7 @@ def create_app(service: Service, on_failure: Callable[[Exception], None] | None 
         docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
     )
+    app.include_router(page_routes())
     app.include_router(scoring_routes(service))
     app.include_router(teaching_routes(service))
     app.include_router(watching_routes(service))

@@ -24,6 +24,7 @@ def describe(model: Model) -> dict[str, Any]:
         "promise": [],
         "warnings": [],
         "normal_scores": [],
+        "left_out": 0,
         "references": 0,
         "tile": getattr(predictor, "tile", None),
         "runner": "python",
@@ -40,6 +41,16 @@ def describe(model: Model) -> dict[str, Any]:
 def can_fit(predictor: Any) -> bool:
     """Whether a predictor can be fitted to good images; an exported bundle cannot."""
     return hasattr(predictor, "fit")
+
+
+def cannot_fit(predictor: Any, *, allow_fit: bool) -> str | None:
+    """Why a client cannot fit a model to good images, in one line; None if it can."""
+    if not can_fit(predictor):
+        return (
+            "This model is an exported bundle, which learns no more: fit the detector (zsad fit) and export "
+            "it again."
+        )
+    return None if allow_fit else "Learning is off on this server: start it with zsad serve --allow-fit."
 
 
 def _of_detector(detector: Any) -> dict[str, Any]:
@@ -60,6 +71,7 @@ def _of_detector(detector: Any) -> dict[str, Any]:
             "promise": describe_calibration(calibration),
             "warnings": list(calibration.warnings),
             "normal_scores": list(calibration.normal_scores),
+            "left_out": calibration.left_out,
         }
     return found
 
@@ -78,6 +90,7 @@ def _of_bundle(bundle: Any) -> dict[str, Any]:
         "runner": bundle.runner,
         "precision": bundle.precision,
         "normal_scores": [] if bundle.score_scale is None else list(bundle.score_scale.normal_scores),
+        "left_out": 0 if bundle.calibration is None else bundle.calibration["left_out"],
     }
     if bundle.promise is not None:
         found |= {

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from zsad._version import __version__
 from zsad.deploy.server.answers import FailedAnswer, ModelsAnswer, PredictAnswer, problems, upload_body
-from zsad.deploy.server.describing import describe
+from zsad.deploy.server.describing import cannot_fit, describe
 from zsad.deploy.server.keeping import keep
 from zsad.deploy.server.refusals import Refusal
 from zsad.deploy.server.rows import MAP_FORMAT, OVERLAY_FORMAT, inline_of
@@ -78,11 +78,19 @@ def scoring_routes(service: Service) -> APIRouter:
         response_model=ModelsAnswer,
         responses=problems(401, 503),
     )
-    async def models() -> dict[str, object]:
+    async def list_models() -> dict[str, object]:
         """All models with what their verdicts promise; the default comes first."""
         service.models.find(None)
-        found = await service.pipeline.in_thread(lambda: [describe(model) for model in service.models.all()])
-        rows = [{**row, "is_default": row["name"] == service.models.default} for row in found]
+        models = service.models.all()
+        found = await service.pipeline.in_thread(lambda: [describe(model) for model in models])
+        rows = [
+            {
+                **row,
+                "is_default": model.name == service.models.default,
+                "cannot_fit": cannot_fit(model.predictor, allow_fit=service.options.allow_fit),
+            }
+            for model, row in zip(models, found, strict=True)
+        ]
         return {"models": rows, "version": __version__}
 
     return routes
