@@ -17,7 +17,7 @@ def files(*contents):
 
 
 def assert_nothing_is_left(service):
-    assert (service.places.images, service.places.bytes, service.places.requests) == (0, 0, 0)
+    assert (service.places.images, service.places.bytes) == (0, 0)
     assert len(service.pipeline.queue) == 0
 
 

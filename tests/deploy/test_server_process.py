@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+import zsad
 from helpers.server_process import serving, serving_brightness
-from helpers.serving import noise_png, png
+from helpers.serving import Brightness, noise_png, png
+from zsad.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -26,8 +28,7 @@ def ask(url, content=None, **options):
 def test_what_was_accepted_before_the_signal_is_answered(number):
     with serving_brightness(0.5, max_batch=4) as server, ThreadPoolExecutor(24) as pool:
         accepted = [pool.submit(ask, server.url) for _ in range(20)]
-        while "zsad_queue_images 20.0" not in httpx.get(f"{server.url}/metrics").text:
-            time.sleep(0.01)
+        server.wait_accepted(20)
         server.process.send_signal(number)
         deadline = time.monotonic() + 5
         while httpx.get(f"{server.url}/ready").status_code != 503:
@@ -58,15 +59,14 @@ def test_a_body_that_is_on_its_way_at_the_signal_is_answered():
 
 
 def test_a_second_signal_ends_at_once():
-    with serving_brightness(0.2, max_batch=1) as server, ThreadPoolExecutor(30) as pool:
-        for _ in range(30):
-            pool.submit(lambda: pytest.raises(httpx.HTTPError, ask, server.url))
-        while "zsad_queue_images 30.0" not in httpx.get(f"{server.url}/metrics").text:
-            time.sleep(0.01)
+    with serving_brightness(1.0, max_batch=1) as server, ThreadPoolExecutor(30) as pool:
+        asked = [pool.submit(ask, server.url) for _ in range(30)]
+        server.wait_accepted(30)
         server.process.terminate()
         time.sleep(0.3)
         server.process.terminate()
         server.process.wait(3)
+        assert not all(each.exception() is None and each.result() == 200 for each in asked)
 
 
 def test_overrun_gives_429_and_memory_stays_flat():
@@ -94,7 +94,7 @@ def test_overrun_gives_429_and_memory_stays_flat():
         for thread in threads:
             thread.join()
         assert set(statuses) == {200, 429}
-        assert statuses.count(200) > 100
+        assert statuses.count(200) > 16
         assert max(peaks[-6:]) < 1.15 * max(peaks[2:8])
         assert ask(server.url) == 200
 
@@ -108,8 +108,7 @@ def test_a_client_that_hangs_up_frees_its_place():
         for _ in range(10):
             clients.append(socket.create_connection((host, int(port))))
             clients[-1].sendall(head + body)
-        while "zsad_queue_images 10.0" not in httpx.get(f"{server.url}/metrics").text:
-            time.sleep(0.01)
+        server.wait_accepted(10)
         for client in clients:
             client.close()
         begin = time.monotonic()
@@ -142,35 +141,20 @@ def test_the_command_serves_a_detector_over_tls(tmp_path):
     if made.returncode:
         pytest.skip("openssl makes no certificate here")
     options = ("--tls-cert", str(certificate), "--tls-key", str(key), "--token", "t")
-    import zsad.deploy.server.running as running
-    from zsad.deploy.server.options import ServeOptions
-    from zsad.errors import ConfigError
-
     with pytest.raises(ConfigError, match="PEM certificate and the key"):
-        running._config(None, ServeOptions(tls_cert=str(key), tls_key=str(certificate)))
-    import helpers.server_process as processes
-
-    process = processes.ServerProcess(["-m", "zsad", "serve", "--port", "0", *options])
-    try:
-        assert process.url.startswith("https://")
-        context = ssl.create_default_context(cafile=certificate)
-        deadline = time.monotonic() + 60
-        while httpx.get(f"{process.url}/ready", verify=context).status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        zsad.serve(Brightness(), port=0, tls_cert=str(key), tls_key=str(certificate))
+    context = ssl.create_default_context(cafile=certificate)
+    with serving(*options, verify=context) as server:
+        assert server.url.startswith("https://")
         headers = {"Authorization": "Bearer t"}
-        answer = httpx.post(
-            f"{process.url}/v1/predict", content=png(90, 80, 60), headers=headers, verify=context, timeout=60
-        )
+        url = f"{server.url}/v1/predict"
+        answer = httpx.post(url, content=png(90, 80, 60), headers=headers, verify=context, timeout=60)
         assert answer.json()["results"][0]["width"] == 80
-    finally:
-        process.process.terminate()
-        assert process.process.wait(20) == 0
+        server.process.terminate()
+        assert server.process.wait(60) == 0
 
 
 def test_the_command_serves_what_python_predicts(tmp_path):
-    import zsad
-
     content = noise_png(5, 90)
     (tmp_path / "a.png").write_bytes(content)
     expected = zsad.load("anomalyclip").predict(tmp_path / "a.png")

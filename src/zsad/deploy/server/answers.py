@@ -161,7 +161,7 @@ class StateAnswer(BaseModel):
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Descriptions of refusals, for the `responses` of a route."""
-    return {status: {"model": Problem, "description": _WORDS[status]} for status in statuses}
+    return {status: {"model": Problem, "description": STATUSES[status]} for status in statuses}
 
 
 def upload_body(fields: dict[str, str], is_one_enough: bool) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def upload_body(fields: dict[str, str], is_one_enough: bool) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-_WORDS = {
+STATUSES = {
     401: "no token or a wrong one",
     403: "not allowed on this server",
     404: "no model of that name",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _BACKLOG = 2048
 _KEEP_ALIVE = 75  # seconds that a connection without requests stays open; proxies expect about a minute
 _REFUSING = 0.5  # seconds in which a server that stops still answers new requests, with 503
+_CLOSING = 10  # seconds in which clients take their last answers
 _TICK = 0.05
 
 
@@ -113,7 +114,7 @@ class _Server(uvicorn.Server):
         log("stopping", open_requests=service.open_requests, images=service.places.images)
         begin = loop.time()
         # Receiving and scoring may take the time limit each.
-        while service.places.requests and loop.time() - begin < 2 * service.options.timeout:
+        while service.open_requests and loop.time() - begin < 2 * service.options.timeout:
             await asyncio.sleep(_TICK)
         await asyncio.sleep(max(0.0, begin + _REFUSING - loop.time()))
         self.should_exit = True
@@ -158,6 +159,7 @@ def _config(app: object, options: ServeOptions) -> uvicorn.Config:
             lifespan="on",
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=_CLOSING,
             ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key,
         )
