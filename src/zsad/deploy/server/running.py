@@ -41,7 +41,6 @@ def run(models: Models, options: ServeOptions, on_start: Callable[[str], None] |
         ConfigError: the address cannot be listened on, or the TLS files do not fit.
         ZsadError: a model cannot be loaded.
     """
-    listening = _listen(options)
     service = Service(models, options)
     failures: list[Exception] = []
 
@@ -49,10 +48,9 @@ def run(models: Models, options: ServeOptions, on_start: Callable[[str], None] |
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(service, fail)
-    server = _Server(_config(app, options), service)
-    url = _url(listening, options)
-    with listening:
+    server = _Server(_config(create_app(service, fail), options), service)
+    with _listen(options) as listening:
+        url = _url(listening, options)
         log("listening", url=url)
         if on_start is not None:
             on_start(url)
