@@ -40,6 +40,4 @@ def test_every_file_that_the_page_names_is_there():
     "path", sorted(set(re.findall(r"`((?:src|tests|recipes|docs)/[\w/.]*)`", CONTRIBUTING)))
 )
 def test_every_room_that_contributing_names_is_there(path):
-    if path.startswith(("src/zsad/deploy", "tests/deploy")):
-        pytest.skip("comes with exporting and serving")
     assert (ROOT / path).exists()

@@ -12,6 +12,7 @@ LIST = Path(__file__).with_name("public_names.txt")
 PACKAGES = (
     "backbones",
     "data",
+    "deploy",
     "detector",
     "evaluation",
     "images",

@@ -15,7 +15,7 @@ from helpers.miniature_trees import SIZE, brain_mri, image, mask, mvtec
 from zsad.cli import app
 from zsad.data.catalog import list_datasets
 from zsad.data.checking import check_datasets
-from zsad.errors import DataError
+from zsad.errors import ConfigError, DataError
 from zsad.images.results import png_marker
 
 
@@ -177,6 +177,18 @@ def test_progress_reaches_the_end(tmp_path):
     seen = []
     check_datasets(mvtec(tmp_path), on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(number, 8) for number in range(1, 9)]
+
+
+def test_a_limit_decodes_some_of_each_category_and_counts_all(tmp_path):
+    for name in ("bottle", "cable"):
+        for number in range(4):
+            image(tmp_path / name / "test" / "good" / f"{number}.png")
+            image(tmp_path / name / "test" / "bent" / f"{number}.png")
+    (whole,), (some,) = check_datasets(tmp_path), check_datasets(tmp_path, limit=2)
+    assert (whole.decoded, some.decoded) == (16, 4)
+    assert some.found == whole.found
+    with pytest.raises(ConfigError, match="limit"):
+        check_datasets(tmp_path, limit=0)
 
 
 def test_nothing_to_check(tmp_path):

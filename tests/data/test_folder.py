@@ -302,3 +302,13 @@ def test_columns_that_only_alone_name_the_label(parts, column):
     assert [sample.label for sample in open_dataset(path).samples] == [0, 1]
     both = write(parts / "both.csv", f"path,label,{column}\na.png,1,pass\nb.png,0,fail\n")
     assert [sample.label for sample in open_dataset(both).samples] == [1, 0]
+
+
+@pytest.mark.parametrize("folders", [("images", "masks"), ("good", "bent"), ("a", "b")])
+def test_a_list_beside_the_folders_is_named(tmp_path, folders):
+    for name in folders:
+        image(tmp_path / name / "1.png")
+    (tmp_path / "labels.csv").write_text(f"path,label\n{folders[0]}/1.png,good\n")
+    (tmp_path / "prices.csv").write_text("part,price\nscrew,3\n")
+    (found,) = open_datasets(tmp_path)
+    assert [line.split(" labels images")[0] for line in found.left_out] == [str(tmp_path / "labels.csv")]

@@ -118,9 +118,20 @@ def test_a_calibration_belongs_to_its_region(detector, small_clip, tmp_path):
         detector.with_roi(BOX).apply_calibration(for_all)
     looking.save(tmp_path / "line.safetensors")
     with pytest.raises(ConfigError, match="region of interest"):
-        zsad.load(backbone=small_clip, checkpoint=tmp_path / "line.safetensors")
-    again = zsad.load(backbone=small_clip, checkpoint=tmp_path / "line.safetensors", roi=BOX)
-    assert again.threshold == looking.threshold
+        zsad.load(backbone=small_clip, checkpoint=tmp_path / "line.safetensors", roi=ROUND)
+
+
+@pytest.mark.parametrize("roi", [BOX, ROUND], ids=["box", "mask"])
+def test_a_file_keeps_its_region(detector, small_clip, tmp_path, roi):
+    looking = detector.with_roi(roi)
+    looking.fit(images(5), rate=0.2)
+    looking.save(tmp_path / "line.safetensors")
+    again = zsad.load(backbone=small_clip, checkpoint=tmp_path / "line.safetensors")
+    shown = images(7)[6]
+    np.testing.assert_array_equal(again.predict(shown).anomaly_map, looking.predict(shown).anomaly_map)
+    assert (again.roi, again.threshold) == (looking.roi, looking.threshold)
+    with pytest.raises(ConfigError, match="was fitted with roi"):
+        zsad.load(backbone=small_clip, checkpoint=tmp_path / "line.safetensors", roi="0,0,9,9")
 
 
 def test_the_tolerated_area_is_a_share_of_the_region(detector):

@@ -11,8 +11,9 @@ from scipy.ndimage import gaussian_filter
 import zsad
 from zsad.detector.calibration.calibrating import calibrate
 from zsad.detector.calibration.options import CalibrateOptions
-from zsad.detector.tiling import Cutting, ImageAnswer, score_images
+from zsad.detector.tiling import resized
 from zsad.errors import ConfigError
+from zsad.images.tile_scoring import Cutting, ImageAnswer, score_images
 from zsad.images.tiles import WHOLE_SHARE
 from zsad.types import RawOutput
 
@@ -35,7 +36,7 @@ def detector(make_small_clip):
 def test_score_and_map_join_the_tiles_with_the_whole():
     image = np.zeros((64, 96, 3), np.uint8)
     image[:, 64:] = 255
-    (answer,) = score_images([Image.fromarray(image)], [None], brightness, Cutting(64, 32))
+    (answer,) = score_images([Image.fromarray(image)], [None], brightness, resized, Cutting(64, 32))
     boxes = [image[:, :64].mean() / 255, image[:, 32:].mean() / 255]
     whole = WHOLE_SHARE * image.mean() / 255
     assert answer.score == pytest.approx((1 - WHOLE_SHARE) * max(boxes) + whole)
@@ -56,7 +57,7 @@ def test_tiles_go_through_the_network_a_few_at_a_time_and_whole_images_together(
     images = [
         Image.fromarray(noise(seed, *size)) for seed, size in enumerate([(30, 30), (64, 200), (20, 32)])
     ]
-    answers = score_images(images, ["a", "b", "c"], score, Cutting(32, 32), at_once=4)
+    answers = score_images(images, ["a", "b", "c"], score, resized, Cutting(32, 32), at_once=4)
     assert sizes[:2] == [(2, False), (1, False)]
     assert all(size <= 4 and is_tile for size, is_tile in sizes[2:])
     assert [answer.tile for answer in answers] == [None, 32, None]

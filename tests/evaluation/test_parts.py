@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zsad.data.limiting import spread
 from zsad.detector.support import choose_companions, choose_references
 from zsad.errors import DataError
-from zsad.evaluation.plan import spread
 from zsad.evaluation.results import WorstPicture
 from zsad.evaluation.worst import KEPT, Candidate, WorstOfCategory, worst_of_run
 from zsad.files.plain import slug

@@ -118,3 +118,21 @@ def test_shares_that_end_outside_are_refused(text):
     with pytest.raises(ConfigError, match="ends inside the image"):
         Region.of_box(text)
     assert Region.of_box("10%,10%,90%,90%")
+
+
+@pytest.mark.parametrize("text", ["10%,0,80%,300", "0.1,0.1,0.5,0.5", "3,4,5,6"])
+def test_a_box_survives_its_text(text):
+    assert Region.from_text(Region.of_box(text).to_text()).box == Region.of_box(text).box
+
+
+def test_a_mask_survives_its_text():
+    mask = np.random.default_rng(3).random((37, 51)) > 0.4
+    kept = Region.from_text(Region.of_mask(mask).to_text())
+    np.testing.assert_array_equal(kept.mask, mask)
+    assert kept == Region.of_mask(mask)
+
+
+@pytest.mark.parametrize("text", ["mask:", "mask:AAAA", "mask:?", "nonsense"])
+def test_damaged_text_is_refused(text):
+    with pytest.raises(ConfigError, match="region"):
+        Region.from_text(text)

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zsad.errors import ConfigError
-from zsad.images.tiles import MOST_TILES, OVERLAP, blend, checked_tile, seam_weights, tile_grid, tile_side
+from zsad.images.tiles import (
+    MOST_TILES,
+    OVERLAP,
+    blend,
+    checked_tile,
+    enlarged,
+    seam_weights,
+    tile_grid,
+    tile_side,
+)
+from zsad.methods.functional.maps import upsample
 
 SHAPES = [(1, 1, 1), (1, 3000, 64), (3000, 1, 7), (2, 3, 1), (17, 16, 16), (2999, 3000, 320), (321, 640, 320)]
 DRAWN = [tuple(map(int, np.random.default_rng(seed).integers(1, 3001, 3))) for seed in range(40)]
@@ -116,3 +129,17 @@ def test_other_settings_are_refused(wrong):
 def test_settings_may_be_typed():
     given = [None, "none", "AUTO", "320", 320, np.int64(7)]
     assert [checked_tile(each) for each in given] == [None, "none", "auto", 320, 320, 7]
+
+
+SIDES = st.integers(1, 40)
+
+
+@given(st.tuples(SIDES, SIDES), st.tuples(st.integers(1, 300), st.integers(1, 300)), st.integers(0, 9))
+def test_a_map_is_enlarged_as_torch_does_it(shape, size, seed):
+    """Also made smaller, and with values far from zero, as raw logits are."""
+    values = np.random.default_rng(seed).normal(seed, 1 + seed, shape).astype(np.float32)
+    expected = upsample(torch.from_numpy(values), size).numpy()
+    found = enlarged(values, size)
+    assert found.dtype == np.float32
+    assert found.shape == size
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(values).max()), rtol=0)

@@ -81,6 +81,10 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Only look for the files; do not decode images and masks.")
     ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Decode at most so many images of each category and split; count all."),
+    ] = None,
     purpose: Annotated[
         str,
         typer.Option(
@@ -113,6 +117,7 @@ def check(
             checks = check_datasets(
                 spec,
                 quick=quick,
+                limit=limit,
                 purpose=purpose,  # type: ignore[arg-type] # checked inside
                 normal_labels=labels,
                 include_results=include_results,

@@ -12,9 +12,10 @@ from typing import Literal
 from zsad.data.catalog import Counts, DatasetRecord
 from zsad.data.decoding import SampleCheck, decode_all
 from zsad.data.folder import Dataset, open_datasets
+from zsad.data.limiting import spread
 from zsad.data.masks import MOST_MARKED, ask_if_inverted
-from zsad.errors import unknown_name
-from zsad.types import UNLABELLED
+from zsad.errors import ConfigError, unknown_name
+from zsad.types import UNLABELLED, Sample
 
 Purpose = Literal["evaluate", "train"]
 PURPOSES = ("evaluate", "train")
@@ -86,6 +87,7 @@ def check_datasets(
     spec: str | Path,
     *,
     quick: bool = False,
+    limit: int | None = None,
     purpose: Purpose = "evaluate",
     normal_labels: Sequence[str] | None = None,
     include_results: bool = False,
@@ -96,6 +98,8 @@ def check_datasets(
     Args:
         spec: "NAME:PATH" or a path, as `zsad.data.folder.open_datasets` describes.
         quick: only look for files; otherwise every image and mask is decoded.
+        limit: largest number of images to decode of each category and split, evenly spread; None for all.
+            All files are counted.
         purpose: "evaluate" for zero-shot use, which needs no training images, or "train", for which missing
             training images and masks are problems.
         normal_labels: labels that alone mean "normal", as `open_datasets` takes them.
@@ -106,17 +110,19 @@ def check_datasets(
         One check for each dataset.
 
     Raises:
-        ConfigError: the name or the purpose is unknown.
+        ConfigError: the name or the purpose is unknown, or the limit is below 1.
         DataError: the path does not exist or holds no dataset.
     """
     if purpose not in PURPOSES:
         raise unknown_name("purpose", purpose, PURPOSES)
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is a number of images of at least 1, got {limit}")
     tests, training = (
         open_datasets(spec, split, normal_labels=normal_labels, include_results=include_results)
         for split in ("test", "train")
     )
     trains = {dataset.root: dataset for dataset in training}
-    total = sum(len(each.samples) for each in (*tests, *training))
+    total = sum(len(_limited(each, limit)) for each in (*tests, *training))
     done = 0
 
     def step() -> None:
@@ -128,7 +134,7 @@ def check_datasets(
     checks = []
     for test in tests:
         train = trains.get(test.root)
-        samples = (*test.samples, *(train.samples if train else ()))
+        samples = (*_limited(test, limit), *(_limited(train, limit) if train else ()))
         decoded = [] if quick else list(decode_all(samples, step))
         categories = _categories(test, train, decoded)
         missing, notes = _compare(test, categories, purpose)
@@ -151,6 +157,11 @@ def check_datasets(
             )
         )
     return checks
+
+
+def _limited(dataset: Dataset, limit: int | None) -> list[Sample]:
+    """The samples to decode: at most `limit` of each category."""
+    return [sample for found in dataset.by_category().values() for sample in spread(found, limit)]
 
 
 def _compare_masks(

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SEARCH_DEPTH = 3
 NAMES_SHOWN = 8
+BY_FOLDERS = ("class-folders", "folder-pairs", PLAIN.name)
+"""Layouts that folders alone tell, beside which a list of labels may lie."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,12 @@ def _dataset(
     # In a folder, the layouts know which files are masks; a plain folder has masks left out and counted.
     is_counted = root.is_dir() and not opening.include_results
     left_out = str(left_out_below(root, masks=layout == PLAIN.name)) if is_counted else ""
+    notes = [f"{left_out} (--include-results takes them)"] if left_out else []
+    if record is None and layout in BY_FOLDERS:
+        notes += [
+            f"{path} labels images too and is not read: to use its labels, name it in place of the folder"
+            for path in _lists_in(root, opening)
+        ]
     return Dataset(
         record.name if record else own_name,
         root,
@@ -259,6 +267,18 @@ def _dataset(
         listing.problems,
         record,
         layout,
-        (f"{left_out} (--include-results takes them)",) if left_out else (),
+        tuple(notes),
         opening.normal_labels,
     )
+
+
+def _lists_in(folder: Path, opening: Opening) -> Iterator[Path]:
+    """Yields the lists right in a folder that give a label to one of its images."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+            try:
+                samples = read_list(path, opening).samples
+            except DataError:
+                continue  # another kind of table, or one that is no list of images
+            if any(sample.label != UNLABELLED for sample in samples):
+                yield path

@@ -56,6 +56,7 @@ class CheckpointInfo:
         augment_references: whether good images also count turned and flipped.
         bits: depth at which the detector reads 16-bit files; None for what each file states.
         tile: how the detector cuts images; None for whole images.
+        roi: region of interest, from `Region.to_text`; None for whole images.
         format: version of this description; one above `FORMAT` comes from a newer zsad.
     """
 
@@ -75,6 +76,7 @@ class CheckpointInfo:
     augment_references: bool = False
     bits: int | None = None
     tile: Tile = None
+    roi: str | None = None
     format: int = FORMAT
 
 

@@ -14,6 +14,7 @@ from zsad.detector.checkpoints import Checkpoint, joined, official_files, read
 from zsad.detector.weights import fetched_file, published_weights
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.plain import to_plain
+from zsad.images.region import Region
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
@@ -159,7 +160,9 @@ def check_backbone(found: Checkpoint, record: WeightRecord, fingerprint: str) ->
     )
 
 
-def check_fitted(path: Path, info: CheckpointInfo, method: Method, image_size: int, tile: Tile) -> None:
+def check_fitted(
+    path: Path, info: CheckpointInfo, method: Method, image_size: int, tile: Tile, roi: Region | None
+) -> None:
     """Refuses to compare images with good images that another method or other settings looked at.
 
     Args:
@@ -168,12 +171,16 @@ def check_fitted(path: Path, info: CheckpointInfo, method: Method, image_size: i
         method: method in use.
         image_size: pixels a side in use.
         tile: tile setting in use.
+        roi: region of interest in use.
 
     Raises:
         ConfigError: something differs; the message names it, with both values.
     """
-    there = {"method": info.method, "image_size": info.image_size, "tile": info.tile, **info.config}
-    here = {"method": method.INFO.name, "image_size": image_size, "tile": tile, **to_plain(method.config)}
+    kept = None if info.roi is None else Region.from_text(info.roi).identity
+    there = {"method": info.method, "image_size": info.image_size, "tile": info.tile, "roi": kept}
+    here = {"method": method.INFO.name, "image_size": image_size, "tile": tile, "roi": roi and roi.identity}
+    there.update(info.config)
+    here.update(to_plain(method.config))
     for name, own in there.items():
         if own != here.get(name):
             raise ConfigError(

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zsad.detector.class_names import class_names
 from zsad.detector.identity import image_fingerprint, learned_versions
-from zsad.detector.looking import Looking, cut
+from zsad.detector.looking import Looking
 from zsad.detector.states import States
 from zsad.detector.support import again_readable, check_companions, images_given, readable
-from zsad.detector.tiling import Cutting, Sources
 from zsad.errors import ConfigError
+from zsad.images.class_names import class_names
 from zsad.images.limits import Bits, common_depth
+from zsad.images.looking import cut
 from zsad.images.preparing import Preparation, to_array
 from zsad.images.reading import depth_of
+from zsad.images.tile_scoring import Cutting
 from zsad.images.tiles import setting_of
 from zsad.methods.base import DEFAULT_CLASS, Method
 from zsad.methods.functional.reference_rule import MAP_RANGE
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from zsad.detector.inputs import ReadImage
     from zsad.detector.support import Images
+    from zsad.detector.tiling import Sources
+    from zsad.images.streams import ReadImage
     from zsad.images.tiles import Tile
     from zsad.methods.base import Method, State
 
@@ -102,8 +104,8 @@ class Comparing(Looking):
     def with_tile(self: SelfT, tile: Tile) -> SelfT:
         """This detector, or a copy on the same network that cuts large images otherwise.
 
-        A large image is scored by overlapping tiles and as a whole (`zsad.detector.tiling`). References and
-        companions are cut in the same way.
+        A large image is scored by overlapping tiles and as a whole (`zsad.images.tile_scoring`). References
+        and companions are cut in the same way.
 
         Args:
             tile: side of the tiles in pixels; "auto" cuts large and long images only, into tiles of a size
@@ -229,7 +231,7 @@ class Comparing(Looking):
 
     def _read(self, source: Any) -> ReadImage:
         """An image at the detector's depth; one that will be cut may be larger."""
-        from zsad.detector.inputs import read
+        from zsad.images.streams import read
 
         return read(source, self.roi, self.bits, for_tiles=self.tile is not None)
 

@@ -14,31 +14,22 @@ import torch
 from torch import Tensor
 
 from zsad.backbones.devices import check_device
-from zsad.detector.class_names import Classes, class_names, with_class_names
 from zsad.detector.decision import Decision
 from zsad.detector.explanation import RegionRanker
 from zsad.detector.fitted import Fitted
 from zsad.detector.identity import learned_versions, scoring_settings
-from zsad.detector.inputs import (
-    ImageInput,
-    OnError,
-    ReadImage,
-    check_size,
-    check_stream,
-    check_tensors,
-    check_trained,
-    holds_several,
-    read_batches,
-    scored_stream,
-)
-from zsad.detector.looking import RegionInput, look
+from zsad.detector.inputs import ImageInput, check_size, check_tensors, check_trained
 from zsad.detector.predictions import one_by_one, predictions
 from zsad.detector.states import States
-from zsad.detector.support import find_and_tell
-from zsad.detector.tiling import TILES_AT_ONCE, Cutting, ImageAnswer, Sources, check_tileable, score_images
+from zsad.detector.tiling import Sources, check_tileable, resized
 from zsad.errors import ConfigError
+from zsad.images.class_names import Classes, class_names, with_class_names
+from zsad.images.finding import find_and_tell
+from zsad.images.looking import look
 from zsad.images.preparing import Preparation
 from zsad.images.reading import depth_of
+from zsad.images.streams import OnError, ReadImage, check_stream, holds_several, read_batches, scored_stream
+from zsad.images.tile_scoring import TILES_AT_ONCE, Cutting, ImageAnswer, score_images
 from zsad.images.tiles import setting_of
 from zsad.methods.base import Method, Support
 
@@ -46,6 +37,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from zsad.detector.fitting.good_images import GoodImages
+    from zsad.detector.looking import RegionInput
     from zsad.images.limits import Bits
     from zsad.images.names import Pages
     from zsad.images.tiles import Tile
@@ -316,7 +308,7 @@ class Detector(Fitted):
 
         check_tileable(self.method, self.tile, is_joint=self.scores_jointly)
         at_once = 1 if self.scores_jointly else TILES_AT_ONCE
-        return score_images(images, names, score, Cutting(self.tile, self.image_size), at_once)
+        return score_images(images, names, score, resized, Cutting(self.tile, self.image_size), at_once)
 
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""

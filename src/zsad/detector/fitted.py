@@ -14,13 +14,14 @@ from zsad.detector.comparing import Comparing
 from zsad.detector.decision import Decision
 from zsad.detector.fitting.options import FitOptions
 from zsad.detector.inputs import check_trained
-from zsad.detector.looking import cut
 from zsad.detector.states import States
 from zsad.detector.support import images_given
-from zsad.detector.tiling import Cutting, Sources
+from zsad.detector.tiling import Sources
 from zsad.errors import ConfigError
 from zsad.files.plain import to_plain
 from zsad.files.settings import build_config
+from zsad.images.looking import cut
+from zsad.images.tile_scoring import Cutting
 from zsad.methods.base import Support
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from zsad.detector.fitting.good_images import GoodImages
     from zsad.detector.support import Images
     from zsad.detector.thresholds import Calibration
-    from zsad.detector.tiling import ImageAnswer
     from zsad.images.limits import Bits
+    from zsad.images.tile_scoring import ImageAnswer
     from zsad.types import WeightRecord
 
 FITTED = "fitted"
@@ -209,6 +210,7 @@ class Fitted(Comparing):
             class_name=decision.class_name,
             bits=self.bits,
             tile=self.tile,
+            roi=None if self.roi is None else self.roi.to_text(),
             good_images=() if good is None else good.images,
             augment_references=good is not None and good.are_turned,
         )

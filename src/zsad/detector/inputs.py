@@ -1,12 +1,10 @@
-"""What a detector is given to score: checked, read, and stacked into batches for the network."""
+"""What a detector is given to score, as the network takes it: checked, and stacked into batches."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard, get_args
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,149 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
-from zsad.errors import ConfigError, ImageReadError, unknown_name
-from zsad.images.ahead import MOST_BYTES_AT_ONCE, parts_by_size, read_ahead
-from zsad.images.decoding import file_bytes
-from zsad.images.names import Pages
+from zsad.errors import ConfigError
 from zsad.images.preparing import Preparation, prepare
-from zsad.images.reading import read_image
-from zsad.images.region import check_region
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
-    from zsad.images.region import Region
     from zsad.methods.base import Method
 
 MOST_TIMES_NATIVE = 8  # sides of the input over the side that the position table was made for
 LARGEST_ALWAYS = 1024  # pixels a side that are allowed whatever the table
-SEVERAL = 4  # dimensions of an array that holds several images
 
 ImageInput = str | Path | IO[bytes] | Image.Image | NDArray[Any] | Tensor
 """One image: a path, an open file, a PIL image, an HWC uint8 array or a CHW float tensor in [0, 1]."""
-
-OnError = Literal["raise", "skip", "yield"]
-"""What becomes of an image that cannot be read: the stream ends, leaves it out, or holds its error."""
-
-ReadImage = tuple[Path | None, Image.Image]
-"""An image with the file it comes from; None for an image in memory."""
-
-
-def holds_several(inputs: Any) -> TypeGuard[Sequence[Any]]:
-    """Whether an input of `Detector.predict` is a list, a tuple or a four-dimensional array of images."""
-    return isinstance(inputs, (list, tuple)) or (
-        isinstance(inputs, (np.ndarray, Tensor)) and inputs.ndim == SEVERAL
-    )
-
-
-def read(
-    source: Any, roi: Region | None = None, bits: int | None = None, *, for_tiles: bool = False
-) -> ReadImage:
-    """Reads an image.
-
-    Args:
-        source: an `ImageInput`.
-        roi: region of interest that the image must have; None for none.
-        bits: depth of the values in 16-bit files; None for what the file states.
-        for_tiles: whether the image will be cut into tiles and may therefore be larger.
-
-    Raises:
-        ImageReadError: the image cannot be read, or the region lies outside of it.
-    """
-    path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-    image = read_image(source, bits=bits, for_tiles=for_tiles)
-    check_region(image, roi, path)
-    return path, image
-
-
-def read_batches(
-    images: Iterator[tuple[ImageInput, str | None]],
-    batch_size: int,
-    *,
-    bits: int | None = None,
-    for_tiles: bool = False,
-    are_named: bool = True,
-    is_joint: bool = False,
-    roi: Region | None = None,
-) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
-    """Reads a stream of images in batches, each batch while the one before it is used.
-
-    Args:
-        images: images with their class names.
-        batch_size: number of images in a batch; the last batch may be smaller.
-        bits: depth of the values in 16-bit files; None for what each file states.
-        for_tiles: whether the images will be cut into tiles and may therefore be larger.
-        are_named: whether the names of files tell the images apart; otherwise an error begins with the
-            position of the image ("inputs[2]: ").
-        is_joint: whether the images of a batch belong together; otherwise a batch of very large files comes
-            in several parts.
-        roi: region of interest that each image must have; None for none.
-
-    Yields:
-        The images of a batch, each with its class name; in place of an image that cannot be read, the error.
-    """
-    numbered = enumerate(images)
-    batches = iter(lambda: list(itertools.islice(numbered, batch_size)), [])
-    most_bytes = None if is_joint else MOST_BYTES_AT_ONCE
-    parts = (part for batch in batches for part in parts_by_size(batch, _bytes, most_bytes))
-
-    def read_one(
-        item: tuple[int, tuple[ImageInput, str | None]],
-    ) -> tuple[ReadImage | ImageReadError, str | None]:
-        position, (image, name) = item
-        try:
-            return read(image, roi, bits, for_tiles=for_tiles), name
-        except ImageReadError as error:
-            return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
-
-    with contextlib.closing(read_ahead(read_one, parts)) as reading:
-        yield from reading
-
-
-def _bytes(item: tuple[int, tuple[ImageInput, str | None]]) -> int:
-    """Memory in bytes that decoding a file takes; 0 for an image that is in memory already."""
-    image = item[1][0]
-    return file_bytes(image) if isinstance(image, str | Path) else 0
-
-
-def scored_stream(
-    batches: Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None],
-    score: Callable[[Sequence[ReadImage], Sequence[str | None]], Sequence[Any]],
-    on_error: OnError,
-) -> Iterator[Any]:
-    """Scores a stream of batches as `in_their_places` does each; the next one is read meanwhile."""
-    with contextlib.closing(batches):
-        for batch in batches:
-            yield from in_their_places(batch, score, on_error)
-
-
-def in_their_places(
-    batch: Sequence[tuple[ReadImage | ImageReadError, str | None]],
-    score: Callable[[Sequence[ReadImage], Sequence[str | None]], Sequence[Any]],
-    on_error: OnError,
-) -> Iterator[Any]:
-    """Scores the readable images of a batch, and does with the others what the user wishes.
-
-    Args:
-        batch: images or errors with class names, from `read_batches`.
-        score: gives one result for each image.
-        on_error: what becomes of an image that could not be read.
-
-    Yields:
-        Results in the order of the images; with "yield", errors in the place of images.
-
-    Raises:
-        ImageReadError: with "raise", an image could not be read.
-    """
-    readable = [(image, name) for image, name in batch if not isinstance(image, ImageReadError)]
-    errors = [image for image, _ in batch if isinstance(image, ImageReadError)]
-    if errors and on_error == "raise":
-        raise errors[0]
-    results = iter(score(*zip(*readable, strict=True)) if readable else ())
-    for image, _ in batch:
-        if not isinstance(image, ImageReadError):
-            yield next(results)
-        elif on_error == "yield":
-            yield image
 
 
 def stack(images: Iterable[Image.Image], preparation: Preparation) -> Tensor:
@@ -208,28 +75,6 @@ def check_trained(method: Method, is_trained: bool) -> None:
             f"{name} on {backbone} has random parameters, so its predictions would mean nothing: give "
             f"checkpoint=FILE, or train it with `zsad train --method {name} --backbone {backbone}`"
         )
-
-
-def check_stream(source: Any, batch_size: int, on_error: str, pages: str) -> None:
-    """Refuses what `Detector.predict_iter` cannot iterate over in batches.
-
-    Raises:
-        ConfigError: the source is a single image, the batch size is not a whole number above 0, or
-            `on_error` or `pages` is unknown, or all pages are asked for of a stream.
-    """
-    if on_error not in get_args(OnError):
-        raise unknown_name("on_error", str(on_error), get_args(OnError))
-    if pages not in get_args(Pages):
-        raise unknown_name("pages", str(pages), get_args(Pages))
-    if pages == "all" and not isinstance(source, (str, Path)):
-        raise ConfigError(
-            f'pages="all" takes a folder, file or pattern, got {type(source).__name__}; list the pages with '
-            'zsad.images.finding.find_images(files, pages="all")'
-        )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size must be a whole number of images above 0, got {batch_size!r}")
-    if isinstance(source, Image.Image) or getattr(source, "ndim", SEVERAL) < SEVERAL:
-        raise ConfigError("predict_iter takes many images; for one image use predict(image)")
 
 
 def check_tensors(images: Any) -> None:

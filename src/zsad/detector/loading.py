@@ -19,6 +19,7 @@ from zsad.detector.thresholds import NO_CALIBRATION, Calibration, read_calibrati
 from zsad.errors import ConfigError, WeightsError
 from zsad.files.settings import build_config
 from zsad.images.limits import common_depth
+from zsad.images.region import Region
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def load(
             supplies arguments that are None. None for the calibration in the checkpoint, if any; "none"
             for no calibration and no thresholds.
         roi: region of interest, "x,y,width,height" in pixels or shares of the image ("10%,10%,80%,80%") or a
-            mask; see `Detector.with_roi`. References are cut to it, too.
+            mask; see `Detector.with_roi`. References are cut to it, too. None for that of the checkpoint.
         **config: settings of the method, by the paper's terms; the settings in a checkpoint are the defaults.
 
     Returns:
@@ -134,7 +135,7 @@ def load(
         bits=info.bits if bits is None and info is not None else bits,
         tile=info.tile if tile is None and info is not None else tile,
     )
-    detector.roi = region
+    detector.roi = _kept_region(found) if region is None else region
     _take_good_images(detector, found)
     if references is not None or augment_references:
         detector.set_references(references, augment=augment_references)
@@ -152,11 +153,22 @@ def _first_given(*sizes: int | None) -> int:
     return next(size for size in sizes if size is not None)
 
 
+def _kept_region(found: Checkpoint | None) -> Region | None:
+    """The region of interest that a checkpoint was saved with."""
+    if found is None or found.info is None or found.info.roi is None:
+        return None
+    try:
+        return Region.from_text(found.info.roi)
+    except ConfigError as error:
+        raise WeightsError(f"{found.path}: {error}") from error
+
+
 def _take_good_images(detector: Detector, found: Checkpoint | None) -> None:
     """Gives a detector the good images of a fitted checkpoint, if it is one."""
     if found is None or found.info is None or not found.info.good_images:
         return
-    choosing.check_fitted(found.path, found.info, detector.method, detector.image_size, detector.tile)
+    own = detector.image_size, detector.tile, detector.roi
+    choosing.check_fitted(found.path, found.info, detector.method, *own)
     try:
         good = GoodImages.from_tensors(
             found.info.good_images, found.good_images, detector.method, found.info.augment_references

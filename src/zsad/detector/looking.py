@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,15 +12,10 @@ from numpy.typing import NDArray
 
 from zsad.detector.decision import Decided
 from zsad.errors import ConfigError, ImageReadError, printable
-from zsad.images.preparing import to_array
 from zsad.images.region import Region
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from zsad.detector.inputs import ReadImage
     from zsad.detector.states import States
-    from zsad.types import Prediction
 
 SelfT = TypeVar("SelfT", bound="Looking")
 
@@ -94,40 +88,3 @@ class Looking(Decided):
         if other.calibration is not None:
             other.calibration.check_fits(other.scoring_settings())
         return other
-
-
-def cut(image: Image.Image, roi: Region | None) -> Image.Image:
-    """The part of an image that is looked at; see `zsad.images.region.Window.cut`."""
-    return image if roi is None else roi.window(image.size).cut(image)
-
-
-def look(
-    images: Sequence[ReadImage],
-    roi: Region | None,
-    predict: Callable[[Sequence[ReadImage]], list[Prediction]],
-) -> list[Prediction]:
-    """Predicts the parts of images that are looked at, and places them in the whole images.
-
-    Args:
-        images: the images as they were read.
-        roi: region of interest; None for whole images.
-        predict: gives the prediction of each image.
-
-    Raises:
-        ImageReadError: the region lies outside of an image.
-    """
-    if roi is None:
-        return predict(images)
-    windows = [roi.window(image.size) for _, image in images]
-    found = predict(
-        [(path, window.cut(image)) for (path, image), window in zip(images, windows, strict=True)]
-    )
-    return [
-        replace(
-            one,
-            image=to_array(image),
-            anomaly_map=window.place(one.anomaly_map, one.map_range[0]),
-            roi=window.pixels(),
-        )
-        for one, (_, image), window in zip(found, images, windows, strict=True)
-    ]

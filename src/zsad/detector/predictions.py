@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zsad.detector.decision import Decision
-    from zsad.detector.inputs import ReadImage
-    from zsad.detector.tiling import ImageAnswer
+    from zsad.images.streams import ReadImage
+    from zsad.images.tile_scoring import ImageAnswer
     from zsad.types import PhraseRanker
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -12,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from zsad.errors import ConfigError, DataError, ImageWarning, ZsadError, printable
-from zsad.images.finding import search_images
-from zsad.images.names import Pages, RemoteFile, file_and_part, is_pattern
+from zsad.errors import ConfigError, DataError, ZsadError
+from zsad.images.finding import find_and_tell
+from zsad.images.names import RemoteFile, file_and_part, is_pattern
 from zsad.methods import _registry as registry
 
 if TYPE_CHECKING:
@@ -75,29 +74,6 @@ def _content(file: Any) -> Any:
         file.seek(0)
         return file.read()
     return file
-
-
-def find_and_tell(
-    source: str | os.PathLike[str], *, include_results: bool = False, pages: Pages = "first"
-) -> list[Any]:
-    """The images that a folder or pattern stands for, with a warning if some are left out.
-
-    Args:
-        source: folder, pattern or file.
-        include_results: whether to take the images that zsad wrote itself, and masks.
-        pages: which images of a file with several count, as `search_images` takes it.
-
-    Raises:
-        DataError: there is no image.
-
-    Warns:
-        ImageWarning: the folder also holds images that zsad wrote itself, or masks.
-    """
-    search = search_images(source, include_results=include_results, pages=pages)  # type: ignore[arg-type]
-    if left_out := str(search.left_out):
-        note = f"{left_out} (include_results=True of `zsad.images.finding.find_images` takes them)"
-        warnings.warn(ImageWarning(printable(source), note), stacklevel=3)
-    return search.images
 
 
 def readable(items: Sequence[Any], read: Callable[[Any], ReadT]) -> dict[int, ReadT]:

@@ -1,19 +1,14 @@
-"""Scores images by tiles: which images are cut, how tiles are joined, and what their references are.
+"""Tiles in a detector: which methods can be cut, and what tiles are compared with.
 
-The tiles show small defects, and the whole image, made as small as the network's input, shows what belongs
-where. The score is the weighted mean of the largest score of a tile (3/4) and of the score of the whole image
-(1/4); the map is that of the blended maps of the tiles and of the enlarged map of the whole image.
-benchmarks/tiling.py compares this with the tiles alone and with other weights.
-
-References and companions are cut in the same way, and tiles are compared with tiles: with at most
-`MOST_REFERENCE_TILES` tiles of references, and as many tiles of companions as a method takes images, evenly
-spread over all of them. Under the general rule, the answers to the tiles of references say what is usual
-for a tile.
+References and companions are cut like the images (`zsad.images.tile_scoring`), and tiles are compared with
+tiles: with at most `MOST_REFERENCE_TILES` tiles of references, and as many tiles of companions as a method
+takes images, evenly spread over all of them. Under the general rule, the answers to the tiles of references
+say what is usual for a tile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -27,7 +22,7 @@ from PIL import Image
 from zsad.detector.general_rule import remembered
 from zsad.detector.reference_tiles import ReferenceTiles
 from zsad.errors import ConfigError
-from zsad.images.tiles import WHOLE_SHARE, Box, Tile, blend, tile_grid, tile_side
+from zsad.images.tile_scoring import TILES_AT_ONCE, Cutting
 from zsad.methods.base import Support
 from zsad.methods.functional.maps import upsample
 from zsad.methods.functional.references import WAYS_TO_TURN
@@ -35,62 +30,25 @@ from zsad.methods.functional.references import WAYS_TO_TURN
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zsad.images.tiles import Box, Tile
     from zsad.methods.base import Method
     from zsad.methods.functional.references import ReferenceMemory
-    from zsad.types import RawOutput
 
-TILES_AT_ONCE = 16
 MOST_REFERENCE_TILES = 256
-
-Score = Callable[[Iterable[Image.Image], Sequence[str | None], bool], "RawOutput"]
-"""Scores images at once, given their class names and whether they are tiles: (B,) scores, (B, S, S) maps."""
 
 Stack = Callable[[Iterable[Image.Image]], "Tensor"]
 """Prepares images, each taken when the one before it is done, as (B, 3, S, S) on the detector's device."""
 
 
-@dataclass(frozen=True)
-class ImageAnswer:
-    """What a method says about one image.
+def resized(maps: Tensor, size: tuple[int, int] | None) -> NDArray[np.float32]:
+    """Maps of the network at a height and width, in the CPU's memory.
 
-    Attributes:
-        score: image anomaly score.
-        anomaly_map: (H, W) float32 at the image's size.
-        tile: side of the tiles in pixels; None for an image that was not cut.
+    Args:
+        maps: (..., S, S) float32.
+        size: height and width in pixels; None leaves the maps as they are.
     """
-
-    score: float
-    anomaly_map: NDArray[np.float32]
-    tile: int | None = None
-
-
-@dataclass(frozen=True)
-class Cutting:
-    """How images are cut.
-
-    Attributes:
-        tile: tile setting; None for whole images.
-        network: side of the network's input in pixels.
-    """
-
-    tile: Tile
-    network: int
-
-    def side(self, image: Image.Image) -> int | None:
-        """Side of the tiles of an image in pixels; None for an image that is not cut.
-
-        Raises:
-            ConfigError: the tiles would be much smaller than the network's input.
-        """
-        return tile_side(image.height, image.width, self.tile, self.network)
-
-    def boxes(self, image: Image.Image) -> list[Box]:
-        """The tiles of an image, row by row; only the image itself if it is not cut."""
-        side = self.side(image) or max(image.size)
-        return tile_grid(image.height, image.width, side).boxes
-
-
-NOT_CUT = Cutting(None, 0)
+    at_size: NDArray[np.float32] = (maps if size is None else upsample(maps, size)).cpu().numpy()
+    return at_size
 
 
 def check_tileable(method: Method, tile: Tile, *, is_joint: bool) -> None:
@@ -104,60 +62,6 @@ def check_tileable(method: Method, tile: Tile, *, is_joint: bool) -> None:
             f"{method.INFO.name} scores all images together, and tiles of different images cannot be "
             "compared so: leave tile out, or take a method that scores each image by itself (`zsad methods`)"
         )
-
-
-def score_images(
-    images: Sequence[Image.Image],
-    names: Sequence[str | None],
-    score: Score,
-    cutting: Cutting,
-    at_once: int = TILES_AT_ONCE,
-) -> list[ImageAnswer]:
-    """Scores images: those that are not cut together, each of the others by its tiles.
-
-    Args:
-        images: RGB images; at least one.
-        names: class name of each image; None stands for "object".
-        score: asks the method.
-        cutting: how images are cut.
-        at_once: number of tiles that go through the network together.
-
-    Returns:
-        One answer per image, in order.
-
-    Raises:
-        ConfigError: the tiles would be much smaller than the network's input.
-    """
-    sides = [cutting.side(image) for image in images]
-    whole = [place for place, side in enumerate(sides) if side is None]
-    found: dict[int, ImageAnswer] = {}
-    if whole:
-        raw = score([images[place] for place in whole], [names[place] for place in whole], False)
-        for place, value, raw_map in zip(whole, raw.scores.tolist(), raw.maps, strict=True):
-            size = images[place].height, images[place].width
-            found[place] = ImageAnswer(value, upsample(raw_map, size).cpu().numpy())
-    for place, side in enumerate(sides):
-        if side is not None:
-            found[place] = _by_tiles(images[place], names[place], side, score, at_once)
-    return [found[place] for place in range(len(images))]
-
-
-def _by_tiles(image: Image.Image, name: str | None, side: int, score: Score, at_once: int) -> ImageAnswer:
-    """The answer for an image from its tiles and from the whole of it."""
-    grid = tile_grid(image.height, image.width, side)
-    whole = score([image], [name], False)
-    scores: list[float] = []
-
-    def maps() -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(grid), at_once):
-            boxes = grid.boxes[start : start + at_once]
-            raw = score(map(image.crop, boxes), [name] * len(boxes), True)
-            scores.extend(raw.scores.tolist())
-            yield from raw.maps.cpu().numpy()
-
-    joined = blend(grid, maps(), whole.maps[0].cpu().numpy())
-    score_of_tiles, score_of_whole = max(scores), float(whole.scores[0])
-    return ImageAnswer(score_of_tiles + WHOLE_SHARE * (score_of_whole - score_of_tiles), joined, side)
 
 
 @dataclass(frozen=True)

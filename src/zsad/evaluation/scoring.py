@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zsad.data.samples import PreparedSample, load_for_scoring
-from zsad.detector.scoring import score_batch
 from zsad.errors import ConfigError, ZsadError, one_line
 from zsad.evaluation.tiled import predict_sample, read_samples
 from zsad.images.ahead import read_ahead
+from zsad.images.scoring import score_batch
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector

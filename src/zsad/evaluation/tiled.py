@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from zsad.data.samples import usable_mask
-from zsad.detector.scoring import score_batch
 from zsad.errors import ZsadError, one_line
 from zsad.images.ahead import read_ahead
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
+from zsad.images.scoring import score_batch
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -62,8 +62,20 @@ def render_page(name: str, values: Mapping[str, Any]) -> str:
     templates = resources.files("zsad.files").joinpath("templates")
     file = templates.joinpath(f"{name}.js")
     script = file.read_text(encoding="utf-8") if file.is_file() else ""
-    template = _environment().get_template(f"{name}.html")
-    return template.render(values, script=script, script_hash=script_hash(script))
+    return render_file(f"{name}.html", {**values, "script": script, "script_hash": script_hash(script)})
+
+
+def render_file(name: str, values: Mapping[str, Any]) -> str:
+    """Renders one file of `templates`: a page whose scripts and styles are files, or its styles.
+
+    Args:
+        name: path of the template below `templates`.
+        values: template variables. Every text among them is escaped.
+
+    Raises:
+        jinja2.UndefinedError: the template uses a variable or an attribute that `values` lacks.
+    """
+    return _environment().get_template(name).render(values)
 
 
 def script_hash(script: str) -> str:

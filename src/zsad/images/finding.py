@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from zsad.errors import ConfigError, DataError, printable
+from zsad.errors import ConfigError, DataError, ImageWarning, printable
 from zsad.images.bare_dicom import is_bare_dicom
 from zsad.images.mask_folders import is_mask_folder, masks_among
 from zsad.images.names import (
@@ -71,6 +73,29 @@ def find_images(
 ) -> list[Path | RemoteFile]:
     """Finds the images that files, folders, patterns and URIs stand for, as `search_images` describes."""
     return search_images(inputs, recursive, include_results=include_results, pages=pages).images
+
+
+def find_and_tell(
+    source: str | os.PathLike[str], *, include_results: bool = False, pages: Pages = "first"
+) -> list[Any]:
+    """The images that a folder or pattern stands for, with a warning if some are left out.
+
+    Args:
+        source: folder, pattern or file.
+        include_results: whether to take the images that zsad wrote itself, and masks.
+        pages: which images of a file with several count, as `search_images` takes it.
+
+    Raises:
+        DataError: there is no image.
+
+    Warns:
+        ImageWarning: the folder also holds images that zsad wrote itself, or masks.
+    """
+    search = search_images(source, include_results=include_results, pages=pages)  # type: ignore[arg-type]
+    if left_out := str(search.left_out):
+        note = f"{left_out} (include_results=True of `zsad.images.finding.find_images` takes them)"
+        warnings.warn(ImageWarning(printable(source), note), stacklevel=3)
+    return search.images
 
 
 def search_images(

@@ -7,7 +7,9 @@ nor map, whatever the method.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from zsad.errors import ConfigError, ImageReadError, printable
 Pixels = NDArray[np.bool_]
 
 _NUMBER = r"[+-]?\d+(?:\.\d+)?\s*%?"
+_MASK = "mask:"  # beginning of the text of a mask, which base64 of a PNG follows
 _BOX = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER}){{3}}\s*")
 _EXAMPLES = "as in 100,50,400,300 (pixels) or 10%,10%,80%,80% (shares of the image)"
 
@@ -145,6 +148,34 @@ class Region:
         size = f"{marked.shape[1]} x {marked.shape[0]}"
         digest = hashlib.sha256(size.encode() + np.packbits(marked).tobytes()).hexdigest()[:16]
         return cls(f"mask {size} {digest}", mask=marked)
+
+    @classmethod
+    def from_text(cls, text: str) -> Region:
+        """The region that `to_text` wrote, or a box as `of_box` takes it.
+
+        Raises:
+            ConfigError: the text is neither.
+        """
+        if not text.startswith(_MASK):
+            return cls.of_box(text)
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(text.removeprefix(_MASK))), formats=["PNG"]) as mask:
+                return cls.of_mask(np.asarray(mask.convert("1")))
+        except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ConfigError("the mask of the region is damaged: give the region again (--roi)") from error
+
+    def to_text(self) -> str:
+        """All of the region in one line, for files that keep it: the box, or the mask as a PNG in base64.
+
+        Example:
+            >>> Region.from_text(Region.of_box("10%, 0, 80%, 300").to_text())
+            Region(identity='10%,0,80%,300')
+        """
+        if self.mask is None:
+            return self.identity
+        file = io.BytesIO()
+        Image.fromarray(self.mask).save(file, "PNG")
+        return _MASK + base64.b64encode(file.getvalue()).decode()
 
     def window(self, size: tuple[int, int]) -> Window:
         """The region in an image.

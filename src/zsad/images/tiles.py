@@ -250,6 +250,27 @@ def seam_weights(length: int, side: int, starts: tuple[int, ...]) -> NDArray[np.
     return np.stack([window / total[start : start + side] for start in starts]).astype(np.float32)
 
 
+def enlarged(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resizes a map bilinearly, without antialiasing; values are those of areas.
+
+    Equal to rounding to what a detector does with torch (`zsad.methods.functional.maps.upsample`).
+
+    Args:
+        values: (S, T) float32.
+        size: height and width of the result in pixels.
+
+    Returns:
+        (height, width) float32.
+
+    Example:
+        >>> enlarged(np.array([[0, 1]], np.float32), (1, 4))
+        array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
+    """
+    found = np.zeros(size, np.float32)
+    _add_heightened(found, _widened(values, size[1]), np.ones(size[0], np.float32))
+    return found
+
+
 def _starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
     """First pixel of each tile along one axis; the first tile begins and the last one ends with the image."""
     if length == side:

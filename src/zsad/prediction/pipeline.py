@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from zsad.detector.scoring import score_batch
 from zsad.errors import one_line
 from zsad.files.atomic import atomic_file
 from zsad.images.ahead import MOST_BYTES_AT_ONCE, THREADS, parts_by_size, read_ahead
@@ -24,6 +23,7 @@ from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
 from zsad.images.saving import save_jpeg
+from zsad.images.scoring import score_batch
 from zsad.prediction.layout import content_stamp
 from zsad.prediction.options import PredictOptions
 from zsad.prediction.records import ResultRecord

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from zsad.detector.calibration.measurement import Measured, Measurement, map_height
 from zsad.detector.calibration.statistics import best_f1
 from zsad.detector.identity import image_fingerprint
-from zsad.detector.scoring import score_batch
 from zsad.errors import DataError, ImageReadError, ZsadError, printable
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
+from zsad.images.scoring import score_batch
 from zsad.metrics.sketch import PixelGroups, compress, group_pixels, join
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from zsad.detector.fitting.good_images import GoodImage, GoodImages, joined
 from zsad.detector.general_rule import remembered
 from zsad.detector.identity import image_fingerprint
 from zsad.detector.inputs import stack
-from zsad.detector.scoring import score_batch
-from zsad.detector.tiling import NOT_CUT, Cutting, reference_tiles, tiles_of_each
+from zsad.detector.tiling import reference_tiles, tiles_of_each
 from zsad.errors import DataError, ImageReadError, printable
 from zsad.images.drawing import thumbnail
 from zsad.images.preparing import to_array
 from zsad.images.saving import save_jpeg
+from zsad.images.scoring import score_batch
+from zsad.images.tile_scoring import NOT_CUT, Cutting
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -21,8 +21,8 @@ from zsad.detector.fitting.leaving_out import scores_left_out
 from zsad.detector.fitting.statistics import OUTLIER, folds, log_odds, near_copies, robust_z
 from zsad.detector.fitting.wording import near_copy_warning, outlier_warning
 from zsad.detector.support import again_readable, images_given
-from zsad.detector.tiling import NOT_CUT, Cutting
 from zsad.errors import ConfigError, DataError
+from zsad.images.tile_scoring import NOT_CUT, Cutting
 from zsad.methods.base import DEFAULT_CLASS
 from zsad.methods.functional.maps import upsample
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from zsad.detector.fitting.options import FitOptions
     from zsad.detector.support import Images
     from zsad.detector.thresholds import Calibration
-    from zsad.detector.tiling import ImageAnswer
     from zsad.images.preparing import Preparation
+    from zsad.images.tile_scoring import ImageAnswer
     from zsad.methods.base import Method
 
     Folds = Sequence[Sequence[int]]

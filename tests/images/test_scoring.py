@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from zsad.detector.scoring import score_batch
 from zsad.errors import ConfigError, DataError
+from zsad.images.scoring import score_batch
 
 
 class Network:

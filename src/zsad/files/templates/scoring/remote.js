@@ -1,0 +1,105 @@
+// Scores images on the server that handed out the page.
+
+import { readPng16 } from "./maps.js";
+import { recall, remember } from "./remember.js";
+
+const PARALLEL = 4; // requests at once; the server joins them to batches
+const BUSY = [429, 503];
+const LONGEST_PAUSE = 30; // seconds
+
+// `askToken(isWrong)` resolves with the token that a person types, or null.
+export function openRemoteScorer(askToken) {
+  let token = recall("sessionStorage", "zsad-token");
+  let asking = null;
+
+  async function request(path, options = {}) {
+    for (;;) {
+      const headers = token ? { Authorization: `Bearer ${token}` } : {};
+      const used = token;
+      const response = await reach(path, { ...options, headers });
+      if (response.status === 401) {
+        if (used === token && !(await newToken(used !== null))) throw new Error("the server wants a token: reload the page and type it");
+      } else if (BUSY.includes(response.status) && options.method === "POST") {
+        await pause(Number(response.headers.get("Retry-After")) || 1, options.signal);
+      } else return response;
+    }
+  }
+
+  // One question at a time, however many requests have been refused.
+  async function newToken(isWrong) {
+    asking ??= askToken(isWrong).finally(() => (asking = null));
+    token = await asking;
+    if (token) remember("sessionStorage", "zsad-token", token);
+    return Boolean(token);
+  }
+
+  return {
+    parallel: PARALLEL,
+    learnsReferences: true,
+
+    async models() {
+      const answer = await json(await request("v1/models"));
+      return answer.models;
+    },
+
+    async score(image, { model, signal }) {
+      const found = await predict(image, model, "map=png16", signal);
+      const { map, overlay: _, ...row } = found;
+      if (row.error) return { row };
+      const bytes = fromBase64(map);
+      return { row, readMap: () => readPng16(bytes) };
+    },
+
+    // The heat map over the image, drawn by the server, for kinds of files that the browser cannot show.
+    async overlay(image, { model, signal }) {
+      const found = await predict(image, model, "overlay=png", signal);
+      return new Blob([fromBase64(found.overlay)], { type: "image/png" });
+    },
+
+    async fit(images, { model, rate, signal }) {
+      const form = new FormData();
+      for (const image of images) form.append("file", image.blob, image.name);
+      const query = new URLSearchParams({ rate, ...(model && { model }) });
+      return json(await request(`v1/fit?${query}`, { method: "POST", body: form, signal }));
+    },
+  };
+
+  async function predict(image, model, wish, signal) {
+    const form = new FormData();
+    form.append("file", image.blob, image.name);
+    const query = `${wish}${model ? `&model=${encodeURIComponent(model)}` : ""}`;
+    const answer = await json(await request(`v1/predict?${query}`, { method: "POST", body: form, signal }));
+    return answer.results[0];
+  }
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("the server does not answer: is it running?");
+  }
+}
+
+// The answer, or an error with the server's own line.
+async function json(response) {
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  const line = answer?.results?.[0]?.error ?? answer?.error ?? answer?.detail;
+  throw new Error(typeof line === "string" ? line : `the server answers ${response.status} ${response.statusText}`);
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * Math.min(seconds, LONGEST_PAUSE));
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+function fromBase64(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}

@@ -1,0 +1,250 @@
+"""A bundle gives what the images give: sizes, tiles, region, thresholds and errors, without torch."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zsad
+from helpers.brightness_bundle import SIDE, brightness_bundle
+from zsad.deploy.bundle import file_records, region_record
+from zsad.errors import ConfigError, DataError, ImageReadError
+from zsad.files.json_text import read_json
+from zsad.files.plain import to_plain, write_json
+from zsad.images.region import Region
+from zsad.images.tiles import WHOLE_SHARE
+from zsad.types import ScoreScale
+
+DECISION = {"threshold": 0.5, "map_threshold": 0.6, "score_scale": ScoreScale(0.1, (0.2, 0.3))}
+
+
+def noise(seed, height=40, width=60):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return brightness_bundle(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("code", ["import zsad.deploy.runtime", "import zsad; zsad.load_exported"])
+def test_importing_the_runtime_is_quick_and_needs_no_torch(code):
+    check = (
+        f"import sys, time\nstarted = time.process_time()\n{code}\ntaken = time.process_time() - started\n"
+        "heavy = {'torch', 'scipy', 'transformers', 'onnxruntime', 'openvino'} & set(sys.modules)\n"
+        "sys.exit(f'{taken:.2f} s, {heavy}' if heavy or taken > 0.3 * 4 else 0)"  # busy machines
+    )
+    found = subprocess.run([sys.executable, "-c", check], check=False, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_one_image_from_anything_that_holds_it(bundle, tmp_path):
+    exported, pixels = zsad.load_exported(bundle), noise(0)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    chw = np.moveaxis(pixels, 2, 0).astype(np.float32) / 255
+    found = [
+        exported.predict(given)
+        for given in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels, chw)
+    ]
+    assert len({each.score for each in found}) == 1
+    assert found[0].score == pytest.approx(pixels.mean() / 255, abs=0.01)
+    assert found[0].path == tmp_path / "a.png"
+    assert found[2].path is None
+    assert found[0].anomaly_map.shape == (40, 60)
+    assert found[0].anomaly_map.dtype == np.float32
+    assert (found[0].image == pixels).all()
+    assert (found[0].threshold, found[0].is_anomalous, found[0].tile) == (None, None, None)
+
+
+def test_a_list_equals_single_images_and_large_batches_are_cut(tmp_path):
+    exported = zsad.load_exported(brightness_bundle(tmp_path / "b", most_at_once=2))
+    images = [noise(seed, 20 + seed, 30) for seed in range(7)]
+    together = exported.predict(images, batch_size=7)
+    streamed = list(exported.predict_iter(iter(images), batch_size=3))
+    for image, one, other in zip(images, together, streamed, strict=True):
+        alone = exported.predict(image)
+        assert one.score == other.score == pytest.approx(alone.score, abs=1e-7)
+        np.testing.assert_allclose(one.anomaly_map, alone.anomaly_map, atol=1e-7)
+    assert exported.predict([]) == []
+    assert len(exported.predict(np.stack([noise(0), noise(1)]))) == 2
+
+
+def test_tiles_are_joined_with_the_whole_and_have_their_own_graph(tmp_path):
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:, 64:] = 255
+    exported = zsad.load_exported(brightness_bundle(tmp_path / "b", tiles_factor=0.5, tile=64))
+    found = exported.predict(image)
+    boxes = [0.5 * image[:, :64].mean() / 255, 0.5 * image[:, 32:].mean() / 255]
+    expected = (1 - WHOLE_SHARE) * max(boxes) + WHOLE_SHARE * image.mean() / 255
+    assert found.tile == 64
+    assert found.score == pytest.approx(expected, abs=0.01)
+    assert exported.predict(image[:40, :40]).tile is None
+    assert exported.predict(image, tile="none").tile is None
+    assert exported.predict([image], tile=32)[0].tile == 32
+    assert exported.tile == 64
+    with pytest.raises(ConfigError, match="give at least tile=2"):
+        exported.predict(image, tile=1)
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_only_the_region_is_looked_at(tmp_path, kind):
+    region = Region.of_box("10,5,20,10")
+    if kind == "mask":
+        inside = np.zeros((40, 60), bool)
+        inside[5:15, 10:30] = True
+        region = Region.of_mask(inside)
+    folder = tmp_path / "b"
+    folder.mkdir()
+    record = region_record(region, folder)
+    exported = zsad.load_exported(brightness_bundle(folder, roi=record))
+    dark, bright = noise(1), noise(1)
+    dark[:5], bright[:5] = 0, 255
+    one, other = exported.predict([dark, bright])
+    assert one.score == other.score
+    assert one.anomaly_map.shape == (40, 60)
+    assert not one.anomaly_map[:5].any()
+    assert one.roi.sum() == 200
+
+
+def test_an_image_outside_of_the_region_is_named(tmp_path):
+    folder = tmp_path / "b"
+    folder.mkdir()
+    record = region_record(Region.of_box("50,0,9,9"), folder)
+    exported = zsad.load_exported(brightness_bundle(folder, roi=record))
+    Image.fromarray(noise(0, 5, 5)).save(tmp_path / "a.png")
+    with pytest.raises(ImageReadError, match=r"a\.png: the region 50,0,9,9 lies outside"):
+        exported.predict(tmp_path / "a.png")
+
+
+def test_thresholds_decide_and_can_be_replaced(tmp_path):
+    exported = zsad.load_exported(brightness_bundle(tmp_path / "b", **DECISION))
+    white, black = exported.predict([np.full((9, 9, 3), 255, np.uint8), np.zeros((9, 9, 3), np.uint8)])
+    assert (white.is_anomalous, black.is_anomalous) == (True, False)
+    assert white.mask().all()
+    assert white.relative_score > 0.9 > 0.1 > black.relative_score
+    assert black.p_value == 1.0
+    higher = exported.deciding(None, 2.0, None)
+    assert higher.predict(white.image).is_anomalous is False
+    assert higher.map_threshold == 0.6
+    exported.threshold = 0.1
+    assert exported.predict(white.image).threshold == 0.1
+
+
+def test_the_class_name_is_part_of_the_graphs(tmp_path):
+    exported = zsad.load_exported(
+        brightness_bundle(tmp_path / "b", uses_class_names=True, class_name="screw", **DECISION)
+    )
+    assert exported.predict(noise(0), classes="screw").class_name == "screw"
+    assert exported.predict([noise(0)], classes=["screw"])[0].threshold == 0.5
+    with pytest.raises(ConfigError, match=r"images of 'screw', got the class name 'nut': export"):
+        exported.predict(noise(0), classes="nut")
+    with pytest.raises(ConfigError, match="2 class names for 1 images"):
+        exported.predict([noise(0)], classes=["screw", "screw"])
+    other = brightness_bundle(
+        tmp_path / "c", uses_class_names=True, class_name="screw", decision_class_name="nut", **DECISION
+    )
+    assert zsad.load_exported(other).predict(noise(0)).threshold is None
+    free = zsad.load_exported(brightness_bundle(tmp_path / "d"))
+    assert free.predict(noise(0), classes="anything").class_name is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"references": 3}, "the references"),
+        ({"companions": 9}, "the companions"),
+        ({**DECISION, "calibration": {"threshold": 0.5}}, "the thresholds"),
+    ],
+)
+def test_what_the_bundle_rests_on_cannot_be_changed_in_silence(tmp_path, fields, what):
+    exported = zsad.load_exported(brightness_bundle(tmp_path / "b", bits=12, tile="auto", **fields))
+    with pytest.raises(ConfigError, match=f"{what} in .*b were made with tile=auto, got tile=32: leave"):
+        exported.predict(noise(0), tile=32)
+    with pytest.raises(ConfigError, match=f"{what} in .*b were made with a depth of 12, got bits=16"):
+        exported.predict(noise(0), bits=16)
+    assert exported.predict(noise(0), tile="auto", bits=12).score > 0
+
+
+def test_sixteen_bit_files_are_read_at_the_depth(tmp_path):
+    values = np.full((SIDE, SIDE), 4095, np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    exported = zsad.load_exported(brightness_bundle(tmp_path / "b", bits=12))
+    assert exported.predict(tmp_path / "a.png").score == pytest.approx(1)
+    plain = zsad.load_exported(brightness_bundle(tmp_path / "c"))
+    assert plain.predict(tmp_path / "a.png").score == pytest.approx(16 / 255, abs=0.01)
+    assert plain.predict(tmp_path / "a.png", bits=12).score == pytest.approx(1)
+
+
+def test_images_that_cannot_be_read_have_their_place(bundle, tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    Image.fromarray(noise(0)).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"no image")
+    exported = zsad.load_exported(bundle)
+    good, bad = exported.predict_iter(folder, on_error="yield")
+    assert good.score > 0
+    assert isinstance(bad, ImageReadError)
+    assert len(list(exported.predict_iter(folder, on_error="skip"))) == 1
+    with pytest.raises(ImageReadError, match=r"b\.png"):
+        list(exported.predict_iter(folder))
+    with pytest.raises(ImageReadError, match=r"inputs\[1\]"):
+        exported.predict([noise(0), tmp_path / "missing.png"])
+    with pytest.raises(ConfigError, match="for one image use predict"):
+        exported.predict_iter(noise(0))
+
+
+def test_threads_share_one_detector(bundle):
+    exported = zsad.load_exported(bundle, threads=1)
+    images = [noise(seed) for seed in range(24)]
+    expected = [exported.predict(image).score for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda image: exported.predict(image).score, images)) == expected
+
+
+def test_it_is_pickled_by_its_files(bundle):
+    exported = zsad.load_exported(bundle).deciding(None, 0.25, None)
+    other = pickle.loads(pickle.dumps(exported))
+    assert other.predict(noise(0)).score == exported.predict(noise(0)).score
+    assert other.threshold == 0.25
+
+
+def test_providers_and_threads_are_checked_by_name(bundle):
+    for providers in ("cpu", ["CPUExecutionProvider"], ("cpu",)):
+        assert zsad.load_exported(bundle, providers=providers).predict(noise(0)).score > 0
+    with pytest.raises(ConfigError, match="unknown provider 'cudda': did you mean 'cuda'"):
+        zsad.load_exported(bundle, providers="cudda")
+    with pytest.raises(ConfigError, match=r"has no CUDAExecutionProvider here.*pip install onnxruntime-gpu"):
+        zsad.load_exported(bundle, providers=["cuda", "cpu"])
+    for threads in (0, True, 1.5):
+        with pytest.raises(ConfigError, match="threads must be a whole number above 0"):
+            zsad.load_exported(bundle, threads=threads)
+    with pytest.raises(ConfigError, match="providers is empty"):
+        zsad.load_exported(bundle, providers=[])
+
+
+def test_what_is_no_bundle_is_refused_in_one_line(bundle, tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        zsad.load_exported(tmp_path / "nowhere")
+    (bundle / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"model\.onnx is not the file that was exported"):
+        zsad.load_exported(bundle)
+    whole = brightness_bundle(tmp_path / "whole")
+    (whole / "model.onnx").write_bytes(b"damaged")
+    record = read_json(whole / "bundle.json")
+    record["files"] = to_plain(file_records(whole))  # the digest is right, the graph is not
+    write_json(whole / "bundle.json", record)
+    with pytest.raises(DataError, match=r"model\.onnx: ONNX Runtime cannot open this graph"):
+        zsad.load_exported(whole)
+
+
+def test_settings_tell_runs_apart(bundle):
+    exported = zsad.load_exported(bundle)
+    assert exported.scoring_settings()["runner"] == "onnx"
+    assert exported.with_tile(32).scoring_settings()["tile"] == 32
+    assert exported.with_tile(32).scoring_settings() != exported.scoring_settings()
