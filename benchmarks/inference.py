@@ -1,67 +1,100 @@
-"""Times AnomalyCLIP end to end against a plain implementation, in one run on one machine.
+"""Times methods end to end against plain implementations, in one run on one machine.
 
     python benchmarks/inference.py --out benchmarks/results/inference
+    python benchmarks/inference.py --method faprompt bayes_pfl --batches 1
+    python benchmarks/inference.py --method all --backbone tiny
 
 From an image tensor to a smoothed map, on the shape of ViT-L/14-336 with random weights at 518 pixels.
-`plain` is `plain_anomalyclip.py`, in float32 and in bfloat16; `zsad` is `Detector.score_tensors`. Both encode
-their prompts beforehand, like the authors' script. All variants use the same weights and threads and take
-turns, so that a slow phase of the machine affects all of them; ratios are those of the same round. Processor
-seconds are summed over the threads; next to other work on the machine (its load is noted, 1 for each busy
-processor) they say more than the clock. Only the ratios carry over to other machines. Peak memory is the
-growth of the process during a call, each variant in a process of its own.
+`plain` is the method's file in `plain/`, in float32 and in bfloat16; `zsad` is `Detector.score_tensors`.
+Both encode prompts that do not depend on the image beforehand, like the authors' scripts. All variants use
+the same weights and threads and take turns, so that a slow phase of the machine affects all of them; ratios
+are those of the same round. Processor seconds are summed over the threads; next to other work on the machine
+(its load is noted, 1 for each busy processor) they say more than the clock. Only the ratios carry over to
+other machines. Peak memory is the growth of the process during a call, each variant in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 import zsad
-from plain_anomalyclip import PlainAnomalyCLIP
 from random_backbone import random_l14
+from zsad.methods import method_class
 
 if TYPE_CHECKING:
+    from zsad.backbones.clip import CLIP
     from zsad.detector.detector import Detector
 
 Variant = Callable[[Tensor], tuple[Tensor, Tensor]]
 VARIANTS = ("plain fp32", "plain bf16", "zsad fp32", "zsad bf16")
 REFERENCE = "plain fp32"
-TARGETS = {"zsad fp32": 1.6, "zsad bf16": 2.4}
-SMALL = 70  # side, in pixels, of the image of the first call, which is not measured
+SMALL = {"vit-l-14-336": 70, "tiny": 64}  # side of the image of the first call, which is not measured
+SIZES = {"vit-l-14-336": 518, "tiny": 320}
+SETTINGS: dict[str, dict[str, object]] = {
+    "aa_clip": {},
+    "af_clip": {},
+    "anomalyclip": {},
+    "bayes_pfl": {"stage": 2},
+    "crane": {},
+    "crane_plus": {"dino_model": "dinov2"},
+    "faprompt": {"topk_selection": "fixed"},
+    "genclip": {},
+    "grounding": {"detector": "none"},
+    "kanoclip": {},
+    "visual_ad": {},
+}
 
 
-def random_detector(precision: str) -> Detector:
-    """Makes AnomalyCLIP with random prompts on a random backbone, the same for every precision."""
-    return zsad.load("anomalyclip", random_l14(), "fresh", image_size=518, device="cpu", precision=precision)
+def make_detector(name: str, backbone: CLIP | str, precision: str, size: int) -> Detector:
+    """Makes a method with new weights, the same for every precision.
 
-
-def plain_variant(detector: Detector, size: int) -> Variant:
-    """Makes the plain implementation with the weights of a detector, for images of one size."""
-    method, visual = detector.method, detector.backbone.visual
-    with torch.inference_mode():
-        text_features = method.prepare(["object"]).text_features[0]
-        positions = visual.positions(size // visual.config.patch_size)
-    return PlainAnomalyCLIP(
-        visual.state_dict(),
-        positions,
-        text_features,
-        visual.config.heads,
-        method.prompts.value_value_from,
-        method.config.temperature,
-        method.config.sigma,
+    Grounding is given the box that all but an eighth of each side fills, and Crane+ a random convolution in
+    place of DINOv2: both variants would spend the same time on those networks.
+    """
+    torch.manual_seed(1)
+    method = name.removesuffix("_plus")
+    start = "fresh" if method_class(method).INFO.needs_training else None
+    detector = zsad.load(
+        method, backbone, start, image_size=size, device="cpu", precision=precision, **SETTINGS[name]
     )
+    if name == "grounding":
+        detector.method.detector = inner_boxes
+    if name == "crane_plus":
+        patch = detector.backbone.config.vision.patch_size
+        weights = torch.randn(64, 3, patch, patch)
+        detector.method.vfm = lambda images: functional.conv2d(images, weights, stride=patch)
+    return detector
+
+
+def inner_boxes(images: Tensor, names: object) -> Tensor:
+    """Returns the same box (B, 4) for every image."""
+    side = images.shape[-1]
+    edge = side // 16
+    return torch.tensor([[edge, edge, side - edge, side - edge]] * len(images))
+
+
+def plain_variant(name: str, detector: Detector) -> Variant:
+    """Makes the plain implementation with the weights of a detector."""
+    module = importlib.import_module(f"plain.{name.removesuffix('_plus')}")
+    with torch.inference_mode():
+        scorer: Variant = module.plain(detector.method)
+    return scorer
 
 
 def zsad_variant(detector: Detector) -> Variant:
@@ -74,9 +107,71 @@ def zsad_variant(detector: Detector) -> Variant:
     return call
 
 
-def build(variant: str, detector: Detector, size: int) -> Variant:
-    """Makes a variant by its name."""
-    return plain_variant(detector, size) if variant.startswith("plain") else zsad_variant(detector)
+@dataclass(frozen=True)
+class Timing:
+    """What is timed.
+
+    Attributes:
+        method: name of the method, one of `SETTINGS`.
+        backbone: "vit-l-14-336" or "tiny".
+        variants: some of `VARIANTS`, the reference among them.
+        size: pixels of one side of the images.
+        rounds: number of times that each variant is called.
+        threads: number of threads.
+    """
+
+    method: str
+    backbone: str
+    variants: tuple[str, ...]
+    size: int
+    rounds: int
+    threads: int
+
+    def detector(self, precision: str) -> Detector:
+        """Makes the detector of a precision."""
+        backbone = "tiny" if self.backbone == "tiny" else random_l14()
+        return make_detector(self.method, backbone, precision, self.size)
+
+    def build(self, variant: str, detector: Detector) -> Variant:
+        """Makes a variant by its name, and calls it once with a small image, which starts threads."""
+        is_plain = variant.startswith("plain")
+        made = plain_variant(self.method, detector) if is_plain else zsad_variant(detector)
+        made(noise_images(1, SMALL[self.backbone]))
+        return made
+
+    def in_turns(self, batch: int) -> dict[str, dict[str, object]]:
+        """Measures the seconds of each variant over several rounds, and the difference of its maps."""
+        detectors = {precision: self.detector(precision) for precision in precisions(self.variants)}
+        variants = {name: self.build(name, detectors[name.split()[1]]) for name in self.variants}
+        images = noise_images(batch, self.size)
+        results: dict[str, tuple[Tensor, Tensor]] = {}
+        seconds: dict[str, list[float]] = {name: [] for name in variants}
+        processor: dict[str, list[float]] = {name: [] for name in variants}
+        for _ in range(self.rounds):
+            for name, call in variants.items():
+                start, start_processor = time.perf_counter(), time.process_time()
+                results[name] = call(images)
+                seconds[name].append(time.perf_counter() - start)
+                processor[name].append(time.process_time() - start_processor)
+        return {name: row(name, seconds, processor, results) for name in variants}
+
+    def peak_growth(self, variant: str, batch: int) -> float | None:
+        """Measures the peak growth of the process during a call, in mebibytes; None if it is not known."""
+        peak = Path("/proc/self/clear_refs")
+        if not peak.exists():
+            return None
+        torch.set_num_threads(self.threads)
+        call = self.build(variant, self.detector(variant.split()[1]))
+        images = noise_images(batch, self.size)
+        peak.write_text("5")  # resets the peak
+        before = status_mebibytes("VmRSS")
+        call(images)
+        return round(status_mebibytes("VmHWM") - before, 1)
+
+
+def precisions(variants: Sequence[str]) -> set[str]:
+    """Returns the precisions that variants need."""
+    return {name.split()[1] for name in variants}
 
 
 def noise_images(batch: int, size: int) -> Tensor:
@@ -84,60 +179,28 @@ def noise_images(batch: int, size: int) -> Tensor:
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def wake_up(variant: str, detector: Detector) -> None:
-    """Makes a first call on a small image, which starts threads and encodes the prompts."""
-    build(variant, detector, SMALL)(noise_images(1, SMALL))
-
-
-def time_in_turns(batch: int, size: int, rounds: int) -> dict[str, dict[str, object]]:
-    """Measures the seconds of each variant over several rounds, and the difference of its maps."""
-    detectors = {precision: random_detector(precision) for precision in ("fp32", "bf16")}
-    variants = {name: build(name, detectors[name.split()[1]], size) for name in VARIANTS}
-    images = noise_images(batch, size)
-    for name in VARIANTS:
-        wake_up(name, detectors[name.split()[1]])
-    results: dict[str, tuple[Tensor, Tensor]] = {}
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    processor: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for _ in range(rounds):
-        for name, call in variants.items():
-            start, start_processor = time.perf_counter(), time.process_time()
-            results[name] = call(images)
-            seconds[name].append(time.perf_counter() - start)
-            processor[name].append(time.process_time() - start_processor)
+def row(
+    name: str,
+    seconds: dict[str, list[float]],
+    processor: dict[str, list[float]],
+    results: dict[str, tuple[Tensor, Tensor]],
+) -> dict[str, object]:
+    """Returns the figures of a variant, against the reference in the same rounds."""
     scores, maps = results[REFERENCE]
-    spread = float(maps.max() - maps.min())
-    figures: dict[str, dict[str, object]] = {}
-    reference = statistics.median(processor[REFERENCE])
-    for name in VARIANTS:
-        ratios = [there / here for there, here in zip(seconds[REFERENCE], seconds[name], strict=True)]
-        figures[name] = {
-            "median_seconds": round(statistics.median(seconds[name]), 3),
-            "seconds": [round(value, 3) for value in seconds[name]],
-            "median_processor_seconds": round(statistics.median(processor[name]), 3),
-            "times_fewer_processor_seconds": round(reference / statistics.median(processor[name]), 2),
-            "median_times_faster": round(statistics.median(ratios), 2),
-            "times_faster": [round(value, 2) for value in ratios],
-            "largest_map_difference": float((results[name][1] - maps).abs().max()),
-            "largest_score_difference": float((results[name][0] - scores).abs().max()),
-            "share_of_the_map_s_range": float((results[name][1] - maps).abs().max()) / spread,
-        }
-    return figures
-
-
-def peak_growth(variant: str, batch: int, size: int, threads: int) -> float | None:
-    """Measures the peak growth of the process during a call, in mebibytes; None if the system cannot tell."""
-    peak = Path("/proc/self/clear_refs")
-    if not peak.exists():
-        return None
-    torch.set_num_threads(threads)
-    detector = random_detector(variant.split()[1])
-    wake_up(variant, detector)
-    call, images = build(variant, detector, size), noise_images(batch, size)
-    peak.write_text("5")  # resets the peak
-    before = status_mebibytes("VmRSS")
-    call(images)
-    return round(status_mebibytes("VmHWM") - before, 1)
+    difference = float((results[name][1] - maps).abs().max())
+    ratios = [there / here for there, here in zip(seconds[REFERENCE], seconds[name], strict=True)]
+    used = statistics.median(processor[name])
+    return {
+        "median_seconds": round(statistics.median(seconds[name]), 3),
+        "seconds": [round(value, 3) for value in seconds[name]],
+        "median_processor_seconds": round(used, 3),
+        "times_fewer_processor_seconds": round(statistics.median(processor[REFERENCE]) / used, 2),
+        "median_times_faster": round(statistics.median(ratios), 2),
+        "times_faster": [round(value, 2) for value in ratios],
+        "largest_map_difference": difference,
+        "largest_score_difference": float((results[name][0] - scores).abs().max()),
+        "share_of_the_map_s_range": difference / float(maps.max() - maps.min()),
+    }
 
 
 def status_mebibytes(name: str) -> float:
@@ -160,55 +223,70 @@ def machine(threads: int) -> str:
 def table(figures: dict) -> str:
     """Formats the figures as Markdown."""
     lines = [
-        f"AnomalyCLIP end to end at {figures['size']} pixels, ViT-L/14-336's shape, random weights; "
-        f"{figures['machine']}. Factors are against plain fp32, in brackets those of the single rounds.",
+        f"Methods end to end at {figures['size']} pixels, {figures['backbone']}, against plain "
+        f"implementations; {figures['machine']}. Factors are against plain fp32, in brackets those of the "
+        "single rounds.",
         "",
-        "| batch | load before | variant | seconds | times faster | target | processor seconds "
-        "| times fewer | largest difference of a map | of its range | peak memory of a call, MiB |",
+        "| method | batch | load before | variant | seconds | times faster | processor seconds | times fewer "
+        "| largest difference of a map | of its range | peak memory of a call, MiB |",
         "|---" * 11 + "|",
     ]
-    for batch, run in figures["batches"].items():
-        for name, row in run["variants"].items():
-            rounds = ", ".join(f"{factor:.2f}" for factor in row["times_faster"])
-            growth = "-" if row["peak_growth_mib"] is None else f"{row['peak_growth_mib']:.0f}"
+    for run in figures["runs"]:
+        for name, values in run["variants"].items():
+            rounds = ", ".join(f"{factor:.2f}" for factor in values["times_faster"])
+            growth = values.get("peak_growth_mib")
             lines.append(
-                f"| {batch} | {run['load_before']:.1f} | {name} | {row['median_seconds']:.2f} "
-                f"| {row['median_times_faster']:.2f} ({rounds}) | {TARGETS.get(name, '-')} "
-                f"| {row['median_processor_seconds']:.2f} | {row['times_fewer_processor_seconds']:.2f} "
-                f"| {row['largest_map_difference']:.1e} | {row['share_of_the_map_s_range']:.1%} "
-                f"| {growth} |"
+                f"| {run['method']} | {run['batch']} | {run['load_before']:.1f} | {name} "
+                f"| {values['median_seconds']:.2f} | {values['median_times_faster']:.2f} ({rounds}) "
+                f"| {values['median_processor_seconds']:.2f} "
+                f"| {values['times_fewer_processor_seconds']:.2f} "
+                f"| {values['largest_map_difference']:.1e} | {values['share_of_the_map_s_range']:.1%} "
+                f"| {'-' if growth is None else f'{growth:.0f}'} |"
             )
     return "\n".join(lines) + "\n"
 
 
+def write(figures: dict, prefix: Path) -> None:
+    """Writes the table and the figures as PREFIX.md and PREFIX.json."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    prefix.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    prefix.with_suffix(".md").write_text(table(figures), encoding="utf-8")
+
+
 def main() -> None:
-    """Prints the table, and writes it and the figures as PREFIX.md and PREFIX.json if asked to."""
+    """Prints tables; with --out, files are written after each method."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--method", nargs="+", choices=[*SETTINGS, "all"], default=["anomalyclip"])
+    parser.add_argument("--backbone", choices=list(SIZES), default="vit-l-14-336")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--image-size", type=int, default=518)
+    parser.add_argument("--image-size", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-memory", action="store_true", help="measure no peak memory")
     parser.add_argument("--out", type=Path, metavar="PREFIX")
     args = parser.parse_args()
+    if REFERENCE not in args.variants:
+        parser.error(f"--variants needs {REFERENCE!r}, which the others are compared with")
     torch.set_num_threads(args.threads)
     spawn = multiprocessing.get_context("spawn")
-    batches = {}
-    for batch in args.batches:
-        load = os.getloadavg()[0]
-        rows = time_in_turns(batch, args.image_size, args.rounds)
-        for name in VARIANTS:
-            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-                growth = pool.submit(peak_growth, name, batch, args.image_size, args.threads).result()
-            rows[name]["peak_growth_mib"] = growth
-        batches[str(batch)] = {"load_before": round(load, 1), "variants": rows}
-    figures = {"machine": machine(args.threads), "size": args.image_size, "batches": batches}
-    print(table(figures))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        args.out.with_suffix(".md").write_text(table(figures), encoding="utf-8")
+    size = args.image_size or SIZES[args.backbone]
+    figures = {"machine": machine(args.threads), "backbone": args.backbone, "size": size, "runs": []}
+    for method in SETTINGS if "all" in args.method else args.method:
+        timing = Timing(method, args.backbone, tuple(args.variants), size, args.rounds, args.threads)
+        for batch in args.batches:
+            load = os.getloadavg()[0]
+            rows = timing.in_turns(batch)
+            for name in () if args.no_memory else timing.variants:
+                with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                    rows[name]["peak_growth_mib"] = pool.submit(timing.peak_growth, name, batch).result()
+            run = {"method": method, "batch": batch, "load_before": round(load, 1), "variants": rows}
+            figures["runs"].append(run)
+            print(table({**figures, "runs": [run]}), flush=True)
+            if args.out:
+                write(figures, args.out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from zsad.backbones.clip import CLIP, ClipConfig, TextConfig, VisionConfig
@@ -10,6 +12,7 @@ from zsad.types import WeightRecord
 L14_336 = ClipConfig(VisionConfig(336, 14, 1024, 24, 16), TextConfig(768, 12, 12), 768, "quick_gelu")
 
 
+@functools.cache  # methods leave a backbone as it is
 def random_l14(seed: int = 0) -> CLIP:
     """Makes a network of the shape of OpenAI's ViT-L/14-336 with random weights.
 

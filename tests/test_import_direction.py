@@ -18,7 +18,7 @@ ALL = "errors _version files images types data metrics backbones methods detecto
 MAY_IMPORT = {
     "errors": "",
     "_version": "",
-    "_lazy": "",
+    "_lazy": "errors",
     "files": "errors _version",
     "metrics": "errors _version",
     "images": "_lazy errors files",
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "prediction": "_lazy errors _version files images types backbones detector",
     "training": "_lazy errors _version files images types metrics data backbones methods detector",
     "evaluation": "_lazy errors _version files metrics images types data backbones methods detector training",
-    "deploy": "_lazy errors _version files images types backbones methods detector",
+    "deploy": "_lazy errors _version files images types data backbones methods detector",
     "cli": f"{ALL} evaluation deploy __init__",
     "prompts": "methods",
     "__init__": f"_lazy {ALL} evaluation deploy prompts",
@@ -39,6 +39,7 @@ MAY_IMPORT = {
 # Narrower than the row: these packages use one room of another.
 ONLY = {
     ("methods", "data"): "zsad.data.synthetic",
+    ("deploy", "data"): "zsad.data.synthetic",
     ("prediction", "backbones"): "zsad.backbones.devices",
 }
 # These run where torch is not installed.

@@ -117,10 +117,8 @@ def authors_weights(kind: type[Method]) -> list[str]:
         return []
     lines = ["## The authors' weights", ""]
     if not records:
-        lines += [
-            "The authors have published no weights. Files in the layout of their training code are accepted:",
-            "",
-        ]
+        note = kind.WEIGHTS_NOTE or "the authors have published no weights"
+        lines += [f"{note[0].upper()}{note[1:]}. Files in the layout of their code are accepted:", ""]
     shown = records[0].name if records else "THEIRS.pth"
     lines += [
         "```console",
@@ -151,8 +149,8 @@ def answers(kind: type[Method]) -> dict[str, str]:
         "scores a batch together": yes(info.scores_batch_jointly),
         "reconstruction": yes(info.is_reconstruction),
         "checked against": CHECKED_BY[info.checked_by],
-        "MVTec AD": method_facts(info.name).mvtec,
-        "VisA": method_facts(info.name).visa,
+        "MVTec AD": method_facts(info.name).published_pair("mvtec"),
+        "VisA": method_facts(info.name).published_pair("visa"),
         f"weights on `{PACKAGED_BACKBONE}`": shipped_weights(kind),
         "weights to fetch": ", ".join(f"`{record.name}`" for record in kind.WEIGHTS) or "none",
         "takes the authors' files": yes(takes_authors_files(kind)) if info.needs_training else "has none",

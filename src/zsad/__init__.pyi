@@ -3,7 +3,10 @@ from zsad import metrics as metrics
 from zsad import prompts as prompts
 from zsad._version import __version__ as __version__
 from zsad.backbones.catalog import list_backbones as list_backbones
+from zsad.deploy.export import export_detector as export_detector
 from zsad.deploy.runtime import load_exported as load_exported
+from zsad.deploy.server.options import ServeOptions as ServeOptions
+from zsad.deploy.server.serving import serve as serve
 from zsad.detector.calibration.calibrating import calibrate as calibrate
 from zsad.detector.calibration.options import CalibrateOptions as CalibrateOptions
 from zsad.detector.detector import Detector as Detector

@@ -38,7 +38,12 @@ def public_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
             raise AttributeError(f"module {package!r} has no attribute {name!r}; it has: {', '.join(names)}")
         if modules[name] == package:
             return importlib.import_module(f"{package}.{name}")
-        return getattr(importlib.import_module(modules[name]), name)
+        try:
+            return getattr(importlib.import_module(modules[name]), name)
+        except ModuleNotFoundError as error:
+            from zsad.errors import without_torch
+
+            raise without_torch(error) from error
 
     return find, lambda: names, names
 

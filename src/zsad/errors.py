@@ -6,6 +6,7 @@ message as one line and exits; nobody needs the stack trace.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterable
 
@@ -20,6 +21,14 @@ class ConfigError(ZsadError, ValueError):
 
 class ImageReadError(ZsadError, ValueError):
     """An image cannot be read; the message names its path and the reason."""
+
+
+class NotAnImageError(ImageReadError):
+    """What was given as an image is something else, such as a text or an archive."""
+
+
+class ImageTooLargeError(ImageReadError):
+    """An image has more pixels, or takes more memory to decode, than the limits allow."""
 
 
 class ImageWarning(UserWarning):
@@ -46,8 +55,41 @@ class MissingExtraError(ZsadError, ImportError):
     """An optional package is needed; the message gives the command that installs it."""
 
     def __init__(self, package: str, extra: str | None, purpose: str) -> None:
-        wanted = package if extra is None else f"'zsad[{extra}]'"
+        wanted = package if extra is None else f"'{distribution_name()}[{extra}]'"
         super().__init__(f"{purpose} needs the package {package!r}: pip install {wanted}")
+
+
+class MissingTorchError(ZsadError, ImportError):
+    """PyTorch is needed in an environment that can only run exported bundles."""
+
+    def __init__(self) -> None:
+        install = "install zsad in place of zsad-runtime (pip uninstall zsad-runtime, pip install zsad)"
+        if distribution_name() != RUNTIME_DISTRIBUTION:
+            install = "pip install --upgrade --force-reinstall zsad"
+        super().__init__(
+            "this needs PyTorch, which is not installed here; without it zsad runs exported bundles only "
+            f"(--bundle DIR, zsad.load_exported): {install}"
+        )
+
+
+RUNTIME_DISTRIBUTION = "zsad-runtime"
+_ONLY_WITH_TORCH = ("torch", "safetensors", "tokenizers", "huggingface_hub", "ftfy", "scipy")
+
+
+def distribution_name() -> str:
+    """What the user installed: "zsad", or "zsad-runtime", the same package without torch."""
+    from importlib import metadata  # takes longer than the rest of this module
+
+    for name in ("zsad", RUNTIME_DISTRIBUTION):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.version(name)
+            return name
+    return "zsad"
+
+
+def without_torch(error: ModuleNotFoundError) -> Exception:
+    """The error to show for a missing module: `MissingTorchError` where the runtime leaves the module out."""
+    return MissingTorchError() if (error.name or "").split(".")[0] in _ONLY_WITH_TORCH else error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
@@ -63,13 +105,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigError:
 
     Example:
         >>> str(unknown_name("method", "winclp", ["winclip", "musc"]))
-        "unknown method 'winclp': did you mean 'winclip'? Known: musc, winclip"
+        "unknown method 'winclp', did you mean 'winclip'? Known: musc, winclip"
     """
     names = sorted(known)
     by_lower = {known_name.lower(): known_name for known_name in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    hint = f" did you mean {by_lower[near[0]]!r}?" if near else ""
-    return ConfigError(f"unknown {kind} {name!r}:{hint} Known: {', '.join(names) or 'none'}")
+    hint = f", did you mean {by_lower[near[0]]!r}? Known" if near else "; known"
+    return ConfigError(f"unknown {kind} {name!r}{hint}: {', '.join(names) or 'none'}")
 
 
 def printable(path: object) -> str:

@@ -329,11 +329,11 @@ def test_open_clip_names(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="not of the form open_clip:ARCH/TAG"):
         load_backbone("open_clip:ViT-B-16")
     with pytest.raises(
-        ConfigError, match="unknown open_clip architecture 'ViT-B-17': did you mean 'ViT-B-16'"
+        ConfigError, match="unknown open_clip architecture 'ViT-B-17', did you mean 'ViT-B-16'"
     ):
         load_backbone("open_clip:ViT-B-17/openai")
     with pytest.raises(
-        ConfigError, match="unknown open_clip tag of ViT-B-16 'openia': did you mean 'openai'"
+        ConfigError, match="unknown open_clip tag of ViT-B-16 'openia', did you mean 'openai'"
     ):
         load_backbone("open_clip:ViT-B-16/openia")
     with pytest.raises(WeightsError, match="a ResNet"):

@@ -71,3 +71,14 @@ def test_stem_gives_one_embedding_per_16_pixels():
 def test_unknown_stem_is_refused_by_name():
     with pytest.raises(ConfigError, match="efficientnet_lite2"):
         build_stem("efficientnet_lite3", 8)
+
+
+def test_images_do_not_depend_on_how_many_come_together():
+    torch.manual_seed(0)
+    stem = build_stem("efficientnet_lite2", 16).eval()
+    images = torch.randn(5, 3, 64, 64)
+    with torch.inference_mode():
+        together = stem(images)
+        alone = torch.cat([stem(image[None]) for image in images])
+    assert together.shape == (5, 16, 4, 4)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)

@@ -52,6 +52,7 @@ class FakeDetector(Decided):
     """The score is the image's mean brightness and the map its red channel."""
 
     roi = None
+    method_name, backbone_name = "fake", "toy"
 
     def __init__(self, clip, joint=False):
         self.backbone = clip
@@ -440,6 +441,19 @@ def test_methods(monkeypatch):
     assert all(fact in result.stdout for fact in facts)
 
 
+def test_methods_as_json():
+    result = CliRunner().invoke(app, ["methods", "--json"])
+    assert result.exit_code == 0
+    listed = {row["name"]: row for row in json.loads(result.stdout)}
+    assert list(listed) == list(registry.list_methods())
+    winclip, genclip = listed["winclip"], listed["genclip"]
+    assert winclip["published"]["mvtec"]["image_auroc"]["value"] == 91.8
+    assert (winclip["needs"], winclip["year"], winclip["weights"]) == (["class name"], 2023, [])
+    assert genclip["is_reconstruction"]
+    assert genclip["published"]["visa"]["image_auroc"] is None
+    assert "anomalyclip-trained-on-visa" in listed["anomalyclip"]["weights"]
+
+
 def test_backbones(monkeypatch, tmp_path):
     monkeypatch.setenv("ZSAD_CACHE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
@@ -592,5 +606,5 @@ def test_bytes_for_people():
 
 
 def test_formats_are_checked():
-    with pytest.raises(ConfigError, match="unknown format 'overly': did you mean 'overlay'"):
+    with pytest.raises(ConfigError, match="unknown format 'overly', did you mean 'overlay'"):
         PredictOptions(formats=["overly"])

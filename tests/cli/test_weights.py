@@ -250,6 +250,10 @@ def test_convert_refuses_what_does_not_fit(run, golden_path, backbone_folder, tm
 
 def test_the_list_says_whose_authors_published_no_weights(run):
     told = run("list").stdout
-    assert "AA-CLIP: its authors published no weights; train them (zsad train --method aa_clip)" in told
+    assert "AA-CLIP: its authors published no weights: train with `zsad train --method aa_clip`" in told
+    assert (
+        "Bayes-PFL: the files of Bayes-PFL's authors, train_visa.pth and train_mvtec.pth, are on Google Drive"
+        in told
+    )
     assert "AnomalyCLIP: its authors" not in told
     assert "Folder mode: its authors" not in told

@@ -274,7 +274,7 @@ def test_bounds_of_settings_are_the_same_everywhere(name, make_small_clip):
 @pytest.mark.parametrize("name", METHODS)
 def test_unknown_settings_are_refused_by_name(name, make_small_clip):
     with pytest.raises(
-        ConfigError, match=f"unknown setting of {name} 'activatoin': did you mean 'activation'"
+        ConfigError, match=f"unknown setting of {name} 'activatoin', did you mean 'activation'"
     ):
         zsad.load(name, make_small_clip(), activatoin="gelu")
 

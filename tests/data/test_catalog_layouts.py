@@ -73,7 +73,7 @@ def test_the_catalogue_is_complete_and_sane():
 
 
 def test_an_unknown_name_names_the_nearest(tmp_path):
-    with pytest.raises(ConfigError, match="unknown dataset 'mvtek': did you mean 'mvtec'"):
+    with pytest.raises(ConfigError, match="unknown dataset 'mvtek', did you mean 'mvtec'"):
         open_dataset(f"mvtek:{tmp_path}")
     with pytest.raises(ConfigError, match="no path behind the colon"):
         open_dataset("mvtec:")

@@ -129,7 +129,7 @@ def test_nothing_there(tmp_path):
         open_dataset(tmp_path)
     with pytest.raises(ConfigError, match="empty path"):
         open_dataset("")
-    with pytest.raises(ConfigError, match="unknown split 'tset': did you mean 'test'"):
+    with pytest.raises(ConfigError, match="unknown split 'tset', did you mean 'test'"):
         open_dataset(tmp_path, "tset")
 
 

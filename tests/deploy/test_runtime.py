@@ -217,7 +217,7 @@ def test_it_is_pickled_by_its_files(bundle):
 def test_providers_and_threads_are_checked_by_name(bundle):
     for providers in ("cpu", ["CPUExecutionProvider"], ("cpu",)):
         assert zsad.load_exported(bundle, providers=providers).predict(noise(0)).score > 0
-    with pytest.raises(ConfigError, match="unknown provider 'cudda': did you mean 'cuda'"):
+    with pytest.raises(ConfigError, match="unknown provider 'cudda', did you mean 'cuda'"):
         zsad.load_exported(bundle, providers="cudda")
     with pytest.raises(ConfigError, match=r"has no CUDAExecutionProvider here.*pip install onnxruntime-gpu"):
         zsad.load_exported(bundle, providers=["cuda", "cpu"])

@@ -168,7 +168,7 @@ def test_save_writes_the_mask_when_there_is_a_threshold(prediction, image, tmp_p
 def test_save_writes_what_is_asked_for(prediction, tmp_path):
     (file,) = prediction.save(tmp_path, name="x", kinds=["npy"])
     np.testing.assert_array_equal(read_map(file), prediction.anomaly_map)
-    with pytest.raises(ConfigError, match="unknown file kind 'maks': did you mean 'mask'"):
+    with pytest.raises(ConfigError, match="unknown file kind 'maks', did you mean 'mask'"):
         prediction.save(tmp_path, kinds=["maks"])
     with pytest.raises(ConfigError, match="--map-threshold"):
         prediction.save(tmp_path, kinds=["mask"])
@@ -212,3 +212,14 @@ def test_read_map_refuses_other_files(tmp_path):
 def test_thumbnail_never_enlarges():
     assert thumbnail(Image.new("RGB", (1000, 500)), 320).size == (320, 160)
     assert thumbnail(Image.new("L", (10, 20)), 320).size == (10, 20)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_every_blend_follows_the_formula(strength):
+    image = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(256, axis=0)
+    levels = np.arange(256).repeat(256).reshape(256, 256)  # each map level over each image level
+    drawn = np.asarray(overlay(image, levels / 255, strength=strength))
+    share = np.arange(256) / 255
+    alpha = np.round(256 * strength * share**2 * (3 - 2 * share)).astype(int)[levels][..., None]
+    expected = (image.astype(int) * (256 - alpha) + colour_table()[levels].astype(int) * alpha) // 256
+    np.testing.assert_array_equal(drawn, expected)

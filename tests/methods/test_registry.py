@@ -34,7 +34,7 @@ def test_each_is_one_class_with_its_name(name):
 
 
 def test_an_unknown_name_gets_the_nearest():
-    with pytest.raises(ConfigError, match="unknown method 'winclap': did you mean 'winclip'"):
+    with pytest.raises(ConfigError, match="unknown method 'winclap', did you mean 'winclip'"):
         registry.method_class("winclap")
 
 

@@ -193,7 +193,7 @@ def test_a_cosine_schedule_goes_down_and_resumes(config, runs):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adma"}, "unknown optimizer 'adma': did you mean 'adam'"),
+        ({"optimizer": "adma"}, "unknown optimizer 'adma', did you mean 'adam'"),
         ({"schedule": "cos"}, "unknown schedule 'cos'"),
         ({"mosaic": 1.5}, r"mosaic is a chance in \[0, 1\]"),
         ({"weight_decay": -1.0}, "weight decay must be 0 or more"),

@@ -24,7 +24,7 @@ from cached import Cached
 from recipe import AUXILIARY_DATA, TINY_CONFIG
 from safetensors import safe_open
 from safetensors.torch import save_file
-from starting import start_adaclip, start_april_gan
+from starting import start_adaclip, start_april_gan, start_bayes_pfl
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -84,7 +84,8 @@ RECIPES = {
         learning_rate=1e-3,
         judged_every=100,
         settings={"num_flows": 4, "stage": 1},
-        second=Recipe(steps=30, learning_rate=1e-4, judged_every=30, settings={"stage": 2}),
+        start=start_bayes_pfl,
+        second=Recipe(steps=60, learning_rate=1e-3, judged_every=30, settings={"stage": 2}),
     ),
 }
 
@@ -111,7 +112,7 @@ class Feed:
 
 @torch.inference_mode()
 def judge(detector: zsad.Detector, feed: Feed, data: Cached, rows: np.ndarray) -> dict[str, float]:
-    """Pixel AUROC and AP, and image AUROC where there are normal images."""
+    """Pixel AUROC and AP where there are masks, and image AUROC where there are normal images."""
     maps, scores, truth, labels = [], [], [], []
     for chunk in np.array_split(rows, max(1, len(rows) // AT_ONCE)):
         images, coverage, of_chunk = feed.images(data, chunk)
@@ -121,7 +122,9 @@ def judge(detector: zsad.Detector, feed: Feed, data: Cached, rows: np.ndarray) -
         truth.append(coverage > 0.5)
         labels.append(of_chunk)
     found, anomalous = torch.cat(maps).numpy(), torch.cat(truth).numpy()
-    row = {"pixel_auroc": pixel_auroc(found, anomalous), "pixel_ap": pixel_ap(found, anomalous)}
+    row = {}
+    if anomalous.any():
+        row |= {"pixel_auroc": pixel_auroc(found, anomalous), "pixel_ap": pixel_ap(found, anomalous)}
     known = torch.cat(labels).numpy()
     if 0.1 < known.mean() < 0.9:
         row["image_auroc"] = image_auroc(torch.cat(scores).numpy(), known)
@@ -140,7 +143,7 @@ def parts_to_judge(synthetic: Cached, crops: Cached, whole: Cached, args: argpar
     for category in args.held_out:
         parts[category] = (whole, whole.rows(category))
         parts[f"{category}, crops"] = (crops, crops.rows(category)[:40])
-    return parts
+    return {name: (data, rows) for name, (data, rows) in parts.items() if len(rows)}
 
 
 def train(

@@ -1,6 +1,6 @@
-"""Where the linear layers of APRIL-GAN and AdaCLIP start: at what `tiny`'s own projection does to a patch.
+"""Where the linear layers of APRIL-GAN, AdaCLIP and Bayes-PFL start: at what `tiny`'s own projection does.
 
-Both methods bring patches into the joint space by layers of their own. Started from random numbers, as the papers
+The methods bring patches into the joint space by layers of their own. Started from random numbers, as the papers
 do, they forget what the projection knows and few images teach (see the card of `tiny`).
 """
 
@@ -30,7 +30,8 @@ def start_from_projection(visual: VisionTower, layers: Mapping[int, nn.Linear], 
         spread = (tokens[block][:, 1:].var(dim=-1, unbiased=False) + norm.eps).sqrt().mean()
         weight = projection.T * norm.weight
         layer.weight.copy_((weight - weight.mean(dim=1, keepdim=True)) / spread)
-        layer.bias.copy_(norm.bias @ projection)
+        if layer.bias is not None:
+            layer.bias.copy_(norm.bias @ projection)
 
 
 def start_april_gan(detector: zsad.Detector, images: Tensor) -> None:
@@ -47,3 +48,19 @@ def start_adaclip(detector: zsad.Detector, images: Tensor) -> None:
     start_from_projection(method.backbone.visual, layers, images)
     nn.init.eye_(method.cls_token_layer.head[0].weight)
     nn.init.zeros_(method.cls_token_layer.head[0].bias)
+
+
+@torch.no_grad()
+def start_bayes_pfl(detector: zsad.Detector, images: Tensor) -> None:
+    """Bayes-PFL's layers for patches; prompts and image are compared as they are, and no pooled patches are added.
+
+    From the random numbers of the paper, the score of the image stays a random projection for thousands of steps.
+    """
+    method, network = detector.method, detector.method.network
+    layers = dict(zip(method.layers, network.RCA.linear_proj, strict=True))
+    start_from_projection(method.backbone.visual, layers, images)
+    for mapping in (network.class_mapping, network.image_mapping):
+        nn.init.eye_(mapping.weight)
+        nn.init.zeros_(mapping.bias)
+    for each in network.fuse.post_process.parameters():
+        nn.init.zeros_(each)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsad.backbones.scaled_dot_product import attend
 from zsad.errors import ConfigError, unknown_name
 from zsad.types import PositionInterpolation
 
@@ -116,7 +117,21 @@ class Attention(nn.Module):
             (B, R, D), what the block adds to its stream.
         """
         query, key, value = self.project_heads(x, rows)
-        return self.merge_heads(F.scaled_dot_product_attention(query, key, value, is_causal=causal))
+        return self.merge_heads(attend(query, key, value, causal))
+
+    def forward_some(self, asking: Tensor, x: Tensor, visible: Tensor) -> Tensor:
+        """Attention of some tokens only.
+
+        Args:
+            asking: (B, R, D) normalised tokens whose results are wanted.
+            x: (B, L, D) all normalised tokens.
+            visible: boolean, (R, L) or (B, 1, R, L): which tokens each asking one sees.
+
+        Returns:
+            (B, R, D), what the block adds to the asking tokens.
+        """
+        (query,), (key, value) = self._project(asking, 0, 1), self._project(x, 1, 3)
+        return self.merge_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=visible))
 
     def forward_values(self, x: Tensor) -> Tensor:
         """Value-value attention alone: (B, L, D) normalised tokens -> (B, L, D).
@@ -124,7 +139,7 @@ class Attention(nn.Module):
         softmax(V V^T / sqrt(d)) V through the output projection.
         """
         (value,) = self._project(x, 2, 3)
-        return self.merge_heads(F.scaled_dot_product_attention(value, value, value))
+        return self.merge_heads(attend(value, value, value))
 
     def forward_dual(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor]:
         """Ordinary and value-value attention from one projection.
@@ -138,8 +153,8 @@ class Attention(nn.Module):
             softmax(V V^T / sqrt(d)) V through the same output projection.
         """
         query, key, value = self.project_heads(x, rows)
-        original = self.merge_heads(F.scaled_dot_product_attention(query, key, value))
-        value_value = self.merge_heads(F.scaled_dot_product_attention(value, value, value))
+        original = self.merge_heads(attend(query, key, value))
+        value_value = self.merge_heads(attend(value, value, value))
         return original, value_value
 
 

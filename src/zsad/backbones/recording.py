@@ -33,11 +33,13 @@ class Recording:
     def first_row(self, images: Tensor) -> int | None:
         """Row of `self.images` that the first of some images is; None for other images."""
         whole = self.images
+        if torch.compiler.is_compiling():  # a tracer's tensors are nowhere in memory
+            return 0 if images is whole else None
         is_part = images.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
         if not is_part or images.shape[1:] != whole.shape[1:] or images.stride() != whole.stride():
             return None
         row, rest = divmod(int(images.storage_offset() - whole.storage_offset()), max(1, whole.stride(0)))
-        return row if rest == 0 and 0 <= row <= len(whole) - len(images) else None
+        return row if rest == 0 and 0 <= row <= whole.shape[0] - images.shape[0] else None
 
     def take(self, images: Tensor, tokens: Mapping[int, Tensor], stem_levels: Sequence[Tensor]) -> None:
         """Keeps the result of a pass, if it is one of the images that are waited for."""
@@ -51,8 +53,8 @@ class Recording:
         for row, part in sorted(self._parts.items(), key=lambda item: item[0]):
             if row == rows:
                 parts.append(part)
-                rows += len(part[0])
-        if rows < len(self.images):
+                rows += part[0].shape[0]
+        if rows < self.images.shape[0]:
             return None
         joined = tuple(torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True))
         return joined[: len(self.taps)], joined[len(self.taps) :]

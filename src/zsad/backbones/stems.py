@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from zsad.errors import unknown_name
 
+_IMAGES_AT_ONCE = 2  # on a processor: the wide layers of more are too large for memory that is used again
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -71,8 +73,8 @@ class InvertedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H / stride, W / stride)."""
-        hidden = x if self.expand is None else F.relu6(self.expand(x))
-        out: Tensor = self.project(F.relu6(self.depthwise(hidden)))
+        hidden = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        out: Tensor = self.project(F.relu6(self.depthwise(hidden), inplace=True))
         return x + out if self.skip else out
 
 
@@ -96,7 +98,7 @@ class EfficientNetLiteTrunk(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) to the output of every stage, finest first."""
-        x = F.relu6(self.first(images))
+        x = F.relu6(self.first(images), inplace=True)
         outputs = []
         for stage in self.stages:
             x = stage(x)
@@ -151,7 +153,14 @@ class EfficientNetLiteStem(nn.Module):
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """(B, 3, S, S) to the trunk's levels of stride 8, 16 and 32 (48, 120 and 352 channels)."""
-        levels = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        images = images.contiguous(memory_format=torch.channels_last)
+        if images.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._levels(images)
+        parts = [self._levels(part) for part in torch.split(images, _IMAGES_AT_ONCE)]
+        return parts[0] if len(parts) == 1 else [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    def _levels(self, images: Tensor) -> list[Tensor]:
+        levels = self.trunk(images)
         return [levels[2], levels[4], levels[6]]
 
     def combine(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:

@@ -18,7 +18,20 @@ import typer
 from typer.core import TyperGroup
 
 from zsad._version import __version__
-from zsad.cli import calibrate, data, evaluate, fit, lists, predict, report, reproduce, train, weights
+from zsad.cli import (
+    calibrate,
+    data,
+    evaluate,
+    export,
+    fit,
+    lists,
+    predict,
+    report,
+    reproduce,
+    serve,
+    train,
+    weights,
+)
 from zsad.cli.options import FAILED, INTERRUPTED, WRONG_USAGE, fail
 
 
@@ -52,7 +65,7 @@ class _OneLineErrors(TyperGroup):
         return super().parse_args(ctx, [at_home(argument) for argument in args])
 
     def invoke(self, ctx: Any) -> Any:
-        from zsad.errors import ConfigError, ImageWarning, ZsadError
+        from zsad.errors import ConfigError, ImageWarning, ZsadError, without_torch
 
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # file names may hold what no encoding can write
@@ -66,6 +79,8 @@ class _OneLineErrors(TyperGroup):
             fail("interrupted", INTERRUPTED)
         except ZsadError as error:
             fail(error, WRONG_USAGE if isinstance(error, ConfigError) else FAILED)
+        except ModuleNotFoundError as error:
+            fail(without_torch(error), FAILED)
         except Exception as error:
             # typer's own exceptions carry an exit code, and it handles a closed pipe (`zsad methods | head`)
             if hasattr(error, "exit_code") or isinstance(error, typer.Abort | BrokenPipeError | EOFError):
@@ -85,10 +100,12 @@ app.add_typer(data.data_app, name="data")
 for command in (
     predict.predict,
     fit.fit,
+    export.export,
     train.train,
     evaluate.evaluate,
     report.report,
     reproduce.reproduce,
+    serve.serve,
     calibrate.calibrate,
     lists.methods,
     lists.backbones,

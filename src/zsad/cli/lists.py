@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from zsad.cli.options import FAILED, fail
 from zsad.cli.printing import stdout, table_of
 
 
-def methods() -> None:
+def methods(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+) -> None:
     """List the methods, each a system of the literature."""
+    import json
+
     from zsad.evaluation.method_facts import BY_OTHERS, method_facts
     from zsad.methods._registry import list_methods
 
+    listed = [method_facts(name) for name in list_methods()]
+    if as_json:
+        typer.echo(json.dumps([facts.record() for facts in listed], indent=2))
+        return
     console = stdout()
-    for name in list_methods():  # a few lines each, since a table of so many facts needs a wide terminal
-        facts = method_facts(name)
-        link = facts.info.paper.removeprefix("https://")
+    for facts in listed:  # a few lines each, since a table of so many facts needs a wide terminal
+        name, link = facts.info.name, facts.info.paper.removeprefix("https://")
+        weights = ", ".join(facts.weights) or ("train them" if facts.info.needs_training else "needs none")
         console.print(f"[bold]{name}[/bold]  {facts.info.title}, {facts.info.year}, {link}", soft_wrap=True)
         for line in (
-            f"needs {facts.needs}; checked against {facts.checked}",
-            f"MVTec AD {facts.mvtec}; VisA {facts.visa}; weights: {facts.weights}",
+            f"needs {', '.join(facts.needs) or 'nothing'}; checked against {facts.checked}",
+            f"MVTec AD {facts.published_pair('mvtec')}; VisA {facts.published_pair('visa')}; "
+            f"weights: {weights}",
         ):
             console.print(f"   {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(

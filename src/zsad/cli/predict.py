@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zsad.cli.bundles import (
+    BundleOption,
+    ProvidersOption,
+    ThreadsOption,
+    check_goes_with_bundle,
+    load_bundle,
+)
 from zsad.cli.options import (
     SOME_FAILED,
     AugmentReferencesOption,
@@ -38,12 +45,34 @@ from zsad.cli.options import (
 from zsad.cli.printing import Bar, failure_lines, print_prediction, print_problems, stderr
 
 if TYPE_CHECKING:
-    from zsad.detector.detector import Detector
     from zsad.prediction.options import PredictOptions
+    from zsad.prediction.predictor import Predictor
     from zsad.prediction.run import Loader, PredictResult
 
 
+_OF_DETECTORS = (
+    "method",
+    "backbone",
+    "checkpoint",
+    "references",
+    "augment_references",
+    "calibration",
+    "roi",
+    "state_words",
+    "explain",
+    "image_size",
+    "device",
+    "devices",
+    "engine",
+    "workers",
+    "precision",
+    "settings",
+)
+"""Parameters of `predict` that have no meaning for an exported bundle."""
+
+
 def predict(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(metavar="FILE|FOLDER|PATTERN|URI...", help="Images to score.", show_default=False),
@@ -63,6 +92,9 @@ def predict(
     ] = None,
     backbone: BackboneOption = None,
     checkpoint: CheckpointOption = None,
+    bundle: BundleOption = None,
+    threads: ThreadsOption = None,
+    providers: ProvidersOption = None,
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
     augment_references: AugmentReferencesOption = False,
@@ -153,6 +185,7 @@ def predict(
 
     Exit code: 0 if every image was scored, 3 if some images could not be read.
     """
+    check_goes_with_bundle(context, bundle, _OF_DETECTORS)
     config = method_settings(settings, state_words)
     go_offline(offline)
     from zsad.prediction.options import PredictOptions
@@ -179,6 +212,7 @@ def predict(
             "precision": precision,
             "references": references,
             **({"augment_references": True} if augment_references else {}),
+            **({} if bundle is None else {"bundle": str(bundle)}),
         },
         engine=engine,  # type: ignore[arg-type] # checked inside
         devices=devices,
@@ -186,7 +220,9 @@ def predict(
         device=device,
     )
 
-    def load(files: list[Path], device: str | None, bits: int | None) -> Detector:
+    def load(files: list[Path], device: str | None, bits: int | None) -> Predictor:
+        if bundle is not None:
+            return load_bundle(bundle, threads, providers, quiet=quiet).at_depth(bits)
         from zsad.detector.support import default_method
 
         is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))

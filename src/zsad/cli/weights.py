@@ -56,13 +56,8 @@ def list_weights(
         for fact, value in facts.items():
             if value:
                 console.print(Text.assemble((f"  {fact:12}", "dim"), value), soft_wrap=True)
-    for name, title in without_weights().items():
-        console.print(
-            f"{title}: its authors published no weights; train them (zsad train --method {name}), or give "
-            "files of their training code as --checkpoint",
-            markup=False,
-            soft_wrap=True,
-        )
+    for title, advice in without_weights().items():
+        console.print(f"{title}: {advice}", markup=False, soft_wrap=True)
 
 
 @weights_app.command()

@@ -90,6 +90,7 @@ class ExportedDetector:
         threshold: image score from which on an image counts as anomalous; None without a decision.
         map_threshold: map value from which on a pixel counts as anomalous; None without a decision.
         score_scale: scale of relative scores and p-values; None without a calibration.
+        calibration: what the thresholds rest on, as `zsad.Calibration.to_dict` gives it; None without one.
         scores_jointly: False, because an exported detector scores each image by itself.
     """
 
@@ -106,6 +107,7 @@ class ExportedDetector:
         self.threshold: float | None = bundle.threshold if decides else None
         self.map_threshold: float | None = bundle.map_threshold if decides else None
         self.score_scale: ScoreScale | None = bundle.score_scale if decides else None
+        self.calibration: Mapping[str, Any] | None = bundle.calibration if decides else None
         self._graphs = OpenGraphs(bundle, folder, engine)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,11 +132,6 @@ class ExportedDetector:
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value that a map can take."""
         return self.bundle.map_range
-
-    @property
-    def calibration(self) -> Mapping[str, Any] | None:
-        """The calibration that the thresholds rest on, as `zsad.Calibration.to_dict` gives it, or None."""
-        return self.bundle.calibration
 
     @property
     def preparation(self) -> Preparation:
@@ -371,7 +368,7 @@ class ExportedDetector:
         bundle = self.bundle
         if bundle.references or bundle.companions:
             what = "the references" if bundle.references else "the companions"
-        elif bundle.threshold is not None and bundle.calibration is not None:
+        elif self.calibration is not None:
             what = "the thresholds"
         else:
             return

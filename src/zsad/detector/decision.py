@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zsad.errors import ConfigError
+
 if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
     from zsad.types import ScoreScale
@@ -137,6 +139,28 @@ class Decided:
         other = copy.copy(self)
         other.decision = decision
         return other
+
+    def deciding(
+        self: SelfT, class_name: str | None, threshold: float | None, map_threshold: float | None
+    ) -> SelfT:
+        """This object, or a copy with other thresholds for one run; the calibration stays for its report.
+
+        Args:
+            class_name: class name of the images; None for any.
+            threshold: image score; None keeps the threshold.
+            map_threshold: map value; None keeps the map threshold.
+
+        Raises:
+            ConfigError: the calibration is for another class name.
+        """
+        if class_name is not None and not self.decision.is_for(class_name):
+            raise ConfigError(
+                f"the calibration is for images of {self.decision.class_name!r}, not of {class_name!r}: "
+                "calibrate for these too, or predict without it (--calibration none)"
+            )
+        if threshold is None and map_threshold is None:
+            return self
+        return self.with_decision(self.decision.with_thresholds(threshold, map_threshold))
 
     def apply_calibration(self: SelfT, calibration: Calibration | str | Path | None) -> SelfT:
         """Gives predictions the thresholds and the score scale of a calibration.

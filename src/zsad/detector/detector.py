@@ -98,6 +98,16 @@ class Detector(Fitted):
         self._states, self._tiled_states, self._sources = States(method, Support()), {}, Sources()
 
     @property
+    def method_name(self) -> str:
+        """Registry name of the method."""
+        return self.method.INFO.name
+
+    @property
+    def backbone_name(self) -> str:
+        """Name of the CLIP network."""
+        return self.record.name
+
+    @property
     def preparation(self) -> Preparation:
         """How images become the network's input: its size, and mean and standard deviation of the weights."""
         return Preparation(self.image_size, self.record.mean, self.record.std, self.bits)

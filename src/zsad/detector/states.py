@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -115,6 +115,26 @@ class States:
         if len(parts) == 1:
             return parts[0]
         return RawOutput(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))
+
+    def folded(self, name: str | None, stamp: Stamp) -> Callable[[Tensor], RawOutput]:
+        """A function of images alone, for exporters: what they are compared with is part of it.
+
+        It scores each image of a batch by itself, also where the method would compare them with each other.
+
+        Args:
+            name: class name of all images; None stands for "object".
+            stamp: versions of what was learnt, from `learned_versions`.
+
+        Returns:
+            (B, 3, S, S) resized and normalised images to scores (B,) and maps (B, S, S).
+        """
+        method, general, classes = self.method, self._general_rule(), self._classes([name])
+        if general is None:
+            own = replace(self.prepared([name], stamp), scores_jointly=False)
+            return lambda images: method.score(method.features(images), own)
+        alone = replace(self._alone.prepared(classes, stamp), scores_jointly=False)
+        companions = None if self.support.unlabelled is None else self.prepared([name], stamp)
+        return lambda images: general.scored(images, classes, lambda _: alone, companions, stamp)
 
     def _general_rule(self) -> GeneralRule | None:
         """What applies the general rule; None where it does not apply."""

@@ -85,14 +85,17 @@ def manifest() -> list[WeightRecord]:
 
 
 def without_weights() -> dict[str, str]:
-    """Methods whose authors published code but no weights: the method's name and its title."""
+    """Methods whose authors published code, but no weights that can be fetched: title and advice."""
     from zsad.methods.base import Method
 
     kinds = {name: registry.method_class(name) for name in registry.list_methods()}
     return {
-        name: kind.INFO.title
+        kind.INFO.title: kind.WEIGHTS_NOTE
+        or f"its authors published no weights: train with `zsad train --method {name}`, or give files of "
+        "their training code as --checkpoint"
         for name, kind in kinds.items()
-        if kind.load_official is not Method.load_official and not (kind.WEIGHTS or kind.WEIGHTS_OF)
+        if (kind.WEIGHTS_NOTE or kind.load_official is not Method.load_official)
+        and not (kind.WEIGHTS or kind.WEIGHTS_OF)
     }
 
 

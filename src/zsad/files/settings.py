@@ -42,7 +42,7 @@ def build_config(config_class: type[ConfigT], settings: Mapping[str, Any], owner
         Config(sigma=8.0)
         >>> build_config(Config, {"sigme": 8}, "demo")
         Traceback (most recent call last):
-        zsad.errors.ConfigError: unknown setting of demo 'sigme': did you mean 'sigma'? Known: sigma
+        zsad.errors.ConfigError: unknown setting of demo 'sigme', did you mean 'sigma'? Known: sigma
     """
     hints = field_hints(config_class)
     for name in settings:

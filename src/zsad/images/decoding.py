@@ -11,7 +11,7 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-from zsad.errors import ImageReadError, printable
+from zsad.errors import ImageReadError, NotAnImageError, printable
 from zsad.images.budget import check_decoding, check_header, decoding_bytes, pillow_formats
 from zsad.images.conversion import STATED_BITS, rgb_from_array, rgb_from_pillow
 from zsad.images.deep_colours import colour_bits, jpeg2000_bits, note_depth, read_deep
@@ -20,7 +20,7 @@ from zsad.images.medical import medical_bytes, read_dicom, read_medical
 from zsad.images.names import NIFTI_SUFFIXES, file_and_part, suffix_of
 from zsad.images.netpbm import read_netpbm
 from zsad.images.quiet import quiet_decoders, silence_libtiff
-from zsad.images.unreadable import is_dicom, is_heif, is_tiff, what_it_is
+from zsad.images.unreadable import begins_like_image, is_dicom, is_heif, is_tiff, what_it_is
 
 _TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -173,7 +173,8 @@ def _open(stream: IO[bytes], start: bytes) -> Image.Image:
     try:
         return Image.open(stream, formats=pillow_formats())
     except UnidentifiedImageError as error:
-        raise ImageReadError(what_it_is(start)) from error
+        kind = ImageReadError if begins_like_image(start) else NotAnImageError
+        raise kind(what_it_is(start)) from error
 
 
 def _register_plugin(start: bytes) -> None:

@@ -7,6 +7,7 @@ printed into it.
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -80,15 +81,13 @@ def overlay(
     chosen_range = (
         map_range if scale == "fixed" else _range_of(anomaly_map if roi is None else anomaly_map[roi])
     )
-    # A smooth step keeps low values nearly clear, since normal surface must look like the image itself.
-    values = np.linspace(0, 1, 256)
-    alphas = np.round(256 * strength * values**2 * (3 - 2 * values)).astype(np.uint16)
+    tables = _blending_tables(float(strength))
     blended = np.empty_like(image)
     for top in range(0, image.shape[0], _ROWS_AT_A_TIME):
         rows = slice(top, top + _ROWS_AT_A_TIME)
-        levels = colour_levels(anomaly_map[rows], chosen_range)
-        alpha = alphas[levels][..., None]
-        blended[rows] = (image[rows] * (256 - alpha) + colour_table()[levels] * alpha) >> 8
+        places = colour_levels(anomaly_map[rows], chosen_range).astype(np.uint16) << 8
+        for channel, table in enumerate(tables):
+            blended[rows, :, channel] = table.take(places | image[rows, :, channel])
         if roi is not None:
             blended[rows][~roi[rows]] = image[rows][~roi[rows]] // DIMMED
     result = Image.fromarray(blended)
@@ -173,6 +172,21 @@ def thumbnail(image: Image.Image, side: int = 320) -> Image.Image:
     small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return small
+
+
+@functools.lru_cache(maxsize=4)
+def _blending_tables(strength: float) -> tuple[NDArray[np.uint8], ...]:
+    """What a level of the image becomes under a level of the map, at 256 * map level + image level.
+
+    Returns:
+        Three arrays (65536,) uint8: red, green, blue.
+    """
+    # A smooth step keeps low values nearly clear, since normal surface must look like the image itself.
+    values = np.linspace(0, 1, 256)
+    alphas = np.round(256 * strength * values**2 * (3 - 2 * values)).astype(np.uint32)[:, None]
+    below = np.arange(256, dtype=np.uint32) * (256 - alphas)
+    colours = colour_table().astype(np.uint32).T
+    return tuple(((below + colour[:, None] * alphas) >> 8).astype(np.uint8).ravel() for colour in colours)
 
 
 def _range_of(anomaly_map: NDArray[np.floating]) -> tuple[float, float]:

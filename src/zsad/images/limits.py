@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from zsad.errors import ConfigError, ImageReadError
+from zsad.errors import ConfigError, ImageReadError, ImageTooLargeError
 
 MAX_PIXELS_VARIABLE = "ZSAD_MAX_PIXELS"
 MAX_BYTES_VARIABLE = "ZSAD_MAX_BYTES"
@@ -122,13 +122,14 @@ def check_size(width: int, height: int, limits: Reading) -> None:
     """Refuses an image without pixels or with more than the limit.
 
     Raises:
-        ImageReadError: the image has no pixels or too many; the message tells how to raise the limit.
+        ImageReadError: the image has no pixels.
+        ImageTooLargeError: the image has too many pixels; the message tells how to raise the limit.
     """
     if width < 1 or height < 1:
         raise ImageReadError(f"{width} x {height} pixels: it holds no pixels")
     pixels = width * height
     if pixels > limits.max_pixels:
-        raise ImageReadError(
+        raise ImageTooLargeError(
             f"{width} x {height} = {pixels} pixels are more than the limit of {limits.max_pixels}; make it "
             f"smaller or cut it into tiles (tile=auto), or, if you trust it, raise the limit with "
             f"{MAX_PIXELS_VARIABLE}={pixels} or max_pixels={pixels}"
@@ -139,10 +140,10 @@ def check_bytes(needed: int, limits: Reading) -> None:
     """Refuses an image whose decoding would take more memory than the limit.
 
     Raises:
-        ImageReadError: `needed`, in bytes, exceeds the limit; the message tells how to raise it.
+        ImageTooLargeError: `needed`, in bytes, exceeds the limit; the message tells how to raise it.
     """
     if needed > limits.max_bytes:
-        raise ImageReadError(
+        raise ImageTooLargeError(
             f"decoding it takes about {needed} bytes of memory, more than the limit of {limits.max_bytes}; "
             f"make it smaller or cut it into tiles, or, if you trust it, raise the limit with "
             f"{MAX_BYTES_VARIABLE}={needed} or max_bytes={needed}"

@@ -177,7 +177,7 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except ImageReadError as error:
-        raise ImageReadError(f"{name}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
     except MemoryError as error:
         raise ImageReadError(f"{name}: not enough memory to read it; make it smaller") from error
     except Exception as error:  # one image never stops the others

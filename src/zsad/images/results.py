@@ -14,6 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 
 MARKER = "zsad:result"
 """Key of the text chunk of a PNG, and start of the comment of a JPEG, that zsad writes."""
+MARKER_TEXT = "written by zsad"
+"""Text of that chunk."""
 _NAMED_LIKE = re.compile(
     r"(?:overlays/.*_overlay|maps/.*_map|masks/.*_mask|contours/.*_contour|thumbnails/.*)\.(?:jpg|png)"
 )
@@ -28,7 +30,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 def png_marker() -> PngInfo:
     """Returns the text chunks of a PNG that zsad writes."""
     information = PngInfo()
-    information.add_text(MARKER, "written by zsad")
+    information.add_text(MARKER, MARKER_TEXT)
     return information
 
 

@@ -13,7 +13,8 @@ from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.files.atomic import atomic_file
 from zsad.images.colours import map_from_uint16, map_to_uint16
 from zsad.images.drawing import Scale, draw_contour, mask_image, overlay
-from zsad.images.results import MARKER, png_marker
+from zsad.images.grey_png import write_grey_png
+from zsad.images.results import MARKER, MARKER_TEXT, png_marker
 
 FileKind = Literal["overlay", "map", "npy", "mask", "contour"]
 
@@ -31,11 +32,11 @@ _JPEG_LARGEST_SIDE = 65_500  # pixels; a limit of the format
 _RANGE_KEY = "zsad:map_range"
 
 
-def read_map(path: str | Path) -> NDArray[np.float32]:
+def read_map(path: str | Path | IO[bytes]) -> NDArray[np.float32]:
     """Reads a map file of zsad, 16-bit PNG or .npy, back into the values of the method.
 
     Args:
-        path: path of a file of the kind "map" or "npy".
+        path: path of a file of the kind "map" or "npy", or an open file of the kind "map".
 
     Returns:
         (H, W) float32 map.
@@ -44,7 +45,7 @@ def read_map(path: str | Path) -> NDArray[np.float32]:
         ImageReadError: the file is not a map of zsad.
     """
     try:
-        if Path(path).suffix == ".npy":
+        if isinstance(path, str | Path) and Path(path).suffix == ".npy":
             loaded: NDArray[np.float32] = np.load(path, allow_pickle=False)
             return loaded
         with Image.open(path) as image:
@@ -92,22 +93,36 @@ def write_file(
         with atomic_file(path) as file:
             np.save(file, anomaly_map.astype(np.float32, copy=False), allow_pickle=False)
     elif kind == "map":
-        low, high = map_range
-        information = png_marker()
-        information.add_text(_RANGE_KEY, f"{low!r} {high!r}")
-        packed = Image.fromarray(map_to_uint16(anomaly_map, map_range))
         with atomic_file(path) as file:
-            packed.save(file, format="PNG", pnginfo=information, compress_level=3)
+            save_map(anomaly_map, map_range, file)
     elif kind == "mask":
         with atomic_file(path) as file:
             mask_image(_needed(mask, kind)).save(file, format="PNG", pnginfo=png_marker())
     elif kind == "contour":
-        return _save_photo(draw_contour(image, _needed(mask, kind)), path)
+        return save_photo(draw_contour(image, _needed(mask, kind)), path)
     elif kind == "overlay":
-        return _save_photo(overlay(image, anomaly_map, map_range, scale=scale, roi=roi), path)
+        return save_photo(overlay(image, anomaly_map, map_range, scale=scale, roi=roi), path)
     else:
         raise unknown_name("file kind", str(kind), FILE_SUFFIXES)
     return path
+
+
+def save_map(anomaly_map: NDArray[np.float32], map_range: tuple[float, float], file: IO[bytes]) -> None:
+    """Writes a map as 16-bit PNG that stores its value range; `read_map` reads it back.
+
+    Args:
+        anomaly_map: (H, W) float32 map.
+        map_range: map values that become 0 and 65535.
+        file: open binary file.
+    """
+    low, high = map_range
+    texts = {MARKER: MARKER_TEXT, _RANGE_KEY: f"{low!r} {high!r}"}
+    write_grey_png(file, map_to_uint16(anomaly_map, map_range), texts)
+
+
+def save_png(image: Image.Image, file: IO[bytes]) -> None:
+    """Writes an image as PNG that says that zsad wrote it."""
+    image.save(file, format="PNG", pnginfo=png_marker(), compress_level=3)
 
 
 def save_jpeg(image: Image.Image, file: IO[bytes], quality: int, note: bytes = b"") -> None:
@@ -127,11 +142,19 @@ def save_jpeg(image: Image.Image, file: IO[bytes], quality: int, note: bytes = b
     )
 
 
-def _save_photo(image: Image.Image, path: Path) -> Path:
+def save_photo(image: Image.Image, path: Path) -> Path:
+    """Writes an overlay or a contour: JPEG, or PNG if the image is too large for that.
+
+    Returns:
+        The path of the file; its suffix is .png if the image is too large for JPEG.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if max(image.size) > _JPEG_LARGEST_SIDE:
         path = path.with_suffix(".png")
         with atomic_file(path) as file:
-            image.save(file, format="PNG", pnginfo=png_marker(), compress_level=3)
+            save_png(image, file)
         return path
     with atomic_file(path) as file:
         save_jpeg(image, file, quality=92)

@@ -76,6 +76,11 @@ def is_avif(start: bytes) -> bool:
     return start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis")
 
 
+def begins_like_image(start: bytes) -> bool:
+    """Whether a file begins like one of a format that is read, whatever follows; takes its first bytes."""
+    return any(start.startswith(signature, offset) for signature, offset, _ in _READABLE)
+
+
 def what_it_is(start: bytes) -> str:
     """Names the kind of a file that no decoder could read.
 

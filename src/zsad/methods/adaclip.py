@@ -275,7 +275,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
     def features(self, images: Tensor) -> Features:
         """The images, with the features that dynamic prompt tokens are computed from."""
         if "D" not in self.config.prompting_type:
-            return Features(images, torch.empty(len(images), 0, device=images.device))
+            return Features(images, torch.empty(images.shape[0], 0, device=images.device))
         return Features(images, self.backbone.encode_image(images).float())
 
     def score(self, features: Features, state: TextState | OpenText) -> RawOutput:
@@ -380,7 +380,7 @@ class AdaCLIP(Method[Config, Features, TextState | OpenText]):
         prompts = None
         if self.visual_prompter is not None:
             dynamic = dynamic_prompts(self.dynamic_visual_prompt_generator, features.frozen_features)
-            prompts = self.visual_prompter(dynamic, len(images))
+            prompts = self.visual_prompter(dynamic, images.shape[0])
         output = visual(images, taps=self.layers, deep_prompts=prompts)
         patches = self.patch_token_layer.each([output.tokens[layer][:, 1:].float() for layer in self.layers])
         image = self.cls_token_layer(visual.project(output.class_token).float())[:, 0]

@@ -34,16 +34,17 @@ numbers of the authors' code recorded: the tests compare with an independent com
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.backbones.scaled_dot_product import attend
 from zsad.backbones.tokenizer import tokenize
-from zsad.errors import ConfigError, WeightsError
+from zsad.errors import ConfigError
 from zsad.files.fields import AtLeast
 from zsad.methods.base import Method, MethodConfig, Sigma, State, Support, Temperature, Weight
 from zsad.methods.functional.alignment import alignment_loss, binary_focal_loss, reduced_masks
@@ -149,7 +150,7 @@ class Adaptor(nn.Module):
         batch, length, _ = tokens.shape
         projected = self.query_key_value(self.norm(tokens)).reshape(batch, length, 3, HEADS, HEAD_WIDTH)
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(dim=0)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         adapted: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return adapted
 
@@ -161,6 +162,10 @@ class AFClip(Method[Config, Features, AFClipState]):
     AUTHORS_ACTIVATION = "quick_gelu"
     FEATURES = Features
     FEATURE_FIELDS = frozenset({"features_list"})
+    WEIGHTS_NOTE = (
+        "the files of AF-CLIP's authors (in their repository, without a licence) are pickled modules, which "
+        "zsad does not open: train with `zsad train --method af_clip`"
+    )
     LOSS_IS_MEAN = False
     TRAINING = TrainingDefaults(epochs=2, batch_size=8, learning_rate=1e-4)
     tokens: Tensor
@@ -261,17 +266,6 @@ class AFClip(Method[Config, Features, AFClipState]):
         """The learnt vectors of the prompts and the adaptor."""
         yield "state_prompt_embedding", self.state_prompt_embedding
         yield from self.adaptor.named_parameters(prefix="adaptor")
-
-    def load_official(self, state_dict: Mapping[str, Any]) -> None:
-        """Refuses the authors' files.
-
-        Raises:
-            WeightsError: always.
-        """
-        raise WeightsError(
-            "not a file of zsad, and the files of AF-CLIP's authors are pickled modules, which zsad does not "
-            "open: train with `zsad train --method af_clip`"
-        )
 
     def _judge(self, features: Features, text_features: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Abnormal probabilities (B, 1 + N), and the adapted token sets (B, 1 + N, E) of length 1."""

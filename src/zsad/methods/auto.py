@@ -69,7 +69,7 @@ from zsad.files.fields import Above, AtLeast, AtMost
 from zsad.methods.base import Method, State, Support, Weight
 from zsad.methods.functional.folder import LEAST_COMPANIONS, Companions, Logits, Weighting
 from zsad.methods.functional.image_score import ImageScore, image_logits, image_score_for
-from zsad.methods.functional.maps import abnormal_map
+from zsad.methods.functional.maps import abnormal_map, in_parts
 from zsad.methods.functional.patches import (
     JointFeatures,
     comparable_patches,
@@ -161,7 +161,8 @@ class AutoState(State):
 
     Attributes:
         text_features: (1, 2, E) float32, normal then abnormal, not normalised.
-        companions: None if the images of a batch are each other's companions.
+        companions: None if the images of a batch are each other's companions, or, with `scores_jointly`
+            False, if each image is scored by the prompts alone.
     """
 
     text_features: Tensor
@@ -211,18 +212,15 @@ class Auto(Method[Config, Features, AutoState]):
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """A few images at a time through the image encoder, because whole folders come in one batch."""
-        parts = [self._read(part) for part in torch.split(images, IMAGES_AT_ONCE)]
-        return Features(
-            torch.cat([part.image_features for part in parts]),
-            torch.cat([part.patch_features for part in parts]),
-            tuple(torch.cat(level) for level in zip(*(part.levels for part in parts), strict=True)),
-        )
+        image_features, patch_features, *levels = in_parts(self._read, images, IMAGES_AT_ONCE)
+        return Features(image_features, patch_features, tuple(levels))
 
     def score(self, features: Features, state: AutoState) -> RawOutput:
         """Probabilities from the prompts and the comparison; the map is upsampled and smoothed."""
         logits = self._logits(features, state.text_features)
         companions, comparison = state.companions, None
-        if companions is None and len(logits.images) > LEAST_COMPANIONS:
+        is_joint = companions is None and state.scores_jointly is not False
+        if is_joint and logits.images.shape[0] > LEAST_COMPANIONS:
             companions, comparison = self._companions(features, state.text_features)
         if companions is not None and len(companions.patches) > 0:
             comparison = comparison or companions.compared(features.levels)
@@ -278,8 +276,8 @@ class Auto(Method[Config, Features, AutoState]):
         """`n_ctx`, `depth` and `t_n_ctx` from the shapes; without deep prompts `t_n_ctx` stays open."""
         return official_settings(state_dict)
 
-    def _read(self, images: Tensor) -> Features:
-        """`Features` of a few images."""
+    def _read(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The fields of `Features` of a few images, the levels last."""
         visual, prompts = self.backbone.visual, self.prompts
         output = visual(
             images,
@@ -289,7 +287,7 @@ class Auto(Method[Config, Features, AutoState]):
         )
         joint = joint_features(visual, output, prompts.layers)
         levels = comparable_patches(output, self.visual_layers)
-        return Features(joint.image_features, joint.patch_features, levels)
+        return joint.image_features, joint.patch_features, *levels
 
     def _logits(self, features: Features, text: Tensor) -> Logits:
         """How far abnormal is ahead of normal, by the prompts."""

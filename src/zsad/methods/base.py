@@ -139,6 +139,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         config: the method's frozen `Config`.
         notes: what the method could not do as it was set up, a line each, for every `Prediction`.
         WEIGHTS: records of the files of learnt weights that the authors published.
+        WEIGHTS_NOTE: sentence about the authors' files if `WEIGHTS` lists none; "" if there are none.
         OFFICIAL_FILES: names that the authors' code gives its files of learnt weights, if there are several.
         SHAPE_FIELDS: the `Config` fields that decide the shapes of the learnt tensors; a setting that
             contradicts a checkpoint in one of them is refused, and any other setting overrides it.
@@ -156,6 +157,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         FEATURE_FIELDS: the `Config` fields that these depend on, besides those of `MethodConfig`.
         IMAGE_TERMS: terms of `loss` that need no masks; a method without any cannot train on image labels.
         TRAINING: how the authors train it; None for a method without training.
+        EXPORT: why the method, with its default settings, cannot be exported as a graph, in a line; "" if it
+            can. `why_not_exportable` knows about other settings.
         LOSS_IS_MEAN: whether each term of `loss`, and its gradient, is a mean over the images or does not
             depend on them, so that several devices can share the images of a step.
     """
@@ -163,6 +166,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     INFO: ClassVar[MethodInfo]
     Config: ClassVar[type[MethodConfig]]
     WEIGHTS: ClassVar[tuple[WeightRecord, ...]] = ()
+    WEIGHTS_NOTE: ClassVar[str] = ""
     OFFICIAL_FILES: ClassVar[tuple[str, ...]] = ()
     SHAPE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     AUTHORS_ACTIVATION: ClassVar[Activation | None] = None
@@ -174,6 +178,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     FEATURE_FIELDS: ClassVar[frozenset[str]] = frozenset()
     TRAINING: ClassVar[TrainingDefaults | None] = None
     IMAGE_TERMS: ClassVar[frozenset[str]] = frozenset()
+    EXPORT: ClassVar[str] = ""
     LOSS_IS_MEAN: ClassVar[bool] = True
     notes: tuple[str, ...] = ()
 
@@ -305,6 +310,11 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """Whether an image's score depends on the other images of its batch, without support."""
         return self.INFO.scores_batch_jointly
 
+    @property
+    def why_not_exportable(self) -> str:
+        """Why the method, as it is set up, cannot be exported as a graph, in a line; "" if it can."""
+        return self.EXPORT
+
     def loss(
         self, images: Tensor, masks: Tensor, labels: Tensor, classes: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
@@ -378,7 +388,8 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
             WeightsError: the layout is not the authors'; the message lists missing and unexpected names.
         """
         raise WeightsError(
-            f"the authors of {self.INFO.title} publish no weights; load it without checkpoint="
+            self.WEIGHTS_NOTE
+            or f"the authors of {self.INFO.title} publish no weights; load it without checkpoint="
         )
 
     @classmethod

@@ -143,6 +143,10 @@ class BayesPFL(Method[Config, RawFeatures, Prompts]):
     SHAPE_FIELDS = frozenset(
         {"features_list", "prompt_num", "prompt_context_len", "prompt_state_len", "num_flows"}
     )
+    WEIGHTS_NOTE = (
+        "the files of Bayes-PFL's authors, train_visa.pth and train_mvtec.pth, are on Google Drive, which "
+        f"programs cannot fetch from: follow the link on {INFO.code} and give the file as --checkpoint"
+    )
     AUTHORS_ACTIVATION = "gelu"
     FEATURES = RawFeatures
     FEATURE_FIELDS = frozenset({"features_list"})
@@ -249,14 +253,14 @@ class BayesPFL(Method[Config, RawFeatures, Prompts]):
             ConfigError: `image_score="joint"` with a single image.
         """
         draws, ids = self._given or Draws.split(self.noise), state.token_ids
-        count = len(features.image_features)
+        count = features.image_features.shape[0]
         if self.scores_jointly and count < 2:
             raise ConfigError(
                 'image_score="joint" scales scores over the images of a category and needs at least 2 at '
                 'once, got 1: score them together, or use image_score="prob"'
             )
         parts = [
-            self._judge(features.rows(rows), ids if len(ids) == 1 else ids[rows], draws.rows(rows))
+            self._judge(features.rows(rows), ids if ids.shape[0] == 1 else ids[rows], draws.rows(rows))
             for rows in (slices(count) if self.scores_jointly else [slice(None)])
         ]
         probabilities, maps = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -282,7 +286,7 @@ class BayesPFL(Method[Config, RawFeatures, Prompts]):
             "image", and in stage 1 "focal", "dice", a divergence for each distribution, and "orthogonal",
             weights included.
         """
-        images = len(features.image_features)
+        images = features.image_features.shape[0]
         size = features.image_size(self.backbone.config.vision.patch_size)
         masks = check_masks(masks, images, size)
         draws, pair = self._training_draws(images)

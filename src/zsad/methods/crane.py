@@ -386,9 +386,9 @@ class Crane(Method[Config, JointFeatures, TextState]):
             )
         found = self.vfm(imagenet_normalised(images, record.mean, record.std))
         grid = images.shape[-1] // self.backbone.config.vision.patch_size
-        if found.ndim != 4 or found.shape[0] != len(images) or tuple(found.shape[-2:]) != (grid, grid):
+        if found.ndim != 4 or found.shape[0] != images.shape[0] or tuple(found.shape[-2:]) != (grid, grid):
             raise ConfigError(
-                f"method.vfm gave {tuple(found.shape)}, expected ({len(images)}, C, {grid}, {grid}): as many "
-                "patches as CLIP has"
+                f"method.vfm gave {tuple(found.shape)}, expected ({images.shape[0]}, C, {grid}, "
+                f"{grid}): as many patches as CLIP has"
             )
         return patch_attention(found, self.config.beta, self.config.gamma, self.config.dattn_mean)

@@ -170,6 +170,10 @@ class FAPrompt(Method[Config, JointFeatures, FAPromptState]):
     """See the module's description."""
 
     SHAPE_FIELDS = frozenset({"n_ctx_pos", "n_ctx_neg", "num_p", "k", "depth", "t_n_ctx"})
+    WEIGHTS_NOTE = (
+        f"the link to the weights of FAPrompt's authors on {INFO.code} is empty: train with `zsad train "
+        "--method faprompt`, or give a file of their training code as --checkpoint"
+    )
     AUTHORS_ACTIVATION = "quick_gelu"
     IMAGE_TERMS = frozenset({"image", "image_focal", "orthogonal", "prior"})
     FEATURES = JointFeatures

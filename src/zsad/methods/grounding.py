@@ -173,7 +173,7 @@ class Grounding(Method[Config, Tensor, NamedState]):
 
     def _boxes(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """(B, 4) from the detector, for images as the network takes them."""
-        names = tuple(class_names) * (len(images) if len(class_names) == 1 else 1)
+        names = tuple(class_names) * (images.shape[0] if len(class_names) == 1 else 1)
         record = self.backbone.record
         pixels = images.float()
         if record is not None:
@@ -187,9 +187,10 @@ class Grounding(Method[Config, Tensor, NamedState]):
             raise ConfigError(
                 f"the detector of grounding failed: {one_line(error)}; set detector=none for whole images"
             ) from error
-        if boxes.shape != (len(images), 4):
+        if boxes.shape != (images.shape[0], 4):
             raise ConfigError(
-                f"the detector of grounding must return boxes ({len(images)}, 4), got {tuple(boxes.shape)}"
+                f"the detector of grounding must return boxes ({images.shape[0]}, 4), got "
+                f"{tuple(boxes.shape)}"
             )
         return boxes
 
@@ -224,4 +225,4 @@ def _foreground(images: Tensor, names: Sequence[str]) -> Tensor:
 
 def _whole_images(images: Tensor, names: Sequence[str]) -> Tensor:
     """No box for any image."""
-    return images.new_full((len(images), 4), torch.nan, dtype=torch.float32)
+    return images.new_full((images.shape[0], 4), torch.nan, dtype=torch.float32)

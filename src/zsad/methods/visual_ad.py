@@ -270,7 +270,7 @@ class VisualAD(Method[Config, Features, State]):
         weight, bias = visual.ln_pre.weight.float(), visual.ln_pre.bias.float()
         tokens = F.layer_norm(tokens, tokens.shape[-1:], weight, bias, visual.ln_pre.eps)
         x: Tensor = visual.ln_pre(visual.embed(images))
-        x = torch.cat([tokens.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([tokens.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         kept = {}
         for number, block in enumerate(visual.transformer.blocks(), start=1):
             x = block(x)

@@ -26,6 +26,7 @@ Deviation: distances below 0, which only rounding causes, become 0.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -188,7 +189,9 @@ class WinCLIP(Method[Config, Features, WinCLIPState]):
         indices = F.pad(
             indices + 1, (1, 0)
         )  # (W, 1 + scale^2): token 0, the class token, goes with each window
-        at_once = max(1, MOST_TOKENS_AT_ONCE // (batch * indices.shape[1]))
+        # The blocks of an exported graph cannot depend on the size of the batch.
+        together = 1 if torch.compiler.is_compiling() else batch
+        at_once = max(1, MOST_TOKENS_AT_ONCE // (together * indices.shape[1]))
         encoded = []
         for chunk in torch.split(indices, at_once):
             sequences = embedded[:, chunk].reshape(-1, chunk.shape[1], width)
@@ -199,7 +202,9 @@ class WinCLIP(Method[Config, Features, WinCLIPState]):
 
     def _split(self, windows: Tensor, grid: int) -> Sequence[Tensor]:
         """Separates the windows (B, W, ...) of all scales by scale."""
-        return torch.split(windows, [(grid - scale + 1) ** 2 for scale in self.config.scales], dim=1)
+        counts = [(grid - scale + 1) ** 2 for scale in self.config.scales]
+        ends = list(itertools.accumulate(counts))
+        return [windows[:, end - count : end] for count, end in zip(counts, ends, strict=True)]
 
     def _distances(self, features: Features, memory: ReferenceMemory, grid: int) -> Tensor:
         """Mean distance (B, G, G) to the nearest reference over single patches and all window sizes.

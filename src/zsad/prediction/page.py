@@ -165,6 +165,7 @@ def write_prediction_page(
     settings: Mapping[str, Any],
     map_range: tuple[float, float],
     calibration: Calibration | None,
+    promise: Sequence[str] = (),
 ) -> Path:
     """Writes `index.html` of a run.
 
@@ -174,6 +175,7 @@ def write_prediction_page(
         settings: contents of `settings.json`, listed in the footer. The page opens with its `threshold`.
         map_range: map values at both ends of the colour scale.
         calibration: what the threshold rests on; None without one.
+        promise: what the calibration promises, in sentences; empty: found out again, which needs SciPy.
 
     Returns:
         Path of the page.
@@ -204,7 +206,7 @@ def write_prediction_page(
         "ticks": [f"{(score - low) / (high - low) * HISTOGRAM_BINS:.3f}" for score in normal_scores],
         "threshold": "" if threshold is None else float(threshold),
         "verdict": None if threshold is None else _verdict(scores, threshold, calibration),
-        "calibration": calibration and _calibration_panel(calibration, threshold),
+        "calibration": calibration and _calibration_panel(calibration, threshold, promise),
         "failed": [(record.path, _reason(record)) for record in records if record.error is not None],
         "embedded": embedded,
         "decimals": score_decimals(scores),
@@ -304,8 +306,10 @@ def _relative_score(record: ResultRecord) -> RelativeScore | None:
     return RelativeScore(record.relative_score, title)
 
 
-def _calibration_panel(calibration: Calibration, threshold: float | None) -> CalibrationPanel:
-    summary, *lines = describe(calibration)
+def _calibration_panel(
+    calibration: Calibration, threshold: float | None, promise: Sequence[str]
+) -> CalibrationPanel:
+    summary, *lines = promise or describe(calibration)
     if threshold != calibration.threshold:
         lines = [f"This run used the threshold {threshold} instead, set by hand: nothing is promised."]
     return CalibrationPanel(summary, tuple(lines), tuple(calibration.warnings), calibration.scale.distance)
@@ -327,8 +331,20 @@ def _about(number: int, settings: Mapping[str, Any]) -> str:
     return f"{counted(number, 'image')} scored by {settings['method']} on {settings['backbone']}, {when}"
 
 
+_ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""What scored the images of a run over a bundle, by the `runner` in its settings."""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # onnxruntime-gpu, or a page that is written again elsewhere
+        return ""
+
+
 def _settings_facts(source: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    versions = f"zsad {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}"
+    engine = _ENGINES.get(settings.get("runner", ""), "torch")
+    versions = f"zsad {__version__}, {engine} {_version(engine)}, Python {platform.python_version()}"
     named = ((name.replace("_", " "), value) for name, value in settings.items() if name != "folder_mode")
     return facts([("folder", source), *named, ("versions", versions)])
 

@@ -22,17 +22,17 @@ from zsad.images.decoding import file_bytes
 from zsad.images.drawing import overlay, thumbnail
 from zsad.images.reading import read_image
 from zsad.images.region import check_region
-from zsad.images.saving import save_jpeg
+from zsad.images.saving import save_jpeg, save_photo
 from zsad.images.scoring import score_batch
 from zsad.prediction.layout import content_stamp
 from zsad.prediction.options import PredictOptions
+from zsad.prediction.predictor import Predictor, calibration_of
 from zsad.prediction.records import ResultRecord
 from zsad.types import PhraseFit, Prediction
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from zsad.detector.detector import Detector
     from zsad.prediction.layout import RunLayout
 
 
@@ -57,7 +57,7 @@ class Scorer(Protocol):
         """Yields, after an interruption, records with complete files that `records` did not yield."""
 
 
-Engine = Callable[["Detector", "RunLayout", PredictOptions], Scorer]
+Engine = Callable[["Predictor", "RunLayout", PredictOptions], Scorer]
 """Makes the scorer of a run: `PredictionPipeline`, or its counterpart in several processes."""
 
 
@@ -79,10 +79,11 @@ class PredictionPipeline:
         explanations: rankings of the phrases to explain with, by path, of the images scored so far.
     """
 
-    def __init__(self, detector: Detector, layout: RunLayout, options: PredictOptions) -> None:
+    def __init__(self, detector: Predictor, layout: RunLayout, options: PredictOptions) -> None:
         self.detector = detector
         self.layout = layout
         self.options = options
+        self._calibration = calibration_of(detector)
         self.explanations: dict[str, list[PhraseFit]] = {}
         self._writing: deque[Future[ResultRecord]] = deque()
 
@@ -172,7 +173,7 @@ class PredictionPipeline:
         path = str(prediction.path)
         self._write(prediction, path, stamp)
         height, width = prediction.anomaly_map.shape
-        calibration = self.detector.calibration
+        calibration = self._calibration
         best = next(iter(self.explanations.get(path, ())), None)
         return {
             "score": float(prediction.score),
@@ -188,17 +189,20 @@ class PredictionPipeline:
         }
 
     def _write(self, prediction: Prediction, path: str, stamp: bytes) -> None:
-        scale = self.options.scale
-        for kind in self.options.formats or ():
-            prediction.write(kind, self.layout.file(path, kind), scale=scale)
         values = (prediction.image, prediction.anomaly_map, prediction.map_range)
-        heat = overlay(*values, scale=scale, roi=prediction.roi)
+        heat = overlay(*values, scale=self.options.scale, roi=prediction.roi)  # once for both files
+        for kind in self.options.formats or ():
+            target = self.layout.file(path, kind)
+            if kind == "overlay":
+                save_photo(heat, target)
+            else:
+                prediction.write(kind, target)
         with atomic_file(self.layout.thumbnail(path)) as file:
             save_jpeg(thumbnail(heat), file, quality=82, note=stamp)
 
 
 def record_of(
-    path: str, detector: Detector, options: PredictOptions, *, seconds: float = 0.0, **found: Any
+    path: str, detector: Predictor, options: PredictOptions, *, seconds: float = 0.0, **found: Any
 ) -> ResultRecord:
     """The record of an image, with the names and the threshold of the run.
 
@@ -214,13 +218,13 @@ def record_of(
         path=path,
         threshold=options.threshold,
         seconds=seconds,
-        method=detector.method.INFO.name,
-        backbone=detector.record.name,
+        method=detector.method_name,
+        backbone=detector.backbone_name,
         **{**unknown, **found},
     )
 
 
-def _read(detector: Detector, path: Path) -> _Read:
+def _read(detector: Predictor, path: Path) -> _Read:
     started = time.perf_counter()
     image, reason, stamp = None, "", b""
     try:

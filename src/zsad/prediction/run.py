@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from zsad.detector.calibration.wording import summary
 from zsad.errors import ConfigError, DataError
@@ -29,6 +29,14 @@ from zsad.prediction.engines import choose_engine
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.options import PredictOptions
 from zsad.prediction.page import PAGE_KEY, page_settings, write_prediction_page
+from zsad.prediction.predictor import (
+    Predictor,
+    calibration_of,
+    check_exported,
+    is_detector,
+    is_predictor,
+    promise_lines,
+)
 from zsad.prediction.records import (
     EXPLANATIONS_FILE,
     ResultRecord,
@@ -39,7 +47,7 @@ from zsad.prediction.records import (
 from zsad.prediction.resuming import earlier_files, resumed_layout
 
 if TYPE_CHECKING:
-    from zsad.detector.detector import Detector
+    from zsad.detector.thresholds import Calibration
     from zsad.images.names import Pages
     from zsad.images.saving import FileKind
     from zsad.prediction.pipeline import Engine, Scorer
@@ -48,7 +56,7 @@ DEFAULT_FORMATS: tuple[FileKind, ...] = ("overlay", "map")
 # The options that decide what is written about an image: stored, and compared when a run is resumed.
 _STORED_OPTIONS = ("formats", "scale", "class_name", "threshold", "map_threshold", "explain")
 
-Loader = Callable[[list[Path], str | None, int | None], "Detector"]
+Loader = Callable[[list[Path], str | None, int | None], "Predictor"]
 """Loads a detector for images, onto a device, that reads 16-bit files at a depth; None: the default."""
 
 
@@ -91,7 +99,7 @@ class PredictResult:
 
 def predict_folder(
     inputs: str | Path | Iterable[str | Path],
-    detector: Detector | Loader,
+    detector: Predictor | Loader,
     options: PredictOptions = PredictOptions(),
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -100,7 +108,8 @@ def predict_folder(
 
     Args:
         inputs: files, folders, glob patterns and URIs ("s3://bucket/shots"), or one of them.
-        detector: a detector from `zsad.load`, or a function that loads one. The function is called, once the
+        detector: a detector from `zsad.load`, an exported one from `zsad.load_exported`, or a function that
+            loads one. The function is called, once the
             inputs are known to exist, with the paths of the images, the device to load the detector on, and
             the depth at which it reads 16-bit files (None: what they state).
             Some of the images become companions of the others (`Detector.set_companions`) if the method
@@ -139,7 +148,7 @@ def predict_folder(
 
 def _predict(
     files: list[Path],
-    detector: Detector,
+    detector: Predictor,
     options: PredictOptions,
     engine: Engine,
     progress: Callable[[int, int], None] | None,
@@ -147,17 +156,24 @@ def _predict(
     """Scores images into a folder that is locked for this run."""
     directory = Path(options.out)
     started = time.perf_counter()
-    detector = _deciding(_looking(detector, options), options)
+    if not is_detector(detector):
+        check_exported(options)
+    detector = _looking(detector, options).deciding(
+        options.class_name, options.threshold, options.map_threshold
+    )
+    calibration = calibration_of(detector)
     options = _completed(options, detector)
-    companions = give_companions(detector, files, directory if options.resume else None)
-    note = folder_note(detector)
-    known = _known_settings(options, detector, note)
+    companions, note = [], ""
+    if is_detector(detector):
+        companions = give_companions(detector, files, directory if options.resume else None)
+        note = folder_note(detector)
+    known = _known_settings(options, detector, calibration, note)
     layout, kept = _plan(directory, files, known, options, is_joint=detector.scores_jointly)
     explanations = read_explanations(directory) if options.resume and options.explain is not None else {}
     if options.explain is not None:  # a run that was killed may have left records without a ranking
         asked = {str(path) for path in files}
         kept = [record for record in kept if record.path in explanations or record.path not in asked]
-    for_page = page_settings(detector.map_range, detector.calibration)
+    for_page = page_settings(detector.map_range, calibration)
     replaced = [] if options.resume else earlier_files(directory)
     write_settings(directory, {**known, "root": layout.root, PAGE_KEY: for_page, COMPANIONS_KEY: companions})
 
@@ -175,7 +191,9 @@ def _predict(
     else:
         ranked = {**explanations, **scorer.explanations}
         write_explanations(directory, ranked, [record.path for record in writer.records])
-    page = write_prediction_page(layout, writer.records, known, detector.map_range, detector.calibration)
+    page = write_prediction_page(
+        layout, writer.records, known, detector.map_range, calibration, promise_lines(detector)
+    )
     if interrupted is not None:
         raise interrupted
     seconds = time.perf_counter() - started
@@ -232,10 +250,10 @@ def _make_folder(directory: Path) -> None:
         raise ConfigError(f"the results' folder {directory} is a file: choose another --out") from error
 
 
-def _loaded(detector: Detector | Loader, files: list[Path], options: PredictOptions) -> Detector:
+def _loaded(detector: Predictor | Loader, files: list[Path], options: PredictOptions) -> Predictor:
     """The detector; one that other processes copy to their own devices is loaded on the CPU."""
     bits = cast("int | None", options.bits)  # the depth of all images, found by now
-    if _is_detector(detector):
+    if is_predictor(detector):
         detector = detector if bits is None else detector.at_depth(bits)
         return detector if options.tile is None else detector.with_tile(options.tile)
     load = cast("Loader", detector)
@@ -243,44 +261,23 @@ def _loaded(detector: Detector | Loader, files: list[Path], options: PredictOpti
     return loaded if options.tile is None else loaded.with_tile(options.tile)
 
 
-def _workers_device(options: PredictOptions, detector: Detector | Loader) -> str | None:
+def _workers_device(options: PredictOptions, detector: Predictor | Loader) -> str | None:
     """Kind of device of the processes: as in the options, or that of a detector that is already loaded."""
-    if options.device is None and options.devices != 1 and _is_detector(detector):
+    if options.device is None and options.devices != 1 and is_detector(detector):
         return detector.device.type
     return options.device
 
 
-def _is_detector(detector: Detector | Loader) -> TypeGuard[Detector]:
-    return hasattr(detector, "predict")
-
-
-def _looking(detector: Detector, options: PredictOptions) -> Detector:
+def _looking(detector: Predictor, options: PredictOptions) -> Predictor:
     """The detector with the region of interest of the options, if there is one."""
-    if options.roi is None:
+    if options.roi is None or not is_detector(detector):
         return detector
     if detector.method.MOST_COMPANIONS:
         detector.set_companions(None)  # those of an earlier run; this run draws its own
     return detector.with_roi(options.roi)
 
 
-def _deciding(detector: Detector, options: PredictOptions) -> Detector:
-    """The detector with the thresholds of the options, if there are any.
-
-    Raises:
-        ConfigError: its calibration is for another class name.
-    """
-    decision, name = detector.decision, options.class_name
-    if name is not None and not decision.is_for(name):
-        raise ConfigError(
-            f"the calibration is for images of {decision.class_name!r}, not of {name!r}: "
-            "calibrate for these too, or predict without it (--calibration none)"
-        )
-    if options.threshold is None and options.map_threshold is None:
-        return detector
-    return detector.with_decision(decision.with_thresholds(options.threshold, options.map_threshold))
-
-
-def _completed(options: PredictOptions, detector: Detector) -> PredictOptions:
+def _completed(options: PredictOptions, detector: Predictor) -> PredictOptions:
     """Options with the detector's thresholds where none were given, and with the default files."""
     threshold = detector.threshold if options.threshold is None else options.threshold
     map_threshold = detector.map_threshold if options.map_threshold is None else options.map_threshold
@@ -293,13 +290,15 @@ def _completed(options: PredictOptions, detector: Detector) -> PredictOptions:
     return dataclasses.replace(options, formats=once, threshold=threshold, map_threshold=map_threshold)
 
 
-def _known_settings(options: PredictOptions, detector: Detector, note: str) -> dict[str, Any]:
+def _known_settings(
+    options: PredictOptions, detector: Predictor, calibration: Calibration | None, note: str
+) -> dict[str, Any]:
     """Everything that scores and files depend on, as `settings.json` stores it."""
     stored = {name: getattr(options, name) for name in _STORED_OPTIONS}
     known = {**detector.scoring_settings(), **stored, "formats": sorted(options.formats or ())}
     known.update(options.loaded_with)
-    if detector.calibration is not None:
-        known["calibration"] = summary(detector.calibration)
+    if calibration is not None:
+        known["calibration"] = summary(calibration)
     if note:
         known["folder_mode"] = note
     return known

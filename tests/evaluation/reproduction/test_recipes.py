@@ -169,11 +169,11 @@ def test_a_users_own_recipe(own_recipe):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (OWN.replace("test:", "tset:"), "unknown key of recipe mine 'tset': did you mean 'test'"),
+        (OWN.replace("test:", "tset:"), "unknown key of recipe mine 'tset', did you mean 'test'"),
         (OWN.replace("title: my row\n", ""), "recipe mine lacks title"),
         (
             OWN.replace("{data: [visa]}", "{data: [visa], epoch: 3}"),
-            "train of recipe mine 'epoch': did you mean",
+            "train of recipe mine 'epoch', did you mean",
         ),
         (
             OWN.replace("{data: [visa]}", "{data: [visa], epochs: many}"),
@@ -181,11 +181,11 @@ def test_a_users_own_recipe(own_recipe):
         ),
         (OWN.replace("{data: [visa]}", "{epochs: 3}"), "train of recipe mine lacks data"),
         (OWN.replace("{data: mpdd}", "[mpdd]"), "test of recipe mine must be a mapping"),
-        (OWN.replace("mpdd", "mpd"), "unknown dataset of recipe mine 'mpd': did you mean 'mpdd'"),
+        (OWN.replace("mpdd", "mpd"), "unknown dataset of recipe mine 'mpd', did you mean 'mpdd'"),
         (OWN.replace("mpdd", "visa"), "tests on visa, which it trains on"),
         (
             OWN + "method: anomlyclip\n",
-            "unknown method of recipe mine 'anomlyclip': did you mean 'anomalyclip'",
+            "unknown method of recipe mine 'anomlyclip', did you mean 'anomalyclip'",
         ),
         (OWN + "backbone: ViT-L-14-337\n", "unknown backbone of recipe mine"),
         (OWN + "settings: [1]\n", "settings of recipe mine must be a mapping"),

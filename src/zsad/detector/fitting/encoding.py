@@ -98,9 +98,7 @@ def encode(
         images: list[Image.Image] = []
         sources: list[Any] = []
         for number, item in enumerate(items[start : start + batch_size], start=start + 1):
-            name = (
-                printable(item) if isinstance(item, str) or hasattr(item, "__fspath__") else f"image {number}"
-            )
+            name = _name(item) or f"image {number}"
             try:
                 whole, image = look(item)
             except ImageReadError as error:
@@ -146,6 +144,12 @@ def _encoded(method: Method, images: Tensor, class_name: str, are_turned: bool) 
     names = tuple(GoodImage("", "", 1, 1) for _ in images)
     batch = GoodImages(names, memory, answers, are_turned=are_turned)
     return [batch.only([number]) for number in range(len(images))]
+
+
+def _name(item: Any) -> str:
+    """Path of an image, or the file name that an image in memory carries; "" without one."""
+    is_path = isinstance(item, str) or hasattr(item, "__fspath__")
+    return printable(item if is_path else getattr(item, "filename", None) or "")
 
 
 def _small_jpeg(image: Image.Image) -> bytes:

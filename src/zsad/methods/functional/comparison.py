@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.methods.functional.maps import grid_side
+from zsad.methods.functional.maps import grid_side, in_parts
 from zsad.methods.functional.matching import chord, nearest_similarity
 
 OWN_NEIGHBOURS = 4  # patches of its own image that a patch is compared with
@@ -99,10 +99,7 @@ def compare(
     similarity = describe(levels) @ companions.descriptors.T
     chosen = similarity.topk(min(count + 1, len(companions)), dim=1).indices  # one more: it may be itself
     nearest = torch.stack(
-        [
-            torch.stack([_nearest(tokens, known[rows]) for tokens, rows in zip(level, chosen, strict=True)])
-            for level, known in zip(levels, companions.levels, strict=True)
-        ],
+        [_nearest(level, known, chosen) for level, known in zip(levels, companions.levels, strict=True)],
         dim=1,
     )  # (B, L, K + 1, N)
     counted = nearest.mean(dim=(1, 3)) > COPY_DISTANCE
@@ -155,13 +152,31 @@ def own_distances(tokens: Tensor) -> Tensor:
     row = torch.arange(tokens.shape[1], device=tokens.device) // side
     column = torch.arange(tokens.shape[1], device=tokens.device) % side
     close = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
-    found = []
-    for own in tokens:  # image by image, because N x N similarities are large
-        best = (own @ own.T).masked_fill(close, -1.0).topk(min(OWN_NEIGHBOURS, len(own)), dim=-1).values
-        found.append(chord(best.float().mean(dim=-1)))
-    return torch.stack(found)
+    count = min(OWN_NEIGHBOURS, tokens.shape[1])
+
+    def measured(own: Tensor) -> tuple[Tensor]:
+        similarity = (own @ own.transpose(-1, -2)).masked_fill(close, -1.0)
+        return (chord(similarity.topk(count, dim=-1).values.float().mean(dim=-1)),)
+
+    return in_parts(measured, tokens, 1)[0]  # image by image, because N x N similarities are large
 
 
-def _nearest(tokens: Tensor, others: Tensor) -> Tensor:
-    """(N, D) and (K, N, D) unit vectors to (K, N) float32 distances to the nearest patch of each image."""
-    return chord(nearest_similarity(tokens, others).float())
+def _nearest(tokens: Tensor, known: Tensor, chosen: Tensor) -> Tensor:
+    """Distances to the nearest patch of each companion, on one level.
+
+    Args:
+        tokens: (B, N, D) unit vectors.
+        known: (M, N, D) unit vectors of all companions.
+        chosen: (B, K) numbers of the companions of each image.
+
+    Returns:
+        (B, K, N) float32.
+    """
+    if torch.compiler.is_compiling():  # a graph holds a product for each companion, and none for each image
+        found = [(tokens @ known[rows].transpose(1, 2)).amax(dim=2) for rows in chosen.unbind(dim=1)]
+        similarity = torch.stack(found, dim=1)
+    else:
+        similarity = torch.stack(
+            [nearest_similarity(own, known[rows]) for own, rows in zip(tokens, chosen, strict=True)]
+        )
+    return chord(similarity.float())

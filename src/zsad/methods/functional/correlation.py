@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.backbones.scaled_dot_product import attend
 from zsad.backbones.vision import LAST_ROWS
 
 if TYPE_CHECKING:
@@ -62,10 +63,10 @@ def correlated_attention(query: Tensor, key: Tensor, value: Tensor, kind: Attent
     """
     if kind == JOINT:
         joint = torch.cat([query, key, value], dim=-1)
-        return F.scaled_dot_product_attention(joint, joint, value)
+        return attend(joint, joint, value)
     parts = {"qq": query, "kk": key, "vv": value}
     chosen = [parts[name] for name in kind.split("+")]
-    return torch.stack([F.scaled_dot_product_attention(part, part, value) for part in chosen]).sum(dim=0)
+    return torch.stack([attend(part, part, value) for part in chosen]).sum(dim=0)
 
 
 def correlated_tokens(
@@ -110,7 +111,7 @@ def correlated_tokens(
             query, key, value = block.attn.project_heads(block.ln_1(original))
             reads_all = number < last or number in attention_layers
             rows = None if reads_all else LAST_ROWS
-            attended = F.scaled_dot_product_attention(query[:, :, :rows], key, value)
+            attended = attend(query[:, :, :rows], key, value)
             halfway = original[:, :rows] + block.attn.merge_heads(attended)
             if number in wanted:
                 step = correlated_attention(query, key, value, kind)

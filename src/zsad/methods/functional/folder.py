@@ -148,9 +148,11 @@ class Companions:
         Returns:
             (B,) in [0, 1]; 0 with fewer than 7 companions that are no copies.
         """
-        ratios = self.unlikeness[comparison.companions].masked_fill(~comparison.counted, torch.nan)
-        enough = comparison.counted.sum(dim=1) >= LEAST_COMPANIONS
-        return torch.where(enough, trusted(ratios.nanmedian(dim=1).values).nan_to_num(0.0), 0.0)
+        counts = comparison.counted.sum(dim=1)
+        ratios = self.unlikeness[comparison.companions].masked_fill(~comparison.counted, torch.inf)
+        middle = (counts - 1).clamp(min=0) // 2  # as torch's medians; no exporter knows the one without NaN
+        median = ratios.sort(dim=1).values.gather(1, middle[:, None])[:, 0]
+        return torch.where(counts >= LEAST_COMPANIONS, trusted(median), 0.0)
 
     def joined(self, logits: Logits, comparison: Comparison) -> Logits:
         """Logits from the prompts, moved by the comparison with the companions.

@@ -72,7 +72,7 @@ def above_otsu(values: Tensor) -> Tensor:
     flat = values.flatten(1)
     highest = flat.amax(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
     levels = (flat / highest * (LEVELS - 1)).long()
-    counts = flat.new_zeros(len(flat), LEVELS).scatter_add(1, levels, torch.ones_like(flat))
+    counts = flat.new_zeros(flat.shape[0], LEVELS).scatter_add(1, levels, torch.ones_like(flat))
     steps = torch.arange(LEVELS, device=values.device, dtype=flat.dtype)
     below, sums = counts.cumsum(dim=1), (counts * steps).cumsum(dim=1)
     total, whole = below[:, -1:], sums[:, -1:]
@@ -94,7 +94,7 @@ def largest_region(mask: Tensor) -> Tensor:
     """
     flat = mask.flatten(1)
     count = flat.shape[1]
-    names = torch.arange(count + 1, device=mask.device).expand(len(mask), -1)
+    names = torch.arange(count + 1, device=mask.device).expand(mask.shape[0], -1)
     labels = names[:, 1:] * flat
     rounds = math.ceil(math.log2(count))
     for _ in range(rounds):
@@ -112,6 +112,6 @@ def largest_region(mask: Tensor) -> Tensor:
 def _span(is_there: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """First place, and the place after the last one, of each row of (B, N) bool."""
     return (
-        torch.where(is_there, places, len(places)).amin(dim=1),
+        torch.where(is_there, places, places.shape[0]).amin(dim=1),
         torch.where(is_there, places + 1, 0).amax(dim=1),
     )

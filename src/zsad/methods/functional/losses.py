@@ -5,7 +5,7 @@ Shapes: B images, K = 2 classes (0 normal, 1 abnormal), H x W pixels, T layers, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,9 @@ def focal_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
     """
     abnormal = masks.to(probabilities.dtype).clamp(FOCAL_SMOOTHING, 1 - FOCAL_SMOOTHING)
     normal = (1 - masks.to(probabilities.dtype)).clamp(FOCAL_SMOOTHING, 1 - FOCAL_SMOOTHING)
-    right = normal * probabilities[:, 0] + abnormal * probabilities[:, 1] + FOCAL_SMOOTHING
+    # Unbound, because the gradient of a selected class is a whole tensor of zeros around it.
+    as_normal, as_abnormal = probabilities.unbind(dim=1)
+    right = normal * as_normal + abnormal * as_abnormal + FOCAL_SMOOTHING
     return (-((1 - right) ** FOCAL_GAMMA) * right.log()).mean()
 
 
@@ -88,16 +90,15 @@ def pixel_losses(maps: Tensor, masks: Tensor, weights: Sequence[float]) -> dict[
         {'focal': 0.3465, 'dice_abnormal': 0.6667, 'dice_normal': 0.6667}
     """
     layers = maps.unbind(dim=1)
+    normal, abnormal = zip(*(layer.unbind(dim=1) for layer in layers), strict=True)
 
-    def summed(loss: Callable[[Tensor], Tensor]) -> Tensor:
-        return torch.stack(
-            [weight * loss(layer) for weight, layer in zip(weights, layers, strict=True)]
-        ).sum()
+    def summed(losses: Iterable[Tensor]) -> Tensor:
+        return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
 
     return {
-        "focal": summed(lambda layer: focal_loss(layer, masks)),
-        "dice_abnormal": summed(lambda layer: dice_loss(layer[:, 1], masks)),
-        "dice_normal": summed(lambda layer: dice_loss(layer[:, 0], 1 - masks)),
+        "focal": summed(focal_loss(layer, masks) for layer in layers),
+        "dice_abnormal": summed(dice_loss(layer, masks) for layer in abnormal),
+        "dice_normal": summed(dice_loss(layer, 1 - masks) for layer in normal),
     }
 
 

@@ -216,7 +216,7 @@ def in_parts(
     """Applies a function to a few elements of a batch at a time.
 
     Results are written into their final place, so that they are in memory once, not twice as with
-    `torch.cat`.
+    `torch.cat`. An exporter gets the whole batch, because the number of parts would become part of its graph.
 
     Args:
         function: maps (M, ...) to tensors (M, ...).
@@ -230,6 +230,8 @@ def in_parts(
         >>> in_parts(lambda part: (part, 2 * part), torch.arange(3), at_once=2)
         (tensor([0, 1, 2]), tensor([0, 2, 4]))
     """
+    if torch.compiler.is_compiling():
+        return function(batch)
     first = function(batch[:at_once])
     if len(batch) <= at_once:
         return first

@@ -56,7 +56,7 @@ def aggregated(patches: Tensor, size: int) -> Tensor:
     offsets = torch.arange(-(size // 2), size // 2 + 1, device=patches.device)
     total = _weight(offsets).sum()
     matrix = (torch.where(distance <= size // 2, _weight(distance), 0.0) / total).to(patches.dtype)
-    grid = patches.reshape(len(patches), side, side, -1)
+    grid = patches.reshape(patches.shape[0], side, side, -1)
     rows = torch.einsum("ij,bjkd->bikd", matrix, grid)
     return torch.einsum("ij,bkjd->bkid", matrix, rows).flatten(1, 2)
 

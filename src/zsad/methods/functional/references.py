@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zsad.errors import ConfigError
 from zsad.methods.functional.coreset import most_spread
+from zsad.methods.functional.maps import in_parts
 from zsad.methods.functional.patches import comparable_patches, layers_compared
 
 if TYPE_CHECKING:
@@ -204,7 +205,6 @@ def patches(visual: VisionTower, images: Tensor) -> list[Tensor]:
         images: (B, 3, S, S) resized and normalised images.
     """
     layers = layers_compared(None, visual.config)
-    parts = [
-        comparable_patches(visual(part, taps=layers), layers) for part in torch.split(images, IMAGES_AT_ONCE)
-    ]
-    return [torch.cat(level) for level in zip(*parts, strict=True)]
+    return list(
+        in_parts(lambda part: comparable_patches(visual(part, taps=layers), layers), images, IMAGES_AT_ONCE)
+    )

@@ -47,7 +47,7 @@ def encode_with_images(
     if place == "none":
         return learner.encode(backbone)[None]
     spliced = learner.spliced(backbone)
-    images, length = len(image_features), learner.contexts()[0].shape[0]
+    images, length = image_features.shape[0], learner.contexts()[0].shape[0]
     tokens = as_text_tokens(image_features, backbone.text_projection).to(spliced.dtype)
     position = 1 if place.endswith("prefix") else 1 + length - place.startswith("replace")
     behind = position + place.startswith("replace")

@@ -71,4 +71,4 @@ class Draws:
 
     def rows(self, images: slice) -> Draws:
         """The draws of some images of the batch."""
-        return self if len(self.context) == 1 else Draws(self.context[images], self.states)
+        return self if self.context.shape[0] == 1 else Draws(self.context[images], self.states)

@@ -83,10 +83,10 @@ class PromptFlowNetwork(nn.Module):
         Raises:
             ConfigError: the noise is that of another number of images.
         """
-        if len(draws.context) not in (1, len(image_features)):
+        if draws.context.shape[0] not in (1, image_features.shape[0]):
             raise ConfigError(
-                f"set_draws was given context noise of {len(draws.context)} images, but "
-                f"{len(image_features)} came"
+                f"set_draws was given context noise of {draws.context.shape[0]} images, but "
+                f"{image_features.shape[0]} came"
             )
         context, states = draws.context.to(image_features), draws.states.to(image_features)
         return (
@@ -112,7 +112,7 @@ class PromptFlowNetwork(nn.Module):
         states = torch.stack([self.prompt_state_normal, self.prompt_state_abnormal])
         vectors = shifted_vectors(self.prompt_context, states, context, torch.cat([normal, abnormal]))
         text = encode_prompts(backbone, token_ids, vectors)
-        return text.reshape(len(text), 2, -1, text.shape[-1])
+        return text.reshape(text.shape[0], 2, -1, text.shape[-1])
 
     def image_logits(self, text: Tensor, image_features: Tensor) -> Tensor:
         """Logits of the image.

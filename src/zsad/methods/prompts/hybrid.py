@@ -104,7 +104,7 @@ class HybridPrompter(nn.Module):
             (R, n, D) for each layer. Copies are made before rounding, so that gradients too are rounded once
             per row, as in the authors' code.
         """
-        of_images = [] if dynamic is None else [dynamic.repeat_interleave(rows // len(dynamic), dim=0)]
+        of_images = [] if dynamic is None else [dynamic.repeat_interleave(rows // dynamic.shape[0], dim=0)]
         tokens = {}
         for layer in self.layers:
             static = [self.static_prompts[str(layer - 1)].expand(rows, -1, -1)] if self.static_prompts else []
@@ -158,7 +158,7 @@ def encode_prompted(
     Returns:
         (B, 2, E) float32 of length 1, normal then abnormal; (C, 2, E) without dynamic prompt tokens.
     """
-    rows, count = len(token_ids) if dynamic is None else len(dynamic), token_ids.shape[1]
+    rows, count = token_ids.shape[0] if dynamic is None else dynamic.shape[0], token_ids.shape[1]
     embeddings = backbone.embed_tokens(token_ids).expand(rows, -1, -1, -1).flatten(0, 1)
     ends = token_ids.argmax(dim=-1).expand(rows, -1).flatten()
     prompts = None if prompter is None else prompter(dynamic, rows * count)

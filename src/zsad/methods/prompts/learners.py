@@ -216,7 +216,9 @@ class PromptLearner(nn.Module):
         Returns:
             (M, E) float32, not normalised.
         """
-        deep_prompts = from_layer_2(self.compound_prompts_text, len(embeddings), self.round_prompts_to_half)
+        deep_prompts = from_layer_2(
+            self.compound_prompts_text, embeddings.shape[0], self.round_prompts_to_half
+        )
         return backbone.encode_embeddings(embeddings, ends, deep_prompts).float()
 
 

@@ -89,7 +89,7 @@ def shifted_vectors(context: Tensor, states: Tensor, context_shift: Tensor, stat
     """
     contexts = context + context_shift[:, :, None, None]  # (B, R, K, P, D)
     shifted = states[:, None] + state_shift[:, :, None, None]  # (2, R, K, Q, D)
-    images = len(context_shift)
+    images = context_shift.shape[0]
     joined = [
         torch.cat([contexts, state.expand(images, *state.shape)], dim=3) for state in shifted.unbind(dim=0)
     ]

@@ -98,7 +98,7 @@ class AmortisedFlows(nn.Module):
             encoder: the Gaussian before the flows.
             noise: (1 or n, R, D) standard normal numbers; zeros for the mean.
         """
-        shape = (len(x), self.amor_b.out_features, -1)
+        shape = (x.shape[0], self.amor_b.out_features, -1)
         u, w = (layer(x).reshape(shape) for layer in (self.amor_u, self.amor_w))
         mean, log_variance = encoder(x)
         return flow_sample(mean, log_variance, noise, u, w, self.amor_b(x))

@@ -118,7 +118,7 @@ class QueryPrompts(nn.Module):
         Returns:
             (R, E) float32, not normalised.
         """
-        rows = len(token_ids)
+        rows = token_ids.shape[0]
         context = self.query.expand(rows, -1, -1)
         if shifts is not None:
             context = context + shifts[:, None]

@@ -197,8 +197,8 @@ function scoreAgain() {
 
 // Models and learning
 
-async function loadModels() {
-  state.models = await scorer.models();
+async function loadModels(from) {
+  state.models = await from.models();
   const names = state.models.map((model) => model.name);
   const kept = names.includes(state.model?.name) ? state.model.name : names[0];
   find("model").replaceChildren(...names.map((name) => new Option(name, name)));
@@ -210,7 +210,7 @@ async function loadModels() {
 function useModel(name) {
   state.model = state.models.find((model) => model.name === name);
   const { method, backbone, class_name: className, references } = state.model;
-  find("about").textContent = [`${method} on ${backbone}`, className, references && `compares with ${counted(references, "good image")}`]
+  find("about").textContent = [method && `${method} on ${backbone}`, className, references && `compares with ${counted(references, "good image")}`]
     .filter(Boolean).join(" · ");
   learning.show(state.model);
 }
@@ -223,7 +223,7 @@ async function learn(images, rate) {
     const found = await scorer.fit(images, {
       model: state.model.name, rate, signal: run.signal, progress: (done, of) => progress.show("Learning", done, of),
     });
-    await loadModels();
+    await loadModels(scorer);
     state.byHand = null;
     if (scorer.learnsReferences) for (const item of state.items) item.status = "waiting";
     return learntLines(found, state.model);
@@ -238,7 +238,7 @@ async function learn(images, rate) {
 function learntLines(found, model) {
   const threshold = Number(model.threshold.toPrecision(4));
   return [
-    ["", `Learnt from ${counted(found.images, "good image")}; the threshold is now ${threshold}.`],
+    ["", `Learnt from ${counted(found.images.length, "good image")}; the threshold is now ${threshold}.`],
     ["", promiseSentences(model, model.threshold).promise],
     ...found.warnings.map((sentence) => ["warning", sentence]),
     ...found.failed.map(({ name, error }) => ["warning", `${name}: ${error}`]),
@@ -298,6 +298,7 @@ connectKeys(find, {
   move,
   compare,
   toggleHeat: stage.toggleHeat,
+  toggleSize: stage.toggleSize,
   markGood: () => state.current && markGood(state.current),
   remove: () => state.current && remove([state.current]),
   escape: () => (run ? cancel() : state.pinned && compare()),
@@ -325,27 +326,32 @@ find("save-overlays").addEventListener("click", saveOverlays);
 async function start() {
   refresh();
   try {
-    if (page.browser) {
-      const { openBrowserScorer } = await import("./browser.js");
-      progress.show("Loading the model", 0, 0);
-      scorer = await openBrowserScorer(page.browser.model, page.browser.runtime);
-      window.zsadScore = async (blob) => {
-        const { row } = await scorer.score({ name: "image", blob }, {});
-        return { score: row.score, width: row.width, height: row.height };
-      };
-    } else {
-      const { openRemoteScorer } = await import("./remote.js");
-      scorer = openRemoteScorer((isWrong) => askToken(find, isWrong));
-    }
-    await loadModels();
+    const opened = await (page.browser ? openBrowser() : openRemote());
+    await loadModels(opened);
+    scorer = opened; // images that came meanwhile have waited for this
     document.body.dataset.ready = "true";
   } catch (error) {
-    scorer = null;
     complain(`Nothing can be scored: ${error.message}.`);
   }
   progress.hide();
   refresh();
   scoreWaiting();
+}
+
+async function openRemote() {
+  const { openRemoteScorer } = await import("./remote.js");
+  return openRemoteScorer((isWrong) => askToken(find, isWrong));
+}
+
+async function openBrowser() {
+  const { openBrowserScorer } = await import("./browser.js");
+  progress.show("Loading the model", 0, 0);
+  const opened = await openBrowserScorer(page.browser.model, page.browser.runtime);
+  window.zsadScore = async (blob) => {
+    const { row } = await opened.score({ name: "image", blob }, {});
+    return { score: row.score, width: row.width, height: row.height };
+  };
+  return opened;
 }
 
 start();

@@ -53,24 +53,23 @@ export async function openBrowserScorer(model, runtime) {
 
     // A threshold from the scores of good images, none of which is a reference: the promise is exact.
     async fit(images, { rate, signal, progress }) {
-      const scores = [];
-      const failed = [];
+      const [found, failed] = [[], []];
       for (const image of images) {
         signal?.throwIfAborted();
         try {
-          scores.push((await raw(image.blob)).score);
+          found.push({ name: image.name, score: (await raw(image.blob)).score });
         } catch (error) {
           failed.push({ name: image.name, error: error.message });
         }
-        progress(scores.length + failed.length, images.length);
+        progress(found.length + failed.length, images.length);
       }
-      if (scores.length < FEWEST_IMAGES) {
-        throw new Error(`a threshold needs at least ${FEWEST_IMAGES} good images that can be read, got ${scores.length}`);
+      if (found.length < FEWEST_IMAGES) {
+        throw new Error(`a threshold needs at least ${FEWEST_IMAGES} good images that can be read, got ${found.length}`);
       }
-      scores.sort((first, second) => first - second);
+      const scores = found.map((image) => image.score).sort((first, second) => first - second);
       model.threshold = thresholdAbove(scores, alarmsAllowed(scores.length, rate, CONFIDENCE));
       Object.assign(model, { normal_scores: scores, left_out: 0, confidence: CONFIDENCE, false_alarm_rate: rate });
-      return { images: scores.length, outliers: [], warnings: [], failed };
+      return { images: found, outliers: [], warnings: [], failed };
     },
   };
 }

@@ -3,12 +3,13 @@
 import { recall, remember } from "./remember.js";
 
 // Keys do nothing while a person types, and Space presses the button that has the focus.
-export function connectKeys(find, { move, compare, toggleHeat, markGood, remove, escape }) {
+export function connectKeys(find, { move, compare, toggleHeat, toggleSize, markGood, remove, escape }) {
   const actions = {
     ArrowLeft: () => move(-1),
     ArrowRight: () => move(1),
     " ": toggleHeat,
     c: compare,
+    z: toggleSize,
     g: markGood,
     o: () => find("files").click(),
     Delete: remove,

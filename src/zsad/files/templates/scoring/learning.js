@@ -17,9 +17,9 @@ export function connectLearning(find, marked, learn) {
 
   function show(model) {
     if (model !== undefined) {
-      find("learning-off").hidden = model.can_fit;
-      find("learning-off").textContent = model.can_fit ? "" : offLine(model);
-      find("learning-body").hidden = !model.can_fit;
+      find("learning-off").hidden = model.cannot_fit === null;
+      find("learning-off").textContent = model.cannot_fit ?? "";
+      find("learning-body").hidden = model.cannot_fit !== null;
     }
     const [here, there] = [marked().length, added.length];
     const parts = [here && `${here} marked in the list`, there && `${there} chosen`].filter(Boolean);
@@ -64,10 +64,6 @@ export function connectLearning(find, marked, learn) {
   });
 
   return { show, forget: () => (find("learnt").hidden = true) };
-}
-
-function offLine(model) {
-  return model.cannot_fit ?? "Learning is off on this server: start it with zsad serve --allow-fit.";
 }
 
 function line(text, className = "") {

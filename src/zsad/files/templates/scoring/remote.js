@@ -6,6 +6,7 @@ import { recall, remember } from "./remember.js";
 const PARALLEL = 4; // requests at once; the server joins them to batches
 const BUSY = [429, 503];
 const LONGEST_PAUSE = 30; // seconds
+const MOST_TRIES = 60;
 
 // `askToken(isWrong)` resolves with the token that a person types, or null.
 export function openRemoteScorer(askToken) {
@@ -13,13 +14,13 @@ export function openRemoteScorer(askToken) {
   let asking = null;
 
   async function request(path, options = {}) {
-    for (;;) {
+    for (let tries = 1; ; tries += 1) {
       const headers = token ? { Authorization: `Bearer ${token}` } : {};
       const used = token;
       const response = await reach(path, { ...options, headers });
       if (response.status === 401) {
         if (used === token && !(await newToken(used !== null))) throw new Error("the server wants a token: reload the page and type it");
-      } else if (BUSY.includes(response.status) && options.method === "POST") {
+      } else if (BUSY.includes(response.status) && tries < MOST_TRIES) {
         await pause(Number(response.headers.get("Retry-After")) || 1, options.signal);
       } else return response;
     }
@@ -58,17 +59,17 @@ export function openRemoteScorer(askToken) {
 
     async fit(images, { model, rate, signal }) {
       const form = new FormData();
+      form.append("rate", rate);
       for (const image of images) form.append("file", image.blob, image.name);
-      const query = new URLSearchParams({ rate, ...(model && { model }) });
-      return json(await request(`v1/fit?${query}`, { method: "POST", body: form, signal }));
+      return json(await request(`v1/fit?model=${encodeURIComponent(model)}`, { method: "POST", body: form, signal }));
     },
   };
 
   async function predict(image, model, wish, signal) {
     const form = new FormData();
     form.append("file", image.blob, image.name);
-    const query = `${wish}${model ? `&model=${encodeURIComponent(model)}` : ""}`;
-    const answer = await json(await request(`v1/predict?${query}`, { method: "POST", body: form, signal }));
+    const path = `v1/predict?${wish}&model=${encodeURIComponent(model)}`;
+    const answer = await json(await request(path, { method: "POST", body: form, signal }));
     return answer.results[0];
   }
 }

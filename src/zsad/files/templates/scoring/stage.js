@@ -72,7 +72,13 @@ export function createStage(find, table, drawOverlay) {
     applyLook();
   }
 
+  function toggleSize() {
+    const isActual = find("views").classList.toggle("actual");
+    find("actual").setAttribute("aria-pressed", String(isActual));
+  }
+
   find("heat").addEventListener("click", toggleHeat);
+  find("actual").addEventListener("click", toggleSize);
   find("strength").addEventListener("input", (event) => {
     look.strength = Number(event.target.value) / 100;
     look.heat = true;
@@ -86,6 +92,7 @@ export function createStage(find, table, drawOverlay) {
   return {
     show,
     toggleHeat,
+    toggleSize,
     // The image has been scored anew.
     forget(item) {
       opened.delete(item);

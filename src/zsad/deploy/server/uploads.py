@@ -1,0 +1,223 @@
+"""Receives the body of a request: images as multipart fields named "file", or one image as the whole body.
+
+Everything stays in memory. The name of an uploaded file is a label that is echoed, never a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from zsad.deploy.server.refusals import CLIENT_GONE, Refusal
+from zsad.errors import printable, unknown_name
+
+if TYPE_CHECKING:
+    from zsad.deploy.server.options import ServeOptions
+    from zsad.deploy.server.places import Place
+
+FILE_FIELD = "file"
+LONGEST_NAME = 255  # characters of a file name that are echoed
+_LONGEST_FIELD = 4096  # bytes of a field that is not a file
+_MOST_FIELDS = 32
+_MOST_DRAINED, _DRAIN_SECONDS = 2**28, 5.0
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An image as it was uploaded.
+
+    Attributes:
+        name: name that the client gave, made printable.
+        content: bytes of the file.
+    """
+
+    name: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a request brings.
+
+    Attributes:
+        images: uploaded images, at least one.
+        fields: other fields of the form by name.
+    """
+
+    images: tuple[Upload, ...]
+    fields: dict[str, str]
+
+
+async def receive(
+    request: Request, place: Place, options: ServeOptions, known_fields: Collection[str]
+) -> Body:
+    """Receives the body of a request.
+
+    Args:
+        request: request whose body has not been read.
+        place: place of the request, which counts images and bytes.
+        options: limits.
+        known_fields: names of the fields besides "file" that the form may have.
+
+    Raises:
+        Refusal: 408, the body takes too long; 413, it is too large or holds too many images; 422, it is no
+            form that can be read or holds no image; 429, there is no room; 499, the client hung up.
+    """
+    incoming = _Incoming(request, place)
+    try:
+        _check_length(request, place, options)
+        body = await asyncio.wait_for(_received(incoming, options, known_fields), options.timeout)
+        place.take_images(len(body.images))
+        return body
+    except (asyncio.TimeoutError, TimeoutError):
+        raise Refusal(
+            408, f"the request did not arrive within {options.timeout:g} seconds: send smaller images"
+        ) from None
+    except Refusal as refusal:
+        if refusal.status != CLIENT_GONE:
+            await incoming.drain()
+        raise
+
+
+def _check_length(request: Request, place: Place, options: ServeOptions) -> None:
+    """Refuses a body before it comes, if it is too large or there is no room for a single image."""
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared) > options.max_body:
+        raise Refusal(
+            413,
+            f"the request has {declared} bytes, more than the limit of {options.max_body}: send fewer or "
+            "smaller images at a time",
+        )
+    place.check_room()
+
+
+class _Incoming:
+    """The body of a request while it comes.
+
+    Attributes:
+        headers: headers of the request.
+    """
+
+    def __init__(self, request: Request, place: Place) -> None:
+        self.headers = request.headers
+        self._request = request
+        self._place = place
+        self._has_more = True
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The parts of the body, each counted before it is kept."""
+        while self._has_more:
+            chunk = await self._next()
+            self._place.take_bytes(len(chunk))
+            yield chunk
+
+    async def drain(self) -> None:
+        """Takes the rest of a refused body; many clients read no answer before they have sent everything."""
+        if "100-continue" in self.headers.get("expect", "").lower():
+            return  # the client waits for the answer and has sent nothing
+        with suppress(asyncio.TimeoutError, TimeoutError, Refusal):
+            await asyncio.wait_for(self._discard(), _DRAIN_SECONDS)
+
+    async def _discard(self) -> None:
+        dropped = 0
+        while self._has_more and dropped < _MOST_DRAINED:
+            dropped += len(await self._next())
+
+    async def _next(self) -> bytes:
+        message = await self._request.receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(CLIENT_GONE, "the client hung up")
+        self._has_more = message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
+
+
+async def _received(incoming: _Incoming, options: ServeOptions, known_fields: Collection[str]) -> Body:
+    kind = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _form(incoming, options, known_fields)
+    content = b"".join([chunk async for chunk in incoming.chunks()])
+    if not content:
+        raise Refusal(
+            422, "the body is empty: send an image as the body, or images as multipart fields named 'file'"
+        )
+    return Body((Upload("image", content),), {})
+
+
+class _FormInMemory(MultiPartParser):
+    """Parses a form without temporary files, and knows whether it came to its end."""
+
+    spool_max_size = 0  # no size from which on a file would go to disk
+    is_complete = False
+    parts = 0
+    most_parts = _MOST_FIELDS
+
+    def on_part_begin(self) -> None:
+        super().on_part_begin()
+        self.parts += 1
+        if self.parts > self.most_parts:
+            raise Refusal(413, f"the form has more than {self.most_parts} fields: send fewer images")
+
+    def on_end(self) -> None:
+        super().on_end()
+        self.is_complete = True
+
+
+async def _form(incoming: _Incoming, options: ServeOptions, known_fields: Collection[str]) -> Body:
+    parser = _FormInMemory(
+        incoming.headers,
+        incoming.chunks(),
+        max_files=float("inf"),
+        max_fields=float("inf"),
+        max_part_size=_LONGEST_FIELD,
+    )
+    parser.most_parts = options.max_images + _MOST_FIELDS
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refusal(422, f"the form cannot be read: {printable(error.message)}") from None
+    images: list[Upload] = []
+    fields: dict[str, str] = {}
+    try:
+        if not parser.is_complete:
+            raise Refusal(422, "the form is cut short: its closing boundary is missing; send it again")
+        for name, value in form.multi_items():
+            if isinstance(value, str):
+                _check_field(name, fields, known_fields)
+                fields[name] = value
+            elif name != FILE_FIELD:
+                raise Refusal(
+                    422, f"the form sends a file as {printable(name)!r}: name the field '{FILE_FIELD}'"
+                )
+            else:
+                images.append(await _upload(value))
+    finally:
+        await form.close()
+    if not images:
+        raise Refusal(422, f"the form holds no image: send each as a file in a field named '{FILE_FIELD}'")
+    if len(images) > options.max_images:
+        raise Refusal(
+            413,
+            f"a request takes at most {options.max_images} images, got {len(images)}: send several",
+        )
+    return Body(tuple(images), fields)
+
+
+def _check_field(name: str, fields: dict[str, str], known: Collection[str]) -> None:
+    if name == FILE_FIELD:
+        raise Refusal(422, "the field 'file' has no file name: send a file (curl -F file=@a.png)")
+    if name not in known:
+        raise Refusal(422, str(unknown_name("field", printable(name), [FILE_FIELD, *known])))
+    if name in fields:
+        raise Refusal(422, f"the form gives {name!r} twice: give it once")
+
+
+async def _upload(file: UploadFile) -> Upload:
+    return Upload(printable(file.filename or "image")[:LONGEST_NAME], await file.read())
