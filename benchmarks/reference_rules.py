@@ -31,6 +31,8 @@ from zsad.methods.functional.maps import upsample
 from zsad.methods.functional.matching import nearest_similarity
 from zsad.methods.functional.patches import layers_compared, recorded_patches
 from zsad.methods.functional.reference_rule import NEIGHBOURS, half_cosine, own_logits
+from zsad.methods.functional.reference_rule import SMALLEST_EXCESS as SMALLEST_DISTANCE
+from zsad.methods.functional.usual import SMALLEST_EXCESS
 from zsad.metrics import image_auroc, pixel_auroc
 
 COUNTS = (1, 4, 16)
@@ -121,6 +123,7 @@ def joined_by(rule: Rule, product: Product, rows: Sequence[int]) -> Tensor:
     for number, weight in enumerate(weights):
         away, between = product.distances(number, rows)
         mean, unit = scale_of(between, rule)
+        unit = unit.clamp(min=SMALLEST_DISTANCE)
         test = test + weight / sum(weights) * (away - mean) / unit
         among = among + weight / sum(weights) * (between - mean) / unit
     if rule.scale == "excess":
@@ -128,17 +131,19 @@ def joined_by(rule: Rule, product: Product, rows: Sequence[int]) -> Tensor:
     own = product.own[rows]
     mean, unit = (own.mean(), own.std()) if rule.scale == "mean" else scale_of(own, rule)
     test = test - rule.shared * test.median(dim=1, keepdim=True).values
-    return test + rule.own * (product.own[product.pool :] - mean) / unit
+    if unit > SMALLEST_EXCESS:
+        test = test + rule.own * (product.own[product.pool :] - mean) / unit
+    return test
 
 
 def scale_of(values: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
     """What counts as 0, and what as 1 more."""
     mean = values.mean()
     if rule.scale == "mean":
-        return torch.zeros(()), mean.clamp(min=1e-4)
+        return torch.zeros(()), mean
     if rule.scale == "deviation":
-        return mean, values.std().clamp(min=1e-4)
-    return mean, (largest(values.flatten()[None], 1 / 128)[0] - mean).clamp(min=1e-4)
+        return mean, values.std()
+    return mean, largest(values.flatten()[None], 1 / 128)[0] - mean
 
 
 def largest(values: Tensor, share: float) -> Tensor:
