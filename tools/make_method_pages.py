@@ -29,9 +29,9 @@ FOLDER = ROOT / "docs" / "methods"
 MEASURED = ("methods_on_tiny", "new_methods_on_tiny")  # of benchmarks/results
 MEASURED_HOW = """\
 The sets are those of `../shared/data/evaluation`: nothing was trained or calibrated on them. The image encoder and all
-shipped learnt parts were trained on synthetic defects and on annotated images of other objects (VisA's capsules and macaroni1,
-aluminium surfaces, concrete), see the card, `src/zsad/backbones/tiny/README.md`; methods with the learnt part "none" learnt
-nothing beyond the encoder. Some rows were made more than once, and those of `auto`, `anomalyclip` and `clip_ac` before the image
+parts that methods learn were trained on synthetic defects and on annotated images of other objects (VisA's capsules and macaroni1,
+aluminium surfaces, concrete), see the card, `src/zsad/backbones/tiny/README.md`; methods that do not learn have nothing
+beyond the encoder. Some rows were made more than once, and those of `auto`, `anomalyclip` and `clip_ac` before the image
 score of `tiny` took in the patches: `benchmarks/README.md` says which and why. `auto`, `musc` and `dual_image` see the other images of a set, unlabelled. All metrics by category:
 `benchmarks/results`.
 
@@ -291,7 +291,7 @@ def measured() -> list[str]:
         "",
         "Image AUROC / pixel AUROC in percent; first the means over the sets with normal images, and with masks:",
         "",
-        f"| method | learnt part | mean | {' | '.join(category for _, category in sets)} |",
+        f"| method | learns | mean | {' | '.join(category for _, category in sets)} |",
         "|---" * (len(sets) + 3) + "|",
         *(
             f"| {name} | {learnt_part(name)} | {pair(*map(str, means))} | {' | '.join(cells)} |"
@@ -314,8 +314,8 @@ def pair(image: str, pixel: str) -> str:
 
 
 def learnt_part(name: str) -> str:
-    """Whether the method's own part was learnt."""
-    return "shipped" if method_class(name).INFO.needs_training else "none"
+    """Whether the method has a learnt part of its own."""
+    return yes(method_class(name).INFO.needs_training)
 
 
 def cell(text: str) -> str:

@@ -143,6 +143,8 @@ class _OnnxSession:
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = engine.threads or 0
         chosen = [name for name in wanted if name in available]
+        if ONNX_PROVIDERS["cuda"] in chosen and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # CUDA from pip's packages, which no loader finds by itself
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=chosen)
         except Exception as error:  # the classes of the runner's own errors are not public
