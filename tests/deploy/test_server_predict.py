@@ -9,7 +9,7 @@ from PIL import Image
 
 import zsad
 from helpers.serving import Brightness, brightness, client_of, noise_png, png, service_of
-from zsad.deploy.page import PAGE_FOLDER, page_files
+from zsad.deploy.web.page import PAGE_FOLDER, page_files
 from zsad.images.saving import read_map
 
 FIELDS = ["name", "score", "is_anomalous", "threshold", "width", "height", "seconds", "error"]
