@@ -3,8 +3,8 @@
     zsad export --method anomalyclip --out tiny-onnx
     python benchmarks/first_answer.py tiny-onnx --image examples/nut_lump.jpg --python RUNTIME/bin/python
 
-`--python` is the interpreter of an environment with `zsad-runtime[cpu]`; without it, both run in this one. The
-two take turns. On a busy machine the processor's seconds mean more than those of the clock.
+`--python` is the interpreter of an environment with `zsad-runtime[cpu]`; without it, both run in this one.
+The two take turns. On a busy machine the processor's seconds mean more than those of the clock.
 """
 
 from __future__ import annotations
