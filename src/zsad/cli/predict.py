@@ -12,6 +12,7 @@ from zsad.cli.bundles import (
     ProvidersOption,
     ThreadsOption,
     check_goes_with_bundle,
+    check_no_engine,
     load_bundle,
 )
 from zsad.cli.options import (
@@ -195,7 +196,10 @@ def predict(
 
     Exit code: 0 if every image was scored, 3 if some images could not be read.
     """
-    check_goes_with_bundle(context, bundle, _OF_DETECTORS)
+    if bundle is None:
+        check_no_engine(threads, providers)
+    else:
+        check_goes_with_bundle(context, _OF_DETECTORS)
     config = method_settings(settings, state_words)
     go_offline(offline)
     from zsad.prediction.options import PredictOptions
