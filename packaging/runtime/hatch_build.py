@@ -1,4 +1,4 @@
-"""Fills the wheel of `zsad-runtime` with the package of this tree, without the weights that only torch uses."""
+"""Fills the wheel of `zsad-runtime` with this tree's package, without the weights that only torch uses."""
 
 from __future__ import annotations
 

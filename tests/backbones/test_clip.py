@@ -293,6 +293,20 @@ class TestText:
         both = small_clip.encode_embeddings(small_clip.embed_tokens(longer), longer.argmax(-1), prompts)
         torch.testing.assert_close(single, both[:1])
 
+    @pytest.mark.parametrize("number", [1, 2, 3, 5])
+    def test_deep_prompts_against_whole_blocks(self, small_clip, number):
+        """What is left out, because the next block overwrites it or nothing reads it, changes nothing."""
+        layers = small_clip.config.text.layers
+        prompts = DeepPrompts({block: torch.randn(number, 24) for block in range(1, layers + 1)})
+        ids = torch.tensor([[60, 5, 6, 7, 63, 0], [60, 5, 63, 0, 0, 0]])
+        x = small_clip.embed_tokens(ids) + small_clip.positional_embedding[:6]
+        for block, module in enumerate(small_clip.transformer.blocks(), start=1):
+            x = module(overwrite(x, prompts.before(block, 2, x), 1), causal=True)
+        ends = ids.argmax(dim=-1)
+        whole = small_clip.ln_final(x)[torch.arange(2), ends] @ small_clip.text_projection
+        found = small_clip.encode_embeddings(small_clip.embed_tokens(ids), ends, prompts)
+        torch.testing.assert_close(found, whole)
+
     def test_too_long(self, small_clip):
         with pytest.raises(ConfigError, match="13 tokens"):
             small_clip.encode_embeddings(torch.zeros(1, 13, 24), torch.tensor([12]))

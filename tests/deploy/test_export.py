@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 
 import numpy as np
@@ -18,7 +19,7 @@ from zsad.deploy import export, parity
 from zsad.deploy.bundle import BUNDLE_FILE, Graphs, read_bundle
 from zsad.deploy.export import export_detector
 from zsad.deploy.runtime import load_exported
-from zsad.errors import ConfigError, DataError
+from zsad.errors import ConfigError, DataError, MissingExtraError
 
 GOOD = 8
 
@@ -173,3 +174,10 @@ def test_a_threshold_for_another_class_is_left_out(small, tmp_path):
     result = export_detector(small, tmp_path / "bundle", class_name="nut")
     assert result.bundle.threshold is None
     assert any("was left out" in line for line in result.lines)
+
+
+def test_a_missing_package_is_named_before_anything_is_done(small, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find(name))
+    with pytest.raises(MissingExtraError, match=r"needs the package 'nncf': pip install 'zsad\[openvino\]'"):
+        export_detector(small, tmp_path / "bundle", "openvino", "int8")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from helpers.brightness_bundle import brightness_bundle
 from zsad.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ def blocks(page, language):
 
 @pytest.fixture
 def images(tmp_path, monkeypatch):
-    """A folder that has what the pages name: an image, parts, good parts and a dataset."""
+    """A folder that has what the pages name: an image, parts, good parts, a dataset and a bundle."""
     examples = sorted((ROOT / "examples").glob("*.jpg"))
     monkeypatch.chdir(tmp_path)
     shutil.copy(examples[0], "part.jpg")
@@ -35,6 +36,7 @@ def images(tmp_path, monkeypatch):
         Path(folder).mkdir(parents=True)
         for path in examples[:count]:
             shutil.copy(path, folder)
+    brightness_bundle(Path("line3-onnx"), threshold=0.5)
     return {"good_pictures": examples[:3], "good_images": examples[:3]}
 
 

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from PIL import Image
 
-from zsad.deploy.page import SERVER_POLICY, page_files
+from zsad.deploy.web.page import SERVER_POLICY, page_files
 from zsad.files.pages import PAGE_FILE
 from zsad.images.saving import write_file
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from helpers.html_page import Page
+from zsad.detector.calibration.wording import percent
 from zsad.files.pages import relative_url
 from zsad.files.run_settings import write_settings
 from zsad.prediction import page as page_module
@@ -59,36 +60,44 @@ def page_of(folder, scores, failed=(), **settings):
 
 
 def cards(page):
-    return [attributes for attributes in page.of("li") if "data-score" in attributes]
+    """What the script draws from, one dictionary for each image."""
+    columns = page.data("cards")
+    assert len({len(column) for column in columns.values()}) == 1
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def test_sorted_by_score_with_thumbnails_inside(tmp_path):
     page = page_of(tmp_path, {"0.jpg": 0.2, "1.jpg": 0.9, "2.jpg": 0.5})
-    assert [card["data-score"] for card in cards(page)] == ["0.9", "0.5", "0.2"]
-    sources = [image["src"] for image in page.of("img") if "src" in image]
-    assert len(sources) == 3
+    assert [card["score"] for card in cards(page)] == [0.9, 0.5, 0.2]
+    sources = [card["thumbnail"] for card in cards(page)]
     assert all(
         base64.b64decode(s.removeprefix("data:image/jpeg;base64,"))[:2] == b"\xff\xd8" for s in sources
     )
-    assert all(image["alt"] for image in page.of("img") if "src" in image)
     page.assert_safe()
 
 
 def test_scores_can_be_told_apart_and_ranked(tmp_path):
     page = page_of(tmp_path, {"0.jpg": 0.99991, "1.jpg": 0.99994, "2.jpg": 0.2, "3.jpg": 0.2})
-    words = [word.strip() for word in page.words]
-    assert [word for word in words if word.startswith(("0.9999", "0.2000"))] == [
-        *("0.99994", "0.99991", "0.20000", "0.20000")
+    assert page.of("ol")[0]["data-decimals"] == "5"
+    assert [card["rank"] for card in cards(page)] == [1, 2, 3, 3]
+
+
+def test_natural_order_of_the_names(tmp_path):
+    page = page_of(tmp_path, {"10.jpg": 0.9, "9.jpg": 0.1, "1.jpg": 0.5})
+    assert [(card["name"], card["by_name"]) for card in cards(page)] == [
+        ("10.jpg", 2),
+        ("1.jpg", 0),
+        ("9.jpg", 1),
     ]
-    assert [word for word in words if word.startswith("#")] == ["#1", "#2", "#3", "#3"]
 
 
 def test_links_lead_to_the_files(tmp_path):
-    names = ["plain.jpg", "a b#c?d%41.jpg", "ü&'\".jpg", "c:d.jpg"]
+    names = ["plain.jpg", "a b#c?d%41.jpg", "ü&'\".jpg", "c:d.jpg", "sub/e.jpg"]
     page = page_of(tmp_path, dict.fromkeys(names, 0.5))
-    targets = [a["href"] for a in page.of("a") if "overlays" in a["href"]]
-    targets += [card["data-original"] for card in cards(page)]
-    assert len(targets) == 8
+    targets = [f"./overlays/{card['stem']}_overlay{card['overlay']}" for card in cards(page)]
+    targets += [f"./thumbnails/{card['stem']}.jpg" for card in cards(page)]
+    targets += [card["original"] for card in cards(page)]
+    assert len(set(targets)) == 15
     for target in targets:
         assert not urllib.parse.urlsplit(target).scheme
         assert (tmp_path / "out" / urllib.parse.unquote(target)).exists()
@@ -114,22 +123,20 @@ def test_file_names_settings_and_errors_cannot_become_markup(tmp_path):
     )
     page.assert_safe()
     assert [image for image in page.of("img") if "onerror" in image] == []
-    assert cards(page)[0]["data-path"] == f"in/{name}"
-    assert name in page.words
+    assert cards(page)[0]["path"] == f"in/{name}"
     assert EVIL in page.words
 
 
 def test_sizes_of_a_damaged_table_cannot_become_markup(tmp_path):
     page = Page(written(tmp_path, [record("in/a.png", width=EVIL, height=EVIL)]))
     page.assert_safe()
-    assert cards(page)[0]["data-size"] == f"{EVIL} by {EVIL} pixels"
+    assert cards(page)[0]["width"] == EVIL
 
 
 def test_threshold_and_failures(tmp_path):
     failed = [record("in/bad.png", None, error="in/bad.png: the file is empty")]
     page = page_of(tmp_path, {"a.jpg": 0.2, "b.jpg": 0.9}, failed, threshold=0.5)
     assert page.of("input", id="threshold")[0]["value"] == "0.5"
-    assert [("over" in card["class"].split()) for card in cards(page)] == [True, False]
     assert "1 file could not be scored" in page.words
     assert "the file is empty" in page.words
 
@@ -137,22 +144,37 @@ def test_threshold_and_failures(tmp_path):
 def test_many_images_keep_the_page_small(tmp_path, monkeypatch):
     monkeypatch.setattr(page_module, "EMBEDDED_THUMBNAILS", 2)
     page = page_of(tmp_path, {f"{i}.jpg": i / 10 for i in range(3)})
-    images = [image for image in page.of("img") if "src" in image]
-    assert len(images) == 3
-    assert all((tmp_path / "out" / image["src"]).exists() for image in images)
-    assert {image["loading"] for image in images} == {"lazy"}
+    assert len(cards(page)) == 3
+    assert "thumbnail" not in page.data("cards")
+
+
+def test_a_hundred_thousand_images_take_a_third_of_a_kilobyte_each(tmp_path):
+    records = [record(f"parts/line-{i % 7}/left_{i:06d}.jpg", i / 3000) for i in range(3000)]
+    text = written(tmp_path, records)
+    assert len(text) < 3000 * 333
+
+
+def test_many_failures_are_counted_and_not_all_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "LISTED_FAILURES", 2)
+    failed = [record(f"in/bad{i}.png", None, error=f"in/bad{i}.png: empty") for i in range(5)]
+    page = page_of(tmp_path, {"a.jpg": 0.2}, failed)
+    text = " ".join(page.words)
+    assert "5 files could not be scored" in text
+    assert "in/bad1.png" in text
+    assert "in/bad2.png" not in text
+    assert "and 3 more" in text
 
 
 def test_no_image_at_all(tmp_path):
     page = page_of(tmp_path, {}, failed=[record("x.png", None, error="no")])
-    assert cards(page) == []
+    assert page.data("cards")["path"] == []
     assert "hidden" in page.of("section")[0]
 
 
 def test_missing_thumbnail_leaves_an_empty_frame(tmp_path):
     page = Page(written(tmp_path, [record("a.png")]))
-    assert len(cards(page)) == 1
-    assert [image["id"] for image in page.of("img")] == ["viewer-image"]
+    assert cards(page)[0]["thumbnail"] is None
+    assert cards(page)[0]["overlay"] == ""
 
 
 def test_a_rebuilt_page_does_not_list_what_a_resumed_run_needs(tmp_path):
@@ -182,6 +204,18 @@ def test_histogram_range_covers_the_scores(scores, inside):
     assert all(low <= score <= high for score in scores)
     if inside:
         assert 0 <= low < high <= 1
+
+
+def test_columns_of_a_calibrated_and_explained_run(tmp_path):
+    calibrated = {"relative_score": 0.75, "p_value": 0.25, "in_calibration": True}
+    records = [
+        record("in/a.png", 0.9, **calibrated, phrase="a scratch", phrase_share=0.6),
+        record("in/b.png", 0.1, relative_score=0.25),
+    ]
+    first, second = cards(Page(written(tmp_path, records)))
+    assert (first["relative"], first["p_value"], first["in_calibration"]) == (0.75, percent(0.25), True)
+    assert first["explanation"] == "a scratch (60%)"
+    assert (second["relative"], second["p_value"], second["explanation"]) == (0.25, "", "")
 
 
 def test_relative_url_of_a_name_with_a_colon():

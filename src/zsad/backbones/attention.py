@@ -119,6 +119,20 @@ class Attention(nn.Module):
         query, key, value = self.project_heads(x, rows)
         return self.merge_heads(attend(query, key, value, causal))
 
+    def forward_some(self, asking: Tensor, x: Tensor, visible: Tensor) -> Tensor:
+        """Attention of some tokens only.
+
+        Args:
+            asking: (B, R, D) normalised tokens whose results are wanted.
+            x: (B, L, D) all normalised tokens.
+            visible: boolean, (R, L) or (B, 1, R, L): which tokens each asking one sees.
+
+        Returns:
+            (B, R, D), what the block adds to the asking tokens.
+        """
+        (query,), (key, value) = self._project(asking, 0, 1), self._project(x, 1, 3)
+        return self.merge_heads(F.scaled_dot_product_attention(query, key, value, attn_mask=visible))
+
     def forward_values(self, x: Tensor) -> Tensor:
         """Value-value attention alone: (B, L, D) normalised tokens -> (B, L, D).
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zsad.errors import DataError, WeightsError
+from zsad.errors import RUNTIME_DISTRIBUTION, DataError, MissingTorchError, WeightsError, distribution_name
 from zsad.files import json_text
 from zsad.files.cache import find_cached
 from zsad.files.plain import from_plain
@@ -167,6 +167,8 @@ def backbone_records() -> list[WeightRecord]:
     """
     card = PACKAGE_FOLDER / "tiny" / "config.json"
     if not card.is_file():
+        if distribution_name() == RUNTIME_DISTRIBUTION:
+            raise MissingTorchError
         raise WeightsError(f"the package's own weights are missing ({card}): install zsad again")
     return [record_from_json(read_json(card).get("record"), card), *WELL_KNOWN]
 

@@ -246,19 +246,33 @@ class CLIP(nn.Module):
             raise ConfigError(
                 f"prompts of {embeddings.shape[1]} tokens; the text encoder reads at most {context}"
             )
-        if deep_prompts is not None:
-            deep_prompts.check(self.config.text.layers)
+        chosen = deep_prompts or DeepPrompts({})
+        chosen.check(self.config.text.layers)
         x = embeddings + self.positional_embedding[: embeddings.shape[1]]
-        for number, block in enumerate(self.transformer.blocks(), start=1):
-            if deep_prompts is not None:
-                x = overwrite(x, deep_prompts.before(number, x.shape[0], x), deep_prompts.start)
-            x = block(x, causal=True)
+        images, length = x.shape[:2]
+        places = torch.arange(length, device=x.device)
+        x = overwrite(x, chosen.before(1, images, x), chosen.start)
+        *blocks, last = self.transformer.blocks()
+        for number, block in enumerate(blocks, start=1):
+            prompts = chosen.before(number + 1, images, x)
+            if prompts is None:
+                x = block(x, causal=True)
+            else:
+                # What the next block overwrites is only seen by the others, and not computed itself.
+                prompts = prompts[:, : max(length - chosen.start, 0)]
+                kept = torch.cat([places[: chosen.start], places[chosen.start + prompts.shape[1] :]])
+                x = block.forward_some(x[:, kept], x, kept[:, None] >= places)
             if number <= len(after):
                 x = after[number - 1](x)
-        rows = torch.arange(x.shape[0], device=x.device)
-        # Only the end mark's row: the norm is per token, so other rows need not pass it.
-        ends = self.ln_final(x[rows, end_positions.to(x.device)])
-        features: Tensor = ends @ self.text_projection if head is None else head(ends)
+            if prompts is not None:
+                x = torch.cat([x[:, : chosen.start], prompts, x[:, chosen.start :]], dim=1)
+        end_positions = end_positions.to(x.device)
+        end = x[torch.arange(images, device=x.device), end_positions][:, None]
+        end = last.forward_some(end, x, end_positions[:, None, None, None] >= places)
+        if len(after) > len(blocks):
+            end = after[len(blocks)](end)
+        end = self.ln_final(end[:, 0])
+        features: Tensor = end @ self.text_projection if head is None else head(end)
         return features
 
 

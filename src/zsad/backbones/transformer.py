@@ -75,6 +75,10 @@ class Block(nn.Module):
         """(B, L, D) -> (B, R, D), the first R = `rows` tokens, all if None."""
         return self.add_mlp(x[:, :rows] + self.attn(self.ln_1(x), causal, rows))
 
+    def forward_some(self, asking: Tensor, x: Tensor, visible: Tensor) -> Tensor:
+        """(B, R, D), the block for some of its (B, L, D) tokens; see `Attention.forward_some`."""
+        return self.add_mlp(asking + self.attn.forward_some(self.ln_1(asking), self.ln_1(x), visible))
+
     def forward_dual(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, Tensor]:
         """The output (B, R, D) of the block, as from `forward`, and its share of the value-value stream.
 

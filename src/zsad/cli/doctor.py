@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from zsad._version import __version__
-from zsad.errors import one_line
+from zsad.errors import RUNTIME_DISTRIBUTION, distribution_name, one_line
 from zsad.files.cache import cache_dir, is_offline
 
 _CORE_PACKAGES = (
@@ -28,6 +28,7 @@ _CORE_PACKAGES = (
     "huggingface_hub",
     "scikit-learn",
 )
+_RUNTIME_PACKAGES = ("numpy", "pillow")
 _EXTRAS_OF_DEVELOPERS = frozenset(("test", "dev", "docs"))
 # Metadata spells an optional requirement as a marker behind the package's name and versions.
 _REQUIREMENT_OF_EXTRA = re.compile(
@@ -54,17 +55,25 @@ class Finding:
 
 def diagnose() -> Iterator[Finding]:
     """Checks the installation and yields one finding after another, a real prediction last."""
-    yield Finding("zsad", __version__)
+    name = distribution_name()
+    has_torch = name != RUNTIME_DISTRIBUTION
+    yield Finding(name, __version__)
+    if has_torch and _is_installed(RUNTIME_DISTRIBUTION):
+        yield _both_installed()
     yield Finding("Python", f"{platform.python_version()} on {platform.platform(terse=True)}")
-    yield from (_package(name) for name in _CORE_PACKAGES)
-    yield _checked("device", _device)
-    yield from _extras()
+    yield from (_package(name) for name in (_CORE_PACKAGES if has_torch else _RUNTIME_PACKAGES))
+    if has_torch:
+        yield _checked("device", _device)
+    yield from _extras(name)
     yield _checked("cache", _cache)
     yield _checked("images", _images)
     if is_offline():
         yield Finding("network", "not used: ZSAD_OFFLINE or HF_HUB_OFFLINE is set")
     else:
         yield Finding("network", "used to download weights; ZSAD_OFFLINE=1 or --offline forbids it")
+    if not has_torch:
+        yield Finding("prediction", "runs exported bundles: zsad predict IMAGES --bundle DIR")
+        return
     yield _checked(
         "prediction", _prediction, advice="the package's own weights should work: install zsad again"
     )
@@ -131,17 +140,23 @@ def _device() -> str:
     return "; ".join(found)
 
 
-def _extras() -> Iterator[Finding]:
-    """A finding for each extra of zsad: its versions, or the line that installs it."""
+def _both_installed() -> Finding:
+    """The files of both distributions lie in the same places, and removing one breaks the other."""
+    again = "pip uninstall zsad-runtime, then pip install --force-reinstall --no-deps zsad"
+    return Finding(RUNTIME_DISTRIBUTION, "installed beside zsad, which holds all of it", "problem", again)
+
+
+def _extras(distribution: str) -> Iterator[Finding]:
+    """A finding for each extra: its versions, or the line that installs it."""
     packages: dict[str, list[str]] = defaultdict(list)
-    for requirement in metadata.requires("zsad") or ():
+    for requirement in metadata.requires(distribution) or ():
         found = _REQUIREMENT_OF_EXTRA.match(requirement)
         if found and found["extra"] not in _EXTRAS_OF_DEVELOPERS:
             packages[found["extra"]].append(found["package"])
     for extra, names in sorted(packages.items()):
         missing = [name for name in names if not _is_installed(name)]
         if missing:
-            install = f"pip install 'zsad[{extra}]'"
+            install = f"pip install '{distribution}[{extra}]'"
             yield Finding(f"extra {extra}", f"without {', '.join(missing)}", "note", install)
         else:
             versions = ", ".join(f"{name} {metadata.version(name)}" for name in names)
@@ -161,7 +176,8 @@ def _cache() -> str:
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not os.access(nearest, os.W_OK):
         raise PermissionError(f"{folder} cannot be written; set ZSAD_CACHE to another folder")
-    return f"{folder}, {human_bytes(folder_size(folder))} (hub downloads: {_hub_cache()})"
+    known = f"{folder}, {human_bytes(folder_size(folder))}"
+    return f"{known} (hub downloads: {_hub_cache()})" if _is_installed("huggingface_hub") else known
 
 
 def _hub_cache() -> str:

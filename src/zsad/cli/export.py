@@ -98,10 +98,12 @@ def export(
     """
     config = method_settings(settings, state_words)
     go_offline(offline)
-    from zsad.deploy.export import check_target, export_detector
+    from zsad.deploy.bundle import BUNDLE_FILE
+    from zsad.deploy.export import export_detector
+    from zsad.deploy.folders import check_target
     from zsad.images.finding import search_images
 
-    check_target(out, overwrite=overwrite)
+    check_target(out, BUNDLE_FILE, "bundle", overwrite=overwrite)
     compared = search_images(images).images if images else None
     normal = search_images(good).images if good else None
     detector = load_detector(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,14 +29,15 @@ from zsad.deploy.bundle import (
     region_record,
     write_bundle,
 )
+from zsad.deploy.folders import check_target, hidden_folder, take_name
 from zsad.deploy.folding import check_exportable, folded_class, in_half_precision, parts
 from zsad.deploy.graphs import MOST_AT_ONCE
 from zsad.deploy.parity import compared_images, differences, parity
 from zsad.deploy.readme import parity_sentence, write_readme
-from zsad.deploy.runners import Target, write_graphs_for
+from zsad.deploy.runners import Target, check_installed, write_graphs_for
 from zsad.deploy.thresholds import decided_again, promise_of
 from zsad.detector.support import images_given
-from zsad.errors import ConfigError, printable, unknown_name
+from zsad.errors import unknown_name
 from zsad.images.preparing import prepare
 from zsad.methods.base import DEFAULT_CLASS
 
@@ -120,13 +119,14 @@ def export_detector(
         if value not in get_args(known):
             raise unknown_name(kind, str(value), get_args(known))
     check_exportable(detector)
+    check_installed(format, precision)
     target = Path(out).expanduser()
-    check_target(target, overwrite=overwrite)
+    check_target(target, BUNDLE_FILE, "bundle", overwrite=overwrite)
     tell = progress or (lambda what, done, total: None)
     name = folded_class(detector, class_name)
     given = images_given(images)
     compared = compared_images(detector, given)
-    with _on_the_cpu(detector), _hidden_folder(target) as folder:
+    with _on_the_cpu(detector), hidden_folder(target) as folder:
         exact = parts(detector, name)
         traced = [in_half_precision(part) for part in exact] if precision == "fp16" else exact
         wanted = Target(format, precision, has_image_graph=detector.roi is None and detector.tile is None)
@@ -145,7 +145,7 @@ def export_detector(
         lines += _dropped(detector, bundle)
         write_readme(bundle, folder)
         write_bundle(bundle, folder)
-        _take_name(folder, target)
+        take_name(folder, target)
     return ExportResult(target, bundle, tuple(lines))
 
 
@@ -153,23 +153,6 @@ def _calibration(detector: Detector, given: Sequence[Any]) -> list[NDArray[np.fl
     """Images that quantisation takes its scales from, (1, 3, S, S) each."""
     images = compared_images(detector, given, MOST_FOR_SCALES).images
     return [prepare(image, detector.preparation)[None] for image in images]
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuses a folder that an export must not replace.
-
-    Raises:
-        ConfigError: it exists, and is no bundle, or is one and `overwrite` is not given.
-    """
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not (target / BUNDLE_FILE).is_file():
-        raise ConfigError(f"{printable(target)} exists and is no bundle: choose another folder for --out")
-    if not overwrite:
-        raise ConfigError(
-            f"{printable(target)} holds a bundle: --overwrite (overwrite=True) replaces it, or choose "
-            "another folder"
-        )
 
 
 def _described(
@@ -280,25 +263,3 @@ def _on_the_cpu(detector: Detector) -> Iterator[None]:
         yield
     finally:
         detector.to(place)
-
-
-@contextlib.contextmanager
-def _hidden_folder(target: Path) -> Iterator[Path]:
-    """A folder beside the target, which is gone at the end unless it has been renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".zsad-{target.name}-", dir=target.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take_name(folder: Path, target: Path) -> None:
-    """Gives a finished folder its name; an earlier bundle of that name is removed."""
-    folder.chmod(0o755)  # mkdtemp makes folders private; bundles are for sharing
-    if target.exists():
-        with _hidden_folder(target) as old:
-            target.rename(old / target.name)
-            folder.rename(target)
-    else:
-        folder.rename(target)

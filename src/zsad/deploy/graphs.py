@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from zsad.errors import ConfigError, MissingExtraError, one_line
+from zsad.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -59,7 +59,6 @@ def batch_graph(graph: BatchGraph, image_size: int) -> onnx_ir.Model:
         Model with the input `images` (batch, 3, S, S), and the outputs `scores` and `maps`.
 
     Raises:
-        MissingExtraError: the packages for exporting are not installed.
         ConfigError: the method does something that no graph can hold.
     """
     device = graph.method.backbone.text_projection.device
@@ -83,11 +82,6 @@ def _traced(
     module: nn.Module, example: Tensor, dynamic: dict[int, object], inputs: list[str], outputs: list[str]
 ) -> onnx_ir.Model:
     """The ONNX graph of a module with one input, everything that is constant computed."""
-    for package in ("onnx", "onnxscript"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingExtraError(package, "export", "exporting a detector") from error
     with _quietly(), torch.no_grad():
         module(example)  # what is computed once and kept becomes a constant
         try:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad.deploy.onnx_files import write_graphs
-from zsad.errors import MissingExtraError
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -65,14 +64,9 @@ def quantized_openvino(model: Any, images: Sequence[NDArray[np.float32]]) -> Any
     Args:
         model: model in float32.
         images: (1, 3, S, S) each, resized and normalised, of the kind that will be scored.
-
-    Raises:
-        MissingExtraError: NNCF is not installed.
     """
-    try:
-        import nncf
-    except ImportError as error:
-        raise MissingExtraError("nncf", "openvino", "int8 with OpenVINO") from error
+    import nncf
+
     nncf.set_log_level(logging.ERROR)
     return nncf.quantize(
         model,

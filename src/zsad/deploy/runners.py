@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,6 +47,20 @@ class Target:
     has_image_graph: bool
 
 
+def check_installed(runner: Runner, precision: ExportPrecision) -> None:
+    """Refuses to begin where a package is missing that the end needs.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    extra = "openvino" if runner == "openvino" else "export"
+    needed = {"onnx": ["onnx", "onnxscript", "onnxruntime"], "openvino": ["onnx", "onnxscript", "openvino"]}
+    quantiser = ["nncf"] if (runner, precision) == ("openvino", "int8") else []
+    for package in (*needed[runner], *quantiser):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, extra, f"exporting for {runner} in {precision}")
+
+
 def write_graphs_for(
     parts: Sequence[Part],
     preparation: Preparation,
@@ -65,7 +80,6 @@ def write_graphs_for(
         tell: told what is being done.
 
     Raises:
-        MissingExtraError: a package for exporting is not installed.
         ConfigError: the detector does something that no graph can hold.
     """
     models: dict[str, onnx_ir.Model] = {}
@@ -96,10 +110,8 @@ def _write_openvino(
     tell: Tell,
 ) -> Graphs:
     """Writes OpenVINO's files, by way of ONNX."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise MissingExtraError("openvino", "openvino", "exporting for OpenVINO") from error
+    import openvino
+
     for name, model in models.items():
         with tempfile.TemporaryDirectory() as scratch, _silence():
             write_graphs({"model.onnx": model}, Path(scratch))

@@ -1,89 +1,41 @@
 """The page of a prediction run, `index.html`: images sorted by score, with a threshold to try out.
 
 The page is one file that opens from disk and makes no request. It embeds the thumbnails of a small run and
-links those of a run of more than `EMBEDDED_THUMBNAILS` images, so that it stays small. The markup stands in
-`zsad/files/templates/prediction.html`; this module computes what it shows.
+links those of a run of more than `EMBEDDED_THUMBNAILS` images. Its script draws only the images that one
+scrolls to, so that a page of a hundred thousand images opens at once. The markup stands in
+`zsad/files/templates/prediction.html`; this module and `zsad.prediction.cards` compute what it shows.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad._version import __version__
-from zsad.detector.calibration.wording import counted, describe, percent
+from zsad.detector.calibration.wording import counted, describe
 from zsad.errors import DataError
-from zsad.files.pages import PAGE_FILE, facts, jpeg_url, relative_url, write_page
+from zsad.files.pages import PAGE_FILE, facts, write_page
 from zsad.files.run_settings import read_settings
 from zsad.images.colours import colour_table
-from zsad.images.names import as_path, is_uri
+from zsad.prediction.cards import card_columns
 from zsad.prediction.companions import COMPANIONS_KEY
-from zsad.prediction.layout import RunLayout, common_folder
+from zsad.prediction.layout import GrowingNames, RunLayout, common_folder
 from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
-from zsad.prediction.wording import explanation, ranks, score_decimals
+from zsad.prediction.wording import score_decimals
 
 if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
 
 PAGE_KEY = "page"  # entry of settings.json with what the page needs and the scores do not depend on
+WATCH_KEY = "watch"  # entry of settings.json that says that images arrived one by one
 EMBEDDED_THUMBNAILS = 200
+LISTED_FAILURES = 1000  # on the page; the tables list all
 HISTOGRAM_BINS = 48
-
-_SHOWN_BY_BROWSERS = frozenset((".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".avif", ".apng", ".jfif"))
-
-
-@dataclass(frozen=True)
-class Card:
-    """What the page shows of one image.
-
-    Attributes:
-        path: input path or URI.
-        name: file name.
-        folder: folder relative to the common folder of all images; "" for that folder itself.
-        score: image anomaly score.
-        rank: place of the score, 1 for the highest; equal scores share a place.
-        explanation: phrase that fits the anomalous region best, with its share; "" without `--explain`.
-        is_decided: whether the page opens with a threshold.
-        is_over: whether the score reaches that threshold.
-        size: width and height of the image, in words.
-        thumbnail: URL of the small heat map; None for an empty frame.
-        target: URL that a click opens.
-        original: URL of the input image; "" if a browser cannot show it.
-        relative: relative score and its explanation; None without a calibration.
-    """
-
-    path: str
-    name: str
-    folder: str
-    score: float
-    rank: int
-    explanation: str
-    is_decided: bool
-    is_over: bool
-    size: str
-    thumbnail: str | None
-    target: str
-    original: str
-    relative: RelativeScore | None
-
-
-@dataclass(frozen=True)
-class RelativeScore:
-    """The score of an image on its calibration's scale.
-
-    Attributes:
-        score: relative score in [0, 1], 0.5 at the threshold.
-        title: explanation for a tooltip.
-    """
-
-    score: float
-    title: str
 
 
 @dataclass(frozen=True)
@@ -151,6 +103,8 @@ def rebuild_page(directory: str | Path) -> Path:
         low, high = page["map_range"]
         found = page["calibration"]
         layout = RunLayout.plan(directory, [record.path for record in records], root)
+        if settings.get(WATCH_KEY):  # files were named in the order of their arrival
+            layout = RunLayout(directory, root, GrowingNames(root, [record.path for record in records]))
         calibration = None if found is None else Calibration.from_dict(found)
         return write_prediction_page(layout, records, settings, (float(low), float(high)), calibration)
     except (KeyError, TypeError, ValueError) as error:
@@ -191,7 +145,7 @@ def write_prediction_page(
     normal_scores = calibration.normal_scores if calibration else ()
     decided = [calibration.threshold] if calibration and scores else []
     low, high = histogram_range([*scores, *(normal_scores if scores else ()), *decided])
-    embedded = len(scored) <= EMBEDDED_THUMBNAILS
+    failed = [record for record in records if record.error is not None]
     source = common_folder([record.path for record in scored or records])
     path = layout.directory / PAGE_FILE
     values = {
@@ -207,14 +161,17 @@ def write_prediction_page(
         "threshold": "" if threshold is None else float(threshold),
         "verdict": None if threshold is None else _verdict(scores, threshold, calibration),
         "calibration": calibration and _calibration_panel(calibration, threshold, promise),
-        "failed": [(record.path, _reason(record)) for record in records if record.error is not None],
-        "embedded": embedded,
+        "failed": [(record.path, _reason(record)) for record in failed[:LISTED_FAILURES]],
+        "failures": len(failed),
         "decimals": score_decimals(scores),
         "folder_mode": settings.get("folder_mode", ""),
-        "cards": [
-            _card(layout, record, rank, source, threshold, settings["formats"], embed=embedded)
-            for record, rank in zip(scored, ranks(scores), strict=True)
-        ],
+        "cards": card_columns(
+            layout,
+            scored,
+            source,
+            has_overlays="overlay" in settings["formats"],
+            embed=len(scored) <= EMBEDDED_THUMBNAILS,
+        ),
         "settings": _settings_facts(source, settings),
         "fixed_scale": settings["scale"] == "fixed",
         "map_low": f"{map_range[0]:.4g}",
@@ -263,49 +220,6 @@ def histogram_bars(scores: Sequence[float], low: float, high: float) -> list[tup
     return [(count, max(4.0, 100 * count / tallest) if count else 0.0) for count in counts]
 
 
-def _card(
-    layout: RunLayout,
-    record: ResultRecord,
-    rank: int,
-    root: str,
-    threshold: float | None,
-    formats: Sequence[str],
-    *,
-    embed: bool,
-) -> Card:
-    directory, thumbnail = layout.directory, layout.thumbnail(record.path)
-    overlay = layout.existing_file(record.path, "overlay") if "overlay" in formats else None
-    path = PurePath(as_path(record.path) if is_uri(record.path) else record.path)
-    is_shown = path.suffix.lower() in _SHOWN_BY_BROWSERS and not is_uri(record.path)
-    folder = os.path.relpath(path.parent, root) if root else str(path.parent)
-    return Card(
-        path=record.path,
-        name=path.name,
-        folder="" if folder == "." else folder,
-        score=_score(record),
-        rank=rank,
-        explanation=explanation(record),
-        is_decided=threshold is not None,
-        is_over=threshold is not None and _score(record) >= threshold,
-        size=f"{record.width} by {record.height} pixels",
-        thumbnail=_embedded(thumbnail) if embed else relative_url(directory, thumbnail),
-        target=relative_url(directory, overlay or thumbnail),
-        original=relative_url(directory, Path(record.path)) if is_shown else "",
-        relative=_relative_score(record),
-    )
-
-
-def _relative_score(record: ResultRecord) -> RelativeScore | None:
-    if record.relative_score is None:
-        return None
-    title = f"relative score {record.relative_score:.3f}, 0.5 at the threshold"
-    if record.p_value is not None:
-        title += f"; {percent(record.p_value)} of normal images score as high"
-    if record.in_calibration:
-        title += "; this image was used for the calibration"
-    return RelativeScore(record.relative_score, title)
-
-
 def _calibration_panel(
     calibration: Calibration, threshold: float | None, promise: Sequence[str]
 ) -> CalibrationPanel:
@@ -331,8 +245,20 @@ def _about(number: int, settings: Mapping[str, Any]) -> str:
     return f"{counted(number, 'image')} scored by {settings['method']} on {settings['backbone']}, {when}"
 
 
+_ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+"""What scored the images of a run over a bundle, by the `runner` in its settings."""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # onnxruntime-gpu, or a page that is written again elsewhere
+        return ""
+
+
 def _settings_facts(source: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    versions = f"zsad {__version__}, torch {metadata.version('torch')}, Python {platform.python_version()}"
+    engine = _ENGINES.get(settings.get("runner", ""), "torch")
+    versions = f"zsad {__version__}, {engine} {_version(engine)}, Python {platform.python_version()}"
     named = ((name.replace("_", " "), value) for name, value in settings.items() if name != "folder_mode")
     return facts([("folder", source), *named, ("versions", versions)])
 
@@ -340,13 +266,6 @@ def _settings_facts(source: str, settings: Mapping[str, Any]) -> list[tuple[str,
 def _reason(record: ResultRecord) -> str:
     """The error without the path that its message begins with, since the page prints the path above it."""
     return (record.error or "").removeprefix(f"{record.path}:").strip()
-
-
-def _embedded(thumbnail: Path) -> str | None:
-    try:
-        return jpeg_url(thumbnail.read_bytes())
-    except FileNotFoundError:
-        return None
 
 
 def _score(record: ResultRecord) -> float:

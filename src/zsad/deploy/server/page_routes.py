@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from zsad.deploy.page import PAGE_FOLDER, SERVER_POLICY, page_files
+from zsad.deploy.web.page import PAGE_FOLDER, SERVER_POLICY, page_files
 from zsad.files.pages import PAGE_FILE
 
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

@@ -3,17 +3,10 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const grid = find("grid");
-  const cards = Array.from(grid.children).map((element) => ({
-    element,
-    score: Number(element.dataset.score),
-    path: element.dataset.path,
-    size: element.dataset.size,
-    explanation: element.dataset.explanation,
-    original: element.dataset.original || "",
-    link: element.querySelector("a"),
-    badge: element.querySelector(".badge"),
-    bar: element.querySelector(".relative"),
-  }));
+  const shape = find("card").content.firstElementChild;
+  const cards = cardsOf(JSON.parse(find("cards").textContent)); // the highest score first
+  const drawnAtOnce = 120;
+  const mostPrinted = 1000;
   const slider = find("slider");
   const field = find("threshold");
   const low = Number(slider.min);
@@ -23,26 +16,101 @@
   const decimals = Number(grid.dataset.decimals);
   const counted = (count) => (count === 1 ? "1 image" : `${count} images`);
   let threshold = null;
-  let visible = cards;
+  let visible = []; // cards that pass the filter, in order; the first `drawn` of them are in the grid
+  let drawn = 0;
+
+  // One object for each image from the columns of zsad.prediction.cards.
+  function cardsOf(columns) {
+    return columns.path.map((path, place) => {
+      const value = (name) => (name in columns ? columns[name][place] : "");
+      const stem = value("stem");
+      const thumbnail = "thumbnail" in columns ? value("thumbnail") : `./thumbnails/${stem}.jpg`;
+      return {
+        place,
+        path,
+        name: value("name"),
+        folder: value("folder"),
+        score: value("score"),
+        rank: value("rank"),
+        byName: value("by_name"),
+        size: `${value("width")} by ${value("height")} pixels`,
+        thumbnail,
+        target: value("overlay") ? `./overlays/${stem}_overlay${value("overlay")}` : `./thumbnails/${stem}.jpg`,
+        original: value("original"),
+        explanation: value("explanation"),
+        relative: "relative" in columns ? value("relative") : null,
+        share: value("p_value"), // of normal images that score as high
+        calibrates: value("in_calibration") === true,
+        element: null, // made when it is first drawn
+      };
+    });
+  }
+
+  function elementOf(card) {
+    const element = shape.cloneNode(true);
+    const part = (name) => element.querySelector(name);
+    const image = part("img");
+    if (card.thumbnail) {
+      image.src = card.thumbnail;
+      image.alt = `Heat map over ${card.name}`;
+    } else image.remove();
+    part("a").href = card.target;
+    part(".name").textContent = card.name;
+    part(".name").title = card.path;
+    part(".folder").textContent = card.folder;
+    part(".score").textContent = card.score.toFixed(decimals);
+    part(".rank").textContent = `#${card.rank}`;
+    if (card.explanation) part(".explanation").textContent = card.explanation;
+    else part(".explanation").remove();
+    if (card.relative === null) part(".relative").remove();
+    else {
+      const share = card.share && `; ${card.share} of normal images score as high`;
+      const calibrates = card.calibrates ? "; this image was used for the calibration" : "";
+      part(".relative").title = `relative score ${card.relative.toFixed(3)}, 0.5 at the threshold${share}${calibrates}`;
+    }
+    return element;
+  }
+
+  // Draws the next visible cards, or as many as are needed to reach a place.
+  function drawMore(place = drawn) {
+    const end = Math.min(visible.length, Math.max(drawn + drawnAtOnce, place + 1));
+    const added = visible.slice(drawn, end);
+    for (const card of added) {
+      card.element ??= elementOf(card);
+      showDecision(card);
+    }
+    grid.append(...added.map((card) => card.element));
+    drawn = end;
+  }
+
+  function linkOf(card) {
+    if (!card.element?.isConnected) drawMore(visible.indexOf(card));
+    return card.element.querySelector("a");
+  }
+
+  function showDecision(card) {
+    const element = card.element;
+    const badge = element.querySelector(".badge");
+    const bar = element.querySelector(".relative");
+    element.classList.toggle("over", card.over);
+    badge.hidden = threshold === null;
+    badge.classList.toggle("over", card.over);
+    badge.textContent = card.over ? "anomalous" : "normal";
+    if (bar) {
+      // The formula of zsad.types.ScoreScale: 0.5 at the threshold, 0.1 one distance below it.
+      const steps = threshold === null ? 0 : (card.score - threshold) / distance;
+      bar.hidden = threshold === null;
+      bar.firstElementChild.style.width = `${50 * (1 + Math.tanh(0.5 * Math.log(9) * steps))}%`;
+    }
+  }
 
   // Compares all scores with a new threshold; null stands for no threshold.
   function decide(value) {
     threshold = value;
     let flagged = 0;
     for (const card of cards) {
-      const over = threshold !== null && card.score >= threshold;
-      flagged += over ? 1 : 0;
-      card.over = over;
-      card.element.classList.toggle("over", over);
-      card.badge.hidden = threshold === null;
-      card.badge.classList.toggle("over", over);
-      card.badge.textContent = over ? "anomalous" : "normal";
-      if (card.bar) {
-        // The formula of zsad.types.ScoreScale: 0.5 at the threshold, 0.1 one distance below it.
-        const steps = threshold === null ? 0 : (card.score - threshold) / distance;
-        card.bar.hidden = threshold === null;
-        card.bar.firstElementChild.style.width = `${50 * (1 + Math.tanh(0.5 * Math.log(9) * steps))}%`;
-      }
+      card.over = threshold !== null && card.score >= threshold;
+      flagged += card.over ? 1 : 0;
     }
     bars.forEach((bar, index) => {
       const centre = low + ((index + 0.5) / bars.length) * (high - low);
@@ -70,26 +138,29 @@
   function filter() {
     const words = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const choice = document.querySelector("input[name=show]:checked").value;
-    visible = cards.filter((card) => {
-      const path = card.path.toLowerCase();
-      const wanted = words.every((word) => path.includes(word)) && (choice === "all" || card.over === (choice === "over"));
-      card.element.hidden = !wanted;
-      return wanted;
+    const wanted = cards.filter((card) => {
+      const path = words.length ? card.path.toLowerCase() : "";
+      return words.every((word) => path.includes(word)) && (choice === "all" || card.over === (choice === "over"));
     });
+    const isSame = wanted.length === visible.length && wanted.every((card, place) => card === visible[place]);
+    visible = wanted;
+    if (isSame) for (const card of visible.slice(0, drawn)) showDecision(card); // keeps the place on the page
+    else {
+      grid.replaceChildren();
+      drawn = 0;
+      drawMore();
+    }
     find("shown").textContent = visible.length === cards.length ? counted(cards.length) : `${visible.length} of ${counted(cards.length)}`;
     find("nothing").hidden = visible.length > 0 || cards.length === 0;
   }
 
   function sort() {
-    const byName = (first, second) => first.path.localeCompare(second.path, undefined, { numeric: true });
     const comparisons = {
-      high: (first, second) => second.score - first.score,
-      low: (first, second) => first.score - second.score,
-      name: byName,
+      high: (first, second) => first.place - second.place,
+      low: (first, second) => first.score - second.score || first.place - second.place,
+      name: (first, second) => first.byName - second.byName,
     };
-    const compare = comparisons[find("order").value];
-    cards.sort((first, second) => compare(first, second) || byName(first, second));
-    grid.append(...cards.map((card) => card.element));
+    cards.sort(comparisons[find("order").value]);
     filter();
   }
 
@@ -103,7 +174,7 @@
     current = card;
     const place = visible.indexOf(card);
     const showsOriginal = wantsOriginal && card.original !== "";
-    image.src = showsOriginal ? card.original : card.link.href;
+    image.src = showsOriginal ? card.original : card.target;
     image.alt = showsOriginal ? `Original of ${card.path}` : `Heat map over ${card.path}`;
     find("viewer-name").textContent = card.path;
     const decision = threshold === null ? "" : card.over ? ", anomalous" : ", normal";
@@ -132,14 +203,14 @@
   grid.addEventListener("click", (event) => {
     const link = event.target.closest("a");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    const card = cards.find((candidate) => candidate.link === link);
+    const card = visible.find((candidate) => candidate.element?.contains(link));
     event.preventDefault();
     wantsOriginal = false;
     show(card);
   });
   viewer.addEventListener("close", () => {
     image.removeAttribute("src");
-    if (current) current.link.focus();
+    if (current) linkOf(current).focus();
     current = null;
   });
   image.addEventListener("load", () => {
@@ -173,14 +244,28 @@
       event.preventDefault();
       find("search").focus();
     } else if (steps) {
-      const place = visible.findIndex((card) => card.link === document.activeElement);
+      const place = visible.findIndex((card) => card.element?.contains(document.activeElement));
       const next = visible[place + steps];
       if (next) {
         event.preventDefault();
-        next.link.focus();
+        linkOf(next).focus();
       }
     }
   });
+
+  // The end of the drawn cards comes near: draws more. An observer reports changes only, hence the fresh start.
+  const end = find("end");
+  const observer = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting) || drawn >= visible.length) return;
+      drawMore();
+      observer.unobserve(end);
+      observer.observe(end);
+    },
+    { rootMargin: "1200px" },
+  );
+  observer.observe(end);
+  addEventListener("beforeprint", () => drawMore(Math.min(visible.length, mostPrinted) - 1));
 
   // Controls
   slider.addEventListener("input", () => {

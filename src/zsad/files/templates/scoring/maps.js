@@ -67,8 +67,12 @@ function packedColours(table) {
 
 // Keeps a map in little memory until somebody looks at it.
 export async function pack(map) {
-  const packed = await through(new CompressionStream("deflate"), map.levels);
-  return async () => ({ ...map, levels: new Uint16Array((await through(new DecompressionStream("deflate"), packed)).buffer) });
+  const { levels, ...rest } = map;
+  const packed = new Blob([await through(new CompressionStream("deflate"), levels)]);
+  return async () => {
+    const bytes = await through(new DecompressionStream("deflate"), packed);
+    return { ...rest, levels: new Uint16Array(bytes.buffer) };
+  };
 }
 
 // Reads the kind of PNG that zsad writes for maps: one channel of 16 bits, not interlaced.

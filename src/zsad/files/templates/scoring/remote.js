@@ -47,8 +47,8 @@ export function openRemoteScorer(askToken) {
       const found = await predict(image, model, "map=png16", signal);
       const { map, overlay: _, ...row } = found;
       if (row.error) return { row };
-      const bytes = fromBase64(map);
-      return { row, readMap: () => readPng16(bytes) };
+      const file = new Blob([fromBase64(map)]); // which the browser may move out of memory
+      return { row, readMap: async () => readPng16(new Uint8Array(await file.arrayBuffer())) };
     },
 
     // The heat map over the image, drawn by the server, for kinds of files that the browser cannot show.

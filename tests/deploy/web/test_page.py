@@ -13,7 +13,7 @@ import pytest
 from helpers.html_page import Page
 from helpers.image_bytes import png
 from helpers.javascript import needs_node, run_script
-from zsad.deploy.page import BROWSER_POLICY, PAGE_FOLDER, SERVER_POLICY, BrowserModel, page_files
+from zsad.deploy.web.page import BROWSER_POLICY, PAGE_FOLDER, SERVER_POLICY, BrowserModel, page_files
 from zsad.detector.calibration.statistics import (
     alarms_allowed,
     promised_confidence,
