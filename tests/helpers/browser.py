@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WITHOUT_SANDBOX = ["--no-sandbox"]  # containers have no user namespaces
+IN_CONTAINERS = ["--no-sandbox", "--disable-dev-shm-usage"]  # without namespaces, with a small /dev/shm
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
@@ -19,7 +19,7 @@ def open_browser():
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*WITHOUT_SANDBOX, *FAKE_CAMERA])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*IN_CONTAINERS, *FAKE_CAMERA])
         yield browser
         browser.close()
 
@@ -34,17 +34,7 @@ def open_page(browser, address, **options):
     page.on("console", lambda line: page.problems.append(line.text) if "Security" in line.text else None)
     page.on("request", lambda request: page.requests.append(request.url))
     page.goto(address)
-    try:
-        yield page
-    except Exception:
-        print(
-            "PROBLEMS",
-            page.problems,
-            page.inner_text("#items"),
-            page.inner_html("#views"),
-            page.inner_text("#trouble"),
-        )
-        raise
+    yield page
     context.close()
 
 
