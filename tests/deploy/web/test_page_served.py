@@ -32,9 +32,8 @@ def test_the_verdicts_on_the_page_are_those_of_python():
     detector.fit(good)
     expected = {name: detector.predict(image) for name, image in others.items()}
     assert [each.is_anomalous for each in expected.values()] == [False, True]
-    arguments = ["-m", "zsad", "serve", "--method", "anomalyclip", "--allow-fit", "--port", "0"]
     with (
-        serving(arguments) as server,
+        serving("--method", "anomalyclip", "--allow-fit") as server,
         open_browser() as browser,
         open_page(browser, f"{server.url}/") as page,
     ):
