@@ -50,7 +50,7 @@ def wait_until_scored(page, count, timeout=60_000):
 
 def serious_findings(page):
     """What axe-core finds serious or critical on a page; the test is skipped without axe-core."""
-    script = _axe()
+    script = node_module("axe-core") / "axe.min.js"
     page.evaluate(script.read_text(encoding="utf-8"))
     found = page.evaluate("() => axe.run()")
     assert len(found["passes"]) > 15  # it has really looked
@@ -61,14 +61,10 @@ def serious_findings(page):
     ]
 
 
-def _axe():
-    folders = [
-        os.environ.get("NODE_PATH", ""),
-        "node_modules",
-        str(Path(__file__).parents[2] / "node_modules"),
-    ]
-    for folder in filter(None, folders):
-        script = Path(folder) / "axe-core" / "axe.min.js"
-        if script.is_file():
-            return script
-    pytest.skip("axe-core is not installed (npm install axe-core, or NODE_PATH=FOLDER/node_modules)")
+def node_module(name):
+    """Folder of a package that npm has installed; the test is skipped without it."""
+    folders = [os.environ.get("NODE_PATH", ""), Path(__file__).parents[2] / "node_modules"]
+    found = [Path(folder) / name for folder in filter(None, folders) if (Path(folder) / name).is_dir()]
+    if not found:
+        pytest.skip(f"npm install {name}, here or in the folder above NODE_PATH")
+    return found[0]

@@ -129,10 +129,11 @@ def export_web(
     """
     if precision not in get_args(WebPrecision):
         raise unknown_name("precision", str(precision), get_args(WebPrecision))
-    if detector.tile is not None:
+    if detector.tile is not None or detector.roi is not None:
+        cuts = "a region of interest" if detector.tile is None else f"tiles (tile={detector.tile!r})"
         raise ConfigError(
-            f"a page scores whole images, and this detector cuts them into tiles (tile={detector.tile!r}): "
-            "load it with tile=None, or serve it with zsad serve"
+            f"a page scores whole images, and this detector cuts them to {cuts}: load it without, or serve "
+            "it with zsad serve"
         )
     target = Path(out).expanduser()
     check_target(target, WEB_FILE, "page", overwrite=overwrite)
@@ -206,19 +207,11 @@ def model_entry(bundle: Bundle) -> dict[str, Any]:
 
 
 def _image_graph(bundle: Bundle, folder: Path) -> ModelProto:
-    """The graph from pixels to score and map, with its weights inside.
-
-    Raises:
-        ConfigError: the bundle has none.
-    """
+    """The graph from pixels to score and map, with its weights inside."""
     import onnx
 
-    if bundle.graphs.image is None:
-        raise ConfigError(
-            f"{bundle.method} has no graph for the pixels of a whole image, which a page needs: use another "
-            "method, or zsad serve"
-        )
-    return onnx.load(str(folder / bundle.graphs.image))
+    assert bundle.graphs.image is not None  # noqa: S101 - only tiles and regions of interest have none
+    return onnx.load(folder / bundle.graphs.image)
 
 
 def _parity(
