@@ -5,9 +5,11 @@ python tools/make_method_pages.py
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import inspect
 import re
+import statistics
 import sys
 import typing
 from pathlib import Path
@@ -23,6 +25,20 @@ from zsad.types import MethodInfo
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "methods"
+
+MEASURED = ("methods_on_tiny", "new_methods_on_tiny")  # of benchmarks/results
+MEASURED_HOW = """\
+The sets are those of `../shared/data/evaluation`: nothing was trained or calibrated on them. The image encoder and all
+parts that methods learn were trained on synthetic defects and on annotated images of other objects (VisA's capsules and macaroni1,
+aluminium surfaces, concrete), see the card, `src/zsad/backbones/tiny/README.md`; methods that do not learn have nothing
+beyond the encoder. Some rows were made more than once, and those of `auto`, `anomalyclip` and `clip_ac` before the image
+score of `tiny` took in the patches: `benchmarks/README.md` says which and why. `auto`, `musc` and `dual_image` see the other images of a set, unlabelled. All metrics by category:
+`benchmarks/results`.
+
+```console
+$ zsad evaluate -m METHOD --data ../shared/data/evaluation --out measured/METHOD        # for each method
+$ zsad report measured/* --format markdown,csv --out benchmarks/results/new_methods_on_tiny
+```"""
 
 NOTE = "<!-- Written by tools/make_method_pages.py from {source}: change that, and run the tool. -->"
 
@@ -236,8 +252,7 @@ def which_one(kinds: list[type[Method]]) -> list[str]:
         *lines,
         "",
         "A learnt method needs weights for the backbone that you use: those shipped with `tiny`, the authors', or your own "
-        "from `zsad train`. What was measured with `tiny` stands in its card, "
-        "`src/zsad/backbones/tiny/README.md`. `zsad predict` takes `auto` by itself for a folder with enough images. With a few "
+        "from `zsad train`. What was measured with `tiny` stands [below](#measured-on-tiny). `zsad predict` takes `auto` by itself for a folder with enough images. With a few "
         "known-normal images, take any of them: each method takes references.",
         "",
         "## All methods",
@@ -249,6 +264,58 @@ def best_published(infos: list[MethodInfo], dataset: str) -> str:
     found = [(published_number(info.name, dataset, "image_auroc"), info.name) for info in infos]
     known = [(number.value, name) for number, name in found if number and number.origin == "authors"]
     return "nothing known" if not known else "`{1}` ({0})".format(*max(known))
+
+
+def measured() -> list[str]:
+    """The table of methods and sets on the packaged backbone, from the results that are kept."""
+    rows = [
+        row
+        for folder in MEASURED
+        if (file := ROOT / "benchmarks" / "results" / folder / "categories.csv").exists()
+        for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+        if row["category"] != "mean"
+    ]
+    sets = list(dict.fromkeys((row["dataset"], row["category"]) for row in rows))
+    found = {(row["method"], row["dataset"], row["category"]): row for row in rows}
+    table = {}
+    for name in dict.fromkeys(row["method"] for row in rows):
+        of_sets = [found.get((name, *each), {}) for each in sets]
+        means = [mean_of(of_sets, "image_auroc"), mean_of(of_sets, "pixel_auroc")]
+        table[name] = (
+            means,
+            [pair(*(row.get(f"{part}_auroc", "") for part in ("image", "pixel"))) for row in of_sets],
+        )
+    ordered = sorted(table.items(), key=lambda entry: -entry[1][0][0])
+    return [
+        f"## Measured on `{PACKAGED_BACKBONE}`",
+        "",
+        "Image AUROC / pixel AUROC in percent; first the means over the sets with normal images, and with masks:",
+        "",
+        f"| method | learns | mean | {' | '.join(category for _, category in sets)} |",
+        "|---" * (len(sets) + 3) + "|",
+        *(
+            f"| {name} | {learnt_part(name)} | {pair(*map(str, means))} | {' | '.join(cells)} |"
+            for name, (means, cells) in ordered
+        ),
+        "",
+        MEASURED_HOW,
+        "",
+    ]
+
+
+def mean_of(rows: list[dict[str, str]], metric: str) -> float:
+    """Mean over the rows that have a number."""
+    return statistics.mean(float(row[metric]) for row in rows if row.get(metric))
+
+
+def pair(image: str, pixel: str) -> str:
+    """Two numbers in percent, "-" for one that is missing."""
+    return " / ".join(f"{float(value):.1f}" if value else "-" for value in (image, pixel))
+
+
+def learnt_part(name: str) -> str:
+    """Whether the method has a learnt part of its own."""
+    return yes(method_class(name).INFO.needs_training)
 
 
 def cell(text: str) -> str:
@@ -295,6 +362,7 @@ def comparison(names: list[str]) -> str:
         f"backbone; {BY_OTHERS} if it is published by others than the authors. *Weights on "
         f"`{PACKAGED_BACKBONE}`*: whether the learnt weights for the small model inside the package are shipped.",
         "",
+        *measured(),
         "## How to add a method",
         "",
         HOW_TO_ADD,
