@@ -4,9 +4,10 @@
     zsad export --format web --out demo --onnxruntime-web node_modules/onnxruntime-web
     python benchmarks/browser.py demo ../shared/data/validation
 
-The folder is handed out by a plain file server, without the headers that allow threads. Images are scored by
-`window.zsadScore`, from bytes to score and map. One of them is enlarged to 1024 x 1024 and timed: on the clock,
-and as processor seconds of all processes of the browser, which say more next to other work on the machine.
+The folder is handed out by a plain file server, without the headers that allow threads. Images are scored
+by `window.zsadScore`, from bytes to score and map. One of them is enlarged to 1024 x 1024 and timed: on the
+clock, and as processor seconds of all processes of the browser, which say more next to other work on the
+machine.
 """
 
 from __future__ import annotations
