@@ -132,8 +132,12 @@ def test_thresholds_decide_and_can_be_replaced(tmp_path):
     higher = exported.deciding(None, 2.0, None)
     assert higher.predict(white.image).is_anomalous is False
     assert higher.map_threshold == 0.6
+    assert higher.predict(white.image).p_value is not None
     exported.threshold = 0.1
-    assert exported.predict(white.image).threshold == 0.1
+    by_hand = exported.predict(white.image)
+    assert (by_hand.threshold, by_hand.map_threshold, by_hand.p_value) == (0.1, 0.6, None)
+    exported.map_threshold = None
+    assert exported.predict(white.image).mask() is None
 
 
 def test_the_class_name_is_part_of_the_graphs(tmp_path):
