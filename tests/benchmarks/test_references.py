@@ -38,10 +38,10 @@ def test_every_setting_is_measured_and_written(tool, make_small_clip, monkeypatc
                 Image.fromarray(mask).save(tmp_path / f"part/ground_truth/spot/{number}_mask.png")
             Image.fromarray(pixels).save(tmp_path / f"part/{folder}/{number}.png")
     (tmp_path / "part/test/good/0.png").write_bytes(b"no image")
+    torch.manual_seed(0)  # for the prompts
     detector = zsad.load("auto", make_small_clip(image_size=32), "fresh", device="cpu")
     detector.is_trained = True
     monkeypatch.setattr(zsad, "load", lambda *_, **__: detector)
-    torch.manual_seed(0)
     tool.main(["--data", str(tmp_path / "part"), "--out", str(tmp_path / "out")])
     report = json.loads((tmp_path / "out.json").read_text())
     (one,) = report["categories"].values()

@@ -2,15 +2,25 @@
 
 import base64
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import zsad
+from helpers.brightness_bundle import brightness_bundle
 from helpers.serving import Brightness, brightness, client_of, noise_png, png, service_of
+from zsad.deploy.bundle import Promise
 from zsad.deploy.web.page import PAGE_FOLDER, page_files
 from zsad.images.saving import read_map
+from zsad.types import ScoreScale
+
+ROOT = Path(__file__).parents[2]
+SCALE = ScoreScale(0.1, (0.2,))
 
 FIELDS = ["name", "score", "is_anomalous", "threshold", "width", "height", "seconds", "error"]
 
@@ -206,3 +216,40 @@ def test_the_page_and_all_its_files_come_from_the_server(client):
             assert (answer.status_code, answer.content) == (200, content)
             assert answer.headers["x-content-type-options"] == "nosniff"
     assert client.get("/page/app.py").status_code == client.get("/page/..%2Findex.html").status_code == 404
+
+
+def test_a_bundle_is_served_with_what_it_knows(tmp_path):
+    promise = Promise(0.05, 0.95, ("At most 5 % false alarms.",), ("Few images.",))
+    folder = brightness_bundle(
+        tmp_path / "bundle",
+        threshold=0.5,
+        promise=promise,
+        references=12,
+        score_scale=ScoreScale(0.1, (0.2,)),
+    )
+    exported = zsad.load_exported(folder)
+    content = noise_png(2, 70)
+    expected = exported.predict(Image.open(io.BytesIO(content)))
+    with client_of(service_of(exported, allow_fit=True)) as client:
+        (row,) = client.post("/v1/predict", content=content).json()["results"]
+        (model,) = client.get("/v1/models").json()["models"]
+        fit = client.post("/v1/fit", content=content)
+    assert (row["score"], row["threshold"]) == (pytest.approx(expected.score), 0.5)
+    assert (model["runner"], model["method"], model["references"]) == ("onnx", "clip_ac", 12)
+    assert (model["false_alarm_rate"], model["promise"]) == (0.05, ["At most 5 % false alarms."])
+    assert model["normal_scores"] == [0.2]
+    assert (model["can_fit"], fit.status_code) == (False, 409)
+
+
+def test_serving_a_bundle_loads_no_torch(tmp_path):
+    folder = brightness_bundle(tmp_path / "bundle")
+    code = (
+        "import sys, zsad; from helpers.serving import client_of, png, service_of\n"
+        f"with client_of(service_of(zsad.load_exported({str(folder)!r}))) as client:\n"
+        "    assert client.post('/v1/predict?overlay=png', content=png(90, 40, 40)).status_code == 200\n"
+        "    assert client.get('/v1/models').status_code == 200\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", *sys.path])}
+    run = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, env=environment)
+    assert run.returncode == 0

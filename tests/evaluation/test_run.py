@@ -442,6 +442,20 @@ def test_few_shot_references_are_drawn_by_seed(tree, tmp_path):
     assert "has 4 normal training images, 5 references were asked for" in outcome.stderr
 
 
+def test_references_count_turned_on_request(tree, tmp_path):
+    shutil.rmtree(tree / "round_lid")
+    call = ["--data", tree, "-m", "clip_ac", "--reference", 1]
+    run(*call, "--out", tmp_path / "a")
+    run(*call, "--augment-references", "--out", tmp_path / "b")
+    (plain,), (turned,) = (read_evaluation(tmp_path / name).runs for name in ("a", "b"))
+    assert (plain.shots, turned.shots) == ("1-shot", "1-shot turned")
+    assert turned.id == "clip_ac_1-shot-turned_tiny_press_line_seed0"
+    assert turned.categories[0].references == plain.categories[0].references
+    assert turned.mean != plain.mean
+    refused = run(*call[:-2], "--augment-references", "--out", tmp_path / "c", code=2)
+    assert "give references=4 as well (--reference 4), or leave it out" in refused.stderr
+
+
 def test_overlap_with_the_training_data_is_refused(tree, tmp_path):
     for seed in (0, 1):
         detector = zsad.load("anomalyclip", checkpoint="fresh", image_size=SIDE, device="cpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,28 +61,29 @@ def load_bundle(
         return load_exported(folder, threads=threads, providers=comma_list(providers))
 
 
-def check_goes_with_bundle(context: typer.Context, bundle: Path | None, of_detectors: Sequence[str]) -> None:
-    """Refuses options of detectors beside --bundle, and options of bundles without it.
+def check_goes_with_bundle(context: typer.Context, of_detectors: Sequence[str]) -> None:
+    """Refuses options of detectors that were typed beside --bundle.
 
     Args:
         context: context of the command, which knows what was typed.
-        bundle: value of --bundle.
         of_detectors: names of the parameters that only detectors have a use for.
 
     Raises:
         ConfigError: the message names the option.
     """
-    spelled = {parameter.name: max(parameter.opts, key=len) for parameter in context.command.params}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in of_detectors and source is not None and source.name == "COMMANDLINE":
+            option = max(parameter.opts, key=len)
+            raise ConfigError(f"{option} does not go with --bundle: {_INSTEAD.get(option, _EXPORT_AGAIN)}")
 
-    def typed(names: Sequence[str]) -> Iterator[str]:
-        for name in names:
-            source = context.get_parameter_source(name)
-            if source is not None and source.name == "COMMANDLINE":
-                yield spelled[name]
 
-    if bundle is None:
-        for option in typed(("threads", "providers")):
+def check_no_engine(threads: int | None, providers: str | None) -> None:
+    """Refuses options of bundles where there is none.
+
+    Raises:
+        ConfigError: the message names the option.
+    """
+    for option, value in (("--threads", threads), ("--providers", providers)):
+        if value is not None:
             raise ConfigError(f"{option} is for exported bundles: give --bundle DIR, or leave it out")
-        return
-    for option in typed(of_detectors):
-        raise ConfigError(f"{option} does not go with --bundle: {_INSTEAD.get(option, _EXPORT_AGAIN)}")

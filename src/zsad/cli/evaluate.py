@@ -10,6 +10,7 @@ import typer
 
 from zsad.cli.options import (
     SOME_FAILED,
+    AugmentReferencesOption,
     BatchSizeOption,
     BitsOption,
     DeviceOption,
@@ -89,6 +90,7 @@ def evaluate(
             help="Number of normal training images per category that a method compares with (few-shot).",
         ),
     ] = 0,
+    augment_references: AugmentReferencesOption = False,
     limit: LimitOption = None,
     roi: RoiOption = None,
     image_size: ImageSizeOption = None,
@@ -138,6 +140,7 @@ def evaluate(
         fpr_limit=fpr_limit,
         bootstrap=bootstrap,
         references=reference,
+        augment_references=augment_references,
         limit=limit,
         roi=roi,
         image_size=image_size,

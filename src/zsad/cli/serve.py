@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zsad.cli.bundles import ProvidersOption, ThreadsOption, check_no_engine, load_bundle
 from zsad.cli.options import (
     AugmentReferencesOption,
     BackboneOption,
@@ -49,6 +51,8 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    threads: ThreadsOption = None,
+    providers: ProvidersOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: all, which needs a token.")] = (
         "127.0.0.1"
     ),
@@ -138,8 +142,12 @@ def serve(
     models: Any
     if bundle:
         check_alone([*given, *(["class_name"] if class_name else [])])
-        models = named_bundles(bundle)
+        models = {
+            name: partial(load_bundle, Path(folder), threads, providers, quiet=True)
+            for name, folder in named_bundles(bundle).items()
+        }
     else:
+        check_no_engine(threads, providers)
         models = {"default": _loader(class_name, given)}
     options = {
         "token": token,

@@ -142,6 +142,8 @@ class _OnnxSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = engine.threads or 0
+        # Waiting threads would keep the cores busy that read images and write results meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         chosen = [name for name in wanted if name in available]
         if ONNX_PROVIDERS["cuda"] in chosen and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # CUDA from pip's packages, which no loader finds by itself

@@ -32,6 +32,7 @@ from zsad.images.streams import OnError, ReadImage, check_stream, holds_several,
 from zsad.images.tile_scoring import TILES_AT_ONCE, Cutting, ImageAnswer, score_images
 from zsad.images.tiles import setting_of
 from zsad.methods.base import Method, Support
+from zsad.methods.functional.reference_rule import EDITION
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -288,6 +289,7 @@ class Detector(Fitted):
             tile=self.tile,
             roi=None if self.roi is None else self.roi.identity,
             are_turned=self._states.support.turned,
+            reference_rule=EDITION if self._states.follows_general_rule else None,
             is_lone=self.good_images is not None,
         )
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zsad.backbones.recording import recorded
-from zsad.methods.functional.joining import Spread
 from zsad.methods.functional.patches import layers_compared, recorded_patches
 from zsad.methods.functional.reference_rule import ReferenceRule, usual_logits
 from zsad.methods.functional.references import IMAGES_AT_ONCE, ReferenceMemory, patches, remember_turned
+from zsad.methods.functional.usual import Usual
 from zsad.types import RawOutput
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class GeneralRule:
         self.method = method
         self.support = support
         self.rule = ReferenceRule.of(memory)
-        self._usual: dict[object, Spread | None] = {}
+        self._usual: dict[object, Usual | None] = {}
 
     @property
     def scores_jointly(self) -> bool:
@@ -108,13 +108,13 @@ class GeneralRule:
         levels = recorded_patches(recording) or patches(method.backbone.visual, images)
         side = images.shape[-1] // method.backbone.config.vision.patch_size
         if self.support.answers is None and self.scores_jointly:
-            usual: Spread | None = self._usual_in(raw.maps, side)
+            usual: Usual | None = self._usual_in(raw.maps, side)
         else:
             usual = self._usual_of(classes, lone, stamp, side)
         distances = None if companions is None else method.companion_distances(features, companions)
         return self.rule.joined(raw, levels, usual, method.map_range, distances)
 
-    def _usual_of(self, classes: Sequence[str], lone: LoneState, stamp: object, side: int) -> Spread | None:
+    def _usual_of(self, classes: Sequence[str], lone: LoneState, stamp: object, side: int) -> Usual | None:
         """What the method usually says of the references, a row for each class name; None if unknown."""
         found = []
         for name in classes:
@@ -126,10 +126,10 @@ class GeneralRule:
                 self._usual[key] = None if maps is None else self._usual_in(maps, side)
             found.append(self._usual[key])
         known = [each for each in found if each is not None]
-        return Spread.stacked(known) if len(known) == len(found) else None
+        return Usual.stacked(known) if len(known) == len(found) else None
 
-    def _usual_in(self, maps: Tensor, side: int) -> Spread:
-        """Mean and deviation of the method's own logits in maps (R, S, S), or in their means (R, G, G)."""
+    def _usual_in(self, maps: Tensor, side: int) -> Usual:
+        """The method's own logits in maps (R, S, S), or in their means (R, G, G)."""
         return usual_logits(maps, side, self.method.map_range)
 
     def _maps(self, images: Tensor, state: State) -> Tensor:

@@ -75,6 +75,7 @@ def scoring_settings(
     tile: Tile = None,
     roi: str | None = None,
     are_turned: bool = False,
+    reference_rule: int | None = None,
     is_lone: bool = False,
 ) -> dict[str, Any]:
     """Everything that scores depend on, as plain JSON values.
@@ -88,13 +89,14 @@ def scoring_settings(
         tile: how images are cut; None for whole images.
         roi: identity of the region of interest; None for whole images.
         are_turned: whether references also count turned and flipped.
+        reference_rule: edition of the general rule, which references follow; None without any.
         is_lone: whether each image is scored by itself although the method compares the images of a batch.
 
     Returns:
         `method`, `backbone`, `image_size`, `precision`, `config` (settings of the method), `references`,
         `weights` (short digest of the backbone and of everything that was learnt), `bits`, `tile` and, if
-        there is one, `roi`, `augment_references` if references are turned, and `companions`, "none", if
-        `is_lone`.
+        there is one, `roi`, `augment_references` if references are turned, `reference_rule` if there is one,
+        and `companions`, "none", if `is_lone`.
     """
     backbone = method.backbone
     return {
@@ -110,4 +112,5 @@ def scoring_settings(
         "tile": tile,
         **({} if roi is None else {"roi": roi}),
         **({"augment_references": True} if are_turned else {}),
+        **({} if reference_rule is None else {"reference_rule": reference_rule}),
     }

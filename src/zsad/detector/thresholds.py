@@ -211,6 +211,7 @@ def write_calibration(calibration: Calibration, path: str | Path) -> Path:
 _WORDING = {
     "bits": "bits of 16-bit files",
     "image_size": "image size",
+    "reference_rule": "edition of the rule for references",
     "references": "the reference images",
     "tile": "tile",
     "roi": "the region of interest",
@@ -223,6 +224,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "tile": None,
         "roi": None,  # left out for whole images
+        "reference_rule": 1,  # left out before the second edition, and without references
         **{name: value for name, value in settings.items() if name != "config"},
         **settings.get("config", {}),
     }

@@ -44,6 +44,7 @@ class EvaluateOptions:
         fpr_limit: false-positive rate up to which the PRO curve counts, in (0, 1].
         bootstrap: number of resamples for the 95 % intervals of the image metrics; 0 for none.
         references: number of normal training images per category that each method is given; 0 for zero-shot.
+        augment_references: whether references also count turned and flipped, for parts in any direction.
         limit: maximum number of images per category, evenly spread; None for all.
         roi: region of interest, as `Detector.with_roi` takes it; pixels outside count in no metric.
         image_size: side of the network's input, in pixels; None as for `zsad.load`.
@@ -73,6 +74,7 @@ class EvaluateOptions:
     fpr_limit: float = 0.3
     bootstrap: int = 0
     references: int = 0
+    augment_references: bool = False
     limit: int | None = None
     roi: RegionInput = None
     image_size: int | None = None
@@ -100,6 +102,11 @@ class EvaluateOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value!r}")
+        if self.augment_references and not self.references:
+            raise ConfigError(
+                "augment_references turns known-normal images, and there are none: give references=4 as well "
+                "(--reference 4), or leave it out"
+            )
         object.__setattr__(self, "roi", as_region(self.roi))
         check_split(self.split)
         if self.precision is not None and self.precision not in PRECISIONS:

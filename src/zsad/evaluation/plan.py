@@ -120,7 +120,8 @@ def _plan(
     overlap: str,
     taken: set[str],
 ) -> PlannedRun:
-    shots = f"_{options.references}-shot" if options.references else ""
+    turned = "-turned" if options.augment_references else ""
+    shots = f"_{options.references}-shot{turned}" if options.references else ""
     wanted = f"{weights.method}{shots}_{slug(weights.backbone_name)}_{slug(dataset.name)}_seed{weights.seed}"
     identity, number = wanted, 2
     while identity in taken:

@@ -126,6 +126,7 @@ class RunResult:
         curves_file: file with the curves, relative to the results' folder; None if there is none.
         seconds: wall time of the run.
         references: normal reference images per category; 0 for zero-shot.
+        augment_references: whether references also counted turned and flipped.
         limit: largest number of images per category; None for all.
         bits: depth at which 16-bit files were read; None for what each file states.
         tile: how images were cut; None for whole images.
@@ -157,6 +158,7 @@ class RunResult:
     curves_file: str | None
     seconds: float
     references: int = 0
+    augment_references: bool = False
     limit: int | None = None
     bits: int | None = None
     tile: Tile = None
@@ -166,6 +168,13 @@ class RunResult:
     notes: tuple[str, ...] = ()
     worst: tuple[WorstPicture, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def shots(self) -> str:
+        """The references in a word: "4-shot", "4-shot turned"; "" for zero-shot."""
+        if not self.references:
+            return ""
+        return f"{self.references}-shot turned" if self.augment_references else f"{self.references}-shot"
 
     @property
     def failed(self) -> tuple[str, ...]:

@@ -209,7 +209,11 @@ def _network(
             f"there are no weights of {run.method} for {detector.record.name}, and random ones would mean "
             f"nothing: give --checkpoint FILE, or train it with `zsad train --method {run.method}`"
         )
-    scorer: Scorer = LocalScorer(detector) if devices is None else ProcessScorer(detector, devices)
+    scorer: Scorer = (
+        LocalScorer(detector, options.augment_references)
+        if devices is None
+        else ProcessScorer(detector, devices, options.augment_references)
+    )
     try:
         yield detector, scorer
     finally:
@@ -290,6 +294,7 @@ def _described(options: EvaluateOptions, run: PlannedRun, detector: Detector) ->
         "pro": options.pro,
         "fpr_limit": options.fpr_limit,
         "references": options.references,
+        "augment_references": options.augment_references,
         "limit": options.limit,
         "bits": detector.bits,
         "tile": detector.tile,

@@ -60,12 +60,14 @@ class Scorer(Protocol):
 class LocalScorer:
     """Scores in this process."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, augment_references: bool = False) -> None:
+        """Scores with a detector, and turns and flips the references for it if asked to."""
         self._detector = detector
+        self._augment = augment_references
 
     def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
         """Takes the references and companions of a category; returns what follows from them."""
-        self._detector.set_references(references)
+        self._detector.set_references(references, augment=self._augment and bool(references))
         self._detector.set_companions(companions)
         return Comparing(self._detector.map_range, self._detector.scores_jointly)
 
@@ -80,17 +82,18 @@ class LocalScorer:
 class ProcessScorer:
     """Scores in several processes (`zsad.detector.workers`), each with a copy of the detector."""
 
-    def __init__(self, detector: Detector, devices: Sequence[str]) -> None:
+    def __init__(self, detector: Detector, devices: Sequence[str], augment_references: bool = False) -> None:
         """Starts nothing yet.
 
         Args:
             detector: on the CPU; sent to every process by pickle.
             devices: one for each process.
+            augment_references: whether references also count turned and flipped.
         """
         threads = torch.get_num_threads()  # another number would round differently; OMP_NUM_THREADS sets it
         self._support = _Support()
         self._workers: Workers[int, ScoredImage | Comparing] = Workers(
-            partial(_Job, detector), devices, threads
+            partial(_Job, detector, augment_references), devices, threads
         )
 
     def compare_with(self, references: Sequence[Path], companions: Sequence[Path]) -> Comparing:
@@ -157,8 +160,8 @@ class _Share:
 class _Job:
     """The work of a process; see `zsad.detector.workers.Job`."""
 
-    def __init__(self, detector: Detector, device: str) -> None:
-        self._scorer = LocalScorer(detector.to(device))
+    def __init__(self, detector: Detector, augment_references: bool, device: str) -> None:
+        self._scorer = LocalScorer(detector.to(device), augment_references)
         self._support: _Support | None = None
         self._comparing: Comparing | None = None
 

@@ -31,7 +31,7 @@ Deviations from the released code:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -126,9 +126,10 @@ class AnomalyCLIP(Method[Config, JointFeatures, TextState]):
         Raises:
             ConfigError: a setting is impossible for this backbone.
         """
-        super().__init__(backbone, config.resolved(backbone.config))
+        image_score = image_score_for(config.image_score, backbone.record)
+        super().__init__(backbone, replace(config, image_score=image_score).resolved(backbone.config))
+        self.image_score = image_score
         self.prompts = ObjectAgnosticPrompts(self.backbone, self.config)
-        self.image_score = image_score_for(self.config.image_score, backbone.record)
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> TextState:
         """The two learnt prompts; they are the same for every class."""

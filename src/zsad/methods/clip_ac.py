@@ -34,7 +34,7 @@ What the papers leave open, and the choice here:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -97,10 +97,11 @@ class ClipAC(Method[Config, JointFeatures, TextState]):
     """
 
     def __init__(self, backbone: CLIP, config: Config) -> None:
-        super().__init__(backbone, config)
+        image_score = image_score_for(config.image_score, backbone.record)
+        super().__init__(backbone, replace(config, image_score=image_score))
+        self.image_score = image_score
         own = 1 / float(backbone.logit_scale.detach().float().exp())
         self.temperature = own if config.temperature is None else config.temperature
-        self.image_score = image_score_for(config.image_score, backbone.record)
         name = NAME_IN_LIBRARY.get(config.prompt_set, config.prompt_set)
         self.text = TextEnsemble(self.backbone, own_prompts(prompt_set(name), config.state_words))
 

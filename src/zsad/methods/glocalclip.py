@@ -162,14 +162,15 @@ class GlocalCLIP(Method[Config, JointFeatures, GlocalCLIPState]):
         Raises:
             ConfigError: a setting is impossible for this backbone.
         """
-        super().__init__(backbone, config.resolved(backbone.config))
+        image_score = image_score_for(config.image_score, backbone.record)
+        super().__init__(backbone, replace(config, image_score=image_score).resolved(backbone.config))
+        self.image_score = image_score
         chosen, towers = self.config, backbone.config
         last = towers.vision.layers
         self.value_value_from: int = last - resolve_dpam_layer(chosen.dpam_layer, last) + 2
         used = layers_to_use(chosen.features_list, last)
         read = layers_read(used, chosen.layer_aliasing, self.value_value_from, last)
         self.layers, self.times = tuple(read), tuple(float(count) for count in read.values())
-        self.image_score = image_score_for(chosen.image_score, backbone.record)
         self.prompt_learner = GlocalPromptLearner(
             backbone,
             n_ctx=chosen.n_ctx,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,6 +67,15 @@ def test_a_left_out_score_is_that_of_a_detector_without_the_image(load, name, gi
     detector.set_references([good[0], good[1], good[3]], augment=augment)
     # all tiles of a method's references fit into its memory here, so that both detectors keep the same ones
     assert found.scores[2] == pytest.approx(detector.predict(good[2]).score, abs=1e-5)
+
+
+def test_thresholds_of_an_earlier_rule_for_references_are_refused(load):
+    detector = load("clip_ac")
+    detector.fit([stripes(seed) for seed in range(4)], rate=0.2)
+    settings = {k: v for k, v in detector.calibration.settings.items() if k != "reference_rule"}
+    earlier = dataclasses.replace(detector.calibration, settings=settings)
+    with pytest.raises(ConfigError, match="edition of the rule for references 1, and this detector has 2"):
+        detector.apply_calibration(earlier)
 
 
 def test_answers_to_the_tiles_of_references_count(load):

@@ -29,7 +29,8 @@ def test_sure_probabilities_have_finite_logits():
 
 @pytest.mark.parametrize("name", ["anomalyclip", "glocalclip", "clip_ac", "auto"])
 def test_only_tiny_leaves_the_papers_rule(name, make_small_clip):
-    assert zsad.load(name, device="cpu").method.image_score == "both"
+    method = zsad.load(name, device="cpu").method
+    assert method.image_score == method.config.image_score == "both"
     assert zsad.load(name, device="cpu", image_score="class_token").method.image_score == "class_token"
     assert zsad.load(name, make_small_clip(), "fresh", device="cpu").method.image_score == "class_token"
     assert image_score_for(None, None) == "class_token"

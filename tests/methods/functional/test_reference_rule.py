@@ -10,10 +10,15 @@ import torch
 import zsad
 from zsad.backbones.recording import recorded
 from zsad.methods.base import Support
-from zsad.methods.functional.joining import Spread
 from zsad.methods.functional.patches import comparable_patches, layers_compared, recorded_patches
-from zsad.methods.functional.reference_rule import OWN_WEIGHT, ReferenceRule, usual_logits
+from zsad.methods.functional.reference_rule import (
+    OWN_WEIGHT,
+    ReferenceRule,
+    distances_between,
+    usual_logits,
+)
 from zsad.methods.functional.references import patches, remember
+from zsad.methods.functional.usual import Usual
 from zsad.types import RawOutput
 
 
@@ -33,22 +38,47 @@ def test_distances_equal_plain_loops(small_clip, images, most, monkeypatch):
     known, asked = patches(visual, images[:2]), patches(visual, images[2:])
     rule = ReferenceRule.of(remember(visual, images[:2]))
     found = rule.distances(asked)
-    expected = torch.zeros(3, 16)
-    for level, other in zip(asked, known, strict=True):
+    weights = [0.5 if number in (0, len(known) - 1) else 1.0 for number in range(len(known))]
+    expected, among = torch.zeros(3 * 16), torch.zeros(2 * 16)
+    for level, other, weight in zip(asked, known, weights, strict=True):
         between = [min(half(p, q) for q in other[1 - r]) for r in range(2) for p in other[r]]
-        unit = sum(between) / len(between)
-        for image in range(3):
-            for patch in range(16):
-                nearest = min(half(level[image, patch], q) for q in other.flatten(0, 1))
-                expected[image, patch] += nearest / unit / len(known)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        nearest = [min(half(p, q) for q in other.flatten(0, 1)) for p in level.flatten(0, 1)]
+        mean = sum(between) / len(between)
+        excess = max(between) - mean  # of 32 patches, 1/128 is one
+        among += weight / sum(weights) * (torch.tensor(between) - mean) / excess
+        expected += weight / sum(weights) * (torch.tensor(nearest) - mean) / excess
+    torch.testing.assert_close(found.flatten(), expected / among.max(), rtol=1e-3, atol=1e-3)
+
+
+def test_distances_between_references_have_mean_0_and_reach_1(small_clip, images):
+    memory = remember(small_clip.visual, images[:3])
+    rule = ReferenceRule.of(memory)
+    between = [
+        distances_between(level, owners, level, owners)
+        for level, owners in zip(memory.levels, memory.owners, strict=True)
+    ]
+    found = rule.usual.above(torch.stack(between)).mean(dim=0)
+    assert float(found.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(found.max()) == pytest.approx(1, abs=1e-5)  # of 48 patches, 1/128 is one
+
+
+def test_equal_references_give_finite_answers(small_clip, images):
+    twice = images[:1].repeat(2, 1, 1, 1)
+    rule = ReferenceRule.of(remember(small_clip.visual, twice))
+    maps = torch.full((2, 32, 32), 0.3)
+    usual = usual_logits(maps, 4, (0.0, 1.0))
+    raw = RawOutput(torch.zeros(2), torch.stack([maps[0], 1 - maps[0]]))
+    found = rule.joined(raw, patches(small_clip.visual, images[:2]), usual, (0.0, 1.0))
+    assert found.scores.isfinite().all()
+    assert found.maps.isfinite().all()
+    assert found.scores[1] > found.scores[0]
 
 
 def test_one_reference_is_measured_against_itself(small_clip, images):
     level = patches(small_clip.visual, images[:1])[0][0]
     ninth = [sorted(half(one, other) for other in level)[8] for one in level]
     rule = ReferenceRule.of(remember(small_clip.visual, images[:1]))
-    assert float(rule.units[0]) == pytest.approx(sum(ninth) / 16, rel=1e-3)
+    assert float(rule.usual.mean[0]) == pytest.approx(sum(ninth) / 16, rel=1e-3)
 
 
 def test_what_is_usual_for_the_method_tells_nothing(small_clip, images):
@@ -63,20 +93,19 @@ def test_what_is_usual_for_the_method_tells_nothing(small_clip, images):
         answers.append(rule.joined(RawOutput(torch.zeros(3), maps[2:]), levels, usual, (0.0, 1.0)))
     torch.testing.assert_close(answers[0].scores, answers[1].scores)
     torch.testing.assert_close(answers[0].maps, answers[1].maps)
-    z = rule.distances(levels) + OWN_WEIGHT * (logits[2:].flatten(1) - logits[:2].mean()) / logits[:2].std(
-        correction=0
-    )
+    mean, largest = logits[:2].mean(), logits[:2].max()  # of 32 patches, 1/128 is one
+    z = rule.distances(levels) + OWN_WEIGHT * (logits[2:].flatten(1) - mean) / (largest - mean)
     ahead = z.amax(dim=1) - 2  # of 16 patches, 1/128 is one
     torch.testing.assert_close(answers[0].scores, (1 + ahead / (1 + ahead.abs())) / 2)
 
 
 def test_companions_count_the_less_the_more_references_there_are(small_clip, images):
-    raw, levels = RawOutput(torch.zeros(1), torch.zeros(1, 32, 32)), patches(small_clip.visual, images[4:])
+    raw, same = RawOutput(torch.zeros(1), torch.zeros(1, 32, 32)), torch.zeros(1, 16)
     gains = []
     for count in (1, 4):
         rule = ReferenceRule.of(remember(small_clip.visual, images[:count]))
         without, with_them = (
-            rule.joined(raw, levels, None, (0.0, 1.0), companions).maps.mean()
+            rule.with_distances(same, raw, None, (0.0, 1.0), companions).maps.mean()
             for companions in (None, torch.ones(1, 16))
         )
         gains.append(float(with_them - without))
@@ -131,9 +160,11 @@ def test_a_part_that_lies_otherwise_is_known_with_turned_references(make_small_c
     assert (scores[1] < scores[0]).all()
 
 
-def test_spreads_are_stacked_by_class_name():
-    spreads = [Spread.of(torch.tensor([[1.0, 3.0 + more]]), (0, 1)) for more in (0, 2)]
-    assert Spread.stacked(spreads).mean.tolist() == [[2.0], [3.0]]
+def test_what_is_usual_is_stacked_by_class_name():
+    usual = Usual.stacked([Usual.of(torch.tensor([[1.0, 3.0 + more]])) for more in (0, 2)])
+    assert usual.mean.tolist() == [[2.0], [3.0]]
+    assert usual.excess.tolist() == [[1.0], [2.0]]
+    assert usual.above(torch.tensor([[3.0, 1.0], [3.0, 1.0]])).tolist() == [[1.0, -1.0], [0.0, -1.0]]
 
 
 @pytest.mark.slow

@@ -110,6 +110,21 @@ class ModelsAnswer(BaseModel):
     version: str = Field(description="version of zsad")
 
 
+class GoodImageAnswer(BaseModel):
+    """A good image that a model has been fitted to."""
+
+    name: str = Field(description="name of the uploaded file")
+    score: float | None = Field(description="its score without itself among the references; null if unused")
+    is_outlier: bool = Field(description="whether it stands out from the others")
+
+
+class FailedUpload(BaseModel):
+    """An image that could not be used."""
+
+    name: str = Field(description="name of the uploaded file")
+    error: str = Field(description="one line that says why")
+
+
 class FitAnswer(BaseModel):
     """What came of fitting a model to good images."""
 
@@ -120,12 +135,13 @@ class FitAnswer(BaseModel):
     confidence: float = Field(description="probability with which that rate is aimed at")
     promise: list[str] = Field(description="what the thresholds promise, in sentences")
     warnings: list[str] = Field(description="limits of the promise, in sentences")
-    images: int = Field(description="number of good images in use")
+    images: list[GoodImageAnswer] = Field(description="good images in use")
     copies: int = Field(description="number of images left out because another has the same content")
     outliers: list[str] = Field(description="images that stand out, the highest score first")
     dropped: list[str] = Field(description="images that were left out because they stand out")
     near_copies: list[list[str]] = Field(description="groups of images that count as one")
-    failed: list[RowAnswer] = Field(description="images that could not be used")
+    failed: list[FailedUpload] = Field(description="images that could not be used")
+    file: str | None = Field(description="with --keep: file in that folder that holds the fitted detector")
 
 
 class ReferencesAnswer(BaseModel):
@@ -134,7 +150,7 @@ class ReferencesAnswer(BaseModel):
     model: str = Field(description="name of the model")
     references: int = Field(description="number of references in use")
     threshold: float | None = Field(description="null: a threshold for other references does not hold")
-    failed: list[RowAnswer] = Field(description="images that could not be used")
+    failed: list[FailedUpload] = Field(description="images that could not be used")
 
 
 class StateAnswer(BaseModel):
@@ -145,7 +161,7 @@ class StateAnswer(BaseModel):
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Descriptions of refusals, for the `responses` of a route."""
-    return {status: {"model": Problem, "description": _WORDS[status]} for status in statuses}
+    return {status: {"model": Problem, "description": STATUSES[status]} for status in statuses}
 
 
 def upload_body(fields: dict[str, str], is_one_enough: bool) -> dict[str, Any]:
@@ -170,7 +186,7 @@ def upload_body(fields: dict[str, str], is_one_enough: bool) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-_WORDS = {
+STATUSES = {
     401: "no token or a wrong one",
     403: "not allowed on this server",
     404: "no model of that name",

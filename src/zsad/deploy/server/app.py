@@ -15,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from zsad._version import __version__
+from zsad.deploy.server.draining import Drain
 from zsad.deploy.server.guard import Guard, Watch, refusal_answer
 from zsad.deploy.server.page_routes import page_routes
 from zsad.deploy.server.refusals import Refusal
 from zsad.deploy.server.scoring_routes import scoring_routes
+from zsad.deploy.server.teaching_routes import teaching_routes
 from zsad.deploy.server.watching_routes import watching_routes
 from zsad.errors import one_line
 
@@ -67,6 +69,7 @@ def create_app(service: Service, on_failure: Callable[[Exception], None] | None 
     )
     app.include_router(page_routes())
     app.include_router(scoring_routes(service))
+    app.include_router(teaching_routes(service))
     app.include_router(watching_routes(service))
     _answer_errors(app)
     app.add_middleware(Guard, options=service.options)
@@ -78,6 +81,7 @@ def create_app(service: Service, on_failure: Callable[[Exception], None] | None 
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Retry-After"],
         )
+    app.add_middleware(Drain)
     app.add_middleware(Watch, service=service)  # the outermost, which sees the answers of all others
     return app
 

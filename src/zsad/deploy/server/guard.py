@@ -122,11 +122,12 @@ class Watch:
                 status = message["status"]
             await send(message)
 
-        self._service.open_requests += 1
+        is_accepted = not self._service.is_stopping
+        self._service.open_requests += is_accepted
         try:
             await self._app(scope, receive, sending)
         finally:
-            self._service.open_requests -= 1
+            self._service.open_requests -= is_accepted
             self._tell(scope, status, perf_counter() - started)
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:

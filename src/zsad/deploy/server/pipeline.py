@@ -108,6 +108,19 @@ class Pipeline:
 
             return await self.in_thread(row) if inline else row()
 
+    async def error_of(self, upload: Upload, model: Model) -> Exception | None:
+        """Why an image cannot be read; None if it can. The pixels are dropped."""
+
+        def check() -> None:
+            self.read(upload, model)
+
+        try:
+            async with self._decoding:
+                await self.in_thread(check)
+        except Exception as error:  # one image never stops the others
+            return error
+        return None
+
     def read(self, upload: Upload, model: Model) -> Image.Image:
         """Decodes an upload from memory, within the limits; upright RGB.
 

@@ -19,7 +19,6 @@ class Places:
         max_body: largest size of a request, in bytes.
         images: images that are accepted and not answered yet.
         bytes: bytes of uploads that are held.
-        requests: requests that hold places.
     """
 
     def __init__(self, options: ServeOptions, seconds_per_image: Callable[[], float]) -> None:
@@ -28,17 +27,14 @@ class Places:
         self._seconds_per_image = seconds_per_image
         self.images = 0
         self.bytes = 0
-        self.requests = 0
 
     @contextmanager
     def request(self) -> Iterator[Place]:
         """The places of one request, given back at the end."""
         place = Place(self)
-        self.requests += 1
         try:
             yield place
         finally:
-            self.requests -= 1
             self.images -= place.images
             self.bytes -= place.bytes
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _BACKLOG = 2048
 _KEEP_ALIVE = 75  # seconds that a connection without requests stays open; proxies expect about a minute
 _REFUSING = 0.5  # seconds in which a server that stops still answers new requests, with 503
+_CLOSING = 10  # seconds in which clients take their last answers
 _TICK = 0.05
 
 
@@ -40,7 +41,6 @@ def run(models: Models, options: ServeOptions, on_start: Callable[[str], None] |
         ConfigError: the address cannot be listened on, or the TLS files do not fit.
         ZsadError: a model cannot be loaded.
     """
-    listening = _listen(options)
     service = Service(models, options)
     failures: list[Exception] = []
 
@@ -48,10 +48,9 @@ def run(models: Models, options: ServeOptions, on_start: Callable[[str], None] |
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(service, fail)
-    server = _Server(_config(app, options), service)
-    url = _url(listening, options)
-    with listening:
+    server = _Server(_config(create_app(service, fail), options), service)
+    with _listen(options) as listening:
+        url = _url(listening, options)
         log("listening", url=url)
         if on_start is not None:
             on_start(url)
@@ -113,7 +112,7 @@ class _Server(uvicorn.Server):
         log("stopping", open_requests=service.open_requests, images=service.places.images)
         begin = loop.time()
         # Receiving and scoring may take the time limit each.
-        while service.places.requests and loop.time() - begin < 2 * service.options.timeout:
+        while service.open_requests and loop.time() - begin < 2 * service.options.timeout:
             await asyncio.sleep(_TICK)
         await asyncio.sleep(max(0.0, begin + _REFUSING - loop.time()))
         self.should_exit = True
@@ -158,6 +157,7 @@ def _config(app: object, options: ServeOptions) -> uvicorn.Config:
             lifespan="on",
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=_CLOSING,
             ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key,
         )

@@ -32,7 +32,7 @@ class Service:
         pipeline: way of an image to its row.
         metrics: counters.
         is_stopping: whether new requests are refused because the server is about to end.
-        open_requests: requests that have come and are not answered yet.
+        open_requests: requests that came before the server began to stop and are not answered yet.
     """
 
     def __init__(self, models: Models, options: ServeOptions) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ FILE_FIELD = "file"
 LONGEST_NAME = 255  # characters of a file name that are echoed
 _LONGEST_FIELD = 4096  # bytes of a field that is not a file
 _MOST_FIELDS = 32
-_MOST_DRAINED, _DRAIN_SECONDS = 2**28, 5.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,11 @@ class Body:
 
 
 async def receive(
-    request: Request, place: Place, options: ServeOptions, known_fields: Collection[str]
+    request: Request,
+    place: Place,
+    options: ServeOptions,
+    known_fields: Collection[str],
+    most_images: int | None = None,
 ) -> Body:
     """Receives the body of a request.
 
@@ -65,29 +67,30 @@ async def receive(
         place: place of the request, which counts images and bytes.
         options: limits.
         known_fields: names of the fields besides "file" that the form may have.
+        most_images: images that the form may hold if they do not go through the queue; None for images to be
+            scored, for which there has to be room in it.
 
     Raises:
         Refusal: 408, the body takes too long; 413, it is too large or holds too many images; 422, it is no
             form that can be read or holds no image; 429, there is no room; 499, the client hung up.
     """
-    incoming = _Incoming(request, place)
     try:
-        _check_length(request, place, options)
-        body = await asyncio.wait_for(_received(incoming, options, known_fields), options.timeout)
-        place.take_images(len(body.images))
+        _check_length(request, options)
+        if most_images is None:
+            place.check_room()
+        most = most_images or options.max_images
+        body = await asyncio.wait_for(_received(request, place, most, known_fields), options.timeout)
+        if most_images is None:
+            place.take_images(len(body.images))
         return body
     except (asyncio.TimeoutError, TimeoutError):
         raise Refusal(
             408, f"the request did not arrive within {options.timeout:g} seconds: send smaller images"
         ) from None
-    except Refusal as refusal:
-        if refusal.status != CLIENT_GONE:
-            await incoming.drain()
-        raise
 
 
-def _check_length(request: Request, place: Place, options: ServeOptions) -> None:
-    """Refuses a body before it comes, if it is too large or there is no room for a single image."""
+def _check_length(request: Request, options: ServeOptions) -> None:
+    """Refuses a body that is too large before it comes."""
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > options.max_body:
         raise Refusal(
@@ -95,55 +98,26 @@ def _check_length(request: Request, place: Place, options: ServeOptions) -> None
             f"the request has {declared} bytes, more than the limit of {options.max_body}: send fewer or "
             "smaller images at a time",
         )
-    place.check_room()
 
 
-class _Incoming:
-    """The body of a request while it comes.
-
-    Attributes:
-        headers: headers of the request.
-    """
-
-    def __init__(self, request: Request, place: Place) -> None:
-        self.headers = request.headers
-        self._request = request
-        self._place = place
-        self._has_more = True
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The parts of the body, each counted before it is kept."""
-        while self._has_more:
-            chunk = await self._next()
-            self._place.take_bytes(len(chunk))
-            yield chunk
-
-    async def drain(self) -> None:
-        """Takes the rest of a refused body; many clients read no answer before they have sent everything."""
-        if "100-continue" in self.headers.get("expect", "").lower():
-            return  # the client waits for the answer and has sent nothing
-        with suppress(asyncio.TimeoutError, TimeoutError, Refusal):
-            await asyncio.wait_for(self._discard(), _DRAIN_SECONDS)
-
-    async def _discard(self) -> None:
-        dropped = 0
-        while self._has_more and dropped < _MOST_DRAINED:
-            dropped += len(await self._next())
-
-    async def _next(self) -> bytes:
-        message = await self._request.receive()
+async def _chunks(request: Request, place: Place) -> AsyncGenerator[bytes, None]:
+    """The parts of the body, each counted before it is kept."""
+    has_more = True
+    while has_more:
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise Refusal(CLIENT_GONE, "the client hung up")
-        self._has_more = message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
-        return chunk
+        place.take_bytes(len(chunk))
+        has_more = message.get("more_body", False)
+        yield chunk
 
 
-async def _received(incoming: _Incoming, options: ServeOptions, known_fields: Collection[str]) -> Body:
-    kind = incoming.headers.get("content-type", "").partition(";")[0].strip().lower()
+async def _received(request: Request, place: Place, most_images: int, known_fields: Collection[str]) -> Body:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _form(incoming, options, known_fields)
-    content = b"".join([chunk async for chunk in incoming.chunks()])
+        return await _form(request, place, most_images, known_fields)
+    content = b"".join([chunk async for chunk in _chunks(request, place)])
     if not content:
         raise Refusal(
             422, "the body is empty: send an image as the body, or images as multipart fields named 'file'"
@@ -170,15 +144,15 @@ class _FormInMemory(MultiPartParser):
         self.is_complete = True
 
 
-async def _form(incoming: _Incoming, options: ServeOptions, known_fields: Collection[str]) -> Body:
+async def _form(request: Request, place: Place, most_images: int, known_fields: Collection[str]) -> Body:
     parser = _FormInMemory(
-        incoming.headers,
-        incoming.chunks(),
+        request.headers,
+        _chunks(request, place),
         max_files=float("inf"),
         max_fields=float("inf"),
         max_part_size=_LONGEST_FIELD,
     )
-    parser.most_parts = options.max_images + _MOST_FIELDS
+    parser.most_parts = most_images + _MOST_FIELDS
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -202,10 +176,10 @@ async def _form(incoming: _Incoming, options: ServeOptions, known_fields: Collec
         await form.close()
     if not images:
         raise Refusal(422, f"the form holds no image: send each as a file in a field named '{FILE_FIELD}'")
-    if len(images) > options.max_images:
+    if len(images) > most_images:
         raise Refusal(
             413,
-            f"a request takes at most {options.max_images} images, got {len(images)}: send several",
+            f"a request takes at most {most_images} images, got {len(images)}: send several",
         )
     return Body(tuple(images), fields)
 

@@ -12,9 +12,9 @@ from zsad.methods.functional.matching import SIMILARITIES_AT_ONCE
 from zsad.methods.functional.reference_rule import (
     MOST_MEASURED,
     MOST_VECTORS,
-    SMALLEST_UNIT,
     ReferenceRule,
     half_cosine,
+    usual_distances,
     usual_logits,
 )
 
@@ -81,14 +81,14 @@ class _Rules:
 
     def without(self, absent: Collection[int]) -> ReferenceRule:
         """The rule for the references that are left, with what is usual between these."""
-        units = []
+        between = []
         for askers, nearest in zip(self._askers, self._nearest, strict=True):
             gone = [number for number in absent if number < nearest.shape[1]]
             similarity = nearest.scatter(1, askers[:, None], -1.0)
             similarity[:, gone] = -1.0
             asked = ~torch.isin(askers, torch.tensor(gone, dtype=askers.dtype, device=askers.device))
-            units.append(half_cosine(similarity[asked].amax(dim=1)).mean())
-        return ReferenceRule(self._thinned.without(absent), torch.stack(units).clamp(min=SMALLEST_UNIT))
+            between.append(half_cosine(similarity[asked].amax(dim=1)))
+        return ReferenceRule(self._thinned.without(absent), usual_distances(between))
 
 
 def _nearest_by_owner(asked: Tensor, known: Tensor, owners: Tensor, count: int) -> Tensor:

@@ -165,6 +165,7 @@ def run_facts(group: RunGroup) -> list[tuple[str, Any]]:
         ("Dataset", f"{record.title}, {record.licence}, {record.page}" if record else run.dataset),
         ("Split", run.split),
         ("References per category", run.references or None),
+        ("References turned and flipped", "yes" if run.augment_references else None),
         ("Seeds" if len(group.runs) > 1 else "Seed", ", ".join(str(other.seed) for other in group.runs)),
         ("Settings", run.settings),
         ("Seconds per run", seconds),
@@ -178,7 +179,7 @@ def run_facts(group: RunGroup) -> list[tuple[str, Any]]:
 def group_title(group: RunGroup) -> tuple[str, str]:
     """The method of a run, and where it ran, for a heading."""
     run = group.first
-    shots = f", {run.references}-shot" if run.references else ""
+    shots = f", {run.shots}" if run.references else ""
     return run.method + shots, f"{dataset_title(run.dataset)}, {run.backbone} at {run.image_size} pixels"
 
 

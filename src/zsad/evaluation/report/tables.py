@@ -217,7 +217,7 @@ def category_table(group: RunGroup, metrics: Iterable[str] | None = None) -> Res
     if len(rows) > 1:
         rows.append(Row(("mean", *map(str, totals)), _mean_cells(group, chosen), is_mean=True))
     sources = source_notes(_published(rows))
-    shots = f", {run.references}-shot" if run.references else ""
+    shots = f", {run.shots}" if run.references else ""
     title = f"{run.method} on {dataset_title(run.dataset)} ({run.backbone}{shots})"
     notes = notes_of(group.runs, with_published=bool(sources))
     return ResultTable(title, _CATEGORY_LABELS, chosen, tuple(rows), notes, sources)
