@@ -57,7 +57,7 @@ def test_the_results_say_so(folder, auto, tmp_path):
     summary = predict_folder(folder, auto, PredictOptions(out=tmp_path / "out", formats=()))
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert settings["folder_mode"] == summary.note
-    assert len(settings["companions"]) == 10
+    assert len(settings["companion_images"]) == 10
     assert summary.note in (tmp_path / "out" / "index.html").read_text()
 
 
@@ -66,7 +66,7 @@ def test_seven_images_have_no_companions(folder, auto, tmp_path):
     summary = predict_folder(few, auto, PredictOptions(out=tmp_path / "out", formats=()))
     assert "fewer than 8 readable images" in summary.note
     assert summary.note in (tmp_path / "out" / "index.html").read_text()
-    assert json.loads((tmp_path / "out" / "settings.json").read_text())["companions"] == []
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["companion_images"] == []
 
 
 def test_the_page_says_how_far_to_trust_a_comparison(folder, auto, tmp_path):

@@ -44,11 +44,13 @@ from zsad.cli.options import (
     method_settings,
 )
 from zsad.cli.printing import Bar, failure_lines, print_prediction, print_problems, stderr
+from zsad.cli.watching import run_watch
 
 if TYPE_CHECKING:
     from zsad.prediction.options import PredictOptions
     from zsad.prediction.predictor import Predictor
-    from zsad.prediction.run import Loader, PredictResult
+    from zsad.prediction.run import PredictResult
+    from zsad.prediction.setup import Loader
 
 
 _OF_DETECTORS = (
@@ -174,6 +176,14 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an earlier run; images that it finished are skipped.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Score the images that arrive in the FOLDERs, until Ctrl-C; files that are still being "
+            "written are waited for, and a later watch continues in the same results.",
+        ),
+    ] = False,
     settings: SettingsOption = None,
     offline: OfflineOption = False,
     json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
@@ -249,11 +259,14 @@ def predict(
             **config,
         )
 
-    result = _run(inputs, load, options, quiet)
-    if json_lines:
+    if watch:
+        result = run_watch(inputs, load, options, as_json=json_lines, quiet=quiet)
+    else:
+        result = _run(inputs, load, options, quiet)
+    if json_lines and not watch:
         for record in result.records:
             typer.echo(record.to_json())
-    elif not quiet:
+    elif not quiet and not json_lines:
         print_prediction(result)
     if (json_lines or quiet) and result.left_out:
         print_problems("note", [f"{result.left_out} (--include-results takes them)"])

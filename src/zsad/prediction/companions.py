@@ -15,7 +15,7 @@ from zsad.images.names import file_and_part
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
 
-COMPANIONS_KEY = "companions"  # in settings.json, because a resumed run compares with the same ones
+COMPANIONS_KEY = "companion_images"  # in settings.json, because a resumed run compares with the same ones
 
 
 def give_companions(detector: Detector, files: Sequence[Path], resumed: Path | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
@@ -120,6 +120,42 @@ class RunLayout:
     def _place(self, folder: str, path: str, suffix: str) -> Path:
         name = self.names[path]
         return self.directory / folder / name.with_name(name.name + suffix)
+
+
+class GrowingNames(dict[str, Path]):
+    """Names of the files of a run that does not know its images beforehand, by input path.
+
+    The first image of a name keeps it, whatever comes later; `RunLayout.plan` treats all images alike.
+    """
+
+    def __init__(self, root: str, paths: Iterable[str] = ()) -> None:
+        """Names the images so far, in the order of their arrival; `root` as in `RunLayout`."""
+        super().__init__()
+        self.root = root
+        self._taken: set[str] = set()
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: str) -> None:
+        """Names the files of one more image; one that has a name keeps it.
+
+        Example:
+            >>> names = GrowingNames("/in", ["/in/1.png", "/in/1.jpg", "/in/1.bmp"])
+            >>> [name.as_posix() for name in names.values()]
+            ['1', '1_jpg', '1_bmp']
+        """
+        if path in self:
+            return
+        relative = _relative(path, self.root)
+        stem, number = _shortened(relative.stem), 2
+        name = relative.with_name(stem)
+        if _key(name) in self._taken:
+            stem = _shortened(f"{relative.stem}_{relative.suffix.removeprefix('.')}")
+            name = relative.with_name(stem)
+        while _key(name) in self._taken:
+            name, number = relative.with_name(f"{stem}_{number}"), number + 1
+        self._taken.add(_key(name))
+        self[path] = name
 
 
 def content_stamp(path: str) -> bytes:

@@ -24,7 +24,7 @@ from zsad.files.run_settings import read_settings
 from zsad.images.colours import colour_table
 from zsad.prediction.cards import card_columns
 from zsad.prediction.companions import COMPANIONS_KEY
-from zsad.prediction.layout import RunLayout, common_folder
+from zsad.prediction.layout import GrowingNames, RunLayout, common_folder
 from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
 from zsad.prediction.wording import score_decimals
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
 
 PAGE_KEY = "page"  # entry of settings.json with what the page needs and the scores do not depend on
+WATCH_KEY = "watch"  # entry of settings.json that says that images arrived one by one
 EMBEDDED_THUMBNAILS = 200
 LISTED_FAILURES = 1000  # on the page; the tables list all
 HISTOGRAM_BINS = 48
@@ -102,6 +103,8 @@ def rebuild_page(directory: str | Path) -> Path:
         low, high = page["map_range"]
         found = page["calibration"]
         layout = RunLayout.plan(directory, [record.path for record in records], root)
+        if settings.get(WATCH_KEY):  # files were named in the order of their arrival
+            layout = RunLayout(directory, root, GrowingNames(root, [record.path for record in records]))
         calibration = None if found is None else Calibration.from_dict(found)
         return write_prediction_page(layout, records, settings, (float(low), float(high)), calibration)
     except (KeyError, TypeError, ValueError) as error:

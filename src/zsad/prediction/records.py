@@ -156,6 +156,10 @@ class ResultsWriter:
         """Writes `results.jsonl` in order and `results.csv`, each whole."""
         self._close()
         write_jsonl(self.directory / RESULTS_FILE, self.records)
+        self.write_table()
+
+    def write_table(self) -> None:
+        """Writes `results.csv` of the records so far, whole."""
         write_csv(self.directory / TABLE_FILE, self.records, self._delimiter)
 
     def __enter__(self) -> ResultsWriter:

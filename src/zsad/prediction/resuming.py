@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zsad.errors import ConfigError, DataError
 from zsad.files.run_settings import check_same_settings, read_settings
 from zsad.prediction.companions import COMPANIONS_KEY
-from zsad.prediction.layout import RunLayout
+from zsad.prediction.layout import GrowingNames, RunLayout
 from zsad.prediction.page import PAGE_KEY
 from zsad.prediction.records import RESULTS_FILE, ResultRecord, read_results
 
@@ -41,7 +41,8 @@ def resumed_layout(
         ConfigError: the earlier run had other settings, or its method scores all images together.
         DataError: the earlier results are damaged.
     """
-    earlier, root = _earlier_results(directory, settings)
+    found, root = _earlier_results(directory, settings)
+    earlier = [record for record in found if record.error is None]
     if earlier and is_joint:
         raise ConfigError(
             f"{settings['method']} scores all images together, so none can be added later: leave --resume out"
@@ -49,10 +50,43 @@ def resumed_layout(
     layout = RunLayout.plan(directory, [record.path for record in earlier] + list(names), root)
     wanted = set(names)
     kept = [r for r in earlier if r.path not in wanted or layout.is_complete(r.path, formats)]
-    for path in {record.path for record in earlier} - {record.path for record in kept}:
-        for file in layout.files(path):  # an image that has changed may be unreadable now
-            file.unlink(missing_ok=True)
+    _remove_files(layout, earlier, kept)
     return layout, kept
+
+
+def watched_layout(
+    directory: Path, settings: Mapping[str, Any], formats: Sequence[FileKind], root: str
+) -> tuple[RunLayout, list[ResultRecord]]:
+    """Where files go while folders are watched, and which records of an earlier watch are kept.
+
+    Args:
+        directory: the results' folder.
+        settings: everything that scores and files depend on.
+        formats: files that a complete image has.
+        root: common folder of what is watched.
+
+    Returns:
+        A layout whose names are `GrowingNames`, and the earlier records whose files are complete.
+
+    Raises:
+        ConfigError: the earlier run had other settings, or watched other folders.
+        DataError: the earlier results are damaged.
+    """
+    earlier, earlier_root = _earlier_results(directory, settings)
+    if earlier_root not in (None, root):
+        raise ConfigError(f"{directory} holds what was seen in {earlier_root}: give another --out for {root}")
+    layout = RunLayout(directory, root, GrowingNames(root, [record.path for record in earlier]))
+    scored = [record for record in earlier if record.error is None]
+    kept = [record for record in scored if layout.is_complete(record.path, formats)]
+    _remove_files(layout, scored, kept)
+    return layout, kept
+
+
+def _remove_files(layout: RunLayout, earlier: Sequence[ResultRecord], kept: Sequence[ResultRecord]) -> None:
+    """Removes the files of images that are scored again, which may be unreadable now."""
+    for path in {record.path for record in earlier} - {record.path for record in kept}:
+        for file in layout.files(path):
+            file.unlink(missing_ok=True)
 
 
 def earlier_files(directory: Path) -> list[Path]:
@@ -76,11 +110,11 @@ def earlier_files(directory: Path) -> list[Path]:
 
 
 def _earlier_results(directory: Path, settings: Mapping[str, Any]) -> tuple[list[ResultRecord], str | None]:
-    """The scored records of an earlier run with the same settings, and the root of its layout."""
+    """The records of an earlier run with the same settings, and the root of its layout."""
     earlier = read_settings(directory)
-    records = [record for record in read_results(directory / RESULTS_FILE) if record.error is None]
+    records = read_results(directory / RESULTS_FILE)
     if earlier is None:
-        if records:
+        if any(record.error is None for record in records):
             raise ConfigError(
                 f"cannot resume in {directory}: settings.json is missing, so its settings are unknown. "
                 "Choose another --out, or leave --resume out to start over"

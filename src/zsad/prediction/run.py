@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from zsad.detector.calibration.wording import summary
 from zsad.errors import ConfigError, DataError
 from zsad.files.csv_tables import checked_delimiter
 from zsad.files.run_lock import only_writer
@@ -34,7 +33,6 @@ from zsad.prediction.predictor import (
     calibration_of,
     check_exported,
     is_detector,
-    is_predictor,
     promise_lines,
 )
 from zsad.prediction.records import (
@@ -45,19 +43,11 @@ from zsad.prediction.records import (
     write_explanations,
 )
 from zsad.prediction.resuming import earlier_files, resumed_layout
+from zsad.prediction.setup import Loader, completed, known_settings, loaded_for, looking, make_folder
 
 if TYPE_CHECKING:
-    from zsad.detector.thresholds import Calibration
     from zsad.images.names import Pages
-    from zsad.images.saving import FileKind
     from zsad.prediction.pipeline import Engine, Scorer
-
-DEFAULT_FORMATS: tuple[FileKind, ...] = ("overlay", "map")
-# The options that decide what is written about an image: stored, and compared when a run is resumed.
-_STORED_OPTIONS = ("formats", "scale", "class_name", "threshold", "map_threshold", "explain")
-
-Loader = Callable[[list[Path], str | None, int | None], "Predictor"]
-"""Loads a detector for images, onto a device, that reads 16-bit files at a depth; None: the default."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +127,12 @@ def predict_folder(
         pages=options.pages,
     )
     files = cast("list[Path]", search.images)  # a RemoteFile goes where a path goes
-    _make_folder(directory)
+    make_folder(directory)
     is_auto = checked_bits(options.bits) == AUTO
     bits = common_bits(files) if is_auto else common_depth(options.bits)
     with only_writer(directory):
         options = dataclasses.replace(options, bits=bits)
-        result = _predict(files, _loaded(detector, files, options), options, engine, progress)
+        result = _predict(files, loaded_for(detector, files, options), options, engine, progress)
     return dataclasses.replace(result, left_out=str(search.left_out))
 
 
@@ -158,16 +148,16 @@ def _predict(
     started = time.perf_counter()
     if not is_detector(detector):
         check_exported(options)
-    detector = _looking(detector, options).deciding(
+    detector = looking(detector, options).deciding(
         options.class_name, options.threshold, options.map_threshold
     )
     calibration = calibration_of(detector)
-    options = _completed(options, detector)
+    options = completed(options, detector)
     companions, note = [], ""
     if is_detector(detector):
         companions = give_companions(detector, files, directory if options.resume else None)
         note = folder_note(detector)
-    known = _known_settings(options, detector, calibration, note)
+    known = known_settings(options, detector, calibration, note)
     layout, kept = _plan(directory, files, known, options, is_joint=detector.scores_jointly)
     explanations = read_explanations(directory) if options.resume and options.explain is not None else {}
     if options.explain is not None:  # a run that was killed may have left records without a ranking
@@ -243,65 +233,11 @@ def in_batches(paths: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
     return (paths[start : start + size] for start in range(0, len(paths), size))
 
 
-def _make_folder(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise ConfigError(f"the results' folder {directory} is a file: choose another --out") from error
-
-
-def _loaded(detector: Predictor | Loader, files: list[Path], options: PredictOptions) -> Predictor:
-    """The detector; one that other processes copy to their own devices is loaded on the CPU."""
-    bits = cast("int | None", options.bits)  # the depth of all images, found by now
-    if is_predictor(detector):
-        detector = detector if bits is None else detector.at_depth(bits)
-        return detector if options.tile is None else detector.with_tile(options.tile)
-    load = cast("Loader", detector)
-    loaded = load(files, "cpu" if options.scores_elsewhere else options.device, bits)
-    return loaded if options.tile is None else loaded.with_tile(options.tile)
-
-
 def _workers_device(options: PredictOptions, detector: Predictor | Loader) -> str | None:
     """Kind of device of the processes: as in the options, or that of a detector that is already loaded."""
     if options.device is None and options.devices != 1 and is_detector(detector):
         return detector.device.type
     return options.device
-
-
-def _looking(detector: Predictor, options: PredictOptions) -> Predictor:
-    """The detector with the region of interest of the options, if there is one."""
-    if options.roi is None or not is_detector(detector):
-        return detector
-    if detector.method.MOST_COMPANIONS:
-        detector.set_companions(None)  # those of an earlier run; this run draws its own
-    return detector.with_roi(options.roi)
-
-
-def _completed(options: PredictOptions, detector: Predictor) -> PredictOptions:
-    """Options with the detector's thresholds where none were given, and with the default files."""
-    threshold = detector.threshold if options.threshold is None else options.threshold
-    map_threshold = detector.map_threshold if options.map_threshold is None else options.map_threshold
-    formats = options.formats
-    if formats is None:
-        formats = DEFAULT_FORMATS if map_threshold is None else (*DEFAULT_FORMATS, "mask")
-    elif map_threshold is None and {"mask", "contour"} & set(formats):
-        raise ConfigError("masks and contours need a threshold for map values: give --map-threshold VALUE")
-    once = tuple(dict.fromkeys(formats))
-    return dataclasses.replace(options, formats=once, threshold=threshold, map_threshold=map_threshold)
-
-
-def _known_settings(
-    options: PredictOptions, detector: Predictor, calibration: Calibration | None, note: str
-) -> dict[str, Any]:
-    """Everything that scores and files depend on, as `settings.json` stores it."""
-    stored = {name: getattr(options, name) for name in _STORED_OPTIONS}
-    known = {**detector.scoring_settings(), **stored, "formats": sorted(options.formats or ())}
-    known.update(options.loaded_with)
-    if calibration is not None:
-        known["calibration"] = summary(calibration)
-    if note:
-        known["folder_mode"] = note
-    return known
 
 
 def _plan(
