@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from zsad.cli import app, doctor
 from zsad.errors import ConfigError, MissingTorchError, without_torch
 from zsad.prediction.options import PredictOptions
 from zsad.prediction.run import predict_folder
+from zsad.prediction.watching import WatchOptions, watch_folders
 from zsad.types import ScoreScale
 
 DECISION = {"threshold": 0.5, "map_threshold": 0.6, "score_scale": ScoreScale(0.1, (0.2, 0.3))}
@@ -140,6 +142,21 @@ def test_python_takes_an_exported_detector_where_it_takes_a_detector(parts, tmp_
         (name,) = refused
         with pytest.raises(ConfigError, match=f"{name} is for detectors"):
             predict_folder(parts, exported, PredictOptions(out=tmp_path / "out", **refused))
+
+
+def test_a_watch_takes_a_bundle_too(parts, tmp_path):
+    exported, stop = zsad.load_exported(brightness_bundle(tmp_path / "bundle", **DECISION)), threading.Event()
+    found = []
+
+    def report(record):
+        found.append(record)
+        if len(found) == 3:
+            stop.set()
+
+    (parts / "text.png").unlink()
+    quick = WatchOptions(interval=0.01, patience=0.1)
+    watch_folders(parts, exported, PredictOptions(out=tmp_path / "out"), quick, stop=stop, report=report)
+    assert sorted(record.is_anomalous for record in found) == [False, False, True]
 
 
 @pytest.mark.parametrize(
