@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from helpers.server_process import serving
 from PIL import Image
 
 import zsad
 from helpers.browser import open_browser, open_page, wait_until_scored
 from helpers.image_bytes import encode
+from helpers.server_process import serving
 
 pytestmark = pytest.mark.slow
 
