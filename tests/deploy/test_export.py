@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 
 import numpy as np
@@ -13,20 +14,14 @@ from PIL import Image
 
 import zsad
 from helpers.brightness_bundle import brightness_graph
+from helpers.stripes import striped
 from zsad.deploy import export, parity
 from zsad.deploy.bundle import BUNDLE_FILE, Graphs, read_bundle
 from zsad.deploy.export import export_detector
 from zsad.deploy.runtime import load_exported
-from zsad.errors import ConfigError, DataError
+from zsad.errors import ConfigError, DataError, MissingExtraError
 
 GOOD = 8
-
-
-def striped(number, size=(40, 52)):
-    """An image of stripes with a little noise."""
-    generator = np.random.default_rng(number)
-    stripes = np.sin(np.arange(size[1]) / 3)[None, :, None] * 40 + 120
-    return (stripes + generator.normal(0, 8, (*size, 3))).clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +107,8 @@ def small(make_small_clip):
 def other_graph(monkeypatch):
     """Every export writes a graph that answers with the brightness of the image."""
 
-    def write(parts, detector, folder, *rest):
-        onnx.save(brightness_graph(detector.image_size), folder / "model.onnx")
+    def write(parts, preparation, folder, *rest):
+        onnx.save(brightness_graph(preparation.size), folder / "model.onnx")
         return Graphs("model.onnx")
 
     monkeypatch.setattr(export, "write_graphs_for", write)
@@ -179,3 +174,10 @@ def test_a_threshold_for_another_class_is_left_out(small, tmp_path):
     result = export_detector(small, tmp_path / "bundle", class_name="nut")
     assert result.bundle.threshold is None
     assert any("was left out" in line for line in result.lines)
+
+
+def test_a_missing_package_is_named_before_anything_is_done(small, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nncf" else find(name))
+    with pytest.raises(MissingExtraError, match=r"needs the package 'nncf': pip install 'zsad\[openvino\]'"):
+        export_detector(small, tmp_path / "bundle", "openvino", "int8")

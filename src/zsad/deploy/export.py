@@ -10,10 +10,13 @@ import contextlib
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zsad._version import __version__
 from zsad.deploy.bundle import (
@@ -31,10 +34,11 @@ from zsad.deploy.folding import check_exportable, folded_class, in_half_precisio
 from zsad.deploy.graphs import MOST_AT_ONCE
 from zsad.deploy.parity import compared_images, differences, parity
 from zsad.deploy.readme import parity_sentence, write_readme
-from zsad.deploy.runners import write_graphs_for
+from zsad.deploy.runners import Target, check_installed, write_graphs_for
 from zsad.deploy.thresholds import decided_again, promise_of
 from zsad.detector.support import images_given
 from zsad.errors import unknown_name
+from zsad.images.preparing import prepare
 from zsad.methods.base import DEFAULT_CLASS
 
 if TYPE_CHECKING:
@@ -42,6 +46,9 @@ if TYPE_CHECKING:
     from zsad.detector.decision import Decision
     from zsad.detector.detector import Detector
     from zsad.detector.support import Images
+
+MOST_FOR_SCALES = 64
+"""Largest number of images that quantisation takes its scales from."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how much of how much is done; (text, 0, 0) where nobody knows."""
@@ -112,15 +119,19 @@ def export_detector(
         if value not in get_args(known):
             raise unknown_name(kind, str(value), get_args(known))
     check_exportable(detector)
+    check_installed(format, precision)
     target = Path(out).expanduser()
     check_target(target, BUNDLE_FILE, "bundle", overwrite=overwrite)
     tell = progress or (lambda what, done, total: None)
     name = folded_class(detector, class_name)
-    compared = compared_images(detector, images_given(images))
+    given = images_given(images)
+    compared = compared_images(detector, given)
     with _on_the_cpu(detector), hidden_folder(target) as folder:
         exact = parts(detector, name)
         traced = [in_half_precision(part) for part in exact] if precision == "fp16" else exact
-        graphs = write_graphs_for(traced, detector, folder, format, precision, compared, tell)
+        wanted = Target(format, precision, has_image_graph=detector.roi is None and detector.tile is None)
+        scales = _calibration(detector, given) if (format, precision) == ("openvino", "int8") else ()
+        graphs = write_graphs_for(traced, detector.preparation, folder, wanted, scales, tell)
         bundle = _described(detector, exact[0], name, format, precision, graphs, folder)
         found = differences(
             detector, exact, bundle, folder, compared, lambda done, total: tell("Comparing", done, total)
@@ -136,6 +147,12 @@ def export_detector(
         write_bundle(bundle, folder)
         take_name(folder, target)
     return ExportResult(target, bundle, tuple(lines))
+
+
+def _calibration(detector: Detector, given: Sequence[Any]) -> list[NDArray[np.float32]]:
+    """Images that quantisation takes its scales from, (1, 3, S, S) each."""
+    images = compared_images(detector, given, MOST_FOR_SCALES).images
+    return [prepare(image, detector.preparation)[None] for image in images]
 
 
 def _described(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from zsad.errors import ConfigError, MissingExtraError, one_line
+from zsad.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE = 64
 TRACED_AT_ONCE = 2  # a batch of one would become a constant of the graph
+_ANY_SIZE = 2**40  # bytes of a constant; slices of weights are among them
 
 
 class BatchGraph(nn.Module):
@@ -58,36 +59,29 @@ def batch_graph(graph: BatchGraph, image_size: int) -> onnx_ir.Model:
         Model with the input `images` (batch, 3, S, S), and the outputs `scores` and `maps`.
 
     Raises:
-        MissingExtraError: the packages for exporting are not installed.
         ConfigError: the method does something that no graph can hold.
     """
     device = graph.method.backbone.text_projection.device
     images = torch.zeros(TRACED_AT_ONCE, 3, image_size, image_size, device=device)
     batch = torch.export.Dim("batch", min=1, max=MOST_AT_ONCE)
-    return onnx_model(graph, images, {0: batch}, ["images"], ["scores", "maps"])
+    model = _traced(graph, images, {0: batch}, ["images"], ["scores", "maps"])
+    _name_the_batch(model)
+    return model
 
 
-def onnx_model(
+def _name_the_batch(model: onnx_ir.Model) -> None:
+    """Calls the open dimension of inputs and outputs "batch"; the exporter gives it a number of its own."""
+    import onnx_ir
+
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape(["batch", *value.shape[1:]])
+
+
+def _traced(
     module: nn.Module, example: Tensor, dynamic: dict[int, object], inputs: list[str], outputs: list[str]
 ) -> onnx_ir.Model:
-    """The ONNX graph of a module with one input.
-
-    Args:
-        module: module in evaluation mode.
-        example: an input.
-        dynamic: dimensions of the input that stay open, as `torch.export.Dim`.
-        inputs: name of the input.
-        outputs: names of the outputs.
-
-    Raises:
-        MissingExtraError: the packages for exporting are not installed.
-        ConfigError: the module does something that no graph can hold.
-    """
-    for package in ("onnx", "onnxscript"):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingExtraError(package, "export", "exporting a detector") from error
+    """The ONNX graph of a module with one input, everything that is constant computed."""
     with _quietly(), torch.no_grad():
         module(example)  # what is computed once and kept becomes a constant
         try:
@@ -99,6 +93,10 @@ def onnx_model(
             raise ConfigError(f"this detector cannot be exported as a graph: {one_line(error)}") from error
     if found is None:
         raise ConfigError("this detector cannot be exported as a graph: the exporter gave no model")
+    from onnxscript import optimizer
+
+    optimizer.fold_constants(found.model, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE)
+    optimizer.remove_unused_nodes(found.model)
     return found.model
 
 

@@ -17,6 +17,17 @@ SMALLEST_SHARED = 1024  # bytes; smaller tensors stay in the graph
 ALIGNMENT = 4096  # bytes, of a page of memory, so that runners can map the file
 
 
+def _forget_origin(model: onnx_ir.Model) -> None:
+    """Removes the exporter's notes on where each operator comes from, which name files of this machine."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+
+
 def write_graphs(models: Mapping[str, onnx_ir.Model], folder: Path) -> None:
     """Writes graphs, and beside them one file with the large tensors of all, each of them once.
 
@@ -57,4 +68,5 @@ def write_graphs(models: Mapping[str, onnx_ir.Model], folder: Path) -> None:
             base_dir=folder,
         )
     for name, model in models.items():
+        _forget_origin(model)
         onnx_ir.save(model, folder / name)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from zsad.deploy.bundle import Bundle, Parity
 from zsad.deploy.sessions import Engine, open_session
@@ -18,6 +19,7 @@ from zsad.detector.inputs import stack
 from zsad.errors import DataError
 from zsad.images.looking import cut
 from zsad.images.streams import read
+from zsad.methods.functional.maps import upsample
 
 if TYPE_CHECKING:
     from zsad.deploy.folding import Part
@@ -63,18 +65,19 @@ class Difference:
         return float(np.abs(self.scores[:, 0] - self.scores[:, 1]).max())
 
 
-def compared_images(detector: Detector, given: Sequence[Any]) -> ComparedImages:
-    """The images that are given, at most `MOST_IMAGES`, and synthetic ones where these are too few.
+def compared_images(detector: Detector, given: Sequence[Any], most: int = MOST_IMAGES) -> ComparedImages:
+    """The images that are given, evenly spread, and synthetic ones where these are too few.
 
     Args:
         detector: reads the images as it would to score them.
         given: images as `Detector.predict` takes them.
+        most: largest number of them to take.
 
     Raises:
         ImageReadError: an image cannot be read.
     """
-    step = max(1, len(given) // MOST_IMAGES)
-    chosen = list(given)[::step][:MOST_IMAGES]
+    count = min(len(given), most)
+    chosen = [given[number * len(given) // count] for number in range(count)]
     read_images = [
         cut(read(item, detector.roi, detector.bits, for_tiles=detector.tile is not None)[1], detector.roi)
         for item in chosen
@@ -145,7 +148,27 @@ def differences(
             if progress is not None:
                 progress(done, total)
         found[part.kind] = Difference(np.array(scores), furthest)
+    if bundle.graphs.image is not None:
+        found["image"] = _image_difference(parts[0], prepared, folder / bundle.graphs.image, images, width)
     return found
+
+
+def _image_difference(
+    part: Part, prepared: Tensor, path: Path, images: ComparedImages, width: float
+) -> Difference:
+    """How far the graph from pixels to score and map is from Python."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    scores, furthest = [], 0.0
+    for image, network_input in zip(images.images, prepared, strict=True):
+        with torch.inference_mode():
+            python = part.scored(network_input[None])
+        expected = upsample(python.maps[0], (image.height, image.width)).numpy()
+        score, anomaly_map = session.run(["score", "map"], {"image": np.asarray(image)})
+        scores.append((float(python.scores[0]), float(score)))
+        furthest = max(furthest, float(np.abs(anomaly_map - expected).max()) / width)
+    return Difference(np.array(scores), furthest)
 
 
 def parity(found: Mapping[str, Difference], images: ComparedImages, *, is_exact: bool) -> Parity:
