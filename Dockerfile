@@ -6,6 +6,7 @@
 FROM python:3.12-slim AS build
 ARG ENGINE=cpu
 WORKDIR /source
+COPY LICENSE NOTICE ./
 COPY packaging packaging
 COPY src src
 RUN python -m venv /opt/zsad

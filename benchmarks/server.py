@@ -45,6 +45,7 @@ class Load:
         wrong: answers with another score than the loop's, by more than 1e-4.
         times: seconds of each answered request with status 200.
         memory: resident memory of the server in MiB, one value each `READ_EVERY` seconds.
+        cpu: seconds of all processors that the server used, which other programs change little.
     """
 
     clients: int
@@ -54,6 +55,7 @@ class Load:
     wrong: int = 0
     times: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
+    cpu: float = 0.0
 
     @property
     def throughput(self) -> float:
@@ -72,6 +74,7 @@ class Load:
             "p50": round(statistics.median(times), 3),
             "p95": round(times[int(0.95 * (len(times) - 1))], 3),
             "statuses": dict(self.statuses),
+            "cpu_seconds_per_image": round(self.cpu / max(1, self.statuses[200]), 4),
             "lost": self.lost,
             "wrong": self.wrong,
             "memory_first_half": max(self.memory[:half], default=0.0),
@@ -95,7 +98,7 @@ def server(arguments: Sequence[str]) -> tuple[subprocess.Popen[str], str]:
     url = found[1]
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         subprocess.Popen(["cat"], stdin=process.stderr, stdout=nowhere)  # keeps the pipe of logs empty
-    while httpx.get(f"{url}/ready").status_code != 200:
+    while httpx.get(f"{url}/ready", timeout=120).status_code != 200:
         time.sleep(0.2)
     return process, url
 
@@ -107,12 +110,18 @@ def resident(process: int) -> float:
     return 0.0 if found is None else int(found[1]) / 1024
 
 
+def cpu_seconds(process: int) -> float:
+    """Seconds of all processors that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def load(
     url: str, process: int, images: Sequence[tuple[bytes, float]], clients: int, seconds: float
 ) -> Load:
     """Sends images from many clients for some seconds, and then waits for the last answers."""
     found = Load(clients)
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), cpu_seconds(process)
     end = begin + seconds
 
     async def client(number: int, session: httpx.AsyncClient) -> None:
@@ -144,17 +153,35 @@ async def load(
         await asyncio.gather(*(client(number, session) for number in range(clients)))
         watching.cancel()
     found.seconds = time.perf_counter() - begin
+    found.cpu = cpu_seconds(process) - used
     return found
 
 
-def loop(predict: Callable[[list[Path]], Any], paths: Sequence[Path], seconds: float, batch: int) -> float:
-    """Images in a second of a bare loop over files, `batch` of them at a time."""
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
-        chosen = [paths[(count + place) % len(paths)] for place in range(batch)]
-        predict(chosen)
-        count += batch
-    return count / (time.perf_counter() - begin)
+@dataclass
+class Loop:
+    """What the bare loop reached.
+
+    Attributes:
+        images: images scored.
+        seconds: time that it took.
+        cpu: seconds of all processors that it used.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+    def run(
+        self, predict: Callable[[list[Path]], Any], paths: Sequence[Path], seconds: float, batch: int
+    ) -> None:
+        """Scores files for some seconds, `batch` of them at a time."""
+        begin, used, first = time.perf_counter(), time.process_time(), self.images
+        while time.perf_counter() - begin < seconds:
+            at = self.images - first
+            predict([paths[(at + place) % len(paths)] for place in range(batch)])
+            self.images += batch
+        self.seconds += time.perf_counter() - begin
+        self.cpu += time.process_time() - used
 
 
 def predictor(arguments: Sequence[str]) -> Any:
@@ -193,13 +220,14 @@ def main() -> None:
         asyncio.run(load(url, process.pid, images, max(options.clients), WARM_UP_SECONDS))
         for clients in options.clients:
             each = options.seconds / options.turns
-            total, loops = Load(clients), []
+            total, bare = Load(clients), Loop()
             for _ in range(options.turns):
-                loops.append(loop(detector.predict, paths, each, options.batch))
+                bare.run(detector.predict, paths, each, options.batch)
                 add(total, asyncio.run(load(url, process.pid, images, clients, each)))
             row = total.row()
-            row["loop_images_per_second"] = round(statistics.mean(loops), 2)
-            row["of_the_loop"] = round(total.throughput / statistics.mean(loops), 3)
+            row["loop_images_per_second"] = round(bare.images / bare.seconds, 2)
+            row["loop_cpu_seconds_per_image"] = round(bare.cpu / bare.images, 4)
+            row["of_the_loop"] = round(total.throughput * bare.seconds / bare.images, 3)
             rows.append(row)
             print(json.dumps(row), flush=True)
             if options.out is not None:
@@ -217,6 +245,7 @@ def add(total: Load, turn: Load) -> None:
     total.wrong += turn.wrong
     total.times += turn.times
     total.memory += turn.memory
+    total.cpu += turn.cpu
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path(__file__).resolve().parents[2] / "src" / "zsad"
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "zsad"
 LEFT_OUT = ("backbones/tiny", "backbones/clip_merges.txt.gz")
 
 
@@ -15,8 +16,11 @@ class RuntimeFiles(BuildHookInterface):
     """Hatch calls it before it builds the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Adds each file of the package that the runtime has a use for."""
+        """Adds each file of the package that the runtime has a use for, and the licence."""
+        included = build_data["force_include"]
         for path in sorted(SOURCE.rglob("*")):
             place = path.relative_to(SOURCE).as_posix()
             if path.is_file() and "__pycache__" not in place and not place.startswith(LEFT_OUT):
-                build_data["force_include"][str(path)] = f"zsad/{place}"
+                included[str(path)] = f"zsad/{place}"
+        for name in ("LICENSE", "NOTICE"):
+            included[str(ROOT / name)] = f"zsad/{name}"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,10 +16,11 @@ from typer.testing import CliRunner
 
 import zsad
 from helpers.brightness_bundle import brightness_bundle
-from zsad.cli import app
-from zsad.errors import ConfigError
+from zsad.cli import app, doctor
+from zsad.errors import ConfigError, MissingTorchError, without_torch
 from zsad.prediction.options import PredictOptions
 from zsad.prediction.run import predict_folder
+from zsad.prediction.watching import WatchOptions, watch_folders
 from zsad.types import ScoreScale
 
 DECISION = {"threshold": 0.5, "map_threshold": 0.6, "score_scale": ScoreScale(0.1, (0.2, 0.3))}
@@ -138,3 +142,54 @@ def test_python_takes_an_exported_detector_where_it_takes_a_detector(parts, tmp_
         (name,) = refused
         with pytest.raises(ConfigError, match=f"{name} is for detectors"):
             predict_folder(parts, exported, PredictOptions(out=tmp_path / "out", **refused))
+
+
+def test_a_watch_takes_a_bundle_too(parts, tmp_path):
+    exported, stop = zsad.load_exported(brightness_bundle(tmp_path / "bundle", **DECISION)), threading.Event()
+    found = []
+
+    def report(record):
+        found.append(record)
+        if len(found) == 3:
+            stop.set()
+
+    (parts / "text.png").unlink()
+    quick = WatchOptions(interval=0.01, patience=0.1)
+    watch_folders(parts, exported, PredictOptions(out=tmp_path / "out"), quick, stop=stop, report=report)
+    assert sorted(record.is_anomalous for record in found) == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "zsad.load()",
+        "zsad.Detector",
+        "import zsad.cli, sys; sys.argv = ['zsad', 'fit', 'a', '--out', 'b']; zsad.cli.main()",
+    ],
+)
+def test_without_torch_one_line_says_what_to_install(code):
+    """As in an environment of `zsad-runtime`; this one has torch."""
+    hidden = "import sys; sys.modules['torch'] = None; import zsad"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{hidden}; {code}"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    last = ran.stderr.splitlines()[-1]
+    assert "this needs PyTorch, which is not installed here" in last
+    assert "--bundle DIR, zsad.load_exported" in last
+
+
+def test_other_missing_modules_are_not_blamed_on_torch():
+    assert isinstance(without_torch(ModuleNotFoundError("no", name="torch.nn")), MissingTorchError)
+    other = ModuleNotFoundError("no", name="pandas")
+    assert without_torch(other) is other
+
+
+def test_doctor_finds_both_distributions_in_one_environment(monkeypatch):
+    there = doctor._is_installed
+    monkeypatch.setattr(doctor, "_is_installed", lambda name: name == "zsad-runtime" or there(name))
+    monkeypatch.setattr(doctor, "_prediction", lambda: "works")
+    found = {finding.name: finding for finding in doctor.diagnose()}
+    assert found["zsad-runtime"].state == "problem"
+    assert found["zsad-runtime"].advice.startswith("pip uninstall zsad-runtime")
+    assert "CPUExecutionProvider" in found["bundles"].value

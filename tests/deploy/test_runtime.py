@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 import zsad
-from helpers.brightness_bundle import SIDE, brightness_bundle
-from zsad.deploy.bundle import file_records, region_record
-from zsad.errors import ConfigError, DataError, ImageReadError
+from helpers.brightness_bundle import SIDE, brightness_bundle, brightness_graph
+from zsad.deploy.bundle import Graphs, file_records, region_record
+from zsad.deploy.sessions import granted_cores
+from zsad.errors import ConfigError, DataError, ImageReadError, ImageWarning, MissingExtraError
 from zsad.files.json_text import read_json
 from zsad.files.plain import to_plain, write_json
 from zsad.images.region import Region
@@ -132,8 +133,12 @@ def test_thresholds_decide_and_can_be_replaced(tmp_path):
     higher = exported.deciding(None, 2.0, None)
     assert higher.predict(white.image).is_anomalous is False
     assert higher.map_threshold == 0.6
+    assert higher.predict(white.image).p_value is not None
     exported.threshold = 0.1
-    assert exported.predict(white.image).threshold == 0.1
+    by_hand = exported.predict(white.image)
+    assert (by_hand.threshold, by_hand.map_threshold, by_hand.p_value) == (0.1, 0.6, None)
+    exported.map_threshold = None
+    assert exported.predict(white.image).mask() is None
 
 
 def test_the_class_name_is_part_of_the_graphs(tmp_path):
@@ -177,7 +182,8 @@ def test_sixteen_bit_files_are_read_at_the_depth(tmp_path):
     exported = zsad.load_exported(brightness_bundle(tmp_path / "b", bits=12))
     assert exported.predict(tmp_path / "a.png").score == pytest.approx(1)
     plain = zsad.load_exported(brightness_bundle(tmp_path / "c"))
-    assert plain.predict(tmp_path / "a.png").score == pytest.approx(16 / 255, abs=0.01)
+    with pytest.warns(ImageWarning, match="give the depth of the camera"):
+        assert plain.predict(tmp_path / "a.png").score == pytest.approx(16 / 255, abs=0.01)
     assert plain.predict(tmp_path / "a.png", bits=12).score == pytest.approx(1)
 
 
@@ -248,3 +254,51 @@ def test_settings_tell_runs_apart(bundle):
     assert exported.scoring_settings()["runner"] == "onnx"
     assert exported.with_tile(32).scoring_settings()["tile"] == 32
     assert exported.with_tile(32).scoring_settings() != exported.scoring_settings()
+
+
+@pytest.fixture
+def openvino_bundle(tmp_path):
+    """The same graph in OpenVINO's format."""
+    openvino = pytest.importorskip("openvino")
+    folder = tmp_path / "openvino"
+    folder.mkdir()
+    onnx_file = tmp_path / "model.onnx"
+    onnx_file.write_bytes(brightness_graph().SerializeToString())
+    openvino.save_model(openvino.Core().read_model(onnx_file), folder / "model.xml", compress_to_fp16=False)
+    return brightness_bundle(folder, runner="openvino", graphs=Graphs("model.xml"))
+
+
+def test_openvino_gives_the_same_also_to_many_threads(openvino_bundle, bundle):
+    expected = zsad.load_exported(bundle)
+    exported = zsad.load_exported(openvino_bundle, threads=1, providers="cpu")
+    images = [noise(seed, 20 + seed, 30) for seed in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(exported.predict, images))
+    for one, other in zip(found, expected.predict(images), strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-6)
+        np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, atol=1e-6)
+    assert exported.scoring_settings()["runner"] == "openvino"
+
+
+def test_openvino_names_its_devices(openvino_bundle):
+    with pytest.raises(ConfigError, match=r"OpenVINO has no NPU here, only .*CPU"):
+        zsad.load_exported(openvino_bundle, providers=["npu", "cpu"])
+    with pytest.raises(ConfigError, match="unknown provider 'cuda'"):
+        zsad.load_exported(openvino_bundle, providers="cuda")
+
+
+@pytest.mark.parametrize(("fields", "package"), [({}, "onnxruntime"), ({"runner": "openvino"}, "openvino")])
+def test_a_missing_runner_is_named(tmp_path, monkeypatch, fields, package):
+    folder = brightness_bundle(tmp_path / "b", **fields)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=f"needs the package '{package}': pip install {package}"):
+        zsad.load_exported(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", None), ("150000 100000", 2), ("20000 100000", 1), ("", None)]
+)
+def test_a_container_grants_cores(tmp_path, text, cores):
+    (tmp_path / "cpu.max").write_text(text)
+    assert granted_cores(tmp_path / "cpu.max") == cores
+    assert granted_cores(tmp_path / "missing") is None

@@ -158,7 +158,7 @@ def test_logs_are_lines_of_json_without_content_names_or_tokens(capsys):
     lines = [json.loads(line) for line in text.splitlines()]
     assert [(line["path"], line["status"]) for line in lines] == [
         ("/v1/predict", 200),
-        ("other", 401),
+        ("/v1/predict", 401),
         ("/v1/predict", 500),
     ]
     assert {"time", "level", "event", "method", "ms", "images"} <= set(lines[0])

@@ -100,10 +100,15 @@ def make_bare(home):
     """Runs the steps of the Dockerfile's first stage on the sources that .dockerignore lets through."""
     build, _ = stages()
     sources = home / "source"
+    sources.mkdir()
     for copied in instructions(build, "COPY"):
-        source, target = copied.split()
-        leave_out = shutil.ignore_patterns("tiny", "__pycache__")
-        shutil.copytree(ROOT / source, sources / target, ignore=leave_out)
+        *given, target = copied.split()
+        for source in (ROOT / name for name in given):
+            if source.is_file():
+                shutil.copy(source, sources / target)
+            else:
+                leave_out = shutil.ignore_patterns("tiny", "__pycache__")
+                shutil.copytree(source, sources / target, ignore=leave_out)
     (home / "bin").mkdir()
     (home / "bin" / "python").symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
     settings = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}

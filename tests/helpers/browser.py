@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WITHOUT_SANDBOX = ["--no-sandbox"]  # containers have no user namespaces
+IN_CONTAINERS = ["--no-sandbox", "--disable-dev-shm-usage"]  # without namespaces, with a small /dev/shm
 FAKE_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
@@ -19,7 +19,7 @@ def open_browser():
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*WITHOUT_SANDBOX, *FAKE_CAMERA])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*IN_CONTAINERS, *FAKE_CAMERA])
         yield browser
         browser.close()
 
@@ -34,17 +34,7 @@ def open_page(browser, address, **options):
     page.on("console", lambda line: page.problems.append(line.text) if "Security" in line.text else None)
     page.on("request", lambda request: page.requests.append(request.url))
     page.goto(address)
-    try:
-        yield page
-    except Exception:
-        print(
-            "PROBLEMS",
-            page.problems,
-            page.inner_text("#items"),
-            page.inner_html("#views"),
-            page.inner_text("#trouble"),
-        )
-        raise
+    yield page
     context.close()
 
 
@@ -60,7 +50,7 @@ def wait_until_scored(page, count, timeout=60_000):
 
 def serious_findings(page):
     """What axe-core finds serious or critical on a page; the test is skipped without axe-core."""
-    script = _axe()
+    script = node_module("axe-core") / "axe.min.js"
     page.evaluate(script.read_text(encoding="utf-8"))
     found = page.evaluate("() => axe.run()")
     assert len(found["passes"]) > 15  # it has really looked
@@ -71,14 +61,10 @@ def serious_findings(page):
     ]
 
 
-def _axe():
-    folders = [
-        os.environ.get("NODE_PATH", ""),
-        "node_modules",
-        str(Path(__file__).parents[2] / "node_modules"),
-    ]
-    for folder in filter(None, folders):
-        script = Path(folder) / "axe-core" / "axe.min.js"
-        if script.is_file():
-            return script
-    pytest.skip("axe-core is not installed (npm install axe-core, or NODE_PATH=FOLDER/node_modules)")
+def node_module(name):
+    """Folder of a package that npm has installed; the test is skipped without it."""
+    folders = [os.environ.get("NODE_PATH", ""), Path(__file__).parents[2] / "node_modules"]
+    found = [Path(folder) / name for folder in filter(None, folders) if (Path(folder) / name).is_dir()]
+    if not found:
+        pytest.skip(f"npm install {name}, here or in the folder above NODE_PATH")
+    return found[0]

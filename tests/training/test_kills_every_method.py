@@ -35,7 +35,7 @@ CASES = [
     for name in LEARNING
     for settings in SETTINGS.get(name, ([],))
 ]
-EPOCHS, PATIENCE = 3, 240
+EPOCHS, PATIENCE = 3, 900
 
 
 @pytest.fixture(scope="module")

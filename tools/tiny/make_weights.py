@@ -85,7 +85,7 @@ RECIPES = {
         judged_every=100,
         settings={"num_flows": 4, "stage": 1},
         start=start_bayes_pfl,
-        second=Recipe(steps=60, learning_rate=1e-3, judged_every=30, settings={"stage": 2}),
+        second=Recipe(steps=30, learning_rate=1e-3, judged_every=30, settings={"stage": 2}),
     ),
 }
 

@@ -64,6 +64,8 @@ def diagnose() -> Iterator[Finding]:
     yield from (_package(name) for name in (_CORE_PACKAGES if has_torch else _RUNTIME_PACKAGES))
     if has_torch:
         yield _checked("device", _device)
+    if _is_installed("onnxruntime") or _is_installed("onnxruntime-gpu"):
+        yield _checked("bundles", _onnx_providers)
     yield from _extras(name)
     yield _checked("cache", _cache)
     yield _checked("images", _images)
@@ -138,6 +140,14 @@ def _device() -> str:
     threads = torch.get_num_threads()
     found.append(f"cpu, {threads} thread{'s' if threads != 1 else ''} of {os.cpu_count()} cores")
     return "; ".join(found)
+
+
+def _onnx_providers() -> str:
+    """What ONNX Runtime runs bundles on, best first."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    return f"ONNX Runtime {onnxruntime.__version__} with {', '.join(providers)}"
 
 
 def _both_installed() -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,9 +29,11 @@ from zsad.cli.options import (
     method_settings,
 )
 from zsad.cli.printing import stderr, stdout
+from zsad.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from zsad.deploy.export import ExportResult
+    from zsad.deploy.web.folder import WebResult
 
 
 def export(
@@ -42,15 +44,21 @@ def export(
     checkpoint: CheckpointOption = None,
     format: Annotated[
         str,
-        typer.Option("--format", "-f", help="onnx (ONNX Runtime, TensorRT, browsers) or openvino (Intel)."),
+        typer.Option(
+            "--format",
+            "-f",
+            help="onnx (ONNX Runtime, TensorRT and most other programs), openvino (Intel), or web (a page "
+            "that scores images inside the browser).",
+        ),
     ] = "onnx",
     precision: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="fp32 (Python's scores), fp16 (half the size, for GPUs) or int8 (a quarter, for CPUs; moves "
-            "scores)."
+            help="fp32 (Python's scores), fp16 (half the size, for GPUs and the web) or int8 (a quarter, for "
+            "CPUs; moves scores). Default: fp32; for the web, fp16.",
+            show_default=False,
         ),
-    ] = "fp32",
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,7 +75,15 @@ def export(
             "own scores. Repeatable.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier bundle.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    onnxruntime_web: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --format web: folder of the npm package onnxruntime-web. Default: download it once.",
+            show_default=False,
+        ),
+    ] = None,
     method: MethodOption = None,
     backbone: BackboneOption = None,
     class_name: ClassNameOption = None,
@@ -101,9 +117,14 @@ def export(
     from zsad.deploy.bundle import BUNDLE_FILE
     from zsad.deploy.export import export_detector
     from zsad.deploy.folders import check_target
+    from zsad.deploy.web.folder import WEB_FILE, export_web
     from zsad.images.finding import search_images
 
-    check_target(out, BUNDLE_FILE, "bundle", overwrite=overwrite)
+    for_web = format == "web"
+    if onnxruntime_web is not None and not for_web:
+        raise ConfigError("--onnxruntime-web goes into a page: add --format web")
+    marker, what = (WEB_FILE, "page") if for_web else (BUNDLE_FILE, "bundle")
+    check_target(out, marker, what, overwrite=overwrite)
     compared = search_images(images).images if images else None
     normal = search_images(good).images if good else None
     detector = load_detector(
@@ -126,32 +147,49 @@ def export(
         def tell(what: str, done: int, total: int) -> None:
             status.update(f"{what}... {done} of {total}" if total else f"{what}...")
 
-        result = export_detector(
-            detector,
-            out,
-            format,  # type: ignore[arg-type] # checked inside
-            precision,  # type: ignore[arg-type] # checked inside
-            images=compared,
-            good=normal,
-            class_name=class_name,
-            overwrite=overwrite,
-            progress=tell,
-        )
+        shared: dict[str, Any] = {
+            "images": compared,
+            "good": normal,
+            "class_name": class_name,
+            "overwrite": overwrite,
+        }
+        result: ExportResult | WebResult
+        if for_web:
+            result = export_web(
+                detector,
+                out,
+                precision or "fp16",  # type: ignore[arg-type] # checked inside
+                onnxruntime_web=onnxruntime_web,
+                progress=tell,
+                **shared,
+            )
+        else:
+            result = export_detector(
+                detector,
+                out,
+                format,  # type: ignore[arg-type] # checked inside
+                precision or "fp32",  # type: ignore[arg-type] # checked inside
+                progress=tell,
+                **shared,
+            )
     if not quiet:
-        _print(result)
+        folder = printable(result.folder)
+        use = (
+            f"python -m http.server --directory {folder}"
+            if for_web
+            else f"zsad predict parts/ --bundle {folder}"
+        )
+        _print(result, use)
 
 
-def _print(result: ExportResult) -> None:
+def _print(result: ExportResult | WebResult, use: str) -> None:
     """Prints how far the graphs are from Python, what became of the thresholds, and what to type next."""
-    from zsad.errors import printable
-
     console = stdout()
     for line in result.lines:
         console.print(printable(line), markup=False, soft_wrap=True)
-    size = sum(file.stat().st_size for file in result.folder.iterdir()) / 1e6
+    size = sum(file.stat().st_size for file in result.folder.rglob("*") if file.is_file()) / 1e6
     console.print(
-        f"Written: {printable(result.folder)} ({size:.0f} MB); use it with zsad predict parts/ --bundle "
-        f"{printable(result.folder)}, and see its README.md",
+        f"Written: {printable(result.folder)} ({size:.0f} MB); use it with {use}, and see its README.md",
         markup=False,
         soft_wrap=True,
     )

@@ -15,13 +15,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from zsad.deploy.server.logs import log
 from zsad.deploy.server.options import ServeOptions, is_loopback
 from zsad.deploy.server.refusals import Refusal
+from zsad.errors import printable
 
 if TYPE_CHECKING:
     from zsad.deploy.server.service import Service
 
 API = "/v1"
 OTHER = "other"
-"""Stands in logs and metrics for paths that are no routes and for unusual methods, which clients invent."""
+"""Stands in metrics for paths that are no routes and for unusual methods, which clients invent."""
+
+_LONGEST_PATH = 200  # characters that are logged
 
 WATCHED = {"/health", "/ready", "/metrics"}
 """Routes that other programs ask every few seconds; they are logged only when debugging."""
@@ -139,7 +142,7 @@ class Watch:
             "request",
             logging.ERROR if is_fault else logging.DEBUG if route in WATCHED else logging.INFO,
             method=method,
-            path=route,
+            path=printable(scope["path"])[:_LONGEST_PATH],
             status=status,
             ms=round(1000 * seconds, 1),
             images=scope.get("state", {}).get("images", 0),

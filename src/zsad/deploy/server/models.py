@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from zsad.types import Prediction
 
 DEFAULT_NAME = "default"
-INPUT_PIXELS_AT_ONCE = 2_000_000
-"""Pixels of network inputs in a batch: 32 of 240 pixels a side, 7 of 518."""
+INPUT_PIXELS_AT_ONCE = 3_300_000
+"""Pixels of network inputs in a batch: 32 of 320 pixels a side, 12 of 518."""
 
 MOST_AT_ONCE = 32
 _WARM_UP_SIDE = 64  # pixels

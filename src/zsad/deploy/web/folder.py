@@ -78,10 +78,12 @@ class WebResult:
     Attributes:
         folder: folder to hand out.
         parity: how far its scores are from Python's.
+        lines: sentences for the user: the parity, and what became of thresholds.
     """
 
     folder: Path
     parity: WebParity
+    lines: tuple[str, ...]
 
 
 def export_web(
@@ -90,6 +92,7 @@ def export_web(
     precision: WebPrecision = "fp16",
     *,
     images: Images | None = None,
+    good: Images | None = None,
     class_name: str | None = None,
     onnxruntime_web: str | Path | None = None,
     overwrite: bool = False,
@@ -103,13 +106,15 @@ def export_web(
         precision: how weights are stored: "fp16" makes the download half as large, "fp32" keeps all digits.
             Browsers compute in single precision with both.
         images: images to compare with Python on, at least 8; None for synthetic ones.
+        good: known-normal images that are no references, from which the thresholds are made again by the
+            graph; None keeps the thresholds.
         class_name: class name that becomes part of the graph; None for that of the calibration, or "object".
         onnxruntime_web: folder of the npm package onnxruntime-web; None downloads it once.
         overwrite: whether to replace an earlier folder of this kind.
         progress: told what is being done.
 
     Returns:
-        The folder, and how far its scores are from Python's.
+        The folder, how far its scores are from Python's, and lines for the user.
 
     Raises:
         ConfigError: an argument is unknown, the folder exists, or the detector cannot be exported for
@@ -124,10 +129,11 @@ def export_web(
     """
     if precision not in get_args(WebPrecision):
         raise unknown_name("precision", str(precision), get_args(WebPrecision))
-    if detector.tile is not None:
+    if detector.tile is not None or detector.roi is not None:
+        cuts = "a region of interest" if detector.tile is None else f"tiles (tile={detector.tile!r})"
         raise ConfigError(
-            f"a page scores whole images, and this detector cuts them into tiles (tile={detector.tile!r}): "
-            "load it with tile=None, or serve it with zsad serve"
+            f"a page scores whole images, and this detector cuts them to {cuts}: load it without, or serve "
+            "it with zsad serve"
         )
     target = Path(out).expanduser()
     check_target(target, WEB_FILE, "page", overwrite=overwrite)
@@ -135,10 +141,16 @@ def export_web(
     tell("Fetching onnxruntime-web", 0, 0)
     runtime = runtime_files(onnxruntime_web)
     with tempfile.TemporaryDirectory() as made:
-        bundle = export_detector(
-            detector, Path(made) / "bundle", images=images, class_name=class_name, progress=progress
-        ).bundle
-        graph = _image_graph(bundle, Path(made) / "bundle")
+        exported = export_detector(
+            detector,
+            Path(made) / "bundle",
+            images=images,
+            good=good,
+            class_name=class_name,
+            progress=progress,
+        )
+        bundle = exported.bundle
+        graph = _image_graph(bundle, exported.folder)
     if precision == "fp16":
         graph = with_half_weights(graph)
     content = graph.SerializeToString()
@@ -172,7 +184,7 @@ def export_web(
             },
         )
         take_name(folder, target)
-    return WebResult(target, parity)
+    return WebResult(target, parity, (parity.sentence(), *exported.lines[1:]))
 
 
 def model_entry(bundle: Bundle) -> dict[str, Any]:
@@ -195,19 +207,11 @@ def model_entry(bundle: Bundle) -> dict[str, Any]:
 
 
 def _image_graph(bundle: Bundle, folder: Path) -> ModelProto:
-    """The graph from pixels to score and map, with its weights inside.
-
-    Raises:
-        ConfigError: the bundle has none.
-    """
+    """The graph from pixels to score and map, with its weights inside."""
     import onnx
 
-    if bundle.graphs.image is None:
-        raise ConfigError(
-            f"{bundle.method} has no graph for the pixels of a whole image, which a page needs: use another "
-            "method, or zsad serve"
-        )
-    return onnx.load(str(folder / bundle.graphs.image))
+    assert bundle.graphs.image is not None  # noqa: S101 - only tiles and regions of interest have none
+    return onnx.load(folder / bundle.graphs.image)
 
 
 def _parity(

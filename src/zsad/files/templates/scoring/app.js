@@ -210,7 +210,8 @@ async function loadModels(from) {
 function useModel(name) {
   state.model = state.models.find((model) => model.name === name);
   const { method, backbone, class_name: className, references } = state.model;
-  find("about").textContent = [method && `${method} on ${backbone}`, className, references && `compares with ${counted(references, "good image")}`]
+  const product = className === "object" ? "" : className; // what prompts say where nobody has named the product
+  find("about").textContent = [method && `${method} on ${backbone}`, product, references && `compares with ${counted(references, "good image")}`]
     .filter(Boolean).join(" · ");
   learning.show(state.model);
 }
