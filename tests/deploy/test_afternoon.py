@@ -1,4 +1,4 @@
-"""The integrator's afternoon: fit, export, predict and serve without torch; the same verdicts everywhere."""
+"""The integrator's afternoon: fit, export, predict, serve, page; the same verdicts everywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from helpers.browser import open_browser, open_page, wait_until_scored
+from helpers.server_process import serving
 
 pytestmark = pytest.mark.slow
 
@@ -74,3 +77,27 @@ def test_the_same_verdicts_from_fit_to_server(work, bare, method):
         for other in (exported[name], served[name]):
             assert other["score"] == pytest.approx(row["score"], abs=1e-5)
             assert (other["is_anomalous"], other["threshold"]) == (row["is_anomalous"], row["threshold"])
+
+
+def test_the_page_shows_the_same_verdicts(work):
+    zsad(work, "fit", "good", "--out", "shown.safetensors")
+    zsad(work, "predict", "parts", "--checkpoint", "shown.safetensors", "--out", "shown-python")
+    zsad(work, "export", "--checkpoint", "shown.safetensors", "--out", "shown-onnx", "--images", "good")
+    expected = results(work / "shown-python")
+    files = [work / "parts" / name for name in expected]
+    with (
+        serving("--bundle", str(work / "shown-onnx")) as server,
+        open_browser() as browser,
+        open_page(browser, server.url) as page,
+    ):
+        page.set_input_files("input[type=file][multiple]:not([webkitdirectory])", files)
+        wait_until_scored(page, len(files))
+        with page.expect_download() as download:
+            page.click("#save-json")
+        rows = json.loads(download.value.path().read_bytes())["results"]
+        assert page.problems == []
+    shown = {row["name"]: row for row in rows}
+    assert shown.keys() == expected.keys()
+    for name, row in expected.items():
+        assert shown[name]["score"] == pytest.approx(row["score"], abs=1e-5)
+        assert shown[name]["is_anomalous"] == row["is_anomalous"] == name.startswith("hole")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.backbones.selection import largest
 from zsad.errors import unknown_name
 
 _IMAGES_AT_ONCE = 2  # on a processor: the wide layers of more are too large for memory that is used again
@@ -132,7 +133,7 @@ def self_novelty(features: Tensor, neighbours: int = 8) -> Tensor:
     row = torch.arange(side * side, device=features.device) // side
     column = torch.arange(side * side, device=features.device) % side
     close = ((row[:, None] - row).abs() <= 1) & ((column[:, None] - column).abs() <= 1)
-    best = similarity.masked_fill(close, -1.0).topk(min(neighbours, side * side), dim=-1).values
+    best = largest(similarity.masked_fill(close, -1.0), min(neighbours, side * side))
     novelty = torch.stack([1 - best[..., 0], 1 - best.mean(dim=-1), distance], dim=1)
     return novelty.view(-1, 3, side, side)
 

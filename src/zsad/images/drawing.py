@@ -170,7 +170,7 @@ def mask_image(mask: NDArray[np.bool_]) -> Image.Image:
 def thumbnail(image: Image.Image, side: int = 320) -> Image.Image:
     """Copies an image as RGB, shrunk so that its longer side has at most `side` pixels."""
     small = image.convert("RGB")
-    small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=1.0)
     return small
 
 

@@ -63,9 +63,11 @@ def prepare(image: Image.Image, preparation: Preparation) -> NDArray[np.float32]
     """
     rgb = image if image.mode == "RGB" else rgb_from_pillow(image)
     squashed = rgb.resize((int(preparation.size), int(preparation.size)), Image.Resampling.BICUBIC)
-    levels = np.asarray(squashed, dtype=np.float32) / np.float32(255)
+    levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
     mean, std = (np.asarray(values, dtype=np.float32) for values in (preparation.mean, preparation.std))
-    return np.ascontiguousarray(((levels - mean) / std).transpose(2, 0, 1))
+    table = (levels - mean) / std  # what each level becomes in each channel
+    pixels = np.asarray(squashed)
+    return np.stack([table[:, channel].take(pixels[..., channel]) for channel in range(3)])
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:

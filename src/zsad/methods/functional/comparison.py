@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.backbones.selection import largest
 from zsad.methods.functional.maps import grid_side, in_parts
 from zsad.methods.functional.matching import chord, nearest_similarity
 
@@ -156,7 +157,7 @@ def own_distances(tokens: Tensor) -> Tensor:
 
     def measured(own: Tensor) -> tuple[Tensor]:
         similarity = (own @ own.transpose(-1, -2)).masked_fill(close, -1.0)
-        return (chord(similarity.topk(count, dim=-1).values.float().mean(dim=-1)),)
+        return (chord(largest(similarity, count).float().mean(dim=-1)),)
 
     return in_parts(measured, tokens, 1)[0]  # image by image, because N x N similarities are large
 
