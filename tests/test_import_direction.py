@@ -43,7 +43,13 @@ ONLY = {
     ("prediction", "backbones"): "zsad.backbones.devices",
 }
 # These run where torch is not installed.
-WITHOUT_TORCH = {"deploy/runtime.py", "deploy/sessions.py", "deploy/bundle.py", "deploy/__init__.py"}
+WITHOUT_TORCH = {
+    "deploy/runtime.py",
+    "deploy/sessions.py",
+    "deploy/decided.py",
+    "deploy/bundle.py",
+    "deploy/__init__.py",
+}
 WITHOUT_TORCH_MAY_IMPORT = "_lazy errors _version files images types deploy"
 LONGEST_CHAIN = 11
 MOST_LINES = 400

@@ -14,6 +14,7 @@ from PIL import Image
 import zsad
 from helpers.brightness_bundle import SIDE, brightness_bundle, brightness_graph
 from zsad.deploy.bundle import Graphs, file_records, region_record
+from zsad.deploy.sessions import granted_cores
 from zsad.errors import ConfigError, DataError, ImageReadError, ImageWarning, MissingExtraError
 from zsad.files.json_text import read_json
 from zsad.files.plain import to_plain, write_json
@@ -132,8 +133,12 @@ def test_thresholds_decide_and_can_be_replaced(tmp_path):
     higher = exported.deciding(None, 2.0, None)
     assert higher.predict(white.image).is_anomalous is False
     assert higher.map_threshold == 0.6
+    assert higher.predict(white.image).p_value is not None
     exported.threshold = 0.1
-    assert exported.predict(white.image).threshold == 0.1
+    by_hand = exported.predict(white.image)
+    assert (by_hand.threshold, by_hand.map_threshold, by_hand.p_value) == (0.1, 0.6, None)
+    exported.map_threshold = None
+    assert exported.predict(white.image).mask() is None
 
 
 def test_the_class_name_is_part_of_the_graphs(tmp_path):
@@ -288,3 +293,12 @@ def test_a_missing_runner_is_named(tmp_path, monkeypatch, fields, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=f"needs the package '{package}': pip install {package}"):
         zsad.load_exported(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", None), ("150000 100000", 2), ("20000 100000", 1), ("", None)]
+)
+def test_a_container_grants_cores(tmp_path, text, cores):
+    (tmp_path / "cpu.max").write_text(text)
+    assert granted_cores(tmp_path / "cpu.max") == cores
+    assert granted_cores(tmp_path / "missing") is None

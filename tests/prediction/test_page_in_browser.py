@@ -5,6 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from helpers.browser import open_browser
 from zsad.prediction import page as page_module
 from zsad.prediction.layout import RunLayout
 from zsad.prediction.page import write_prediction_page
@@ -17,15 +18,8 @@ SETTINGS = {"method": "auto", "backbone": "tiny", "formats": ["overlay"], "thres
 
 @pytest.fixture(scope="module")
 def browser():
-    """A Chromium without a window; skipped where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with open_browser() as found:
+        yield found
 
 
 def written(folder, count):

@@ -7,13 +7,14 @@ that was exported does: the same images, tiles, region of interest and threshold
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from zsad.deploy.bundle import Bundle, read_bundle, region_of
+from zsad.deploy.decided import DecidedByBundle
 from zsad.deploy.sessions import Engine, NetworkAnswers, OpenGraphs
 from zsad.errors import ConfigError, printable
 from zsad.files.settings import one_or_more
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
     from zsad.images.names import Pages
     from zsad.images.region import Region
-    from zsad.types import ScoreScale
 
 MOST_AT_ONCE = 16
 
@@ -77,7 +77,7 @@ def load_exported(
     return ExportedDetector(read_bundle(place), place, Engine(threads, one_or_more(providers)))
 
 
-class ExportedDetector:
+class ExportedDetector(DecidedByBundle):
     """A detector that left Python: scores images by the graphs of a bundle. Threads may share it.
 
     Attributes:
@@ -87,8 +87,6 @@ class ExportedDetector:
         bits: depth of the values in 16-bit files, of all images; None for what each file states.
         tile: how large images are cut into tiles; None for whole images.
         roi: region of interest; None for whole images.
-        threshold: image score from which on an image counts as anomalous; None without a decision.
-        map_threshold: map value from which on a pixel counts as anomalous; None without a decision.
         score_scale: scale of relative scores and p-values; None without a calibration.
         calibration: what the thresholds rest on, as `zsad.Calibration.to_dict` gives it; None without one.
         scores_jointly: False, because an exported detector scores each image by itself.
@@ -97,17 +95,12 @@ class ExportedDetector:
     scores_jointly = False
 
     def __init__(self, bundle: Bundle, folder: Path, engine: Engine) -> None:
-        self.bundle = bundle
+        super().__init__(bundle)
         self.folder = folder
         self.image_size = int(bundle.image_size)
         self.bits = bundle.bits
         self.tile: Tile = setting_of(bundle.tile)
         self.roi: Region | None = region_of(bundle, folder)
-        decides = bundle.decision_class_name in (None, bundle.class_name)
-        self.threshold: float | None = bundle.threshold if decides else None
-        self.map_threshold: float | None = bundle.map_threshold if decides else None
-        self.score_scale: ScoreScale | None = bundle.score_scale if decides else None
-        self.calibration: Mapping[str, Any] | None = bundle.calibration if decides else None
         self._graphs = OpenGraphs(bundle, folder, engine)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -289,28 +282,9 @@ class ExportedDetector:
         other.tile = setting
         return other
 
-    def deciding(
-        self: SelfT, class_name: str | None, threshold: float | None, map_threshold: float | None
-    ) -> SelfT:
-        """A copy with other thresholds for one run.
-
-        Args:
-            class_name: class name of the images, as `predict` takes it.
-            threshold: image score; None keeps the threshold.
-            map_threshold: map value; None keeps the map threshold.
-
-        Raises:
-            ConfigError: the bundle is for another class name.
-        """
-        self._check_names([class_name])
-        other = copy.copy(self)
-        other.threshold = self.threshold if threshold is None else threshold
-        other.map_threshold = self.map_threshold if map_threshold is None else map_threshold
-        return other
-
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
         """Predictions for images that have been read."""
-        self._check_names(names)
+        self.check_names(names)
         return look(images, self.roi, self._predictions)
 
     def _predictions(self, images: Sequence[ReadImage]) -> list[Prediction]:
@@ -344,20 +318,6 @@ class ExportedDetector:
         return NetworkAnswers(
             np.concatenate([part.scores for part in parts]), np.concatenate([part.maps for part in parts])
         )
-
-    def _check_names(self, names: Iterable[str | None]) -> None:
-        """Refuses class names that are not part of the graphs.
-
-        Raises:
-            ConfigError: the message holds both names.
-        """
-        known = self.bundle.class_name
-        other = next((name for name in names if name not in (None, known)), None)
-        if self.bundle.uses_class_names and other is not None:
-            raise ConfigError(
-                f"this bundle scores images of {known!r}, got the class name {other!r}: export the detector "
-                "for it, or leave the name out"
-            )
 
     def _check_free(self, wanted: str, made_with: str) -> None:
         """Refuses another setting for images where something in the bundle was made with the present one.

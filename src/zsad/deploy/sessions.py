@@ -34,6 +34,8 @@ ONNX_PROVIDERS = {
 OPENVINO_DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU", "auto": "AUTO"}
 """Names that a user types, and what OpenVINO calls them."""
 
+_CPU_LIMITS = Path("/sys/fs/cgroup/cpu.max")
+
 Session = Callable[[NDArray[np.float32]], "NetworkAnswers"]
 """Runs a graph: (B, 3, S, S) float32 in, scores and maps out."""
 
@@ -56,7 +58,8 @@ class Engine:
     """How graphs are run.
 
     Attributes:
-        threads: threads that one call uses; None for what the runner chooses, as a rule one for each core.
+        threads: threads that one call uses; None for those that the container grants, or else for what the
+            runner chooses, as a rule one for each core.
         providers: what runs the graphs, best first, under the names of `ONNX_PROVIDERS` or
             `OPENVINO_DEVICES`, or under the runner's own; what the first cannot run, the next does. None: the
             first NVIDIA GPU if ONNX Runtime can use one, or else the CPU.
@@ -141,7 +144,7 @@ class _OnnxSession:
             )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
-        options.intra_op_num_threads = engine.threads or 0
+        options.intra_op_num_threads = engine.threads or granted_cores() or 0
         # Waiting threads would keep the cores busy that read images and write results meanwhile.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         chosen = [name for name in wanted if name in available]
@@ -180,8 +183,8 @@ class _OpenVinoSession:
         if device != "AUTO" and device.split(".")[0] not in {name.split(".")[0] for name in available}:
             raise ConfigError(f"OpenVINO has no {device} here, only {', '.join(available)}")
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if engine.threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = engine.threads
+        if threads := engine.threads or granted_cores():
+            settings["INFERENCE_NUM_THREADS"] = threads
         if precision == "fp32":  # else OpenVINO rounds to bfloat16 where the processor can
             settings["INFERENCE_PRECISION_HINT"] = "f32"
         name = f"HETERO:{','.join([device, *others])}" if others else device
@@ -203,6 +206,22 @@ class _OpenVinoSession:
 
 
 _ERRORS_ONLY = 3
+
+
+def granted_cores(limits: Path = _CPU_LIMITS) -> int | None:
+    """Cores that the container grants this process, at least 1; None if they are not limited.
+
+    The runners count the cores of the machine, and threads beyond what is granted only wait.
+
+    Args:
+        limits: file of the control group: microseconds of the processor ("max" for any number), and the
+            period in microseconds that they are for.
+    """
+    try:
+        granted, period = limits.read_text(encoding="ascii").split()
+    except (OSError, ValueError):  # no Linux, or an older kernel
+        return None
+    return None if granted == "max" else max(1, round(int(granted) / int(period)))
 
 
 def _named(given: Sequence[str], known: dict[str, str], kind: str, available: Sequence[str]) -> list[str]:

@@ -127,6 +127,25 @@ def test_a_bad_file_says_why_and_stops_no_other(browser):
         }
 
 
+def test_a_file_that_changes_is_named(browser, tmp_path):
+    path = tmp_path / "part.png"
+    path.write_bytes(image(10))
+    with page_server(Behaviour()) as address, open_page(browser, address) as page:
+        page.wait_for_selector("body[data-ready]")
+        page.set_input_files("#good-files", path)
+        page.set_input_files("#files", path)
+        wait_until_scored(page, 1)
+        path.write_bytes(image(200) + b"more")
+        page.click("#clear")
+        drop(page, files(a=10, b=20))
+        wait_until_scored(page, 2)
+        for mark in page.locator(".mark").all():
+            mark.click()
+        page.click("#learn")
+        page.wait_for_selector("#learnt.failed")
+        assert words(page, "#learnt") == "part.png has changed or is gone since it was added: add it again"
+
+
 def test_names_are_shown_as_text(browser):
     evil = "<img src=x onerror=document.title='hit'>.png"
     with page_server(Behaviour()) as address, open_page(browser, address) as page:

@@ -13,11 +13,14 @@ pytestmark = pytest.mark.slow
 
 
 def part(number, is_scratched=False):
-    """A grey part with some texture, perhaps with a bright scratch."""
+    """A grey ring on a plain ground, a little noise, perhaps a bright scratch."""
     generator = np.random.default_rng(number)
-    pixels = np.full((160, 160, 3), 120.0) + generator.normal(0, 6, (160, 160, 1))
+    rows, columns = np.indices((160, 160)) - 80
+    distance = np.hypot(rows, columns)[..., None]
+    pixels = np.where((distance > 35) & (distance < 60), 170.0, 90.0) + generator.normal(0, 3, (160, 160, 1))
+    pixels = np.repeat(pixels, 3, axis=2)
     if is_scratched:
-        pixels[70:76, 20:140] = 250
+        pixels[76:84, 10:150] = [250, 40, 40]
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -42,7 +45,7 @@ def test_the_verdicts_on_the_page_are_those_of_python():
         wait_until_scored(page, 2)
         assert page.inner_text("#verdict-word") == "No threshold yet"
         page.click("#learn")
-        page.wait_for_selector("#learnt:not([hidden])", timeout=60_000)
+        page.wait_for_selector("#learnt:not([hidden])", timeout=300_000)
         wait_until_scored(page, 2)
         for name, prediction in expected.items():
             page.click(f".pick:has-text('{name}')")

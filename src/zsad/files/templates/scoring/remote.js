@@ -58,20 +58,30 @@ export function openRemoteScorer(askToken) {
     },
 
     async fit(images, { model, rate, signal }) {
-      const form = new FormData();
+      const form = await formOf(images);
       form.append("rate", rate);
-      for (const image of images) form.append("file", image.blob, image.name);
       return json(await request(`v1/fit?model=${encodeURIComponent(model)}`, { method: "POST", body: form, signal }));
     },
   };
 
   async function predict(image, model, wish, signal) {
-    const form = new FormData();
-    form.append("file", image.blob, image.name);
+    const form = await formOf([image]);
     const path = `v1/predict?${wish}&model=${encodeURIComponent(model)}`;
     const answer = await json(await request(path, { method: "POST", body: form, signal }));
     return answer.results[0];
   }
+}
+
+// A file that has changed since it was chosen would fail like a server that is gone.
+async function formOf(images) {
+  const form = new FormData();
+  for (const { name, blob } of images) {
+    await blob.slice(0, 1).arrayBuffer().catch(() => {
+      throw new Error(`${name} has changed or is gone since it was added: add it again`);
+    });
+    form.append("file", blob, name);
+  }
+  return form;
 }
 
 async function reach(path, options) {
