@@ -26,8 +26,8 @@ _WARM_UP_SIDE = 64  # pixels
 class Predictor(Protocol):
     """What a server works with: `zsad.Detector`, an exported bundle, or anything alike."""
 
-    def predict(self, inputs: list[Any]) -> Sequence[Prediction]:
-        """Predictions for images, in their order."""
+    def predict(self, inputs: list[Any], classes: str | None = None, /) -> Sequence[Prediction]:
+        """Predictions for images of a class, in their order; None for the class name of the model."""
         ...
 
 
@@ -59,9 +59,11 @@ class Model:
         """Whether large images are cut into tiles, and may therefore be larger."""
         return getattr(self.predictor, "tile", None) is not None
 
-    def predict(self, images: list[Image.Image]) -> Sequence[Prediction]:
-        """Predictions for RGB images."""
-        return self.predictor.predict(images)
+    def predict(self, images: list[Image.Image], class_name: str | None = None) -> Sequence[Prediction]:
+        """Predictions for RGB images of a class; None for the class name of the model."""
+        if class_name is None:
+            return self.predictor.predict(images)
+        return self.predictor.predict(images, class_name)
 
 
 class Models:
