@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,39 @@ def test_a_request_names_its_model():
         assert "did you mean 'second'?" in unknown.json()["error"]
         both = client.post("/v1/predict?model=second", files=files(("a", png())), data={"model": "default"})
         assert both.status_code == 422
+
+
+class Named(Brightness):
+    """The score is told by the class name."""
+
+    def predict(self, inputs, classes=None):
+        self.batches.append(len(inputs))
+        return [replace(brightness(image), score=len(classes or "") / 10) for image in inputs]
+
+
+def test_a_request_names_what_its_images_show():
+    with client_of(service_of(Named())) as client:
+
+        def score(**request):
+            answer = client.post(f"/v1/predict{request.pop('query', '')}", **request)
+            return answer.json()["results"][0]["score"]
+
+        assert score(content=png()) == 0
+        assert score(content=png(), query="?class_name=metal%20nut") == 0.9
+        assert score(files=files(("a", png())), data={"class_name": "nut"}) == 0.3
+        for name in ("x" * 201, "nut\x00"):
+            answer = client.post("/v1/predict", content=png(), params={"class_name": name})
+            assert answer.status_code == 422
+            assert "metal nut" in answer.json()["error"]
+
+
+def test_a_bundle_refuses_another_class_name(tmp_path):
+    folder = brightness_bundle(tmp_path / "bundle", uses_class_names=True, class_name="screw")
+    with client_of(service_of(zsad.load_exported(folder))) as client:
+        assert client.post("/v1/predict?class_name=screw", content=png()).status_code == 200
+        other = client.post("/v1/predict?class_name=nut", content=png())
+    assert other.status_code == 422
+    assert "'screw'" in other.json()["error"]
 
 
 def test_the_models_are_listed():

@@ -59,6 +59,23 @@ def test_a_batch_holds_images_of_one_model_in_their_order():
     assert len(second.batches) == 1
 
 
+def test_a_batch_holds_images_of_one_class_name():
+    asked = []
+
+    class Naming(Brightness):
+        def predict(self, inputs, classes=None):
+            asked.append((classes, len(inputs)))
+            return super().predict(inputs)
+
+    async def work(queue):
+        model = Model("a", Naming(), 8)
+        names = [None, "nut", None, "nut", "screw"]
+        await asyncio.gather(*(queue.score(model, image(), name) for name in names))
+
+    with_queue(work)
+    assert asked == [(None, 2), ("nut", 2), ("screw", 1)]
+
+
 def test_a_batch_waits_for_images_that_are_coming_and_for_no_others():
     model, coming = Brightness(), True
 

@@ -15,7 +15,8 @@ from zsad.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN_ELSEWHERE = {"adding_a_method.md"}  # tests/methods/test_adding_a_method.py
+# tests/methods/test_adding_a_method.py and, because exporting takes a while, tests/cli/test_export.py
+RUN_ELSEWHERE = {"adding_a_method.md", "exporting.md"}
 NEEDS_DOWNLOADS = "ViT-"
 
 
@@ -43,7 +44,7 @@ def images(tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_examples_run(page, images):
     if page.name in RUN_ELSEWHERE:
-        pytest.skip("its example is a whole method, which another test runs")
+        pytest.skip("another test runs its example")
     for block in blocks(page, "python"):
         if NEEDS_DOWNLOADS not in block:
             exec(compile(block, str(page), "exec"), images)  # the page's blocks share their names

@@ -33,6 +33,7 @@ def methods(
             f"needs {', '.join(facts.needs) or 'nothing'}; checked against {facts.checked}",
             f"MVTec AD {facts.published_pair('mvtec')}; VisA {facts.published_pair('visa')}; "
             f"weights: {weights}",
+            *([f"not exported: {facts.not_exported_because}"] if facts.not_exported_because else []),
         ):
             console.print(f"   {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(

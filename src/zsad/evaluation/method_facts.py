@@ -41,6 +41,7 @@ class MethodFacts:
         published: image AUROC and pixel AUROC without references, in percent, by dataset and metric; None
             where no number is known.
         weights: name of the backbone that learnt weights ship for, and names of weights that can be fetched.
+        not_exported_because: why `zsad export` refuses it with its default settings; "" if it exports.
     """
 
     info: MethodInfo
@@ -48,6 +49,7 @@ class MethodFacts:
     checked: str
     published: Mapping[str, Mapping[str, PublishedNumber | None]]
     weights: tuple[str, ...]
+    not_exported_because: str
 
     def published_pair(self, dataset: str) -> str:
         """Image AUROC / pixel AUROC on "mvtec" or "visa"; "-" where none is known.
@@ -81,6 +83,7 @@ class MethodFacts:
             "checked": self.checked,
             "published": published,
             "weights": list(self.weights),
+            "not_exported_because": self.not_exported_because,
         }
 
 
@@ -113,4 +116,5 @@ def method_facts(name: str) -> MethodFacts:
             for dataset in DATASETS
         },
         weights=(*here, *(record.name for record in kind.WEIGHTS)),
+        not_exported_because=kind.EXPORT,
     )

@@ -46,7 +46,7 @@ from zsad.errors import ConfigError
 from zsad.files.fields import Above, AtLeast
 from zsad.methods.base import Method, MethodConfig, State, Support, Temperature
 from zsad.methods.functional.descent import AdamW
-from zsad.methods.functional.maps import to_grid, upsample
+from zsad.methods.functional.maps import in_parts, to_grid, upsample
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.domain import TEXTURES, ClassTexts, DomainAwareTexts
 from zsad.types import MethodInfo, PositionInterpolation, RawOutput
@@ -128,6 +128,8 @@ class Features:
 class AnoVL(Method[Config, Features, AnoVLState]):
     """See the module's description."""
 
+    EXPORT = "it trains an adapter on each image; tta_steps=0 (--set tta_steps=0) leaves that out and exports"
+
     def __init__(self, backbone: CLIP, config: Config) -> None:
         """Nothing is learnt that outlives an image.
 
@@ -141,6 +143,11 @@ class AnoVL(Method[Config, Features, AnoVLState]):
             )
         super().__init__(backbone, config)
         self.text = DomainAwareTexts(self.backbone, config.textures)
+
+    @property
+    def why_not_exportable(self) -> str:
+        """The test-time adaptation; "" without it."""
+        return self.EXPORT if self.config.tta_steps else ""
 
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> AnoVLState:
         """Features of the prompts of the classes."""
@@ -161,8 +168,11 @@ class AnoVL(Method[Config, Features, AnoVLState]):
 
     def _embed_views(self, views: Tensor) -> Tensor:
         """Embeddings (B, V, E) float32 of views (B, V, 3, S, S), some at a time."""
-        parts = torch.split(views.flatten(0, 1), VIEWS_AT_ONCE)
-        embedded = torch.cat([self.backbone.encode_image(part).float() for part in parts])
+
+        def embed(part: Tensor) -> tuple[Tensor]:
+            return (self.backbone.encode_image(part).float(),)
+
+        embedded = in_parts(embed, views.flatten(0, 1), VIEWS_AT_ONCE)[0]
         return embedded.reshape(*views.shape[:2], -1)
 
     def score(self, features: Features, state: AnoVLState) -> RawOutput:
@@ -210,8 +220,9 @@ def altered_views(images: Tensor) -> Tensor:
 
 def _warp(images: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
     """Images seen through an affine map of coordinates in [-1, 1]."""
-    theta = images.new_tensor(matrix).expand(len(images), 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=True)
+    theta = images.new_tensor(matrix)[None]
+    grid = F.affine_grid(theta, [1, *images.shape[1:]], align_corners=True)
+    grid = grid.expand(images.shape[0], -1, -1, -1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
 
 

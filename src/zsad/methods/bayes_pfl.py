@@ -234,6 +234,13 @@ class BayesPFL(Method[Config, RawFeatures, Prompts]):
             raise ConfigError("set_draws takes context, normal and abnormal together, or none of them")
         self._given_pair = prompt
 
+    @property
+    def why_not_exportable(self) -> str:
+        """Scores that are scaled over the images of a category; "" for all others."""
+        if not self.scores_jointly:
+            return ""
+        return "it scales scores over a category; image_score=prob (--set image_score=prob) exports"
+
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> Prompts:
         """The tokens of the prompts; what is learnt enters them with the image."""
         context = self.backbone.config.text.context_length

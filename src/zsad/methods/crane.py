@@ -220,6 +220,12 @@ class Crane(Method[Config, JointFeatures, TextState]):
         notes="For Crane+ on medical sets the authors take the weights of the first epoch (--epochs 1).",
     )
 
+    @property
+    def why_not_exportable(self) -> str:
+        """The second network of Crane+; "" without it."""
+        reason = "Crane+ reads a second network, DINOv2; dino_model=none (--set dino_model=none) exports"
+        return "" if self.config.dino_model == "none" else reason
+
     def __init__(self, backbone: CLIP, config: Config) -> None:
         """Fresh prompts from torch's global random numbers.
 

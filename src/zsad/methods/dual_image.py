@@ -198,6 +198,15 @@ class DualImage(Method[Config, Features, DualImageState]):
             else TextEnsemble(self.backbone, prompt_set(config.prompt_set))
         )
 
+    @property
+    def why_not_exportable(self) -> str:
+        """The test-time adaptation; "" without it."""
+        if not self.config.tta_steps:
+            return ""
+        return (
+            "it trains an adapter on each image; tta_steps=0 (--set tta_steps=0) leaves that out and exports"
+        )
+
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> DualImageState:
         """Features of the prompts of the classes."""
         if isinstance(self._texts, TextEnsemble):
@@ -215,6 +224,8 @@ class DualImage(Method[Config, Features, DualImageState]):
 
     def score(self, features: Features, state: DualImageState) -> RawOutput:
         """Joint scores and maps; those of the prompts alone for an image without companion."""
+        if state.scores_jointly is False:
+            return self._alone(features, state)
         config = self.config
         count, patches = features.patch_features.shape[:2]
         names = state.class_names if len(state.class_names) > 1 else state.class_names * count
@@ -267,6 +278,14 @@ class DualImage(Method[Config, Features, DualImageState]):
         side = grid_side(patches)
         size = side * self.backbone.config.vision.patch_size
         enlarged = upsample(maps.reshape(count, side, side), size)
+        return RawOutput(scores, gaussian_filter(enlarged, config.sigma))
+
+    def _alone(self, features: Features, state: DualImageState) -> RawOutput:
+        """Scores and maps of the prompts, for images that are not compared with each other."""
+        config, side = self.config, grid_side(features.patch_features.shape[1])
+        scores = similarity_softmax(features.image_features, state.text_features, config.temperature)[:, 1]
+        maps = self._text_maps(features.patch_features, state.text_features).reshape(-1, side, side)
+        enlarged = upsample(maps, side * self.backbone.config.vision.patch_size)
         return RawOutput(scores, gaussian_filter(enlarged, config.sigma))
 
     def _text_maps(self, patch_features: Tensor, text_features: Tensor) -> Tensor:

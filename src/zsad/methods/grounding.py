@@ -144,6 +144,16 @@ class Grounding(Method[Config, Tensor, NamedState]):
         self.text = TextEnsemble(self.backbone, WrittenPrompts(own))
         self.detector: Detector = self._chosen_detector()
 
+    @property
+    def why_not_exportable(self) -> str:
+        """Another network, or a function of the user, that finds the boxes; "" for zsad's own detectors."""
+        own = getattr(self.detector, "args", (None,))[0]
+        if self.detector is _whole_images or own is _foreground:
+            return ""
+        return (
+            "another network finds the boxes; detector=foreground or none (--set detector=foreground) exports"
+        )
+
     @torch.no_grad()
     def prepare(self, classes: Sequence[str], support: Support | None = None) -> NamedState:
         """The text features of the classes, and their names."""
@@ -173,7 +183,9 @@ class Grounding(Method[Config, Tensor, NamedState]):
 
     def _boxes(self, images: Tensor, class_names: Sequence[str]) -> Tensor:
         """(B, 4) from the detector, for images as the network takes them."""
-        names = tuple(class_names) * (images.shape[0] if len(class_names) == 1 else 1)
+        # One name serves a whole graph, whose detectors read none.
+        count = 1 if torch.compiler.is_compiling() or len(class_names) > 1 else images.shape[0]
+        names = tuple(class_names) * count
         record = self.backbone.record
         pixels = images.float()
         if record is not None:

@@ -121,6 +121,7 @@ class Features:
 class MuSc(Method[Config, Features, State]):
     """See the module's description."""
 
+    EXPORT = "it compares the images of a folder with each other and cannot score one alone; auto exports"
     AUTHORS_ACTIVATION = "gelu"
     NATIVE_SIZE_KEEPS_ACTIVATION = True
     PAPER_IMAGE_SIZE = PAPERS_IMAGE_SIZE

@@ -19,7 +19,7 @@ from PIL import Image
 
 from zsad.deploy.server.queue import ScoringQueue
 from zsad.deploy.server.refusals import status_of
-from zsad.deploy.server.rows import Inline, Row, failed_row, row_of
+from zsad.deploy.server.rows import NO_FILES, Inline, Row, failed_row, row_of
 from zsad.errors import one_line
 from zsad.images.decoding import decode_stream
 from zsad.images.limits import chosen_reading
@@ -37,6 +37,21 @@ the memory for itself."""
 
 _BATCHES_DECODED = 3
 """One that is scored, one that waits, and one whose rows are made."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done with the images of a request.
+
+    Attributes:
+        model: what scores.
+        class_name: class name of the images; None for that of the model.
+        inline: files that come inside the answer.
+    """
+
+    model: Model
+    class_name: str | None = None
+    inline: Inline = NO_FILES
 
 
 @dataclass(frozen=True)
@@ -84,29 +99,29 @@ class Pipeline:
         self.queue.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def outcome(self, upload: Upload, model: Model, inline: Inline) -> Outcome:
+    async def outcome(self, upload: Upload, task: Task) -> Outcome:
         """Scores an image; whatever is wrong with it becomes its row."""
         with self._on_its_way() as arrived:
             try:
-                return Outcome(await self._row(upload, model, inline, arrived))
+                return Outcome(await self._row(upload, task, arrived))
             except Exception as error:  # one image never stops the others
                 return Outcome(failed_row(upload.name, one_line(error)), status_of(error), error)
 
-    async def _row(self, upload: Upload, model: Model, inline: Inline, arrived: Callable[[], None]) -> Row:
+    async def _row(self, upload: Upload, task: Task, arrived: Callable[[], None]) -> Row:
         async with self._decoded, AsyncExitStack() as memory:
             async with self._decoding:
                 started = perf_counter()
-                image = await self.in_thread(lambda: self.read(upload, model))
+                image = await self.in_thread(lambda: self.read(upload, task.model))
                 seconds = perf_counter() - started
                 await memory.enter_async_context(self._pixels.holding(image.width * image.height))
             arrived()
-            scored = await self.queue.score(model, image)
+            scored = await self.queue.score(task.model, image, task.class_name)
             seconds += scored.seconds
 
             def row() -> Row:
-                return row_of(upload.name, scored.prediction, seconds, inline)
+                return row_of(upload.name, scored.prediction, seconds, task.inline)
 
-            return await self.in_thread(row) if inline else row()
+            return await self.in_thread(row) if task.inline else row()
 
     async def error_of(self, upload: Upload, model: Model) -> Exception | None:
         """Why an image cannot be read; None if it can. The pixels are dropped."""

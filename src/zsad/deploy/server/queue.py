@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,13 @@ class Scored:
 @dataclass(eq=False)
 class _Waiting:
     model: Model
+    class_name: str | None
     image: Image.Image = field(repr=False)
     answer: asyncio.Future[Scored]
 
 
 class ScoringQueue:
-    """Collects images into batches of one model each and scores them, oldest first.
+    """Collects images into batches of one model and class name each and scores them, oldest first.
 
     Attributes:
         seconds_per_image: running mean of the time that scoring an image takes; 0 before the first one.
@@ -75,13 +77,18 @@ class ScoringQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def score(self, model: Model, image: Image.Image) -> Scored:
+    async def score(self, model: Model, image: Image.Image, class_name: str | None = None) -> Scored:
         """Scores an image with others; a caller that is cancelled gives its place up.
+
+        Args:
+            model: what scores.
+            image: RGB image.
+            class_name: class name of the image; None for that of the model.
 
         Raises:
             Exception: whatever the model raises for this image alone.
         """
-        item = _Waiting(model, image, asyncio.get_running_loop().create_future())
+        item = _Waiting(model, class_name, image, asyncio.get_running_loop().create_future())
         self._waiting.append(item)
         self._arrival.set()
         try:
@@ -119,20 +126,26 @@ class ScoringQueue:
                 return
 
     def _take(self) -> list[_Waiting]:
-        """The next batch: images for the model of the oldest one, in order of arrival."""
+        """The next batch: images for the model and class name of the oldest one, in order of arrival."""
         if not self._waiting:
             return []
-        model = self._waiting[0].model
-        batch = [item for item in self._waiting if item.model is model][: model.max_batch]
+        model, class_name = self._waiting[0].model, self._waiting[0].class_name
+        alike = (item for item in self._waiting if item.model is model and item.class_name == class_name)
+        batch = list(islice(alike, model.max_batch))
         taken = set(map(id, batch))
         self._waiting = deque(item for item in self._waiting if id(item) not in taken)
         return batch
 
     async def _score(self, batch: Sequence[_Waiting]) -> None:
-        model, images = batch[0].model, [item.image for item in batch]
+        model, class_name = batch[0].model, batch[0].class_name
+        images = [item.image for item in batch]
+
+        def predict(some: list[Image.Image]) -> Sequence[Prediction]:
+            return model.predict(some, class_name)
+
         loop = asyncio.get_running_loop()
         started = perf_counter()
-        outcomes = await loop.run_in_executor(self._thread, score_each, model.predict, images)
+        outcomes = await loop.run_in_executor(self._thread, score_each, predict, images)
         seconds = perf_counter() - started
         share = seconds / len(batch)
         self.seconds_per_image += (share - self.seconds_per_image) * (

@@ -34,6 +34,9 @@ class Inline:
         return self.map or self.overlay
 
 
+NO_FILES = Inline()
+
+
 def inline_of(map_format: str | None, overlay_format: str | None) -> Inline:
     """The files that a request asks for.
 

@@ -12,6 +12,7 @@ from zsad._version import __version__
 from zsad.deploy.server.answers import FailedAnswer, ModelsAnswer, PredictAnswer, problems, upload_body
 from zsad.deploy.server.describing import cannot_fit, describe
 from zsad.deploy.server.keeping import keep
+from zsad.deploy.server.pipeline import Task
 from zsad.deploy.server.refusals import Refusal
 from zsad.deploy.server.rows import MAP_FORMAT, OVERLAY_FORMAT, inline_of
 from zsad.deploy.server.uploads import Body, receive
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from zsad.deploy.server.pipeline import Outcome
     from zsad.deploy.server.service import Service
 
-MODEL_FIELD = "model"
+MODEL_FIELD, CLASS_FIELD = "model", "class_name"
+LONGEST_CLASS_NAME = 200  # characters
 
 MapFormat = Annotated[
     str | None,
@@ -29,6 +31,10 @@ MapFormat = Annotated[
 OverlayFormat = Annotated[
     str | None,
     Query(alias="overlay", description="png: each image under its heat map", examples=[OVERLAY_FORMAT]),
+]
+ClassName = Annotated[
+    str | None,
+    Query(alias="class_name", description="what the images show; default: that of the model"),
 ]
 ModelName = Annotated[str | None, Query(alias="model", description="name of a model; default: the first")]
 
@@ -45,13 +51,16 @@ def scoring_routes(service: Service) -> APIRouter:
             **problems(401, 404, 408, 429, 503),
             **{status: {"model": FailedAnswer} for status in (413, 415, 422, 500)},
         },
-        openapi_extra=upload_body({MODEL_FIELD: "name of a model"}, is_one_enough=True),
+        openapi_extra=upload_body(
+            {MODEL_FIELD: "name of a model", CLASS_FIELD: "what the images show"}, is_one_enough=True
+        ),
     )
     async def predict(
         request: Request,
         map_format: MapFormat = None,
         overlay_format: OverlayFormat = None,
         model_name: ModelName = None,
+        class_name: ClassName = None,
     ) -> JSONResponse:
         """Scores the images of a form (fields named "file"), or one image that is the whole body.
 
@@ -62,10 +71,11 @@ def scoring_routes(service: Service) -> APIRouter:
         inline = inline_of(map_format, overlay_format)
         service.models.find(model_name)
         with service.places.request() as place:
-            body = await receive(request, place, service.options, [MODEL_FIELD])
+            body = await receive(request, place, service.options, [MODEL_FIELD, CLASS_FIELD])
             request.state.images = len(body.images)
-            model = service.models.find(chosen_name(model_name, body))
-            outcomes = await service.outcomes(request, body.images, model, inline)
+            model = service.models.find(chosen(MODEL_FIELD, model_name, body))
+            task = Task(model, checked_class(chosen(CLASS_FIELD, class_name, body)), inline)
+            outcomes = await service.outcomes(request, body.images, task)
             if service.options.keep is not None:
                 folder = Path(service.options.keep).expanduser()
                 rows = [outcome.row for outcome in outcomes]
@@ -96,16 +106,29 @@ def scoring_routes(service: Service) -> APIRouter:
     return routes
 
 
-def chosen_name(from_query: str | None, body: Body) -> str | None:
-    """The model that a request names, in its query or in its form.
+def chosen(field: str, from_query: str | None, body: Body) -> str | None:
+    """What a request names in its query or in its form; None for neither.
 
     Raises:
         Refusal: 422, it names two.
     """
-    from_form = body.fields.get(MODEL_FIELD)
+    from_form = body.fields.get(field)
     if None not in (from_query, from_form) and from_query != from_form:
-        raise Refusal(422, "the request names two models, in ?model= and in the form: name one")
+        raise Refusal(422, f"the request names one {field} in its query and another in its form: name one")
     return from_query or from_form
+
+
+def checked_class(name: str | None) -> str | None:
+    """A class name that prompts can hold.
+
+    Raises:
+        Refusal: 422, it is too long or has characters that cannot be printed.
+    """
+    if name is not None and (len(name) > LONGEST_CLASS_NAME or not name.isprintable()):
+        raise Refusal(
+            422, f"class_name must be at most {LONGEST_CLASS_NAME} printable characters, such as metal nut"
+        )
+    return name
 
 
 def _answer(outcomes: list[Outcome]) -> JSONResponse:

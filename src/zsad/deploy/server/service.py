@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.requests import Request
 
 from zsad.deploy.server.metrics import Metrics
-from zsad.deploy.server.models import MOST_AT_ONCE, Model, Models
+from zsad.deploy.server.models import MOST_AT_ONCE, Models
 from zsad.deploy.server.pipeline import Outcome, Pipeline
 from zsad.deploy.server.places import Places
 from zsad.deploy.server.refusals import CLIENT_GONE, Refusal, later
 
 if TYPE_CHECKING:
     from zsad.deploy.server.options import ServeOptions
-    from zsad.deploy.server.rows import Inline
+    from zsad.deploy.server.pipeline import Task
     from zsad.deploy.server.uploads import Upload
 
 ResultT = TypeVar("ResultT")
@@ -60,9 +60,7 @@ class Service:
         if not self.models.is_ready:
             raise later(503, "the models are being loaded; send the request again", 2)
 
-    async def outcomes(
-        self, request: Request, uploads: Sequence[Upload], model: Model, inline: Inline
-    ) -> list[Outcome]:
+    async def outcomes(self, request: Request, uploads: Sequence[Upload], task: Task) -> list[Outcome]:
         """Scores the images of a request, in order.
 
         Raises:
@@ -70,7 +68,7 @@ class Service:
         """
 
         async def all_outcomes() -> list[Outcome]:
-            return await asyncio.gather(*(self.pipeline.outcome(upload, model, inline) for upload in uploads))
+            return await asyncio.gather(*(self.pipeline.outcome(upload, task) for upload in uploads))
 
         found = await self.while_connected(request, all_outcomes())
         for outcome in found:

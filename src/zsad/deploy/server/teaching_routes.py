@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from zsad.deploy.server.answers import FitAnswer, ReferencesAnswer, problems, upload_body
 from zsad.deploy.server.logs import log
 from zsad.deploy.server.refusals import Refusal, later, status_of
-from zsad.deploy.server.scoring_routes import MODEL_FIELD, ModelName, chosen_name
+from zsad.deploy.server.scoring_routes import MODEL_FIELD, ModelName, chosen
 from zsad.deploy.server.teaching import (
     FIT_FIELDS,
     check_teachable,
@@ -82,7 +82,7 @@ def teaching_routes(service: Service) -> APIRouter:
             if one_at_a_time.locked():
                 raise later(429, "another fit is running; send the request again", 10)
             async with one_at_a_time:
-                lesson = await _lesson(service, body, chosen_name(model_name, body))
+                lesson = await _lesson(service, body, chosen(MODEL_FIELD, model_name, body))
                 check_teachable(lesson.model, what)
                 try:
                     predictor, result = await asyncio.to_thread(teach, lesson)
