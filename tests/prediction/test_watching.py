@@ -299,6 +299,22 @@ def test_a_detector_that_compares_the_images_of_a_folder_is_refused(watch):
         watch_folders(watch.folder / "in", Brightness(True), PredictOptions(out=watch.out))
 
 
+def test_an_exported_detector_watches(watch):
+    pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+    pytest.importorskip("onnx", reason="pip install onnx")
+    from helpers.brightness_bundle import brightness_bundle
+    from zsad import load_exported
+
+    watch.detector = load_exported(brightness_bundle(watch.folder / "bundle"))
+    watch.put("a.png", image_bytes(51))
+    for count in (1, 2):
+        with watch.running():
+            watch.wait_for(count)
+            watch.put("b.png", image_bytes(204))
+            watch.wait_for(2)
+    assert watch.scores() == {"a.png": 0.2, "b.png": 0.8}
+
+
 def test_intervals_are_numbers_of_seconds():
     with pytest.raises(ConfigError, match="interval"):
         WatchOptions(interval=-1)
