@@ -7,6 +7,7 @@ import zsad
 from helpers.serving import Brightness
 from zsad.cli import app
 from zsad.cli.serve import bytes_of, named_bundles
+from zsad.deploy.server.describing import describe
 from zsad.deploy.server.models import Models
 from zsad.deploy.server.options import ServeOptions, is_loopback
 from zsad.errors import ConfigError
@@ -78,9 +79,18 @@ class Joint(Brightness):
     scores_jointly = True
 
 
-def test_a_method_that_compares_a_batch_is_refused():
-    with pytest.raises(ConfigError, match="compares the images of a batch"):
-        Models({"a": Joint()}).load()
+def test_a_method_that_compares_a_batch_scores_each_image_by_itself():
+    models = Models({"a": Joint(), "b": Brightness()}, max_batch=8)
+    models.load()
+    assert [model.max_batch for model in models.all()] == [1, 8]
+    assert "scored by itself" in describe(models.find("a"))["warnings"][0]
+    assert models.replace(models.find("a"), Brightness()).max_batch == 8
+
+
+def test_a_method_that_cannot_score_one_image_is_refused(make_small_clip):
+    musc = zsad.load("musc", make_small_clip(), device="cpu")
+    with pytest.raises(ConfigError, match="musc compares images with each other"):
+        Models({"a": musc}).load()
 
 
 @pytest.mark.parametrize(("side", "most"), [(240, 32), (320, 32), (518, 12), (2000, 1), (None, 32)])

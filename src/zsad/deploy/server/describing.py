@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zsad.deploy.server.models import scores_jointly
+
 if TYPE_CHECKING:
     from zsad.deploy.server.models import Model
+
+
+ALONE = (
+    "The method compares images with each other; here each is scored by itself, so that an answer does not "
+    "depend on who else asks. Fit it to good images for its full strength."
+)
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -35,6 +43,8 @@ def describe(model: Model) -> dict[str, Any]:
         known |= _of_bundle(predictor.bundle)
     elif hasattr(predictor, "scoring_settings"):
         known |= _of_detector(predictor)
+    if scores_jointly(predictor):
+        known["warnings"] = [*known["warnings"], ALONE]
     return {"name": model.name, **known}
 
 

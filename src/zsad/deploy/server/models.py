@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
@@ -126,20 +126,21 @@ class Models:
 
     def replace(self, model: Model, predictor: Predictor) -> Model:
         """Puts another predictor in a model's place, for all requests from now on."""
-        self._models[model.name] = replace(model, predictor=predictor)
+        self._models[model.name] = self._model(model.name, predictor)
         return self._models[model.name]
 
     def _model(self, name: str, predictor: Predictor) -> Model:
-        if getattr(predictor, "scores_jointly", False):
-            raise ConfigError(
-                f"{name}: this method compares the images of a batch with each other, so that an answer "
-                "would depend on who else asks at the moment: serve a fitted detector (zsad fit good/ --out "
-                "line3.safetensors) or another method"
-            )
         side = getattr(predictor, "image_size", None)
         chosen = MOST_AT_ONCE if side is None else INPUT_PIXELS_AT_ONCE // side**2
         most = getattr(predictor, "most_at_once", MOST_AT_ONCE)
-        return Model(name, predictor, self._max_batch or max(1, min(most, MOST_AT_ONCE, chosen)))
+        at_once = self._max_batch or max(1, min(most, MOST_AT_ONCE, chosen))
+        # In a batch, the answer would depend on who else asks at the moment.
+        return Model(name, predictor, 1 if scores_jointly(predictor) else at_once)
+
+
+def scores_jointly(predictor: Any) -> bool:
+    """Whether a predictor compares the images of a batch with each other."""
+    return bool(getattr(predictor, "scores_jointly", False))
 
 
 def _warm_up(model: Model) -> None:

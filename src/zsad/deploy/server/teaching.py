@@ -103,13 +103,10 @@ def with_references(model: Model, references: Sequence[Upload], augment: bool) -
     """A copy of a model that compares with other references.
 
     Raises:
-        Refusal: 409, it would then compare the images of a batch with each other.
         ZsadError: the images do not serve.
     """
     detector: Any = copy.copy(model.predictor)
     detector.set_references([GoodFile(upload) for upload in references], augment=augment)
-    if detector.scores_jointly:
-        raise Refusal(409, f"{model.name} would compare the images of a batch with each other: use /v1/fit")
     return detector  # type: ignore[no-any-return]
 
 
