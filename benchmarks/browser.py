@@ -64,11 +64,10 @@ def processor_seconds(parent: int) -> float:
     return sum(seconds for process, seconds in used.items() if process != parent and is_below(process))
 
 
-def measure(folder: Path, images: list[Path], rounds: int, chromium: str) -> dict[str, Any]:
+def measure(folder: Path, detector: Any, images: list[Path], rounds: int, chromium: str) -> dict[str, Any]:
     """Scores of the browser against Python's, and times of a large image."""
     from playwright.sync_api import sync_playwright
 
-    detector = zsad.load(json.loads((folder / "web.json").read_text(encoding="utf-8"))["method"])
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as driver:
@@ -118,13 +117,16 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="folder that zsad export --format web wrote")
     parser.add_argument("images", help="images to compare scores on: a folder or a pattern")
+    parser.add_argument("--checkpoint", help="file that the folder was exported from, if any")
     parser.add_argument("--most", type=int, default=24, help="number of images, evenly spread")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     given = parser.parse_args()
     found = [Path(str(path)) for path in search_images([given.images]).images]
     chosen = found[:: max(1, len(found) // given.most)][: given.most]
-    print(json.dumps(measure(given.folder, chosen, given.rounds, given.chromium), indent=1))
+    method = json.loads((given.folder / "web.json").read_text(encoding="utf-8"))["method"]
+    detector = zsad.load(checkpoint=given.checkpoint) if given.checkpoint else zsad.load(method)
+    print(json.dumps(measure(given.folder, detector, chosen, given.rounds, given.chromium), indent=1))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ def test_calibrate_then_predict(run, folders, suffix, option):
     assert header.endswith("error,relative_score,p_value,in_calibration")
     text = (page / "index.html").read_text()
     assert text.count('class="rug"') == 20
-    assert text.count('class="relative"') == 24
+    cards = json.loads(text.partition('id="cards">')[2].partition("</script>")[0])
+    assert len(cards["relative"]) == 24
     assert "confidence at most 20 % of new normal images" in text
 
 

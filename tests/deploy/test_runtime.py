@@ -280,6 +280,22 @@ def test_openvino_gives_the_same_also_to_many_threads(openvino_bundle, bundle):
     assert exported.scoring_settings()["runner"] == "openvino"
 
 
+def test_the_first_call_may_come_from_several_threads_at_once(openvino_bundle):
+    """OpenVINO by itself may hang then."""
+    code = f"""
+import threading, numpy as np, zsad
+exported = zsad.load_exported({str(openvino_bundle)!r}, threads=1)
+start = threading.Barrier(8)
+def work():
+    start.wait()
+    exported.predict(np.zeros((16, 16, 3), np.uint8))
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
 def test_openvino_names_its_devices(openvino_bundle):
     with pytest.raises(ConfigError, match=r"OpenVINO has no NPU here, only .*CPU"):
         zsad.load_exported(openvino_bundle, providers=["npu", "cpu"])
@@ -302,3 +318,20 @@ def test_a_container_grants_cores(tmp_path, text, cores):
     (tmp_path / "cpu.max").write_text(text)
     assert granted_cores(tmp_path / "cpu.max") == cores
     assert granted_cores(tmp_path / "missing") is None
+
+
+def test_a_gpu_that_does_not_start_is_told(bundle, monkeypatch):
+    """ONNX Runtime itself then goes on with the next provider."""
+    import onnxruntime
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    start = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda path, options, providers: start(path, options, providers[1:])
+    )
+    with pytest.warns(UserWarning, match=r"could not start CUDAExecutionProvider.*runs on the CPU"):
+        assert zsad.load_exported(bundle).predict(noise(0)).score > 0
+    with pytest.raises(ConfigError, match=r"could not start CUDAExecutionProvider.*leave providers out"):
+        zsad.load_exported(bundle, providers=["cuda", "cpu"])

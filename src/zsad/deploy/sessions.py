@@ -5,7 +5,9 @@ A session may be used from several threads at once.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,11 +156,14 @@ class _OnnxSession:
             self._session = onnxruntime.InferenceSession(path, options, providers=chosen)
         except Exception as error:  # the classes of the runner's own errors are not public
             raise _unreadable(path, "ONNX Runtime", error) from error
-        if engine.providers is not None and wanted[0] not in self._session.get_providers():
-            raise ConfigError(
-                f"ONNX Runtime could not start {wanted[0]}: install its driver and libraries (for CUDA pip "
-                "install 'onnxruntime-gpu[cuda,cudnn]'), or leave providers out to run on the CPU"
+        if chosen[0] not in self._session.get_providers():
+            line = (
+                f"ONNX Runtime could not start {chosen[0]}: install its driver and libraries (for CUDA pip "
+                "install 'onnxruntime-gpu[cuda,cudnn]')"
             )
+            if engine.providers is not None:
+                raise ConfigError(f"{line}, or leave providers out to run on the CPU")
+            warnings.warn(f"{line}; this bundle runs on the CPU", stacklevel=2)
 
     def __call__(self, images: NDArray[np.float32]) -> NetworkAnswers:
         try:
@@ -170,6 +175,9 @@ class _OnnxSession:
 
 class _OpenVinoSession:
     """A graph in OpenVINO, with a request of its own for each thread."""
+
+    _first_run = threading.Lock()
+    _has_run = False  # in this process
 
     def __init__(self, path: Path, precision: ExportPrecision, engine: Engine) -> None:
         try:
@@ -198,10 +206,15 @@ class _OpenVinoSession:
         request = getattr(self._requests, "request", None)
         if request is None:
             request = self._requests.request = self._compiled.create_infer_request()
+        # Two threads in the first call of a process wait for each other: one of them for Python's lock, while
+        # the other has it and waits for the first one to set up OpenVINO's arrays.
+        first = contextlib.nullcontext() if _OpenVinoSession._has_run else _OpenVinoSession._first_run
         try:
-            found = request.infer({"images": images})
+            with first:
+                found = request.infer({"images": images})
         except Exception as error:
             raise RuntimeError(f"OpenVINO: {one_line(error)}") from error
+        _OpenVinoSession._has_run = True
         return NetworkAnswers(found["scores"], found["maps"])
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import zsad
-from helpers.browser import node_module, open_browser, open_page, wait_until_scored
+from helpers.browser import node_module, open_browser, open_page, serious_findings, wait_until_scored
 from helpers.image_bytes import encode
 from zsad.deploy.web.folder import SCORE_LIMIT, export_web
 from zsad.detector.calibration.statistics import threshold_above
@@ -127,6 +127,7 @@ def test_a_plain_file_server_is_enough_and_the_scores_are_those_of_python(folder
             # Blending with white rounds otherwise in a browser than in Pillow.
             limit = 5e-3 if name == "see_through.png" else SCORE_LIMIT / 10
             assert found["score"] == pytest.approx(expected.score, abs=limit), name
+        assert serious_findings(page) == []
         with pytest.raises(Exception, match="cannot read the file as an image"):
             page.evaluate("() => window.zsadScore(new Blob(['words']))")
         assert page.problems == []

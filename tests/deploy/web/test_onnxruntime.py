@@ -11,7 +11,8 @@ from zsad.deploy.web import onnxruntime
 from zsad.deploy.web.onnxruntime import FILES, runtime_files
 from zsad.errors import ConfigError, WeightsError
 
-CONTENTS = {name: name.encode() for name in FILES}
+CONTENTS = {source: source.encode() for source in FILES}
+EXPECTED = {name: source.encode() for source, name in FILES.items()}
 
 
 def package(path, contents):
@@ -29,7 +30,7 @@ def test_files_come_from_the_folder_of_npm(tmp_path, inside):
     folder.mkdir(exist_ok=True)
     for name, content in CONTENTS.items():
         (folder / name).write_bytes(content)
-    assert runtime_files(tmp_path) == CONTENTS
+    assert runtime_files(tmp_path) == EXPECTED
 
 
 def test_a_folder_without_them_says_what_to_type(tmp_path):
@@ -42,7 +43,7 @@ def test_files_come_from_the_published_package(tmp_path, monkeypatch):
     digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
     monkeypatch.setattr(onnxruntime, "download", lambda *_, **__: path)
     monkeypatch.setattr(onnxruntime, "INTEGRITY", digest)
-    assert runtime_files() == CONTENTS
+    assert runtime_files() == EXPECTED
 
 
 def test_another_package_is_refused(tmp_path, monkeypatch):

@@ -22,8 +22,13 @@ SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
 INTEGRITY = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 """SHA-512 in base64, as `npm view onnxruntime-web@1.30.0 dist.integrity` prints it."""
 
-FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-"""The interface, and the program that runs on the processor, with or without threads."""
+FILES = {
+    "ort.wasm.min.mjs": "ort.js",
+    "ort-wasm-simd-threaded.mjs": "program.js",
+    "ort-wasm-simd-threaded.wasm": "program.wasm",
+}
+"""Files of the package, and their names beside the page: the interface, and the program that runs on the
+processor, with or without threads. Not every file server says of ".mjs" that it is a script."""
 
 LICENCE = f"{PACKAGE}: MIT, https://github.com/microsoft/onnxruntime"
 
@@ -36,7 +41,7 @@ def runtime_files(folder: str | Path | None = None, *, offline: bool | None = No
         offline: whether network access is forbidden; None follows the environment.
 
     Returns:
-        Contents by name, for each of `FILES`.
+        Contents by the names that `FILES` gives them.
 
     Raises:
         ConfigError: the folder does not hold the files.
@@ -62,7 +67,7 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
             f"{printable(folder)} holds no {missing[0]}: run npm install {PACKAGE}@{VERSION} and give "
             f"the folder node_modules/{PACKAGE}"
         )
-    return {name: (dist / name).read_bytes() for name in FILES}
+    return {name: (dist / source).read_bytes() for source, name in FILES.items()}
 
 
 def _from_package(package: Path) -> dict[str, bytes]:
@@ -74,5 +79,5 @@ def _from_package(package: Path) -> dict[str, bytes]:
         )
     with tarfile.open(package) as archive:
         # Members are read, never unpacked, so that no name in the archive leads anywhere.
-        members = {name: archive.extractfile(f"package/dist/{name}") for name in FILES}
+        members = {name: archive.extractfile(f"package/dist/{source}") for source, name in FILES.items()}
         return {name: member.read() for name, member in members.items() if member is not None}

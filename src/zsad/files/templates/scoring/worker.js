@@ -17,8 +17,8 @@ self.addEventListener("message", async ({ data: { id, ...message } }) => {
 });
 
 async function open({ graph, runtime }) {
-  const { InferenceSession, Tensor, env } = await import(`${runtime}ort.wasm.min.mjs`);
-  env.wasm.wasmPaths = runtime;
+  const { InferenceSession, Tensor, env } = await import(`${runtime}ort.js`);
+  env.wasm.wasmPaths = { mjs: `${runtime}program.js`, wasm: `${runtime}program.wasm` };
   // Threads need headers (COOP and COEP) that a plain file server does not send.
   env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
   const session = await InferenceSession.create(graph, { executionProviders: ["wasm"] });
