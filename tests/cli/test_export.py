@@ -86,3 +86,17 @@ def test_wrong_usage_is_one_line(folders, words, message):
     assert message in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
     assert not Path("bundle").exists()
+
+
+def test_what_a_page_cannot_have_is_refused_at_once(tmp_path):
+    answer = run("export", "--out", tmp_path / "out", "--onnxruntime-web", tmp_path)
+    assert answer.exit_code == 2
+    assert "add --format web" in answer.output
+    answer = run("export", "--format", "web", "--precision", "int8", "--out", tmp_path / "out")
+    assert answer.exit_code == 2
+    assert "unknown precision 'int8'" in answer.output
+    (tmp_path / "bundle.json").write_text("{}")
+    answer = run("export", "--format", "web", "--overwrite", "--out", tmp_path)
+    assert answer.exit_code == 2
+    assert "exists and is no page" in answer.output
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle.json"]
