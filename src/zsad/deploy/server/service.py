@@ -44,11 +44,6 @@ class Service:
         self.is_stopping = False
         self.open_requests = 0
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether requests are answered."""
-        return self.models.is_ready and not self.is_stopping
-
     def check_ready(self) -> None:
         """Refuses work while the models are being loaded or the server stops.
 

@@ -11,6 +11,7 @@ level, D_l their width, S pixels of one side.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,9 +58,12 @@ class ReferenceMemory:
         )
         return cls(tuple(level.flatten(0, 1) for level in levels), owners)
 
-    @property
+    @cached_property
     def count(self) -> int:
-        """Number of references: one more than the largest number of an owner."""
+        """Number of references: one more than the largest number of an owner.
+
+        It is read from a tensor once, which a GPU and an exporter would otherwise have to wait for.
+        """
         return 1 + max(int(owner.max()) for owner in self.owners)
 
     def without(self, images: Collection[int]) -> ReferenceMemory:
