@@ -179,7 +179,8 @@ def test_bad_images_are_named_and_the_rest_counts(run, folders):
         (["{good}", "--cost-miss", "5"], 2, "needs both costs"),
     ],
 )
-def test_wrong_usage_is_one_line(run, folders, arguments, code, message):
+def test_wrong_usage_is_one_line(run, folders, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(folders.root)  # where calibration.json would be written
     (folders.root / "taken.json").write_text("{}")
     places = {"good": folders.good, "labelled": folders.labelled, "root": folders.root}
     result = run("calibrate", *(argument.format(**places) for argument in arguments))

@@ -35,14 +35,15 @@ def bundle(tmp_path):
 
 
 @pytest.mark.parametrize("code", ["import zsad.deploy.runtime", "import zsad; zsad.load_exported"])
-def test_importing_the_runtime_is_quick_and_needs_no_torch(code):
+def test_importing_the_runtime_loads_numpy_and_pillow_alone(code):
+    """What is quick to import; benchmarks/first_answer.py measures it."""
     check = (
-        f"import sys, time\nstarted = time.process_time()\n{code}\ntaken = time.process_time() - started\n"
-        "heavy = {'torch', 'scipy', 'transformers', 'onnxruntime', 'openvino'} & set(sys.modules)\n"
-        "sys.exit(f'{taken:.2f} s, {heavy}' if heavy or taken > 0.3 * 4 else 0)"  # busy machines
+        f"import sys; before = set(sys.modules)\n{code}\n"
+        "loaded = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(name for name in loaded - set(sys.stdlib_module_names) if name[0] != '_'))"
     )
-    found = subprocess.run([sys.executable, "-c", check], check=False, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
+    found = subprocess.run([sys.executable, "-c", check], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == ["PIL", "numpy", "zsad"]
 
 
 def test_one_image_from_anything_that_holds_it(bundle, tmp_path):
