@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from zsad.deploy.bundle import Bundle, Parity
 from zsad.deploy.sessions import Engine, open_session
@@ -24,6 +23,7 @@ from zsad.methods.functional.maps import upsample
 if TYPE_CHECKING:
     from zsad.deploy.folding import Part
     from zsad.detector.detector import Detector
+    from zsad.types import RawOutput
 
 LEAST_IMAGES = 8
 MOST_IMAGES = 16
@@ -126,6 +126,7 @@ def differences(
     prepared = stack(images.images, detector.preparation)
     width = bundle.map_range[1] - bundle.map_range[0]
     found: dict[str, Difference] = {}
+    answers: list[RawOutput] = []  # of Python to whole images
     total, done = len(parts) * len(prepared), 0
     for part in parts:
         session = open_session(
@@ -136,6 +137,8 @@ def differences(
         for number, image in enumerate(prepared):
             with torch.inference_mode():
                 python = part.scored(image[None])
+            if part.kind == "whole":
+                answers.append(python)
             alone = session(image[None].numpy())
             expected_map = python.maps[0].numpy()
             for score, anomaly_map in (
@@ -149,21 +152,19 @@ def differences(
                 progress(done, total)
         found[part.kind] = Difference(np.array(scores), furthest)
     if bundle.graphs.image is not None:
-        found["image"] = _image_difference(parts[0], prepared, folder / bundle.graphs.image, images, width)
+        found["image"] = _image_difference(answers, folder / bundle.graphs.image, images, width)
     return found
 
 
 def _image_difference(
-    part: Part, prepared: Tensor, path: Path, images: ComparedImages, width: float
+    answers: Sequence[RawOutput], path: Path, images: ComparedImages, width: float
 ) -> Difference:
     """How far the graph from pixels to score and map is from Python."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     scores, furthest = [], 0.0
-    for image, network_input in zip(images.images, prepared, strict=True):
-        with torch.inference_mode():
-            python = part.scored(network_input[None])
+    for image, python in zip(images.images, answers, strict=True):
         expected = upsample(python.maps[0], (image.height, image.width)).numpy()
         score, anomaly_map = session.run(["score", "map"], {"image": np.asarray(image)})
         scores.append((float(python.scores[0]), float(score)))

@@ -67,7 +67,7 @@ def test_from_a_drop_to_a_download(browser):
         drop(page, files(dark=10, light=220))
         wait_until_scored(page, 2)
         assert words(page, "#verdict-word") == "No threshold yet"
-        assert "show it good ones" in words(page, "#verdict-reason")
+        assert page.locator("#to-learning").is_visible()
 
         drop(page, GOOD, onto="#learning")
         assert words(page, "#learn") == "Learn from 4 images"
@@ -285,6 +285,10 @@ def test_learning_that_is_off_is_explained(browser):
         page.wait_for_selector("#learning-off:not([hidden])")
         assert "zsad serve --allow-fit" in words(page, "#learning-off")
         assert not page.locator("#learn").is_visible()
+        drop(page, files(a=10))
+        wait_until_scored(page, 1)
+        assert words(page, "#verdict-word") == "No threshold yet"
+        assert not page.locator("#to-learning").is_visible()
 
 
 @pytest.mark.parametrize(

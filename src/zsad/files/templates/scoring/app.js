@@ -72,6 +72,7 @@ function showVerdict() {
   const { kind, word, reason } = verdictOf(state.current, state);
   find("verdict").className = `verdict-line ${kind}`;
   find("verdict-symbol").setAttribute("href", `#sign-${kind}`);
+  find("to-learning").hidden = kind !== "undecided" || state.model.cannot_fit !== null;
   // The same words again would be read out again.
   for (const [id, text] of [["verdict-word", word], ["verdict-reason", reason]]) {
     if (find(id).textContent !== text) find(id).textContent = text;

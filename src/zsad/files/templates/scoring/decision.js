@@ -59,7 +59,9 @@ export function connectDecision(find, change) {
 }
 
 function promiseText(model, threshold) {
-  if (threshold === null) return "No threshold yet: show it good ones below, or move the slider.";
+  if (threshold === null) {
+    return `No threshold yet: ${model?.cannot_fit ? "" : "show it good ones below, or "}move the slider.`;
+  }
   if (!model.normal_scores.length) {
     return "Nothing is promised about false alarms, because no good images stand behind this threshold.";
   }

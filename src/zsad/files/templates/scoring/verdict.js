@@ -21,7 +21,7 @@ function reasonOf(item, verdict, { threshold, byHand }) {
   if (verdict === "failed") return item.error;
   if (item.status !== "done") return item.name;
   const score = `${item.name} · score ${item.score.toFixed(4)}`;
-  if (verdict === "undecided") return `${score} · show it good ones for a verdict`;
+  if (verdict === "undecided") return score;
   const origin = byHand === null ? "" : " set by hand";
   return `${score} · threshold ${Number(threshold.toPrecision(4))}${origin}`;
 }
