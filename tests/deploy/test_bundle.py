@@ -88,6 +88,9 @@ def test_no_bundle(tmp_path):
         read_bundle(tmp_path)
     with pytest.raises(ConfigError, match="does not exist"):
         read_bundle(tmp_path / "none")
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    with pytest.raises(ConfigError, match="is a file: give the folder"):
+        read_bundle(tmp_path / "model.onnx")
 
 
 def edited(folder, **changes):
@@ -116,6 +119,33 @@ def test_damaged_content_is_refused(folder, changes, message):
     with pytest.raises(DataError, match=message) as caught:
         read_bundle(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threshold": 0.1},
+        {"image_size": 320},
+        {"std": [0.0, 0.2, 0.1]},
+        {"map_range": [1.0, 0.0]},
+        {"promise": None},
+        {"sha256": None},
+        {"sha256": "0" * 64},
+    ],
+)
+def test_edited_values_are_refused(folder, changes):
+    edited(folder, **changes)
+    with pytest.raises(DataError, match=r"was edited after the export.*export again") as caught:
+        read_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_order_and_indentation_are_no_edit(folder):
+    write_bundle(bundle_in(folder), folder)
+    path = folder / BUNDLE_FILE
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(dict(reversed(values.items())), indent=7), encoding="utf-8")
+    assert read_bundle(folder) == bundle_in(folder)
 
 
 def test_changed_files_are_refused(folder):

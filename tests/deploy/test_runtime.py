@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,9 @@ from PIL import Image
 
 import zsad
 from helpers.brightness_bundle import SIDE, brightness_bundle, brightness_graph
-from zsad.deploy.bundle import Graphs, file_records, region_record
+from zsad.deploy.bundle import Graphs, file_records, read_bundle, region_record, write_bundle
 from zsad.deploy.sessions import granted_cores
 from zsad.errors import ConfigError, DataError, ImageReadError, ImageWarning, MissingExtraError
-from zsad.files.json_text import read_json
-from zsad.files.plain import to_plain, write_json
 from zsad.images.region import Region
 from zsad.images.tiles import WHOLE_SHARE
 from zsad.types import ScoreScale
@@ -242,10 +241,9 @@ def test_what_is_no_bundle_is_refused_in_one_line(bundle, tmp_path):
     with pytest.raises(DataError, match=r"model\.onnx is not the file that was exported"):
         zsad.load_exported(bundle)
     whole = brightness_bundle(tmp_path / "whole")
+    record = read_bundle(whole)
     (whole / "model.onnx").write_bytes(b"damaged")
-    record = read_json(whole / "bundle.json")
-    record["files"] = to_plain(file_records(whole))  # the digest is right, the graph is not
-    write_json(whole / "bundle.json", record)
+    write_bundle(replace(record, files=file_records(whole)), whole)  # the digest is right, the graph is not
     with pytest.raises(DataError, match=r"model\.onnx: ONNX Runtime cannot open this graph"):
         zsad.load_exported(whole)
 

@@ -165,3 +165,35 @@ def test_logs_are_lines_of_json_without_content_names_or_tokens(capsys):
     assert (lines[0]["images"], lines[0]["level"], lines[2]["level"]) == (1, "info", "error")
     assert "secret" not in text
     assert TOKEN not in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/metrics", "/openapi.json", "/v1/models", "/", "/page/app.js"]
+)
+def test_head_is_answered_as_get_without_a_body(path):
+    with client_of(service_of()) as client:
+        found, whole = client.head(path), client.get(path)
+        assert (found.status_code, found.content) == (200, b"")
+        assert found.headers["content-type"] == whole.headers["content-type"]
+        assert client.head("/v1/predict").status_code == 405
+        assert client.head("/nowhere").status_code == 404
+        counted = client.get("/metrics").text
+        route = {"/page/app.js": "/page/{name}", "/openapi.json": "other"}.get(path, path)
+        assert f'zsad_requests_total{{method="HEAD",path="{route}",status="200"}} 1.0' in counted
+
+
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("/v1/predict?maps=png16", "unknown name in the query 'maps', did you mean 'map'?"),
+        ("/v1/fit?rate=0.01", "unknown name in the query 'rate'; known: model"),
+        ("/v1/references?rate=0.01", "unknown name in the query 'rate'"),
+        ("/v1/predict?map=png16&%0d%0aX=1", "unknown name in the query"),
+    ],
+)
+def test_unknown_names_in_the_query_are_refused(address, line):
+    with client_of(service_of(allow_fit=True)) as client:
+        answer = client.post(address, files={"file": ("a.png", png())})
+        assert answer.status_code == 422
+        assert answer.json()["error"].startswith(line)
+        assert "\n" not in answer.json()["error"]

@@ -112,8 +112,17 @@ def refused(*words):
 def test_the_command_refuses_in_one_line():
     assert "--token" in refused("--host", "0.0.0.0")
     assert "--method, --class-name" in refused("--bundle", "x", "--method", "winclip", "-c", "screw")
-    assert "two bundles are called 'a'" in refused("--bundle", "a=x", "--bundle", "a=y")
+    twice = refused("--bundle", "a=x", "--bundle", "a=y")
+    assert twice.endswith("two bundles are called 'a': name them, as in --bundle left=y")
     assert "such as 20MB" in refused("--max-body", "many")
+
+
+def test_a_folder_that_cannot_keep_anything_is_named_at_once(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=rf"--keep {folder} cannot be written to .*another folder"):
+            zsad.serve(Brightness(), port=0, keep=str(folder))
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_port_in_use_is_named():

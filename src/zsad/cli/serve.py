@@ -237,7 +237,7 @@ def named_bundles(texts: Sequence[str]) -> dict[str, str]:
         if not name or not folder:
             raise ConfigError(f"--bundle takes NAME=DIR or DIR, got {text!r}")
         if name in found:
-            raise ConfigError(f"two bundles are called {name!r}: name them, as in --bundle left={text}")
+            raise ConfigError(f"two bundles are called {name!r}: name them, as in --bundle left={folder}")
         found[name] = folder
     return found
 

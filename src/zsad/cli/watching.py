@@ -40,7 +40,8 @@ def run_watch(
         elif not quiet:
             said = _VERDICTS[record.is_anomalous] if record.error is None else "failed"
             score = "" if record.score is None else f"{record.score:.4f}"
-            typer.echo(f"{score:>6}  {said:9}  {printable(record.path)}")
+            reason = "" if record.error is None else f": {printable(record.error)}"
+            typer.echo(f"{score:>6}  {said:9}  {printable(record.path)}{reason}")
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager ends a watch like Ctrl-C
     places = ", ".join(map(printable, folders))

@@ -13,6 +13,7 @@ float32.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,7 @@ BUNDLE_FILE = "bundle.json"
 REGION_FILE = "region.png"
 FORMAT = 1
 _FORMAT_KEY = "zsad_bundle"
+_DIGEST_KEY = "sha256"
 README_FILE = "README.md"
 _BLOCK = 1 << 20  # bytes read at once
 
@@ -208,7 +210,7 @@ class Bundle:
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> Path:
-    """Writes `bundle.json`, whole or not at all.
+    """Writes `bundle.json` with a digest of its values, whole or not at all.
 
     Returns:
         Path of the file.
@@ -217,26 +219,31 @@ def write_bundle(bundle: Bundle, folder: Path) -> Path:
         OSError: the file cannot be written.
     """
     path = folder / BUNDLE_FILE
-    write_json(path, {_FORMAT_KEY: FORMAT, **to_plain(bundle)})
+    values = {_FORMAT_KEY: FORMAT, **to_plain(bundle)}
+    write_json(path, {**values, _DIGEST_KEY: _digest_of_values(values)})
     return path
 
 
 def read_bundle(folder: str | Path) -> Bundle:
-    """Reads what a bundle holds, and checks that its files are those that were exported.
+    """Reads what a bundle holds, and checks that its values and files are those that were exported.
 
     Args:
         folder: folder that `zsad export` wrote.
 
     Raises:
         ConfigError: the folder does not exist or is no bundle.
-        DataError: `bundle.json` is damaged or comes from a newer zsad, or a file is missing or has changed.
+        DataError: `bundle.json` is damaged, was edited or comes from a newer zsad, or a file is missing or
+            has changed.
     """
     folder = Path(folder).expanduser()
     path = folder / BUNDLE_FILE
     if not path.is_file():
-        problem = "holds no bundle.json" if folder.is_dir() else "does not exist"
+        problem = "is a file" if folder.is_file() else "does not exist"
+        if folder.is_dir():
+            problem = "holds no bundle.json"
         raise ConfigError(f"{printable(folder)} {problem}: give the folder that `zsad export --out` wrote")
     values = read_json(path)
+    digest, found = values.pop(_DIGEST_KEY, None), _digest_of_values(values)
     written_as = values.pop(_FORMAT_KEY, None)
     if not isinstance(written_as, int) or isinstance(written_as, bool) or written_as < 1:
         raise DataError(f"{printable(path)} is not a bundle of zsad: make it with `zsad export`")
@@ -247,6 +254,11 @@ def read_bundle(folder: str | Path) -> Bundle:
         )
     bundle = from_plain(Bundle, values, printable(path))
     _check_files(bundle, folder)
+    if digest != found:
+        raise DataError(
+            f"{printable(path)} was edited after the export, so that scores and promises may not hold: copy "
+            "the folder again, or export again (another threshold: --threshold when predicting)"
+        )
     return bundle
 
 
@@ -303,6 +315,11 @@ def _check_files(bundle: Bundle, folder: Path) -> None:
                 f"{printable(path)} is not the file that was exported (damaged or changed): copy the folder "
                 "again, or export the detector again"
             )
+
+
+def _digest_of_values(values: Mapping[str, Any]) -> str:
+    """Digest of the content of `bundle.json`, however it is indented and ordered."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

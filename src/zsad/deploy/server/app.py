@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -16,8 +16,9 @@ from starlette.responses import JSONResponse
 
 from zsad._version import __version__
 from zsad.deploy.server.draining import Drain
-from zsad.deploy.server.guard import Guard, Watch, refusal_answer
+from zsad.deploy.server.guard import Guard, HeadAsGet, Watch, refusal_answer
 from zsad.deploy.server.page_routes import page_routes
+from zsad.deploy.server.queries import check_query
 from zsad.deploy.server.refusals import Refusal
 from zsad.deploy.server.scoring_routes import scoring_routes
 from zsad.deploy.server.teaching_routes import teaching_routes
@@ -68,10 +69,11 @@ def create_app(service: Service, on_failure: Callable[[Exception], None] | None 
         redoc_url=None,
     )
     app.include_router(page_routes())
-    app.include_router(scoring_routes(service))
-    app.include_router(teaching_routes(service))
+    app.include_router(scoring_routes(service), dependencies=[Depends(check_query)])
+    app.include_router(teaching_routes(service), dependencies=[Depends(check_query)])
     app.include_router(watching_routes(service))
     _answer_errors(app)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, options=service.options)
     if service.options.cors:
         app.add_middleware(

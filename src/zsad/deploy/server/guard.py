@@ -102,6 +102,24 @@ def _check_token(headers: Headers, token: str | None) -> None:
         )
 
 
+class HeadAsGet:
+    """Answers HEAD as GET; the server leaves the body out. Load balancers and monitors ask in this way."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+        try:
+            await self._app(asked, receive, send)
+        finally:
+            scope.update({**asked, "method": "HEAD"})  # the route, for what counts and logs
+
+
 class Watch:
     """Counts and logs every request, and knows how many are being answered.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import tempfile
 import threading
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsad.deploy.server.logs import log
-from zsad.errors import one_line
+from zsad.errors import ConfigError, one_line, printable
 from zsad.files.atomic import atomic_file
 
 if TYPE_CHECKING:
@@ -31,6 +32,23 @@ _SUFFIXES = (
 )
 _LEFT_OUT = ("map", "overlay")
 _ONE_WRITER = threading.Lock()
+
+
+def prepare_folder(folder: Path) -> None:
+    """Makes the folder, and writes to it once, so that a server does not start that cannot keep anything.
+
+    Raises:
+        ConfigError: it is no folder, or cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--keep {printable(folder)} cannot be written to ({error.strerror or error}): give another "
+            "folder"
+        ) from error
 
 
 def keep(folder: Path, uploads: Sequence[Upload], rows: Sequence[Row], model: str) -> None:

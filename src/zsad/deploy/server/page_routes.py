@@ -25,12 +25,12 @@ def page_routes() -> APIRouter:
     routes = APIRouter(include_in_schema=False)
     files = page_files()
 
-    @routes.api_route("/", methods=["GET", "HEAD"])
+    @routes.get("/")
     async def index() -> Response:
         """The page."""
         return _answer(files, PAGE_FILE)
 
-    @routes.api_route(f"/{PAGE_FOLDER}/{{name}}", methods=["GET", "HEAD"])
+    @routes.get(f"/{PAGE_FOLDER}/{{name}}")
     async def part(name: str) -> Response:
         """A script, or the styles."""
         return _answer(files, f"{PAGE_FOLDER}/{name}")

@@ -8,12 +8,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from zsad.deploy.server.app import create_app
+from zsad.deploy.server.keeping import prepare_folder
 from zsad.deploy.server.logs import log
 from zsad.deploy.server.service import Service
 from zsad.errors import ConfigError, one_line
@@ -38,9 +40,12 @@ def run(models: Models, options: ServeOptions, on_start: Callable[[str], None] |
         on_start: called with the server's address when it listens.
 
     Raises:
-        ConfigError: the address cannot be listened on, or the TLS files do not fit.
+        ConfigError: the address cannot be listened on, the TLS files do not fit, or the folder `keep`
+            cannot be written to.
         ZsadError: a model cannot be loaded.
     """
+    if options.keep is not None:
+        prepare_folder(Path(options.keep).expanduser())
     service = Service(models, options)
     failures: list[Exception] = []
 

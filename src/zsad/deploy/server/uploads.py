@@ -137,7 +137,11 @@ class _FormInMemory(MultiPartParser):
         super().on_part_begin()
         self.parts += 1
         if self.parts > self.most_parts:
-            raise Refusal(413, f"the form has more than {self.most_parts} fields: send fewer images")
+            raise Refusal(
+                413,
+                f"the form has more than {self.most_parts} fields, and a request takes at most "
+                f"{self.most_parts - _MOST_FIELDS} images: send several",
+            )
 
     def on_end(self) -> None:
         super().on_end()
