@@ -11,7 +11,6 @@ from torch import Tensor
 
 from zsad.backbones.sharing import sharing_weights
 from zsad.deploy.graphs import BatchGraph
-from zsad.detector.detector import Detector
 from zsad.detector.identity import learned_versions
 from zsad.detector.inputs import check_trained
 from zsad.detector.states import States
@@ -20,6 +19,7 @@ from zsad.methods.base import DEFAULT_CLASS
 
 if TYPE_CHECKING:
     from zsad.deploy.bundle import GraphKind
+    from zsad.detector.detector import Detector
     from zsad.types import RawOutput
 
 
@@ -64,9 +64,11 @@ def check_exportable(detector: Detector) -> None:
     """Refuses a detector that cannot be exported.
 
     Raises:
-        ConfigError: it is no detector, has not been trained, runs in a lower precision, or its method has no graph; the
-            message says why.
+        ConfigError: it is no detector, has not been trained, runs in a lower precision, or its method has no
+            graph; the message says why.
     """
+    from zsad.detector.detector import Detector
+
     if not isinstance(detector, Detector):
         raise ConfigError(
             f"exporting takes a detector (zsad.load), got {type(detector).__name__}; a bundle is exported "
