@@ -272,7 +272,7 @@ def measured() -> list[str]:
         row
         for folder in MEASURED
         if (file := ROOT / "benchmarks" / "results" / folder / "categories.csv").exists()
-        for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+        for row in csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())
         if row["category"] != "mean"
     ]
     sets = list(dict.fromkeys((row["dataset"], row["category"]) for row in rows))

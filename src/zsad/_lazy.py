@@ -26,7 +26,7 @@ def public_names(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
     Example:
         >>> find, _, names = public_names("zsad.prediction")
         >>> names
-        ['PredictOptions', 'PredictResult', 'predict_folder']
+        ['PredictOptions', 'PredictResult', 'WatchOptions', 'predict_folder', 'watch_folders']
         >>> find("PredictOptions").__module__
         'zsad.prediction.options'
     """
