@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +105,20 @@ def test_what_a_page_cannot_have_is_refused_at_once(tmp_path):
     assert answer.exit_code == 2
     assert "exists and is no page" in answer.output
     assert [path.name for path in tmp_path.iterdir()] == ["bundle.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals as on Linux")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_export_that_is_stopped_leaves_nothing(tmp_path, number):
+    command = [sys.executable, "-m", "zsad", "export", "--method", "anomalyclip", "--out", "bundle"]
+    export = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob(".zsad-bundle-*/*")):
+        assert export.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    export.send_signal(number)
+    _, complaints = export.communicate(timeout=300)
+    assert (export.returncode, complaints.splitlines()[-1]) == (130, "error: interrupted")
+    assert list(tmp_path.iterdir()) == []

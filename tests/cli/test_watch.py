@@ -66,7 +66,7 @@ def test_a_line_is_watched_stopped_and_watched_again(tmp_path, checkpoint):
     assert watch.returncode == 0, complaints
     assert "Watching in" in complaints
     assert "Traceback" not in complaints
-    assert "2 images scored" in said
+    assert "2 images scored, 1 anomalous" in said
     assert "anomalous  in/spot.jpg" in said
 
     (folder / "bad.png").write_bytes(b"no image")

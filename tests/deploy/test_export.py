@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import zsad
-from helpers.brightness_bundle import brightness_graph
+from helpers.brightness_bundle import brightness_bundle, brightness_graph
 from helpers.stripes import striped
 from zsad.deploy import export, parity
 from zsad.deploy.bundle import BUNDLE_FILE, Graphs, read_bundle
@@ -147,6 +147,19 @@ def test_only_bundles_are_replaced(small, tmp_path):
     assert load_exported(result.folder).predict(striped(1)).threshold == 0.5
 
 
+@pytest.mark.usefixtures("other_graph", "no_limits")
+def test_of_two_exports_into_one_folder_the_slower_one_is_refused(small, tmp_path):
+    bundle = tmp_path / "bundle"
+
+    def another_export(what, done, total):
+        bundle.mkdir(exist_ok=True)
+        (bundle / BUNDLE_FILE).write_text("{}", encoding="utf-8")
+
+    with pytest.raises(ConfigError, match="holds a bundle: --overwrite"):
+        export_detector(small, bundle, progress=another_export)
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", BUNDLE_FILE]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"format": "onx"}, "unknown format 'onx'"), ({"precision": "fp8"}, "unknown precision 'fp8'")],
@@ -154,6 +167,12 @@ def test_only_bundles_are_replaced(small, tmp_path):
 def test_unknown_words_are_refused(small, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         export_detector(small, tmp_path / "bundle", **changes)
+
+
+def test_a_bundle_is_not_exported_again(tmp_path):
+    with pytest.raises(ConfigError, match=r"takes a detector .*got ExportedDetector"):
+        export_detector(load_exported(brightness_bundle(tmp_path / "bundle")), tmp_path / "again")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_an_untrained_detector_is_refused(make_small_clip, tmp_path):

@@ -61,5 +61,9 @@ def test_files_of_a_folder(tmp_path):
 def test_other_folders_are_refused(small_clip, tmp_path):
     with pytest.raises(WeightsError, match="holds none of text_adapter"):
         official_files(tmp_path, NAMES)
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "bundle.json").write_text("{}")
+    with pytest.raises(WeightsError, match=r"is a bundle of `zsad export`.*--bundle"):
+        zsad.load("anomalyclip", checkpoint=tmp_path / "exported")
     with pytest.raises(WeightsError, match="is a folder: give the file"):
         zsad.load("winclip", small_clip, tmp_path)

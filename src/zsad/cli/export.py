@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,6 +128,7 @@ def export(
     check_target(out, marker, what, overwrite=overwrite)
     compared = search_images(images).images if images else None
     normal = search_images(good).images if good else None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves as little behind as Ctrl-C
     detector = load_detector(
         method=method,
         backbone=backbone,

@@ -267,7 +267,7 @@ def predict(
         for record in result.records:
             typer.echo(record.to_json())
     elif not quiet and not json_lines:
-        print_prediction(result)
+        print_prediction(result, was_watch=watch)
     if (json_lines or quiet) and result.left_out:
         print_problems("note", [f"{result.left_out} (--include-results takes them)"])
     print_problems("failed", failure_lines(result), "see results.csv")

@@ -51,8 +51,8 @@ class Bar:
         self._progress.stop()
 
 
-def print_prediction(result: PredictResult) -> None:
-    """Prints the highest scores, the counts of a run, and the path of its page."""
+def print_prediction(result: PredictResult, *, was_watch: bool) -> None:
+    """Prints the highest scores, the counts of a run or a watch, and the path of its page."""
     from rich.text import Text
 
     from zsad.errors import printable
@@ -72,7 +72,7 @@ def print_prediction(result: PredictResult) -> None:
         console.print(table)
         if len(scored) > 10:
             console.print(f"... and {len(scored) - 10} images with lower scores", style="dim")
-    console.print(_counts(result))
+    console.print(_counts(result, was_watch))
     if result.note:
         console.print(f"{result.note[0].upper()}{result.note[1:]}", style="dim", soft_wrap=True)
     if result.tiling:
@@ -125,12 +125,14 @@ def print_problems(label: str, lines: Sequence[str], where: str = "") -> None:
         console.print(f"{more}, {where}" if where else more, markup=False)
 
 
-def _counts(result: PredictResult) -> str:
-    """How many images were scored, how fast, and how many are anomalous or failed."""
+def _counts(result: PredictResult, was_watch: bool) -> str:
+    """How many images were scored, how fast (a watch waits most of its time), and how many are anomalous."""
     scored = result.scored
     new = len(scored) - result.resumed
-    pace = f" ({result.seconds / new:.2f} s each)" if new > 0 else ""
-    line = f"{counted(new, 'image')} scored in {result.seconds:.1f} s{pace}"
+    line = f"{counted(new, 'image')} scored"
+    if not was_watch:
+        pace = f" ({result.seconds / new:.2f} s each)" if new > 0 else ""
+        line += f" in {result.seconds:.1f} s{pace}"
     if result.resumed:
         line += f", {result.resumed} from an earlier run"
     if scored and scored[0].threshold is not None:

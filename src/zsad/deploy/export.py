@@ -145,6 +145,7 @@ def export_detector(
         lines += _dropped(detector, bundle)
         write_readme(bundle, folder)
         write_bundle(bundle, folder)
+        check_target(target, BUNDLE_FILE, "bundle", overwrite=overwrite)  # another may have been quicker
         take_name(folder, target)
     return ExportResult(target, bundle, tuple(lines))
 

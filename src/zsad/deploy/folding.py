@@ -64,9 +64,16 @@ def check_exportable(detector: Detector) -> None:
     """Refuses a detector that cannot be exported.
 
     Raises:
-        ConfigError: it has not been trained, runs in a lower precision, or its method has no graph; the
-            message says why.
+        ConfigError: it is no detector, has not been trained, runs in a lower precision, or its method has no
+            graph; the message says why.
     """
+    from zsad.detector.detector import Detector
+
+    if not isinstance(detector, Detector):
+        raise ConfigError(
+            f"exporting takes a detector (zsad.load), got {type(detector).__name__}; a bundle is exported "
+            "again from the file that it was made of"
+        )
     check_trained(detector.method, detector.is_trained)
     if reason := why_not(detector):
         raise ConfigError(reason)

@@ -175,8 +175,14 @@ def official_files(folder: Path, names: Sequence[str]) -> list[Path]:
         names: the names that the authors' code gives its files.
 
     Raises:
-        WeightsError: the method has no such files, none is there, or several numbered ones are.
+        WeightsError: the method has no such files, none is there, several numbered ones are, or the folder is
+            an exported bundle.
     """
+    if (folder / "bundle.json").is_file():
+        raise WeightsError(
+            f"{folder} is a bundle of `zsad export`, which holds no checkpoint: --bundle {folder} "
+            "(zsad.load_exported) runs it"
+        )
     if not names:
         raise WeightsError(f"{folder} is a folder: give the file of the weights in it")
     found = []

@@ -118,7 +118,7 @@ def test_a_bad_file_says_why_and_stops_no_other(browser):
         page.click(".item.failed .pick")
         page.wait_for_selector("#verdict.failed")
         assert words(page, "#verdict-word") == "Could not be scored"
-        assert words(page, "#verdict-reason") == "is not an image"
+        assert words(page, "#verdict-reason") == "notes.txt · is not an image"
         assert page.locator(".item:not(.failed)").count() == 1
         rows = json.loads(saved(page, "#save-json")[1])["results"]
         assert {row["name"]: row["error"] for row in rows} == {

@@ -183,6 +183,7 @@ def export_web(
                 "created": bundle.created,
             },
         )
+        check_target(target, WEB_FILE, "page", overwrite=overwrite)  # another may have been quicker
         take_name(folder, target)
     return WebResult(target, parity, (parity.sentence(), *exported.lines[1:]))
 

@@ -18,7 +18,7 @@ export function verdictOf(item, state) {
 }
 
 function reasonOf(item, verdict, { threshold, byHand }) {
-  if (verdict === "failed") return item.error;
+  if (verdict === "failed") return `${item.name} · ${item.error}`;
   if (item.status !== "done") return item.name;
   const score = `${item.name} · score ${item.score.toFixed(4)}`;
   if (verdict === "undecided") return score;
