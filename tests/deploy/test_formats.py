@@ -50,6 +50,9 @@ def test_a_format(detector, tmp_path, runner, precision, near):
     for python, found in zip(detector.predict(images), exported.predict(images), strict=True):
         assert found.score == pytest.approx(python.score, abs=near)
         assert np.abs(found.anomaly_map - python.anomaly_map).max() < 3 * near
+    if runner == "onnx":
+        alone = [exported.predict(image).score for image in images]
+        assert [one.score for one in exported.predict(images)] == pytest.approx(alone, abs=1e-5)
     text = "\n".join(result.lines)
     if precision == "fp32":
         assert bundle.threshold == detector.threshold

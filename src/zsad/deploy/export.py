@@ -193,7 +193,8 @@ def _described(
         roi=None if detector.roi is None else region_record(detector.roi, folder),
         references=len(detector.reference_fingerprints),
         companions=0 if support.unlabelled is None else len(support.unlabelled),
-        most_at_once=MOST_AT_ONCE,
+        # scales of ONNX Runtime's eight bits follow a whole batch: its images would move each other's scores
+        most_at_once=1 if (runner, precision) == ("onnx", "int8") else MOST_AT_ONCE,
         graphs=graphs,
         notes=method.notes,
         licences=_licences(detector),
