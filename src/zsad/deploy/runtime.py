@@ -22,7 +22,7 @@ from zsad.images.class_names import Classes, class_names, with_class_names
 from zsad.images.finding import find_and_tell
 from zsad.images.limits import Bits, common_depth
 from zsad.images.looking import look
-from zsad.images.preparing import Preparation, prepare, to_array
+from zsad.images.preparing import Preparation, prepare_batch, to_array
 from zsad.images.reading import depth_of
 from zsad.images.streams import (
     ImageSource,
@@ -313,7 +313,7 @@ class ExportedDetector(DecidedByBundle):
     def _score(self, images: Iterable[Image.Image], _: Sequence[str | None], is_tile: bool) -> NetworkAnswers:
         """Scores and maps of images or tiles."""
         session, most = self._graphs.session(is_tile), self.bundle.most_at_once
-        batch = np.stack([prepare(image, self.preparation) for image in images])
+        batch = prepare_batch(images, self.preparation)
         parts = [session(batch[start : start + most]) for start in range(0, len(batch), most)]
         return NetworkAnswers(
             np.concatenate([part.scores for part in parts]), np.concatenate([part.maps for part in parts])

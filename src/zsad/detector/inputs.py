@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,8 +13,7 @@ from torch import Tensor
 
 from zsad.backbones.vision import check_image_size
 from zsad.errors import ConfigError
-from zsad.images.ahead import THREADS
-from zsad.images.preparing import Preparation, prepare
+from zsad.images.preparing import Preparation, prepare_batch
 
 if TYPE_CHECKING:
     from zsad.backbones.clip import CLIP
@@ -33,17 +30,13 @@ def stack(images: Iterable[Image.Image], preparation: Preparation) -> Tensor:
     """A batch as the network takes it.
 
     Args:
-        images: RGB images of any sizes, at least one. Those of a list are prepared side by side; of another
-            iterable, each is taken when the one before it is prepared.
+        images: RGB images of any sizes, at least one, as `prepare_batch` takes them.
         preparation: size S and normalisation of the network's input.
 
     Returns:
         (B, 3, S, S) float32 on the CPU.
     """
-    if not isinstance(images, list) or len(images) == 1:
-        return torch.from_numpy(np.stack([prepare(image, preparation) for image in images]))
-    with ThreadPoolExecutor(min(THREADS, len(images))) as pool:  # Pillow resizes without Python's lock
-        return torch.from_numpy(np.stack(list(pool.map(lambda image: prepare(image, preparation), images))))
+    return torch.from_numpy(prepare_batch(images, preparation))
 
 
 def check_size(image_size: int, backbone: CLIP) -> None:

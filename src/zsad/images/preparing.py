@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.errors import ConfigError
+from zsad.images.ahead import THREADS
 from zsad.images.conversion import rgb_from_pillow
 
 
@@ -68,6 +71,23 @@ def prepare(image: Image.Image, preparation: Preparation) -> NDArray[np.float32]
     table = (levels - mean) / std  # what each level becomes in each channel
     pixels = np.asarray(squashed)
     return np.stack([table[:, channel].take(pixels[..., channel]) for channel in range(3)])
+
+
+def prepare_batch(images: Iterable[Image.Image], preparation: Preparation) -> NDArray[np.float32]:
+    """Prepares a batch as a network takes it.
+
+    Args:
+        images: RGB images of any sizes, at least one. Those of a list are prepared side by side; of another
+            iterable, each is taken when the one before it is prepared.
+        preparation: size S and normalisation of the network's input.
+
+    Returns:
+        (B, 3, S, S) float32.
+    """
+    if not isinstance(images, list) or len(images) == 1:
+        return np.stack([prepare(image, preparation) for image in images])
+    with ThreadPoolExecutor(min(THREADS, len(images))) as pool:  # Pillow resizes without Python's lock
+        return np.stack(list(pool.map(lambda image: prepare(image, preparation), images)))
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
