@@ -12,20 +12,18 @@ import numpy as np
 from zsad.deploy.bundle import Bundle, Promise, write_bundle
 from zsad.deploy.runtime import load_exported
 from zsad.detector.calibration.choice import choose_thresholds
-from zsad.detector.calibration.measurement import Measured, Measurement, map_height
+from zsad.detector.calibration.measuring import Example, measure_scores
 from zsad.detector.calibration.options import Aim, CalibrateOptions
 from zsad.detector.calibration.wording import counted, describe
 from zsad.detector.decision import Decision
-from zsad.detector.identity import image_fingerprint
 from zsad.detector.support import images_given
-from zsad.errors import DataError, ImageReadError
+from zsad.errors import DataError
 
 if TYPE_CHECKING:
     from zsad.deploy.parity import Difference
     from zsad.detector.detector import Detector
     from zsad.detector.support import Images
     from zsad.detector.thresholds import Calibration
-    from zsad.types import Prediction
 
 NEAR = 0.1
 """Largest difference of a score that thresholds survive, as a share of `ScoreScale.distance`."""
@@ -125,39 +123,20 @@ def _calibrated(bundle: Bundle, folder: Path, detector: Detector, good: Images, 
     keeps_rate = own is not None and own.rule == "rate"
     aim = {field.name: getattr(own, field.name) for field in fields(Aim)} if keeps_rate else {}
     options = CalibrateOptions(**aim)
-    items = images_given(good)
+    examples = [Example(item) for item in images_given(good)]
     write_bundle(bundle, folder)
-    runner = load_exported(folder, providers="cpu")
-    kept: dict[str, Measured] = {}
-    failed: list[str] = []
-    copies = references = 0
-    for number, item in enumerate(items):
-        tell("Scoring good images", number, len(items))
-        try:
-            found: Prediction = runner.predict(item)
-        except ImageReadError as error:
-            failed.append(str(error))
-            continue
-        fingerprint = image_fingerprint(found.image)
-        copies += fingerprint in kept
-        references += fingerprint in detector.reference_fingerprints
-        if fingerprint not in kept and fingerprint not in detector.reference_fingerprints:
-            inside = ... if found.roi is None else found.roi
-            height = map_height(found.anomaly_map[inside], options.tolerated_area)
-            kept[fingerprint] = Measured(f"good image {number + 1}", False, found.score, height, fingerprint)
-    if not kept:
-        raise DataError(
-            f"none of the {counted(len(items), 'good image')} can make a threshold: {references} are among "
-            f"the references, whose scores say nothing about new images, and {len(failed)} cannot be read; "
-            "give others"
-        )
-    measurement = Measurement(
-        tuple(kept.values()),
-        tuple(failed),
-        copies,
-        references,
-        None,
-        runner.scoring_settings(),
+    measurement = measure_scores(
+        load_exported(folder, providers="cpu"),
+        examples,
+        options,
         bundle.class_name,
+        detector.reference_fingerprints,
+        lambda done, total: tell("Scoring good images", done, total),
     )
+    if not measurement.images:
+        raise DataError(
+            f"none of the {counted(len(examples), 'good image')} can make a threshold: "
+            f"{measurement.references} are among the references, whose scores say nothing about new images, "
+            f"and {len(measurement.failed)} cannot be read; give others"
+        )
     return choose_thresholds(measurement, options)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from zsad.detector.calibration.options import CalibrateOptions
     from zsad.detector.detector import Detector
+    from zsad.images.region import Region
+    from zsad.images.tiles import Tile
     from zsad.types import Prediction
 
 MOST_PIXEL_GROUPS = 20_000
@@ -42,6 +44,26 @@ class Example:
     image: Any
     is_anomalous: bool = False
     mask: Any = None
+
+
+class Scorer(Protocol):
+    """What can be calibrated: a `Detector`, or one that was exported."""
+
+    bits: int | None
+    tile: Tile
+    roi: Region | None
+
+    @property
+    def scores_jointly(self) -> bool:
+        """Whether images have to be scored all at once."""
+
+    def predict(
+        self, inputs: list[Any], classes: str | None = None, batch_size: int | None = None
+    ) -> Sequence[Prediction]:
+        """Scores several images."""
+
+    def scoring_settings(self) -> dict[str, Any]:
+        """Everything that the scores depend on."""
 
 
 def measure(
@@ -65,18 +87,42 @@ def measure(
     from zsad.methods.base import DEFAULT_CLASS
 
     class_name = options.class_name or DEFAULT_CLASS
-    info = detector.method.INFO
+    found = measure_scores(detector, examples, options, class_name, detector.reference_fingerprints, progress)
+    return found if detector.method.INFO.uses_class_names else replace(found, class_name=None)
+
+
+def measure_scores(
+    scorer: Scorer,
+    examples: Sequence[Example],
+    options: CalibrateOptions,
+    class_name: str | None,
+    reference_fingerprints: Sequence[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> Measurement:
+    """Scores the images of a calibration with whatever scores images.
+
+    Args:
+        scorer: what will be used, with its settings.
+        examples: images with labels.
+        options: tolerated area and batch size are used here.
+        class_name: class name of the images; None where the scores do not depend on one.
+        reference_fingerprints: images that are left out, because the scorer compares with them.
+        progress: called with the number of images done and to do.
+
+    Raises:
+        DataError: an image is given as normal and as anomalous.
+    """
     report = progress or (lambda done, total: None)
     pixels = _PixelPool()
     kept: dict[str, Measured] = {}
     failed: list[str] = []
     copies = references = done = 0
     report(0, len(examples))
-    is_joint = detector.scores_jointly
+    is_joint = scorer.scores_jointly
     step = max(1, len(examples)) if is_joint else options.batch_size
     for start in range(0, len(examples), step):
         batch = list(enumerate(examples[start : start + step], start=start + 1))
-        for number, example, outcome in _outcomes(detector, batch, class_name):
+        for number, example, outcome in _outcomes(scorer, batch, class_name):
             done += 1
             if isinstance(outcome, str):
                 failed.append(outcome)
@@ -88,7 +134,7 @@ def measure(
                 raise DataError(f"{name} is given as normal and as anomalous (copy of {twin.name}): keep one")
             if twin is not None:
                 copies += 1
-            elif fingerprint in detector.reference_fingerprints:
+            elif fingerprint in reference_fingerprints:
                 references += 1
             else:
                 try:
@@ -107,8 +153,8 @@ def measure(
         copies,
         references,
         pixels.threshold(),
-        detector.scoring_settings(),
-        class_name if info.uses_class_names else None,
+        scorer.scoring_settings(),
+        class_name,
         is_joint,
     )
 
@@ -152,23 +198,23 @@ class _PixelPool:
 
 
 def _outcomes(
-    detector: Detector, batch: Sequence[tuple[int, Example]], class_name: str
+    scorer: Scorer, batch: Sequence[tuple[int, Example]], class_name: str | None
 ) -> Iterator[tuple[int, Example, Prediction | str]]:
     """The prediction of each image, or a line that says why there is none."""
     images: dict[int, Image.Image] = {}
     outcomes: dict[int, Prediction | str] = {}
     for number, example in batch:
         try:
-            image = read_image(example.image, bits=detector.bits, for_tiles=detector.tile is not None)
-            check_region(image, detector.roi, None)
+            image = read_image(example.image, bits=scorer.bits, for_tiles=scorer.tile is not None)
+            check_region(image, scorer.roi, None)
             images[number] = image
         except ImageReadError as error:
             outcomes[number] = str(error)
 
     def predict(some: Sequence[Image.Image]) -> Sequence[Prediction]:
-        return detector.predict(list(some), classes=class_name, batch_size=len(some))
+        return scorer.predict(list(some), classes=class_name, batch_size=len(some))
 
-    predictions = score_batch(predict, list(images.values()), is_joint=detector.scores_jointly)
+    predictions = score_batch(predict, list(images.values()), is_joint=scorer.scores_jointly)
     outcomes |= zip(images, predictions, strict=True)
     for number, example in batch:
         outcome = outcomes[number]
