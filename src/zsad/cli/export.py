@@ -12,6 +12,7 @@ from zsad.cli.options import (
     AugmentReferencesOption,
     BackboneOption,
     BitsOption,
+    CalibrationOption,
     CheckpointOption,
     ClassNameOption,
     DeviceOption,
@@ -90,14 +91,7 @@ def export(
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
     augment_references: AugmentReferencesOption = False,
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            help="File written by `zsad calibrate`, or none. Default: the calibration in the checkpoint, if "
-            "any.",
-            show_default=False,
-        ),
-    ] = None,
+    calibration: CalibrationOption = None,
     state_words: StateWordsOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,

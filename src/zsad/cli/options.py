@@ -178,6 +178,13 @@ TileOption = Annotated[
         show_default=False,
     ),
 ]
+CalibrationOption = Annotated[
+    str | None,
+    typer.Option(
+        help="File written by `zsad calibrate`, or none. Default: the calibration in the checkpoint, if any.",
+        show_default=False,
+    ),
+]
 RoiOption = Annotated[
     str | None,
     typer.Option(

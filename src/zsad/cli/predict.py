@@ -20,6 +20,7 @@ from zsad.cli.options import (
     AugmentReferencesOption,
     BackboneOption,
     BatchSizeOption,
+    CalibrationOption,
     CheckpointOption,
     ClassNameOption,
     CsvDelimiterOption,
@@ -101,14 +102,7 @@ def predict(
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
     augment_references: AugmentReferencesOption = False,
-    calibration: Annotated[
-        str | None,
-        typer.Option(
-            help="File written by `zsad calibrate`, or none. Default: the calibration in the checkpoint, if "
-            "any.",
-            show_default=False,
-        ),
-    ] = None,
+    calibration: CalibrationOption = None,
     threshold: Annotated[
         float | None, typer.Option(help="Image score at and above which an image is anomalous.")
     ] = None,

@@ -15,6 +15,7 @@ from zsad.cli.options import (
     AugmentReferencesOption,
     BackboneOption,
     BitsOption,
+    CalibrationOption,
     CheckpointOption,
     ClassNameOption,
     DeviceOption,
@@ -102,10 +103,7 @@ def serve(
     class_name: ClassNameOption = None,
     references: ReferencesOption = None,
     augment_references: AugmentReferencesOption = False,
-    calibration: Annotated[
-        str | None,
-        typer.Option(help="File written by `zsad calibrate`, or none. Default: that of the checkpoint."),
-    ] = None,
+    calibration: CalibrationOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -191,12 +189,7 @@ def _loader(class_name: str | None, arguments: dict[str, Any]) -> Callable[[], D
         detector = load_detector(quiet=True, **{"references": None, **arguments})
         if class_name is None:
             return detector
-        decision = detector.decision
-        if decision.threshold is not None and not decision.is_for(class_name):
-            raise ConfigError(
-                f"the calibration is for images of {decision.class_name!r}, not of {class_name!r}: leave out "
-                "--class-name, or continue without it (--calibration none)"
-            )
+        decision = detector.deciding(class_name, None, None).decision
         return detector.with_decision(replace(decision, class_name=class_name))
 
     return load

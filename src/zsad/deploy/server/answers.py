@@ -6,7 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from zsad.deploy.server.rows import failed_row
 from zsad.deploy.server.uploads import FILE_FIELD
+
+NO_IMAGE = "is a text file; expected PNG, JPEG, BMP, TIFF, WebP or GIF"
+"""Error of the examples."""
 
 
 class Problem(BaseModel):
@@ -14,9 +18,7 @@ class Problem(BaseModel):
 
     error: str = Field(description="one line: what came, what was expected, what to do")
 
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"error": "is a text file; expected PNG, JPEG, BMP, TIFF, WebP or GIF"}}
-    )
+    model_config = ConfigDict(json_schema_extra={"example": {"error": NO_IMAGE}})
 
 
 class RowAnswer(BaseModel):
@@ -53,16 +55,7 @@ class PredictAnswer(BaseModel):
                         "seconds": 0.064,
                         "error": None,
                     },
-                    {
-                        "name": "notes.txt",
-                        "score": None,
-                        "is_anomalous": None,
-                        "threshold": None,
-                        "width": None,
-                        "height": None,
-                        "seconds": None,
-                        "error": "is a text file; expected PNG, JPEG, BMP, TIFF, WebP or GIF",
-                    },
+                    failed_row("notes.txt", NO_IMAGE),
                 ]
             }
         }
