@@ -125,8 +125,17 @@ def test_tiles_and_turned_references(run, folders):
     assert result.exit_code == 0, result.output
     assert "3 of 3 images cut into tiles of 24 pixels" in result.output
     result = run("fit", "--add", folders.more, "--out", out)
-    assert result.exit_code == 2
-    assert "fit to the old and the new images together" in result.stderr
+    assert result.exit_code == 0, result.output
+    assert "8 good images before, 11 now" in result.output
+    bad = folders.bad / "bad0.png"
+    result = run("fit", "--add", out, "--false-alarm", bad)
+    assert result.exit_code == 0, result.output
+    assert "bad0.png: before, score" in result.output
+    assert (len(read(out).info.good_images), read(out).info.tile) == (12, 24)
+    bad.unlink()
+    result = run("fit", "--add", out, "--rate", "0.4")
+    assert result.exit_code == 1
+    assert "bad0.png cannot be found or changed: give the earlier images too" in result.stderr
     result = run("predict", folders.more, "--augment-references", "--out", results)
     assert result.exit_code == 2
     assert "no references to turn" in result.stderr

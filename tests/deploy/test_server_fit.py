@@ -101,6 +101,18 @@ def test_images_can_be_added_to_a_fit_and_the_file_is_kept(detector, tmp_path):
     assert (tmp_path / more["file"]).is_file()
 
 
+def test_a_model_with_tiles_needs_all_its_good_images_again(detector, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good").mkdir()
+    for _, (name, content) in GOOD:
+        (tmp_path / name).write_bytes(content)  # names of clients are never opened
+    with client_of(service_of(detector.with_tile(32), allow_fit=True)) as client:
+        assert client.post("/v1/fit", files=GOOD[:4]).status_code == 200
+        answer = client.post("/v1/fit", files=GOOD[4:], data={"add": "true"})
+    assert answer.status_code == 422
+    assert "send the old and the new images together, without add" in answer.json()["error"]
+
+
 def test_references_replace_those_of_a_model_and_its_thresholds(detector):
     with client_of(service_of(detector, allow_fit=True)) as client:
         client.post("/v1/fit", files=GOOD)

@@ -71,7 +71,8 @@ class Fitted(Comparing):
                 list of at least three, better twenty; None with `add` to make the thresholds again.
             rate: share of new good images that may be called anomalous, in (0, 0.5); None for 0.05.
             add: whether the images come on top of those that the detector has been fitted to; what is not
-                given then stays as it was. Refused by a detector that cuts images into tiles.
+                given then stays as it was. A detector that cuts images into tiles reads the earlier ones
+                again, from the files that they were, or from among the images given.
             progress: called with the number of images done and the total.
             **options: other fields of `FitOptions`: `confidence`, `split`, `drop_outliers`, `class_name`,
                 `tolerated_area`, `strict`, `batch_size`, `augment_references`.
@@ -82,18 +83,14 @@ class Fitted(Comparing):
         Raises:
             ConfigError: an option is unknown or impossible, the method has not been trained or cannot score a
                 single image, or `add` and the detector has not been fitted.
-            DataError: fewer than three different images can be read, or all have the same score.
+            DataError: fewer than three different images can be read, all have the same score, or an earlier
+                image has to be read again and is not there.
         """
         from zsad.detector.fitting.fit import fit  # most detectors are never fitted
 
         check_trained(self.method, self.is_trained)
         if add and self.good_images is None:
             raise ConfigError("add=True needs a detector that has been fitted: call fit without it first")
-        if add and self.tile is not None:
-            raise ConfigError(
-                f"a detector with tile={self.tile!r} keeps only some tiles of its good images, so that none "
-                "can be added: fit to the old and the new images together"
-            )
         given = {**(_options_of(self.calibration) if add else {}), **options}
         if rate is not None:
             given["false_alarm_rate"] = rate

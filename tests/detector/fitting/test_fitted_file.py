@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -10,7 +11,8 @@ from PIL import Image
 
 import zsad
 from zsad.detector import checkpoints
-from zsad.errors import ConfigError
+from zsad.detector.fitting.false_alarms import add_false_alarms
+from zsad.errors import ConfigError, DataError
 from zsad.methods.functional import reference_rule
 
 METHODS = ["clip_ac", "auto", "winclip", "april_gan"]
@@ -118,8 +120,69 @@ def test_other_tiles_than_those_of_the_file_are_refused(load, tmp_path):
     file = detector.save(tmp_path / "a.safetensors")
     with pytest.raises(ConfigError, match="tile=64"):
         load(checkpoint=file, tile=70, calibration="none")
-    with pytest.raises(ConfigError, match="fit to the old and the new images together"):
-        load(checkpoint=file).fit([stripes(9, 80, 100)], add=True)
+
+
+def written(folder, seeds):
+    """Files of striped images, larger than a tile."""
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{seed}.png" for seed in seeds]
+    for seed, file in zip(seeds, files, strict=True):
+        Image.fromarray(stripes(seed, 80, 100)).save(file)
+    return files
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_adding_to_tiles_equals_fitting_to_all(load, tmp_path, name):
+    """Tiles of the earlier images are scored again as those of new images are: by a detector without them."""
+    old, new = written(tmp_path / "old", range(4)), written(tmp_path / "new", [7, 8])
+    whole = load(name, tile=64)
+    first = copy.copy(whole)
+    expected = whole.fit([*old, *new], rate=0.2)
+    first.fit(old, rate=0.2)
+    second = load(checkpoint=first.save(tmp_path / "line3.safetensors"))
+    found = second.fit([*new, old[0]], add=True)
+    assert (found.scores, found.copies, found.failed) == (expected.scores, 1, ())
+    assert second.threshold == whole.threshold
+    assert found.calibration.false_alarm_rate == 0.2  # kept from the file
+    assert_equal([second.predict(stripes(9, 80, 100))], [whole.predict(stripes(9, 80, 100))])
+
+
+def test_thresholds_for_tiles_are_made_again_without_new_images(load, tmp_path):
+    detector = load("clip_ac", tile=64)
+    before = detector.fit(written(tmp_path, range(6)), rate=0.05)
+    after = detector.fit(None, rate=0.4, add=True)
+    assert after.scores == before.scores
+    assert after.calibration.false_alarm_rate == 0.4
+    turned = detector.fit(None, add=True, augment_references=True)
+    assert turned.good.are_turned
+
+
+def test_a_false_alarm_of_a_detector_with_tiles_becomes_a_good_image(load, tmp_path):
+    detector = load("clip_ac", tile=64)
+    detector.fit(written(tmp_path, range(4)), rate=0.2)
+    odd = stripes(9, 80, 100)
+    odd[20:40, 20:40] = (255, 0, 0)
+    before = detector.predict(odd)
+    found, (change,) = add_false_alarms(detector, [odd])
+    assert len(found.good.images) == 5
+    assert (change.score, change.new_score) == (before.score, detector.predict(odd).score)
+    assert change.new_score < change.score
+
+
+def test_earlier_images_that_tiles_need_are_named_and_found_among_those_given(load, tmp_path):
+    old = written(tmp_path / "old", range(4))
+    detector = load("clip_ac", tile=64)
+    detector.fit(old, rate=0.2)
+    threshold, new = detector.threshold, stripes(9, 80, 100)
+    Image.fromarray(stripes(30, 80, 100)).save(old[1])
+    (tmp_path / "old").rename(tmp_path / "moved")
+    with pytest.raises(DataError, match=r"0\.png, .*3\.png cannot be found or changed: give the earlier"):
+        detector.fit(None, add=True)
+    with pytest.raises(DataError, match=r"old/1\.png cannot be found or changed"):
+        detector.fit([tmp_path / "moved", new], add=True)
+    assert detector.threshold == threshold
+    found = detector.fit([tmp_path / "moved", stripes(1, 80, 100), new], add=True)
+    assert len(found.good.images) == 6
 
 
 def test_turned_references_have_to_be_turned_from_the_start(load):

@@ -93,9 +93,17 @@ def fitted(model: Model, good: Sequence[Upload], options: Mapping[str, Any]) -> 
     """A copy of a model that is fitted to good images, and what came of it.
 
     Raises:
+        Refusal: 422, images are to be added to a model that cuts images into tiles. It would read the earlier
+            ones again, from files with names that clients gave, and such names are never opened.
         ZsadError: the images or options do not serve.
     """
     detector: Any = copy.copy(model.predictor)
+    if options.get("add") and detector.tile is not None:
+        raise Refusal(
+            422,
+            f"{model.name} cuts images into tiles and needs its earlier good images again, which the server "
+            "does not have: send the old and the new images together, without add",
+        )
     return detector, detector.fit([GoodFile(upload) for upload in good], **options)
 
 

@@ -15,13 +15,11 @@ import numpy as np
 
 from zsad.detector.calibration.choice import choose_thresholds
 from zsad.detector.calibration.measurement import Measured, Measurement, map_height
-from zsad.detector.fitting.encoding import encode
-from zsad.detector.fitting.good_images import joined
+from zsad.detector.fitting.gathering import gathered
 from zsad.detector.fitting.leaving_out import scores_left_out
 from zsad.detector.fitting.statistics import OUTLIER, folds, log_odds, near_copies, robust_z
 from zsad.detector.fitting.wording import near_copy_warning, outlier_warning
-from zsad.detector.support import again_readable, images_given
-from zsad.errors import ConfigError, DataError
+from zsad.errors import DataError
 from zsad.images.tile_scoring import NOT_CUT, Cutting
 from zsad.methods.base import DEFAULT_CLASS
 from zsad.methods.functional.maps import upsample
@@ -144,37 +142,18 @@ def fit(
     Raises:
         ConfigError: the method cannot score a single image, `options.strict` and too few images, or
             references are to be turned although earlier ones are not.
-        DataError: fewer than three different images, or equal scores.
+        DataError: fewer than three different images, equal scores, or earlier images that have to be read
+            again and are not there.
     """
     name = options.class_name or DEFAULT_CLASS
-    items = again_readable(images_given(source))
-    are_turned = options.augment_references
-    if earlier is not None:
-        if are_turned and not earlier.are_turned:
-            raise ConfigError(
-                "augment_references=True needs all good images, and the earlier ones were kept without it: "
-                "fit to the old and the new images together"
-            )
-        are_turned = earlier.are_turned
-    known = frozenset(image.fingerprint for image in earlier.images) if earlier else frozenset()
-    failed: tuple[str, ...] = ()
-    thumbnails: dict[str, bytes] = {}
-    copies = 0
-    sources: dict[str, Any] = {}
-    if earlier is not None and not items:
-        good = earlier
-    else:
-        new = encode(
-            method, preparation, look, items, name, options.batch_size, cutting, are_turned, known, progress
-        )
-        failed, thumbnails, copies, sources = new.failed, new.thumbnails, new.copies, new.items
-        good = new.good if earlier is None else joined([earlier, new.good])
+    new = gathered(method, preparation, look, source, options, earlier, cutting, progress)
+    good = new.good
 
     def left_out(good: GoodImages, folds: Folds) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
         if good.tiles is not None:
 
             def read(number: int) -> Image.Image:
-                return look(sources[good.images[number].fingerprint])[1]
+                return look(new.items[good.images[number].fingerprint])[1]
 
             return _predicted_left_out(good, folds, name, with_good_images, read)
         return _enlarged(good, scores_left_out(method, good, folds, name))
@@ -190,16 +169,16 @@ def fit(
     options = replace(options, class_name=name if uses_names else None)
     return Fitting(
         calibration=_calibration(
-            scored, good, with_good_images(good).scoring_settings(), options, failed, copies
+            scored, good, with_good_images(good).scoring_settings(), options, new.failed, new.copies
         ),
         good=good,
         scores=tuple(scored.scores),
         outliers=outliers,
         near_copies=_of_several(scored.groups),
-        failed=failed,
-        copies=copies,
+        failed=new.failed,
+        copies=new.copies,
         dropped=dropped,
-        thumbnails=thumbnails,
+        thumbnails=new.thumbnails,
     )
 
 
