@@ -114,7 +114,7 @@ def test_an_export_that_is_stopped_leaves_nothing(tmp_path, number):
     command = [sys.executable, "-m", "zsad", "export", "--method", "anomalyclip", "--out", "bundle"]
     export = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob(".zsad-bundle-*/*")):
+    while not list(tmp_path.glob(".zsad-bundle-*/new/*")):
         assert export.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -168,7 +168,7 @@ def fit(
         "augment_references": augment_references or None,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    with only_writer(out):
+    with only_writer(out, page):
         detector = load_detector(
             method=method or (DEFAULT_METHOD if start is None and checkpoint is None else None),
             backbone=backbone,
@@ -199,10 +199,10 @@ def fit(
             else:
                 found = detector.fit(images, rate, add=add is not None, progress=bar.show, **options)
         detector.save(out)
-    lines = [line for change in changes for line in change.sentences()] + _promise(found)
-    if add is not None:
-        lines.insert(0, extended_sentence(known, threshold, found.calibration))
-    _write_page(page, found, lines)
+        lines = [line for change in changes for line in change.sentences()] + _promise(found)
+        if add is not None:
+            lines.insert(0, extended_sentence(known, threshold, found.calibration))
+        _write_page(page, found, lines)
     print_problems("failed", found.failed)
     print_problems("warning", found.calibration.warnings)
     if not quiet:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zsad._version import __version__
 from zsad.detector.fitting.good_images import GoodImage  # noqa: TC001 - read by from_plain
 from zsad.errors import DataError, WeightsError, one_line
-from zsad.files.atomic import atomic_file
+from zsad.files.atomic import atomic_file, remove_unfinished
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
 from zsad.files.json_text import parse_object
 from zsad.files.plain import from_plain, to_plain
@@ -223,6 +223,7 @@ def write(
         metadata={METADATA_KEY: json.dumps(to_plain(info), sort_keys=True)},
     )
     try:
+        remove_unfinished(Path(path))
         with atomic_file(path) as file:
             file.write(content)
     except OSError as error:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def _usual_file_mode() -> int:
@@ -29,20 +33,52 @@ def _prefix(name: str) -> str:
     return f"{_PREFIX}{zlib.crc32(os.fsencode(name)):08x}-"
 
 
-def remove_unfinished(target: Path) -> None:
-    """Removes the hidden files that a killed process left where it wrote.
+def remove_unfinished(target: Path, *, deep: bool = True) -> None:
+    """Removes the hidden files that a killed process left where it wrote; those in use stay.
 
     Args:
         target: a file, or a folder with everything in it.
+        deep: whether to look into the folders of a folder.
     """
-    found = (
-        target.rglob(f"{_PREFIX}*{_SUFFIX}")
-        if target.is_dir()
-        else target.parent.glob(f"{_prefix(target.name)}*")
-    )
+    if target.is_dir():
+        found = target.glob(f"{'**/' * deep}{_PREFIX}*{_SUFFIX}")
+    else:
+        found = target.parent.glob(f"{_prefix(target.name)}*")
     for file in list(found):
         with contextlib.suppress(OSError):
-            file.unlink()
+            if not _is_in_use(file):
+                file.unlink()
+
+
+@contextlib.contextmanager
+def _in_use(descriptor: int) -> Iterator[None]:
+    """Locks a hidden file until it has its name; on Windows, an open file cannot be removed anyway."""
+    if sys.platform == "win32":
+        yield
+        return
+    kept = os.dup(descriptor)  # the lock outlives the file object, which is closed before the file is renamed
+    try:
+        with contextlib.suppress(OSError):  # some network drives have no locks
+            fcntl.flock(kept, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(kept)
+
+
+def _is_in_use(file: Path) -> bool:
+    """Whether a process is writing a hidden file.
+
+    Raises:
+        OSError: the file is gone, or locks are not to be had; then nobody can tell.
+    """
+    if sys.platform == "win32":
+        return False
+    with file.open("rb+") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextlib.contextmanager
@@ -75,10 +111,11 @@ def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
         descriptor, name = tempfile.mkstemp(prefix=_prefix(target.name), suffix=_SUFFIX, dir=target.parent)
         hidden = Path(name)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                yield file
-            hidden.chmod(_FILE_MODE)  # mkstemp makes files private; results are for sharing
-            hidden.replace(target)
+            with _in_use(descriptor):
+                with os.fdopen(descriptor, "wb") as file:
+                    yield file
+                hidden.chmod(_FILE_MODE)  # mkstemp makes files private; results are for sharing
+                hidden.replace(target)
         except BaseException:
             hidden.unlink(missing_ok=True)
             raise

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from zsad.deploy.server.logs import log
 from zsad.errors import ConfigError, one_line, printable
-from zsad.files.atomic import atomic_file
+from zsad.files.atomic import atomic_file, remove_unfinished
 
 if TYPE_CHECKING:
     from zsad.deploy.server.rows import Row
@@ -37,6 +37,8 @@ _ONE_WRITER = threading.Lock()
 def prepare_folder(folder: Path) -> None:
     """Makes the folder, and writes to it once, so that a server does not start that cannot keep anything.
 
+    Files that a killed server was writing are removed.
+
     Raises:
         ConfigError: it is no folder, or cannot be made or written to.
     """
@@ -44,6 +46,7 @@ def prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        remove_unfinished(folder, deep=False)
     except OSError as error:
         raise ConfigError(
             f"--keep {printable(folder)} cannot be written to ({error.strerror or error}): give another "
