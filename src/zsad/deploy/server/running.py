@@ -18,6 +18,7 @@ from zsad.deploy.server.app import create_app
 from zsad.deploy.server.keeping import prepare_folder
 from zsad.deploy.server.logs import log
 from zsad.deploy.server.service import Service
+from zsad.deploy.server.slow_heads import SlowHeads
 from zsad.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 _KEEP_ALIVE = 75  # seconds that a connection without requests stays open; proxies expect about a minute
+_HEAD = 90  # seconds that the head of a request may take; more than _KEEP_ALIVE, which it includes
 _REFUSING = 0.5  # seconds in which a server that stops still answers new requests, with 503
 _CLOSING = 10  # seconds in which clients take their last answers
 _TICK = 0.05
@@ -76,11 +78,20 @@ class _Server(uvicorn.Server):
         self._service = service
         self._stopping: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._slow_heads = SlowHeads(_HEAD)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn; called ten times a second."""
+        if counter % 10 == 0:
+            loop = asyncio.get_running_loop()
+            if closed := self._slow_heads.close(self.server_state.connections, loop.time()):
+                log("closed without a request", connections=closed)
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
