@@ -43,6 +43,8 @@ def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded():
         answer = client.post("/v1/predict", content=png(0, 100, 11))
         assert answer.status_code == 413
         assert "100 x 11 = 1100 pixels" in answer.json()["error"]
+        assert "raise the limit with the server's --max-pixels=1100" in answer.json()["error"]
+        assert "ZSAD_MAX_PIXELS" not in answer.json()["error"]
         both = client.post("/v1/predict", files=files(png(0, 100, 10), png(0, 100, 11)))
         assert both.status_code == 200
         assert [row["error"] is None for row in both.json()["results"]] == [True, False]

@@ -42,6 +42,8 @@ class Reading:
         notes: sentences without the image's name, such as that the file holds more pages; the decoders add
             them and `read_image` warns of them.
         depths: bits that the values of a 16-bit image use; the decoders add them.
+        raising_pixels: what raises `max_pixels`, for messages, each to be followed by "=" and a number.
+        raising_bytes: what raises `max_bytes`.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -49,6 +51,8 @@ class Reading:
     bits: Bits = None
     notes: list[str] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
+    raising_pixels: tuple[str, ...] = (MAX_PIXELS_VARIABLE, "max_pixels")
+    raising_bytes: tuple[str, ...] = (MAX_BYTES_VARIABLE, "max_bytes")
 
 
 def chosen_reading(
@@ -132,7 +136,7 @@ def check_size(width: int, height: int, limits: Reading) -> None:
         raise ImageTooLargeError(
             f"{width} x {height} = {pixels} pixels are more than the limit of {limits.max_pixels}; make it "
             f"smaller or cut it into tiles (tile=auto), or, if you trust it, raise the limit with "
-            f"{MAX_PIXELS_VARIABLE}={pixels} or max_pixels={pixels}"
+            f"{_raised(limits.raising_pixels, pixels)}"
         )
 
 
@@ -146,8 +150,13 @@ def check_bytes(needed: int, limits: Reading) -> None:
         raise ImageTooLargeError(
             f"decoding it takes about {needed} bytes of memory, more than the limit of {limits.max_bytes}; "
             f"make it smaller or cut it into tiles, or, if you trust it, raise the limit with "
-            f"{MAX_BYTES_VARIABLE}={needed} or max_bytes={needed}"
+            f"{_raised(limits.raising_bytes, needed)}"
         )
+
+
+def _raised(ways: tuple[str, ...], needed: int) -> str:
+    """The ways to raise a limit to what an image needs."""
+    return " or ".join(f"{way}={needed}" for way in ways)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +34,9 @@ ResultT = TypeVar("ResultT")
 PIXELS_AT_ONCE = 100_000_000
 """Pixels of decoded images that are in memory at once, about a gigabyte with their maps; a larger image has
 the memory for itself."""
+
+RAISING_PIXELS = ("the server's --max-pixels",)
+RAISING_BYTES = ("the server's variable ZSAD_MAX_BYTES",)
 
 _BATCHES_DECODED = 3
 """One that is scored, one that waits, and one whose rows are made."""
@@ -143,6 +146,7 @@ class Pipeline:
             ImageReadError: it is not an image, damaged or too large; the message does not hold its name.
         """
         reading = chosen_reading(self._max_pixels, bits=model.bits, for_tiles=model.is_tiled)
+        reading = replace(reading, raising_pixels=RAISING_PIXELS, raising_bytes=RAISING_BYTES)
         return decode_stream(io.BytesIO(upload.content), reading)
 
     async def in_thread(self, work: Callable[[], ResultT]) -> ResultT:
