@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from helpers.serving import Brightness, png
+from helpers.serving import listening, png
 from zsad.deploy.server import running
-from zsad.deploy.server.models import Models
-from zsad.deploy.server.options import ServeOptions
 from zsad.deploy.server.slow_heads import SlowHeads
 
 
@@ -50,26 +47,14 @@ def test_what_is_gone_is_forgotten():
 @pytest.mark.slow
 def test_a_client_that_sends_its_head_byte_by_byte_is_cut_off(monkeypatch):
     monkeypatch.setattr(running, "_HEAD", 2)
-    servers, urls = [], []
-    made = running._Server.__init__
-
-    def kept(self, *arguments):
-        made(self, *arguments)
-        servers.append(self)
-
-    monkeypatch.setattr(running._Server, "__init__", kept)
-    models, options = Models({"default": Brightness()}), ServeOptions(port=0)
-    serving = threading.Thread(target=running.run, args=(models, options, urls.append))
-    serving.start()
-    try:
-        while not urls:
-            time.sleep(0.05)
-        host, port = urls[0].removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), 30) as slow, httpx.Client() as client:
-            begin, head = time.monotonic(), iter(b"GET /health HTTP/1.1\r\nx-long: " + 200 * b"a")
+    with listening(monkeypatch) as url, httpx.Client() as client:
+        host, port = url.removeprefix("http://").split(":")
+        head = iter(b"GET /health HTTP/1.1\r\nx-long: " + 200 * b"a")
+        with socket.create_connection((host, int(port)), 30) as slow:
+            begin = time.monotonic()
             slow.settimeout(0.2)
             while time.monotonic() - begin < 20:
-                client.post(f"{urls[0]}/v1/predict", content=png())  # one connection, kept alive
+                client.post(f"{url}/v1/predict", content=png())  # one connection, kept alive
                 try:
                     slow.send(bytes([next(head)]))
                     if slow.recv(100) == b"":
@@ -79,6 +64,3 @@ def test_a_client_that_sends_its_head_byte_by_byte_is_cut_off(monkeypatch):
                 except OSError:
                     break
             assert 1 < time.monotonic() - begin < 15
-    finally:
-        servers[0].should_exit = True
-        serving.join()

@@ -11,6 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from helpers.image_bytes import encode
+from zsad.deploy.server import running
 from zsad.deploy.server.app import create_app
 from zsad.deploy.server.models import Models
 from zsad.deploy.server.options import ServeOptions
@@ -72,6 +73,30 @@ def service_of(*models, **options) -> Service:
     chosen = ServeOptions(**options)
     sources = dict(zip(names, models or (Brightness(),), strict=False))
     return Service(Models(sources, chosen.max_batch), chosen)
+
+
+@contextmanager
+def listening(monkeypatch, *models, **options):
+    """The address of a server in a thread, which listens at a free port."""
+    servers, urls = [], []
+    made = running._Server.__init__
+
+    def kept(self, *arguments):
+        made(self, *arguments)
+        servers.append(self)
+
+    monkeypatch.setattr(running._Server, "__init__", kept)
+    service = service_of(*models, port=0, **options)
+    thread = threading.Thread(target=running.run, args=(service.models, service.options, urls.append))
+    thread.start()
+    try:
+        while not urls:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield urls[0]
+    finally:
+        servers[0].should_exit = True
+        thread.join()
 
 
 @contextmanager

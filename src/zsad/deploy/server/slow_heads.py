@@ -1,4 +1,4 @@
-"""Closes connections on which no whole request arrives; uvicorn limits only those on which nothing arrives."""
+"""Closes connections on which no whole head of a request arrives; uvicorn limits only idle ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SlowHeads:
         waiting = {}
         late = []
         for connection in connections:
-            cycle = getattr(connection, "cycle", self)
+            cycle: Any = getattr(connection, "cycle", self)
             if cycle is self or (cycle is not None and not cycle.response_complete):
                 continue  # no connection of HTTP/1, or one that is being answered
             last, since = self._waiting.get(connection, (cycle, now))
