@@ -3,14 +3,16 @@
 import copy
 import io
 import threading
+import time
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 import zsad
 from helpers.image_bytes import encode
-from helpers.serving import Brightness, client_of, png, service_of
+from helpers.serving import Brightness, client_of, listening, png, service_of
 
 SIDE = 48
 
@@ -171,3 +173,31 @@ def test_while_a_fit_runs_others_are_answered_as_before_and_a_second_fit_waits(d
     assert int(second.headers["retry-after"]) >= 1
     assert found[0].status_code == 200
     assert after["threshold"] is not None
+
+
+def test_a_client_that_hangs_up_ends_its_fit(detector, monkeypatch):
+    scored, ended = [], threading.Event()
+    fit = zsad.Detector.fit
+
+    def long(self, good, progress, **options):
+        def slowly(done, total):
+            scored.append(done)
+            time.sleep(0.5)
+            progress(done, total)
+
+        try:
+            return fit(self, good, progress=slowly, **options)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(zsad.Detector, "fit", long)
+    with listening(monkeypatch, detector, allow_fit=True) as url:
+        while httpx.get(f"{url}/ready").status_code != 200:
+            time.sleep(0.05)
+        with pytest.raises(httpx.TimeoutException):
+            httpx.post(f"{url}/v1/fit", files=GOOD, timeout=1.5)
+        assert ended.wait(20)
+        assert len(scored) < 1 + len(GOOD)  # not all were scored without themselves
+        assert httpx.get(f"{url}/v1/models").json()["models"][0]["threshold"] is None
+        monkeypatch.setattr(zsad.Detector, "fit", fit)
+        assert httpx.post(f"{url}/v1/fit", files=GOOD, timeout=60).status_code == 200

@@ -73,7 +73,8 @@ class Fitted(Comparing):
             add: whether the images come on top of those that the detector has been fitted to; what is not
                 given then stays as it was. A detector that cuts images into tiles reads the earlier ones
                 again, from the files that they were, or from among the images given.
-            progress: called with the number of images done and the total.
+            progress: called with the number of images done and the total, and again whenever one has been
+                scored without itself; what it raises ends the fit.
             **options: other fields of `FitOptions`: `confidence`, `split`, `drop_outliers`, `class_name`,
                 `tolerated_area`, `strict`, `batch_size`, `augment_references`.
 

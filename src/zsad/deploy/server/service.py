@@ -80,7 +80,7 @@ class Service:
         Raises:
             Refusal: 503, the work takes longer than the time limit; 499, the client hung up.
         """
-        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
+        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(hung_up(request))
         try:
             await asyncio.wait(
                 {task, gone}, timeout=self.options.timeout, return_when=asyncio.FIRST_COMPLETED
@@ -100,7 +100,7 @@ class Service:
             gone.cancel()
 
 
-async def _disconnect(request: Request) -> None:
+async def hung_up(request: Request) -> None:
     """Returns when the client has hung up."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

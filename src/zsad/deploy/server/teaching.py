@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +89,16 @@ def check_teachable(model: Model, what: str) -> None:
         )
 
 
-def fitted(model: Model, good: Sequence[Upload], options: Mapping[str, Any]) -> tuple[Predictor, Fitting]:
+def fitted(
+    model: Model, good: Sequence[Upload], options: Mapping[str, Any], progress: Callable[[int, int], None]
+) -> tuple[Predictor, Fitting]:
     """A copy of a model that is fitted to good images, and what came of it.
+
+    Args:
+        model: model, which stays as it is.
+        good: good images.
+        options: options of `Detector.fit`.
+        progress: called after each step; what it raises ends the fit.
 
     Raises:
         Refusal: 422, images are to be added to a model that cuts images into tiles. It would read the earlier
@@ -104,7 +112,7 @@ def fitted(model: Model, good: Sequence[Upload], options: Mapping[str, Any]) -> 
             f"{model.name} cuts images into tiles and needs its earlier good images again, which the server "
             "does not have: send the old and the new images together, without add",
         )
-    return detector, detector.fit([GoodFile(upload) for upload in good], **options)
+    return detector, detector.fit([GoodFile(upload) for upload in good], progress=progress, **options)
 
 
 def with_references(model: Model, references: Sequence[Upload], augment: bool) -> Predictor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,8 +13,9 @@ from fastapi import APIRouter, Request
 
 from zsad.deploy.server.answers import FitAnswer, ReferencesAnswer, problems, upload_body
 from zsad.deploy.server.logs import log
-from zsad.deploy.server.refusals import Refusal, later, status_of
+from zsad.deploy.server.refusals import CLIENT_GONE, Refusal, later, status_of
 from zsad.deploy.server.scoring_routes import MODEL_FIELD, ModelName, chosen
+from zsad.deploy.server.service import Service, hung_up
 from zsad.deploy.server.teaching import (
     FIT_FIELDS,
     check_teachable,
@@ -29,7 +31,6 @@ from zsad.errors import ZsadError, one_line
 
 if TYPE_CHECKING:
     from zsad.deploy.server.models import Model, Predictor
-    from zsad.deploy.server.service import Service
     from zsad.detector.fitting.fit import Fitting
 
 ResultT = TypeVar("ResultT")
@@ -48,12 +49,23 @@ class _Lesson:
         images: images that can be read.
         failed: names and errors of the others.
         fields: fields of the form.
+        is_over: set when nobody waits for the answer any more.
     """
 
     model: Model
     images: list[Upload]
     failed: list[dict[str, str]]
     fields: dict[str, str]
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    def check_wanted(self, *_: object) -> None:
+        """Ends the lesson, from within `progress`, when nobody waits for it.
+
+        Raises:
+            Refusal: 499.
+        """
+        if self.is_over.is_set():
+            raise Refusal(CLIENT_GONE, "the client hung up, and the model stays as it was")
 
 
 def teaching_routes(service: Service) -> APIRouter:
@@ -85,7 +97,7 @@ def teaching_routes(service: Service) -> APIRouter:
                 lesson = await _lesson(service, body, chosen(MODEL_FIELD, model_name, body))
                 check_teachable(lesson.model, what)
                 try:
-                    predictor, result = await asyncio.to_thread(teach, lesson)
+                    predictor, result = await _while_wanted(request, lesson, teach)
                 except ZsadError as error:
                     raise Refusal(422, one_line(error)) from error
                 service.models.replace(lesson.model, predictor)
@@ -103,11 +115,14 @@ def teaching_routes(service: Service) -> APIRouter:
         """Makes good images the references of a model and sets its thresholds, with their promise.
 
         At least three, better twenty, known-normal images. Later requests meet the fitted model; what is
-        being scored meanwhile is scored as before. Needs --allow-fit; takes as long as it takes.
+        being scored meanwhile is scored as before. Needs --allow-fit; takes as long as it takes. A client
+        that hangs up ends it, and the model stays as it was.
         """
 
         def teach(lesson: _Lesson) -> tuple[Predictor, tuple[Fitting, str | None]]:
-            predictor, found = fitted(lesson.model, lesson.images, fit_options(lesson.fields))
+            options = fit_options(lesson.fields)
+            predictor, found = fitted(lesson.model, lesson.images, options, lesson.check_wanted)
+            lesson.check_wanted()
             keep = service.options.keep
             file = None if keep is None else saved(predictor, Path(keep).expanduser(), lesson.model.name)
             return predictor, (found, file)
@@ -141,6 +156,24 @@ def teaching_routes(service: Service) -> APIRouter:
         }
 
     return routes
+
+
+async def _while_wanted(
+    request: Request, lesson: _Lesson, teach: Callable[[_Lesson], tuple[Predictor, ResultT]]
+) -> tuple[Predictor, ResultT]:
+    """Teaches in a thread, which is told when the client hangs up or the server ends.
+
+    Raises:
+        Refusal: 499, the lesson ended because of that.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(teach, lesson))
+    gone = asyncio.ensure_future(hung_up(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        lesson.is_over.set()
+        gone.cancel()
+    return await work  # a thread cannot be ended from outside
 
 
 async def _lesson(service: Service, body: Body, name: str | None) -> _Lesson:

@@ -136,7 +136,8 @@ def fit(
         source: good images, given as to `Detector.set_references`; may be None with earlier ones.
         options: what the thresholds are to achieve.
         earlier: good images that the detector has been fitted to and that remain; None to begin.
-        progress: called with the number of images done and the total.
+        progress: called with the number of images done and the total, and again whenever one has been scored
+            without itself; what it raises ends the fit.
         cutting: how images are cut.
 
     Raises:
@@ -155,8 +156,13 @@ def fit(
             def read(number: int) -> Image.Image:
                 return look(new.items[good.images[number].fingerprint])[1]
 
-            return _predicted_left_out(good, folds, name, with_good_images, read)
-        return _enlarged(good, scores_left_out(method, good, folds, name))
+            found = _predicted_left_out(good, folds, name, with_good_images, read)
+        else:
+            found = _enlarged(good, scores_left_out(method, good, folds, name))
+        for one in found:
+            if progress is not None:
+                progress(len(good.images), len(good.images))
+            yield one
 
     scored, good = _scored(good, options, left_out)
     outliers = scored.outliers()
