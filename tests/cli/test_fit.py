@@ -58,13 +58,13 @@ def folders(tmp_path):
 
 
 def test_two_commands_end_in_verdicts(run, folders):
-    out = folders.root / "line3.safetensors"
+    out = folders.root / "Linie 3 süd.safetensors"
     result = run("fit", folders.good, "--out", out)
     assert result.exit_code == 0, result.output
     assert run.used["method"] == "auto"
     assert "about 34 % confidence at most 5 % of new normal images" in result.output
     assert "51 more good images (59 in all) would promise at most 5 %" in result.output
-    assert f"zsad predict parts/ --checkpoint {out}" in result.output
+    assert f"zsad predict parts/ --checkpoint '{out}'" in result.output
     page = out.with_suffix(".html").read_text()
     assert page.count("data:image/jpeg") == 8
     assert "good0.png" in page

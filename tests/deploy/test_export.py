@@ -162,7 +162,11 @@ def test_of_two_exports_into_one_folder_the_slower_one_is_refused(small, tmp_pat
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"format": "onx"}, "unknown format 'onx'"), ({"precision": "fp8"}, "unknown precision 'fp8'")],
+    [
+        ({"format": "onx"}, "unknown format 'onx', did you mean 'onnx'[?] Known: onnx, openvino, web"),
+        ({"format": "web"}, r"type zsad export --format web, or call zsad[.]deploy[.]export_web\(detector"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+    ],
 )
 def test_unknown_words_are_refused(small, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):

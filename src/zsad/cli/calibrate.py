@@ -35,7 +35,7 @@ from zsad.cli.options import (
     load_detector,
     method_settings,
 )
-from zsad.cli.printing import Bar, print_problems, stderr, stdout
+from zsad.cli.printing import Bar, print_problems, quoted, stderr, stdout
 
 if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
@@ -199,5 +199,6 @@ def _print_calibration(calibration: Calibration, out: Path) -> None:
 
     option = "--calibration" if out.suffix == ".json" else "--checkpoint"
     console = stdout()
-    for line in (*describe(calibration), f"Written: {out}; use it with zsad predict {option} {out}"):
+    written = f"Written: {out}; use it with zsad predict {option} {quoted(out)}"
+    for line in (*describe(calibration), written):
         console.print(line, markup=False, soft_wrap=True)

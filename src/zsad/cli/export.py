@@ -30,7 +30,7 @@ from zsad.cli.options import (
     load_detector,
     method_settings,
 )
-from zsad.cli.printing import stderr, stdout
+from zsad.cli.printing import quoted, stderr, stdout
 from zsad.errors import ConfigError, printable
 
 if TYPE_CHECKING:
@@ -110,12 +110,12 @@ def export(
     config = method_settings(settings, state_words)
     go_offline(offline)
     from zsad.deploy.bundle import BUNDLE_FILE
-    from zsad.deploy.export import export_detector
+    from zsad.deploy.export import WEB, export_detector
     from zsad.deploy.folders import check_target
     from zsad.deploy.web.folder import WEB_FILE, export_web
     from zsad.images.finding import search_images
 
-    for_web = format == "web"
+    for_web = format == WEB
     if onnxruntime_web is not None and not for_web:
         raise ConfigError("--onnxruntime-web goes into a page: add --format web")
     marker, what = (WEB_FILE, "page") if for_web else (BUNDLE_FILE, "bundle")
@@ -169,7 +169,7 @@ def export(
                 **shared,
             )
     if not quiet:
-        folder = printable(result.folder)
+        folder = quoted(result.folder)
         use = (
             f"python -m http.server --directory {folder}"
             if for_web

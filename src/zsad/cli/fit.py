@@ -32,7 +32,7 @@ from zsad.cli.options import (
     load_detector,
     method_settings,
 )
-from zsad.cli.printing import Bar, print_problems, stderr, stdout
+from zsad.cli.printing import Bar, print_problems, quoted, stderr, stdout
 
 if TYPE_CHECKING:
     from zsad.detector.fitting.false_alarms import Change
@@ -238,6 +238,5 @@ def _print_fit(found: Fitting, lines: Sequence[str], out: Path, page: Path) -> N
     dropped = [f"Left out because it stands out: {image.name}" for image in found.dropped]
     for line in (*lines, *dropped, f"Look at the good images: {page}"):
         console.print(printable(line), markup=False, soft_wrap=True)
-    console.print(
-        f"Written: {out}; use it with zsad predict parts/ --checkpoint {out}", markup=False, soft_wrap=True
-    )
+    use = f"zsad predict parts/ --checkpoint {quoted(out)}"
+    console.print(f"Written: {printable(out)}; use it with {use}", markup=False, soft_wrap=True)

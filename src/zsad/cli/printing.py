@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
     from zsad.prediction.run import PredictResult
 
 PROBLEMS_SHOWN = 10
+
+
+def quoted(path: object) -> str:
+    """A path as a word of a command that a user copies from the terminal.
+
+    Example:
+        >>> quoted("line3.safetensors"), quoted("line 3.safetensors")
+        ('line3.safetensors', "'line 3.safetensors'")
+    """
+    from zsad.errors import printable
+
+    return shlex.quote(printable(path))
 
 
 class Bar:

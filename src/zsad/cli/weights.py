@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zsad.cli.options import OfflineOption, SettingsOption, go_offline, method_settings
-from zsad.cli.printing import counted, stdout
+from zsad.cli.printing import counted, quoted, stdout
 
 PAPERS_BACKBONE = "ViT-L-14-336"
 
@@ -164,4 +164,6 @@ def convert(
     detector = zsad.load(method, backbone, file, image_size=image_size, device="cpu", **chosen)
     detector.auxiliary_data = trained_on or detector.auxiliary_data
     written = detector.save(out)
-    stdout().print(f"{written}: for zsad predict --checkpoint {written}", markup=False, soft_wrap=True)
+    stdout().print(
+        f"{written}: for zsad predict --checkpoint {quoted(written)}", markup=False, soft_wrap=True
+    )

@@ -6,3 +6,5 @@ from zsad.deploy.runtime import ExportedDetector as ExportedDetector
 from zsad.deploy.runtime import load_exported as load_exported
 from zsad.deploy.server.options import ServeOptions as ServeOptions
 from zsad.deploy.server.serving import serve as serve
+from zsad.deploy.web.folder import WebResult as WebResult
+from zsad.deploy.web.folder import export_web as export_web

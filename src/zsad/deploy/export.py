@@ -37,7 +37,7 @@ from zsad.deploy.readme import parity_sentence, write_readme
 from zsad.deploy.runners import Target, check_installed, write_graphs_for
 from zsad.deploy.thresholds import decided_again, promise_of
 from zsad.detector.support import images_given
-from zsad.errors import unknown_name
+from zsad.errors import ConfigError, unknown_name
 from zsad.images.preparing import prepare
 from zsad.methods.base import DEFAULT_CLASS
 
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from zsad.detector.decision import Decision
     from zsad.detector.detector import Detector
     from zsad.detector.support import Images
+
+WEB = "web"
+"""What `zsad export --format` takes besides the formats of bundles."""
 
 MOST_FOR_SCALES = 64
 """Largest number of images that quantisation takes its scales from."""
@@ -115,9 +118,18 @@ def export_detector(
     Example:
         zsad.export_detector(zsad.load(checkpoint="line3.safetensors"), "line3-onnx")
     """
-    for kind, value, known in (("format", format, Runner), ("precision", precision, ExportPrecision)):
-        if value not in get_args(known):
-            raise unknown_name(kind, str(value), get_args(known))
+    if str(format) == WEB:
+        raise ConfigError(
+            'format="web" is a page and no bundle: type zsad export --format web, or call '
+            "zsad.deploy.export_web(detector, out)"
+        )
+    formats = (*get_args(Runner), WEB)
+    for kind, value, known in (
+        ("format", format, formats),
+        ("precision", precision, get_args(ExportPrecision)),
+    ):
+        if value not in known:
+            raise unknown_name(kind, str(value), known)
     check_exportable(detector)
     check_installed(format, precision)
     target = Path(out).expanduser()

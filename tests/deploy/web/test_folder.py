@@ -30,7 +30,11 @@ def test_what_cannot_be_a_page_is_refused_before_anything_is_done(tmp_path):
     with pytest.raises(ConfigError, match="exists and is no page: choose another folder"):
         export_web(detector, tmp_path)
     with pytest.raises(ConfigError, match=r"tiles \(tile='auto'\): load it without"):
-        export_web(zsad.load("anomalyclip", tile="auto"), tmp_path / "out")
+        export_web(detector.with_tile("auto"), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"to a region of interest \(roi\): load it without"):
+        export_web(detector.with_roi((4, 4, 40, 40)), tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"tiles \(tile=512\) and a region of interest \(roi\)"):
+        export_web(detector.with_tile(512).with_roi((4, 4, 40, 40)), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"holds no ort\.wasm\.min\.mjs"):
         export_web(detector, tmp_path / "out", onnxruntime_web=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]

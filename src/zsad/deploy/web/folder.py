@@ -130,9 +130,10 @@ def export_web(
     if precision not in get_args(WebPrecision):
         raise unknown_name("precision", str(precision), get_args(WebPrecision))
     if detector.tile is not None or detector.roi is not None:
-        cuts = "a region of interest" if detector.tile is None else f"tiles (tile={detector.tile!r})"
+        cuts = {f"tiles (tile={detector.tile!r})": detector.tile, "a region of interest (roi)": detector.roi}
+        given = " and ".join(name for name, value in cuts.items() if value is not None)
         raise ConfigError(
-            f"a page scores whole images, and this detector cuts them to {cuts}: load it without, or serve "
+            f"a page scores whole images, and this detector cuts them to {given}: load it without, or serve "
             "it with zsad serve"
         )
     target = Path(out).expanduser()
