@@ -21,8 +21,11 @@ import zsad
 from zsad.cli import app, doctor
 from zsad.cli.doctor import Finding, human_bytes
 from zsad.cli.options import parse_setting
-from zsad.detector.decision import Decided, Decision
+from zsad.detector.decision import Decision
+from zsad.detector.predicting import Predicts
 from zsad.errors import ConfigError, ZsadError
+from zsad.images.looking import Looking
+from zsad.images.preparing import Preparation
 from zsad.images.saving import read_map
 from zsad.methods import _registry as registry
 from zsad.prediction.options import PredictOptions
@@ -48,17 +51,16 @@ class FakeConfig:
     sigma: float = 4.0
 
 
-class FakeDetector(Decided):
+class FakeDetector(Predicts):
     """The score is the image's mean brightness and the map its red channel."""
 
-    roi = None
     method_name, backbone_name = "fake", "toy"
+    scores_jointly = False
 
     def __init__(self, clip, joint=False):
         self.backbone = clip
         self.record = WeightRecord("toy", "tests", 32, (0, 0, 0), (1, 1, 1), "gelu", "none")
-        self.image_size = 32
-        self.bits = self.tile = None
+        self.looking = Looking(Preparation(32, self.record.mean, (1.0, 1.0, 1.0)))
         self.decision = Decision()
         self.map_range = (0.0, 1.0)
         self.learned = {"prompt": torch.zeros(3)}

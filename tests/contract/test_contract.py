@@ -304,7 +304,7 @@ def test_a_reference_of_itself_lowers_the_score(name, make, images):
     detector, names = make(name), names_if_used(name)
     answers = []
     for references in (images[1:], images):
-        detector._compare_with(normal=references)
+        detector.compared = detector.compared.with_support(normal=references)
         answers.append(detector.score_tensors(images, names))
         assert detector.map_range == (0.0, 1.0)
         assert ((answers[-1].scores > 0) & (answers[-1].scores < 1)).all()
@@ -316,7 +316,7 @@ def test_a_reference_of_itself_lowers_the_score(name, make, images):
 @pytest.mark.parametrize("name", [name for name in GENERAL if not kind(name).INFO.scores_batch_jointly])
 def test_a_batch_with_references_equals_its_images(name, make, images):
     detector, names = make(name), names_if_used(name)
-    detector._compare_with(normal=images.flip(0) + 0.1)
+    detector.compared = detector.compared.with_support(normal=images.flip(0) + 0.1)
     together = detector.score_tensors(images, names)
     for index in range(len(images)):
         alone = detector.score_tensors(images[index : index + 1], names and [names[index]])
@@ -333,7 +333,7 @@ def test_references_and_companions_stand_side_by_side(name, make, uint8_images):
         detector.set_companions(uint8_images)
         detector.set_companions(None)
     assert detector.reference_fingerprints == before
-    assert len(detector._states.support.normal) == len(before) == 2
+    assert len(detector.compared.support.normal) == len(before) == 2
     detector.set_references(None)
     assert detector.reference_fingerprints == ()
-    assert not detector._states.support
+    assert not detector.compared.support

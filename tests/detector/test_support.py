@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import zsad
+from zsad.detector.comparison import Comparison
 from zsad.detector.states import States
 from zsad.detector.support import images_given
 from zsad.errors import DataError, ImageReadError
@@ -87,7 +88,7 @@ def test_references_are_remembered_once_and_the_memory_stands_for_them(
     before = detector.predict(folder / "2.png", classes="screw").score
     detector.predict(folder / "2.png", classes="cable")
     assert encoded == [2]
-    detector._states = States(method, Support(memory=detector._states.memory))
+    detector.compared = Comparison(States(method, Support(memory=detector.compared.states.memory)))
     assert detector.predict(folder / "2.png", classes="screw").score == before
     assert encoded == [2]
 
@@ -107,5 +108,22 @@ def test_companions_leave_references_alone(auto, folder):
     auto.set_references(folder / "0.png")
     auto.set_companions(folder)
     assert len(auto.reference_fingerprints) == 1
-    assert len(auto._states.support.normal) == 1
-    assert len(auto._states.support.unlabelled) == 9
+    assert len(auto.compared.support.normal) == 1
+    assert len(auto.compared.support.unlabelled) == 9
+
+
+def test_another_depth_drops_companions_and_their_tiles(auto, folder):
+    """Companions of the old depth went from whole images only; tiles were still compared with theirs."""
+    auto.set_companions(folder)
+    auto.set_references(folder / "0.png", bits=8)
+    tiles = auto.compared.states_of_tiles(auto.looking.with_tile(32), ["object"])
+    assert auto.compared.support.unlabelled is tiles.support.unlabelled is None
+
+
+def test_references_that_cannot_be_read_change_nothing(auto, folder):
+    auto.set_companions(folder)
+    compared, looking = auto.compared, auto.looking
+    with pytest.raises(ImageReadError):
+        auto.set_references([folder / "0.png", folder / "none.png"], bits=8)
+    assert auto.compared is compared
+    assert auto.looking is looking

@@ -114,7 +114,8 @@ def test_companions_are_cut_too_and_bounded(make_small_clip):
     detector.is_trained = True
     detector.set_companions([noise(seed) for seed in range(9)])
     assert detector.predict(noise(3), tile=48).tile == 48
-    companions = detector.with_tile(48)._states_of(True, [None]).support.unlabelled
+    looking = detector.looking.with_tile(48)
+    companions = detector.compared.states_of_tiles(looking, [None]).support.unlabelled
     assert 9 < len(companions) <= detector.method.MOST_COMPANIONS
 
 

@@ -73,7 +73,9 @@ def test_common_images_score_low_and_the_scale_is_used(auto):
 def test_companions_as_references_give_what_the_batch_gives(auto):
     images = spoiled(product(10), 3)
     together = auto.score_tensors(images)
-    auto._compare_with(unlabelled=images)  # as set_companions does, with images that it reads
+    auto.compared = auto.compared.with_support(
+        unlabelled=images
+    )  # as set_companions does, with images that it reads
     for index in range(10):
         alone = auto.score_tensors(images[index : index + 1])
         torch.testing.assert_close(alone.scores[0], together.scores[index], rtol=0, atol=1e-4)

@@ -37,6 +37,7 @@ from zsad.deploy.readme import parity_sentence, write_readme
 from zsad.deploy.runners import Target, check_installed, write_graphs_for
 from zsad.deploy.thresholds import decided_again, promise_of
 from zsad.detector.support import images_given
+from zsad.detector.thresholds import still_valid
 from zsad.errors import ConfigError, unknown_name
 from zsad.images.preparing import prepare
 from zsad.methods.base import DEFAULT_CLASS
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from zsad.detector.decision import Decision
     from zsad.detector.detector import Detector
     from zsad.detector.support import Images
+    from zsad.detector.thresholds import Calibration
 
 WEB = "web"
 """What `zsad export --format` takes besides the formats of bundles."""
@@ -222,9 +224,11 @@ def _settings(detector: Detector) -> dict[str, Any]:
     return {**settings, "companions": "none"} if detector.scores_jointly else settings
 
 
-def _decision(detector: Detector, settings: Mapping[str, Any], class_name: str | None) -> Decision:
+def _decision(
+    detector: Detector, settings: Mapping[str, Any], class_name: str | None
+) -> Decision[Calibration]:
     """The decision on what the graphs score."""
-    return detector.decision.valid_for(settings).for_class(class_name or DEFAULT_CLASS)
+    return still_valid(detector.decision, settings).for_class(class_name or DEFAULT_CLASS)
 
 
 def _dropped(detector: Detector, bundle: Bundle) -> list[str]:

@@ -101,10 +101,10 @@ def parts(detector: Detector, class_name: str | None) -> list[Part]:
     """
     names: Sequence[str | None] = [class_name]
     name = class_name or DEFAULT_CLASS
-    whole = detector._states_of(False, names)
+    whole = detector.compared.states
     found = [Part("whole", whole, name)]
     if detector.tile is not None:
-        tiles = detector._states_of(True, names)
+        tiles = detector.compared.states_of_tiles(detector.looking, names)
         if tiles is not whole:
             found.append(Part("tiles", tiles, name))
     return found

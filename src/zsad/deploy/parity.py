@@ -16,8 +16,6 @@ from zsad.deploy.bundle import Bundle, Parity
 from zsad.deploy.sessions import Engine, open_session
 from zsad.detector.inputs import stack
 from zsad.errors import DataError
-from zsad.images.looking import cut
-from zsad.images.streams import read
 from zsad.methods.functional.maps import upsample
 
 if TYPE_CHECKING:
@@ -78,10 +76,7 @@ def compared_images(detector: Detector, given: Sequence[Any], most: int = MOST_I
     """
     count = min(len(given), most)
     chosen = [given[number * len(given) // count] for number in range(count)]
-    read_images = [
-        cut(read(item, detector.roi, detector.bits, for_tiles=detector.tile is not None)[1], detector.roi)
-        for item in chosen
-    ]
+    read_images = [detector.looking.read_part(item) for item in chosen]
     missing = max(0, LEAST_IMAGES - len(read_images))
     drawn = list(_synthetic(missing))
     words = [

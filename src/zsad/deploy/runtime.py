@@ -6,48 +6,31 @@ that was exported does: the same images, tiles, region of interest and threshold
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from zsad.deploy.bundle import Bundle, read_bundle, region_of
-from zsad.deploy.decided import DecidedByBundle
 from zsad.deploy.sessions import Engine, NetworkAnswers, OpenGraphs
+from zsad.detector.decision import Decision
+from zsad.detector.predicting import Predicts
 from zsad.errors import ConfigError, printable
 from zsad.files.settings import one_or_more
-from zsad.images.class_names import Classes, class_names, with_class_names
-from zsad.images.finding import find_and_tell
-from zsad.images.limits import Bits, common_depth
-from zsad.images.looking import look
-from zsad.images.preparing import Preparation, prepare_batch, to_array
-from zsad.images.reading import depth_of
-from zsad.images.streams import (
-    ImageSource,
-    OnError,
-    ReadImage,
-    check_stream,
-    holds_several,
-    read,
-    read_batches,
-    scored_stream,
-)
-from zsad.images.tile_scoring import TILES_AT_ONCE, Cutting, score_images
+from zsad.images.looking import Looking, look
+from zsad.images.preparing import prepare_batch, to_array
+from zsad.images.tile_scoring import TILES_AT_ONCE, score_images
 from zsad.images.tiles import Tile, enlarged, setting_of
-from zsad.types import Prediction
+from zsad.types import Prediction, ScoreScale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from zsad.images.names import Pages
-    from zsad.images.region import Region
-
-MOST_AT_ONCE = 16
-
-SelfT = TypeVar("SelfT", bound="ExportedDetector")
+    from zsad.images.class_names import Classes
+    from zsad.images.limits import Bits
+    from zsad.images.streams import ImageSource, ReadImage
 
 
 def load_exported(
@@ -77,30 +60,27 @@ def load_exported(
     return ExportedDetector(read_bundle(place), place, Engine(threads, one_or_more(providers)))
 
 
-class ExportedDetector(DecidedByBundle):
+class ExportedDetector(Predicts[Mapping[str, Any]]):
     """A detector that left Python: scores images by the graphs of a bundle. Threads may share it.
 
     Attributes:
         bundle: what the folder holds.
         folder: folder of the bundle.
-        image_size: side of the square network input, in pixels.
-        bits: depth of the values in 16-bit files, of all images; None for what each file states.
-        tile: how large images are cut into tiles; None for whole images.
-        roi: region of interest; None for whole images.
-        score_scale: scale of relative scores and p-values; None without a calibration.
-        calibration: what the thresholds rest on, as `zsad.Calibration.to_dict` gives it; None without one.
-        scores_jointly: False, because an exported detector scores each image by itself.
+        looking: how images are read, cut and prepared.
+        decision: thresholds and score scale; its calibration is what `zsad.Calibration.to_dict` gives.
     """
 
-    scores_jointly = False
-
     def __init__(self, bundle: Bundle, folder: Path, engine: Engine) -> None:
-        super().__init__(bundle)
+        self.bundle = bundle
         self.folder = folder
-        self.image_size = int(bundle.image_size)
-        self.bits = bundle.bits
-        self.tile: Tile = setting_of(bundle.tile)
-        self.roi: Region | None = region_of(bundle, folder)
+        self.looking = Looking(bundle.preparation, setting_of(bundle.tile), region_of(bundle, folder))
+        self.decision = Decision(
+            bundle.threshold,
+            bundle.map_threshold,
+            bundle.score_scale,
+            bundle.calibration,
+            bundle.decision_class_name,
+        ).for_class(bundle.class_name)
         self._graphs = OpenGraphs(bundle, folder, engine)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,9 +107,9 @@ class ExportedDetector(DecidedByBundle):
         return self.bundle.map_range
 
     @property
-    def preparation(self) -> Preparation:
-        """How images become the graphs' input."""
-        return self.bundle.preparation
+    def score_scale(self) -> ScoreScale | None:
+        """Scale of relative scores and p-values; None without a calibration."""
+        return self.decision.scale
 
     def scoring_settings(self) -> dict[str, Any]:
         """Everything that the scores depend on: that of the detector, the runner and its precision."""
@@ -185,114 +165,33 @@ class ExportedDetector(DecidedByBundle):
             ImageReadError: an image cannot be read.
             ConfigError: the bundle is for another class name, or was made with another depth or tile setting.
         """
-        if bits is not None or tile is not None:
-            depth = depth_of(bits, inputs if holds_several(inputs) else [inputs])
-            return self.at_depth(depth).with_tile(tile).predict(inputs, classes, batch_size)
-        if holds_several(inputs):
-            whole = min(max(1, len(inputs)), MOST_AT_ONCE)
-            return list(self.predict_iter(inputs, whole if batch_size is None else batch_size, classes))
-        names = class_names(classes, 1)
-        image = read(inputs, self.roi, self.bits, for_tiles=self.tile is not None)
-        return self._predict_batch([image], names)[0]
+        return self._predicted(inputs, classes, batch_size, bits, tile)
 
-    def predict_iter(
-        self,
-        source: str | Path | Iterable[Any],
-        batch_size: int = 8,
-        classes: Classes = None,
-        *,
-        include_results: bool = False,
-        pages: Pages = "first",
-        on_error: OnError = "raise",
-        bits: Bits = None,
-        tile: Tile = None,
-    ) -> Iterator[Any]:
-        """Scores a stream of images, and reads the next batch while the graph works.
-
-        Args:
-            source: a folder, a glob pattern, or an iterable of images as `predict` takes them.
-            batch_size: number of images that go through the graph at once.
-            classes: class names, as `predict` takes them.
-            include_results: whether to take the images of a folder that zsad wrote itself, and masks.
-            pages: "first": the first page of each file of a folder that holds several, and the middle slice
-                of a volume; "all": every page, frame and slice is an image of its own.
-            on_error: what becomes of an image that cannot be read: "raise" ends the stream, "skip" leaves the
-                image out, "yield" puts the `ImageReadError` in its place.
-            bits: depth of 16-bit files, as `at_depth` takes it; "auto" finds one for a folder or list.
-            tile: how large images are cut into tiles, as `with_tile` takes it.
-
-        Yields:
-            Predictions in the order of the images; with "yield", errors among them.
+    def check_names(self, names: Iterable[str | None]) -> None:
+        """Refuses class names that are not part of the graphs.
 
         Raises:
-            ImageReadError: with "raise", an image cannot be read; all earlier batches have been yielded.
-            DataError: the folder or pattern holds no image.
-            ConfigError: as for `predict`, or the batch size is impossible.
+            ConfigError: the message holds both names.
         """
-        check_stream(source, batch_size, on_error, pages)
-        are_named = isinstance(source, (str, Path))
-        images: Iterable[Any] = (
-            find_and_tell(source, include_results=include_results, pages=pages)
-            if isinstance(source, (str, Path))
-            else source
-        )
-        reader = self.at_depth(depth_of(bits, images)).with_tile(tile)
-        batches = read_batches(
-            with_class_names(images, classes),
-            batch_size,
-            bits=reader.bits,
-            for_tiles=reader.tile is not None,
-            are_named=are_named,
-            roi=self.roi,
-        )
-        return scored_stream(batches, reader._predict_batch, on_error)
-
-    def at_depth(self: SelfT, bits: Bits) -> SelfT:
-        """This object, or a copy on the same graphs that reads 16-bit files at another depth.
-
-        Args:
-            bits: depth of the values, 1 to 16; None keeps the depth.
-
-        Raises:
-            ConfigError: the depth is impossible, or references, companions or thresholds come from images
-                that were read at another one.
-        """
-        if bits is None or (depth := common_depth(bits)) == self.bits:
-            return self
-        self._check_free(f"bits={depth}", f"a depth of {self.bits or 'what the files state'}")
-        other = copy.copy(self)
-        other.bits = depth
-        return other
-
-    def with_tile(self: SelfT, tile: Tile) -> SelfT:
-        """This object, or a copy on the same graphs that cuts large images otherwise.
-
-        Args:
-            tile: side of the tiles in pixels; "auto" cuts large and long images only; "none" cuts none; None
-                keeps the setting.
-
-        Raises:
-            ConfigError: the setting is impossible, or references, companions or thresholds come from images
-                that were cut otherwise.
-        """
-        if tile is None or (setting := setting_of(tile)) == self.tile:
-            return self
-        self._check_free(f"tile={tile}", f"tile={self.tile or 'none'}")
-        other = copy.copy(self)
-        other.tile = setting
-        return other
+        known = self.bundle.class_name
+        other = next((name for name in names if name not in (None, known)), None)
+        if self.bundle.uses_class_names and other is not None:
+            raise ConfigError(
+                f"this bundle scores images of {known!r}, got the class name {other!r}: export the detector "
+                "for it, or leave the name out"
+            )
 
     def _predict_batch(self, images: Sequence[ReadImage], names: Sequence[str | None]) -> list[Prediction]:
-        """Predictions for images that have been read."""
         self.check_names(names)
         return look(images, self.roi, self._predictions)
 
     def _predictions(self, images: Sequence[ReadImage]) -> list[Prediction]:
         """Predictions for images that have been cut to the region of interest."""
         at_once = min(TILES_AT_ONCE, self.bundle.most_at_once)
-        cutting = Cutting(self.tile, self.image_size)
         whole = [image for _, image in images]
-        answers = score_images(whole, [None] * len(whole), self._score, _resized, cutting, at_once)
+        answers = score_images(
+            whole, [None] * len(whole), self._score, _resized, self.looking.cutting, at_once
+        )
         return [
             Prediction(
                 score=answer.score,
@@ -319,12 +218,10 @@ class ExportedDetector(DecidedByBundle):
             np.concatenate([part.scores for part in parts]), np.concatenate([part.maps for part in parts])
         )
 
-    def _check_free(self, wanted: str, made_with: str) -> None:
-        """Refuses another setting for images where something in the bundle was made with the present one.
+    def _check_class(self, class_name: str | None) -> None:
+        self.check_names([class_name])
 
-        Raises:
-            ConfigError: the message says what.
-        """
+    def _adapt(self, before: Looking) -> None:
         bundle = self.bundle
         if bundle.references or bundle.companions:
             what = "the references" if bundle.references else "the companions"
@@ -332,8 +229,12 @@ class ExportedDetector(DecidedByBundle):
             what = "the thresholds"
         else:
             return
+        if self.bits != before.bits:
+            wanted, known = f"bits={self.bits}", f"a depth of {before.bits or 'what the files state'}"
+        else:
+            wanted, known = f"tile={self.tile or 'none'}", f"tile={before.tile or 'none'}"
         raise ConfigError(
-            f"{what} in {printable(self.folder)} were made with {made_with}, got {wanted}: leave it out, or "
+            f"{what} in {printable(self.folder)} were made with {known}, got {wanted}: leave it out, or "
             "export a detector that was loaded with it"
         )
 

@@ -34,7 +34,7 @@ NEAR_BY_HAND = 1e-3
 Tell = Callable[[str, int, int], None]
 
 
-def promise_of(decision: Decision) -> Promise | None:
+def promise_of(decision: Decision[Calibration]) -> Promise | None:
     """What the thresholds of a decision promise; None without a calibration."""
     calibration = decision.calibration
     if calibration is None:
@@ -73,7 +73,7 @@ def decided_again(
     if good is not None:
         calibration = _calibrated(bundle, folder, detector, good, tell)
         lines += [*describe(calibration), *calibration.warnings]
-        return _with_decision(bundle, Decision.from_calibration(calibration)), lines
+        return _with_decision(bundle, calibration.decision), lines
     if bundle.threshold is None or bundle.precision == "fp32":
         return bundle, lines
     near = NEAR_BY_HAND if bundle.score_scale is None else NEAR * bundle.score_scale.distance
@@ -104,7 +104,7 @@ def _effect(bundle: Bundle, difference: Difference) -> str:
     return f"{text}; {changed} of {len(moved)} verdicts change at the old threshold"
 
 
-def _with_decision(bundle: Bundle, decision: Decision) -> Bundle:
+def _with_decision(bundle: Bundle, decision: Decision[Calibration]) -> Bundle:
     """The bundle with other thresholds."""
     return replace(
         bundle,

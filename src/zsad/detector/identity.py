@@ -14,7 +14,7 @@ from zsad.files.plain import to_plain
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zsad.images.tiles import Tile
+    from zsad.images.looking import Looking
     from zsad.methods.base import Method
 
 SHORT_DIGITS = 16
@@ -67,13 +67,10 @@ def learned_versions(method: Method) -> tuple[tuple[int, int], ...]:
 
 def scoring_settings(
     method: Method,
-    image_size: int,
+    looking: Looking,
     fingerprint: str,
     references: Sequence[str],
     *,
-    bits: int | None = None,
-    tile: Tile = None,
-    roi: str | None = None,
     are_turned: bool = False,
     reference_rule: int | None = None,
     is_lone: bool = False,
@@ -82,12 +79,9 @@ def scoring_settings(
 
     Args:
         method: method with its backbone and its settings.
-        image_size: pixels a side of the network's input.
+        looking: how images are read, cut and prepared.
         fingerprint: digest of the backbone's weights, before they are rounded to another precision.
         references: fingerprints of the reference images.
-        bits: depth at which 16-bit files are read; None for what each file states.
-        tile: how images are cut; None for whole images.
-        roi: identity of the region of interest; None for whole images.
         are_turned: whether references also count turned and flipped.
         reference_rule: edition of the general rule, which references follow; None without any.
         is_lone: whether each image is scored by itself although the method compares the images of a batch.
@@ -103,14 +97,14 @@ def scoring_settings(
         **({"companions": "none"} if is_lone else {}),
         "method": method.INFO.name,
         "backbone": backbone.record.name if backbone.record else None,
-        "image_size": image_size,
+        "image_size": int(looking.preparation.size),
         "precision": str(backbone.text_projection.dtype).removeprefix("torch."),
         "config": to_plain(method.config),
         "references": list(references),
         "weights": weights_digest(fingerprint, method.learned_state())[:SHORT_DIGITS],
-        "bits": bits,
-        "tile": tile,
-        **({} if roi is None else {"roi": roi}),
+        "bits": looking.bits,
+        "tile": looking.tile,
+        **({} if looking.roi is None else {"roi": looking.roi.identity}),
         **({"augment_references": True} if are_turned else {}),
         **({} if reference_rule is None else {"reference_rule": reference_rule}),
     }

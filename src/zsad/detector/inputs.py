@@ -39,6 +39,11 @@ def stack(images: Iterable[Image.Image], preparation: Preparation) -> Tensor:
     return torch.from_numpy(prepare_batch(images, preparation))
 
 
+def batch_for(method: Method, images: Iterable[Image.Image], preparation: Preparation) -> Tensor:
+    """A batch as the network of a method takes it: (B, 3, S, S) float32 on its device; see `stack`."""
+    return stack(images, preparation).to(method.backbone.text_projection.device)
+
+
 def check_size(image_size: int, backbone: CLIP) -> None:
     """Refuses a size in pixels that a backbone cannot work at.
 

@@ -134,8 +134,8 @@ def load(
         fingerprint=fingerprint,
         bits=info.bits if bits is None and info is not None else bits,
         tile=info.tile if tile is None and info is not None else tile,
+        roi=_kept_region(found) if region is None else region,
     )
-    detector.roi = _kept_region(found) if region is None else region
     _take_good_images(detector, found)
     if references is not None or augment_references:
         detector.set_references(references, augment=augment_references)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zsad.detector.decision import Decision
     from zsad.images.streams import ReadImage
     from zsad.images.tile_scoring import ImageAnswer
+    from zsad.methods.base import Method
     from zsad.types import PhraseRanker
 
 
@@ -24,12 +25,10 @@ def predictions(
     images: Sequence[ReadImage],
     names: Sequence[str | None],
     answers: Sequence[ImageAnswer],
-    *,
-    decision: Decision,
+    method: Method,
+    decision: Decision[Any],
     map_range: tuple[float, float],
-    keeps_names: bool,
     ranker: PhraseRanker,
-    notes: tuple[str, ...] = (),
 ) -> list[Prediction]:
     """The predictions for a batch.
 
@@ -37,11 +36,10 @@ def predictions(
         images: the images as they were read, with the files they come from.
         names: class name of each image; None stands for "object".
         answers: what the method says about each image.
+        method: the system; predictions hold the class names if its scores depend on them.
         decision: thresholds and score scale.
         map_range: smallest and largest value that a map can take.
-        keeps_names: whether predictions hold the class names, because the scores depend on them.
         ranker: answers `Prediction.explain`.
-        notes: what the method could not do as it was set up.
     """
     found = []
     for (path, image), name, answer in zip(images, names, answers, strict=True):
@@ -55,11 +53,11 @@ def predictions(
                 threshold=decided.threshold,
                 map_threshold=decided.map_threshold,
                 map_range=map_range,
-                class_name=name if keeps_names else None,
+                class_name=name if method.INFO.uses_class_names else None,
                 ranker=ranker,
                 score_scale=decided.scale,
                 tile=answer.tile,
-                notes=notes,
+                notes=method.notes,
             )
         )
     return found

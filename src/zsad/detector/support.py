@@ -90,12 +90,31 @@ def readable(items: Sequence[Any], read: Callable[[Any], ReadT]) -> dict[int, Re
     return found
 
 
-def check_companions(given: Sequence[Any], method: Method) -> None:
-    """Refuses unlabelled images of the folder for a method that does not compare images one by one.
+def check_augmented(given: Sequence[Any], augment: bool) -> None:
+    """Refuses to turn and flip references that are not there.
 
     Raises:
-        ConfigError: the method takes no companions; the message names those that do.
+        ConfigError: the message says what to give.
     """
+    if augment and not given:
+        raise ConfigError(
+            "there are no references to turn and flip: give some (references=, --references good/) or "
+            "leave augment_references out"
+        )
+
+
+def check_companions(given: Sequence[Any], method: Method, *, is_fitted: bool) -> None:
+    """Refuses unlabelled images of the folder where images are not compared one by one.
+
+    Raises:
+        ConfigError: the detector is fitted, or the method takes no companions; the message names those that
+            do.
+    """
+    if given and is_fitted:
+        raise ConfigError(
+            "a fitted detector scores each image by itself, because its threshold holds for that: for "
+            "companions, load a detector with references= instead"
+        )
     if given and not method.MOST_COMPANIONS:
         able = [name for name in registry.list_methods() if registry.method_class(name).MOST_COMPANIONS]
         raise ConfigError(f"{method.INFO.name} takes no companions; methods that do: {', '.join(able)}")

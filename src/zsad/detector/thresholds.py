@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from zsad._version import __version__
 from zsad.detector.calibration.options import Aim
+from zsad.detector.decision import Decision
 from zsad.detector.identity import image_fingerprint
 from zsad.errors import ConfigError, DataError
 from zsad.files.json_text import read_json
@@ -89,6 +90,11 @@ class Calibration(Aim):
             scores = self.normal_scores + self.anomalous_scores
             distance = max(scores) - min(scores) or 1.0
         return ScoreScale(distance, self.normal_scores)
+
+    @property
+    def decision(self) -> Decision[Calibration]:
+        """The thresholds and the score scale, for images of the class name."""
+        return Decision(self.threshold, self.map_threshold, self.scale, self, self.class_name)
 
     @property
     def false_alarms(self) -> int:
@@ -166,6 +172,17 @@ class Calibration(Aim):
 
     def _seen(self) -> frozenset[str]:
         return frozenset(self.pictures)
+
+
+def still_valid(decision: Decision[Calibration], settings: Mapping[str, Any]) -> Decision[Calibration]:
+    """A decision, or none where its calibration was made with scores of other settings.
+
+    Args:
+        decision: thresholds with their calibration, if they have one.
+        settings: what the scores depend on, from `zsad.detector.identity.scoring_settings`.
+    """
+    is_stale = decision.calibration is not None and not decision.calibration.fits(settings)
+    return Decision() if is_stale else decision
 
 
 def read_calibration(path: str | Path) -> Calibration:

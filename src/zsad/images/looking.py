@@ -1,21 +1,101 @@
-"""Looks at a region of interest only: cuts images to it, and places predictions in the whole images."""
+"""How images are looked at: read at a depth, cut to a region of interest and into tiles, and prepared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad.images.preparing import to_array
+from zsad.images.limits import Bits, common_depth
+from zsad.images.preparing import Preparation, to_array
+from zsad.images.reading import read_image
+from zsad.images.region import Region, check_region
+from zsad.images.tile_scoring import Cutting
+from zsad.images.tiles import Tile, setting_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from zsad.images.region import Region
     from zsad.images.streams import ReadImage
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How the images of a detector become what its network sees.
+
+    Attributes:
+        preparation: size and normalisation of the network's input, and depth of the values in 16-bit files.
+        tile: how large images are cut into tiles; None for whole images.
+        roi: region of interest; None for whole images.
+
+    Example:
+        >>> looking = Looking(Preparation(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)))
+        >>> looking.at_depth(12).with_tile(64).cutting
+        Cutting(tile=64, network=32)
+    """
+
+    preparation: Preparation
+    tile: Tile = None
+    roi: Region | None = None
+
+    @property
+    def bits(self) -> int | None:
+        """Depth of the values in 16-bit files; None for what each file states."""
+        return self.preparation.bits
+
+    @property
+    def cutting(self) -> Cutting:
+        """How images are cut into tiles."""
+        return Cutting(self.tile, int(self.preparation.size))
+
+    def at_depth(self, bits: Bits) -> Looking:
+        """The same at another depth; None keeps the depth.
+
+        Raises:
+            ConfigError: the depth is not a whole number from 1 to 16.
+        """
+        return self if bits is None else self.with_depth(common_depth(bits))
+
+    def with_depth(self, depth: int | None) -> Looking:
+        """The same at a depth of 1 to 16 bits; None for what each file states."""
+        return replace(self, preparation=replace(self.preparation, bits=depth))
+
+    def with_tile(self, tile: Tile) -> Looking:
+        """The same with another tile setting; None keeps the setting.
+
+        Raises:
+            ConfigError: the setting is impossible.
+        """
+        return self if tile is None else replace(self, tile=setting_of(tile))
+
+    def read(self, source: Any) -> ReadImage:
+        """Reads an image; one that will be cut into tiles may be larger.
+
+        Args:
+            source: an `ImageSource`, or a tensor.
+
+        Returns:
+            The file that it comes from, None for an image in memory, and the image.
+
+        Raises:
+            ImageReadError: the image cannot be read, or the region lies outside of it.
+        """
+        path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
+        image = read_image(source, bits=self.bits, for_tiles=self.tile is not None)
+        check_region(image, self.roi, path)
+        return path, image
+
+    def read_part(self, source: Any) -> Image.Image:
+        """Reads an image; the part of it that is looked at.
+
+        Raises:
+            ImageReadError: as for `read`.
+        """
+        return cut(self.read(source)[1], self.roi)
 
 
 class _Prediction(Protocol):

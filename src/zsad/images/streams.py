@@ -15,8 +15,6 @@ from zsad.errors import ConfigError, ImageReadError, unknown_name
 from zsad.images.ahead import MOST_BYTES_AT_ONCE, parts_by_size, read_ahead
 from zsad.images.decoding import file_bytes
 from zsad.images.names import Pages
-from zsad.images.reading import read_image
-from zsad.images.region import Region, check_region
 
 SEVERAL = 4  # dimensions of an array that holds several images
 
@@ -35,48 +33,24 @@ def holds_several(inputs: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(inputs, (list, tuple)) or getattr(inputs, "ndim", None) == SEVERAL
 
 
-def read(
-    source: Any, roi: Region | None = None, bits: int | None = None, *, for_tiles: bool = False
-) -> ReadImage:
-    """Reads an image.
-
-    Args:
-        source: an `ImageSource`, or a tensor.
-        roi: region of interest that the image must have; None for none.
-        bits: depth of the values in 16-bit files; None for what the file states.
-        for_tiles: whether the image will be cut into tiles and may therefore be larger.
-
-    Raises:
-        ImageReadError: the image cannot be read, or the region lies outside of it.
-    """
-    path = Path(source).expanduser() if isinstance(source, (str, Path)) else None
-    image = read_image(source, bits=bits, for_tiles=for_tiles)
-    check_region(image, roi, path)
-    return path, image
-
-
 def read_batches(
     images: Iterator[tuple[Any, str | None]],
     batch_size: int,
+    read: Callable[[Any], ReadImage],
     *,
-    bits: int | None = None,
-    for_tiles: bool = False,
     are_named: bool = True,
     is_joint: bool = False,
-    roi: Region | None = None,
 ) -> Generator[list[tuple[ReadImage | ImageReadError, str | None]], None, None]:
     """Reads a stream of images in batches, each batch while the one before it is used.
 
     Args:
         images: images with their class names.
         batch_size: number of images in a batch; the last batch may be smaller.
-        bits: depth of the values in 16-bit files; None for what each file states.
-        for_tiles: whether the images will be cut into tiles and may therefore be larger.
+        read: reads an image, or raises an `ImageReadError`.
         are_named: whether the names of files tell the images apart; otherwise an error begins with the
             position of the image ("inputs[2]: ").
         is_joint: whether the images of a batch belong together; otherwise a batch of very large files comes
             in several parts.
-        roi: region of interest that each image must have; None for none.
 
     Yields:
         The images of a batch, each with its class name; in place of an image that cannot be read, the error.
@@ -91,7 +65,7 @@ def read_batches(
     ) -> tuple[ReadImage | ImageReadError, str | None]:
         position, (image, name) = item
         try:
-            return read(image, roi, bits, for_tiles=for_tiles), name
+            return read(image), name
         except ImageReadError as error:
             return error if are_named else ImageReadError(f"inputs[{position}]: {error}"), name
 

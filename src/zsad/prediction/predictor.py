@@ -22,10 +22,21 @@ SelfT = TypeVar("SelfT")
 class Predictor(Protocol):
     """Scores images by itself; `zsad.Detector` and `zsad.deploy.ExportedDetector` do."""
 
-    image_size: int
-    bits: int | None
-    tile: Tile
-    roi: Region | None
+    @property
+    def image_size(self) -> int:
+        """Side of the square network input, in pixels."""
+
+    @property
+    def bits(self) -> int | None:
+        """Depth of the values in 16-bit files; None for what each file states."""
+
+    @property
+    def tile(self) -> Tile:
+        """How large images are cut into tiles; None for whole images."""
+
+    @property
+    def roi(self) -> Region | None:
+        """Region of interest; None for whole images."""
 
     @property
     def method_name(self) -> str:

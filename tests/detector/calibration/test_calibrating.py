@@ -16,7 +16,6 @@ from zsad.detector.calibration.calibrating import calibrate
 from zsad.detector.calibration.measuring import Example, measure
 from zsad.detector.calibration.options import Aim, CalibrateOptions
 from zsad.detector.calibration.wording import describe, summary
-from zsad.detector.decision import Decision
 from zsad.detector.identity import image_fingerprint
 from zsad.detector.thresholds import Calibration, read_calibration, write_calibration
 from zsad.errors import ConfigError, DataError, WeightsError
@@ -278,8 +277,8 @@ def test_the_class_name_is_kept_where_it_matters(small_clip, good):
     named = calibrate(
         FakeDetector(small_clip, uses_class_names=True), good, options=CalibrateOptions(class_name="nut")
     )
-    assert Decision.from_calibration(named).is_for("nut")
-    assert not Decision.from_calibration(named).is_for("bottle")
+    assert named.decision.is_for("nut")
+    assert not named.decision.is_for("bottle")
 
 
 def test_the_score_scale(detector, good):

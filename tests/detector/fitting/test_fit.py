@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import zsad
+from zsad.detector.inputs import batch_for
 from zsad.errors import ConfigError, DataError, WeightsError
 from zsad.methods._registry import method_class
 
@@ -97,7 +98,7 @@ def test_no_pixels_are_kept(load, good):
     for name in ("clip_ac", "adaclip"):
         detector = load(name)
         detector.fit(good)
-        pixels = detector._stack([Image.fromarray(good[0])])
+        pixels = batch_for(detector.method, [Image.fromarray(good[0])], detector.preparation)
         for tensor in detector.good_images.tensors().values():
             assert tensor.shape[1:] != pixels.shape[1:]
 

@@ -84,7 +84,7 @@ def test_answers_to_the_tiles_of_references_count(load):
     """What the method says of every tile of the references is no news in a tile."""
     detector = load("clip_ac", tile=64)
     detector.set_references([stripes(seed, 80, 100) for seed in range(3)])
-    support = detector._states_of(True, ["object"]).support
+    support = detector.compared.states_of_tiles(detector.looking, ["object"]).support
     assert len(support.answers) == 3 * 4
 
 

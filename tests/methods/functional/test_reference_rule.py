@@ -9,7 +9,6 @@ import torch
 
 import zsad
 from zsad.backbones.recording import recorded
-from zsad.methods.base import Support
 from zsad.methods.functional.patches import comparable_patches, layers_compared, recorded_patches
 from zsad.methods.functional.reference_rule import (
     OWN_WEIGHT,
@@ -115,7 +114,7 @@ def test_companions_count_the_less_the_more_references_there_are(small_clip, ima
 def test_a_method_reads_the_image_encoder_once(small_clip, images, monkeypatch):
     """The image encoder ran twice for each image with references."""
     detector = zsad.load("clip_ac", small_clip, device="cpu")
-    detector._compare_with(normal=images[:2])
+    detector.compared = detector.compared.with_support(normal=images[:2])
     detector.score_tensors(images[2:])
     visual, passed = detector.backbone.visual, []
     visual.register_forward_pre_hook(lambda _module, inputs: passed.append(len(inputs[0])))
@@ -140,10 +139,10 @@ def test_altered_images_are_not_taken_for_the_images(small_clip, images):
 def test_a_memory_and_answers_stand_for_the_images(small_clip, images):
     detector = zsad.load("anomalyclip", small_clip, "fresh", device="cpu")
     answers = detector.score_tensors(images[:2]).maps
-    detector._compare_with(normal=images[:2])
+    detector.compared = detector.compared.with_support(normal=images[:2])
     expected = detector.score_tensors(images[2:])
-    support = Support(memory=detector._states.memory, answers=answers)
-    detector._compare_with(normal=None, memory=support.memory, answers=support.answers)
+    memory = detector.compared.states.memory
+    detector.compared = detector.compared.with_support(normal=None, memory=memory, answers=answers)
     found = detector.score_tensors(images[2:])
     torch.testing.assert_close(found.scores, expected.scores)
     torch.testing.assert_close(found.maps, expected.maps)
@@ -154,9 +153,9 @@ def test_a_part_that_lies_otherwise_is_known_with_turned_references(make_small_c
     lying = images[:2].rot90(1, (2, 3))
     scores = []
     for turned in (False, True):
-        detector._compare_with(normal=images[:2], turned=turned)
+        detector.compared = detector.compared.with_support(normal=images[:2], turned=turned)
         scores.append(detector.score_tensors(lying).scores)
-        assert detector._states.memory.count == 2
+        assert detector.compared.states.memory.count == 2
     assert (scores[1] < scores[0]).all()
 
 
@@ -183,5 +182,5 @@ def test_sixteen_references_cost_at_most_half_a_lone_image():
         return min(times)
 
     lone = seconds()
-    detector._compare_with(normal=images[:16])
+    detector.compared = detector.compared.with_support(normal=images[:16])
     assert seconds() < 1.5 * lone

@@ -49,9 +49,17 @@ class Example:
 class Scorer(Protocol):
     """What can be calibrated: a `Detector`, or one that was exported."""
 
-    bits: int | None
-    tile: Tile
-    roi: Region | None
+    @property
+    def bits(self) -> int | None:
+        """Depth of the values in 16-bit files; None for what each file states."""
+
+    @property
+    def tile(self) -> Tile:
+        """How large images are cut into tiles; None for whole images."""
+
+    @property
+    def roi(self) -> Region | None:
+        """Region of interest; None for whole images."""
 
     @property
     def scores_jointly(self) -> bool:

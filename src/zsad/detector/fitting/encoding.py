@@ -12,24 +12,22 @@ import torch
 from zsad.detector.fitting.good_images import GoodImage, GoodImages, joined
 from zsad.detector.general_rule import remembered
 from zsad.detector.identity import image_fingerprint
-from zsad.detector.inputs import stack
+from zsad.detector.inputs import batch_for
 from zsad.detector.tiling import reference_tiles, tiles_of_each
 from zsad.errors import DataError, ImageReadError, printable
 from zsad.images.drawing import thumbnail
+from zsad.images.looking import cut
 from zsad.images.preparing import to_array
 from zsad.images.saving import save_jpeg
 from zsad.images.scoring import score_batch
-from zsad.images.tile_scoring import NOT_CUT, Cutting
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
     from zsad.detector.reference_tiles import ReferenceTiles
-    from zsad.images.preparing import Preparation
+    from zsad.images.looking import Looking
     from zsad.methods.base import Method
-
-    Look = Callable[[Any], tuple[Image.Image, Image.Image]]
 
 THUMBNAIL_SIDE = 240  # pixels
 THUMBNAIL_QUALITY = 85
@@ -56,12 +54,10 @@ class Encoded:
 
 def encode(
     method: Method,
-    preparation: Preparation,
-    look: Look,
+    looking: Looking,
     items: Sequence[Any],
     class_name: str,
     batch_size: int,
-    cutting: Cutting = NOT_CUT,
     are_turned: bool = False,
     known: frozenset[str] = frozenset(),
     progress: Callable[[int, int], None] | None = None,
@@ -70,12 +66,10 @@ def encode(
 
     Args:
         method: the system, with what it has learnt.
-        preparation: how images become the network's input.
-        look: reads an image; gives the whole, and the part that the detector looks at.
+        looking: how images are read, cut and prepared.
         items: images as `Detector.predict` takes them.
         class_name: name of what the images show.
         batch_size: number of images that go through the network at once.
-        cutting: how images are cut.
         are_turned: whether references also count turned and flipped.
         known: fingerprints of images that the detector already has; these count as copies.
         progress: called with the number of images done and the total.
@@ -91,7 +85,7 @@ def encode(
     copies = 0
 
     def prepared(some: Iterable[Image.Image]) -> Tensor:
-        return stack(some, preparation).to(method.backbone.text_projection.device)
+        return batch_for(method, some, looking.preparation)
 
     for start in range(0, len(items), batch_size):
         names: list[GoodImage] = []
@@ -100,7 +94,7 @@ def encode(
         for number, item in enumerate(items[start : start + batch_size], start=start + 1):
             name = _name(item) or f"image {number}"
             try:
-                whole, image = look(item)
+                whole = looking.read(item)[1]
             except ImageReadError as error:
                 failed.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
                 continue
@@ -108,20 +102,21 @@ def encode(
             if fingerprint in known or fingerprint in thumbnails:
                 copies += 1
                 continue
+            image = cut(whole, looking.roi)
             thumbnails[fingerprint] = _small_jpeg(image)
             names.append(GoodImage(name, fingerprint, image.height, image.width))
             images.append(image)
             sources.append(item)
-        outcomes = score_batch(
-            lambda some: _encoded(method, stack(some, preparation), class_name, are_turned), images
-        )
+        outcomes = score_batch(lambda some: _encoded(method, prepared(some), class_name, are_turned), images)
         for one, outcome, image, source in zip(names, outcomes, images, sources, strict=True):
             if isinstance(outcome, str):
                 failed.append(f"{one.name}: {outcome}")
                 continue
-            if cutting.tile is not None:
+            if looking.tile is not None:
                 most, first = tiles_of_each(len(items), are_turned), len(parts)
-                more = reference_tiles(method, image, cutting, most, first, prepared, class_name, are_turned)
+                more = reference_tiles(
+                    method, image, looking.cutting, most, first, prepared, class_name, are_turned
+                )
                 tiles = more if tiles is None else tiles.joined_with(more)
             parts.append(replace(outcome, images=(one,)))
             kept[one.fingerprint] = source
@@ -139,7 +134,6 @@ def encode(
 @torch.inference_mode()
 def _encoded(method: Method, images: Tensor, class_name: str, are_turned: bool) -> list[GoodImages]:
     """Memory and answer of each image; the images have no names here."""
-    images = images.to(method.backbone.text_projection.device)
     memory, answers = remembered(method, images, class_name, are_turned)
     names = tuple(GoodImage("", "", 1, 1) for _ in images)
     batch = GoodImages(names, memory, answers, are_turned=are_turned)

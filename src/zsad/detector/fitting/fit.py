@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zsad.detector.calibration.choice import choose_thresholds
 from zsad.detector.calibration.measurement import Measured, Measurement, map_height
+from zsad.detector.comparison import Comparison
 from zsad.detector.fitting.gathering import gathered
 from zsad.detector.fitting.leaving_out import scores_left_out
 from zsad.detector.fitting.statistics import OUTLIER, folds, log_odds, near_copies, robust_z
 from zsad.detector.fitting.wording import near_copy_warning, outlier_warning
 from zsad.errors import DataError
-from zsad.images.tile_scoring import NOT_CUT, Cutting
 from zsad.methods.base import DEFAULT_CLASS
 from zsad.methods.functional.maps import upsample
 
@@ -29,13 +29,11 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from zsad.detector.fitting.encoding import Look
     from zsad.detector.fitting.good_images import GoodImage, GoodImages
     from zsad.detector.fitting.options import FitOptions
     from zsad.detector.support import Images
     from zsad.detector.thresholds import Calibration
-    from zsad.images.preparing import Preparation
-    from zsad.images.tile_scoring import ImageAnswer
+    from zsad.images.looking import Looking
     from zsad.methods.base import Method
 
     Folds = Sequence[Sequence[int]]
@@ -46,16 +44,6 @@ MOST_FOLDS = 100
 
 NEAR_COPY_SHARE = 0.2
 FEWEST_IMAGES = 3
-
-
-class Answering(Protocol):
-    """What fitting asks of a detector."""
-
-    def answer(self, image: Image.Image, class_name: str) -> ImageAnswer:
-        """What the method says of an image that is read and cut to the region of interest."""
-
-    def scoring_settings(self) -> dict[str, Any]:
-        """Everything that the scores depend on."""
 
 
 @dataclass(frozen=True)
@@ -117,28 +105,24 @@ class _Scored:
 
 def fit(
     method: Method,
-    preparation: Preparation,
-    look: Look,
-    with_good_images: Callable[[GoodImages], Answering],
+    looking: Looking,
+    fingerprint: str,
     source: Images | None,
     options: FitOptions,
     earlier: GoodImages | None = None,
     progress: Callable[[int, int], None] | None = None,
-    cutting: Cutting = NOT_CUT,
 ) -> Fitting:
     """Finds references and thresholds.
 
     Args:
         method: the system, with what it has learnt.
-        preparation: how images become the network's input.
-        look: reads an image; gives the whole, and the part that the detector looks at.
-        with_good_images: the detector with some good images.
+        looking: how images are read, cut and prepared.
+        fingerprint: digest of the backbone's weights, for the calibration.
         source: good images, given as to `Detector.set_references`; may be None with earlier ones.
         options: what the thresholds are to achieve.
         earlier: good images that the detector has been fitted to and that remain; None to begin.
         progress: called with the number of images done and the total, and again whenever one has been scored
             without itself; what it raises ends the fit.
-        cutting: how images are cut.
 
     Raises:
         ConfigError: the method cannot score a single image, `options.strict` and too few images, or
@@ -147,16 +131,16 @@ def fit(
             again and are not there.
     """
     name = options.class_name or DEFAULT_CLASS
-    new = gathered(method, preparation, look, source, options, earlier, cutting, progress)
+    new = gathered(method, looking, source, options, earlier, progress)
     good = new.good
 
     def left_out(good: GoodImages, folds: Folds) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
         if good.tiles is not None:
 
             def read(number: int) -> Image.Image:
-                return look(new.items[good.images[number].fingerprint])[1]
+                return looking.read_part(new.items[good.images[number].fingerprint])
 
-            found = _predicted_left_out(good, folds, name, with_good_images, read)
+            found = _predicted_left_out(method, looking, good, folds, name, read)
         else:
             found = _enlarged(good, scores_left_out(method, good, folds, name))
         for one in found:
@@ -173,10 +157,9 @@ def fit(
         outliers = scored.outliers()
     uses_names = method.INFO.uses_class_names
     options = replace(options, class_name=name if uses_names else None)
+    settings = Comparison.of_good(method, good).settings(looking, fingerprint)
     return Fitting(
-        calibration=_calibration(
-            scored, good, with_good_images(good).scoring_settings(), options, new.failed, new.copies
-        ),
+        calibration=_calibration(scored, good, settings, options, new.failed, new.copies),
         good=good,
         scores=tuple(scored.scores),
         outliers=outliers,
@@ -198,10 +181,11 @@ def _enlarged(
 
 
 def _predicted_left_out(
+    method: Method,
+    looking: Looking,
     good: GoodImages,
     left_out: Folds,
     class_name: str,
-    with_good_images: Callable[[GoodImages], Answering],
     read: Callable[[int], Image.Image],
 ) -> Iterator[tuple[int, float, NDArray[np.float32]]]:
     """What a detector without the images of a fold says of these, cut into tiles.
@@ -209,19 +193,20 @@ def _predicted_left_out(
     Images are read a second time, because the tiles of all of them would not fit into memory.
 
     Args:
+        method: the system, with what it has learnt.
+        looking: how images are cut and prepared.
         good: the images; those that are held out are references of none.
         left_out: numbers of the images of each fold.
         class_name: name of what the images show.
-        with_good_images: the detector with some good images.
         read: reads the part of an image, by its number, that the detector looks at.
 
     Yields:
         Number, score and (H, W) map of each image, fold by fold.
     """
     for fold in left_out:
-        detector = with_good_images(good.without(set(fold) | set(good.held_out)))
+        compared = Comparison.of_good(method, good.without(set(fold) | set(good.held_out)))
         for number in fold:
-            answer = detector.answer(read(number), class_name)
+            (answer,) = compared.answers([read(number)], [class_name], looking)
             yield number, answer.score, answer.anomaly_map
 
 

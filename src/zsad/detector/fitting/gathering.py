@@ -18,12 +18,10 @@ from zsad.images.preparing import to_array
 from zsad.methods.base import DEFAULT_CLASS
 
 if TYPE_CHECKING:
-    from zsad.detector.fitting.encoding import Look
     from zsad.detector.fitting.good_images import GoodImage, GoodImages
     from zsad.detector.fitting.options import FitOptions
     from zsad.detector.support import Images
-    from zsad.images.preparing import Preparation
-    from zsad.images.tile_scoring import Cutting
+    from zsad.images.looking import Looking
     from zsad.methods.base import Method
 
     Progress = Callable[[int, int], None]
@@ -31,12 +29,10 @@ if TYPE_CHECKING:
 
 def gathered(
     method: Method,
-    preparation: Preparation,
-    look: Look,
+    looking: Looking,
     source: Images | None,
     options: FitOptions,
     earlier: GoodImages | None,
-    cutting: Cutting,
     progress: Progress | None,
 ) -> Encoded:
     """All good images to fit to: those of an earlier fit, and new ones.
@@ -46,12 +42,10 @@ def gathered(
 
     Args:
         method: the system, with what it has learnt.
-        preparation: how images become the network's input.
-        look: reads an image; gives the whole, and the part that the detector looks at.
+        looking: how images are read, cut and prepared.
         source: new good images, given as to `Detector.set_references`; None for none.
         options: class name, batch size, and whether references are turned.
         earlier: good images that the detector has been fitted to; None to begin.
-        cutting: how images are cut.
         progress: called with the number of images done and the total.
 
     Raises:
@@ -63,14 +57,12 @@ def gathered(
 
     def encoded(some: Sequence[Any], are_turned: bool, known: Collection[str] = ()) -> Encoded:
         name, at_once = options.class_name or DEFAULT_CLASS, options.batch_size
-        return encode(
-            method, preparation, look, some, name, at_once, cutting, are_turned, frozenset(known), progress
-        )
+        return encode(method, looking, some, name, at_once, are_turned, frozenset(known), progress)
 
     if earlier is None:
         return encoded(items, is_turned)
-    if cutting.tile is not None:
-        again = (*_still_there(earlier.images, look), *items)
+    if looking.tile is not None:
+        again = (*_still_there(earlier.images, looking), *items)
         if not again:
             raise _lost(earlier.images)
         new = encoded(again, is_turned or earlier.are_turned)
@@ -89,14 +81,14 @@ def gathered(
     return replace(new, good=joined([earlier, new.good]))
 
 
-def _still_there(images: Sequence[GoodImage], look: Look) -> list[str]:
+def _still_there(images: Sequence[GoodImage], looking: Looking) -> list[str]:
     """Names of the images whose files still hold what they held; other files of that name are not used."""
     found = []
     for image in images:
         if not Path(file_and_part(image.name)[0]).is_file():
             continue
         try:
-            whole = look(image.name)[0]
+            whole = looking.read(image.name)[1]
         except ImageReadError:
             continue
         if image_fingerprint(to_array(whole)) == image.fingerprint:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from zsad.detector.calibration.options import CalibrateOptions
+from zsad.detector.calibration.options import Aim, CalibrateOptions
 from zsad.errors import ConfigError
+from zsad.files.settings import build_config
+
+if TYPE_CHECKING:
+    from zsad.detector.thresholds import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +39,26 @@ class FitOptions(CalibrateOptions):
                 f'fit has good images only and chooses by "rate", not by "{self.rule}": use calibrate with '
                 "references for labelled images"
             )
+
+
+def fit_options(earlier: Calibration | None, rate: float | None, given: Mapping[str, Any]) -> FitOptions:
+    """The options of a fit.
+
+    Args:
+        earlier: calibration of the fit that is extended, whose options hold where none are given; None to
+            begin, and after its thresholds were set by hand.
+        rate: `false_alarm_rate`; None if it is not given.
+        given: other fields of `FitOptions` by name.
+
+    Raises:
+        ConfigError: an option is unknown or impossible.
+    """
+    kept: dict[str, Any] = {}
+    if earlier is not None:
+        kept = {field.name: getattr(earlier, field.name) for field in fields(Aim)}
+        kept |= {"class_name": earlier.class_name, "split": earlier.left_out == 0}
+    rates = {} if rate is None else {"false_alarm_rate": rate}
+    return build_config(FitOptions, {**kept, **given, **rates}, "fit")
 
 
 def to_extend(
