@@ -8,32 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zsad.cli.detectors import ComparingOptions, load_detector
+from zsad.cli.groups import with_groups
 from zsad.cli.options import (
     SOME_FAILED,
-    AugmentReferencesOption,
-    BackboneOption,
     BatchSizeOption,
-    BitsOption,
-    CheckpointOption,
     ClassNameOption,
-    DeviceOption,
-    ImageSizeOption,
     IncludeResultsOption,
-    MethodOption,
     NormalLabelsOption,
     OfflineOption,
     PrecisionOption,
     QuietOption,
-    ReferencesOption,
-    RoiOption,
-    SettingsOption,
-    StateWordsOption,
-    TileOption,
-    checkpoint_given,
     comma_list,
     go_offline,
-    load_detector,
-    method_settings,
 )
 from zsad.cli.printing import Bar, print_problems, quoted, stderr, stdout
 
@@ -41,6 +28,7 @@ if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
 
 
+@with_groups
 def calibrate(
     normal: Annotated[
         list[str] | None,
@@ -103,21 +91,10 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    method: MethodOption = None,
-    backbone: BackboneOption = None,
-    checkpoint: CheckpointOption = None,
-    class_name: ClassNameOption = None,
-    references: ReferencesOption = None,
-    augment_references: AugmentReferencesOption = False,
-    roi: RoiOption = None,
-    state_words: StateWordsOption = None,
-    batch_size: BatchSizeOption = 8,
-    image_size: ImageSizeOption = None,
-    device: DeviceOption = None,
+    wanted: ComparingOptions,
     precision: PrecisionOption = None,
-    settings: SettingsOption = None,
-    bits: BitsOption = None,
-    tile: TileOption = None,
+    class_name: ClassNameOption = None,
+    batch_size: BatchSizeOption = 8,
     offline: OfflineOption = False,
     normal_labels: NormalLabelsOption = None,
     include_results: IncludeResultsOption = False,
@@ -130,7 +107,7 @@ def calibrate(
 
     Exit code: 0 if every image was used, 3 if some images could not be read.
     """
-    config = method_settings(settings, state_words)
+    arguments = wanted.arguments()
     go_offline(offline)
     from zsad.detector.calibration.options import CalibrateOptions, default_rule
 
@@ -151,7 +128,7 @@ def calibrate(
     from zsad.detector.calibration.measuring import measure
     from zsad.files.run_lock import only_writer
 
-    check_out(out, checkpoint[0] if checkpoint else None)
+    check_out(out, wanted.checkpoint[0] if wanted.checkpoint else None)
     examples, name, left_out = find_examples(
         normal or [],
         anomalous or [],
@@ -164,21 +141,11 @@ def calibrate(
     options = replace(options, class_name=name)
     with only_writer(out):
         detector = load_detector(
-            method=method,
-            backbone=backbone,
-            checkpoint=checkpoint_given(checkpoint),
-            image_size=image_size,
-            bits=bits,
-            tile=tile,
-            device=device,
+            **arguments,
             precision=precision,
-            references=references,
-            augment_references=augment_references,
-            include_results=include_results,
             calibration="none",
-            roi=roi,
+            include_results=include_results,
             quiet=quiet,
-            **config,
         )
         with Bar(stderr(quiet), "Scoring") as bar:
             measurement = measure(detector, examples, options, bar.show)

@@ -27,15 +27,13 @@ from zsad.cli.options import (
     SettingsOption,
     TileOption,
     comma_list,
-    fail_interrupted,
     go_offline,
     method_settings,
     typed_command,
 )
-from zsad.cli.printing import Bar, counted, duration, left_out_lines, print_problems, stderr, stdout
+from zsad.cli.printing import counted, duration, left_out_lines, print_problems, resumable, stdout
 
 if TYPE_CHECKING:
-    from zsad.evaluation.options import EvaluateOptions
     from zsad.evaluation.results import EvaluationResult
 
 
@@ -154,7 +152,10 @@ def evaluate(
         resume=resume,
         allow_overlap=allow_overlap,
     )
-    result = _run(options, quiet)
+    from zsad.evaluation.run import evaluate as run
+
+    with resumable("Evaluating", out, quiet=quiet) as bar:
+        result = run(options, progress=bar.show, command=typed_command())
     if as_json:
         from zsad.evaluation.results import RESULTS_FILE
 
@@ -165,20 +166,6 @@ def evaluate(
     print_problems("left out", left_out, "see results.json")
     if left_out:
         raise typer.Exit(SOME_FAILED)
-
-
-def _run(options: EvaluateOptions, quiet: bool) -> EvaluationResult:
-    """Evaluates under a progress bar; after Ctrl-C, says how to continue if images have been scored."""
-    from zsad.evaluation.run import evaluate as run
-
-    bar = Bar(stderr(quiet), "Evaluating")
-    try:
-        with bar:
-            return run(options, progress=bar.show, command=typed_command())
-    except KeyboardInterrupt:
-        if not bar.is_started:
-            raise
-        fail_interrupted(f"finished results are in {options.out}")
 
 
 def _print_tables(result: EvaluationResult, out: Path) -> None:

@@ -8,27 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zsad.cli.detectors import ComparingOptions, load_detector
+from zsad.cli.groups import with_groups
 from zsad.cli.options import (
-    AugmentReferencesOption,
-    BackboneOption,
-    BitsOption,
     CalibrationOption,
-    CheckpointOption,
     ClassNameOption,
-    DeviceOption,
-    ImageSizeOption,
-    MethodOption,
     OfflineOption,
     QuietOption,
-    ReferencesOption,
-    RoiOption,
-    SettingsOption,
-    StateWordsOption,
-    TileOption,
-    checkpoint_given,
     go_offline,
-    load_detector,
-    method_settings,
 )
 from zsad.cli.printing import quoted, stderr, stdout
 from zsad.errors import ConfigError, printable
@@ -38,12 +25,12 @@ if TYPE_CHECKING:
     from zsad.deploy.web.folder import WebResult
 
 
+@with_groups
 def export(
     *,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder to write; it appears when everything is done.")
     ],
-    checkpoint: CheckpointOption = None,
     format: Annotated[
         str,
         typer.Option(
@@ -86,19 +73,9 @@ def export(
             show_default=False,
         ),
     ] = None,
-    method: MethodOption = None,
-    backbone: BackboneOption = None,
-    class_name: ClassNameOption = None,
-    references: ReferencesOption = None,
-    augment_references: AugmentReferencesOption = False,
+    wanted: ComparingOptions,
     calibration: CalibrationOption = None,
-    state_words: StateWordsOption = None,
-    image_size: ImageSizeOption = None,
-    device: DeviceOption = None,
-    roi: RoiOption = None,
-    tile: TileOption = None,
-    bits: BitsOption = None,
-    settings: SettingsOption = None,
+    class_name: ClassNameOption = None,
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -107,7 +84,7 @@ def export(
     Afterwards: zsad predict parts/ --bundle OUT, zsad serve --bundle OUT, or the README in the folder for
     programs in C++ and JavaScript.
     """
-    config = method_settings(settings, state_words)
+    arguments = wanted.arguments()
     go_offline(offline)
     from zsad.deploy.bundle import BUNDLE_FILE
     from zsad.deploy.export import WEB, export_detector
@@ -123,21 +100,7 @@ def export(
     compared = search_images(images).images if images else None
     normal = search_images(good).images if good else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves as little behind as Ctrl-C
-    detector = load_detector(
-        method=method,
-        backbone=backbone,
-        checkpoint=checkpoint_given(checkpoint),
-        image_size=image_size,
-        bits=bits,
-        tile=tile,
-        device=device,
-        references=references,
-        augment_references=augment_references,
-        calibration=calibration,
-        roi=roi,
-        quiet=quiet,
-        **config,
-    )
+    detector = load_detector(**arguments, calibration=calibration, quiet=quiet)
     with stderr(quiet).status("Exporting...") as status:
 
         def tell(what: str, done: int, total: int) -> None:

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zsad.cli.detectors import DetectorOptions, load_detector
+from zsad.cli.groups import with_groups
 from zsad.cli.options import (
     SOME_FAILED,
     AugmentReferencesOption,
-    BackboneOption,
     BatchSizeOption,
-    BitsOption,
-    CheckpointOption,
     ClassNameOption,
-    DeviceOption,
-    ImageSizeOption,
     IncludeResultsOption,
     OfflineOption,
     PrecisionOption,
     QuietOption,
-    RoiOption,
-    SettingsOption,
-    StateWordsOption,
-    TileOption,
-    checkpoint_given,
     go_offline,
     known_method,
-    load_detector,
-    method_settings,
 )
 from zsad.cli.printing import Bar, print_problems, quoted, stderr, stdout
 
@@ -42,6 +33,23 @@ DEFAULT_METHOD = "auto"
 DEFAULT_OUT = Path("fitted.safetensors")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _DetectorOptions(DetectorOptions):
+    """Another method than elsewhere is taken where none is named."""
+
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            callback=known_method,
+            help=f"A name of `zsad methods`. Default: the method of the checkpoint, or {DEFAULT_METHOD}.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@with_groups
 def fit(
     good: Annotated[
         list[str] | None,
@@ -111,29 +119,11 @@ def fit(
             "Repeatable.",
         ),
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            "-m",
-            callback=known_method,
-            help=f"A name of `zsad methods`. Default: the method of the checkpoint, or {DEFAULT_METHOD}.",
-            show_default=False,
-        ),
-    ] = None,
-    backbone: BackboneOption = None,
-    checkpoint: CheckpointOption = None,
-    class_name: ClassNameOption = None,
-    state_words: StateWordsOption = None,
-    batch_size: BatchSizeOption = 8,
-    augment_references: AugmentReferencesOption = False,
-    image_size: ImageSizeOption = None,
-    device: DeviceOption = None,
+    wanted: _DetectorOptions,
     precision: PrecisionOption = None,
-    roi: RoiOption = None,
-    tile: TileOption = None,
-    settings: SettingsOption = None,
-    bits: BitsOption = None,
+    augment_references: AugmentReferencesOption = False,
+    class_name: ClassNameOption = None,
+    batch_size: BatchSizeOption = 8,
     offline: OfflineOption = False,
     include_results: IncludeResultsOption = False,
     quiet: QuietOption = False,
@@ -144,7 +134,7 @@ def fit(
 
     Exit code: 0 if every image was used, 3 if some images could not be read.
     """
-    config = method_settings(settings, state_words)
+    arguments = wanted.arguments()
     go_offline(offline)
     from zsad.detector.calibration.examples import check_out
     from zsad.detector.fitting.options import check_files, to_extend
@@ -155,6 +145,7 @@ def fit(
     add, good = to_extend(add, good, out)
     out = out or add or DEFAULT_OUT
     start = None if add is None else str(add)
+    checkpoint = wanted.checkpoint
     check_files(out, add=add, checkpoint=checkpoint, has_good=bool(good), has_false_alarms=bool(false_alarm))
     check_out(out, start or (checkpoint[0] if checkpoint else None))
     page = out.with_suffix(".html")
@@ -169,20 +160,11 @@ def fit(
     }
     options = {name: value for name, value in given.items() if value is not None}
     with only_writer(out, page):
-        detector = load_detector(
-            method=method or (DEFAULT_METHOD if start is None and checkpoint is None else None),
-            backbone=backbone,
-            checkpoint=start or checkpoint_given(checkpoint),
-            image_size=image_size,
-            bits=bits,
-            tile=tile,
-            device=device,
-            precision=precision,
-            references=None,
-            roi=roi,
-            quiet=quiet,
-            **config,
-        )
+        if start is not None:
+            arguments["checkpoint"] = start
+        elif wanted.method is None and checkpoint is None:
+            arguments["method"] = DEFAULT_METHOD
+        detector = load_detector(**arguments, references=None, precision=precision, quiet=quiet)
         from zsad.detector.fitting.false_alarms import add_false_alarms
         from zsad.detector.fitting.wording import extended_sentence
 

@@ -7,14 +7,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, overload
+from typing import Annotated, Any, NoReturn, overload
 
 import typer
 
 from zsad.errors import ConfigError, ZsadError, one_line, unknown_name
-
-if TYPE_CHECKING:
-    from zsad.detector.detector import Detector
 
 WRONG_USAGE, SOME_FAILED, INTERRUPTED, FAILED = 2, 3, 130, 1
 DEBUG_VARIABLE = "ZSAD_DEBUG"
@@ -262,37 +259,6 @@ def checkpoint_given(paths: list[str] | None) -> str | tuple[str, ...] | None:
     if not paths:
         return None
     return paths[0] if len(paths) == 1 else tuple(paths)
-
-
-def load_detector(
-    *,
-    references: list[str] | None,
-    recursive: bool = True,
-    include_results: bool = False,
-    quiet: bool = False,
-    **arguments: Any,
-) -> Detector:
-    """Loads a detector, while a line on the terminal says so.
-
-    Args:
-        references: files, folders and patterns of reference images; None for none.
-        recursive: whether to search the sub-folders of the references too.
-        include_results: whether references may be images that zsad wrote itself, and masks.
-        quiet: whether to print nothing.
-        **arguments: every other argument of `zsad.load`.
-    """
-    import zsad
-    from zsad.cli.printing import print_problems, stderr
-    from zsad.images.finding import search_images
-
-    with stderr(quiet).status("Loading the method..."):
-        found = None
-        if references:
-            search = search_images(references, recursive, include_results=include_results)
-            if left_out := str(search.left_out):
-                print_problems("note", [f"references: {left_out} (--include-results takes them)"])
-            found = search.images
-        return zsad.load(references=found, **arguments)
 
 
 def typed_words() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,43 +16,28 @@ from zsad.cli.bundles import (
     check_no_engine,
     load_bundle,
 )
+from zsad.cli.detectors import ComparingOptions, load_detector
+from zsad.cli.groups import with_groups
 from zsad.cli.options import (
     SOME_FAILED,
-    AugmentReferencesOption,
-    BackboneOption,
     BatchSizeOption,
     CalibrationOption,
-    CheckpointOption,
     ClassNameOption,
     CsvDelimiterOption,
-    DeviceOption,
-    ImageSizeOption,
     IncludeResultsOption,
     OfflineOption,
     OutFolderOption,
     PrecisionOption,
     QuietOption,
-    ReferencesOption,
-    RoiOption,
-    SettingsOption,
-    StateWordsOption,
-    TileOption,
-    checkpoint_given,
     comma_list,
-    fail_interrupted,
     go_offline,
     known_method,
-    load_detector,
-    method_settings,
 )
-from zsad.cli.printing import Bar, failure_lines, print_prediction, print_problems, stderr
+from zsad.cli.printing import failure_lines, print_prediction, print_problems, resumable
 from zsad.cli.watching import run_watch
 
 if TYPE_CHECKING:
-    from zsad.prediction.options import PredictOptions
     from zsad.prediction.predictor import Predictor
-    from zsad.prediction.run import PredictResult
-    from zsad.prediction.setup import Loader
 
 
 _OF_DETECTORS = (
@@ -75,14 +61,10 @@ _OF_DETECTORS = (
 """Parameters of `predict` that have no meaning for an exported bundle."""
 
 
-def predict(
-    context: typer.Context,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="FILE|FOLDER|PATTERN|URI...", help="Images to score.", show_default=False),
-    ],
-    *,
-    out: OutFolderOption = Path("zsad-results"),
+@dataclass(frozen=True, kw_only=True)
+class _DetectorOptions(ComparingOptions):
+    """All images are there at once, so that their number can choose the method, and they the depth."""
+
     method: Annotated[
         str | None,
         typer.Option(
@@ -93,15 +75,33 @@ def predict(
             "images or more, which compares them with each other, and anomalyclip for fewer.",
             show_default=False,
         ),
-    ] = None,
-    backbone: BackboneOption = None,
-    checkpoint: CheckpointOption = None,
+    ] = None
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera; auto: the smallest "
+            "usual depth that all images fit in. Default: what the files state.",
+            show_default=False,
+        ),
+    ] = None
+
+
+@with_groups
+def predict(
+    context: typer.Context,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|FOLDER|PATTERN|URI...", help="Images to score.", show_default=False),
+    ],
+    *,
+    out: OutFolderOption = Path("zsad-results"),
+    wanted: _DetectorOptions,
+    precision: PrecisionOption = None,
     bundle: BundleOption = None,
     threads: ThreadsOption = None,
     providers: ProvidersOption = None,
     class_name: ClassNameOption = None,
-    references: ReferencesOption = None,
-    augment_references: AugmentReferencesOption = False,
     calibration: CalibrationOption = None,
     threshold: Annotated[
         float | None, typer.Option(help="Image score at and above which an image is anomalous.")
@@ -122,8 +122,6 @@ def predict(
     scale: Annotated[
         str, typer.Option(help="Colour scale of the overlays: fixed (comparable) or image (its own range).")
     ] = "fixed",
-    roi: RoiOption = None,
-    state_words: StateWordsOption = None,
     explain: Annotated[
         str | None,
         typer.Option(
@@ -134,8 +132,6 @@ def predict(
     ] = None,
     csv_delimiter: CsvDelimiterOption = ",",
     batch_size: BatchSizeOption = 8,
-    image_size: ImageSizeOption = None,
-    device: DeviceOption = None,
     devices: Annotated[
         int, typer.Option(min=1, help="Number of worker processes: one per GPU, or several sharing the CPU.")
     ] = 1,
@@ -147,16 +143,6 @@ def predict(
         int | None,
         typer.Option(min=1, help="Maximum number of processes of --engine ray. Default: one per GPU or CPU."),
     ] = None,
-    precision: PrecisionOption = None,
-    bits: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|auto",
-            help="Depth of the values in 16-bit files, such as 12 for a 12-bit camera; auto: the smallest "
-            "usual depth that all images fit in. Default: what the files state.",
-            show_default=False,
-        ),
-    ] = None,
     pages: Annotated[
         str,
         typer.Option(
@@ -164,7 +150,6 @@ def predict(
             "frame and slice.",
         ),
     ] = "first",
-    tile: TileOption = None,
     recursive: Annotated[bool, typer.Option(help="Search sub-folders too.")] = True,
     include_results: IncludeResultsOption = False,
     resume: Annotated[
@@ -178,7 +163,6 @@ def predict(
             "written are waited for, and a later watch continues in the same results.",
         ),
     ] = False,
-    settings: SettingsOption = None,
     offline: OfflineOption = False,
     json_lines: Annotated[bool, typer.Option("--json", help="Print one JSON object per image.")] = False,
     quiet: QuietOption = False,
@@ -194,7 +178,7 @@ def predict(
         check_no_engine(threads, providers)
     else:
         check_goes_with_bundle(context, _OF_DETECTORS)
-    config = method_settings(settings, state_words)
+    arguments = wanted.arguments()
     go_offline(offline)
     from zsad.prediction.options import PredictOptions
 
@@ -206,26 +190,26 @@ def predict(
         formats=comma_list(formats),  # type: ignore[arg-type] # checked inside
         scale=scale,  # type: ignore[arg-type] # checked inside
         explain=comma_list(explain),
-        roi=roi,
+        roi=wanted.roi,
         csv_delimiter=csv_delimiter,
         batch_size=batch_size,
-        bits=bits,  # type: ignore[arg-type] # checked inside
+        bits=wanted.bits,  # type: ignore[arg-type] # checked inside
         pages=pages,  # type: ignore[arg-type] # checked inside
-        tile=tile,  # type: ignore[arg-type] # checked inside
+        tile=wanted.tile,  # type: ignore[arg-type] # checked inside
         recursive=recursive,
         include_results=include_results,
         resume=resume,
         loaded_with={
-            "checkpoint": checkpoint,
+            "checkpoint": wanted.checkpoint,
             "precision": precision,
-            "references": references,
-            **({"augment_references": True} if augment_references else {}),
+            "references": wanted.references,
+            **({"augment_references": True} if wanted.augment_references else {}),
             **({} if bundle is None else {"bundle": str(bundle)}),
         },
         engine=engine,  # type: ignore[arg-type] # checked inside
         devices=devices,
         workers=workers,
-        device=device,
+        device=wanted.device,
     )
 
     def load(files: list[Path], device: str | None, bits: int | None) -> Predictor:
@@ -233,30 +217,25 @@ def predict(
             return load_bundle(bundle, threads, providers, quiet=quiet).at_depth(bits)
         from zsad.detector.support import default_method
 
-        is_chosen = any(given is not None for given in (method, checkpoint, references, calibration))
+        chosen_by = (wanted.method, wanted.checkpoint, wanted.references, calibration)
+        is_chosen = any(given is not None for given in chosen_by)
+        here = {"device": device, "bits": bits, "roi": options.roi}
         return load_detector(
-            method=method if is_chosen else default_method(files),
-            backbone=backbone,
-            checkpoint=checkpoint_given(checkpoint),
-            image_size=image_size,
-            device=device,
+            **{**arguments, **here, "method": wanted.method if is_chosen else default_method(files)},
             precision=precision,
-            bits=bits,
-            tile=tile,
-            references=references,
-            augment_references=augment_references,
             recursive=recursive,
             include_results=include_results,
             calibration=calibration,
-            roi=options.roi,
             quiet=quiet,
-            **config,
         )
 
     if watch:
         result = run_watch(inputs, load, options, as_json=json_lines, quiet=quiet)
     else:
-        result = _run(inputs, load, options, quiet)
+        from zsad.prediction.run import predict_folder
+
+        with resumable("Scoring", options.out, quiet=quiet) as bar:
+            result = predict_folder(inputs, load, options, progress=bar.show)
     if json_lines and not watch:
         for record in result.records:
             typer.echo(record.to_json())
@@ -267,17 +246,3 @@ def predict(
     print_problems("failed", failure_lines(result), "see results.csv")
     if result.failed:
         raise typer.Exit(SOME_FAILED)
-
-
-def _run(inputs: list[str], load: Loader, options: PredictOptions, quiet: bool) -> PredictResult:
-    """Predicts under a progress bar; after Ctrl-C, says how to continue if images have been scored."""
-    from zsad.prediction.run import predict_folder
-
-    bar = Bar(stderr(quiet), "Scoring")
-    try:
-        with bar:
-            return predict_folder(inputs, load, options, progress=bar.show)
-    except KeyboardInterrupt:
-        if not bar.is_started:
-            raise
-        fail_interrupted(f"finished results are in {options.out}")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from zsad.cli.options import fail_interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +66,25 @@ class Bar:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+
+@contextmanager
+def resumable(title: str, out: str | Path, *, quiet: bool) -> Iterator[Bar]:
+    """A progress bar for what can be continued: after Ctrl-C, says how if images have been scored.
+
+    Args:
+        title: what is being done, beside the bar.
+        out: folder of the results.
+        quiet: whether to draw nothing.
+    """
+    bar = Bar(stderr(quiet), title)
+    try:
+        with bar:
+            yield bar
+    except KeyboardInterrupt:
+        if not bar.is_started:
+            raise
+        fail_interrupted(f"finished results are in {out}")
 
 
 def print_prediction(result: PredictResult, *, was_watch: bool) -> None:

@@ -11,28 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zsad.cli.bundles import ProvidersOption, ThreadsOption, check_no_engine, load_bundle
+from zsad.cli.detectors import ComparingOptions, load_detector
+from zsad.cli.groups import with_groups
 from zsad.cli.options import (
-    AugmentReferencesOption,
-    BackboneOption,
-    BitsOption,
     CalibrationOption,
-    CheckpointOption,
     ClassNameOption,
-    DeviceOption,
-    ImageSizeOption,
-    MethodOption,
     OfflineOption,
     PrecisionOption,
     QuietOption,
-    ReferencesOption,
-    RoiOption,
-    SettingsOption,
-    StateWordsOption,
-    TileOption,
-    checkpoint_given,
     go_offline,
-    load_detector,
-    method_settings,
 )
 from zsad.errors import ConfigError
 
@@ -42,6 +29,7 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
+@with_groups
 def serve(
     *,
     bundle: Annotated[
@@ -97,21 +85,10 @@ def serve(
         int | None,
         typer.Option(min=1, help="Most images scored at once. Default: by the size of the network's input."),
     ] = None,
-    method: MethodOption = None,
-    backbone: BackboneOption = None,
-    checkpoint: CheckpointOption = None,
-    class_name: ClassNameOption = None,
-    references: ReferencesOption = None,
-    augment_references: AugmentReferencesOption = False,
-    calibration: CalibrationOption = None,
-    image_size: ImageSizeOption = None,
-    device: DeviceOption = None,
+    wanted: ComparingOptions,
     precision: PrecisionOption = None,
-    bits: BitsOption = None,
-    tile: TileOption = None,
-    roi: RoiOption = None,
-    state_words: StateWordsOption = None,
-    settings: SettingsOption = None,
+    calibration: CalibrationOption = None,
+    class_name: ClassNameOption = None,
     offline: OfflineOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -119,23 +96,13 @@ def serve(
 
     Serves a detector (--checkpoint line3.safetensors) or bundles of `zsad export` (--bundle line3-onnx).
     """
-    config = method_settings(settings, state_words)
-    go_offline(offline)
     arguments = {
-        "method": method,
-        "backbone": backbone,
-        "checkpoint": checkpoint_given(checkpoint),
-        "image_size": image_size,
-        "device": device,
+        **wanted.arguments(),
+        "augment_references": wanted.augment_references or None,
         "precision": precision,
-        "bits": bits,
-        "tile": tile,
-        "references": references,
-        "augment_references": augment_references or None,
         "calibration": calibration,
-        "roi": roi,
-        **config,
     }
+    go_offline(offline)
     given = {name: value for name, value in arguments.items() if value is not None}
     models: Any
     if bundle:
