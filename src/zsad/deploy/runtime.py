@@ -15,14 +15,13 @@ import numpy as np
 from zsad.deploy.bundle import Bundle, read_bundle, region_of
 from zsad.deploy.sessions import Engine, NetworkAnswers, OpenGraphs
 from zsad.detector.decision import Decision
-from zsad.detector.predicting import Predicts
+from zsad.detector.predicting import Predicts, prediction_of
 from zsad.errors import ConfigError, printable
 from zsad.files.settings import one_or_more
 from zsad.images.looking import Looking, look
-from zsad.images.preparing import prepare_batch, to_array
+from zsad.images.preparing import prepare_batch
 from zsad.images.tile_scoring import TILES_AT_ONCE, score_images
 from zsad.images.tiles import Tile, enlarged, setting_of
-from zsad.types import Prediction, ScoreScale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from zsad.images.class_names import Classes
     from zsad.images.limits import Bits
     from zsad.images.streams import ImageSource, ReadImage
+    from zsad.types import Prediction, ScoreScale
 
 
 def load_exported(
@@ -193,20 +193,15 @@ class ExportedDetector(Predicts[Mapping[str, Any]]):
             whole, [None] * len(whole), self._score, _resized, self.looking.cutting, at_once
         )
         return [
-            Prediction(
-                score=answer.score,
-                anomaly_map=answer.anomaly_map,
-                image=to_array(image),
-                path=path,
-                threshold=self.threshold,
-                map_threshold=self.map_threshold,
-                map_range=self.map_range,
+            prediction_of(
+                image,
+                answer,
+                self.decision,
+                self.map_range,
                 class_name=self.bundle.class_name,
-                score_scale=self.score_scale,
-                tile=answer.tile,
                 notes=self.bundle.notes,
             )
-            for (path, image), answer in zip(images, answers, strict=True)
+            for image, answer in zip(images, answers, strict=True)
         ]
 
     def _score(self, images: Iterable[Image.Image], _: Sequence[str | None], is_tile: bool) -> NetworkAnswers:

@@ -31,7 +31,7 @@ from torch import Tensor
 from zsad.errors import ConfigError
 from zsad.images.preparing import Preparation, prepare
 from zsad.methods.base import DEFAULT_CLASS
-from zsad.methods.functional.patches import resolve_dpam_layer, value_value_features
+from zsad.methods.functional.patches import first_value_value_layer, value_value_features
 from zsad.methods.prompts.templates import NORMAL_STATES, WINCLIP_TEMPLATES, average_vector, compose, state_of
 from zsad.types import PhraseFit, Prediction
 
@@ -138,7 +138,7 @@ class RegionRanker:
         preparation = Preparation(self._image_size, record.mean, record.std)
         pixels = prepare(Image.fromarray(image), preparation)
         images = torch.from_numpy(pixels)[None].to(backbone.text_projection.device)
-        start = layers - resolve_dpam_layer(None, layers) + 2
+        start = first_value_value_layer(None, layers)
         return value_value_features(backbone.visual, images, (layers,), start).patch_features[0, 0]
 
     def _vector(self, states: tuple[str, ...], class_name: str) -> Tensor:

@@ -1,18 +1,20 @@
-"""`Predicts`: what a detector and an exported detector have in common. No torch."""
+"""What a detector and an exported detector have in common, and what others ask of both. No torch."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from zsad.detector.decision import CalibrationT, Decision
 from zsad.errors import ConfigError
 from zsad.images.class_names import Classes, class_names, with_class_names
 from zsad.images.finding import find_and_tell
+from zsad.images.preparing import to_array
 from zsad.images.reading import depth_of
 from zsad.images.streams import OnError, ReadImage, check_stream, holds_several, read_batches, scored_stream
+from zsad.types import Prediction
 
 if TYPE_CHECKING:
     from zsad.images.limits import Bits
@@ -20,12 +22,41 @@ if TYPE_CHECKING:
     from zsad.images.names import Pages
     from zsad.images.preparing import Preparation
     from zsad.images.region import Region
+    from zsad.images.tile_scoring import ImageAnswer
     from zsad.images.tiles import Tile
-    from zsad.types import Prediction
+    from zsad.types import PhraseRanker
 
 MOST_AT_ONCE = 16
 
 SelfT = TypeVar("SelfT", bound="Predicts[Any]")
+
+
+class Scorer(Protocol):
+    """What scores images, for those who ask no more of it: a `zsad.Detector`, or one that was exported."""
+
+    @property
+    def bits(self) -> int | None:
+        """Depth of the values in 16-bit files; None for what each file states."""
+
+    @property
+    def tile(self) -> Tile:
+        """How large images are cut into tiles; None for whole images."""
+
+    @property
+    def roi(self) -> Region | None:
+        """Region of interest; None for whole images."""
+
+    @property
+    def scores_jointly(self) -> bool:
+        """Whether images have to be scored all at once."""
+
+    def predict(
+        self, inputs: list[Any], classes: str | None = None, batch_size: int | None = None
+    ) -> Sequence[Prediction]:
+        """Scores several images."""
+
+    def scoring_settings(self) -> dict[str, Any]:
+        """Everything that the scores depend on."""
 
 
 class Predicts(Generic[CalibrationT]):
@@ -253,3 +284,41 @@ class Predicts(Generic[CalibrationT]):
 
     def _adapt(self, before: Looking) -> None:
         """Adapts a copy that looks at images otherwise than before, or refuses it."""
+
+
+def prediction_of(
+    image: ReadImage,
+    answer: ImageAnswer,
+    decision: Decision[Any],
+    map_range: tuple[float, float],
+    *,
+    class_name: str | None,
+    notes: tuple[str, ...],
+    ranker: PhraseRanker | None = None,
+) -> Prediction:
+    """The prediction for an image.
+
+    Args:
+        image: the image as it was read, with the file that it comes from.
+        answer: what the method says about it.
+        decision: thresholds and score scale for its class name.
+        map_range: smallest and largest value that a map can take.
+        class_name: class name that the score depends on; None without one.
+        notes: what the method could not do as it was set up.
+        ranker: answers `Prediction.explain`; None for what has no text encoder.
+    """
+    path, pixels = image
+    return Prediction(
+        score=answer.score,
+        anomaly_map=answer.anomaly_map,
+        image=to_array(pixels),
+        path=path,
+        threshold=decision.threshold,
+        map_threshold=decision.map_threshold,
+        map_range=map_range,
+        class_name=class_name,
+        ranker=ranker,
+        score_scale=decision.scale,
+        tile=answer.tile,
+        notes=notes,
+    )

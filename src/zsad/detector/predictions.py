@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zsad.images.preparing import to_array
+from zsad.detector.predicting import prediction_of
 from zsad.methods.base import DEFAULT_CLASS
 from zsad.types import Prediction, RawOutput
 
@@ -42,22 +42,16 @@ def predictions(
         ranker: answers `Prediction.explain`.
     """
     found = []
-    for (path, image), name, answer in zip(images, names, answers, strict=True):
-        decided = decision.for_class(name or DEFAULT_CLASS)
+    for read, name, answer in zip(images, names, answers, strict=True):
         found.append(
-            Prediction(
-                score=answer.score,
-                anomaly_map=answer.anomaly_map,
-                image=to_array(image),
-                path=path,
-                threshold=decided.threshold,
-                map_threshold=decided.map_threshold,
-                map_range=map_range,
+            prediction_of(
+                read,
+                answer,
+                decision.for_class(name or DEFAULT_CLASS),
+                map_range,
                 class_name=name if method.INFO.uses_class_names else None,
-                ranker=ranker,
-                score_scale=decided.scale,
-                tile=answer.tile,
                 notes=method.notes,
+                ranker=ranker,
             )
         )
     return found

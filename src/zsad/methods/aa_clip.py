@@ -65,7 +65,7 @@ from zsad.methods.functional.category_scores import category_scores
 from zsad.methods.functional.checks import check_masks
 from zsad.methods.functional.losses import pixel_losses
 from zsad.methods.functional.maps import grid_side, small_gaussian_filter, to_grid, upsample
-from zsad.methods.functional.patches import layers_to_use, resolve_dpam_layer
+from zsad.methods.functional.patches import first_value_value_layer, layers_to_use, resolve_dpam_layer
 from zsad.methods.functional.residual_adapters import (
     BiasFreeLayer,
     ImageAdapter,
@@ -281,7 +281,7 @@ class AACLIP(Method[Config, Features, TextState]):
         if self.config.stage == "image":
             return Features(images)
         last = self.backbone.config.vision.layers
-        first = last + 2 - resolve_dpam_layer(self.config.surgery_until_layer, last)
+        first = first_value_value_layer(self.config.surgery_until_layer, last)
         visual, attention = self.backbone.visual, self.config.surgery_attention
         return FrozenPatches(surgery_features(visual, images, self.layers, first, attention))
 

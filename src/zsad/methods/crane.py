@@ -64,9 +64,9 @@ from zsad.methods.functional.maps import gaussian_filter, to_grid, upsample
 from zsad.methods.functional.patches import (
     JointFeatures,
     LayerAliasing,
+    first_value_value_layer,
     layers_read,
     layers_to_use,
-    resolve_dpam_layer,
 )
 from zsad.methods.functional.similarity import cosine_similarity
 from zsad.methods.prompts.context_token import ContextTokenPlace, encode_with_images
@@ -182,7 +182,7 @@ class Config(ObjectAgnosticConfig):
 
     def start(self, layers: int) -> int:
         """First layer of E-Attn, 1-based, of an image encoder with a number of layers."""
-        return layers - resolve_dpam_layer(self.dpam_layer, layers) + 2
+        return first_value_value_layer(self.dpam_layer, layers)
 
 
 class Crane(Method[Config, JointFeatures, TextState]):

@@ -48,7 +48,12 @@ from zsad.methods.base import Method, MethodConfig, Sigma, State, Support, Tempe
 from zsad.methods.functional.checks import check_masks
 from zsad.methods.functional.losses import binary_focal_loss, pixel_losses
 from zsad.methods.functional.maps import abnormal_map, to_grid, upsample
-from zsad.methods.functional.patches import JointFeatures, resolve_dpam_layer, value_value_features
+from zsad.methods.functional.patches import (
+    JointFeatures,
+    first_value_value_layer,
+    resolve_dpam_layer,
+    value_value_features,
+)
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.fine_grained import FineGrainedPromptLearner
 from zsad.methods.prompts.learners_file import deep_prompt_settings, official_prompts
@@ -196,7 +201,7 @@ class FAPrompt(Method[Config, JointFeatures, FAPromptState]):
         super().__init__(backbone, config.resolved(backbone.config))
         chosen, towers = self.config, backbone.config
         self.last = towers.vision.layers
-        self.value_value_from = self.last - resolve_dpam_layer(chosen.dpam_layer, self.last) + 2
+        self.value_value_from = first_value_value_layer(chosen.dpam_layer, self.last)
         self.prompt_learner = FineGrainedPromptLearner(
             backbone,
             n_ctx_pos=chosen.n_ctx_pos,

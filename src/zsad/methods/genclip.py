@@ -52,7 +52,7 @@ from zsad.methods.base import DEFAULT_CLASS, Method, MethodConfig, Sigma, State,
 from zsad.methods.functional.checks import check_masks
 from zsad.methods.functional.losses import pixel_losses
 from zsad.methods.functional.maps import gaussian_filter, grid_side, mean_of_largest, to_grid, upsample
-from zsad.methods.functional.patches import layers_to_use, resolve_dpam_layer
+from zsad.methods.functional.patches import first_value_value_layer, layers_to_use, resolve_dpam_layer
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.object_agnostic import resolve_depth
 from zsad.methods.prompts.queries import QueryPrompts, query_token_ids
@@ -186,8 +186,7 @@ class GenCLIP(Method[Config, Features, NamedPrompts]):
         towers = backbone.config
         super().__init__(backbone, config.resolved(towers))
         self.layers = layers_to_use(self.config.features_list, towers.vision.layers)
-        dpam_layer = resolve_dpam_layer(self.config.dpam_layer, towers.vision.layers)
-        self.value_value_from = towers.vision.layers - dpam_layer + 2
+        self.value_value_from = first_value_value_layer(self.config.dpam_layer, towers.vision.layers)
         self.prompts = QueryPrompts(
             self.backbone,
             self.layers,

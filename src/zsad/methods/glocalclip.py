@@ -51,9 +51,9 @@ from zsad.methods.functional.maps import abnormal_map
 from zsad.methods.functional.patches import (
     JointFeatures,
     LayerAliasing,
+    first_value_value_layer,
     layers_read,
     layers_to_use,
-    resolve_dpam_layer,
     value_value_features,
 )
 from zsad.methods.functional.similarity import similarity_softmax
@@ -167,7 +167,7 @@ class GlocalCLIP(Method[Config, JointFeatures, GlocalCLIPState]):
         self.image_score = image_score
         chosen, towers = self.config, backbone.config
         last = towers.vision.layers
-        self.value_value_from: int = last - resolve_dpam_layer(chosen.dpam_layer, last) + 2
+        self.value_value_from = first_value_value_layer(chosen.dpam_layer, last)
         used = layers_to_use(chosen.features_list, last)
         read = layers_read(used, chosen.layer_aliasing, self.value_value_from, last)
         self.layers, self.times = tuple(read), tuple(float(count) for count in read.values())

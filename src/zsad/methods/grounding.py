@@ -59,7 +59,11 @@ from zsad.methods.functional.crops import crop, put_back, whole_pixels
 from zsad.methods.functional.foreground import enlarged, foreground_boxes
 from zsad.methods.functional.grounding_dino import Detector, load_grounding_dino
 from zsad.methods.functional.maps import abnormal_map
-from zsad.methods.functional.patches import joint_features, layers_to_use, resolve_dpam_layer
+from zsad.methods.functional.patches import (
+    first_value_value_layer,
+    joint_features,
+    layers_to_use,
+)
 from zsad.methods.functional.similarity import similarity_softmax
 from zsad.methods.prompts.templates import TextEnsemble
 from zsad.methods.prompts.written import ClassPrompts, WrittenPrompts, read_prompts
@@ -140,7 +144,7 @@ class Grounding(Method[Config, Tensor, NamedState]):
         super().__init__(backbone, replace(config, prompts=own))
         layers = self.backbone.config.vision.layers
         self.features_list = layers_to_use(config.features_list, layers)
-        self._value_value_from = layers + 2 - resolve_dpam_layer(None, layers)
+        self._value_value_from = first_value_value_layer(None, layers)
         self.text = TextEnsemble(self.backbone, WrittenPrompts(own))
         self.detector: Detector = self._chosen_detector()
 

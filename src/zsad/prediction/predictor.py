@@ -5,38 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
 
+from zsad.detector.predicting import Scorer
 from zsad.errors import ConfigError
 
 if TYPE_CHECKING:
     from zsad.detector.detector import Detector
     from zsad.detector.thresholds import Calibration
     from zsad.images.limits import Bits
-    from zsad.images.region import Region
     from zsad.images.tiles import Tile
     from zsad.prediction.options import PredictOptions
-    from zsad.types import Prediction
 
 SelfT = TypeVar("SelfT")
 
 
-class Predictor(Protocol):
-    """Scores images by itself; `zsad.Detector` and `zsad.deploy.ExportedDetector` do."""
+class Predictor(Scorer, Protocol):
+    """What a run needs beyond scores; `zsad.Detector` and `zsad.deploy.ExportedDetector` have it."""
 
     @property
     def image_size(self) -> int:
         """Side of the square network input, in pixels."""
-
-    @property
-    def bits(self) -> int | None:
-        """Depth of the values in 16-bit files; None for what each file states."""
-
-    @property
-    def tile(self) -> Tile:
-        """How large images are cut into tiles; None for whole images."""
-
-    @property
-    def roi(self) -> Region | None:
-        """Region of interest; None for whole images."""
 
     @property
     def method_name(self) -> str:
@@ -51,10 +38,6 @@ class Predictor(Protocol):
         """Smallest and largest value that a map can take."""
 
     @property
-    def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once."""
-
-    @property
     def threshold(self) -> float | None:
         """Image score from which on an image counts as anomalous."""
 
@@ -65,12 +48,6 @@ class Predictor(Protocol):
     @property
     def calibration(self) -> Any:
         """A `Calibration`, its values as a mapping, or None."""
-
-    def scoring_settings(self) -> dict[str, Any]:
-        """Everything that the scores depend on."""
-
-    def predict(self, inputs: list[Any], classes: str | None = None) -> Sequence[Prediction]:
-        """Scores several images."""
 
     def at_depth(self: SelfT, bits: Bits) -> SelfT:
         """The same, but reading 16-bit files at another depth."""

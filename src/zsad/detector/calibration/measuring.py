@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from zsad.detector.calibration.options import CalibrateOptions
     from zsad.detector.detector import Detector
-    from zsad.images.region import Region
-    from zsad.images.tiles import Tile
+    from zsad.detector.predicting import Scorer
     from zsad.types import Prediction
 
 MOST_PIXEL_GROUPS = 20_000
@@ -44,34 +43,6 @@ class Example:
     image: Any
     is_anomalous: bool = False
     mask: Any = None
-
-
-class Scorer(Protocol):
-    """What can be calibrated: a `Detector`, or one that was exported."""
-
-    @property
-    def bits(self) -> int | None:
-        """Depth of the values in 16-bit files; None for what each file states."""
-
-    @property
-    def tile(self) -> Tile:
-        """How large images are cut into tiles; None for whole images."""
-
-    @property
-    def roi(self) -> Region | None:
-        """Region of interest; None for whole images."""
-
-    @property
-    def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once."""
-
-    def predict(
-        self, inputs: list[Any], classes: str | None = None, batch_size: int | None = None
-    ) -> Sequence[Prediction]:
-        """Scores several images."""
-
-    def scoring_settings(self) -> dict[str, Any]:
-        """Everything that the scores depend on."""
 
 
 def measure(

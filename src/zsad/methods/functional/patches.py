@@ -189,6 +189,18 @@ def resolve_dpam_layer(dpam_layer: int | None, layers: int, setting: str = "dpam
     return dpam_layer
 
 
+def first_value_value_layer(dpam_layer: int | None, layers: int, setting: str = "dpam_layer") -> int:
+    """First layer of the value-value stream, 1-based, by AnomalyCLIP's constant.
+
+    Arguments and errors are those of `resolve_dpam_layer`.
+
+    Example:
+        >>> first_value_value_layer(None, 24), first_value_value_layer(2, 24)
+        (6, 24)
+    """
+    return layers - resolve_dpam_layer(dpam_layer, layers, setting) + 2
+
+
 def layers_read(
     features_list: Sequence[int], aliasing: LayerAliasing, value_value_from: int, last: int
 ) -> dict[int, int]:

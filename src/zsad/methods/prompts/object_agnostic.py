@@ -21,7 +21,12 @@ from zsad.methods.base import MethodConfig, Sigma, Temperature
 from zsad.methods.functional.checks import check_masks
 from zsad.methods.functional.losses import pixel_losses
 from zsad.methods.functional.maps import to_grid, upsample
-from zsad.methods.functional.patches import layers_to_use, resolve_dpam_layer, value_value_features
+from zsad.methods.functional.patches import (
+    first_value_value_layer,
+    layers_to_use,
+    resolve_dpam_layer,
+    value_value_features,
+)
 from zsad.methods.functional.similarity import cosine_similarity, similarity_softmax
 from zsad.methods.prompts.learners import PromptPairLearner
 from zsad.methods.prompts.learners_file import deep_prompt_settings, official_prompts
@@ -105,7 +110,7 @@ class ObjectAgnosticPrompts(nn.Module):
         chosen = config.resolved(backbone.config)
         self.temperature = chosen.temperature
         self.layers = layers_to_use(chosen.features_list, vision.layers)
-        self.value_value_from = vision.layers - resolve_dpam_layer(chosen.dpam_layer, vision.layers) + 2
+        self.value_value_from = first_value_value_layer(chosen.dpam_layer, vision.layers)
         self.learner = PromptPairLearner(
             backbone,
             n_ctx=chosen.n_ctx,
