@@ -50,6 +50,7 @@ WITHOUT_TORCH = {
     "deploy/__init__.py",
     "detector/predicting.py",
     "detector/decision.py",
+    "detector/scorer.py",
     "detector/__init__.py",
 }
 WITHOUT_TORCH_MAY_IMPORT = "_lazy errors _version files images types deploy"

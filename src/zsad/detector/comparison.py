@@ -9,7 +9,6 @@ import torch
 
 from zsad.detector.identity import image_fingerprint, learned_versions, scoring_settings
 from zsad.detector.inputs import batch_for
-from zsad.detector.predictions import one_by_one
 from zsad.detector.states import States
 from zsad.detector.support import readable
 from zsad.detector.tiling import Sources, check_tileable, resized
@@ -19,9 +18,10 @@ from zsad.images.preparing import to_array
 from zsad.images.tile_scoring import TILES_AT_ONCE, score_images
 from zsad.methods.base import DEFAULT_CLASS, Support
 from zsad.methods.functional.reference_rule import EDITION, MAP_RANGE
+from zsad.types import RawOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from PIL import Image
     from torch import Tensor
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from zsad.images.looking import Looking
     from zsad.images.tile_scoring import ImageAnswer
     from zsad.methods.base import Method, State
-    from zsad.types import RawOutput
 
     Names = Sequence[str | None]
     """Class names of a batch; None stands for "object"."""
@@ -183,7 +182,7 @@ class Comparison:
         """
         stamp = learned_versions(self.method)
         if self.good is not None and len(images) > 1 and self.compares_a_batch(names):
-            return one_by_one(lambda one, name: states.scored(one, name, stamp), images, names)
+            return _one_by_one(lambda one, name: states.scored(one, name, stamp), images, names)
         return states.scored(images, names, stamp)
 
     def shown(self, names: Names) -> State | None:
@@ -249,3 +248,17 @@ class Comparison:
                 "the references or companions were prepared for another region: give the region when the "
                 "detector is loaded (zsad.load(..., roi=...)), or set them after with_roi"
             )
+
+
+def _one_by_one(
+    score: Callable[[Tensor, Sequence[str | None]], RawOutput], images: Tensor, names: Sequence[str | None]
+) -> RawOutput:
+    """Scores the images of a batch as if each came alone.
+
+    Args:
+        score: scores (B, 3, S, S) images with their class names.
+        images: (B, 3, S, S).
+        names: class names, one for each image.
+    """
+    parts = [score(image[None], [name]) for image, name in zip(images, names, strict=True)]
+    return RawOutput(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))

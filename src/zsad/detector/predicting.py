@@ -1,11 +1,11 @@
-"""What a detector and an exported detector have in common, and what others ask of both. No torch."""
+"""`Predicts`: what a detector and an exported detector have in common. No torch."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zsad.detector.decision import CalibrationT, Decision
 from zsad.errors import ConfigError
@@ -29,34 +29,6 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 16
 
 SelfT = TypeVar("SelfT", bound="Predicts[Any]")
-
-
-class Scorer(Protocol):
-    """What scores images, for those who ask no more of it: a `zsad.Detector`, or one that was exported."""
-
-    @property
-    def bits(self) -> int | None:
-        """Depth of the values in 16-bit files; None for what each file states."""
-
-    @property
-    def tile(self) -> Tile:
-        """How large images are cut into tiles; None for whole images."""
-
-    @property
-    def roi(self) -> Region | None:
-        """Region of interest; None for whole images."""
-
-    @property
-    def scores_jointly(self) -> bool:
-        """Whether images have to be scored all at once."""
-
-    def predict(
-        self, inputs: list[Any], classes: str | None = None, batch_size: int | None = None
-    ) -> Sequence[Prediction]:
-        """Scores several images."""
-
-    def scoring_settings(self) -> dict[str, Any]:
-        """Everything that the scores depend on."""
 
 
 class Predicts(Generic[CalibrationT]):

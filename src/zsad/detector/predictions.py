@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from zsad.detector.predicting import prediction_of
 from zsad.methods.base import DEFAULT_CLASS
-from zsad.types import Prediction, RawOutput
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from zsad.detector.decision import Decision
     from zsad.images.streams import ReadImage
     from zsad.images.tile_scoring import ImageAnswer
     from zsad.methods.base import Method
-    from zsad.types import PhraseRanker
+    from zsad.types import PhraseRanker, Prediction
 
 
 def predictions(
@@ -55,17 +50,3 @@ def predictions(
             )
         )
     return found
-
-
-def one_by_one(
-    score: Callable[[Tensor, Sequence[str | None]], RawOutput], images: Tensor, names: Sequence[str | None]
-) -> RawOutput:
-    """Scores the images of a batch as if each came alone.
-
-    Args:
-        score: scores (B, 3, S, S) images with their class names.
-        images: (B, 3, S, S).
-        names: class names, one for each image.
-    """
-    parts = [score(image[None], [name]) for image, name in zip(images, names, strict=True)]
-    return RawOutput(torch.cat([part.scores for part in parts]), torch.cat([part.maps for part in parts]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar
 
-from zsad.detector.predicting import Scorer
+from zsad.detector.scorer import Scorer
 from zsad.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from zsad.detector.calibration.options import CalibrateOptions
     from zsad.detector.detector import Detector
-    from zsad.detector.predicting import Scorer
+    from zsad.detector.scorer import Scorer
     from zsad.types import Prediction
 
 MOST_PIXEL_GROUPS = 20_000
