@@ -14,6 +14,8 @@ from zsad.errors import ConfigError
 from zsad.images.ahead import THREADS
 from zsad.images.conversion import rgb_from_pillow
 
+PIXELS_COPIED_AT_ONCE = 10_000_000
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -91,5 +93,17 @@ def prepare_batch(images: Iterable[Image.Image], preparation: Preparation) -> ND
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """Copies the pixels of an image: (H, W, 3) uint8 RGB, levels 0 to 255."""
-    return np.array(image if image.mode == "RGB" else rgb_from_pillow(image), dtype=np.uint8)
+    """Copies the pixels of an image: (H, W, 3) uint8 RGB, levels 0 to 255.
+
+    Large images are copied in bands, because NumPy copies the bytes that Pillow copies.
+    """
+    rgb = image if image.mode == "RGB" else rgb_from_pillow(image)
+    width, height = rgb.size
+    if width * height <= PIXELS_COPIED_AT_ONCE:
+        return np.array(rgb, dtype=np.uint8)
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, PIXELS_COPIED_AT_ONCE // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(rgb.crop((0, top, width, bottom)))
+    return pixels
