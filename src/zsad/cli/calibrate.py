@@ -126,6 +126,7 @@ def calibrate(
     from zsad.detector.calibration.choice import choose_thresholds
     from zsad.detector.calibration.examples import check_out, find_examples, save
     from zsad.detector.calibration.measuring import measure
+    from zsad.detector.calibration.wording import warnings_besides_failed
     from zsad.files.run_lock import only_writer
 
     check_out(out, wanted.checkpoint[0] if wanted.checkpoint else None)
@@ -152,7 +153,7 @@ def calibrate(
         print_problems("failed", measurement.failed)
         calibration = choose_thresholds(measurement, options)
         save(calibration, detector, out)
-    print_problems("warning", calibration.warnings)
+    print_problems("warning", warnings_besides_failed(calibration))
     if not quiet:
         _print_calibration(calibration, out)
     print_problems("note", left_out)

@@ -165,6 +165,7 @@ def fit(
         elif wanted.method is None and checkpoint is None:
             arguments["method"] = DEFAULT_METHOD
         detector = load_detector(**arguments, references=None, precision=precision, quiet=quiet)
+        from zsad.detector.calibration.wording import warnings_besides_failed
         from zsad.detector.fitting.false_alarms import add_false_alarms
         from zsad.detector.fitting.wording import extended_sentence
 
@@ -186,7 +187,7 @@ def fit(
             lines.insert(0, extended_sentence(known, threshold, found.calibration))
         _write_page(page, found, lines)
     print_problems("failed", found.failed)
-    print_problems("warning", found.calibration.warnings)
+    print_problems("warning", warnings_besides_failed(found.calibration))
     if not quiet:
         _print_fit(found, lines, out, page)
         print_problems("note", (str(search.left_out),) if search and str(search.left_out) else ())

@@ -17,7 +17,7 @@ from zsad.detector.calibration.statistics import (
     promised_confidence,
     threshold_above,
 )
-from zsad.detector.calibration.wording import counted, percent
+from zsad.detector.calibration.wording import UNREADABLE, counted, percent
 from zsad.detector.thresholds import Calibration, MapRule
 from zsad.errors import ConfigError, DataError
 
@@ -118,7 +118,7 @@ def _warnings(
         warnings.append(f"{images} left out: already among the references of the detector")
     if measurement.failed:
         more = f" and {len(measurement.failed) - 1} more" if len(measurement.failed) > 1 else ""
-        warnings.append(f"left out because it could not be read or scored: {measurement.failed[0]}{more}")
+        warnings.append(f"{UNREADABLE}: {measurement.failed[0]}{more}")
     return warnings
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zsad.detector.thresholds import Calibration
 
 INTERVAL_CONFIDENCE = 0.95
+UNREADABLE = "left out because it could not be read or scored"
 
 
 def describe(calibration: Calibration) -> list[str]:
@@ -31,6 +32,11 @@ def describe(calibration: Calibration) -> list[str]:
         "with a score at least as high."
     )
     return lines
+
+
+def warnings_besides_failed(calibration: Calibration) -> list[str]:
+    """The warnings for a terminal on which each image that failed has been named already."""
+    return [warning for warning in calibration.warnings if not warning.startswith(UNREADABLE)]
 
 
 def summary(calibration: Calibration) -> str:
