@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zsad.backbones.selection import largest
 from zsad.errors import unknown_name
 
+_COMPARED_STAGE = 5  # the first of stride 32
 _IMAGES_AT_ONCE = 4  # on a processor: more take longer, fewer leave holes in the memory that add up
 
 
@@ -172,6 +173,15 @@ class EfficientNetLiteStem(nn.Module):
         return torch.cat(
             [folded, middle, enlarged, *(channel.to(middle.dtype) for channel in novelty)], dim=1
         )
+
+    def compared(self, levels: Sequence[Tensor]) -> Tensor:
+        """Levels of `pyramid` to what patches of different images are compared by: (B, 720, S / 16, S / 16).
+
+        It is the widened input of the first block of stride 32, after its ReLU6. What leaves a block has gone
+        through a linear bottleneck, where a cosine says less: the card of `tiny` has the figures.
+        """
+        block = self.trunk.stages[_COMPARED_STAGE][0]
+        return F.relu6(block.expand(levels[1]))
 
     def embed(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels of `pyramid` to patch embeddings (B, width, S / 16, S / 16)."""

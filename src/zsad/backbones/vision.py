@@ -65,13 +65,14 @@ class VisionOutput:
         tokens: block of `taps` -> (B, 1 + N, D), the original stream after that block.
         value_tokens: block of `taps` or `value_taps` -> (B, 1 + N, D), the value-value stream after that
             block, and the original stream before the value-value stream starts. Empty without taps.
-        stem_levels: (B, C, H, W) levels of a hybrid stem's pyramid, finest first; empty for plain patches.
+        compared: (B, C, G, G) what a hybrid stem compares patches of different images by; None for plain
+            patches.
     """
 
     class_token: Tensor
     tokens: dict[int, Tensor]
     value_tokens: dict[int, Tensor]
-    stem_levels: tuple[Tensor, ...] = ()
+    compared: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -148,17 +149,21 @@ class VisionTower(nn.Module):
         """
         return self._embed(images)[0]
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What `embed` returns, and the levels of the pyramid of a hybrid stem."""
+    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `embed` returns, and `VisionOutput.compared`."""
         height, width = int(images.shape[-2]), int(images.shape[-1])  # a tracer returns tensors here
         check_image_size(height, width, self.config.patch_size)
         images = images.to(self.class_embedding.dtype)
-        levels = () if self.config.stem == "patch" else tuple(self.stem.pyramid(images))
-        patches = self.stem.embed(levels) if levels else self.conv1(images)
+        compared: Tensor | None = None
+        if self.config.stem == "patch":
+            patches = self.conv1(images)
+        else:
+            pyramid = self.stem.pyramid(images)
+            patches, compared = self.stem.embed(pyramid), self.stem.compared(pyramid)
         patches = patches.flatten(2).transpose(1, 2)
         class_token = self.class_embedding.expand(patches.shape[0], 1, -1)
         embedded = torch.cat([class_token, patches], dim=1)
-        return embedded + self.positions(height // self.config.patch_size), levels
+        return embedded + self.positions(height // self.config.patch_size), compared
 
     def positions(self, grid: int) -> Tensor:
         """The position table for a patch grid, computed once per grid and kept until the weights change.
@@ -232,7 +237,7 @@ class VisionTower(nn.Module):
         recording = listener() if deep_prompts is None else None
         if recording is not None:
             taps = (*taps, *recording.taps)
-        embedded, levels = self._embed(images)
+        embedded, compared = self._embed(images)
         x: Tensor = self.ln_pre(embedded)
         length = x.shape[1]
         value = x
@@ -254,8 +259,8 @@ class VisionTower(nn.Module):
             if number in values:
                 value_tokens[number] = value
         if recording is not None:
-            recording.take(images, tokens, levels)
-        return VisionOutput(x[:, 0], tokens, value_tokens, levels)
+            recording.take(images, tokens, compared)
+        return VisionOutput(x[:, 0], tokens, value_tokens, compared)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Runs embedded tokens through the blocks, for instance those of WinCLIP's windows.

@@ -70,6 +70,7 @@ from zsad.methods.base import Method, State, Support, Weight
 from zsad.methods.functional.folder import LEAST_COMPANIONS, Companions, Logits, Weighting
 from zsad.methods.functional.image_score import ImageScore, image_logits, image_score_for
 from zsad.methods.functional.maps import abnormal_map, in_parts
+from zsad.methods.functional.own_image import own_image_weight_for, with_own_image
 from zsad.methods.functional.patches import (
     JointFeatures,
     comparable_patches,
@@ -116,12 +117,14 @@ class Config(ObjectAgnosticConfig):
         best_share: share of these that counts for a patch, from the best match on, at least one.
         visual_weight: weight of the comparison against the prompts, in standard deviations; 0 leaves it out.
         visual_layers: 1-based layers of the image encoder whose patches are compared between images; None for
-            the first layer of an image encoder with a hybrid stem, whose levels are compared as well, and for
-            the ends of the quarters of any other.
+            none of an image encoder with a hybrid stem, whose own patches are compared, and for the ends of
+            the quarters of any other.
         lam: weight of the pixel losses against the image loss.
         image_score: what scores an image without companions and references, "class_token" as in AnomalyCLIP,
             or "both" for the mean logit of the class token and of the most anomalous 5 % of the patches; None
             for "both" on `tiny` and "class_token" on all other weights.
+        own_image_weight: logits for each unit of how little a patch resembles the rest of its own image; None
+            for 25 on `tiny` and 0 on all other weights.
     """
 
     companions: Annotated[int, AtLeast(LEAST_COMPANIONS)] = 32
@@ -130,6 +133,7 @@ class Config(ObjectAgnosticConfig):
     visual_layers: tuple[int, ...] | None = None
     lam: Weight = 4.0
     image_score: ImageScore | None = None
+    own_image_weight: Weight | None = None
 
     def resolved(self, towers: ClipConfig) -> Self:
         """The same settings with everything that depends on the backbone filled in.
@@ -191,8 +195,10 @@ class Auto(Method[Config, Features, AutoState]):
             ConfigError: a setting is impossible for this backbone.
         """
         image_score = image_score_for(config.image_score, backbone.record)
-        super().__init__(backbone, replace(config, image_score=image_score).resolved(backbone.config))
-        self.image_score = image_score
+        own_image_weight = own_image_weight_for(config.own_image_weight, backbone.record)
+        chosen = replace(config, image_score=image_score, own_image_weight=own_image_weight)
+        super().__init__(backbone, chosen.resolved(backbone.config))
+        self.image_score, self.own_image_weight = image_score, own_image_weight
         self.prompts = ObjectAgnosticPrompts(self.backbone, self.config)
         self.visual_layers = layers_compared(self.config.visual_layers, backbone.config.vision)
 
@@ -296,7 +302,8 @@ class Auto(Method[Config, Features, AutoState]):
             cosines = cosine_similarity(vectors, text)
             ahead.append((cosines[..., 1] - cosines[..., 0]) / self.config.temperature)
         image, patches = ahead
-        return Logits(image_logits(image, patches, self.image_score), patches)
+        prompted = Logits(image_logits(image, patches, self.image_score), patches)
+        return with_own_image(prompted, features.levels, self.own_image_weight)
 
     def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
         """Images as companions of others, and how they compare with each other."""

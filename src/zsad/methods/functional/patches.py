@@ -76,33 +76,26 @@ def joint_features(visual: VisionTower, output: VisionOutput, layers: Sequence[i
 
 
 def comparable_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Tensor, ...]:
-    """Patches by which images are compared: the levels of a hybrid stem, then those of chosen layers.
-
-    A level that is finer than the patch grid is folded into channels; a coarser one is left out, because it
-    says the same of several patches.
+    """Patches by which images are compared: those of a hybrid stem first, then those of chosen layers.
 
     Args:
         output: output of an image encoder, with tokens of the layers.
-        layers: 1-based layers.
+        layers: 1-based layers; none for the stem alone.
 
     Returns:
         L tensors (B, N, D_l) of unit vectors, float32 or, if the encoder runs in a lower precision,
         float16: bfloat16 has too few digits for distances between patches that are alike.
     """
-    return _unit_patches([output.tokens[layer] for layer in layers], output.stem_levels)
+    return _unit_patches([output.tokens[layer] for layer in layers], output.compared)
 
 
-def _unit_patches(tokens: Sequence[Tensor], stem_levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What `comparable_patches` returns, from (B, 1 + N, D) tokens of its layers and the stem's levels."""
-    encoded = [each[:, 1:] for each in tokens]
-    side = grid_side(encoded[0].shape[1])
-    stem = [
-        F.pixel_unshuffle(level, level.shape[-1] // side).flatten(2).transpose(1, 2)
-        for level in stem_levels
-        if level.shape[-1] >= side
-    ]
-    kept = torch.float32 if encoded[0].dtype == torch.float32 else torch.float16
-    return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *encoded))
+def _unit_patches(tokens: Sequence[Tensor], compared: Tensor | None) -> tuple[Tensor, ...]:
+    """What `comparable_patches` returns, from (B, 1 + N, D) tokens of its layers and the stem's patches."""
+    # Square roots of what a ReLU gave: their cosine (Hellinger's) is not decided by a few large channels.
+    stem = [] if compared is None else [compared.float().sqrt().flatten(2).transpose(1, 2)]
+    given = tokens[0] if compared is None else compared
+    kept = torch.float32 if given.dtype == torch.float32 else torch.float16
+    return tuple(F.normalize(level.float(), dim=-1).to(kept) for level in (*stem, *(each[:, 1:] for each in tokens)))
 
 
 def recorded_patches(recording: Recording) -> tuple[Tensor, ...] | None:
@@ -154,15 +147,16 @@ def layers_compared(visual_layers: Sequence[int] | None, vision: VisionConfig) -
     """The layers whose patches are compared between images, checked.
 
     Args:
-        visual_layers: 1-based numbers of layers; None: the first one of an image encoder with a hybrid stem,
-            whose levels `comparable_patches` adds, and the ends of the quarters of any other.
+        visual_layers: 1-based numbers of layers; None: none of an image encoder with a hybrid stem, whose
+            patches `comparable_patches` adds, and the ends of the quarters of any other.
         vision: shape of the image encoder.
 
     Raises:
         ConfigError: a number is no layer of the image encoder, or stands twice.
     """
-    first_only = visual_layers is None and vision.stem != "patch"
-    return layers_to_use((1,) if first_only else visual_layers, vision.layers, "visual_layers")
+    if not visual_layers and vision.stem != "patch":
+        return ()
+    return layers_to_use(visual_layers, vision.layers, "visual_layers")
 
 
 def resolve_dpam_layer(dpam_layer: int | None, layers: int, setting: str = "dpam_layer") -> int:

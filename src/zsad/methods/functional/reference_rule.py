@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 MAP_RANGE = (0.0, 1.0)
 MOST_VECTORS = 16_384  # on each level: 40 references at 320 pixels on `tiny`; at most 40 MB there
 MOST_MEASURED = 2_048  # patches that say what is usual between references
-EDITION = 2  # of the rule: a threshold holds for the edition that it was made with
+EDITION = 3  # of the rule: a threshold holds for the edition that it was made with
 OWN_WEIGHT = 0.8
 OUTER_WEIGHT = 0.5  # of the first and the last level
 HALF = 2.0  # times what the largest patches of normal images reach, for a score of one half

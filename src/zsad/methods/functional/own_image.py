@@ -1,0 +1,80 @@
+"""How little a patch resembles the rest of its own image, which tells anomalies without any other image.
+
+An anomaly is rare within its image, whatever the image shows. Nothing is learnt for it. Measured with the
+patches that the stem of `tiny` compares by, lone images of the eight validation products (chosen on the same
+images): mean image AUROC 0.771 by this alone, 0.785 by the prompts (`auto`), 0.805 by both; mean pixel AUROC
+of the three products with masks 0.940 by the prompts, 0.951 by both. Weights from 15 to 40 gave 0.800 to 0.811
+and 0.950 to 0.949. The self-novelty that the stem reads, standardised within the image, gave only 0.790.
+
+Shapes: B images, T layers, N patches, D_l width of a level.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from zsad.methods.functional.comparison import own_distances
+from zsad.methods.functional.folder import Logits
+from zsad.methods.functional.image_score import LARGEST_SHARE
+from zsad.methods.functional.maps import mean_of_largest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from zsad.types import WeightRecord
+
+TINY_WEIGHT = 25.0
+USUAL_RARITY = 0.16  # mean over the patches of normal images of the validation products
+USUAL_LARGEST = 0.28  # the same of the largest 5 % of an image
+
+
+def own_image_weight_for(chosen: float | None, record: WeightRecord | None) -> float:
+    """The setting, or if it is None what suits the weights: 25 on `tiny`, 0 on all others.
+
+    Args:
+        chosen: value of the setting.
+        record: record of the backbone's weights; None for random weights.
+    """
+    if chosen is not None:
+        return chosen
+    return TINY_WEIGHT if record is not None and record.name == "tiny" else 0.0
+
+
+def rarity(levels: Sequence[Tensor]) -> Tensor:
+    """1 - the mean cosine of a patch to the patches of its own image that resemble it most.
+
+    Source: mutual scoring within one image, after MuSc (2401.16753), section 3.2.
+
+    Args:
+        levels: L tensors (B, N, D_l) of unit vectors.
+
+    Returns:
+        (B, N) float32 in [0, 2], mean over the levels.
+    """
+    return torch.stack([own_distances(level).square() / 2 for level in levels]).mean(dim=0)
+
+
+def with_own_image(logits: Logits, levels: Sequence[Tensor], weight: float) -> Logits:
+    """Logits that also say how rare patches are within their image.
+
+    l'(p) = l(p) + weight (rarity(p) - 0.16);  image: l' = l + weight (mean of the largest 5 % - 0.28)
+
+    The constants are what normal images usually reach, so that their logits stay where they were.
+
+    Args:
+        logits: logits of B images and their patches.
+        levels: L tensors (B, N, D_l) of unit vectors of the same images.
+        weight: logits for each unit of rarity; 0 returns the logits as they are.
+    """
+    if weight == 0:
+        return logits
+    rare = rarity(levels)
+    largest = mean_of_largest(rare, max(1, round(rare.shape[1] * LARGEST_SHARE)))
+    return Logits(
+        logits.images + weight * (largest - USUAL_LARGEST),
+        logits.patches + weight * (rare - USUAL_RARITY)[:, None],
+    )
