@@ -29,7 +29,7 @@ from zsad.data.synthetic import Materials, SyntheticConfig, add_defect, generate
 from zsad.images.preparing import prepare
 from zsad.methods.functional.maps import upsample
 from zsad.methods.functional.matching import nearest_similarity
-from zsad.methods.functional.patches import layers_compared, recorded_patches
+from zsad.methods.functional.patches import recorded_patches, reference_layers
 from zsad.methods.functional.reference_rule import NEIGHBOURS, half_cosine, own_logits
 from zsad.methods.functional.reference_rule import SMALLEST_EXCESS as SMALLEST_DISTANCE
 from zsad.methods.functional.usual import SMALLEST_EXCESS
@@ -197,7 +197,7 @@ def synthetic(
                 picture, mask, _ = add_defect(picture, rng)
             picture, mask = photographed(picture, mask, rng, np.random.default_rng([78, number]))
             image = torch.from_numpy(prepare(Image.fromarray(picture), detector.preparation))[None]
-            with recorded(image, layers_compared(None, visual.config)) as recording:
+            with recorded(image, reference_layers(visual.config)) as recording:
                 raws.append(method.score(method.features(image), state))
             levels.append(recorded_patches(recording))
             masks.append(mask)

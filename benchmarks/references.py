@@ -31,7 +31,7 @@ from zsad.data.samples import load_sample
 from zsad.detector.support import LEAST_PICTURES, evenly_spread
 from zsad.errors import DataError, ImageReadError
 from zsad.methods.base import Support
-from zsad.methods.functional.patches import layers_compared, recorded_patches
+from zsad.methods.functional.patches import recorded_patches, reference_layers
 from zsad.methods.functional.reference_rule import ReferenceRule, usual_logits
 from zsad.methods.functional.references import ReferenceMemory, patches
 from zsad.metrics import image_auroc, pixel_auroc
@@ -98,7 +98,7 @@ class Encoded:
                 self.failed.append(str(error))
                 continue
             image = torch.from_numpy(prepared.image)[None]
-            with recorded(image, layers_compared(None, visual.config)) as recording:
+            with recorded(image, reference_layers(visual.config)) as recording:
                 self.features.append(method.features(image))
             levels.append(recorded_patches(recording) or patches(visual, image))
             raws.append(method.score(self.features[-1], state))

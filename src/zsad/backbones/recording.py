@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from zsad.backbones.stems import StemOutput
+
 
 class Recording:
-    """Tokens of some blocks and what the stem compares by, for images that a method passes through the encoder.
+    """Tokens of some blocks and the stem's widened patches, for images that a method passes through the encoder.
 
     A pass counts if its images are rows of `images` in memory, so that altered copies are never taken for
     the images themselves.
@@ -41,15 +45,15 @@ class Recording:
         row, rest = divmod(int(images.storage_offset() - whole.storage_offset()), max(1, whole.stride(0)))
         return row if rest == 0 and 0 <= row <= whole.shape[0] - images.shape[0] else None
 
-    def take(self, images: Tensor, tokens: Mapping[int, Tensor], compared: Tensor | None) -> None:
+    def take(self, images: Tensor, tokens: Mapping[int, Tensor], stem: StemOutput | None) -> None:
         """Keeps the result of a pass, if it is one of the images that are waited for."""
         row = self.first_row(images)
         if row is not None:
-            stem = () if compared is None else (compared,)
-            self._parts[row] = (*(tokens[tap] for tap in self.taps), *stem)
+            widened = () if stem is None else (stem.widened,)
+            self._parts[row] = (*(tokens[tap] for tap in self.taps), *widened)
 
     def result(self) -> tuple[Sequence[Tensor], Tensor | None] | None:
-        """Tokens (B, 1 + N, D) of each block and `VisionOutput.compared`; None if an image has not passed."""
+        """Tokens (B, 1 + N, D) of each block and the stem's patches; None if an image has not passed."""
         rows, parts = 0, []
         for row, part in sorted(self._parts.items(), key=lambda item: item[0]):
             if row == rows:
@@ -58,8 +62,7 @@ class Recording:
         if rows < self.images.shape[0]:
             return None
         joined = tuple(torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True))
-        compared = joined[len(self.taps)] if len(joined) > len(self.taps) else None
-        return joined[: len(self.taps)], compared
+        return joined[: len(self.taps)], joined[-1] if len(joined) > len(self.taps) else None
 
 
 _RECORDING: ContextVar[Recording | None] = ContextVar("recording", default=None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zsad.backbones.selection import largest
 from zsad.errors import unknown_name
 
-_COMPARED_STAGE = 5  # the first of stride 32
+_WIDENED_STAGE = 5  # the first of stride 32
 _IMAGES_AT_ONCE = 4  # on a processor: more take longer, fewer leave holes in the memory that add up
 
 
@@ -139,6 +139,19 @@ def self_novelty(features: Tensor, neighbours: int = 8) -> Tensor:
     return novelty.view(-1, 3, side, side)
 
 
+@dataclass(frozen=True)
+class StemOutput:
+    """What a hybrid stem says of images beside their patch embeddings.
+
+    Attributes:
+        levels: (B, C, H, W) levels of the pyramid, finest first.
+        widened: (B, C, G, G) patches for comparison with known-normal images, from a ReLU6: in [0, 6].
+    """
+
+    levels: tuple[Tensor, ...]
+    widened: Tensor
+
+
 class EfficientNetLiteStem(nn.Module):
     """Patch embeddings of stride 16 from three levels of the trunk's pyramid and their self-novelty.
 
@@ -174,19 +187,22 @@ class EfficientNetLiteStem(nn.Module):
             [folded, middle, enlarged, *(channel.to(middle.dtype) for channel in novelty)], dim=1
         )
 
-    def compared(self, levels: Sequence[Tensor]) -> Tensor:
-        """Levels of `pyramid` to what patches of different images are compared by: (B, 720, S / 16, S / 16).
+    def widened(self, levels: Sequence[Tensor]) -> Tensor:
+        """Levels of `pyramid` to the widened input of the first block of stride 32: (B, 720, S / 16, S / 16).
 
-        It is the widened input of the first block of stride 32, after its ReLU6. What leaves a block has gone
-        through a linear bottleneck, where a cosine says less: the card of `tiny` has the figures.
+        What leaves a block has gone through a linear bottleneck, where the cosine of two patches says less.
         """
-        block = self.trunk.stages[_COMPARED_STAGE][0]
-        return F.relu6(block.expand(levels[1]))
+        return F.relu6(self.trunk.stages[_WIDENED_STAGE][0].expand(levels[1]))
 
     def embed(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels of `pyramid` to patch embeddings (B, width, S / 16, S / 16)."""
         out: Tensor = self.projection(self.combine(*levels))
         return out
+
+    def read(self, images: Tensor) -> tuple[Tensor, StemOutput]:
+        """Patch embeddings (B, width, S / 16, S / 16), and what else the stem says of the images."""
+        levels = tuple(self.pyramid(images))
+        return self.embed(levels), StemOutput(levels, self.widened(levels))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, width, S / 16, S / 16); S must be a multiple of 16."""

@@ -23,6 +23,7 @@ from zsad.errors import ConfigError
 from zsad.files.fields import Count  # noqa: TC001 - read by from_plain
 
 if TYPE_CHECKING:
+    from zsad.backbones.stems import StemOutput
     from zsad.types import Activation, PositionInterpolation
 
 # Number of tokens that pass the last block if only the class token is read. One is enough, but a processor
@@ -65,14 +66,13 @@ class VisionOutput:
         tokens: block of `taps` -> (B, 1 + N, D), the original stream after that block.
         value_tokens: block of `taps` or `value_taps` -> (B, 1 + N, D), the value-value stream after that
             block, and the original stream before the value-value stream starts. Empty without taps.
-        compared: (B, C, G, G) what a hybrid stem compares patches of different images by; None for plain
-            patches.
+        stem: what a hybrid stem says beside its patch embeddings; None for plain patches.
     """
 
     class_token: Tensor
     tokens: dict[int, Tensor]
     value_tokens: dict[int, Tensor]
-    compared: Tensor | None = None
+    stem: StemOutput | None = None
 
 
 @dataclass(frozen=True)
@@ -149,21 +149,16 @@ class VisionTower(nn.Module):
         """
         return self._embed(images)[0]
 
-    def _embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What `embed` returns, and `VisionOutput.compared`."""
+    def _embed(self, images: Tensor) -> tuple[Tensor, StemOutput | None]:
+        """What `embed` returns, and what a hybrid stem says beside it."""
         height, width = int(images.shape[-2]), int(images.shape[-1])  # a tracer returns tensors here
         check_image_size(height, width, self.config.patch_size)
         images = images.to(self.class_embedding.dtype)
-        compared: Tensor | None = None
-        if self.config.stem == "patch":
-            patches = self.conv1(images)
-        else:
-            pyramid = self.stem.pyramid(images)
-            patches, compared = self.stem.embed(pyramid), self.stem.compared(pyramid)
+        patches, stem = (self.conv1(images), None) if self.config.stem == "patch" else self.stem.read(images)
         patches = patches.flatten(2).transpose(1, 2)
         class_token = self.class_embedding.expand(patches.shape[0], 1, -1)
         embedded = torch.cat([class_token, patches], dim=1)
-        return embedded + self.positions(height // self.config.patch_size), compared
+        return embedded + self.positions(height // self.config.patch_size), stem
 
     def positions(self, grid: int) -> Tensor:
         """The position table for a patch grid, computed once per grid and kept until the weights change.
@@ -237,7 +232,7 @@ class VisionTower(nn.Module):
         recording = listener() if deep_prompts is None else None
         if recording is not None:
             taps = (*taps, *recording.taps)
-        embedded, compared = self._embed(images)
+        embedded, stem = self._embed(images)
         x: Tensor = self.ln_pre(embedded)
         length = x.shape[1]
         value = x
@@ -259,8 +254,8 @@ class VisionTower(nn.Module):
             if number in values:
                 value_tokens[number] = value
         if recording is not None:
-            recording.take(images, tokens, compared)
-        return VisionOutput(x[:, 0], tokens, value_tokens, compared)
+            recording.take(images, tokens, stem)
+        return VisionOutput(x[:, 0], tokens, value_tokens, stem)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Runs embedded tokens through the blocks, for instance those of WinCLIP's windows.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zsad.backbones.recording import recorded
-from zsad.methods.functional.patches import layers_compared, recorded_patches
+from zsad.methods.functional.patches import recorded_patches, reference_layers
 from zsad.methods.functional.reference_rule import ReferenceRule, usual_logits
 from zsad.methods.functional.references import IMAGES_AT_ONCE, ReferenceMemory, patches, remember_turned
 from zsad.methods.functional.usual import Usual
@@ -48,7 +48,7 @@ def remembered(
     visual, state = method.backbone.visual, method.prepare((class_name,))
     raws, levels = [], []
     for part in torch.split(images, 1 if method.scores_jointly else len(images)):
-        with recorded(part, layers_compared(None, visual.config)) as recording:
+        with recorded(part, reference_layers(visual.config)) as recording:
             raws.append(method.score(method.features(part), state))
         levels.append(recorded_patches(recording) or patches(visual, part))
     raw = RawOutput(*(torch.cat([getattr(one, name) for one in raws]).float() for name in ("scores", "maps")))
@@ -101,7 +101,7 @@ class GeneralRule:
             Scores (B,) and maps (B, S, S) in [0, 1], float32.
         """
         method, state = self.method, lone(classes)
-        with recorded(images, layers_compared(None, method.backbone.visual.config)) as recording:
+        with recorded(images, reference_layers(method.backbone.visual.config)) as recording:
             features = method.features(images)
             raw = method.score(features, state)
         raw = RawOutput(raw.scores.float(), raw.maps.float())

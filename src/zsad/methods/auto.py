@@ -70,12 +70,14 @@ from zsad.methods.base import Method, State, Support, Weight
 from zsad.methods.functional.folder import LEAST_COMPANIONS, Companions, Logits, Weighting
 from zsad.methods.functional.image_score import ImageScore, image_logits, image_score_for
 from zsad.methods.functional.maps import abnormal_map, in_parts
-from zsad.methods.functional.own_image import own_image_weight_for, with_own_image
+from zsad.methods.functional.own_image import own_image_weight_for, rarity, with_own_image
 from zsad.methods.functional.patches import (
     JointFeatures,
     comparable_patches,
     joint_features,
     layers_compared,
+    reference_layers,
+    reference_patches,
 )
 from zsad.methods.functional.similarity import cosine_similarity
 from zsad.methods.prompts.object_agnostic import (
@@ -117,8 +119,8 @@ class Config(ObjectAgnosticConfig):
         best_share: share of these that counts for a patch, from the best match on, at least one.
         visual_weight: weight of the comparison against the prompts, in standard deviations; 0 leaves it out.
         visual_layers: 1-based layers of the image encoder whose patches are compared between images; None for
-            none of an image encoder with a hybrid stem, whose own patches are compared, and for the ends of
-            the quarters of any other.
+            the first layer of an image encoder with a hybrid stem, whose levels are compared as well, and for
+            the ends of the quarters of any other.
         lam: weight of the pixel losses against the image loss.
         image_score: what scores an image without companions and references, "class_token" as in AnomalyCLIP,
             or "both" for the mean logit of the class token and of the most anomalous 5 % of the patches; None
@@ -153,9 +155,11 @@ class Features(JointFeatures):
     """Patches that are compared with the prompts, and patches that are compared between images.
 
     Attributes:
+        rare: (B, N) how little each patch resembles the rest of its image; 0 where that does not count.
         levels: L tensors (B, N, D_l) of unit vectors.
     """
 
+    rare: Tensor
     levels: tuple[Tensor, ...]
 
 
@@ -218,8 +222,8 @@ class Auto(Method[Config, Features, AutoState]):
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """A few images at a time through the image encoder, because whole folders come in one batch."""
-        image_features, patch_features, *levels = in_parts(self._read, images, IMAGES_AT_ONCE)
-        return Features(image_features, patch_features, tuple(levels))
+        image_features, patch_features, rare, *levels = in_parts(self._read, images, IMAGES_AT_ONCE)
+        return Features(image_features, patch_features, rare, tuple(levels))
 
     def score(self, features: Features, state: AutoState) -> RawOutput:
         """Probabilities from the prompts and the comparison; the map is upsampled and smoothed."""
@@ -285,15 +289,19 @@ class Auto(Method[Config, Features, AutoState]):
     def _read(self, images: Tensor) -> tuple[Tensor, ...]:
         """The fields of `Features` of a few images, the levels last."""
         visual, prompts = self.backbone.visual, self.prompts
+        layers = reference_layers(visual.config) if self.own_image_weight else ()
         output = visual(
             images,
-            taps=self.visual_layers,
+            taps=(*self.visual_layers, *layers),
             value_taps=prompts.layers,
             value_value_from=prompts.value_value_from,
         )
         joint = joint_features(visual, output, prompts.layers)
         levels = comparable_patches(output, self.visual_layers)
-        return joint.image_features, joint.patch_features, *levels
+        rare = joint.patch_features.new_zeros(len(images), joint.patch_features.shape[2])
+        if self.own_image_weight:
+            rare = rarity(reference_patches(output, layers))
+        return joint.image_features, joint.patch_features, rare, *levels
 
     def _logits(self, features: Features, text: Tensor) -> Logits:
         """How far abnormal is ahead of normal, by the prompts."""
@@ -303,7 +311,7 @@ class Auto(Method[Config, Features, AutoState]):
             ahead.append((cosines[..., 1] - cosines[..., 0]) / self.config.temperature)
         image, patches = ahead
         prompted = Logits(image_logits(image, patches, self.image_score), patches)
-        return with_own_image(prompted, features.levels, self.own_image_weight)
+        return with_own_image(prompted, features.rare, self.own_image_weight)
 
     def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
         """Images as companions of others, and how they compare with each other."""

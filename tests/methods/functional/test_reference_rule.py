@@ -9,7 +9,7 @@ import torch
 
 import zsad
 from zsad.backbones.recording import recorded
-from zsad.methods.functional.patches import comparable_patches, layers_compared, recorded_patches
+from zsad.methods.functional.patches import recorded_patches, reference_layers, reference_patches
 from zsad.methods.functional.reference_rule import (
     OWN_WEIGHT,
     ReferenceRule,
@@ -124,14 +124,14 @@ def test_a_method_reads_the_image_encoder_once(small_clip, images, monkeypatch):
 
 def test_altered_images_are_not_taken_for_the_images(small_clip, images):
     visual = small_clip.visual
-    layers = layers_compared(None, visual.config)
+    layers = reference_layers(visual.config)
     with torch.no_grad(), recorded(images, layers) as recording:
         visual(images.flip(3))
         visual(images[3:])
         assert recorded_patches(recording) is None
         visual(images[:3])
         for found, expected in zip(
-            recorded_patches(recording), comparable_patches(visual(images, taps=layers), layers), strict=True
+            recorded_patches(recording), reference_patches(visual(images, taps=layers), layers), strict=True
         ):
             torch.testing.assert_close(found, expected)
 
