@@ -174,7 +174,7 @@ def labelled(detector: zsad.Detector, data: Path, limit: int) -> Iterator[tuple[
         known, test = Encoded(detector, category.pool[: max(COUNTS)]), Encoded(detector, category.test)
         levels = [torch.cat(pair) for pair in zip(known.levels, test.levels, strict=True)]
         side = round(levels[0].shape[1] ** 0.5)
-        own = own_logits(joined([known.raw, test.raw]).maps, side, detector.method.map_range)
+        own = own_logits(joined([known.beside, test.beside]).maps, side, detector.method.map_range)
         labels = np.array([sample.label for sample in test.samples])
         yield category.name, Product.of(levels, own, labels, test.masks, len(known.samples))
 
@@ -198,7 +198,7 @@ def synthetic(
             picture, mask = photographed(picture, mask, rng, np.random.default_rng([78, number]))
             image = torch.from_numpy(prepare(Image.fromarray(picture), detector.preparation))[None]
             with recorded(image, reference_layers(visual.config)) as recording:
-                raws.append(method.score(method.features(image), state))
+                raws.append(method.score_beside_references(method.features(image), state))
             levels.append(recorded_patches(recording))
             masks.append(mask)
         together = [torch.cat(level) for level in zip(*levels, strict=True)]

@@ -5,7 +5,7 @@
 Writes OUT.json after every category, and OUT.md. Every image goes through the image encoder once, for all
 settings and draws; nothing is kept on disk. References are drawn from the normal training images of a
 category, or from a third of its normal test images if it has none, which are then left out of the test; the
-16 of a draw begin with its 8, 4 and 1. Choose on data that no result is reported on.
+16 of a draw begin with its 8, 4 and 1. A category with 9 to 15 gives them all in place of 16. Choose on data that no result is reported on.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Encoded:
         self.images: list[torch.Tensor] = []
         self.masks: list[Any] = []
         self.features: list[Any] = []
-        levels, raws = [], []
+        levels, raws, beside = [], [], []
         state, visual = method.prepare(["object"]), method.backbone.visual
         for sample in samples:
             try:
@@ -102,13 +102,14 @@ class Encoded:
                 self.features.append(method.features(image))
             levels.append(recorded_patches(recording) or patches(visual, image))
             raws.append(method.score(self.features[-1], state))
+            beside.append(method.score_beside_references(self.features[-1], state))
             self.samples.append(sample)
             self.images.append(image)
             self.masks.append(prepared.mask)
         if not raws:
             raise DataError(f"no image can be read: {self.failed[0] if self.failed else 'there is none'}")
         self.levels = [torch.cat(level) for level in zip(*levels, strict=True)]
-        self.raw = joined(raws)
+        self.raw, self.beside = joined(raws), joined(beside)
 
     def measured(self, raw: RawOutput) -> dict[str, float]:
         """Image AUROC, and pixel AUROC over the images whose mask is known."""
@@ -168,15 +169,15 @@ def measure(detector: zsad.Detector, category: Category, clock: Clock) -> dict[s
         for order in orders:
             paths = (category.pool[row].path for row in order)
             rows = [readable[path] for path in paths if path in readable][:count]
-            if len(rows) < count:
+            if len(rows) < count and (count < max(COUNTS) or len(rows) <= COUNTS[-2]):
                 continue
             with clock.part(f"{count} references", len(test.samples)):
                 rule = ReferenceRule.of(ReferenceMemory.of([level[rows] for level in known.levels]))
-                usual = usual_logits(known.raw.maps[rows], side, own_range)
+                usual = usual_logits(known.beside.maps[rows], side, own_range)
                 away = rule.distances(test.levels)
             for setting, companions in {f"{count}": None, f"{count} + folder": near}.items():
                 if companions is not None or setting == f"{count}":
-                    answer = rule.with_distances(away, test.raw, usual, own_range, companions)
+                    answer = rule.with_distances(away, test.beside, usual, own_range, companions)
                     found.setdefault(setting, []).append(test.measured(answer))
     counted = {"normal": 0, "anomalous": 0}
     for sample in test.samples:

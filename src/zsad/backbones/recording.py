@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Recording:
-    """Tokens of some blocks and the stem's widened patches, for images that a method passes through the encoder.
+    """Tokens of some blocks and the stem's patches, for images that a method passes through the encoder.
 
     A pass counts if its images are rows of `images` in memory, so that altered copies are never taken for
     the images themselves.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zsad.backbones.selection import largest
 from zsad.errors import unknown_name
 
-_WIDENED_STAGE = 5  # the first of stride 32
+_WIDENING = "stages.5.0.expand"  # of the first block of stride 32, which reads the level of stride 16
 _IMAGES_AT_ONCE = 4  # on a processor: more take longer, fewer leave holes in the memory that add up
 
 
@@ -192,7 +192,7 @@ class EfficientNetLiteStem(nn.Module):
 
         What leaves a block has gone through a linear bottleneck, where the cosine of two patches says less.
         """
-        return F.relu6(self.trunk.stages[_WIDENED_STAGE][0].expand(levels[1]))
+        return F.relu6(self.trunk.get_submodule(_WIDENING)(levels[1]))
 
     def embed(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels of `pyramid` to patch embeddings (B, width, S / 16, S / 16)."""

@@ -49,7 +49,7 @@ def remembered(
     raws, levels = [], []
     for part in torch.split(images, 1 if method.scores_jointly else len(images)):
         with recorded(part, reference_layers(visual.config)) as recording:
-            raws.append(method.score(method.features(part), state))
+            raws.append(method.score_beside_references(method.features(part), state))
         levels.append(recorded_patches(recording) or patches(visual, part))
     raw = RawOutput(*(torch.cat([getattr(one, name) for one in raws]).float() for name in ("scores", "maps")))
     if are_turned:
@@ -103,7 +103,7 @@ class GeneralRule:
         method, state = self.method, lone(classes)
         with recorded(images, reference_layers(method.backbone.visual.config)) as recording:
             features = method.features(images)
-            raw = method.score(features, state)
+            raw = method.score_beside_references(features, state)
         raw = RawOutput(raw.scores.float(), raw.maps.float())
         levels = recorded_patches(recording) or patches(method.backbone.visual, images)
         side = images.shape[-1] // method.backbone.config.vision.patch_size
@@ -136,4 +136,4 @@ class GeneralRule:
         """The method's own maps (R, S, S) of images (R, 3, S, S)."""
         at_once = 1 if self.method.scores_jointly else IMAGES_AT_ONCE
         parts = map(self.method.features, torch.split(images, at_once))
-        return torch.cat([self.method.score(part, state).maps for part in parts])
+        return torch.cat([self.method.score_beside_references(part, state).maps for part in parts])

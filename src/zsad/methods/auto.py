@@ -226,8 +226,19 @@ class Auto(Method[Config, Features, AutoState]):
         return Features(image_features, patch_features, rare, tuple(levels))
 
     def score(self, features: Features, state: AutoState) -> RawOutput:
-        """Probabilities from the prompts and the comparison; the map is upsampled and smoothed."""
-        logits = self._logits(features, state.text_features)
+        """Probabilities from the prompts and the comparisons; the map is upsampled and smoothed."""
+        return self._scored(features, state, self._logits(features, state.text_features))
+
+    def score_beside_references(self, features: Features, state: AutoState) -> RawOutput:
+        """`score` without the comparison of an image with itself.
+
+        With both, 1, 4 and 16 references gave 0.845, 0.863 and 0.860 on validation data, and 0.846, 0.872 and
+        0.876 without.
+        """
+        return self._scored(features, state, self._prompted(features, state.text_features))
+
+    def _scored(self, features: Features, state: AutoState, logits: Logits) -> RawOutput:
+        """Joins logits with the companions, if there are any."""
         companions, comparison = state.companions, None
         is_joint = companions is None and state.scores_jointly is not False
         if is_joint and logits.images.shape[0] > LEAST_COMPANIONS:
@@ -304,14 +315,17 @@ class Auto(Method[Config, Features, AutoState]):
         return joint.image_features, joint.patch_features, rare, *levels
 
     def _logits(self, features: Features, text: Tensor) -> Logits:
+        """What one image says: by the prompts, and by how rare its patches are within it."""
+        return with_own_image(self._prompted(features, text), features.rare, self.own_image_weight)
+
+    def _prompted(self, features: Features, text: Tensor) -> Logits:
         """How far abnormal is ahead of normal, by the prompts."""
         ahead = []
         for vectors in (features.image_features, features.patch_features):
             cosines = cosine_similarity(vectors, text)
             ahead.append((cosines[..., 1] - cosines[..., 0]) / self.config.temperature)
         image, patches = ahead
-        prompted = Logits(image_logits(image, patches, self.image_score), patches)
-        return with_own_image(prompted, features.rare, self.own_image_weight)
+        return Logits(image_logits(image, patches, self.image_score), patches)
 
     def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
         """Images as companions of others, and how they compare with each other."""

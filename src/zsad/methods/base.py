@@ -300,6 +300,13 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
     def score(self, features: FeaturesT, state: StateT) -> RawOutput:
         """Scores (B,) and maps (B, S, S) from features and state; pure and exportable."""
 
+    def score_beside_references(self, features: FeaturesT, state: StateT) -> RawOutput:
+        """The answer that the general rule joins with distances to references, from a state without any.
+
+        It is `score`, without anything that such distances say better.
+        """
+        return self.score(features, state)
+
     @property
     def map_range(self) -> tuple[float, float]:
         """Smallest and largest value of a map without support; the fixed colour scale."""

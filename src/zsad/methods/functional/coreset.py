@@ -90,5 +90,5 @@ def _next_taken(known: Tensor, nearest: Tensor, most: int) -> Tensor:
 
 def _nearest_taken(known: Tensor, rows: Tensor, nearest: Tensor) -> Tensor:
     """(P,) cosine of vectors (P, D) to the nearest of `rows` (K, D) and what `nearest` holds."""
-    parts = [known @ part.T for part in rows.split(CANDIDATES)]
+    parts = [known @ part.T for part in torch.split(rows, CANDIDATES)]
     return torch.stack([nearest, *(part.amax(dim=1) for part in parts)]).amax(dim=0)

@@ -2,9 +2,9 @@
 
 An anomaly is rare within its image, whatever the image shows. Nothing is learnt for it. Measured with the
 patches that the stem of `tiny` compares by, on lone images of the eight validation products, on which the
-weight was chosen too: mean image AUROC 0.771 by this alone, 0.785 by the prompts (`auto`), 0.805 by both; mean
-pixel AUROC of the three products with masks 0.940 by the prompts, 0.951 by both. Weights from 15 to 40 gave
-0.800 to 0.811 and 0.950 to 0.949. The same of the features that the stem's own self-novelty reads,
+weight was chosen too: mean image AUROC 0.771 by this alone, 0.785 by the prompts (`auto`), 0.805 by both;
+mean pixel AUROC of the three products with masks 0.940 by the prompts, 0.951 by both. Weights from 15 to 40
+gave 0.800 to 0.811 and 0.950 to 0.949. The same of the features that the stem's own self-novelty reads,
 standardised within the image, gave 0.790 at best.
 
 Shapes: B images, T layers, N patches, D_l width of a level.

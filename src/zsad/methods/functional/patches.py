@@ -115,10 +115,10 @@ def reference_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Tens
 
     A hybrid stem gives one level, the square roots of its widened patches: their cosine (Hellinger's) is not
     decided by a few strong channels. On validation data (the products of `reference_rule`, two draws), mean
-    image AUROC with 1, 4 and 16 references was 0.846, 0.872 and 0.876, and pixel AUROC 0.952, 0.943 and 0.914;
-    by the levels of `comparable_patches` 0.832, 0.858 and 0.852, and 0.952, 0.919 and 0.872; without the roots
-    0.841, 0.871 and 0.862. Unlabelled images are compared by those levels all the same: there one level
-    misses what several find (circuit boards 0.71 against 0.78, castings 0.77 against 0.84).
+    image AUROC with 1, 4 and 16 references was 0.846, 0.872 and 0.876, mean pixel AUROC 0.952, 0.943 and
+    0.914; by the levels of `comparable_patches` 0.832, 0.858 and 0.852, and 0.952, 0.919 and 0.872; without
+    the roots 0.841, 0.871 and 0.862. Unlabelled images are compared by those levels all the same: there one
+    level misses what several find (circuit boards 0.71 against 0.78, castings 0.77 against 0.84).
 
     Args:
         output: output of an image encoder, with tokens of the layers.
