@@ -5,7 +5,8 @@
 Writes OUT.json after every category, and OUT.md. Every image goes through the image encoder once, for all
 settings and draws; nothing is kept on disk. References are drawn from the normal training images of a
 category, or from a third of its normal test images if it has none, which are then left out of the test; the
-16 of a draw begin with its 8, 4 and 1. A category with 9 to 15 gives them all in place of 16. Choose on data that no result is reported on.
+16 of a draw begin with its 8, 4 and 1, and a category with 9 to 15 gives them all in place of 16. Choose on
+data that no result is reported on.
 """
 
 from __future__ import annotations
