@@ -76,7 +76,7 @@ def test_thresholds_of_an_earlier_rule_for_references_are_refused(load):
     detector.fit([stripes(seed) for seed in range(4)], rate=0.2)
     settings = {k: v for k, v in detector.calibration.settings.items() if k != "reference_rule"}
     earlier = dataclasses.replace(detector.calibration, settings=settings)
-    with pytest.raises(ConfigError, match="edition of the rule for references 1, and this detector has 2"):
+    with pytest.raises(ConfigError, match="edition of the rule for references 1, and this detector has 3"):
         detector.apply_calibration(earlier)
 
 
