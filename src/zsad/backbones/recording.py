@@ -49,11 +49,11 @@ class Recording:
         """Keeps the result of a pass, if it is one of the images that are waited for."""
         row = self.first_row(images)
         if row is not None:
-            widened = () if stem is None else (stem.widened,)
-            self._parts[row] = (*(tokens[tap] for tap in self.taps), *widened)
+            on_grid = () if stem is None else (stem.middle, stem.widened)
+            self._parts[row] = (*(tokens[tap] for tap in self.taps), *on_grid)
 
-    def result(self) -> tuple[Sequence[Tensor], Tensor | None] | None:
-        """Tokens (B, 1 + N, D) of each block and the stem's patches; None if an image has not passed."""
+    def result(self) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
+        """Tokens (B, 1 + N, D) of each block and a stem's patches; None if an image has not passed."""
         rows, parts = 0, []
         for row, part in sorted(self._parts.items(), key=lambda item: item[0]):
             if row == rows:
@@ -62,7 +62,7 @@ class Recording:
         if rows < self.images.shape[0]:
             return None
         joined = tuple(torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True))
-        return joined[: len(self.taps)], joined[-1] if len(joined) > len(self.taps) else None
+        return joined[: len(self.taps)], joined[len(self.taps) :]
 
 
 _RECORDING: ContextVar[Recording | None] = ContextVar("recording", default=None)

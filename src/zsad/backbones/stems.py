@@ -145,10 +145,12 @@ class StemOutput:
 
     Attributes:
         levels: (B, C, H, W) levels of the pyramid, finest first.
-        widened: (B, C, G, G) patches for comparison with known-normal images, from a ReLU6: in [0, 6].
+        middle: (B, C, G, G) the level on the patch grid.
+        widened: (B, C', G, G) what `EfficientNetLiteStem.widened` makes of it, in [0, 6].
     """
 
     levels: tuple[Tensor, ...]
+    middle: Tensor
     widened: Tensor
 
 
@@ -187,12 +189,12 @@ class EfficientNetLiteStem(nn.Module):
             [folded, middle, enlarged, *(channel.to(middle.dtype) for channel in novelty)], dim=1
         )
 
-    def widened(self, levels: Sequence[Tensor]) -> Tensor:
-        """Levels of `pyramid` to the widened input of the first block of stride 32: (B, 720, S / 16, S / 16).
+    def widened(self, middle: Tensor) -> Tensor:
+        """The level of stride 16 to the widened input of the next block: (B, 720, S / 16, S / 16).
 
         What leaves a block has gone through a linear bottleneck, where the cosine of two patches says less.
         """
-        return F.relu6(self.trunk.get_submodule(_WIDENING)(levels[1]))
+        return F.relu6(self.trunk.get_submodule(_WIDENING)(middle))
 
     def embed(self, levels: Sequence[Tensor]) -> Tensor:
         """Levels of `pyramid` to patch embeddings (B, width, S / 16, S / 16)."""
@@ -202,7 +204,7 @@ class EfficientNetLiteStem(nn.Module):
     def read(self, images: Tensor) -> tuple[Tensor, StemOutput]:
         """Patch embeddings (B, width, S / 16, S / 16), and what else the stem says of the images."""
         levels = tuple(self.pyramid(images))
-        return self.embed(levels), StemOutput(levels, self.widened(levels))
+        return self.embed(levels), StemOutput(levels, levels[1], self.widened(levels[1]))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, width, S / 16, S / 16); S must be a multiple of 16."""

@@ -314,7 +314,7 @@ class Auto(Method[Config, Features, AutoState]):
         levels = comparable_patches(output, self.visual_layers)
         rare = joint.patch_features.new_zeros(len(images), joint.patch_features.shape[2])
         if self.own_image_weight:
-            rare = rarity(reference_patches(output, layers))
+            rare = rarity(reference_patches(output, layers)[-1])
         return joint.image_features, joint.patch_features, rare, *levels
 
     def _logits(self, features: Features, text: Tensor) -> Logits:

@@ -7,14 +7,12 @@ mean pixel AUROC of the three products with masks 0.940 by the prompts, 0.951 by
 gave 0.800 to 0.811 and 0.950 to 0.949. The same of the features that the stem's own self-novelty reads,
 standardised within the image, gave 0.790 at best.
 
-Shapes: B images, T layers, N patches, D_l width of a level.
+Shapes: B images, T layers, N patches, D their width.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import torch
 
 from zsad.methods.functional.comparison import own_distances
 from zsad.methods.functional.folder import Logits
@@ -22,8 +20,6 @@ from zsad.methods.functional.image_score import LARGEST_SHARE
 from zsad.methods.functional.maps import mean_of_largest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from zsad.types import WeightRecord
@@ -45,18 +41,18 @@ def own_image_weight_for(chosen: float | None, record: WeightRecord | None) -> f
     return TINY_WEIGHT if record is not None and record.name == "tiny" else 0.0
 
 
-def rarity(levels: Sequence[Tensor]) -> Tensor:
+def rarity(level: Tensor) -> Tensor:
     """1 - the mean cosine of a patch to the patches of its own image that resemble it most.
 
     Source: mutual scoring within one image, after MuSc (2401.16753), section 3.2.
 
     Args:
-        levels: L tensors (B, N, D_l) of unit vectors.
+        level: (B, N, D) unit vectors.
 
     Returns:
-        (B, N) float32 in [0, 2], mean over the levels.
+        (B, N) float32 in [0, 2].
     """
-    return torch.stack([own_distances(level).square() / 2 for level in levels]).mean(dim=0)
+    return own_distances(level).square() / 2
 
 
 def with_own_image(logits: Logits, rare: Tensor, weight: float) -> Logits:
