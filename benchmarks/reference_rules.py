@@ -55,15 +55,15 @@ class Rule:
 
     scale: Literal["mean", "deviation", "excess"] = "excess"
     own: float = 0.8
-    outer: float = 0.5
+    outer: float = 1.0
     share: float = 1 / 128
     shared: float = 0.0
 
 
 RULES = {
-    "before": Rule("mean", own=0.4, outer=1.0),
-    "deviation, own 0.8": Rule("deviation", outer=1.0),
-    "excess, own 0.8": Rule(outer=1.0),
+    "before": Rule("mean", own=0.4),
+    "deviation, own 0.8": Rule("deviation"),
+    "first and last level half": Rule(outer=0.5),
     "own 0": Rule(own=0.0),
     "own 0.4": Rule(own=0.4),
     "own 0.6": Rule(own=0.6),

@@ -63,6 +63,20 @@ def test_even_images_are_padded_right_and_bottom():
     torch.testing.assert_close(convolution(image), expected)
 
 
+def test_what_a_stem_says_beside_its_embeddings():
+    """The widened patches are what enters the depthwise convolution of the first block of stride 32."""
+    torch.manual_seed(0)
+    stem, images, entering = EfficientNetLiteStem(24), torch.randn(2, 3, 64, 64), []
+    block = stem.trunk.stages[5][0]
+    block.depthwise.register_forward_pre_hook(lambda _, given: entering.append(given[0].clone()))
+    with torch.inference_mode():
+        embeddings, beside = stem.read(images)
+        torch.testing.assert_close(embeddings, stem(images))
+    assert [tuple(level.shape[1:]) for level in beside.levels] == [(48, 8, 8), (120, 4, 4), (352, 2, 2)]
+    assert beside.middle is beside.levels[1]
+    torch.testing.assert_close(beside.widened, entering[0])
+
+
 def test_stem_gives_one_embedding_per_16_pixels():
     with torch.inference_mode():
         assert EfficientNetLiteStem(24)(torch.zeros(2, 3, 64, 64)).shape == (2, 24, 4, 4)

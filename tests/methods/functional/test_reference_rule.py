@@ -37,15 +37,14 @@ def test_distances_equal_plain_loops(small_clip, images, most, monkeypatch):
     known, asked = patches(visual, images[:2]), patches(visual, images[2:])
     rule = ReferenceRule.of(remember(visual, images[:2]))
     found = rule.distances(asked)
-    weights = [0.5 if number in (0, len(known) - 1) else 1.0 for number in range(len(known))]
     expected, among = torch.zeros(3 * 16), torch.zeros(2 * 16)
-    for level, other, weight in zip(asked, known, weights, strict=True):
+    for level, other in zip(asked, known, strict=True):
         between = [min(half(p, q) for q in other[1 - r]) for r in range(2) for p in other[r]]
         nearest = [min(half(p, q) for q in other.flatten(0, 1)) for p in level.flatten(0, 1)]
         mean = sum(between) / len(between)
         excess = max(between) - mean  # of 32 patches, 1/128 is one
-        among += weight / sum(weights) * (torch.tensor(between) - mean) / excess
-        expected += weight / sum(weights) * (torch.tensor(nearest) - mean) / excess
+        among += (torch.tensor(between) - mean) / excess / len(known)
+        expected += (torch.tensor(nearest) - mean) / excess / len(known)
     torch.testing.assert_close(found.flatten(), expected / among.max(), rtol=1e-3, atol=1e-3)
 
 

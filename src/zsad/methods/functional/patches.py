@@ -125,9 +125,9 @@ def reference_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Tens
         these two, and those of before               0.838, 0.952   0.865, 0.928   0.866, 0.883
         the roots and the finest level               0.811, 0.952   0.850, 0.929   0.844, 0.879
 
-    Two levels are within the noise of one, and do not rest on one view of a patch. Unlabelled images are compared
-    by the levels of before all the same: there the roots alone miss what several levels find (circuit boards
-    0.71 against 0.78, castings 0.77 against 0.84), and so do these two (0.72, 0.77).
+    Two levels are within the noise of one, and do not rest on a single view of a patch. Unlabelled images
+    are compared by the levels of before all the same: there the roots alone miss what several levels find
+    (circuit boards 0.71 against 0.78, castings 0.77 against 0.84), and so do these two (0.72, 0.77).
 
     Args:
         output: output of an image encoder, with tokens of the layers.
