@@ -29,11 +29,8 @@ from zsad.detector.fitting.good_images import joined
 from zsad.detector.fitting.leaving_out import scores_left_out
 from zsad.detector.fitting.statistics import folds, left_out_rate, near_copies
 from zsad.detector.support import evenly_spread
-from zsad.images.reading import read_image
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from zsad.detector.detector import Detector
     from zsad.detector.fitting.good_images import GoodImages
 
@@ -85,12 +82,6 @@ def judge(detector: Detector, images: GoodImages, known: list[int], rate: float)
     return threshold, [score for _, score, _ in found]
 
 
-def look(path: Path) -> tuple[Image.Image, Image.Image]:
-    """The whole image, twice: there is no region of interest."""
-    image = read_image(path)
-    return image, image
-
-
 def rows_of(detector: Detector, folder: Path, options: argparse.Namespace) -> list[Row]:
     """All draws of a category in MVTec's layout; none if it has too few good images."""
     good = [*folder.glob("train/good/*"), *folder.glob("test/good/*")]
@@ -99,8 +90,7 @@ def rows_of(detector: Detector, folder: Path, options: argparse.Namespace) -> li
     count, rate = min(options.images, len(good) - FEWEST_UNSEEN), options.rate
     if count < 3 or not bad:
         return []
-    method, preparation = detector.method, detector.preparation
-    encoded = [encode(method, preparation, look, each, "object", 8).good for each in (good, bad)]
+    encoded = [encode(detector.method, detector.looking, each, "object", 8).good for each in (good, bad)]
     images, normal = joined(encoded), len(encoded[0].images)
     found = []
     for draw in range(options.draws):
