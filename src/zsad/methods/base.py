@@ -235,10 +235,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
 
     @classmethod
     def default_image_size(cls, record: WeightRecord) -> int:
-        """Pixels of one side when the user names none: the size of the weights, or the paper's.
-
-        All learnt methods of the literature run OpenAI's ViT-L/14-336 at 518 x 518.
-        """
+        """Pixels a side by default: the weights' own; with OpenAI's ViT-L/14-336 the learnt papers' 518."""
         papers = cls.PAPER_IMAGE_SIZE or (PAPERS_IMAGE_SIZE if cls.INFO.needs_training else None)
         if papers is not None and is_openai(record) and record.image_size == OPENAI_L14_336_SIZE:
             return papers
@@ -301,10 +298,7 @@ class Method(nn.Module, ABC, Generic[ConfigT, FeaturesT, StateT]):
         """Scores (B,) and maps (B, S, S) from features and state; pure and exportable."""
 
     def score_beside_references(self, features: FeaturesT, state: StateT) -> RawOutput:
-        """The answer that the general rule joins with distances to references, from a state without any.
-
-        It is `score`, without anything that such distances say better.
-        """
+        """`score` without what distances to references say better, for the general rule to join with them."""
         return self.score(features, state)
 
     @property
