@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import logging
 import random
+import re
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -17,7 +20,11 @@ from helpers.bad_files import FORMATS
 from helpers.image_bytes import encode
 from images.test_depth import RAMP, _dicom
 from images.test_tiff import DEEP, tiff
-from zsad.errors import ImageReadError
+from zsad.errors import ImageReadError, ImageWarning
+from zsad.images import looking
+from zsad.images.looking import Looking
+from zsad.images.preparing import Preparation
+from zsad.images.quiet import DECODERS, quiet_decoders
 from zsad.images.reading import read_image
 
 
@@ -112,3 +119,38 @@ def test_libtiff_is_quiet(compression: str, capfd: pytest.CaptureFixture[str]) -
         with contextlib.suppress(ImageReadError):
             read_image(mutated(content, chance))
     assert capfd.readouterr() == ("", "")
+
+
+def test_notes_for_the_user_come_through_while_other_threads_read(tmp_path):
+    """Two threads read; the note of one is not silenced by the other, whatever module it is blamed on."""
+    pages = [Image.new("L", (8, 8), value) for value in (10, 200)]
+    pages[0].save(tmp_path / "two.tif", save_all=True, append_images=pages[1:])
+    reading, told_of = threading.Event(), threading.Event()
+
+    def read_on():
+        with quiet_decoders():
+            reading.set()
+            told_of.wait(10)
+
+    other = threading.Thread(target=read_on)
+    other.start()
+    try:
+        assert reading.wait(10)
+        with pytest.warns(ImageWarning, match="several pages"):
+            Looking(Preparation(8, (0, 0, 0), (1, 1, 1))).read(tmp_path / "two.tif")
+    finally:
+        told_of.set()
+        other.join()
+
+
+def test_no_other_module_of_images_is_blamed_for_notes():
+    folder = Path(looking.__file__).parent
+    callers = {
+        f"zsad.images.{path.stem}"
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("read_image", "find_and_tell")
+    }
+    assert callers == {"zsad.images.looking"}
+    assert not any(re.match(DECODERS, name) for name in callers)
+    assert re.match(DECODERS, "zsad.images.decoding")

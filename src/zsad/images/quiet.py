@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
-_DECODERS = r"(PIL|pydicom|nibabel|tifffile|imagecodecs|zsad\.images)(\.|$)"
+# What decoders blame on their caller is blamed on a module here. Notes of zsad for the user are blamed on the
+# caller of `read_image`, which is `looking`: those must come through while other threads read.
+DECODERS = r"(PIL|pydicom|nibabel|tifffile|imagecodecs|zsad\.images(?!\.looking$))(\.|$)"
 _is_reading: ContextVar[bool] = ContextVar("is_reading", default=False)
 
 
@@ -71,14 +73,14 @@ def _no_warnings() -> Iterator[None]:
     """
     if getattr(sys.flags, "context_aware_warnings", False):
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=_DECODERS)
+            warnings.filterwarnings("ignore", module=DECODERS)
             yield
         return
     with _QUIET_LOCK:
         saved = warnings.catch_warnings()
         if not _quiet_readers:
             saved.__enter__()
-            warnings.filterwarnings("ignore", module=_DECODERS)
+            warnings.filterwarnings("ignore", module=DECODERS)
         _quiet_readers.append(_quiet_readers[0] if _quiet_readers else saved)
     try:
         yield
