@@ -76,18 +76,22 @@ def test_weighted_shares_have_the_loss_and_gradient_of_the_whole_step(method, co
 def test_sharing_the_steps_gives_the_same_weights(method, make_small_clip, tmp_path):
     """With the authors' rounding to half precision, which does not forgive adding up rounded parts.
 
+    At the usual learning rate of the tests, Adam turns the rounding of tiny gradients into losses that differ
+    by 1.2e-5 on some processors (AdaCLIP). At this one all bounds hold with room, and wrong shares still
+    fail.
+
     Without it for GenCLIP, whose prompts are encoded for each image, so that the parts are rounded.
     """
     exact = {"round_prompts_to_half": False} if method == "genclip" else {}
 
     def make_config():
-        return settings(tmp_path, make_small_clip(), method, settings=exact)
+        return settings(tmp_path, make_small_clip(), method, settings=exact, learning_rate=3e-4)
 
     (alone,) = trained_in_lockstep(make_config, 1)
     several = trained_in_lockstep(make_config, 2) + trained_in_lockstep(make_config, 3)
     expected = alone.method.learned_state()
     for run in several:
-        assert run.losses == pytest.approx(alone.losses, rel=3e-6, abs=1e-5)
+        assert run.losses == pytest.approx(alone.losses, abs=1e-5)
         for name, tensor in run.method.learned_state().items():
             torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5)
     for name, tensor in several[0].method.learned_state().items():
