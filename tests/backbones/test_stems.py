@@ -72,9 +72,10 @@ def test_what_a_stem_says_beside_its_embeddings():
     with torch.inference_mode():
         embeddings, beside = stem.read(images)
         torch.testing.assert_close(embeddings, stem(images))
+        middle, widened = beside.on_patch_grid
     assert [tuple(level.shape[1:]) for level in beside.levels] == [(48, 8, 8), (120, 4, 4), (352, 2, 2)]
-    assert beside.middle is beside.levels[1]
-    torch.testing.assert_close(beside.widened, entering[0])
+    assert middle is beside.levels[1]
+    torch.testing.assert_close(widened, entering[0])
 
 
 def test_stem_gives_one_embedding_per_16_pixels():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
+from helpers.stuck_processes import kill, stuck_processes
 from zsad.deploy.folders import hidden_folder, take_name
 
 WRITE = """
@@ -27,22 +26,8 @@ with hidden_folder(target) as folder:
 @pytest.fixture
 def writing():
     """Starts processes that write a folder and do not come to an end."""
-    started = []
-
-    def start(target):
-        started.append(subprocess.Popen([sys.executable, "-c", WRITE, str(target)], stdout=subprocess.PIPE))
-        assert started[-1].stdout.readline() == b"writing\n"
-        return started[-1]
-
-    yield start
-    for process in started:
-        kill(process)
-        process.stdout.close()
-
-
-def kill(process):
-    process.kill()
-    process.wait(60)
+    with stuck_processes(WRITE) as start:
+        yield start
 
 
 def export(target, text="new"):

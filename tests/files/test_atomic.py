@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
+from helpers.stuck_processes import kill, stuck_processes
 from zsad.files.atomic import atomic_file, remove_unfinished
 
 WRITE = "import sys, time; from pathlib import Path; from zsad.files.atomic import atomic_file\n"
@@ -21,22 +20,8 @@ def hidden(folder):
 @pytest.fixture
 def writing():
     """Starts processes that write a file and do not come to an end."""
-    started = []
-
-    def start(path):
-        started.append(subprocess.Popen([sys.executable, "-c", WRITE, str(path)], stdout=subprocess.PIPE))
-        assert started[-1].stdout.readline() == b"writing\n"
-        return started[-1]
-
-    yield start
-    for process in started:
-        kill(process)
-        process.stdout.close()
-
-
-def kill(process):
-    process.kill()
-    process.wait(60)
+    with stuck_processes(WRITE) as start:
+        yield start
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals as on Linux")

@@ -49,7 +49,7 @@ class Recording:
         """Keeps the result of a pass, if it is one of the images that are waited for."""
         row = self.first_row(images)
         if row is not None:
-            on_grid = () if stem is None else (stem.middle, stem.widened)
+            on_grid = () if stem is None else stem.on_patch_grid
             self._parts[row] = (*(tokens[tap] for tap in self.taps), *on_grid)
 
     def result(self) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:

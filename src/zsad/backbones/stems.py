@@ -145,13 +145,16 @@ class StemOutput:
 
     Attributes:
         levels: (B, C, H, W) levels of the pyramid, finest first.
-        middle: (B, C, G, G) the level on the patch grid.
-        widened: (B, C', G, G) what `EfficientNetLiteStem.widened` makes of it, in [0, 6].
+        stem: the stem, which widens a level only where somebody reads it.
     """
 
     levels: tuple[Tensor, ...]
-    middle: Tensor
-    widened: Tensor
+    stem: EfficientNetLiteStem
+
+    @property
+    def on_patch_grid(self) -> tuple[Tensor, Tensor]:
+        """The level on the patch grid (B, 120, G, G), and what `EfficientNetLiteStem.widened` makes of it."""
+        return self.levels[1], self.stem.widened(self.levels[1])
 
 
 class EfficientNetLiteStem(nn.Module):
@@ -204,7 +207,7 @@ class EfficientNetLiteStem(nn.Module):
     def read(self, images: Tensor) -> tuple[Tensor, StemOutput]:
         """Patch embeddings (B, width, S / 16, S / 16), and what else the stem says of the images."""
         levels = tuple(self.pyramid(images))
-        return self.embed(levels), StemOutput(levels, levels[1], self.widened(levels[1]))
+        return self.embed(levels), StemOutput(levels, self)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, width, S / 16, S / 16); S must be a multiple of 16."""

@@ -21,7 +21,7 @@ from zsad.cli.options import (
     PrecisionOption,
     QuietOption,
     go_offline,
-    known_method,
+    method_option,
 )
 from zsad.cli.printing import Bar, print_problems, quoted, stderr, stdout
 
@@ -37,16 +37,7 @@ DEFAULT_OUT = Path("fitted.safetensors")
 class _DetectorOptions(DetectorOptions):
     """Another method than elsewhere is taken where none is named."""
 
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            "-m",
-            callback=known_method,
-            help=f"A name of `zsad methods`. Default: the method of the checkpoint, or {DEFAULT_METHOD}.",
-            show_default=False,
-        ),
-    ] = None
+    method: Annotated[str | None, method_option(f", or {DEFAULT_METHOD}.")] = None
 
 
 @with_groups

@@ -65,15 +65,13 @@ def known_precision(name: str | None) -> str | None:
     return name
 
 
-MethodOption = Annotated[
-    str | None,
-    typer.Option(
-        "--method",
-        "-m",
-        callback=known_method,
-        help="A name of `zsad methods`. Default: the method of the checkpoint, or anomalyclip without one.",
-    ),
-]
+def method_option(default: str) -> Any:
+    """The option `--method` of a command, from the words that say what is taken without it."""
+    text = f"A name of `zsad methods`. Default: the method of the checkpoint{default}"
+    return typer.Option("--method", "-m", callback=known_method, help=text, show_default=False)
+
+
+MethodOption = Annotated[str | None, method_option(", or anomalyclip without one.")]
 BackboneOption = Annotated[
     str | None,
     typer.Option(

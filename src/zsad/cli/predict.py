@@ -31,7 +31,7 @@ from zsad.cli.options import (
     QuietOption,
     comma_list,
     go_offline,
-    known_method,
+    method_option,
 )
 from zsad.cli.printing import failure_lines, print_prediction, print_problems, resumable
 from zsad.cli.watching import run_watch
@@ -67,13 +67,9 @@ class _DetectorOptions(ComparingOptions):
 
     method: Annotated[
         str | None,
-        typer.Option(
-            "--method",
-            "-m",
-            callback=known_method,
-            help="A name of `zsad methods`. Default: the method of the checkpoint; without one, auto for 8 "
-            "images or more, which compares them with each other, and anomalyclip for fewer.",
-            show_default=False,
+        method_option(
+            "; without one, auto for 8 images or more, which compares them with each other, and anomalyclip "
+            "for fewer."
         ),
     ] = None
     bits: Annotated[

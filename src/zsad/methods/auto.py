@@ -71,9 +71,9 @@ from torch import Tensor, nn
 from zsad.files.fields import Above, AtLeast, AtMost
 from zsad.methods.base import Method, State, Support, Weight
 from zsad.methods.functional.folder import LEAST_COMPANIONS, Companions, Logits, Weighting
-from zsad.methods.functional.image_score import ImageScore, image_logits, image_score_for
+from zsad.methods.functional.image_score import ImageScore, by_weights, image_logits, image_score_for
 from zsad.methods.functional.maps import abnormal_map, in_parts
-from zsad.methods.functional.own_image import own_image_weight_for, rarity, with_own_image
+from zsad.methods.functional.own_image import TINY_WEIGHT, with_own_image
 from zsad.methods.functional.patches import (
     JointFeatures,
     comparable_patches,
@@ -158,11 +158,11 @@ class Features(JointFeatures):
     """Patches that are compared with the prompts, and patches that are compared between images.
 
     Attributes:
-        rare: (B, N) how little each patch resembles the rest of its image; 0 where that does not count.
+        own: (B, N, D) unit vectors by which an image is compared with itself; D is 0 where it is not.
         levels: L tensors (B, N, D_l) of unit vectors.
     """
 
-    rare: Tensor
+    own: Tensor
     levels: tuple[Tensor, ...]
 
 
@@ -202,7 +202,9 @@ class Auto(Method[Config, Features, AutoState]):
             ConfigError: a setting is impossible for this backbone.
         """
         image_score = image_score_for(config.image_score, backbone.record)
-        own_image_weight = own_image_weight_for(config.own_image_weight, backbone.record)
+        own_image_weight = by_weights(
+            config.own_image_weight, backbone.record, on_tiny=TINY_WEIGHT, elsewhere=0.0
+        )
         chosen = replace(config, image_score=image_score, own_image_weight=own_image_weight)
         super().__init__(backbone, chosen.resolved(backbone.config))
         self.image_score, self.own_image_weight = image_score, own_image_weight
@@ -219,14 +221,15 @@ class Auto(Method[Config, Features, AutoState]):
         text = self.prompts.encode(self.backbone)
         if support is None or support.unlabelled is None:
             return AutoState(text)
-        companions, _ = self._companions(self.features(support.unlabelled), text)
+        features = self.features(support.unlabelled)
+        companions, _ = self._companions(features, self._logits(features, text))
         return AutoState(text, companions, scores_jointly=False)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Features:
         """A few images at a time through the image encoder, because whole folders come in one batch."""
-        image_features, patch_features, rare, *levels = in_parts(self._read, images, IMAGES_AT_ONCE)
-        return Features(image_features, patch_features, rare, tuple(levels))
+        image_features, patch_features, own, *levels = in_parts(self._read, images, IMAGES_AT_ONCE)
+        return Features(image_features, patch_features, own, tuple(levels))
 
     def score(self, features: Features, state: AutoState) -> RawOutput:
         """Probabilities from the prompts and the comparisons; the map is upsampled and smoothed."""
@@ -235,8 +238,8 @@ class Auto(Method[Config, Features, AutoState]):
     def score_beside_references(self, features: Features, state: AutoState) -> RawOutput:
         """`score` without the comparison of an image with itself.
 
-        With both, 1, 4 and 16 references gave 0.845, 0.863 and 0.860 on validation data, and 0.846, 0.872 and
-        0.876 without.
+        Compared by the roots alone (`reference_patches`), 1, 4 and 16 references gave 0.845, 0.863 and 0.860
+        with it on validation data, and 0.846, 0.872 and 0.876 without.
         """
         return self._scored(features, state, self._prompted(features, state.text_features))
 
@@ -245,7 +248,7 @@ class Auto(Method[Config, Features, AutoState]):
         companions, comparison = state.companions, None
         is_joint = companions is None and state.scores_jointly is not False
         if is_joint and logits.images.shape[0] > LEAST_COMPANIONS:
-            companions, comparison = self._companions(features, state.text_features)
+            companions, comparison = self._companions(features, logits)
         if companions is not None and len(companions.patches) > 0:
             comparison = comparison or companions.compared(features.levels)
             logits = companions.rescaled(companions.joined(logits, comparison))
@@ -312,14 +315,14 @@ class Auto(Method[Config, Features, AutoState]):
         )
         joint = joint_features(visual, output, prompts.layers)
         levels = comparable_patches(output, self.visual_layers)
-        rare = joint.patch_features.new_zeros(len(images), joint.patch_features.shape[2])
+        own = joint.patch_features.new_zeros(len(images), joint.patch_features.shape[2], 0)
         if self.own_image_weight:
-            rare = rarity(reference_patches(output, layers)[-1])
-        return joint.image_features, joint.patch_features, rare, *levels
+            own = reference_patches(output, layers)[-1]
+        return joint.image_features, joint.patch_features, own, *levels
 
     def _logits(self, features: Features, text: Tensor) -> Logits:
         """What one image says: by the prompts, and by how rare its patches are within it."""
-        return with_own_image(self._prompted(features, text), features.rare, self.own_image_weight)
+        return with_own_image(self._prompted(features, text), features.own, self.own_image_weight)
 
     def _prompted(self, features: Features, text: Tensor) -> Logits:
         """How far abnormal is ahead of normal, by the prompts."""
@@ -330,8 +333,8 @@ class Auto(Method[Config, Features, AutoState]):
         image, patches = ahead
         return Logits(image_logits(image, patches, self.image_score), patches)
 
-    def _companions(self, features: Features, text: Tensor) -> tuple[Companions, Comparison]:
+    def _companions(self, features: Features, logits: Logits) -> tuple[Companions, Comparison]:
         """Images as companions of others, and how they compare with each other."""
         config = self.config
         weighting = Weighting(config.companions, config.best_share, config.visual_weight)
-        return Companions.of(features.levels, self._logits(features, text), weighting)
+        return Companions.of(features.levels, logits, weighting)

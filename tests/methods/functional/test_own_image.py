@@ -7,11 +7,13 @@ import torch
 from torch.nn import functional as F
 
 import zsad
+from zsad.methods.functional import own_image
 from zsad.methods.functional.folder import Logits
+from zsad.methods.functional.image_score import by_weights
 from zsad.methods.functional.own_image import (
+    TINY_WEIGHT,
     USUAL_LARGEST,
     USUAL_RARITY,
-    own_image_weight_for,
     rarity,
     with_own_image,
 )
@@ -43,29 +45,38 @@ def test_the_odd_patch_is_the_rarest():
     assert rarity(F.normalize(vectors, dim=-1)).argmax() == 29
 
 
-def test_usual_rarity_leaves_logits_where_they_are():
+@pytest.fixture
+def rare(monkeypatch):
+    """Rarity of 20 patches of one image, as a test sets it."""
+    values = torch.full((1, 20), USUAL_RARITY)
+    monkeypatch.setattr(own_image, "rarity", lambda own: values)
+    return values
+
+
+def test_usual_rarity_leaves_logits_where_they_are(rare):
     logits = Logits(torch.tensor([1.0]), torch.tensor([[[0.5] * 20]]))
-    usual = torch.full((1, 20), USUAL_RARITY)
-    torch.testing.assert_close(with_own_image(logits, usual, 25.0).patches, logits.patches)
-    usual[0, 3] = USUAL_LARGEST  # one of twenty patches is the largest 5 %
-    torch.testing.assert_close(with_own_image(logits, usual, 25.0).images, logits.images)
+    torch.testing.assert_close(with_own_image(logits, torch.ones(()), 25.0).patches, logits.patches)
+    rare[0, 3] = USUAL_LARGEST  # one of twenty patches is the largest 5 %
+    torch.testing.assert_close(with_own_image(logits, torch.ones(()), 25.0).images, logits.images)
 
 
-def test_a_rare_patch_raises_its_own_logit_on_every_layer_and_the_image():
+def test_a_rare_patch_raises_its_own_logit_on_every_layer_and_the_image(rare):
     logits = Logits(torch.zeros(1), torch.zeros(1, 2, 20))
-    rare = torch.full((1, 20), USUAL_RARITY)
     rare[0, 7] = 1.0
-    moved = with_own_image(logits, rare, 10.0)
+    moved = with_own_image(logits, torch.ones(()), 10.0)
     assert moved.patches[0, :, 7].tolist() == pytest.approx([8.4, 8.4])
     assert moved.images.item() == pytest.approx(7.2)
+    assert with_own_image(logits, torch.ones(()), 0.0) is logits
 
 
 def test_it_counts_on_tiny_alone_unless_chosen():
     tiny = zsad.load("auto", device="cpu").record
     other = dataclasses.replace(tiny, name="vit-l-14-336")
-    assert own_image_weight_for(None, tiny) == 25.0
-    assert own_image_weight_for(None, other) == own_image_weight_for(None, None) == 0.0
-    assert own_image_weight_for(3.0, other) == 3.0
+    assert zsad.load("auto", device="cpu").method.own_image_weight == TINY_WEIGHT
+    given = {"on_tiny": TINY_WEIGHT, "elsewhere": 0.0}
+    assert by_weights(None, tiny, **given) == TINY_WEIGHT
+    assert by_weights(None, other, **given) == by_weights(None, None, **given) == 0.0
+    assert by_weights(3.0, other, **given) == by_weights(3.0, tiny, **given) == 3.0
 
 
 def test_auto_without_it_gives_the_answer_of_the_prompts():
@@ -80,5 +91,5 @@ def test_auto_without_it_gives_the_answer_of_the_prompts():
             )
         ]
         maps = [method.score(features, state).maps for features, state, method in raw]
-    assert raw[1][0].rare.abs().max() == 0 < raw[0][0].rare.min()
+    assert (raw[0][0].own.shape[-1], raw[1][0].own.shape[-1]) == (720, 0)
     assert (maps[0] - maps[1]).abs().amax() > 1e-3

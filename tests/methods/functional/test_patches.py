@@ -23,7 +23,7 @@ def test_references_are_compared_by_two_levels_of_a_hybrid_stem(tiny):
     output = tiny(torch.randn(2, 3, 320, 320, generator=torch.Generator().manual_seed(0)))
     middle, roots = reference_patches(output, reference_layers(tiny.config))
     assert (middle.shape, roots.shape) == ((2, 400, 120), (2, 400, 720))
-    expected = output.stem.widened[1, :, 3, 7].sqrt()
+    expected = output.stem.on_patch_grid[1][1, :, 3, 7].sqrt()
     torch.testing.assert_close(roots[1, 3 * 20 + 7], F.normalize(expected, dim=0))
     torch.testing.assert_close(middle.norm(dim=-1), torch.ones(2, 400))
 

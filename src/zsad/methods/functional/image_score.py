@@ -13,7 +13,7 @@ Shapes: B images, T layers, N patches.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 
@@ -27,6 +27,8 @@ ImageScore = Literal["class_token", "both"]
 
 LARGEST_SHARE = 0.05
 
+ValueT = TypeVar("ValueT")
+
 
 def image_score_for(chosen: ImageScore | None, record: WeightRecord | None) -> ImageScore:
     """The setting, or if it is None what suits the weights: "both" on `tiny`, the papers' rule on all others.
@@ -35,9 +37,23 @@ def image_score_for(chosen: ImageScore | None, record: WeightRecord | None) -> I
         chosen: value of the setting.
         record: record of the backbone's weights; None for random weights.
     """
+    return by_weights(chosen, record, on_tiny="both", elsewhere="class_token")
+
+
+def by_weights(
+    chosen: ValueT | None, record: WeightRecord | None, on_tiny: ValueT, elsewhere: ValueT
+) -> ValueT:
+    """A setting, or if it is None what suits the weights: all but `tiny` have what the papers say.
+
+    Args:
+        chosen: value of the setting.
+        record: record of the backbone's weights; None for random weights.
+        on_tiny: value on `tiny`.
+        elsewhere: value on all other weights.
+    """
     if chosen is not None:
         return chosen
-    return "both" if record is not None and record.name == "tiny" else "class_token"
+    return on_tiny if record is not None and record.name == "tiny" else elsewhere
 
 
 def image_scores(image: Tensor, patches: Tensor, rule: ImageScore) -> Tensor:

@@ -22,23 +22,9 @@ from zsad.methods.functional.maps import mean_of_largest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zsad.types import WeightRecord
-
-TINY_WEIGHT = 25.0
+TINY_WEIGHT = 25.0  # logits for each unit of rarity on `tiny`
 USUAL_RARITY = 0.16  # mean over the patches of normal images of the validation products
 USUAL_LARGEST = 0.28  # the same of the largest 5 % of an image
-
-
-def own_image_weight_for(chosen: float | None, record: WeightRecord | None) -> float:
-    """The setting, or if it is None what suits the weights: 25 on `tiny`, 0 on all others.
-
-    Args:
-        chosen: value of the setting.
-        record: record of the backbone's weights; None for random weights.
-    """
-    if chosen is not None:
-        return chosen
-    return TINY_WEIGHT if record is not None and record.name == "tiny" else 0.0
 
 
 def rarity(level: Tensor) -> Tensor:
@@ -55,7 +41,7 @@ def rarity(level: Tensor) -> Tensor:
     return own_distances(level).square() / 2
 
 
-def with_own_image(logits: Logits, rare: Tensor, weight: float) -> Logits:
+def with_own_image(logits: Logits, own: Tensor, weight: float) -> Logits:
     """Logits that also say how rare patches are within their image.
 
     l'(p) = l(p) + weight (rarity(p) - 0.16);  image: l' = l + weight (mean of the largest 5 % - 0.28)
@@ -64,11 +50,12 @@ def with_own_image(logits: Logits, rare: Tensor, weight: float) -> Logits:
 
     Args:
         logits: logits of B images and their patches.
-        rare: (B, N) from `rarity`.
+        own: (B, N, D) unit vectors of the same images; not read if the weight is 0.
         weight: logits for each unit of rarity; 0 returns the logits as they are.
     """
     if weight == 0:
         return logits
+    rare = rarity(own)
     largest = mean_of_largest(rare, max(1, round(rare.shape[1] * LARGEST_SHARE)))
     return Logits(
         logits.images + weight * (largest - USUAL_LARGEST),

@@ -136,7 +136,7 @@ def reference_patches(output: VisionOutput, layers: Sequence[int]) -> tuple[Tens
     Returns:
         L tensors (B, N, D_l) of unit vectors, as `comparable_patches` returns them.
     """
-    stem = () if output.stem is None else (output.stem.middle, output.stem.widened)
+    stem = () if output.stem is None else output.stem.on_patch_grid
     return _reference_patches([output.tokens[layer] for layer in layers], stem)
 
 
